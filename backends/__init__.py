@@ -1,0 +1,1 @@
+"""The backends of lvc, one folder each."""

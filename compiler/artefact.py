@@ -1,0 +1,28 @@
+"""What a backend makes: named files in bytes, the entry's signature, and what it was built from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lvc.compiler.model import Value
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A built model. ``files`` are the backend's own; ``metadata`` is plain JSON data.
+
+    ``metadata`` holds under fixed keys, each optional: ``preprocessing`` (text), ``labels`` (list of text),
+    ``pipeline`` (text), ``source`` (text), ``report`` (object). ``suffix`` is the file name's ending if the only file
+    stands for itself (``.onnx``).
+    """
+
+    name: str
+    backend: str
+    target: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    files: Mapping[str, bytes]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    suffix: str = ".lvc"

@@ -1,0 +1,72 @@
+"""What a backend is, what a target is, and what can be called once a model is built."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import numpy as np
+from lvc.compiler import catalogue
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.errors import UsageError
+from lvc.compiler.model import Model
+from lvc.compiler.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Target:
+    """The machine that code is made for, parsed once from text.
+
+    ``cpu`` is LLVM's name of the processor, ``features`` the instruction sets that code may use (``avx2``, ``fma``,
+    ``avx512f``, ...).
+    """
+
+    text: str
+    backend: str
+    kind: str
+    cpu: str = ""
+    features: frozenset[str] = field(default_factory=frozenset)
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Find the backend that knows a target text; `UsageError` with a suggestion if none does."""
+        known: list[str] = []
+        for name in catalogue.backend_names():
+            backend = catalogue.find_backend(name)
+            target = backend.parse_target(text)
+            if target is not None:
+                return target
+            known.extend(backend.targets())
+        close = difflib.get_close_matches(text, known, n=1)
+        help = f"did you mean '{close[0]}'? " if close else ""
+        raise UsageError(f"there is no target '{text}'", help=help + "'lvc targets' lists all: " + ", ".join(known))
+
+
+class Executable(Protocol):
+    """A loaded model: arrays in, arrays out, in the order of the signature."""
+
+    def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]: ...
+
+
+class Backend(ABC):
+    """Turns a model into an artefact, and an artefact into something that can be called."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def targets(self) -> dict[str, str]:
+        """Return the target texts that this backend takes, each with one line about it. No heavy import here."""
+
+    @abstractmethod
+    def parse_target(self, text: str) -> Target | None:
+        """Return the target that a text names, or None if it is not one of this backend's."""
+
+    @abstractmethod
+    def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
+        """Make code for a model. The same inputs give the same bytes."""
+
+    @abstractmethod
+    def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
+        """Make an artefact of this backend callable in this process, with that many threads (default: all cores)."""

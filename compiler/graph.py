@@ -1,0 +1,171 @@
+"""Reading and editing a graph: the few operations on torch.fx that every pass needs.
+
+Conventions, which `verify` checks: one ``get_attr`` node a stored tensor (so a weight is shared exactly when its node
+has more than one user); ``node.meta["spec"]`` is the `TensorSpec` of the result; ``node.meta["origin"]`` says where
+the node came from in the user's model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lvc.compiler.dialect import OPS, Family
+from lvc.compiler.errors import CompileError
+from lvc.compiler.spec import TensorSpec
+from torch._ops import OpOverload
+from torch.fx import Graph, GraphModule, Node
+
+
+def calls(graph: Graph, *overloads: OpOverload) -> Iterator[Node]:
+    """Yield the operator calls in order: all of them, or those of the given overloads. Safe while nodes are erased."""
+    for node in list(graph.nodes):
+        if node.op == "call_function" and (not overloads or node.target in overloads):
+            yield node
+
+
+def is_call(node: object, *overloads: OpOverload) -> bool:
+    return isinstance(node, Node) and node.op == "call_function" and node.target in overloads
+
+
+def family(node: Node) -> Family | None:
+    """Return what kind of operator a node calls; None for inputs, weights and the output."""
+    op = OPS.get(node.target) if isinstance(node.target, OpOverload) else None
+    return op.family if op else None
+
+
+def spec(node: Node) -> TensorSpec:
+    """Return shape and dtype of a node's result."""
+    known: TensorSpec = node.meta["spec"]
+    return known
+
+
+def origin(node: Node) -> str:
+    """Return where a node came from in the user's model: a module path, a source line or an ONNX node."""
+    return node.meta.get("origin") or node.name
+
+
+def op_name(node: Node) -> str:
+    """Return the short name of the operator that a node calls."""
+    op = OPS.get(node.target) if isinstance(node.target, OpOverload) else None
+    return op.name if op else str(node.target)
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """Return a call's arguments by the names of the operator's schema, defaults filled in."""
+    assert isinstance(node.target, OpOverload)
+    values = dict(zip((a.name for a in node.target._schema.arguments), node.args, strict=False))
+    values.update(node.kwargs)
+    for argument in node.target._schema.arguments:
+        if argument.name not in values and argument.has_default_value():
+            values[argument.name] = argument.default_value
+    return values
+
+
+def tensor(module: GraphModule, node: object) -> torch.Tensor | None:
+    """Return the stored tensor behind a ``get_attr`` node, or None for any other argument."""
+    if not isinstance(node, Node) or node.op != "get_attr":
+        return None
+    value: Any = module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    assert isinstance(value, torch.Tensor)
+    return value
+
+
+def store(module: GraphModule, name: str, value: torch.Tensor, *, trainable: bool | None = None) -> None:
+    """Put a tensor into the module under a dotted name, in place of what was there.
+
+    Floating-point tensors become parameters unless ``trainable`` says otherwise; all others become buffers.
+    """
+    *path, leaf = name.split(".")
+    owner: torch.nn.Module = module
+    for part in path:
+        if not isinstance(getattr(owner, part, None), torch.nn.Module):
+            owner.add_module(part, torch.nn.Module())
+        owner = getattr(owner, part)
+    if hasattr(owner, leaf):
+        delattr(owner, leaf)
+    if value.is_floating_point() if trainable is None else trainable:
+        owner.register_parameter(leaf, torch.nn.Parameter(value.detach()))
+    else:
+        owner.register_buffer(leaf, value.detach())
+
+
+def add_tensor(
+    module: GraphModule, before: Node, hint: str, value: torch.Tensor, *, trainable: bool | None = None
+) -> Node:
+    """Store a new tensor under a free name near ``hint``; return the node that reads it, placed before ``before``."""
+    taken = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    name, count = hint, 0
+    while name in taken:
+        count += 1
+        name = f"{hint}_{count}"
+    store(module, name, value, trainable=trainable)
+    with module.graph.inserting_before(before):
+        node = module.graph.create_node("get_attr", name)
+    node.meta["spec"] = TensorSpec.of(value)
+    node.meta["origin"] = name
+    return node
+
+
+def insert_call(before: Node, overload: OpOverload, *args: Any, origin: str = "", **kwargs: Any) -> Node:
+    """Insert an operator call before a node, its spec propagated; its origin is that of ``before`` unless given."""
+    with before.graph.inserting_before(before):
+        node = before.graph.call_function(overload, args, kwargs)
+    node.meta["origin"] = origin or before.meta.get("origin", "")
+    node.meta["spec"] = infer_spec(node)
+    return node
+
+
+def replace(node: Node, by: Node) -> None:
+    """Let every user of ``node`` read ``by`` instead, and erase ``node``."""
+    node.replace_all_uses_with(by)
+    node.graph.erase_node(node)
+
+
+def infer_spec(node: Node) -> TensorSpec:
+    """Compute a call's result spec from those of its operands, without data; `CompileError` if it cannot be called."""
+
+    def as_meta(operand: Node) -> torch.Tensor:
+        known = spec(operand)
+        return torch.empty(known.shape, dtype=known.dtype, device="meta")
+
+    try:
+        result = node.target(  # type: ignore[operator]
+            *torch.fx.node.map_arg(node.args, as_meta), **torch.fx.node.map_arg(node.kwargs, as_meta)
+        )
+    except Exception as error:  # torch raises many types here, all of which mean the same
+        raise CompileError(
+            f"{op_name(node)} cannot take these operands",
+            where=origin(node),
+            why=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        ) from error
+    assert isinstance(result, torch.Tensor), f"{op_name(node)} returns more than one tensor"
+    return TensorSpec.of(result)
+
+
+def erase_dead(module: GraphModule) -> list[str]:
+    """Erase calls and weights that nothing reads; return the names of the erased nodes. Inputs stay."""
+    erased = []
+    for node in reversed(list(module.graph.nodes)):
+        if node.op in ("call_function", "get_attr") and not node.users:
+            erased.append(node.name)
+            module.graph.erase_node(node)
+    if erased:
+        drop_unread_tensors(module)
+    return erased
+
+
+def drop_unread_tensors(module: GraphModule) -> None:
+    """Delete stored tensors that no node reads any more, and the submodules left empty."""
+    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name, owner in list(module.named_modules()):
+        for leaf in [*owner._parameters, *owner._buffers]:
+            if (f"{name}.{leaf}" if name else leaf) not in read:
+                delattr(owner, leaf)
+    for name, owner in reversed(list(module.named_modules())):
+        if name and not owner._parameters and not owner._buffers and not owner._modules:
+            parent, _, leaf = name.rpartition(".")
+            delattr(module.get_submodule(parent), leaf)

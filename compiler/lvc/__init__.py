@@ -1,0 +1,37 @@
+"""lvc, the lightweight vision compiler: a trained vision model goes in, a smaller and faster one comes out."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Artefact": "lvc.compiler.artefact",
+    "LvcError": "lvc.compiler.errors",
+    "Model": "lvc.compiler.model",
+    "Pipeline": "lvc.compiler.pipeline",
+    "Target": "lvc.compiler.backend",
+    "Workspace": "lvc.compiler.workspace",
+    "compile": "lvc.compiler.driver",
+    "load": "lvc.compiler.driver",
+}
+
+__all__ = ["Artefact", "LvcError", "Model", "Pipeline", "Target", "Workspace", "compile", "load"]
+
+if TYPE_CHECKING:
+    from lvc.compiler.artefact import Artefact
+    from lvc.compiler.backend import Target
+    from lvc.compiler.driver import compile, load
+    from lvc.compiler.errors import LvcError
+    from lvc.compiler.model import Model
+    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.workspace import Workspace
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used, so that ``import lvc`` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lvc' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

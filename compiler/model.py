@@ -1,0 +1,145 @@
+"""The value that everything works on: a graph, its signature, and where it came from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lvc.compiler.errors import UsageError
+from lvc.compiler.graph import op_name, spec
+from lvc.compiler.spec import TensorSpec
+from torch.fx import GraphModule, Node
+
+
+@dataclass(frozen=True)
+class Value:
+    """A named input or output of a model."""
+
+    name: str
+    spec: TensorSpec
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.spec}"
+
+
+@dataclass
+class Model:
+    """A trained model in lvc's dialect.
+
+    ``module`` is a `torch.fx.GraphModule` over the operators of `lvc.compiler.dialect`: its placeholders are the
+    inputs, its output is a tuple of tensors, and it can be run and trained in PyTorch at any time. ``output_names``
+    names the parts of that tuple. ``source`` says what was loaded. ``preprocessing`` is the text of an image
+    preprocessing and ``labels`` the names of the classes, where they are known.
+    """
+
+    module: GraphModule
+    name: str
+    output_names: tuple[str, ...]
+    source: str = ""
+    preprocessing: str | None = None
+    labels: tuple[str, ...] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return tuple(Value(n.name, spec(n)) for n in self.module.graph.nodes if n.op == "placeholder")
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return tuple(Value(name, spec(n)) for name, n in zip(self.output_names, self.output_nodes, strict=True))
+
+    @property
+    def output_nodes(self) -> tuple[Node, ...]:
+        return tuple(self.module.graph.output_node().args[0])  # type: ignore[arg-type]
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored elements that the graph reads, floating-point or not."""
+        return sum(spec(n).elements for n in self.module.graph.nodes if n.op == "get_attr")
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the stored tensors that the graph reads."""
+        return sum(spec(n).bytes for n in self.module.graph.nodes if n.op == "get_attr")
+
+    @classmethod
+    def load(cls, source: str, **options: Any) -> Model:
+        """Load a model file or factory; see `lvc.compiler.load.load` for the options."""
+        from lvc.compiler.load import load
+
+        return load(source, **options)
+
+    @classmethod
+    def from_module(cls, module: torch.nn.Module, *examples: torch.Tensor, name: str = "") -> Model:
+        """Trace a PyTorch module on example inputs, in evaluation mode."""
+        from lvc.compiler.load.torch_door import from_module
+
+        return from_module(module, examples, name=name or type(module).__name__)
+
+    @classmethod
+    def from_onnx(cls, file: str | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
+        """Read an ONNX file; ``shapes`` fixes symbolic input sizes by input name."""
+        from lvc.compiler.load.onnx_door import from_onnx
+
+        return from_onnx(Path(file), shapes or {})
+
+    def to_onnx(self, file: str | Path) -> None:
+        """Write the model as ONNX."""
+        from lvc.compiler.driver import write_model
+
+        write_model(self, Path(file).with_suffix(".onnx"))
+
+    def copy(self) -> Model:
+        """A copy that shares nothing with this model: rewriting one leaves the other alone."""
+        twin = copy.copy(self)
+        twin.module = copy.deepcopy(self.module)
+        for ours, theirs in zip(self.module.graph.nodes, twin.module.graph.nodes, strict=True):
+            theirs.meta = copy.copy(ours.meta)
+        twin.notes = list(self.notes)
+        return twin
+
+    def __call__(self, *inputs: np.ndarray | torch.Tensor) -> tuple[np.ndarray, ...]:
+        """Run the graph in PyTorch on arrays of the signature's shapes; the oracle for every backend."""
+        tensors = [torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x) for x in inputs]
+        check_inputs(self.inputs, [TensorSpec.of(x) for x in tensors])
+        with torch.inference_mode():
+            outputs = self.module(*tensors)
+        return tuple(np.asarray(out.contiguous().numpy()) for out in outputs)
+
+    def to_text(self) -> str:
+        """Print the graph, one node a line; the form of dumps and golden tests."""
+        lines = [f"model {self.name}({', '.join(map(str, self.inputs))})"]
+        for node in self.module.graph.nodes:
+            if node.op == "call_function":
+                lines.append(f"  {_format_call(node)}")
+        outputs = ", ".join(f"{v.name}={_format(n)}" for v, n in zip(self.outputs, self.output_nodes, strict=True))
+        return "\n".join([*lines, f"  return {outputs}", ""])
+
+
+def check_inputs(expected: Sequence[Value], given: Sequence[TensorSpec]) -> None:
+    """Raise `UsageError` if the given inputs do not fit a signature."""
+    if len(expected) != len(given):
+        names = ", ".join(map(str, expected))
+        raise UsageError(f"the model takes {len(expected)} input(s), {len(given)} given", why=f"inputs are: {names}")
+    for value, found in zip(expected, given, strict=True):
+        if value.spec != found:
+            raise UsageError(f"input '{value.name}' must be {value.spec}, not {found}")
+
+
+def _format_call(node: Node) -> str:
+    args = [_format(a) for a in node.args] + [f"{k}={_format(v)}" for k, v in node.kwargs.items()]
+    group = f"  group={node.meta['group']}" if "group" in node.meta else ""
+    return f"%{node.name} = {op_name(node)}({', '.join(args)}) : {spec(node)}{group}"
+
+
+def _format(value: object) -> str:
+    if isinstance(value, Node):
+        return f"@{value.target}" if value.op == "get_attr" else f"%{value.name}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_format(v) for v in value) + "]"
+    return str(value)

@@ -1,0 +1,86 @@
+"""What a pass is: a frozen dataclass whose fields are its options and whose ``apply`` rewrites a model in place."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar
+
+from lvc.compiler.graph import origin
+from lvc.compiler.model import Model
+from lvc.compiler.workspace import Workspace
+from torch.fx import Node
+
+
+class Effect(Enum):
+    """How far a pass may move the outputs; the value is the largest relative drift that ``--check`` allows."""
+
+    EXACT = 0.0
+    ROUNDING = 1e-4
+    LOSSY = float("inf")
+
+
+@dataclass(frozen=True)
+class Skip:
+    """One place that a pass looked at and left alone, and why."""
+
+    node: str
+    origin: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}"
+
+
+@dataclass
+class Outcome:
+    """What a pass truly did: the nodes that it changed and those that it left alone, with reasons."""
+
+    changed: list[str] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+
+    def change(self, node: Node | str) -> None:
+        self.changed.append(node if isinstance(node, str) else node.name)
+
+    def skip(self, node: Node, reason: str) -> None:
+        self.skipped.append(Skip(node.name, origin(node), reason))
+
+
+def option(default: Any, help: str) -> Any:
+    """Declare an option of a pass: its default value and the one sentence that help, docs and schema show."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass(ABC):
+    """One rewrite of a model. Fields are options; the class says what it promises.
+
+    ``name`` is verb and object (``fold-batch-norm``); the file is named after it. ``effect`` bounds the drift.
+    ``changes_signature`` must be True for a pass that may change input or output names, shapes or types.
+    ``idempotent`` is False for a pass that changes its own result again.
+    """
+
+    name: ClassVar[str]
+    effect: ClassVar[Effect]
+    changes_signature: ClassVar[bool] = False
+    idempotent: ClassVar[bool] = True
+
+    @abstractmethod
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        """Rewrite the model in place and say what changed."""
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring: what the pass does."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @classmethod
+    def options(cls) -> tuple[dataclasses.Field[Any], ...]:
+        return dataclasses.fields(cls)
+
+    def __str__(self) -> str:
+        from lvc.compiler.pipeline_text import format_pass
+
+        return format_pass(self)

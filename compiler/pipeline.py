@@ -1,0 +1,90 @@
+"""A pipeline: a tuple of frozen passes, run in order on a copy of the model, watched by observers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lvc.compiler.errors import LvcError
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Outcome, Pass
+from lvc.compiler.pipeline_text import parse_passes
+from lvc.compiler.workspace import Workspace
+
+
+@dataclass
+class Step:
+    """One pass of a run: its place (from 1), and after it ran what it did and what observers measured."""
+
+    number: int
+    total: int
+    item: Pass
+    outcome: Outcome = field(default_factory=Outcome)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"pass {self.number} of {self.total}, {self.item.name}"
+
+
+class Observer:
+    """Watches a run. Override what is needed; `before` may end the run by returning False."""
+
+    def start(self, model: Model) -> None:
+        """Called once, with the model as it comes in."""
+
+    def before(self, step: Step, model: Model) -> bool:
+        """Called before each pass; False stops the run here."""
+        return True
+
+    def after(self, step: Step, model: Model) -> None:
+        """Called after each pass; put measurements into ``step.measured``."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An immutable sequence of passes. ``Pipeline.parse(str(pipeline)) == pipeline``."""
+
+    passes: tuple[Pass, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Pipeline:
+        """Read the written form; see `lvc.compiler.pipeline_text`."""
+        return cls(parse_passes(text))
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.passes))
+
+    def __iter__(self) -> Iterator[Pass]:
+        return iter(self.passes)
+
+    def __len__(self) -> int:
+        return len(self.passes)
+
+    def __add__(self, other: Pipeline) -> Pipeline:
+        return Pipeline(self.passes + other.passes)
+
+    def run(
+        self, model: Model, workspace: Workspace | None = None, observers: Sequence[Observer] = ()
+    ) -> tuple[Model, list[Step]]:
+        """Rewrite a copy of the model; return it with a record of every pass that ran."""
+        workspace = workspace or Workspace()
+        model = model.copy()
+        steps: list[Step] = []
+        for observer in observers:
+            observer.start(model)
+        for number, item in enumerate(self.passes, 1):
+            step = Step(number, len(self.passes), item)
+            verdicts = [observer.before(step, model) for observer in observers]
+            if not all(verdicts):
+                break
+            try:
+                step.outcome = item.apply(model, workspace)
+                model.module.recompile()
+                for observer in observers:
+                    observer.after(step, model)
+            except LvcError as error:
+                place = f"{error.where}  ({step})" if error.where else str(step)
+                raise type(error)(error.what, where=place, why=error.why, help=error.help) from error
+            steps.append(step)
+        return model, steps

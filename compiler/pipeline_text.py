@@ -1,0 +1,189 @@
+"""The one written form of a pipeline: ``fold-batch-norm,prune-channels{macs=0.5 skip="a,b"}``, read and written.
+
+    pipeline := [ step { "," step } ]
+    step     := NAME [ "{" { KEY "=" VALUE } "}" ]        a NAME may be a preset, which stands for its text
+    VALUE    := bare characters without space, quote or brace | '"' any characters, \\" for a quote '"'
+
+Values are converted to the type of the pass's field: bool, int, float, str, Literal, an Optional of these, or a tuple
+of these with its parts separated by commas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from typing import Any
+
+from lvc.compiler import catalogue
+from lvc.compiler.errors import UsageError
+from lvc.compiler.passes import Pass
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_BARE = re.compile(r'[^\s"{}]+')
+_SPACE = re.compile(r"\s*")
+
+
+def parse_passes(text: str) -> tuple[Pass, ...]:
+    """Read a pipeline text; every mistake raises `UsageError` with a caret under it."""
+    return tuple(_Reader(text).pipeline())
+
+
+def format_pass(item: Pass) -> str:
+    """Write a pass with the options that differ from their defaults."""
+    parts = []
+    for field in dataclasses.fields(item):
+        value = getattr(item, field.name)
+        if value != field.default:
+            parts.append(f"{field.name}={_format_value(value)}")
+    return item.name + ("{" + " ".join(parts) + "}" if parts else "")
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "none"
+    text = ",".join(_plain(part) for part in value) if isinstance(value, tuple) else _plain(value)
+    if text and _BARE.fullmatch(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _plain(value: Any) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def pipeline(self) -> list[Pass]:
+        passes: list[Pass] = []
+        self.space()
+        while self.at < len(self.text):
+            passes.extend(self.step())
+            self.space()
+            if self.at == len(self.text):
+                break
+            self.expect(",")
+            self.space()
+            if self.at == len(self.text):
+                self.fail(self.at, "a pass is missing after the comma")
+        return passes
+
+    def step(self) -> list[Pass]:
+        start = self.at
+        name = self.match(_NAME, "the name of a pass")
+        if name in catalogue.PRESETS:
+            if self.text[self.at : self.at + 1] == "{":
+                self.fail(self.at, f"the preset '{name}' takes no options")
+            return list(parse_passes(catalogue.PRESETS[name]))
+        kind = catalogue.find_pass(name)
+        if kind is None:
+            known = [*catalogue.pass_names(), *catalogue.PRESETS]
+            self.fail(start, f"there is no pass '{name}'", len(name), known, name)
+        options: dict[str, Any] = {}
+        if self.text[self.at : self.at + 1] == "{":
+            self.at += 1
+            options = self.options(kind)
+        try:
+            return [kind(**options)]
+        except UsageError as error:
+            self.fail(start, f"{name}: {error.what}", self.at - start)
+
+    def options(self, kind: type[Pass]) -> dict[str, Any]:
+        hints = typing.get_type_hints(kind)
+        fields = {field.name for field in kind.options()}
+        values: dict[str, Any] = {}
+        self.space()
+        while self.text[self.at : self.at + 1] != "}":
+            if self.at == len(self.text):
+                self.fail(self.at, f"the options of '{kind.name}' are not closed: a '}}' is missing")
+            start = self.at
+            key = self.match(_NAME, "the name of an option").replace("-", "_")
+            if key not in fields:
+                self.fail(start, f"{kind.name} has no option '{key}'", len(key), sorted(fields), key)
+            if key in values:
+                self.fail(start, f"option '{key}' is given twice", len(key))
+            self.expect("=")
+            start = self.at
+            raw = self.value()
+            try:
+                values[key] = _convert(raw, hints[key])
+            except ValueError as error:
+                self.fail(start, f"{kind.name}: option '{key}' {error}", max(1, self.at - start))
+            self.space()
+        self.at += 1
+        return values
+
+    def value(self) -> str:
+        if self.text[self.at : self.at + 1] != '"':
+            return self.match(_BARE, "a value")
+        start, self.at, out = self.at, self.at + 1, ""
+        while self.at < len(self.text):
+            char = self.text[self.at]
+            if char == '"':
+                self.at += 1
+                return out
+            if char == "\\" and self.at + 1 < len(self.text):
+                self.at += 1
+                char = self.text[self.at]
+            out += char
+            self.at += 1
+        self.fail(start, "the quote is not closed")
+
+    def match(self, pattern: re.Pattern[str], what: str) -> str:
+        found = pattern.match(self.text, self.at)
+        if not found:
+            self.fail(self.at, f"expected {what}")
+        self.at = found.end()
+        return found.group()
+
+    def expect(self, char: str) -> None:
+        if self.text[self.at : self.at + 1] != char:
+            self.fail(self.at, f"expected '{char}'")
+        self.at += 1
+
+    def space(self) -> None:
+        found = _SPACE.match(self.text, self.at)
+        self.at = found.end() if found else self.at
+
+    def fail(
+        self, at: int, what: str, length: int = 1, known: list[str] | None = None, typed: str = ""
+    ) -> typing.NoReturn:
+        close = difflib.get_close_matches(typed, known or [], n=1)
+        help = f"did you mean '{close[0]}'?" if close else ""
+        if known and not close:
+            help = "known: " + ", ".join(known)
+        line = self.text.replace("\n", " ")
+        raise UsageError(what, where="the pipeline text", why=f"{line}\n{' ' * at}{'^' * length}", help=help)
+
+
+def _convert(text: str, kind: Any) -> Any:
+    """Convert an option's text to the type of its field; `ValueError` says what was expected."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if text == "none" and type(None) in parts:
+            return None
+        return _convert(text, next(part for part in parts if part is not type(None)))
+    if origin is tuple:
+        return tuple(_convert(part.strip(), parts[0]) for part in text.split(",") if part.strip())
+    if origin is typing.Literal:
+        if text not in [str(part) for part in parts]:
+            raise ValueError(f"must be one of {', '.join(map(str, parts))}, not '{text}'")
+        return next(part for part in parts if str(part) == text)
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise ValueError(f"must be true or false, not '{text}'")
+        return text == "true"
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(f"must be {'a whole number' if kind is int else 'a number'}, not '{text}'") from None
+    assert kind is str, f"option type {kind} has no written form"
+    return text

@@ -1,0 +1,51 @@
+"""Is a model well formed? Structure, legality in the dialect, specs propagated again, conventions kept."""
+
+from __future__ import annotations
+
+import torch
+from lvc.compiler.dialect import OPS
+from lvc.compiler.errors import CompileError
+from lvc.compiler.graph import infer_spec, op_name, origin, spec, tensor
+from lvc.compiler.model import Model
+from lvc.compiler.spec import TensorSpec
+
+
+def verify(model: Model) -> None:
+    """Raise `CompileError` that names the first node which breaks a rule of the IR."""
+    graph = model.module.graph
+    try:
+        graph.lint()
+    except Exception as error:
+        raise CompileError("the graph is malformed", why=str(error).splitlines()[0]) from error
+    seen: set[str] = set()
+    for node in graph.nodes:
+        if node.op == "output":
+            parts = node.args[0]
+            if not isinstance(parts, (tuple, list)) or len(parts) != len(model.output_names):
+                raise _broken(node, "the output must be a tuple with one name for each part")
+        elif node.op == "get_attr":
+            if node.target in seen:
+                raise _broken(node, f"'{node.target}' is read by a second node; a stored tensor has one node")
+            seen.add(str(node.target))
+            value = tensor(model.module, node)
+            assert value is not None
+            _compare(node, TensorSpec.of(value))
+        elif node.op == "call_function":
+            if node.target not in OPS:
+                raise _broken(node, f"operator {op_name(node)} is not in the dialect")
+            _compare(node, infer_spec(node))
+        elif node.op != "placeholder":
+            raise _broken(node, f"a node of kind {node.op} cannot stand in a graph")
+        elif not isinstance(node.meta.get("spec"), TensorSpec):
+            raise _broken(node, "the input has no spec")
+
+
+def _compare(node: torch.fx.Node, found: TensorSpec) -> None:
+    if "spec" not in node.meta:
+        raise _broken(node, "the node has no spec")
+    if spec(node) != found:
+        raise _broken(node, f"the node says {spec(node)}, and its operands give {found}")
+
+
+def _broken(node: torch.fx.Node, why: str) -> CompileError:
+    return CompileError(f"the graph breaks a rule at '{node.name}'", where=origin(node), why=why)

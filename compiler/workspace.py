@@ -1,0 +1,71 @@
+"""What a pass or a backend may use from outside: data, seed, threads, progress, a scratch folder. No globals."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+from lvc.compiler.errors import UsageError
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """How long work tells how far it is. The default says nothing; the command line draws bars on a terminal."""
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """Yield the items while showing how many have passed."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Show one line of talk."""
+        ...
+
+
+class Silence:
+    """The progress that shows nothing."""
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        yield from items
+
+    def say(self, text: str) -> None:
+        return None
+
+
+class DataSet(Protocol):
+    """Inputs preprocessed for the model: iterating yields ``(input of batch 1, label or None)``."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int | None]]: ...
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The outside world of one compilation."""
+
+    data: Mapping[str, Callable[[], DataSet]] = field(default_factory=dict)
+    seed: int = 0
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    progress: Progress = field(default_factory=Silence)
+
+    def data_set(self, name: str) -> DataSet:
+        """Open the data set that the user named on the command line as ``--data NAME=PATH``."""
+        if name not in self.data:
+            known = ", ".join(sorted(self.data)) or "none"
+            raise UsageError(
+                f"no data set named '{name}'", why=f"data sets given: {known}", help=f"give one with --data {name}=PATH"
+            )
+        return self.data[name]()
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder that is gone when the ``with`` block ends."""
+        with tempfile.TemporaryDirectory(prefix="lvc-") as folder:
+            yield Path(folder)

@@ -1,0 +1,1 @@
+"""The passes of lvc, one file each, named after the pass."""

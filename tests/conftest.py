@@ -1,0 +1,17 @@
+"""Where tests find the trained models and labelled images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of test assets; a test that needs it skips when it is missing."""
+    folder = Path(os.environ.get("LVC_TEST_ASSETS", Path(__file__).parents[2] / "shared" / "assets"))
+    if not folder.is_dir():
+        pytest.skip(f"the test assets are missing: no folder {folder} (set LVC_TEST_ASSETS)")
+    return folder

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import numpy as np
+
 from lvc.compiler import catalogue
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import UsageError

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from lvc.compiler.errors import CheckError
 from lvc.compiler.model import Model, Value
 from lvc.compiler.passes import Effect

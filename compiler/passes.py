@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
+from torch.fx import Node
+
 from lvc.compiler.graph import origin
 from lvc.compiler.model import Model
 from lvc.compiler.workspace import Workspace
-from torch.fx import Node
 
 
 class Effect(Enum):

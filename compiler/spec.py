@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+
 from lvc.compiler.errors import UsageError
 
 DTYPES: dict[str, torch.dtype] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from lvc.compiler.dialect import OPS
 from lvc.compiler.errors import CompileError
 from lvc.compiler.graph import infer_spec, op_name, origin, spec, tensor

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
+
 from lvc.compiler.errors import UsageError
 
 T = TypeVar("T")

@@ -1,1 +1,94 @@
-"""Placeholder."""
+"""The command line: one file a command. Results go to stdout, talk to stderr; `main` says what the exit codes mean."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import shlex
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+import lvc
+from lvc.compiler.cli.console import Console
+from lvc.compiler.errors import CompileError, LvcError, UsageError
+
+COMMANDS = ("compile", "opt", "run", "bench", "eval", "inspect", "passes", "targets")
+
+_EPILOG = """\
+examples:
+  lvc compile torchvision.models:resnet18 -o r18.lvc --check
+  lvc run r18.lvc photo.jpg
+  lvc bench r18.lvc --against onnxruntime,torch
+
+exit codes: 0 done, 1 the model could not be compiled, 2 wrong usage, 3 a check failed, 70 a defect of lvc
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes look like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, help=f"'{self.prog} --help' shows what can be given")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lvc",
+        description="The lightweight vision compiler: makes trained vision models small and fast.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lvc {lvc.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name in COMMANDS:
+        module = importlib.import_module(f"lvc.compiler.cli.{name}")
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.configure(command)
+        command.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+        command.set_defaults(execute=module.execute)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command line.
+
+    Returns 0 when done, 1 if the model could not be compiled, 2 for wrong usage, 3 if a check failed, 70 for a defect
+    of lvc (only then with a traceback).
+    """
+    console = Console(json_wanted="--json" in arguments)
+    try:
+        options = make_parser().parse_args(arguments)
+        if not os.environ.get("LVC_WARNINGS"):
+            warnings.simplefilter("ignore")
+        code: int = options.execute(options, console)
+        sys.stdout.flush()
+        return code
+    except LvcError as error:
+        return _fail(console, error)
+    except MemoryError:
+        return _fail(console, CompileError("there is not enough memory", help="take a smaller model, batch or image"))
+    except KeyboardInterrupt:
+        console.say("interrupted")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        console.say(traceback.format_exc())
+        console.say("error: this is a defect of lvc; please report it with the lines above")
+        console.say(f"  again lvc {shlex.join(arguments)}")
+        return 70
+
+
+def _fail(console: Console, error: LvcError) -> int:
+    console.error(error)
+    return error.exit_code

@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export LVC_TEST_ASSETS ?= $(abspath ../shared/assets)
+
+.PHONY: demo test test-slow test-wheel lint bench clean
+
+# uv resolves and installs the 5 GB of packages four times faster than pip
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/demo.py
+
+test: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow" -q
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow -q
+
+# the suite against the built wheel, in an environment that does not see the checkout
+test-wheel: $(VENV)/.installed
+	$(BIN)/python tools/test_wheel.py
+
+# a type checker finds a package by its folder, so it gets the installed layout as links
+lint: $(VENV)/.installed
+	mkdir -p .typecheck/lvc
+	for part in __init__.py __main__.py py.typed; do ln -sfn ../../compiler/lvc/$$part .typecheck/lvc/$$part; done
+	for part in compiler passes backends; do ln -sfn ../../$$part .typecheck/lvc/$$part; done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .typecheck build dist *.egg-info

@@ -1,0 +1,87 @@
+"""Compile a model for a target: load, rewrite, generate code, and with --check compare the result with PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lvc.compiler.cli.model_options import add_model_options, load_request
+from lvc.compiler.cli.pipeline_options import (
+    add_pipeline_options,
+    describe_data,
+    make_observers,
+    make_workspace,
+    read_pipeline,
+    show_passes,
+)
+
+if TYPE_CHECKING:
+    from lvc.compiler.cli.console import Console
+    from lvc.compiler.report import Report
+
+SUMMARY = "compile a model for a target"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model_options(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="the artefact (default: the model's name)")
+    parser.add_argument("-t", "--target", metavar="TEXT", default="native", help="see 'lvc targets' (default: native)")
+    add_pipeline_options(parser)
+
+
+def execute(options: argparse.Namespace, console: Console) -> int:
+    import time
+
+    from lvc.compiler import container
+    from lvc.compiler.backend import Target
+    from lvc.compiler.driver import compile_and_report
+    from lvc.compiler.files import check_writable
+
+    pipeline, target = read_pipeline(options), Target.parse(options.target)
+    for path in (options.output, options.report):
+        if path:
+            check_writable(path)
+    started = time.perf_counter()
+    request = load_request(options)
+    model = request.load()
+    describe_data(options, model)
+    loaded = time.perf_counter() - started
+    artefact, report = compile_and_report(
+        model,
+        pipeline,
+        target,
+        check=options.check,
+        workspace=make_workspace(options, model, console),
+        observers=make_observers(options),
+        request=request,
+    )
+    report.load_seconds = round(loaded, 3)
+    output = options.output or Path(f"{artefact.name}{artefact.suffix}")
+    container.write(artefact, output)
+    if options.report:
+        write_report(report, options.report)
+    show_passes(console, report)
+    console.result(_summary(report, output))
+    console.json({"output": str(output), **report.to_json()})
+    return 0
+
+
+def write_report(report: Report, path: Path) -> None:
+    import json
+
+    from lvc.compiler.files import write_atomically
+
+    write_atomically(path, json.dumps(report.to_json(), indent=2).encode())
+
+
+def _summary(report: Report, output: Path) -> str:
+    size = output.stat().st_size
+    lines = [
+        f"{report.model} for {report.target}: {report.before.calls} operators in, "
+        f"{report.after.calls} left, {len(report.groups)} fused groups, {report.after.parameters / 1e6:.2f} M parameters",
+        f"loaded in {report.load_seconds:.1f} s, built in {report.build_seconds:.1f} s",
+    ]
+    if report.difference is not None:
+        lines.append(f"largest difference to PyTorch: {report.difference:.1e} relative")
+    return "\n".join([*lines, f"wrote {output} ({size / 1e6:.1f} MB)"])

@@ -1,0 +1,68 @@
+"""The options that say which model to load, shared by every command that takes one."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from typing import TYPE_CHECKING, Any
+
+from lvc.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from lvc.compiler.driver import LoadRequest
+    from lvc.compiler.model import Model
+
+MODEL_HELP = "file.onnx, file.pt2, file.lvc (of 'lvc opt'), package.module:factory, or path/to/file.py:factory"
+
+
+def add_model_options(parser: argparse.ArgumentParser, *, positional: bool = True) -> None:
+    """Add MODEL (unless it has another place) and the options that go with it."""
+    if positional:
+        parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    group = parser.add_argument_group("model")
+    group.add_argument("--weights", metavar="FILE", help="state dict to load into what a factory returns")
+    group.add_argument("--arg", metavar="NAME=VALUE", action="append", default=[], help="argument for a factory")
+    group.add_argument(
+        "--shape",
+        metavar="[INPUT=]1x3x224x224",
+        action="append",
+        default=[],
+        help="shape of an input; its name may be left out when there is only one",
+    )
+    group.add_argument("--seed", type=int, default=0, help="seed of random weights and of checked inputs (default 0)")
+
+
+def load_request(options: argparse.Namespace) -> LoadRequest:
+    """Return what the options ask to load."""
+    from lvc.compiler.driver import LoadRequest
+
+    return LoadRequest(
+        source=options.model,
+        weights=options.weights,
+        arguments=dict(_argument(text) for text in options.arg),
+        shapes=dict(_shape(text) for text in options.shape),
+        seed=options.seed,
+    )
+
+
+def load_model(options: argparse.Namespace) -> Model:
+    """Load the model that the options name."""
+    return load_request(options).load()
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise UsageError(f"'--arg {text}' is not NAME=VALUE", help="for example --arg num_classes=10")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.rpartition("=")
+    parts = sizes.replace(",", "x").split("x")
+    if not all(part.strip().isdecimal() and 0 < int(part) < 1 << 31 for part in parts):
+        raise UsageError(f"'--shape {text}' is not a shape", help="for example --shape input=1x3x224x224")
+    return name, tuple(int(part) for part in parts)

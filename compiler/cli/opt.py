@@ -1,0 +1,63 @@
+"""Run passes on a model and write the rewritten model: .onnx, .pt2, .lvc, or the printed graph as .txt or on stdout."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lvc.compiler.cli.compile import write_report
+from lvc.compiler.cli.model_options import add_model_options, load_request
+from lvc.compiler.cli.pipeline_options import (
+    add_pipeline_options,
+    describe_data,
+    make_observers,
+    make_workspace,
+    read_pipeline,
+    show_passes,
+)
+
+if TYPE_CHECKING:
+    from lvc.compiler.cli.console import Console
+
+SUMMARY = "run passes on a model and write it again"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model_options(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="where to write the model; without it the graph is printed"
+    )
+    add_pipeline_options(parser)
+
+
+def execute(options: argparse.Namespace, console: Console) -> int:
+    from lvc.compiler.driver import check_model_suffix, make_report, optimise, write_model
+    from lvc.compiler.files import check_writable
+
+    pipeline = read_pipeline(options)
+    for path in (options.output, options.report):
+        if path:
+            check_writable(path)
+    if options.output:
+        check_model_suffix(options.output)
+    model = load_request(options).load()
+    describe_data(options, model)
+    rewritten, steps = optimise(
+        model,
+        pipeline,
+        make_workspace(options, model, console),
+        check=options.check,
+        observers=make_observers(options),
+    )
+    report = make_report(model, rewritten, pipeline, "", steps)
+    if options.output:
+        write_model(rewritten, options.output)
+        show_passes(console, report)
+        console.result(f"wrote {options.output}")
+    else:
+        console.result(rewritten.to_text().rstrip())
+    if options.report:
+        write_report(report, options.report)
+    console.json({"output": str(options.output) if options.output else None, **report.to_json()})
+    return 0

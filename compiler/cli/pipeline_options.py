@@ -1,0 +1,92 @@
+"""The options that say which passes to run and how to watch them, shared by `compile` and `opt`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lvc.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from lvc.compiler.cli.console import Console
+    from lvc.compiler.model import Model
+    from lvc.compiler.pipeline import Observer, Pipeline
+    from lvc.compiler.report import Report
+    from lvc.compiler.workspace import DataSet, Workspace
+
+
+def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pipeline")
+    group.add_argument("-O", dest="level", metavar="N", choices="0123", help="preset O0 to O3 (default 2)")
+    group.add_argument("-p", "--pipeline", metavar="TEXT", help="passes, such as 'O1,fuse-operators'; see 'lvc passes'")
+    group.add_argument("--check", action="store_true", help="measure the drift of every pass and bound it")
+    group.add_argument("--dump", metavar="DIR", type=Path, help="write the graph before and after every pass there")
+    group.add_argument("--stop-after", metavar="N", type=int, help="run only the first N passes")
+    group.add_argument("--data", metavar="NAME=PATH", action="append", default=[], help="a data set for passes")
+    group.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
+    group.add_argument("--labels", metavar="FILE", help="class names: a text or JSON file, or imagenet, cifar10")
+    group.add_argument("--report", metavar="FILE", type=Path, help="write what was done as JSON")
+
+
+def read_pipeline(options: argparse.Namespace) -> Pipeline:
+    from lvc.compiler.pipeline import Pipeline
+
+    if options.level is not None and options.pipeline is not None:
+        raise UsageError("-O and -p are both given", help=f"write -p 'O{options.level},...' to start from a preset")
+    return Pipeline.parse(options.pipeline if options.pipeline is not None else f"O{options.level or 2}")
+
+
+def make_observers(options: argparse.Namespace) -> list[Observer]:
+    from lvc.compiler.observers import Dump, StopAfter
+
+    observers: list[Observer] = []
+    if options.stop_after is not None:
+        observers.append(StopAfter(options.stop_after))
+    if options.dump:
+        observers.append(Dump(options.dump))
+    return observers
+
+
+def make_workspace(options: argparse.Namespace, model: Model, console: Console) -> Workspace:
+    from lvc.compiler.workspace import Workspace
+
+    data: dict[str, Callable[[], DataSet]] = {}
+    for text in options.data:
+        name, equals, path = text.partition("=")
+        if not equals or not name or not path:
+            raise UsageError(f"'--data {text}' is not NAME=PATH", help="for example --data calib=images/")
+        data[name] = partial(_open, path, model)
+    return Workspace(data=data, seed=options.seed, progress=console.progress)
+
+
+def describe_data(options: argparse.Namespace, model: Model) -> None:
+    """Give the model the preprocessing and the labels that the options name."""
+    if options.preprocess:
+        from lvc.compiler.data.preprocess import Preprocess
+
+        model.preprocessing = str(Preprocess.parse(options.preprocess))
+    if options.labels:
+        from lvc.compiler.data.labels import read_labels
+
+        model.labels = read_labels(options.labels)
+
+
+def show_passes(console: Console, report: Report) -> None:
+    """Print the table of passes and what was skipped."""
+    if report.passes:
+        console.table(("pass", "changed", "skipped", "time", "drift"), report.pass_rows(), "lrrrr")
+    for line in report.skip_lines():
+        console.say(f"note: {line}")
+    for note in report.notes:
+        console.say(f"note: {note}")
+
+
+def _open(path: str, model: Model) -> DataSet:
+    from lvc.compiler.data import open_data
+    from lvc.compiler.data.preprocess import Preprocess
+
+    preprocess = Preprocess.parse(model.preprocessing) if model.preprocessing else None
+    return open_data(path, preprocess, model.inputs)

@@ -1,0 +1,28 @@
+"""List the targets of every backend."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lvc.compiler.cli.console import Console
+
+SUMMARY = "list targets"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """`lvc targets` has no options of its own."""
+
+
+def execute(options: argparse.Namespace, console: Console) -> int:
+    from lvc.compiler import catalogue
+
+    rows = [
+        (text, name, summary)
+        for name in catalogue.backend_names()
+        for text, summary in catalogue.find_backend(name).targets().items()
+    ]
+    console.table(("target", "backend", "what it is"), rows, "lll")
+    console.json([{"target": text, "backend": name, "summary": summary} for text, name, summary in rows])
+    return 0

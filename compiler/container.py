@@ -1,0 +1,125 @@
+"""The file ``model.lvc``: a plain, uncompressed zip of a manifest and the backend's files.
+
+``manifest.json`` holds the format's version, names, target, signature, metadata, and size and SHA-256 of every other
+entry. Entries are stored, not deflated, so a size read from the file is bounded by the file itself; nothing is a pickle
+and reading runs no code. Equal artefacts make equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.files import write_atomically
+from lvc.compiler.model import Value
+from lvc.compiler.spec import TensorSpec
+
+FORMAT = 1
+_MAGIC = b"PK\x03\x04"
+_MANIFEST = "manifest.json"
+_MOST_ENTRIES = 64
+_MOST_MANIFEST_BYTES = 64 << 20
+
+
+def is_artefact(path: Path) -> bool:
+    """Whether a path names an existing ``.lvc`` file; says nothing of its content."""
+    return path.suffix == ".lvc" and path.is_file()
+
+
+def pack(artefact: Artefact) -> bytes:
+    """Return the bytes of an artefact's file."""
+    manifest = {
+        "format": FORMAT,
+        "name": artefact.name,
+        "backend": artefact.backend,
+        "target": artefact.target,
+        "inputs": [[value.name, str(value.spec)] for value in artefact.inputs],
+        "outputs": [[value.name, str(value.spec)] for value in artefact.outputs],
+        "metadata": dict(artefact.metadata),
+        "files": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in sorted(artefact.files.items())
+        },
+    }
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        text = json.dumps(manifest, indent=1, sort_keys=True).encode()
+        for name, content in [(_MANIFEST, text), *sorted(artefact.files.items())]:
+            archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), content)
+    return out.getvalue()
+
+
+def write(artefact: Artefact, path: Path) -> None:
+    """Write an artefact's file, whole or not at all. A backend whose one file stands for itself writes just that."""
+    if artefact.suffix != ".lvc":
+        (content,) = artefact.files.values()
+        write_atomically(path, content)
+        return
+    write_atomically(path, pack(artefact))
+
+
+def read(path: Path) -> Artefact:
+    """Read an artefact's file; anything wrong with it raises `CompileError`, a missing file `UsageError`."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read '{path}'", why=str(error.strerror)) from error
+    if not content.startswith(_MAGIC):
+        raise _damaged(path, "it does not start as an artefact does")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return _read_archive(archive, path, len(content))
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _read_archive(archive: zipfile.ZipFile, path: Path, size: int) -> Artefact:
+    entries = {info.filename: info for info in archive.infolist()}
+    if len(entries) > _MOST_ENTRIES or len(entries) != len(archive.infolist()):
+        raise _damaged(path, "it has too many entries, or two of one name")
+    if any(info.compress_type != zipfile.ZIP_STORED or info.file_size > size for info in entries.values()):
+        raise _damaged(path, "an entry is compressed, or larger than the file")
+    if _MANIFEST not in entries or entries[_MANIFEST].file_size > _MOST_MANIFEST_BYTES:
+        raise _damaged(path, "its manifest is missing or too large")
+    try:
+        manifest = json.loads(archive.read(_MANIFEST))
+        version = manifest["format"]
+        if version != FORMAT:
+            raise CompileError(
+                f"'{path}' has format {version}, and this lvc reads format {FORMAT}",
+                help="compile the model again with this version",
+            )
+        files = {name: _read_entry(archive, path, name, known) for name, known in manifest["files"].items()}
+        return Artefact(
+            name=str(manifest["name"]),
+            backend=str(manifest["backend"]),
+            target=str(manifest["target"]),
+            inputs=_values(manifest["inputs"]),
+            outputs=_values(manifest["outputs"]),
+            files=files,
+            metadata=dict(manifest["metadata"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, UsageError) as error:
+        raise _damaged(path, f"its manifest is not as it should be: {error}") from error
+
+
+def _read_entry(archive: zipfile.ZipFile, path: Path, name: str, known: Mapping[str, Any]) -> bytes:
+    content = archive.read(name)
+    if len(content) != known["bytes"] or hashlib.sha256(content).hexdigest() != known["sha256"]:
+        raise _damaged(path, f"the digest of '{name}' is not the one in the manifest")
+    return content
+
+
+def _values(pairs: list[list[str]]) -> tuple[Value, ...]:
+    return tuple(Value(str(name), TensorSpec.parse(spec)) for name, spec in pairs)
+
+
+def _damaged(path: Path, why: str) -> CompileError:
+    return CompileError(f"'{path}' is not a sound lvc artefact", why=why, help="compile the model again")

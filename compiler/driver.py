@@ -1,0 +1,242 @@
+"""The whole way in one straight line: load, run the pipeline, build, check, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lvc.compiler import catalogue, container
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.backend import Executable, Target
+from lvc.compiler.errors import CheckError, UsageError
+from lvc.compiler.model import Model, Value, check_inputs
+from lvc.compiler.observers import Drift, Timer, Verifier, relative_difference, seeded_inputs
+from lvc.compiler.passes import Effect
+from lvc.compiler.pipeline import Observer, Pipeline, Step
+from lvc.compiler.report import Report, Size, group_labels, reports_of
+from lvc.compiler.spec import TensorSpec
+from lvc.compiler.workspace import Workspace
+
+CHECK_BOUND = 1e-4
+"""Largest relative difference to PyTorch that ``--check`` takes when no pass of the pipeline is lossy."""
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """What to load and how; stored in the artefact, so that a later command can load the same model again."""
+
+    source: str
+    weights: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    seed: int = 0
+
+    def load(self) -> Model:
+        from lvc.compiler.load import load as load_model
+
+        return load_model(
+            self.source,
+            weights=Path(self.weights) if self.weights else None,
+            arguments=self.arguments,
+            shapes=self.shapes,
+            seed=self.seed,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "weights": self.weights,
+            "arguments": dict(self.arguments),
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "seed": self.seed,
+        }
+
+
+def compile(
+    model: Model | LoadRequest | str,
+    pipeline: Pipeline | str = "O2",
+    target: Target | str = "native",
+    *,
+    check: bool = False,
+    workspace: Workspace | None = None,
+    observers: Sequence[Observer] = (),
+) -> Artefact:
+    """Compile a model for a target.
+
+    The model is left as it was. With ``check`` the drift of every pass is measured on seeded inputs, and the built
+    artefact is compared with the model as it was loaded; `CheckError` if either is beyond its bound. The record of what
+    was done is ``artefact.metadata["report"]``, without the seconds it took, so that equal inputs give equal artefacts.
+    """
+    return compile_and_report(model, pipeline, target, check=check, workspace=workspace, observers=observers)[0]
+
+
+def compile_and_report(
+    model: Model | LoadRequest | str,
+    pipeline: Pipeline | str = "O2",
+    target: Target | str = "native",
+    *,
+    check: bool = False,
+    workspace: Workspace | None = None,
+    observers: Sequence[Observer] = (),
+    request: LoadRequest | None = None,
+) -> tuple[Artefact, Report]:
+    """Compile as `compile` does; return the artefact and the report with its seconds.
+
+    ``request`` says how a model that is already loaded was loaded.
+    """
+    workspace = workspace or Workspace()
+    pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
+    target = target if isinstance(target, Target) else Target.parse(target)
+    if not isinstance(model, Model):
+        request = LoadRequest(model) if isinstance(model, str) else model
+        model = request.load()
+
+    rewritten, steps = optimise(model, pipeline, workspace, check=check, observers=observers)
+
+    started = time.perf_counter()
+    artefact = catalogue.find_backend(target.backend).build(rewritten, target, workspace)
+    build_seconds = time.perf_counter() - started
+
+    report = make_report(model, rewritten, pipeline, target.text, steps)
+    report.build_seconds = round(build_seconds, 3)
+    report.files = {name: len(content) for name, content in artefact.files.items()}
+    if check:
+        report.difference = check_artefact(artefact, model, pipeline, workspace)
+    metadata = {**artefact.metadata, **_metadata(model, request, report)}
+    return dataclasses.replace(artefact, metadata=metadata), report
+
+
+def optimise(
+    model: Model,
+    pipeline: Pipeline,
+    workspace: Workspace | None = None,
+    *,
+    check: bool = False,
+    observers: Sequence[Observer] = (),
+) -> tuple[Model, list[Step]]:
+    """Run a pipeline with the observers that every run has: timing, verification and, with ``check``, drift."""
+    workspace = workspace or Workspace()
+    watching = [Timer(), Verifier(), *([Drift(workspace.seed)] if check else []), *observers]
+    return pipeline.run(model, workspace, watching)
+
+
+def check_artefact(artefact: Artefact, model: Model, pipeline: Pipeline, workspace: Workspace) -> float:
+    """Return the largest relative difference between an artefact and the model it was made from, on seeded inputs.
+
+    Raises `CheckError` beyond `CHECK_BOUND`, unless the pipeline has a lossy pass, whose loss is for the user to judge.
+    """
+    inputs = seeded_inputs(model.inputs, workspace.seed)
+    wanted = model(*inputs)
+    found = catalogue.find_backend(artefact.backend).load(artefact, workspace.threads)(*inputs)
+    differences = [relative_difference(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)]
+    worst = max(range(len(differences)), key=differences.__getitem__)
+    lossy = any(item.effect is Effect.LOSSY for item in pipeline)
+    if not lossy and not differences[worst] <= CHECK_BOUND:
+        raise CheckError(
+            f"the compiled model differs from PyTorch by {differences[worst]:.2e} relative",
+            where=f"output '{model.output_names[worst]}' on inputs of seed {workspace.seed}",
+            why=f"no pass of the pipeline may lose accuracy, so at most {CHECK_BOUND:.0e} is allowed",
+            help="'lvc opt --check' shows which pass moves the outputs; if none does, the backend is at fault",
+        )
+    return differences[worst]
+
+
+def make_report(model: Model, rewritten: Model, pipeline: Pipeline, target: str, steps: Sequence[Step]) -> Report:
+    return Report(
+        model=model.name,
+        source=model.source,
+        pipeline=str(pipeline),
+        target=target,
+        before=Size.of(model),
+        after=Size.of(rewritten),
+        passes=reports_of(steps),
+        groups=group_labels(rewritten),
+        notes=tuple(rewritten.notes),
+    )
+
+
+def _metadata(model: Model, request: LoadRequest | None, report: Report) -> dict[str, Any]:
+    source = request.to_json() if request else {"source": model.source}
+    metadata: dict[str, Any] = {"source": source, "pipeline": report.pipeline, "report": report.timeless().to_json()}
+    if model.preprocessing:
+        metadata["preprocessing"] = model.preprocessing
+    if model.labels:
+        metadata["labels"] = list(model.labels)
+    return metadata
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An artefact that can be called: arrays in, one array out (or a tuple, if the model has several outputs).
+
+    Calls are safe from several threads.
+    """
+
+    artefact: Artefact
+    executable: Executable
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return self.artefact.inputs
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return self.artefact.outputs
+
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        check_inputs(self.inputs, [_spec_of(array) for array in inputs])
+        outputs = self.executable(*inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+
+def load(artefact: Artefact | str | Path, threads: int | None = None) -> Loaded:
+    """Make an artefact callable; loading native code runs it, so load only artefacts whose maker you trust."""
+    if not isinstance(artefact, Artefact):
+        artefact = container.read(Path(artefact))
+    return Loaded(artefact, catalogue.find_backend(artefact.backend).load(artefact, threads))
+
+
+MODEL_SUFFIXES = (".onnx", ".pt2", ".lvc", ".txt")
+
+
+def check_model_suffix(path: Path) -> None:
+    """Raise `UsageError` unless `write_model` can write a file of that name."""
+    if path.suffix not in MODEL_SUFFIXES:
+        raise UsageError(f"cannot write a model as '{path.name}'", help=f"end the name in {', '.join(MODEL_SUFFIXES)}")
+
+
+def write_model(model: Model, path: Path) -> None:
+    """Write a model in the form that the file name asks for: ``.onnx``, ``.pt2``, ``.lvc`` or ``.txt`` (the graph)."""
+    from lvc.compiler.files import write_atomically
+
+    check_model_suffix(path)
+    if path.suffix == ".txt":
+        write_atomically(path, model.to_text().encode())
+    elif path.suffix == ".pt2":
+        write_atomically(path, _exported(model))
+    else:
+        target = Target.parse("onnx" if path.suffix == ".onnx" else "reference")
+        container.write(catalogue.find_backend(target.backend).build(model, target, Workspace()), path)
+
+
+def _exported(model: Model) -> bytes:
+    import io
+
+    examples = tuple(torch.from_numpy(array) for array in seeded_inputs(model.inputs, 0))
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(model.module, examples), buffer)
+    return buffer.getvalue()
+
+
+def _spec_of(array: np.ndarray) -> TensorSpec:
+    try:
+        return TensorSpec(array.shape, torch.from_numpy(array[:0] if array.ndim else array).dtype)
+    except (TypeError, AttributeError) as error:
+        raise UsageError("an input is not an array of numbers", why=str(error)) from error

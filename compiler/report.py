@@ -1,0 +1,115 @@
+"""What a compilation did: each pass with changes, skips and their reasons, seconds and drift; then sizes and checks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from lvc.compiler.model import Model
+from lvc.compiler.pipeline import Step
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """One pass of a run. ``drift`` is relative, None when it was not measured."""
+
+    text: str
+    effect: str
+    changed: tuple[str, ...]
+    skipped: tuple[dict[str, str], ...]
+    seconds: float
+    drift: float | None
+    measured: dict[str, Any]
+
+    @classmethod
+    def of(cls, step: Step) -> PassReport:
+        measured = dict(step.measured)
+        return cls(
+            text=str(step.item),
+            effect=step.item.effect.name.lower(),
+            changed=tuple(step.outcome.changed),
+            skipped=tuple(asdict(skip) for skip in step.outcome.skipped),
+            seconds=round(measured.pop("seconds", 0.0), 6),
+            drift=measured.pop("drift", None),
+            measured=measured,
+        )
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a model is: operator calls, stored elements, their bytes."""
+
+    calls: int
+    parameters: int
+    bytes: int
+
+    @classmethod
+    def of(cls, model: Model) -> Size:
+        calls = sum(node.op == "call_function" for node in model.module.graph.nodes)
+        return cls(calls, model.parameters, model.bytes)
+
+
+@dataclass
+class Report:
+    """The record of one compilation; plain data, so that it can be stored and compared."""
+
+    model: str
+    source: str
+    pipeline: str
+    target: str
+    before: Size
+    after: Size
+    passes: tuple[PassReport, ...] = ()
+    groups: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    files: dict[str, int] = field(default_factory=dict)
+    load_seconds: float = 0.0
+    build_seconds: float = 0.0
+    difference: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def timeless(self) -> Report:
+        """The same report without seconds: the part that equal inputs make equal."""
+        passes = tuple(replace(item, seconds=0.0, measured={}) for item in self.passes)
+        return replace(self, passes=passes, load_seconds=0.0, build_seconds=0.0)
+
+    def pass_rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Rows for a table: pass, changed, skipped, seconds, drift."""
+        return [
+            (
+                item.text,
+                str(len(item.changed)),
+                str(len(item.skipped)),
+                f"{item.seconds:.2f} s",
+                "" if item.drift is None else f"{item.drift:.1e}",
+            )
+            for item in self.passes
+        ]
+
+    def skip_lines(self, most: int = 3) -> list[str]:
+        """One line for each pass and reason: how often, and the first nodes it applied to."""
+        lines = []
+        for item in self.passes:
+            reasons = Counter(skip["reason"] for skip in item.skipped)
+            for reason, count in reasons.items():
+                nodes = [skip["node"] for skip in item.skipped if skip["reason"] == reason]
+                more = f" and {count - most} more" if count > most else ""
+                lines.append(f"{item.text.partition('{')[0]} left {', '.join(nodes[:most])}{more}: {reason}")
+        return lines
+
+
+def group_labels(model: Model) -> tuple[str, ...]:
+    """The groups that `fuse-operators` marked, each as its members joined by ``+``."""
+    members: dict[str, list[str]] = {}
+    for node in model.module.graph.nodes:
+        if "group" in node.meta:
+            members.setdefault(node.meta["group"], []).append(node.name)
+    return tuple(" + ".join(names) for names in members.values())
+
+
+def reports_of(steps: Sequence[Step]) -> tuple[PassReport, ...]:
+    return tuple(PassReport.of(step) for step in steps)

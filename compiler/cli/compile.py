@@ -79,7 +79,8 @@ def _summary(report: Report, output: Path) -> str:
     size = output.stat().st_size
     lines = [
         f"{report.model} for {report.target}: {report.before.calls} operators in, "
-        f"{report.after.calls} left, {len(report.groups)} fused groups, {report.after.parameters / 1e6:.2f} M parameters",
+        f"{report.after.calls} left, {len(report.groups)} fused groups; "
+        f"{report.after.parameters / 1e6:.2f} M parameters",
         f"loaded in {report.load_seconds:.1f} s, built in {report.build_seconds:.1f} s",
     ]
     if report.difference is not None:

@@ -1,0 +1,98 @@
+"""The house keeps its plan: packages as listed, rooms that know only whom they may know, files of a readable length."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lvc
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {"lvc": "compiler/lvc", "lvc.compiler": "compiler", "lvc.passes": "passes", "lvc.backends": "backends"}
+FORBIDDEN = {
+    "compiler": ("lvc.passes", "lvc.backends", "tvm"),
+    "passes": ("lvc.backends", "tvm"),
+    "backends": ("lvc.passes",),
+}
+
+needs_checkout = pytest.mark.skipif(
+    not (ROOT / "compiler").is_dir(), reason="the suite runs against an installed wheel"
+)
+
+
+def imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@needs_checkout
+def test_packages_are_listed_as_they_stand() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {"lvc"}
+    for name, folder in ROOMS.items():
+        for init in (ROOT / folder).rglob("__init__.py"):
+            relative = init.parent.relative_to(ROOT / folder)
+            if name == "lvc.compiler" and relative.parts[:1] == ("lvc",):
+                continue
+            found.add(".".join([name, *relative.parts]))
+    assert sorted(listed) == sorted(found)
+
+
+@needs_checkout
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_rooms_import_only_whom_they_may(room: str) -> None:
+    for file in sources(room):
+        for name in imports(file):
+            for other in FORBIDDEN[room]:
+                assert not (name == other or name.startswith(other + ".")), f"{file.relative_to(ROOT)} imports {name}"
+
+
+@needs_checkout
+def test_tvm_is_imported_by_its_backend_alone() -> None:
+    for file in [f for room in FORBIDDEN for f in sources(room)]:
+        if (ROOT / "backends" / "tvm") not in file.parents:
+            assert not any(name.split(".")[0] in ("tvm", "tvm_ffi") for name in imports(file)), file
+
+
+@needs_checkout
+def test_no_file_is_longer_than_400_lines() -> None:
+    long = {
+        str(f.relative_to(ROOT)): n
+        for r in FORBIDDEN
+        for f in sources(r)
+        if (n := len(f.read_text().split("\n"))) > 401
+    }
+    assert not long
+
+
+def test_the_tested_package_is_the_wanted_one() -> None:
+    wanted = os.environ.get("LVC_TEST_INSTALLED")
+    folder = Path(lvc.__file__).resolve()
+    assert (Path(wanted).resolve() if wanted else ROOT) in folder.parents
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from lvc.compiler.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'onnx', 'tvm', 'tvm_ffi', 'rich', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "compile" in run.stdout

@@ -22,19 +22,8 @@ def main(arguments: list[str]) -> int:
         folder = Path(name)
         installed, checkout = folder / "installed", folder / "checkout"
         wheel = build_wheel(folder / "dist")
-        uv = [
-            sys.executable,
-            "-m",
-            "uv",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            str(installed),
-            str(wheel),
-        ]
-        subprocess.run(uv, check=True)
+        install = ["uv", "pip", "install", "--quiet", "--no-deps", "--target", str(installed), str(wheel)]
+        subprocess.run([sys.executable, "-m", *install], check=True)
         checkout.mkdir()
         for part in TESTS:
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
+from torch.fx import Graph, GraphModule, Node
+
 from lvc.compiler.dialect import OPS, Family
 from lvc.compiler.errors import CompileError
 from lvc.compiler.spec import TensorSpec
-from torch._ops import OpOverload
-from torch.fx import Graph, GraphModule, Node
 
 
 def calls(graph: Graph, *overloads: OpOverload) -> Iterator[Node]:
@@ -97,9 +98,8 @@ def add_tensor(
     module: GraphModule, before: Node, hint: str, value: torch.Tensor, *, trainable: bool | None = None
 ) -> Node:
     """Store a new tensor under a free name near ``hint``; return the node that reads it, placed before ``before``."""
-    taken = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     name, count = hint, 0
-    while name in taken:
+    while not _is_free(module, name):
         count += 1
         name = f"{hint}_{count}"
     store(module, name, value, trainable=trainable)
@@ -108,6 +108,15 @@ def add_tensor(
     node.meta["spec"] = TensorSpec.of(value)
     node.meta["origin"] = name
     return node
+
+
+def _is_free(module: torch.nn.Module, name: str) -> bool:
+    """Whether a tensor may be stored under a dotted name without hiding or replacing anything."""
+    first, _, rest = name.partition(".")
+    if not hasattr(module, first):
+        return True
+    inner = module._modules.get(first)
+    return bool(rest) and inner is not None and _is_free(inner, rest)
 
 
 def insert_call(before: Node, overload: OpOverload, *args: Any, origin: str = "", **kwargs: Any) -> Node:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import op_name, spec
-from lvc.compiler.spec import TensorSpec
 from torch.fx import GraphModule, Node
+
+from lvc.compiler.errors import UsageError
+from lvc.compiler.graph import spec
+from lvc.compiler.spec import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,10 @@ class Model:
         return tuple(np.asarray(out.contiguous().numpy()) for out in outputs)
 
     def to_text(self) -> str:
-        """Print the graph, one node a line; the form of dumps and golden tests."""
-        lines = [f"model {self.name}({', '.join(map(str, self.inputs))})"]
-        for node in self.module.graph.nodes:
-            if node.op == "call_function":
-                lines.append(f"  {_format_call(node)}")
-        outputs = ", ".join(f"{v.name}={_format(n)}" for v, n in zip(self.outputs, self.output_nodes, strict=True))
-        return "\n".join([*lines, f"  return {outputs}", ""])
+        """Print the graph, one node a line; the form of dumps and golden tests, see `lvc.compiler.graph_text`."""
+        from lvc.compiler.graph_text import format_model
+
+        return format_model(self)
 
 
 def check_inputs(expected: Sequence[Value], given: Sequence[TensorSpec]) -> None:
@@ -129,17 +127,3 @@ def check_inputs(expected: Sequence[Value], given: Sequence[TensorSpec]) -> None
     for value, found in zip(expected, given, strict=True):
         if value.spec != found:
             raise UsageError(f"input '{value.name}' must be {value.spec}, not {found}")
-
-
-def _format_call(node: Node) -> str:
-    args = [_format(a) for a in node.args] + [f"{k}={_format(v)}" for k, v in node.kwargs.items()]
-    group = f"  group={node.meta['group']}" if "group" in node.meta else ""
-    return f"%{node.name} = {op_name(node)}({', '.join(args)}) : {spec(node)}{group}"
-
-
-def _format(value: object) -> str:
-    if isinstance(value, Node):
-        return f"@{value.target}" if value.op == "get_attr" else f"%{value.name}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_format(v) for v in value) + "]"
-    return str(value)

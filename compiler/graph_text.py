@@ -17,12 +17,13 @@ import zlib
 from typing import Any
 
 import torch
+from torch.fx import Graph, GraphModule, Node
+
 from lvc.compiler.dialect import BY_NAME
 from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.graph import infer_spec, op_name, spec, store, tensor
 from lvc.compiler.model import Model
 from lvc.compiler.spec import DTYPES, TensorSpec, dtype_name
-from torch.fx import Graph, GraphModule, Node
 
 _TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|-?\d[\d.]*(?:e[+-]?\d+)?|[%@-]?[\w.]+|[()\[\],=])')
 _HEAD = re.compile(r"model (\S+?)\((.*)\)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,9 +48,9 @@ class Pipeline:
     passes: tuple[Pass, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Pipeline:
-        """Read the written form; see `lvc.compiler.pipeline_text`."""
-        return cls(parse_passes(text))
+    def parse(cls, text: str, extra: Iterable[type[Pass]] = ()) -> Pipeline:
+        """Read the written form; see `lvc.compiler.pipeline_text`. ``extra`` are passes known besides the catalogue's."""
+        return cls(parse_passes(text, extra))
 
     def __str__(self) -> str:
         return ",".join(map(str, self.passes))

@@ -15,6 +15,7 @@ import difflib
 import re
 import types
 import typing
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lvc.compiler import catalogue
@@ -26,9 +27,12 @@ _BARE = re.compile(r'[^\s"{}]+')
 _SPACE = re.compile(r"\s*")
 
 
-def parse_passes(text: str) -> tuple[Pass, ...]:
-    """Read a pipeline text; every mistake raises `UsageError` with a caret under it."""
-    return tuple(_Reader(text).pipeline())
+def parse_passes(text: str, extra: Iterable[type[Pass]] = ()) -> tuple[Pass, ...]:
+    """Read a pipeline text; every mistake raises `UsageError` with a caret under it.
+
+    ``extra`` are passes that the text may name besides those of the catalogue.
+    """
+    return tuple(_Reader(text, {kind.name: kind for kind in extra}).pipeline())
 
 
 def format_pass(item: Pass) -> str:
@@ -57,8 +61,9 @@ def _plain(value: Any) -> str:
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, extra: Mapping[str, type[Pass]]) -> None:
         self.text = text
+        self.extra = extra
         self.at = 0
 
     def pipeline(self) -> list[Pass]:
@@ -82,9 +87,9 @@ class _Reader:
             if self.text[self.at : self.at + 1] == "{":
                 self.fail(self.at, f"the preset '{name}' takes no options")
             return list(parse_passes(catalogue.PRESETS[name]))
-        kind = catalogue.find_pass(name)
+        kind = self.extra.get(name) or catalogue.find_pass(name)
         if kind is None:
-            known = [*catalogue.pass_names(), *catalogue.PRESETS]
+            known = [*catalogue.pass_names(), *self.extra, *catalogue.PRESETS]
             self.fail(start, f"there is no pass '{name}'", len(name), known, name)
         options: dict[str, Any] = {}
         if self.text[self.at : self.at + 1] == "{":
@@ -157,8 +162,8 @@ class _Reader:
     ) -> typing.NoReturn:
         close = difflib.get_close_matches(typed, known or [], n=1)
         help = f"did you mean '{close[0]}'?" if close else ""
-        if known and not close:
-            help = "known: " + ", ".join(known)
+        if not close and known is not None:
+            help = "known: " + (", ".join(known) or "none")
         line = self.text.replace("\n", " ")
         raise UsageError(what, where="the pipeline text", why=f"{line}\n{' ' * at}{'^' * length}", help=help)
 

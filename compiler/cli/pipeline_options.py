@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from lvc.compiler.errors import UsageError
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
     from lvc.compiler.model import Model
+    from lvc.compiler.passes import Pass
     from lvc.compiler.pipeline import Observer, Pipeline
     from lvc.compiler.report import Report
     from lvc.compiler.workspace import DataSet, Workspace
@@ -22,6 +24,9 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("pipeline")
     group.add_argument("-O", dest="level", metavar="N", choices="0123", help="preset O0 to O3 (default 2)")
     group.add_argument("-p", "--pipeline", metavar="TEXT", help="passes, such as 'O1,fuse-operators'; see 'lvc passes'")
+    group.add_argument(
+        "--plugin", metavar="FILE", action="append", default=[], help="a Python file whose passes the text may name"
+    )
     group.add_argument("--check", action="store_true", help="measure the drift of every pass and bound it")
     group.add_argument("--dump", metavar="DIR", type=Path, help="write the graph before and after every pass there")
     group.add_argument("--stop-after", metavar="N", type=int, help="run only the first N passes")
@@ -36,7 +41,30 @@ def read_pipeline(options: argparse.Namespace) -> Pipeline:
 
     if options.level is not None and options.pipeline is not None:
         raise UsageError("-O and -p are both given", help=f"write -p 'O{options.level},...' to start from a preset")
-    return Pipeline.parse(options.pipeline if options.pipeline is not None else f"O{options.level or 2}")
+    text = options.pipeline if options.pipeline is not None else f"O{options.level or 2}"
+    return Pipeline.parse(text, [kind for file in options.plugin for kind in passes_of(Path(file))])
+
+
+def passes_of(file: Path) -> list[type[Pass]]:
+    """Import a Python file and return the passes that it defines."""
+    import importlib.util
+
+    from lvc.compiler.passes import Pass
+
+    found = importlib.util.spec_from_file_location(f"lvc_plugin_{file.stem}", file)
+    if not file.is_file() or found is None or found.loader is None:
+        raise UsageError(f"'{file}' is not a Python file", help="--plugin takes a file that defines passes")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[module.__name__] = module
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:  # the user's code may fail in any way
+        raise UsageError(f"'{file}' cannot be imported", why=f"{type(error).__name__}: {error}") from error
+    kinds = [item for item in vars(module).values() if isinstance(item, type) and issubclass(item, Pass)]
+    own = [kind for kind in kinds if kind.__module__ == module.__name__]
+    if not own:
+        raise UsageError(f"'{file}' defines no pass", help="a pass is a frozen dataclass that derives from Pass")
+    return own
 
 
 def make_observers(options: argparse.Namespace) -> list[Observer]:

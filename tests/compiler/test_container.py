@@ -1,0 +1,137 @@
+"""The artefact's file: the same bytes every time, whole or not at all, and safe to read whatever it holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lvc.compiler import container
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.errors import CompileError, LvcError, UsageError
+from lvc.compiler.files import write_atomically
+from lvc.compiler.model import Value
+from lvc.compiler.spec import TensorSpec
+
+
+def artefact() -> Artefact:
+    return Artefact(
+        name="tiny",
+        backend="reference",
+        target="reference",
+        inputs=(Value("x", TensorSpec((1, 3, 8, 8))),),
+        outputs=(Value("y", TensorSpec((1, 10))),),
+        files={"weights.bin": bytes(range(256)), "graph.json": b"{}"},
+        metadata={"pipeline": "", "labels": ["a", "b"]},
+    )
+
+
+def repacked(path: Path, **entries: bytes | None) -> None:
+    """Replace entries of an artefact's file (None removes one), digests left as they were."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content.update({name.replace("__", "."): data for name, data in entries.items() if data is not None})
+    for name in [name for name, data in entries.items() if data is None]:
+        del content[name.replace("__", ".")]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    container.write(artefact(), tmp_path / "a.lvc")
+    assert container.read(tmp_path / "a.lvc") == artefact()
+
+
+def test_equal_artefacts_make_equal_bytes() -> None:
+    assert container.pack(artefact()) == container.pack(artefact())
+
+
+def test_a_standalone_file_is_written_as_it_is(tmp_path: Path) -> None:
+    model = Artefact("m", "onnx", "onnx", (), (), {"model.onnx": b"content"}, suffix=".onnx")
+    container.write(model, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_bytes() == b"content"
+
+
+def test_missing_file_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        container.read(tmp_path / "none.lvc")
+
+
+def test_changed_content_is_refused(tmp_path: Path) -> None:
+    container.write(artefact(), tmp_path / "a.lvc")
+    repacked(tmp_path / "a.lvc", weights__bin=bytes(256))
+    with pytest.raises(CompileError) as caught:
+        container.read(tmp_path / "a.lvc")
+    assert "digest of 'weights.bin'" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [None, b"", b"[]", b"{", b'{"format": 1}', b"[" * 100_000, b'{"format": 1, "files": {"no": {}}}'],
+    ids=["missing", "empty", "list", "cut", "bare", "deep", "absent-file"],
+)
+def test_broken_manifest_is_refused(tmp_path: Path, manifest: bytes | None) -> None:
+    container.write(artefact(), tmp_path / "a.lvc")
+    repacked(tmp_path / "a.lvc", manifest__json=manifest)
+    with pytest.raises(CompileError, match="not a sound lvc artefact"):
+        container.read(tmp_path / "a.lvc")
+
+
+def test_newer_format_is_named(tmp_path: Path) -> None:
+    container.write(artefact(), tmp_path / "a.lvc")
+    repacked(tmp_path / "a.lvc", manifest__json=json.dumps({"format": 99}).encode())
+    with pytest.raises(CompileError, match="format 99"):
+        container.read(tmp_path / "a.lvc")
+
+
+def test_compressed_entries_are_refused(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", bytes(10_000_000))
+    (tmp_path / "bomb.lvc").write_bytes(out.getvalue())
+    with pytest.raises(CompileError, match="not a sound lvc artefact"):
+        container.read(tmp_path / "bomb.lvc")
+
+
+def test_no_damage_gets_past_the_reader(tmp_path: Path) -> None:
+    good = container.pack(artefact())
+    source = random.Random(0)
+    path = tmp_path / "a.lvc"
+    for _ in range(300):
+        data = bytearray(good)
+        for _ in range(source.randint(1, 8)):
+            data[source.randrange(len(data))] = source.randrange(256)
+        path.write_bytes(data[: source.randint(0, len(data))] if source.random() < 0.3 else data)
+        try:
+            found = container.read(path)
+        except LvcError:
+            continue
+        assert found.files == artefact().files
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.lvc"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "not bytes")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_written_files_follow_the_umask(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a", b"x")
+    (tmp_path / "b").write_bytes(b"x")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize("name", ["none/a.lvc", "."])
+def test_unwritable_place_is_wrong_usage(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot write"):
+        container.write(artefact(), tmp_path / name)

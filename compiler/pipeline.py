@@ -49,7 +49,7 @@ class Pipeline:
 
     @classmethod
     def parse(cls, text: str, extra: Iterable[type[Pass]] = ()) -> Pipeline:
-        """Read the written form; see `lvc.compiler.pipeline_text`. ``extra`` are passes known besides the catalogue's."""
+        """Read the written form; see `lvc.compiler.pipeline_text`. ``extra`` are more passes that it may name."""
         return cls(parse_passes(text, extra))
 
     def __str__(self) -> str:

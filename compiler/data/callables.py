@@ -1,0 +1,106 @@
+"""Data sets out of the user's own code: ``package.module:callable`` or ``path/to/file.py:callable``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lvc.compiler.data.images import at
+from lvc.compiler.data.preprocess import Preprocess
+from lvc.compiler.data.samples import Fit, Sample, Samples, check_label, missing_preprocess
+from lvc.compiler.errors import LvcError, UsageError
+
+
+def open_callable(text: str, preprocess: Preprocess | None, fits: Fit) -> Samples:
+    """Open what a callable returns: an iterable of ``(x, y)`` pairs, or of ``x`` alone.
+
+    ``x`` is an image (Pillow, or ``uint8[H,W,3]``), to be preprocessed, or an array or tensor in the shape that the
+    model takes, with or without the batch dimension, which is used as it is. It is called again for every pass over
+    the data; an iterable without a length is run through once to count it.
+    """
+    make = _find(text)
+
+    def items() -> Iterable[Any]:
+        with_place = _guarded(text, make)
+        if not isinstance(with_place, Iterable):
+            raise UsageError(
+                f"'{text}' returned {type(with_place).__name__}", why="it must return an iterable of (x, y)"
+            )
+        return with_place
+
+    @cache
+    def count() -> int:
+        found = items()
+        return len(found) if isinstance(found, Sized) else sum(1 for _ in _iterate(text, found))
+
+    def read() -> Iterator[Sample]:
+        for index, item in enumerate(_iterate(text, items())):
+            where = f"{text}, item {index}"
+            x, y = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, None)
+            yield where, _to_array(x, where, preprocess, fits), check_label(y, where)
+
+    return Samples(read, count, fits)
+
+
+def _to_array(x: Any, where: str, preprocess: Preprocess | None, fits: Fit) -> np.ndarray:
+    from PIL import Image
+
+    if not isinstance(x, Image.Image):
+        x = np.asarray(x)
+        if x.dtype != np.uint8 or x.shape in (fits.shape, fits.shape[1:]):
+            return x
+    if preprocess is None:
+        raise missing_preprocess(where)
+    return at(where, lambda: preprocess(x))
+
+
+def _find(text: str) -> Callable[[], object]:
+    place, _, name = text.rpartition(":")
+    module = (
+        _import_file(Path(place)) if place.endswith(".py") else _guarded(text, lambda: importlib.import_module(place))
+    )
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise UsageError(f"'{place}' has no callable '{name}'")
+    return found  # type: ignore[no-any-return]
+
+
+def _import_file(path: Path) -> object:
+    if not path.is_file():
+        raise UsageError(f"there is no file '{path}'")
+    spec = importlib.util.spec_from_file_location(f"lvc_data_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    loader = spec.loader
+    _guarded(str(path), lambda: loader.exec_module(module))
+    return module
+
+
+def _guarded(text: str, work: Callable[[], object]) -> object:
+    """Run code of the user; whatever it raises becomes one error that names it."""
+    try:
+        return work()
+    except LvcError:
+        raise
+    except Exception as error:
+        raise _failed(text, error) from error
+
+
+def _iterate(text: str, items: Iterable[Any]) -> Iterator[Any]:
+    try:
+        yield from items
+    except LvcError:
+        raise
+    except Exception as error:
+        raise _failed(text, error) from error
+
+
+def _failed(text: str, error: Exception) -> UsageError:
+    return UsageError("the data set's own code failed", where=text, why=f"{type(error).__name__}: {error}")

@@ -1,0 +1,125 @@
+"""The contract between a data set and a model: what a sample is, and that it fits the model's input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lvc.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from lvc.compiler.model import Value
+
+Sample = tuple[str, np.ndarray, int | None]
+"""Where a sample is from (for errors), its input of batch 1, and its class if that is known."""
+
+MAX_SAMPLE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A data set: checked inputs of batch 1 with their classes, read anew each time it is iterated."""
+
+    read: Callable[[], Iterator[Sample]]
+    count: Callable[[], int]
+    fits: Fit
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int | None]]:
+        for where, array, label in self.read():
+            yield self.fits(array, where), label
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Brings a sample to the input of a model: its type, its shape with batch 1, finite numbers only."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+    @classmethod
+    def of(cls, inputs: tuple[Value, ...]) -> Fit:
+        """The fit for a model's signature, which must have one input."""
+        if len(inputs) != 1:
+            names = ", ".join(map(str, inputs))
+            raise UsageError(f"a data set feeds a model of one input, not {len(inputs)}", why=f"inputs are: {names}")
+        value = inputs[0]
+        if not value.spec.shape:
+            raise UsageError(f"input '{value.name}' is a scalar", why="a data set feeds inputs with a batch dimension")
+        return cls(value.name, (1, *value.spec.shape[1:]), numpy_dtype(value))
+
+    def __call__(self, array: np.ndarray, where: str) -> np.ndarray:
+        """Return the sample as the model takes it; `UsageError` naming it if it does not fit."""
+        if array.shape == self.shape[1:]:
+            array = array[None]
+        if array.shape != self.shape:
+            raise UsageError(
+                f"a sample is {sizes(array.shape)}, and input '{self.name}' takes {sizes(self.shape)}",
+                where=where,
+                help=self._advice(array.shape),
+            )
+        if array.dtype.kind not in "fiub":
+            raise UsageError(f"a sample holds {array.dtype}, not numbers", where=where)
+        if array.dtype.kind == "f" and self.dtype.kind != "f":
+            raise UsageError(f"a sample holds {array.dtype}, and input '{self.name}' takes {self.dtype}", where=where)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UsageError("a sample holds NaN or infinity", where=where)
+        return np.ascontiguousarray(array, self.dtype)
+
+    def _advice(self, found: tuple[int, ...]) -> str:
+        if len(found) != 4 or len(self.shape) != 4:
+            return ""
+        channels, height, width = self.shape[1:]
+        if found[1] != channels:
+            layout = {1: "gray", 3: "rgb"}.get(channels)
+            return f"give the channels with --preprocess ...,layout={layout}" if layout else ""
+        return f"give the size with --preprocess ...,resize={height}x{width} or a crop, or compile for another --shape"
+
+
+def numpy_dtype(value: Value) -> np.dtype[np.generic]:
+    """Return numpy's element type of a model's input."""
+    name = str(value.spec.dtype).removeprefix("torch.")
+    try:
+        return np.dtype(name)
+    except TypeError:
+        raise UsageError(f"input '{value.name}' is {name}", why="arrays of that type cannot be made") from None
+
+
+def check_label(label: object, where: str) -> int | None:
+    """Return a class index as an int; None stays None."""
+    if label is None:
+        return None
+    array = np.asarray(label)
+    if array.size != 1 or array.dtype.kind not in "iub" or array.item() < 0:
+        raise UsageError(
+            f"a label is {label!r:.40}", where=where, why="it must be a class index, a whole number from 0"
+        )
+    return int(array.item())
+
+
+def missing_preprocess(where: str) -> UsageError:
+    return UsageError(
+        "nothing says how to prepare the images for the model",
+        where=where,
+        help="give --preprocess, for example --preprocess imagenet",
+    )
+
+
+def check_row(dtype: np.dtype[np.generic], shape: tuple[int, ...], where: str) -> int:
+    """Return the bytes of one sample of an array; `UsageError` if that is more than a sample may have."""
+    size = math.prod(shape) * dtype.itemsize
+    if size > MAX_SAMPLE_BYTES:
+        raise UsageError("one sample is too large", where=where, why=f"{size} bytes, at most {MAX_SAMPLE_BYTES}")
+    return size
+
+
+def sizes(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"

@@ -1,0 +1,47 @@
+"""From the text that names a data set to the data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lvc.compiler.data.preprocess import Preprocess
+from lvc.compiler.data.samples import Fit, Samples
+from lvc.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from lvc.compiler.model import Value
+
+FORMS = "a folder or .zip of images, a .npz file with x and y, package.module:callable, or file.py:callable"
+_CALLABLE = re.compile(r"(?:.+\.py|[\w.]+):\w+")
+
+
+def open_data(
+    text: str, preprocess: Preprocess | None, inputs: tuple[Value, ...], labels: Sequence[str] = ()
+) -> Samples:
+    """Open a data set for a model with those inputs: a folder, ``.zip``, ``.npz``, or a callable.
+
+    Iterating yields ``(input of batch 1, class or None)``, one sample in memory at a time. ``labels`` are the names of
+    the model's classes: class folders of these names take their places. `UsageError` for anything that cannot be fed.
+    """
+    fits, path = Fit.of(inputs), Path(text)
+    if path.is_dir():
+        from lvc.compiler.data.image_files import open_folder
+
+        return open_folder(path, preprocess, fits, labels)
+    if path.suffix.lower() == ".zip" and path.is_file():
+        from lvc.compiler.data.image_files import open_zip
+
+        return open_zip(path, preprocess, fits, labels)
+    if path.suffix.lower() == ".npz" and path.is_file():
+        from lvc.compiler.data.arrays import open_arrays
+
+        return open_arrays(path, preprocess, fits)
+    if _CALLABLE.fullmatch(text):
+        from lvc.compiler.data.callables import open_callable
+
+        return open_callable(text, preprocess, fits)
+    what = f"'{text}' is not a data set" if path.exists() else f"there is no data set '{text}'"
+    raise UsageError(what, help=f"name {FORMS}")

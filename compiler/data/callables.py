@@ -27,12 +27,10 @@ def open_callable(text: str, preprocess: Preprocess | None, fits: Fit) -> Sample
     make = _find(text)
 
     def items() -> Iterable[Any]:
-        with_place = _guarded(text, make)
-        if not isinstance(with_place, Iterable):
-            raise UsageError(
-                f"'{text}' returned {type(with_place).__name__}", why="it must return an iterable of (x, y)"
-            )
-        return with_place
+        found = _guarded(text, make)
+        if not isinstance(found, Iterable):
+            raise UsageError(f"'{text}' returned {type(found).__name__}", help="return an iterable of (x, y)")
+        return found
 
     @cache
     def count() -> int:
@@ -52,9 +50,10 @@ def _to_array(x: Any, where: str, preprocess: Preprocess | None, fits: Fit) -> n
     from PIL import Image
 
     if not isinstance(x, Image.Image):
-        x = np.asarray(x)
-        if x.dtype != np.uint8 or x.shape in (fits.shape, fits.shape[1:]):
-            return x
+        array: np.ndarray = np.asarray(x)
+        if array.dtype != np.uint8 or array.shape in (fits.shape, fits.shape[1:]):
+            return array
+        x = array
     if preprocess is None:
         raise missing_preprocess(where)
     return at(where, lambda: preprocess(x))

@@ -7,6 +7,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lvc.compiler.data.images import MAX_FILE_BYTES, is_image_name, prepare_image, read_bounded
@@ -14,16 +15,24 @@ from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.samples import Fit, Sample, Samples, missing_preprocess
 from lvc.compiler.errors import UsageError
 
-Reader = Callable[[str], bytes]
-
 _FOLDER_NUMBER = re.compile(r"(\d{1,7})(?:[_ .-].*)?", re.ASCII)
 _LABELLED_FILE = re.compile(r"(\d{4})_n\d{8}(?:_.*)?\.\w+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Named image files somewhere, read one at a time."""
+
+    where: str
+    names: Sequence[str]
+    read: Callable[[str], bytes]
 
 
 def open_folder(folder: Path, preprocess: Preprocess | None, fits: Fit, labels: Sequence[str]) -> Samples:
     """Open the images of a folder; see `_samples` for what makes a class."""
     names = sorted(_walk(folder))
-    return _samples(str(folder), names, lambda name: read_bounded(folder / name), preprocess, fits, labels)
+    files = Files(str(folder), names, lambda name: read_bounded(folder / name))
+    return _samples(files, preprocess, fits, labels)
 
 
 def open_zip(path: Path, preprocess: Preprocess | None, fits: Fit, labels: Sequence[str]) -> Samples:
@@ -33,30 +42,31 @@ def open_zip(path: Path, preprocess: Preprocess | None, fits: Fit, labels: Seque
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise UsageError(f"cannot read '{path}'", why=str(error)) from error
     names = sorted(name for name in archive.namelist() if is_image_name(name) and not _is_hidden(name))
-    return _samples(str(path), names, lambda name: _read_member(archive, name), preprocess, fits, labels)
+    files = Files(str(path), names, lambda name: _read_member(archive, name))
+    return _samples(files, preprocess, fits, labels)
 
 
-def _samples(
-    where: str, names: list[str], read: Reader, preprocess: Preprocess | None, fits: Fit, labels: Sequence[str]
-) -> Samples:
+def _samples(files: Files, preprocess: Preprocess | None, fits: Fit, labels: Sequence[str]) -> Samples:
     """Make a data set of image files.
 
     With folders, each is a class; without, a file named as in ``0207_n02099601_golden_retriever.webp`` has the class of
     its first number, and any other has none.
     """
-    if not names:
-        raise UsageError(f"there are no images in '{where}'", help="name a folder or zip of .jpg, .png or .webp files")
+    if not files.names:
+        raise UsageError(
+            f"there are no images in '{files.where}'", help="name a folder or zip of .jpg, .png or .webp files"
+        )
     if preprocess is None:
-        raise missing_preprocess(where)
-    inside = _without_common_folder(names)
-    classes = _classes(where, inside.values(), labels)
+        raise missing_preprocess(files.where)
+    inside = _without_common_folder(files.names)
+    classes = _classes(files.where, inside.values(), labels)
 
     def samples() -> Iterator[Sample]:
         for name, path in inside.items():
-            place = f"{where}/{name}"
-            yield place, prepare_image(read(name), place, preprocess), _label(path, classes)
+            where = f"{files.where}/{name}"
+            yield where, prepare_image(files.read(name), where, preprocess), _label(path, classes)
 
-    return Samples(samples, lambda: len(names), fits, tuple(sorted(classes, key=classes.__getitem__)))
+    return Samples(samples, lambda: len(inside), fits, tuple(sorted(classes, key=classes.__getitem__)))
 
 
 def _without_common_folder(names: Sequence[str]) -> dict[str, PurePosixPath]:
@@ -70,8 +80,8 @@ def _without_common_folder(names: Sequence[str]) -> dict[str, PurePosixPath]:
 def _classes(where: str, paths: Iterable[PurePosixPath], labels: Sequence[str]) -> dict[str, int]:
     """Number the class folders; a flat folder has none.
 
-    Folders named as the model's labels have the label's place, and ``17`` or ``17_pelican`` has 17, if that holds for all
-    of them; otherwise the sorted names are numbered from 0.
+    Folders named as the model's labels have the label's place, and ``17`` or ``17_pelican`` has 17, if that holds for
+    all of them; otherwise the sorted names are numbered from 0.
     """
     loose = sum(len(path.parts) == 1 for path in paths)
     folders = sorted({path.parts[0] for path in paths if len(path.parts) > 1})

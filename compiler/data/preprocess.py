@@ -84,9 +84,9 @@ class Preprocess:
             planes /= np.float32(127.5)
             planes -= np.float32(1)
         if self.mean:
-            planes -= np.float32(self.mean).reshape(-1, 1, 1)
+            planes -= np.asarray(self.mean, np.float32).reshape(-1, 1, 1)
         if self.std:
-            planes /= np.float32(self.std).reshape(-1, 1, 1)
+            planes /= np.asarray(self.std, np.float32).reshape(-1, 1, 1)
         return planes[None]
 
     @classmethod

@@ -1,0 +1,108 @@
+"""Measure the top-1 and top-5 accuracy of a classifier on labelled images, and its agreement with another one."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from lvc.compiler.cli.model_options import add_model_options
+from lvc.compiler.cli.subject import Subject, add_run_options, chosen_preprocess, open_subject, positive
+from lvc.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from lvc.compiler.cli.console import Console
+    from lvc.compiler.evaluation import Score
+
+SUMMARY = "measure accuracy on labelled images"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model_options(parser)
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        required=True,
+        help="a folder or .zip with a folder of images for each class, a .npz with x and y, or module:callable",
+    )
+    parser.add_argument("--against", metavar="OTHER", help="a model or artefact whose first choices to compare with")
+    parser.add_argument("--limit", metavar="N", type=positive, help="use only the first N images")
+    add_run_options(parser)
+
+
+def execute(options: argparse.Namespace, console: Console) -> int:
+    import time
+
+    from lvc.compiler.data import open_data
+    from lvc.compiler.evaluation import evaluate
+
+    subject = open_subject(options, options.model)
+    data = open_data(options.data, chosen_preprocess(options, subject), subject.inputs, subject.labels)
+    if not len(data):
+        raise UsageError(f"the data set '{options.data}' is empty")
+    other = _other(options, subject)
+    _check_classes(console, data.classes, subject)
+    started = time.perf_counter()
+    score = evaluate(
+        subject.run,
+        data,
+        subject.inputs[0].spec.shape[0],
+        against=other.run if other else None,
+        limit=options.limit,
+        progress=console.progress,
+    )
+    seconds = time.perf_counter() - started
+    if not score.labelled and not other:
+        raise UsageError(
+            f"the images of '{options.data}' have no labels",
+            why="without labels there is no accuracy",
+            help="put each class into a folder of its own, or compare two models with --against",
+        )
+    _show(console, options, score, seconds)
+    return 0
+
+
+def _other(options: argparse.Namespace, subject: Subject) -> Subject | None:
+    if not options.against:
+        return None
+    other = open_subject(options, options.against)
+    if [value.spec for value in other.inputs] != [value.spec for value in subject.inputs]:
+        ours, theirs = (", ".join(map(str, item.inputs)) for item in (subject, other))
+        raise UsageError("the two models take different inputs", why=f"{ours} against {theirs}")
+    return other
+
+
+def _check_classes(console: Console, folders: tuple[str, ...], subject: Subject) -> None:
+    """Warn when folders were numbered in order, and there are fewer or more of them than the model has classes."""
+    shape = subject.outputs[0].spec.shape
+    if folders and len(shape) > 1 and len(folders) != shape[1] and not set(folders) <= set(subject.labels):
+        console.say(
+            f"note: {len(folders)} class folders, and the model has {shape[1]} classes; "
+            f"folders are numbered in sorted order unless they are named by index or label"
+        )
+
+
+def _show(console: Console, options: argparse.Namespace, score: Score, seconds: float) -> None:
+    rows = []
+    if score.labelled:
+        rows.append(("top-1", f"{score.top1 / score.labelled:.2%}", f"{score.top1} of {score.labelled}"))
+    if score.labelled and score.classes > 5:
+        rows.append(("top-5", f"{score.top5 / score.labelled:.2%}", f"{score.top5} of {score.labelled}"))
+    if score.agreed is not None:
+        rows.append(("agreement", f"{score.agreed / score.images:.2%}", f"{score.agreed} of {score.images}"))
+    console.table(("", options.model, "images"), [(name, share.replace("%", " %"), n) for name, share, n in rows], "lr")
+    console.say(f"{score.images} images in {seconds:.1f} s, {seconds / score.images * 1e3:.2f} ms an image")
+    console.json(
+        {
+            "model": options.model,
+            "data": options.data,
+            "against": options.against,
+            "images": score.images,
+            "labelled": score.labelled,
+            "top1": score.top1 / score.labelled if score.labelled else None,
+            "top5": score.top5 / score.labelled if score.labelled else None,
+            "top1_count": score.top1,
+            "top5_count": score.top5,
+            "agreement": None if score.agreed is None else score.agreed / score.images,
+            "seconds": round(seconds, 3),
+        }
+    )

@@ -1,0 +1,148 @@
+"""Show what a model or an artefact is made of: layers with shapes, parameters, MACs and bytes. Runs no native code."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lvc.compiler.cli.model_options import add_model_options
+from lvc.compiler.cli.subject import positive
+from lvc.compiler.text import printable, si
+
+if TYPE_CHECKING:
+    from lvc.compiler.artefact import Artefact
+    from lvc.compiler.cli.console import Console
+    from lvc.compiler.inspection import Layer, Totals
+    from lvc.compiler.model import Value
+
+SUMMARY = "show layers, sizes and work of a model or an artefact"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model_options(parser)
+    parser.add_argument("--top", metavar="N", type=positive, help="show only the N layers with the most MACs")
+
+
+def execute(options: argparse.Namespace, console: Console) -> int:
+    from lvc.compiler.container import is_artefact, read
+
+    path = Path(options.model)
+    if is_artefact(path):
+        _inspect_artefact(read(path), path, options, console)
+    else:
+        _inspect_model(options, console)
+    return 0
+
+
+def _inspect_model(options: argparse.Namespace, console: Console) -> None:
+    from lvc.compiler.cli.model_options import load_model
+    from lvc.compiler.inspection import layers, peak_activation_bytes, totals
+
+    model = load_model(options)
+    found = layers(model)
+    summed = totals(found, peak_activation_bytes(model))
+    console.result(f"{model.name}, from {printable(model.source)}")
+    _show_facts(console, _signature(model.inputs, model.outputs))
+    _show_layers(console, found, summed, options.top)
+    console.json(
+        {
+            "model": model.name,
+            "source": model.source,
+            **_signature_json(model.inputs, model.outputs),
+            "preprocessing": model.preprocessing,
+            "labels": len(model.labels or ()),
+            "notes": model.notes,
+            **_layers_json(found, summed, options.top),
+        }
+    )
+
+
+def _inspect_artefact(artefact: Artefact, path: Path, options: argparse.Namespace, console: Console) -> None:
+    from lvc.compiler.inspection import artefact_facts, artefact_layers, totals
+
+    found = artefact_layers(artefact)
+    facts = artefact_facts(artefact)
+    summed = totals(found)
+    console.result(f"{artefact.name}, {path} ({si(path.stat().st_size, 'B')})")
+    _show_facts(console, [*facts, *_signature(artefact.inputs, artefact.outputs)])
+    rows = [(name, si(len(content), "B"), digest(content)) for name, content in artefact.files.items()]
+    console.result("")
+    console.table(("file", "bytes", "sha256"), rows, "lrl")
+    if found:
+        _show_layers(console, found, summed, options.top)
+    console.json(
+        {
+            "artefact": artefact.name,
+            "backend": artefact.backend,
+            "target": artefact.target,
+            **_signature_json(artefact.inputs, artefact.outputs),
+            "files": {
+                name: {"bytes": len(content), "sha256": digest(content)} for name, content in artefact.files.items()
+            },
+            "metadata": {name: value for name, value in artefact.metadata.items() if name != "layers"},
+            **(_layers_json(found, summed, options.top) if found else {}),
+        }
+    )
+
+
+def digest(content: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
+
+
+def _signature(inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> list[tuple[str, str]]:
+    return [*(("input", str(value)) for value in inputs), *(("output", str(value)) for value in outputs)]
+
+
+def _signature_json(inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> dict[str, Any]:
+    return {
+        "inputs": [{"name": value.name, "spec": str(value.spec)} for value in inputs],
+        "outputs": [{"name": value.name, "spec": str(value.spec)} for value in outputs],
+    }
+
+
+def _show_facts(console: Console, facts: list[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in facts)
+    for name, text in facts:
+        console.result(f"  {name:<{width}}  {printable(text)}")
+
+
+def _show_layers(console: Console, found: list[Layer], summed: Totals, top: int | None) -> None:
+    from lvc.compiler.inspection import heaviest
+
+    shown = heaviest(found, top) if top else found
+    grouped = any(layer.group for layer in found)
+    headers = ["layer", "operator", "output", "parameters", "MACs", "weights", "output bytes"]
+    rows = [_row(layer, grouped) for layer in shown]
+    sums = [f"{summed.layers} layers", "", "", si(summed.parameters), si(summed.macs), si(summed.weight_bytes, "B"), ""]
+    console.result("")
+    console.table([*headers, *(["group"] if grouped else []), "from"], [*rows, sums + [""] * (1 + grouped)], "lllrrrrl")
+    if summed.peak_activation_bytes is not None:
+        console.result(f"peak memory of intermediate results, unfused: {si(summed.peak_activation_bytes, 'B')}")
+
+
+def _row(layer: Layer, grouped: bool) -> list[str]:
+    return [
+        layer.node,
+        layer.op,
+        layer.output,
+        si(layer.parameters) if layer.parameters else "",
+        si(layer.macs) if layer.macs else "",
+        si(layer.weight_bytes, "B") if layer.weight_bytes else "",
+        si(layer.activation_bytes, "B"),
+        *([layer.group] if grouped else []),
+        layer.origin,
+    ]
+
+
+def _layers_json(found: list[Layer], summed: Totals, top: int | None) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from lvc.compiler.inspection import heaviest
+
+    return {
+        "layers": [layer.to_json() for layer in (heaviest(found, top) if top else found)],
+        "totals": asdict(summed),
+    }

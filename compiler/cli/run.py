@@ -1,0 +1,131 @@
+"""Run a model or an artefact on photographs or arrays: the best classes, or a summary of each output."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lvc.compiler.cli.model_options import add_model_options
+from lvc.compiler.cli.subject import Subject, add_run_options, chosen_preprocess, open_subject, positive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+
+    from lvc.compiler.cli.console import Console
+    from lvc.compiler.feed import Feed
+
+SUMMARY = "run a model or an artefact on photographs or arrays"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model_options(parser)
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", type=Path, help="images, .npy or .npz files (default: random numbers)"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the outputs as .npz")
+    parser.add_argument("--top", metavar="N", type=positive, default=5, help="how many classes to print (default 5)")
+    add_run_options(parser)
+
+
+def execute(options: argparse.Namespace, console: Console) -> int:
+    from lvc.compiler.evaluation import is_class_scores
+    from lvc.compiler.files import check_writable
+
+    if options.output:
+        check_writable(options.output)
+    subject = open_subject(options, options.model)
+    classifies = len(subject.outputs) == 1 and is_class_scores(subject.outputs[0].spec.shape)
+    kept: list[tuple[np.ndarray, ...]] = []
+    results: list[dict[str, Any]] = []
+    for feed in _feeds(options, subject, console):
+        outputs = subject.run(*feed.arrays)
+        if options.output:
+            kept.append(feed.without_padding(outputs))
+        if classifies:
+            results.extend(_classes(feed, outputs, subject, options.top))
+        else:
+            results.append({"input": ", ".join(feed.names), "outputs": _summaries(outputs, subject)})
+    _show(console, results)
+    if options.output:
+        _write(options.output, subject, kept)
+        console.say(f"wrote {options.output}")
+    console.json({"model": options.model, "results": results})
+    return 0
+
+
+def _feeds(options: argparse.Namespace, subject: Subject, console: Console) -> Iterable[Feed]:
+    from lvc.compiler.feed import Feed, feeds
+    from lvc.compiler.observers import seeded_inputs
+
+    if options.files:
+        return feeds(options.files, subject.inputs, chosen_preprocess(options, subject))
+    console.say(f"note: no input given, so it runs on random numbers of seed {options.seed}")
+    return [Feed.whole(f"random numbers, seed {options.seed}", seeded_inputs(subject.inputs, options.seed))]
+
+
+def _classes(feed: Feed, outputs: tuple[np.ndarray, ...], subject: Subject, most: int) -> Iterator[dict[str, Any]]:
+    from lvc.compiler.evaluation import best_classes, class_scores, probabilities
+
+    shares = probabilities(class_scores(outputs, len(feed.names)))
+    labels = subject.labels if len(subject.labels) == shares.shape[1] else ()
+    for name, row, best in zip(feed.names, shares, best_classes(shares, most), strict=False):
+        top = [
+            {"index": int(index), "label": labels[index] if labels else None, "probability": float(row[index])}
+            for index in best
+        ]
+        yield {"input": name, "top": top}
+
+
+def _summaries(outputs: tuple[np.ndarray, ...], subject: Subject) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": value.name,
+            "spec": str(value.spec),
+            "min": float(array.min()) if array.size else None,
+            "mean": float(array.mean()) if array.size else None,
+            "max": float(array.max()) if array.size else None,
+        }
+        for value, array in zip(subject.outputs, outputs, strict=True)
+    ]
+
+
+def _show(console: Console, results: list[dict[str, Any]]) -> None:
+    for place, result in enumerate(results):
+        if place:
+            console.result("")
+        if "top" in result:
+            rows = [_class_row(item) for item in result["top"]]
+            console.table(("probability", "class", result["input"]), rows, "rrl")
+        else:
+            rows = [
+                (o["name"], o["spec"], *(_number(o[key]) for key in ("min", "mean", "max"))) for o in result["outputs"]
+            ]
+            console.table(("output", result["input"], "min", "mean", "max"), rows, "llr")
+
+
+def _class_row(item: dict[str, Any]) -> tuple[str, str, str]:
+    return f"{item['probability'] * 100:.2f} %", str(item["index"]), item["label"] or ""
+
+
+def _output_row(item: dict[str, Any]) -> tuple[str, ...]:
+    numbers = (item[key] for key in ("min", "mean", "max"))
+    return item["name"], item["spec"], *("" if number is None else f"{number:.4g}" for number in numbers)
+
+
+def _write(path: Path, subject: Subject, runs: list[tuple[np.ndarray, ...]]) -> None:
+    """Write each output under its name, those of several runs joined along the first dimension."""
+    import io
+
+    import numpy as np
+
+    from lvc.compiler.files import write_atomically
+
+    joined = [
+        np.concatenate(parts) if len(parts) > 1 and parts[0].ndim else parts[0] for parts in zip(*runs, strict=True)
+    ]
+    buffer = io.BytesIO()
+    np.savez(buffer, **{value.name: array for value, array in zip(subject.outputs, joined, strict=True)})
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,93 @@
+"""What `run` and `eval` call: a model through PyTorch, or an artefact through its backend, behind one face."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lvc.compiler.data.preprocess import Preprocess
+    from lvc.compiler.driver import Loaded
+    from lvc.compiler.model import Value
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something with a signature that can be run."""
+
+    text: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    run: Callable[..., tuple[np.ndarray, ...]]
+    preprocessing: str | None
+    labels: tuple[str, ...]
+
+
+def open_subject(options: argparse.Namespace, text: str) -> Subject:
+    """Load what ``text`` names; the model options apply if it is a model."""
+    from lvc.compiler.container import is_artefact
+
+    if is_artefact(Path(text)):
+        from lvc.compiler.driver import load
+
+        return subject_of(text, load(text, threads=options.threads))
+    import torch
+
+    from lvc.compiler.cli.model_options import load_model
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model = load_model(argparse.Namespace(**{**vars(options), "model": text}))
+    return Subject(text, model.inputs, model.outputs, model, model.preprocessing, model.labels or ())
+
+
+def subject_of(text: str, loaded: Loaded) -> Subject:
+    """Wrap a loaded artefact."""
+    metadata = loaded.artefact.metadata
+    labels = metadata.get("labels") or ()
+    preprocessing = metadata.get("preprocessing")
+
+    def run(*inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        outputs = loaded(*inputs)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    return Subject(
+        text,
+        loaded.inputs,
+        loaded.outputs,
+        run,
+        str(preprocessing) if preprocessing else None,
+        tuple(map(str, labels)) if isinstance(labels, (list, tuple)) else (),
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options on how a subject is fed and run."""
+    parser.add_argument(
+        "--preprocess",
+        metavar="TEXT",
+        help="how images become inputs: imagenet, cifar10, or resize=..,crop=..,mean=..,std=..,layout=..,range=.. "
+        "(default: what the model was compiled with)",
+    )
+    parser.add_argument("--threads", metavar="N", type=positive, help="threads of one run (default: all cores)")
+
+
+def chosen_preprocess(options: argparse.Namespace, subject: Subject) -> Preprocess | None:
+    """Return the preprocessing that the options or else the model ask for."""
+    from lvc.compiler.data.preprocess import Preprocess
+
+    text = options.preprocess or subject.preprocessing
+    return Preprocess.parse(text) if text else None
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 as the value of an option."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return number

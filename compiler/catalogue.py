@@ -27,14 +27,14 @@ PRESETS: dict[str, str] = {
 }
 
 
-def _modules(package: str) -> dict[str, str]:
-    """Name and module of each file and folder of a package of ours."""
+def _modules(package: str, folders: bool) -> dict[str, str]:
+    """Name and module of each file, or else each folder, of a package of ours."""
     found = importlib.util.find_spec(package)
     paths = found.submodule_search_locations if found else None
     return {
         item.name.replace("_", "-"): f"{package}.{item.name}"
         for item in pkgutil.iter_modules(paths)
-        if item.name != "analysis"
+        if item.ispkg == folders
     }
 
 
@@ -45,14 +45,14 @@ def _plugins(group: str) -> dict[str, EntryPoint]:
 
 def pass_names() -> list[str]:
     """Names of all passes, ours and those of plug-ins, sorted."""
-    return sorted({*_modules("lvc.passes"), *_plugins("lvc.passes")})
+    return sorted({*_modules("lvc.passes", folders=False), *_plugins("lvc.passes")})
 
 
 def find_pass(name: str) -> type[Pass] | None:
     """Return the pass of that name, or None; imports the one file that holds it."""
     from lvc.compiler.passes import Pass
 
-    own = _modules("lvc.passes")
+    own = _modules("lvc.passes", folders=False)
     if name in own:
         module = importlib.import_module(own[name])
         return next(
@@ -72,12 +72,12 @@ def find_pass(name: str) -> type[Pass] | None:
 
 def backend_names() -> list[str]:
     """Names of all backends, sorted."""
-    return sorted({*_modules("lvc.backends"), *_plugins("lvc.backends")})
+    return sorted({*_modules("lvc.backends", folders=True), *_plugins("lvc.backends")})
 
 
 def find_backend(name: str) -> Backend:
     """Return the backend of that name; each of ours is the ``BACKEND`` of its folder."""
-    own = _modules("lvc.backends")
+    own = _modules("lvc.backends", folders=True)
     if name in own:
         backend: Backend = importlib.import_module(own[name]).BACKEND
         return backend

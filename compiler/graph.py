@@ -64,6 +64,20 @@ def arguments(node: Node) -> dict[str, Any]:
     return values
 
 
+def set_argument(node: Node, name: str, value: Any) -> None:
+    """Set one argument of a call by its name in the operator's schema; those before it are filled in."""
+    assert isinstance(node.target, OpOverload)
+    schema = node.target._schema.arguments
+    at = next(place for place, argument in enumerate(schema) if argument.name == name)
+    if schema[at].kwarg_only or name in node.kwargs:
+        node.update_kwarg(name, value)
+        return
+    given = arguments(node)
+    before = [given[argument.name] for argument in schema[:at]]
+    node.args = (*before, value, *node.args[at + 1 :])
+    node.kwargs = {key: kept for key, kept in node.kwargs.items() if key not in {a.name for a in schema[:at]}}
+
+
 def tensor(module: GraphModule, node: object) -> torch.Tensor | None:
     """Return the stored tensor behind a ``get_attr`` node, or None for any other argument."""
     if not isinstance(node, Node) or node.op != "get_attr":
@@ -101,7 +115,7 @@ def add_tensor(
     name, count = hint, 0
     while not _is_free(module, name):
         count += 1
-        name = f"{hint}_{count}"
+        name = f"{hint.replace('.', '_')}_{count}"
     store(module, name, value, trainable=trainable)
     with module.graph.inserting_before(before):
         node = module.graph.create_node("get_attr", name)

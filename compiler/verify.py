@@ -7,6 +7,7 @@ import torch
 from lvc.compiler.dialect import OPS
 from lvc.compiler.errors import CompileError
 from lvc.compiler.graph import infer_spec, op_name, origin, spec, tensor
+from lvc.compiler.groups import check_groups
 from lvc.compiler.model import Model
 from lvc.compiler.spec import TensorSpec
 
@@ -39,6 +40,7 @@ def verify(model: Model) -> None:
             raise _broken(node, f"a node of kind {node.op} cannot stand in a graph")
         elif not isinstance(node.meta.get("spec"), TensorSpec):
             raise _broken(node, "the input has no spec")
+    check_groups(graph)
 
 
 def _compare(node: torch.fx.Node, found: TensorSpec) -> None:

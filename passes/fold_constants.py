@@ -1,0 +1,88 @@
+"""Evaluate calls whose operands are all stored tensors, and store the result in their place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import GraphModule, Node
+
+from lvc.compiler.dialect import Family
+from lvc.compiler.errors import UsageError
+from lvc.compiler.graph import (
+    add_tensor,
+    calls,
+    drop_unread_tensors,
+    family,
+    origin,
+    replace,
+    spec,
+    tensor,
+)
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass, option
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.purity import is_pure
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldConstants(Pass):
+    """Evaluate calls whose operands are all stored tensors, unless the result is much larger than they are."""
+
+    name: ClassVar[str] = "fold-constants"
+    effect: ClassVar[Effect] = Effect.EXACT
+
+    limit: int = option(1 << 20, "bytes that a result may have even if it is larger than its operands together")
+
+    def __post_init__(self) -> None:
+        if self.limit < 0:
+            raise UsageError("limit must not be negative")
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = Outcome()
+        for node in calls(model.module.graph):
+            if not has_stored_operands(node):
+                continue
+            reason = check(node, self.limit)
+            if reason is not None:
+                outcome.skip(node, reason)
+                continue
+            outcome.change(node)
+            rewrite(model.module, node)
+        drop_unread_tensors(model.module)
+        return outcome
+
+
+def has_stored_operands(node: Node) -> bool:
+    return bool(node.all_input_nodes) and all(operand.op == "get_attr" for operand in node.all_input_nodes)
+
+
+def check(node: Node, limit: int) -> str | None:
+    """Why a call on stored tensors must stay in the graph; None if it can be evaluated now."""
+    if family(node) is Family.QUANTISATION:
+        return "it rounds a weight to a grid, which the backend must see"
+    if not is_pure(node):
+        return "it runs in training mode, so its result is not fixed"
+    given = sum(spec(operand).bytes for operand in node.all_input_nodes)
+    result = spec(node).bytes
+    if result > limit and result > given:
+        return f"its result has {result} bytes and its operands have {given}; the limit is {limit}"
+    return None
+
+
+def rewrite(module: GraphModule, node: Node) -> None:
+    operands = node.all_input_nodes
+    with torch.no_grad():
+        result = node.target(  # type: ignore[operator]
+            *torch.fx.node.map_arg(node.args, lambda n: tensor(module, n)),
+            **torch.fx.node.map_arg(node.kwargs, lambda n: tensor(module, n)),
+        )
+    stored = add_tensor(
+        module, node, f"{node.name}_value", result.detach().clone(memory_format=torch.contiguous_format)
+    )
+    stored.meta["origin"] = origin(node)
+    replace(node, stored)
+    for operand in operands:
+        if not operand.users:
+            operand.graph.erase_node(operand)

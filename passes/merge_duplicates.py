@@ -1,0 +1,73 @@
+"""Merge calls that compute the same result, and stored tensors that hold the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch.fx import GraphModule, Node
+
+from lvc.compiler.graph import arguments, drop_unread_tensors, replace, spec, tensor
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass, option
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.purity import is_pure
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeDuplicates(Pass):
+    """Merge calls of one operator on the same arguments, and stored tensors that hold the same bytes.
+
+    The first one in graph order stays. Parameters and buffers are kept apart, since training treats them differently.
+    """
+
+    name: ClassVar[str] = "merge-duplicates"
+    effect: ClassVar[Effect] = Effect.EXACT
+
+    tensors: bool = option(True, "merge equal stored tensors too, which ties them together for later training")
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = Outcome()
+        first: dict[Hashable, Node] = {}
+        for node in list(model.module.graph.nodes):
+            key = self.key(model.module, node)
+            if key is None:
+                continue
+            kept = first.setdefault(key, node)
+            if kept is not node:
+                outcome.change(node)
+                replace(node, kept)
+        drop_unread_tensors(model.module)
+        return outcome
+
+    def key(self, module: GraphModule, node: Node) -> Hashable | None:
+        """What two nodes must share to be merged; None for a node that never is."""
+        if node.op == "get_attr" and self.tensors:
+            return tensor_key(module, node)
+        return call_key(node) if node.op == "call_function" else None
+
+
+def call_key(node: Node) -> Hashable | None:
+    """The operator and its arguments, defaults filled in; None if two equal calls can differ."""
+    if not is_pure(node):
+        return None
+    return (node.target, tuple((name, _frozen(value)) for name, value in sorted(arguments(node).items())))
+
+
+def _frozen(value: Any) -> Hashable:
+    """A hashable form of an argument that tells 1, 1.0 and True apart."""
+    if isinstance(value, Node):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(_frozen(item) for item in value)
+    return (type(value).__name__, repr(value))
+
+
+def tensor_key(module: GraphModule, node: Node) -> Hashable:
+    value = tensor(module, node)
+    assert value is not None
+    content = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return (spec(node), isinstance(value, torch.nn.Parameter), hashlib.sha256(content).hexdigest())

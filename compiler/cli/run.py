@@ -100,9 +100,7 @@ def _show(console: Console, results: list[dict[str, Any]]) -> None:
             rows = [_class_row(item) for item in result["top"]]
             console.table(("probability", "class", result["input"]), rows, "rrl")
         else:
-            rows = [
-                (o["name"], o["spec"], *(_number(o[key]) for key in ("min", "mean", "max"))) for o in result["outputs"]
-            ]
+            rows = [_output_row(item) for item in result["outputs"]]
             console.table(("output", result["input"], "min", "mean", "max"), rows, "llr")
 
 
@@ -123,9 +121,10 @@ def _write(path: Path, subject: Subject, runs: list[tuple[np.ndarray, ...]]) -> 
 
     from lvc.compiler.files import write_atomically
 
-    joined = [
-        np.concatenate(parts) if len(parts) > 1 and parts[0].ndim else parts[0] for parts in zip(*runs, strict=True)
-    ]
+    arrays = {
+        value.name: np.concatenate(parts) if parts[0].ndim else np.stack(parts)
+        for value, parts in zip(subject.outputs, zip(*runs, strict=True), strict=True)
+    }
     buffer = io.BytesIO()
-    np.savez(buffer, **{value.name: array for value, array in zip(subject.outputs, joined, strict=True)})
+    np.savez(buffer, allow_pickle=False, **arrays)
     write_atomically(path, buffer.getvalue())

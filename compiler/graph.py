@@ -89,7 +89,7 @@ def tensor(module: GraphModule, node: object) -> torch.Tensor | None:
     return value
 
 
-def store(module: GraphModule, name: str, value: torch.Tensor, *, trainable: bool | None = None) -> None:
+def store(module: torch.nn.Module, name: str, value: torch.Tensor, *, trainable: bool | None = None) -> None:
     """Put a tensor into the module under a dotted name, in place of what was there.
 
     Floating-point tensors become parameters unless ``trainable`` says otherwise; all others become buffers.
@@ -113,7 +113,7 @@ def add_tensor(
 ) -> Node:
     """Store a new tensor under a free name near ``hint``; return the node that reads it, placed before ``before``."""
     name, count = hint, 0
-    while not _is_free(module, name):
+    while not is_free(module, name):
         count += 1
         name = f"{hint.replace('.', '_')}_{count}"
     store(module, name, value, trainable=trainable)
@@ -124,13 +124,13 @@ def add_tensor(
     return node
 
 
-def _is_free(module: torch.nn.Module, name: str) -> bool:
+def is_free(module: torch.nn.Module, name: str) -> bool:
     """Whether a tensor may be stored under a dotted name without hiding or replacing anything."""
     first, _, rest = name.partition(".")
     if not hasattr(module, first):
         return True
     inner = module._modules.get(first)
-    return bool(rest) and inner is not None and _is_free(inner, rest)
+    return bool(rest) and inner is not None and is_free(inner, rest)
 
 
 def insert_call(before: Node, overload: OpOverload, *args: Any, origin: str = "", **kwargs: Any) -> Node:

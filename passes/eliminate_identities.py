@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch._ops import OpOverload
 from torch.fx import GraphModule
 
 from lvc.compiler.graph import calls, erase_dead, replace
@@ -18,9 +19,11 @@ _RULES: Rules = {**movement.RULES, **padding.RULES, **arithmetic.RULES}
 
 @dataclass(frozen=True, kw_only=True)
 class EliminateIdentities(Pass):
-    """Take out calls that pass their input on (dropout, no-op reshapes, x + 0), and merge pads, reshapes, permutes and clamps.
+    """Take out calls that pass their input on, and merge those that undo or repeat each other.
 
-    A symmetric padding moves into the convolution or pool after it where that is exact.
+    Out go dropout in evaluation, reshapes, permutes, slices and expansions that keep everything in place, ``x + 0``,
+    ``x * 1`` and pools of one element. Pairs of reshapes, permutes, paddings and clamps become one. A symmetric padding
+    moves into the convolution or pool after it where that is exact.
     """
 
     name: ClassVar[str] = "eliminate-identities"
@@ -38,7 +41,8 @@ def _sweep(module: GraphModule, outcome: Outcome) -> bool:
     outcome.skipped.clear()
     changed = False
     for node in calls(module.graph):
-        for rule in _RULES.get(node.target, ()):  # type: ignore[arg-type]
+        assert isinstance(node.target, OpOverload)
+        for rule in _RULES.get(node.target, ()):
             found = rule(module, node)
             if found is None:
                 continue

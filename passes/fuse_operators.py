@@ -21,10 +21,11 @@ _ANCHORS = (Family.CONTRACTION, Family.POOLING, Family.REDUCTION, Family.NORMALI
 
 @dataclass(frozen=True, kw_only=True)
 class FuseOperators(Pass):
-    """Mark each convolution, product, pool, reduction or normalisation with the elementwise calls that follow it as one group.
+    """Mark each heavy call with the elementwise calls that follow it as one group, for one kernel.
 
-    A group grows while one result leaves it and keeps its shape; bias, residual and gate come in from outside. Where an
-    addition follows two anchors, it joins the later one. What is left of elementwise calls is grouped in chains.
+    Convolutions, products, pools, reductions, normalisations and interpolations are the anchors. A group grows while
+    one result leaves it and keeps its shape; bias, residual and gate come in from outside. Where an addition follows
+    two anchors, it joins the later one. What is left of elementwise calls is grouped in chains.
     """
 
     name: ClassVar[str] = "fuse-operators"

@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from lvc.compiler.graph import arguments, drop_unread_tensors, replace, spec, tensor
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
+from lvc.compiler.serialise import tensor_bytes
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.purity import is_pure
 
@@ -69,5 +70,5 @@ def _frozen(value: Any) -> Hashable:
 def tensor_key(module: GraphModule, node: Node) -> Hashable:
     value = tensor(module, node)
     assert value is not None
-    content = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return (spec(node), isinstance(value, torch.nn.Parameter), hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(tensor_bytes(value)).hexdigest()
+    return (spec(node), isinstance(value, torch.nn.Parameter), digest)

@@ -1,0 +1,62 @@
+"""The backend that runs the graph in PyTorch: slow, exact, and the oracle of the others."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.backend import Backend, Executable, Target
+from lvc.compiler.model import Model
+from lvc.compiler.workspace import Workspace
+
+
+class ReferenceBackend(Backend):
+    """Stores the graph as it is and runs it in PyTorch."""
+
+    name: ClassVar[str] = "reference"
+
+    def targets(self) -> dict[str, str]:
+        return {"reference": "the graph itself, run in PyTorch"}
+
+    def parse_target(self, text: str) -> Target | None:
+        return Target(text, self.name, "torch") if text == "reference" else None
+
+    def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
+        from lvc.compiler.serialise import to_files
+
+        return Artefact(
+            name=model.name,
+            backend=self.name,
+            target=target.text,
+            inputs=model.inputs,
+            outputs=model.outputs,
+            files=to_files(model),
+        )
+
+    def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
+        from lvc.compiler.serialise import from_files
+
+        return _Runner(from_files(artefact.files), threads)
+
+
+class _Runner:
+    def __init__(self, model: Model, threads: int | None) -> None:
+        self.model = model
+        self.threads = threads
+
+    def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        import torch
+
+        if self.threads is None:
+            return self.model(*inputs)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            return self.model(*inputs)
+        finally:
+            torch.set_num_threads(before)
+
+
+BACKEND = ReferenceBackend()

@@ -1,19 +1,189 @@
-"""Time artefacts against other engines, all in one process and in turns."""
+"""Time artefacts beside other engines: in one process and in turns, since only ratios of one run can be compared."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lvc.compiler.cli.console import Console
+from lvc.compiler.cli.model_options import MODEL_HELP, add_model_options
+from lvc.compiler.cli.subject import positive, subject_of
+from lvc.compiler.errors import UsageError
 
-SUMMARY = "time artefacts against other engines, in turns"
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lvc.compiler.bench.comparison import Contestant, Row
+    from lvc.compiler.bench.steps import Step
+    from lvc.compiler.cli.console import Console
+    from lvc.compiler.driver import Loaded, LoadRequest
+
+SUMMARY = "time artefacts beside other engines, in turns"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options follow."""
+    parser.add_argument("artefacts", metavar="ARTEFACT", nargs="+", type=Path, help="files of 'lvc compile'")
+    parser.add_argument("--against", metavar="ENGINES", default="", help="such as onnxruntime,torch,openvino")
+    parser.add_argument("--threads", metavar="N", type=positive, default=1, help="threads of every engine (default 1)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--seconds", metavar="S", type=float, default=10.0, help="how long to measure (default 10)")
+    length.add_argument("--repeats", metavar="N", type=positive, help="measure so many rounds instead")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: time of the process's own work")
+    parser.add_argument("--per-op", action="store_true", help="also time each kernel of the first artefact")
+    parser.add_argument("--model", metavar="MODEL", help=f"what the engines run (default: the source): {MODEL_HELP}")
+    add_model_options(parser, positional=False)
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
+    import tempfile
+
+    from lvc.compiler.bench.comparison import compare, processor
+    from lvc.compiler.observers import seeded_inputs
+
+    loaded = [_load(path, options.threads) for path in options.artefacts]
+    inputs = seeded_inputs(loaded[0].inputs, options.seed)
+    _check_signatures(options.artefacts, loaded)
+    _warn_if_busy(console)
+    with tempfile.TemporaryDirectory(prefix="lvc-bench-") as scratch:
+        contestants = [_own(path, one) for path, one in zip(options.artefacts, loaded, strict=True)]
+        contestants += _peers(options, loaded[0], Path(scratch), console)
+        rows = compare(
+            contestants,
+            inputs,
+            seconds=options.seconds,
+            repeats=options.repeats,
+            clock=options.clock,
+            progress=console.progress,
+        )
+    console.say(f"{processor()}; {options.threads} thread(s); input {', '.join(map(str, loaded[0].inputs))}")
+    _show(console, rows)
+    found = _time_steps(loaded[0], inputs) if options.per_op else []
+    if found:
+        _show_steps(console, found)
+    console.json(
+        {
+            "processor": processor(),
+            "threads": options.threads,
+            "inputs": [str(value) for value in loaded[0].inputs],
+            "clock": options.clock,
+            "engines": [row.to_json() for row in rows],
+            **({"steps": [step.to_json() for step in found]} if options.per_op else {}),
+        }
+    )
     return 0
+
+
+def _load(path: Path, threads: int) -> Loaded:
+    from lvc.compiler.container import is_artefact
+    from lvc.compiler.driver import load
+
+    if path.exists() and not is_artefact(path):
+        raise UsageError(f"'{path}' is not an artefact", help="make one with 'lvc compile'")
+    return load(path, threads)
+
+
+def _check_signatures(paths: list[Path], loaded: list[Loaded]) -> None:
+    for path, one in zip(paths, loaded, strict=True):
+        if [value.spec for value in one.inputs] != [value.spec for value in loaded[0].inputs]:
+            raise UsageError(f"'{path}' takes other inputs than '{paths[0]}'", why=", ".join(map(str, one.inputs)))
+
+
+def _own(path: Path, loaded: Loaded) -> Contestant:
+    import lvc
+    from lvc.compiler.bench.comparison import Contestant
+
+    run = subject_of(str(path), loaded).run
+    return Contestant(path.stem, f"lvc {lvc.__version__}, {loaded.artefact.target}", run)
+
+
+def _peers(options: argparse.Namespace, first: Loaded, scratch: Path, console: Console) -> list[Contestant]:
+    """Prepare the engines that were asked for; those that cannot run are told, unless that is all of them."""
+    from lvc.compiler.bench.comparison import Contestant
+    from lvc.compiler.bench.engine import Original, find_engine, prepare
+
+    engines = [find_engine(name) for name in dict.fromkeys(filter(None, options.against.split(",")))]
+    if not engines:
+        return []
+    original = Original(_request(options, first, console), scratch)
+    peers, failures = [], []
+    for engine in engines:
+        try:
+            version = engine.version()
+            peers.append(Contestant(engine.name, version, prepare(engine, original, options.threads)))
+        except UsageError as error:
+            failures.append(error)
+            console.say(f"note: {error}")
+    if not peers:
+        raise failures[0]
+    return peers
+
+
+def _request(options: argparse.Namespace, first: Loaded, console: Console) -> LoadRequest:
+    """What the peers run: the model of the options, or the source that the artefact names."""
+    from lvc.compiler.bench.source import stored_request
+    from lvc.compiler.cli.model_options import load_request
+
+    if options.model:
+        return load_request(options)
+    request = stored_request(first.artefact)
+    console.say(f"the engines run {request.source}, which the artefact was made of")
+    return request
+
+
+def _time_steps(loaded: Loaded, inputs: tuple[np.ndarray, ...]) -> list[Step]:
+    from lvc.compiler.bench.steps import TimesSteps, steps
+    from lvc.compiler.inspection import artefact_layers
+
+    if not isinstance(loaded.executable, TimesSteps):
+        raise UsageError(f"the {loaded.artefact.backend} backend cannot time its kernels", help="leave out --per-op")
+    macs = {layer.node: layer.macs for layer in artefact_layers(loaded.artefact)}
+    return steps(loaded.executable.time_steps(inputs, 20), macs)
+
+
+def _show(console: Console, rows: list[Row]) -> None:
+    from lvc.compiler.text import duration
+
+    console.table(
+        ("engine", "version", "min", "median", "p90", "ratio", "difference"),
+        [
+            (
+                row.name,
+                row.version,
+                duration(row.timing.best),
+                duration(row.timing.median),
+                duration(row.timing.p90),
+                f"{row.ratio:.2f}",
+                f"{row.difference:.1e}" if place else "",
+            )
+            for place, row in enumerate(rows)
+        ],
+        "llrrrrr",
+    )
+    if len(rows) > 1:
+        console.say(f"ratio: min over that of {rows[0].name}; above 1, {rows[0].name} is faster")
+
+
+def _show_steps(console: Console, found: list[Step]) -> None:
+    from lvc.compiler.text import duration, si
+
+    rows = [
+        (
+            step.name,
+            duration(step.seconds),
+            f"{step.share * 100:.1f} %",
+            si(step.macs) if step.macs else "",
+            f"{step.flops / 1e9:.1f}" if step.macs else "",
+            " + ".join(step.nodes),
+        )
+        for step in found
+    ]
+    console.result("")
+    console.table(("kernel", "time", "share", "MACs", "GFLOP/s", "nodes"), rows, "lrrrrl")
+
+
+def _warn_if_busy(console: Console) -> None:
+    import os
+
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > 0.5 * cores:
+        console.say(f"note: the machine is busy (load {load:.1f} on {cores} cores); only the ratios tell something")

@@ -100,8 +100,8 @@ def _show(console: Console, results: list[dict[str, Any]]) -> None:
             rows = [_class_row(item) for item in result["top"]]
             console.table(("probability", "class", result["input"]), rows, "rrl")
         else:
-            rows = [_output_row(item) for item in result["outputs"]]
-            console.table(("output", result["input"], "min", "mean", "max"), rows, "llr")
+            outputs: list[tuple[str, ...]] = [_output_row(item) for item in result["outputs"]]
+            console.table(("output", result["input"], "min", "mean", "max"), outputs, "llr")
 
 
 def _class_row(item: dict[str, Any]) -> tuple[str, str, str]:

@@ -1,0 +1,1 @@
+"""Timing artefacts beside other engines."""

@@ -1,0 +1,88 @@
+"""One comparison: artefacts and peers on the same inputs, timed in turns, with their outputs compared."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lvc.compiler.bench.engine import Run
+from lvc.compiler.bench.measure import Timing, interleave
+from lvc.compiler.observers import relative_difference
+from lvc.compiler.workspace import Progress
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One that is timed: an artefact or a peer, with its version or target."""
+
+    name: str
+    version: str
+    run: Run
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one contestant, in seconds.
+
+    ``ratio`` is its best time over that of the first contestant: above one, the first is faster. ``difference`` is
+    the largest relative difference of its outputs to those of the first.
+    """
+
+    name: str
+    version: str
+    timing: Timing
+    ratio: float
+    difference: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "version": self.version,
+            "min": self.timing.best,
+            "median": self.timing.median,
+            "p90": self.timing.p90,
+            "runs": len(self.timing.samples),
+            "ratio": self.ratio,
+            "difference": self.difference,
+        }
+
+
+def compare(
+    contestants: Sequence[Contestant],
+    inputs: tuple[np.ndarray, ...],
+    *,
+    seconds: float,
+    repeats: int | None,
+    clock: str,
+    progress: Progress,
+) -> list[Row]:
+    """Time the contestants in turns and compare each with the first."""
+    outputs = [[np.array(part) for part in one.run(*inputs)] for one in contestants]
+    runs = [partial(one.run, *inputs) for one in contestants]
+    timings = interleave(runs, seconds=seconds, repeats=repeats, clock=clock, progress=progress)
+    return [
+        Row(one.name, one.version, timing, timing.best / timings[0].best, _difference(found, outputs[0]))
+        for one, timing, found in zip(contestants, timings, outputs, strict=True)
+    ]
+
+
+def _difference(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
+    if len(found) != len(wanted):
+        return float("inf")
+    return max(relative_difference(ours, theirs) for ours, theirs in zip(found, wanted, strict=True))
+
+
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

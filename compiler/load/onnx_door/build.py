@@ -1,0 +1,221 @@
+"""Build the graph: node by node through the converters, constants folded on the way, refusals collected."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_graphsurgeon as gs
+import torch
+from torch._ops import OpOverload
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_aggregate
+
+from lvc.compiler.errors import CompileError, LvcError
+from lvc.compiler.graph import erase_dead, infer_spec, store
+from lvc.compiler.load.onnx_door.call import CONVERTERS, Call
+from lvc.compiler.load.onnx_door.values import (
+    MAX_FOLDED_BYTES,
+    Constant,
+    Unsupported,
+    Value,
+    safe_name,
+    safe_path,
+    to_torch,
+)
+from lvc.compiler.spec import TensorSpec
+
+STANDARD_DOMAINS = ("", "ai.onnx", None)
+
+
+def load_converters() -> frozenset[str]:
+    """Import every family of converters of this package; return the operators that they know."""
+    from lvc.compiler.load.onnx_door import ops
+
+    for item in pkgutil.iter_modules(ops.__path__):
+        importlib.import_module(f"{ops.__name__}.{item.name}")
+    return frozenset(CONVERTERS)
+
+
+class Builder:
+    """A graph that grows. ``values`` holds what each ONNX tensor became: None for one that could not be made."""
+
+    def __init__(self, opset: int, outputs: Sequence[str]) -> None:
+        self.opset = opset
+        self.outputs = tuple(outputs)
+        self.module = GraphModule(torch.nn.Module(), Graph())
+        self.values: dict[str, Value | None] = {}
+        self.quantised: dict[Node, Any] = {}
+        self.problems: list[str] = []
+        self._stored: dict[int, tuple[torch.Tensor, Node]] = {}
+        self._paths: set[str] = set()
+        self._folders: set[str] = set()
+
+    def add_input(self, tensor_name: str, spec: TensorSpec) -> Node:
+        node = self.module.graph.placeholder(safe_name(tensor_name))
+        node.meta["spec"] = spec
+        node.meta["origin"] = f"input {tensor_name}"
+        self.values[tensor_name] = node
+        return node
+
+    def add_nodes(self, nodes: Sequence[gs.Node]) -> None:
+        """Convert nodes in order. What cannot be expressed is collected, and what depends on it is left out."""
+        for node in nodes:
+            names = [tensor.name for tensor in node.outputs]
+            if any(self._value(tensor) is None for tensor in node.inputs if tensor.name):
+                self.values.update(dict.fromkeys(names))
+                continue
+            try:
+                results = self._convert(node)
+            except Unsupported as refusal:
+                self.problems.append(f"{_name(node)}: {_operator(node)} {refusal}")
+                results = [None] * len(names)
+            self.values.update(zip(names, results, strict=False))
+
+    def finish(self) -> GraphModule:
+        """Close the graph, or raise the one error that lists every refusal."""
+        if self.problems:
+            raise CompileError(
+                f"{len(self.problems)} node(s) cannot be compiled",
+                why="\n".join(self.problems),
+                help="export the model without them, or cut it before them",
+            )
+        results = []
+        for name in self.outputs:
+            value = self.values.get(name)
+            if value is None:
+                raise CompileError(f"no node makes the output '{name}'")
+            results.append(self._as_node(value, name))
+        self.module.graph.output(tuple(results))
+        erase_dead(self.module)
+        self.module.recompile()
+        return self.module
+
+    def emit(
+        self,
+        overload: OpOverload,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        name: str,
+        origin: str,
+        fold: bool = True,
+    ) -> Value:
+        """Add one call; compute it instead if every tensor operand is constant."""
+        operands: list[Value] = []
+        map_aggregate((tuple(args), dict(kwargs)), lambda a: operands.append(a) if isinstance(a, Value) else None)
+        if fold and operands and all(isinstance(operand, Constant) for operand in operands):
+            return _fold(overload, args, kwargs, any(o.trainable for o in operands if isinstance(o, Constant)))
+        names = iter(argument.name for argument in overload._schema.arguments)
+        placed = tuple(self._place(arg, f"{name}.{next(names)}") for arg in args)
+        named = {key: self._place(arg, f"{name}.{key}") for key, arg in kwargs.items()}
+        node = self.module.graph.create_node("call_function", overload, placed, named, name=safe_name(name))
+        node.meta["origin"] = origin
+        node.meta["spec"] = infer_spec(node)
+        return node
+
+    def branch(self, graph: gs.Graph, call: Call) -> list[Value]:
+        """Convert the nodes of a graph inside a node; its names end with it."""
+        outer = dict(self.values)
+        self.add_nodes(graph.nodes)
+        results = [self._value(tensor) for tensor in graph.outputs]
+        self.values = outer
+        if any(result is None for result in results):
+            raise Unsupported("holds a node that cannot be compiled")
+        return [result for result in results if result is not None]
+
+    def _convert(self, node: gs.Node) -> list[Value | None]:
+        if node.domain not in STANDARD_DOMAINS:
+            raise Unsupported("is a custom operator")
+        converter = CONVERTERS.get(node.op)
+        if converter is None:
+            raise Unsupported("has no converter")
+        names = [tensor.name if tensor.outputs or tensor.name in self.outputs else "" for tensor in node.outputs]
+        operands = [self._value(tensor) if tensor.name else None for tensor in node.inputs]
+        call = Call(node.op, _name(node), self.opset, operands, node.attrs, names, self)
+        try:
+            result = converter(call)
+        except (LvcError, Unsupported):
+            raise
+        except Exception as error:  # attributes and shapes of an untrusted file go wrong in many types
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CompileError(f"{node.op} cannot be read", where=call.origin, why=reason) from error
+        return [result] if isinstance(result, Value) else list(result)
+
+    def _value(self, tensor: gs.Tensor) -> Value | None:
+        """Return what a tensor became, reading it if it is stored in the file."""
+        if tensor.name not in self.values:
+            if not isinstance(tensor, gs.Constant):
+                raise CompileError(f"no node makes the tensor '{tensor.name}'", why="the model's graph is incomplete")
+            self.values[tensor.name] = self._read(tensor)
+        return self.values[tensor.name]
+
+    def _read(self, tensor: gs.Constant) -> Constant | None:
+        try:
+            value = to_torch(tensor.values)
+        except Unsupported as refusal:
+            self.problems.append(f"{tensor.name}: the stored tensor cannot be used, {refusal}")
+            return None
+        except Exception as error:  # a broken header raises what numpy and protobuf raise
+            raise CompileError(f"the stored tensor '{tensor.name}' is broken", why=str(error)) from error
+        return Constant(value, tensor.name, trainable=value.is_floating_point() and value.numel() > 1)
+
+    def _place(self, argument: Any, hint: str) -> Any:
+        return map_aggregate(argument, lambda a: self._as_node(a, hint) if isinstance(a, Constant) else a)
+
+    def _as_node(self, value: Value, hint: str) -> Node:
+        """Return the node of a value; a constant is stored in the module under its name, once."""
+        if isinstance(value, Node):
+            return value
+        if id(value.tensor) not in self._stored:
+            path = self._free_path(safe_path(value.name or hint))
+            store(self.module, path, value.tensor, trainable=value.trainable)
+            node = self.module.graph.create_node("get_attr", path, name=safe_name(path))
+            node.meta["spec"] = TensorSpec.of(value.tensor)
+            node.meta["origin"] = f"initialiser {value.name}" if value.name else hint
+            self._stored[id(value.tensor)] = (value.tensor, node)
+        return self._stored[id(value.tensor)][1]
+
+    def _free_path(self, path: str) -> str:
+        """Return the path or one near it: no tensor may lie where another has its folder, nor the reverse."""
+        name, count = path, 0
+        while name in self._paths or name in self._folders or self._paths & _folders(name):
+            count += 1
+            name = f"{path.replace('.', '_')}_{count}"
+        self._paths.add(name)
+        self._folders |= _folders(name)
+        return name
+
+
+def _folders(path: str) -> set[str]:
+    """Return the dotted prefixes of a path, without itself."""
+    parts = path.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts))}
+
+
+def _fold(overload: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], trainable: bool) -> Constant:
+    """Compute a call whose operands are all constant; refuse a result that is far too large to be a weight."""
+
+    def with_data(argument: Any) -> Any:
+        return argument.tensor if isinstance(argument, Constant) else argument
+
+    def without_data(argument: Any) -> Any:
+        return argument.tensor.to("meta") if isinstance(argument, Constant) else argument
+
+    size = TensorSpec.of(overload(*map_aggregate(tuple(args), without_data), **map_aggregate(kwargs, without_data)))
+    if size.bytes > MAX_FOLDED_BYTES:
+        raise ValueError(f"a constant of {size} would be made, {size.bytes} bytes")
+    with torch.no_grad():
+        result = overload(*map_aggregate(tuple(args), with_data), **map_aggregate(kwargs, with_data))
+    result = result.clone(memory_format=torch.contiguous_format) if result._is_view() else result.contiguous()
+    return Constant(result, trainable=trainable and result.is_floating_point())
+
+
+def _name(node: gs.Node) -> str:
+    return node.name or next((tensor.name for tensor in node.outputs if tensor.name), node.op)
+
+
+def _operator(node: gs.Node) -> str:
+    return node.op if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op}"

@@ -1,0 +1,125 @@
+"""From a parsed file to a graph-surgeon graph that holds what the outputs need, in order, functions expanded."""
+
+from __future__ import annotations
+
+import heapq
+from pathlib import Path
+
+import onnx
+import onnx.checker
+import onnx.inliner
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from lvc.compiler.errors import CompileError
+
+
+def clean(proto: onnx.ModelProto, known: frozenset[str], file: Path) -> gs.Graph:
+    """Order the nodes, check the structure, expand functions that are not among the ``known`` operators, drop the rest.
+
+    Functions are those of the model and those that the ONNX standard defines by a body.
+    """
+    _order_nodes(proto.graph, file)
+    _check(proto, file)
+    proto = _expand_functions(proto, known, file)
+    try:
+        with G_LOGGER.suppress():
+            graph = gs.import_onnx(proto)
+            graph.cleanup(remove_unused_node_outputs=True, recurse_functions=False)
+    except Exception as error:  # the file is untrusted and graph-surgeon raises many types
+        raise CompileError(f"{file.name} is not well formed", where=str(file), why=_first_line(error)) from error
+    return graph
+
+
+def _order_nodes(graph: onnx.GraphProto, file: Path) -> None:
+    """Bring the nodes into topological order, keeping the file's order where it is one."""
+    producer: dict[str, int] = {}
+    for index, node in enumerate(graph.node):
+        for name in filter(None, node.output):
+            if name in producer:
+                raise CompileError(
+                    f"two nodes of {file.name} write '{name}'",
+                    where=f"{file}, nodes {_label(graph.node[producer[name]])} and {_label(node)}",
+                )
+            producer[name] = index
+    sources = [{producer[name] for name in node.input if name in producer} for node in graph.node]
+    if all(max(needs, default=-1) < index for index, needs in enumerate(sources)):
+        return
+    order = _topological(sources)
+    if len(order) < len(sources):
+        stuck = next(index for index in range(len(sources)) if index not in set(order))
+        raise CompileError(
+            f"the nodes of {file.name} form a cycle", where=f"{file}, among others node {_label(graph.node[stuck])}"
+        )
+    nodes = [graph.node[index] for index in order]
+    copies = []
+    for node in nodes:
+        copies.append(onnx.NodeProto())
+        copies[-1].CopyFrom(node)
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _topological(sources: list[set[int]]) -> list[int]:
+    """Kahn's algorithm with the smallest free index first; shorter than the input where there is a cycle."""
+    users: list[list[int]] = [[] for _ in sources]
+    missing = [len(needs) for needs in sources]
+    for index, needs in enumerate(sources):
+        for need in needs:
+            users[need].append(index)
+    ready = [index for index, count in enumerate(missing) if not count]
+    order = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for user in users[index]:
+            missing[user] -= 1
+            if not missing[user]:
+                heapq.heappush(ready, user)
+    return order
+
+
+def _check(proto: onnx.ModelProto, file: Path) -> None:
+    """Run ONNX's checker, but leave operators that it does not know to the door, which lists them all."""
+    foreign = [node for node in proto.graph.node if not _has_schema(proto, node)]
+    if foreign or proto.ByteSize() > 1 << 30:
+        return
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:  # the checker raises its own type and those of the parser
+        raise CompileError(f"{file.name} is not well formed", where=str(file), why=_first_line(error)) from error
+
+
+def _has_schema(proto: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    return onnx.defs.has(node.op_type, min(versions.get(node.domain, 1), 1 << 30), node.domain)
+
+
+def _expand_functions(proto: onnx.ModelProto, known: frozenset[str], file: Path) -> onnx.ModelProto:
+    try:
+        if proto.functions:
+            proto = onnx.inliner.inline_local_functions(proto)
+        versions = {entry.domain: entry.version for entry in proto.opset_import}
+        wanted = set()
+        for node in proto.graph.node:
+            if node.op_type in known or node.domain not in ("", "ai.onnx") or not _has_schema(proto, node):
+                continue
+            schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, versions.get("", 1)), node.domain)
+            if schema.has_function or schema.has_context_dependent_function:
+                wanted.add((node.domain, node.op_type))
+        if wanted:
+            proto = onnx.inliner.inline_selected_functions(proto, sorted(wanted), inline_schema_functions=True)
+    except Exception as error:  # the inliner raises what its C++ side raises
+        raise CompileError(
+            f"the functions of {file.name} cannot be expanded", where=str(file), why=_first_line(error)
+        ) from error
+    return proto
+
+
+def _label(node: onnx.NodeProto) -> str:
+    return f"{node.name or ', '.join(node.output)} ({node.op_type})"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

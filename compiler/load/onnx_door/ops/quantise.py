@@ -1,0 +1,149 @@
+"""Quantisation. A value that is rounded to a grid and back becomes ATen's fake quantisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from lvc.compiler.load.onnx_door.call import Call, converts
+from lvc.compiler.load.onnx_door.ops.contraction import multiplied
+from lvc.compiler.load.onnx_door.ops.convolution import convolved
+from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, constant, dtype_of, shape_of, torch_dtype
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The numbers ``scale * (q - zero)`` for q of a whole-number type; one scale, or one for each place of an axis."""
+
+    scale: Value
+    zero: Value
+    dtype: torch.dtype
+    axis: int
+    rank: int
+
+    @property
+    def is_per_axis(self) -> bool:
+        return torch.Size(shape_of(self.scale)).numel() > 1
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        limits = torch.iinfo(self.dtype)
+        return limits.min, limits.max
+
+    def spread(self, call: Call, value: Value) -> Value:
+        """Shape a scale or zero point so that it broadcasts along the axis."""
+        if not self.is_per_axis:
+            return call.reshape(value, [])
+        shape = [1] * self.rank
+        shape[self.axis] = -1
+        return call.emit(aten.reshape.default, value, shape)
+
+    def is_same(self, other: Grid) -> bool:
+        if (self.dtype, self.axis if self.is_per_axis else 0) != (other.dtype, other.axis if other.is_per_axis else 0):
+            return False
+        pairs = ((self.scale, other.scale), (self.zero, other.zero))
+        return all(
+            a is b or (isinstance(a, Constant) and isinstance(b, Constant) and torch.equal(a.tensor, b.tensor))
+            for a, b in pairs
+        )
+
+
+def _grid(call: Call, dtype: torch.dtype, scale: int = 1, zero: int = 2, x: Value | None = None) -> Grid:
+    x = call[0] if x is None else x
+    if call.attribute("block_size", 0):
+        raise Unsupported("quantises in blocks")
+    if dtype not in (torch.int8, torch.uint8, torch.int16, torch.int32):
+        raise Unsupported(f"quantises to {dtype}")
+    rank = len(shape_of(x))
+    axis = int(call.attribute("axis", 1))
+    zeros = call.get(zero)
+    if zeros is None:
+        zeros = constant(torch.zeros(shape_of(call[scale]), dtype=dtype), dtype)
+    return Grid(call[scale], zeros, dtype, axis % max(rank, 1), rank)
+
+
+def quantised(call: Call, x: Value, grid: Grid) -> Value:
+    """clamp(round(x / scale) + zero), in whole numbers; what it was is remembered for `dequantised`."""
+    scale = call.cast(grid.scale, torch.float32)
+    wide = call.cast(x, torch.float32)
+    steps = call.emit(aten.round.default, call.emit(aten.div.Tensor, wide, grid.spread(call, scale)))
+    zero = grid.spread(call, call.cast(grid.zero, torch.float32))
+    moved = call.emit(aten.clamp.default, call.emit(aten.add.Tensor, steps, zero), *map(float, grid.bounds))
+    result = call.cast(moved, grid.dtype)
+    if isinstance(result, torch.fx.Node):
+        call.emitter.quantised[result] = (x, grid)
+    return result
+
+
+def dequantised(call: Call, q: Value, grid: Grid) -> Value:
+    """scale * (q - zero); fake quantisation where q is a stored weight, or was just made on the same grid."""
+    dtype = dtype_of(grid.scale)
+    if isinstance(q, torch.fx.Node) and q in call.emitter.quantised:
+        x, made = call.emitter.quantised[q]
+        if made.is_same(grid) and dtype_of(x) == dtype and _can_fake(grid):
+            return _fake(call, x, grid)
+    wide = call.emit(aten.sub.Tensor, call.cast(q, torch.float32), grid.spread(call, call.cast(grid.zero, torch.float32)))
+    scaled = call.emit(aten.mul.Tensor, wide, grid.spread(call, call.cast(grid.scale, torch.float32)))
+    result = call.cast(scaled, dtype)
+    if isinstance(q, Constant) and isinstance(result, Constant) and q.tensor.numel() > 1 and _can_fake(grid):
+        return _fake(call, Constant(result.tensor, q.name, trainable=True), grid)
+    return result
+
+
+def _can_fake(grid: Grid) -> bool:
+    return (
+        isinstance(grid.scale, Constant)
+        and isinstance(grid.zero, Constant)
+        and grid.dtype in (torch.int8, torch.uint8)
+        and grid.scale.tensor.dtype is torch.float32
+    )
+
+
+def _fake(call: Call, x: Value, grid: Grid) -> Value:
+    assert isinstance(grid.scale, Constant)
+    assert isinstance(grid.zero, Constant)
+    if not grid.is_per_axis:
+        scale, zero = float(grid.scale.tensor.item()), int(grid.zero.tensor.item())
+        return call.emit_unfolded(aten.fake_quantize_per_tensor_affine.default, x, scale, zero, *grid.bounds)
+    scales = Constant(grid.scale.tensor.flatten(), grid.scale.name)
+    zeros = Constant(grid.zero.tensor.flatten().to(torch.int32), grid.zero.name)
+    return call.emit_unfolded(
+        aten.fake_quantize_per_channel_affine.default, x, scales, zeros, grid.axis, *grid.bounds
+    )
+
+
+@converts("QuantizeLinear")
+def quantise(call: Call) -> Value:
+    dtype = torch.uint8
+    if call.get(2) is not None:
+        dtype = call.dtype(2)
+    elif call.attribute("output_dtype", 0):
+        dtype = torch_dtype(int(call.attribute("output_dtype")))
+    return quantised(call, call[0], _grid(call, dtype))
+
+
+@converts("DequantizeLinear")
+def dequantise(call: Call) -> Value:
+    return dequantised(call, call[0], _grid(call, call.dtype()))
+
+
+@converts("QLinearConv")
+def quantised_convolution(call: Call) -> Value:
+    """The convolution of the dequantised operands, quantised; the bias lies on the grid of both scales' product."""
+    x = dequantised(call, call[0], _grid(call, call.dtype(), 1, 2))
+    grid = _grid(call, call.dtype(3), 4, 5, call[3])
+    weight = dequantised(call, call[3], Grid(grid.scale, grid.zero, grid.dtype, 0, grid.rank))
+    bias = call.get(8)
+    if bias is not None:
+        step = call.emit(aten.mul.Tensor, call.reshape(call[4], [-1]), call.reshape(call[1], []))
+        bias = call.emit(aten.mul.Tensor, call.cast(bias, torch.float32), step)
+    return quantised(call, convolved(call, x, weight, bias), _grid(call, call.dtype(7), 6, 7))
+
+
+@converts("QLinearMatMul")
+def quantised_matrix_product(call: Call) -> Value:
+    a = dequantised(call, call[0], _grid(call, call.dtype(0), 1, 2))
+    b = dequantised(call, call[3], _grid(call, call.dtype(3), 4, 5, call[3]))
+    return quantised(call, multiplied(call, a, b), _grid(call, call.dtype(7), 6, 7))

@@ -1,0 +1,98 @@
+"""What flows between converters: graph nodes, and constants that are known while loading."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from torch.fx import Node
+
+from lvc.compiler.graph import spec
+
+MAX_FOLDED_BYTES = 1 << 30
+
+DTYPES: dict[str, torch.dtype] = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "int16": torch.int16,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "bool": torch.bool,
+}
+
+
+class Unsupported(Exception):
+    """This node cannot be expressed in the dialect; the message says why, as part of a sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A tensor that is known while loading, the initialiser's name if it has one, and whether training may move it."""
+
+    tensor: torch.Tensor
+    name: str = ""
+    trainable: bool = False
+
+
+Value = Node | Constant
+
+
+def shape_of(value: Value) -> tuple[int, ...]:
+    return tuple(value.tensor.shape) if isinstance(value, Constant) else spec(value).shape
+
+
+def dtype_of(value: Value) -> torch.dtype:
+    return value.tensor.dtype if isinstance(value, Constant) else spec(value).dtype
+
+
+def constant(data: object, dtype: torch.dtype = torch.int64) -> Constant:
+    """Make a nameless constant out of numbers, a numpy array or a tensor."""
+    return Constant(torch.as_tensor(data, dtype=dtype))
+
+
+def torch_dtype(element_type: object) -> torch.dtype:
+    """Return the torch type of an ONNX element type (its number) or a numpy type; `Unsupported` if there is none."""
+    if isinstance(element_type, int):
+        name = onnx.TensorProto.DataType.Name(element_type).lower()  # type: ignore[arg-type]
+        name = {"float": "float32", "double": "float64"}.get(name, name)
+    else:
+        name = np.dtype(element_type).name if element_type is not None else "unknown"  # type: ignore[call-overload]
+    if name not in DTYPES:
+        raise Unsupported(f"element type {name} is not in the dialect")
+    return DTYPES[name]
+
+
+def to_torch(array: np.ndarray) -> torch.Tensor:
+    """Copy an array of any element type of the dialect into a tensor."""
+    dtype = torch_dtype(array.dtype)
+    array = np.array(array, order="C", copy=True)
+    if dtype is torch.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def safe_name(text: str) -> str:
+    """Turn any ONNX name into an identifier, ``layer1_conv1_Conv`` for ``/layer1/conv1/Conv``."""
+    name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "value"
+    return name if not name[0].isdigit() else f"_{name}"
+
+
+def safe_path(text: str) -> str:
+    """Turn an initialiser's name into a dotted path under which a module can store it, keeping its dots."""
+    parts = (safe_part(part) for part in text.split("."))
+    return ".".join(part for part in parts if part) or "tensor"
+
+
+def safe_part(text: str) -> str:
+    part = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
+    return f"{part}_" if hasattr(torch.fx.GraphModule, part) or hasattr(_EMPTY, part) else part
+
+
+_EMPTY = torch.fx.GraphModule(torch.nn.Module(), torch.fx.Graph())

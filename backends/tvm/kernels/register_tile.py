@@ -1,0 +1,157 @@
+"""Register tiles: how a plane of outputs is cut so that the accumulators of each piece fill the vector registers.
+
+A tile of r vectors by w scalars keeps r*w accumulators in registers. Each step of the reduction loads r vectors of one
+operand and w scalars of the other, and does r*w multiply-adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, block, load, loop, scratch, splat, store, zeros
+from lvc.backends.tvm.vector import Vector
+
+FMA_PER_CYCLE = 2
+LOADS_PER_CYCLE = 2
+FMA_LATENCY = 4
+TILE_OVERHEAD = 24  # cycles to enter and leave the reduction of one tile
+HEIGHTS = (1, 2, 3, 4)  # vectors in a tile
+
+
+@dataclass(frozen=True)
+class Run:
+    """``count`` neighbouring tiles of ``size`` elements, the first at element ``start``, being tile ``first``."""
+
+    first: int
+    start: int
+    count: int
+    size: int
+
+
+def cut(extent: int, size: int) -> tuple[Run, ...]:
+    """Cut an extent into the fewest tiles of at most ``size`` elements, whose sizes differ by one at most."""
+    count = -(-extent // size)
+    size, large = -(-extent // count), extent % count or count
+    runs = [Run(0, 0, large, size)]
+    if large < count:
+        runs.append(Run(large, large * size, count - large, size - 1))
+    return tuple(runs)
+
+
+def tile_count(runs: tuple[Run, ...]) -> int:
+    """How many tiles there are."""
+    return sum(run.count for run in runs)
+
+
+def each_tile(
+    runs: tuple[Run, ...], body: Callable[[Expr, int], Stmt], chunk: Expr = 0, per_chunk: int | None = None
+) -> Stmt:
+    """Run ``body(first element, size)`` for every tile, or for chunk number ``chunk`` of ``per_chunk`` tiles."""
+    total = tile_count(runs)
+    if per_chunk is None or per_chunk >= total:
+        return block(*(_tiles(run, body, run.first, run.count) for run in runs))
+    if per_chunk == 1 and len(runs) == 1:
+        return body(chunk * runs[0].size, runs[0].size)
+    return block(*(_tiles(run, body, *_clip(run, chunk * per_chunk, per_chunk, total)) for run in runs))
+
+
+def _tiles(run: Run, body: Callable[[Expr, int], Stmt], first: Expr, count: Expr) -> Stmt:
+    return loop(count, lambda tile: body((tile - run.first) * run.size + run.start, run.size), name="tile", start=first)
+
+
+def _clip(run: Run, first: Expr, count: int, total: int) -> tuple[Expr, Expr]:
+    if run.count == total and total % count == 0:
+        return first, count
+    begin = tirx.max(first, run.first)
+    end = tirx.min(first + count, run.first + run.count)
+    return begin, tirx.max(end - begin, 0)
+
+
+@dataclass(frozen=True)
+class Accumulators:
+    """The registers of one tile: ``vectors`` by ``scalars`` vectors of ``lanes``."""
+
+    buffer: Buffer
+    vectors: int
+    scalars: int
+    lanes: int
+
+    @classmethod
+    def make(cls, vectors: int, scalars: int, lanes: int) -> Accumulators:
+        """Name the registers of a tile; `nest.allocate` must enclose their use."""
+        return cls(scratch([vectors * scalars * lanes], "acc", scope="local"), vectors, scalars, lanes)
+
+    def offset(self, vector: int, scalar: int) -> int:
+        """Where an accumulator begins in the buffer."""
+        return (vector * self.scalars + scalar) * self.lanes
+
+    def clear(self) -> Stmt:
+        """Set all to zero."""
+        return self.each(lambda v, s: store(self.buffer, zeros(self.lanes), [self.offset(v, s)], self.lanes))
+
+    def add_products(self, vector: Callable[[int], Expr], scalar: Callable[[int], Expr]) -> Stmt:
+        """One step of the reduction: add the product of each vector with each scalar.
+
+        The longer side is walked outside, so that it passes through one register while the shorter stays in its own.
+        """
+
+        def step(v: int, s: int) -> Stmt:
+            at = [self.offset(v, s)]
+            product = vector(v) * splat(scalar(s), self.lanes)
+            return store(self.buffer, load(self.buffer, at, self.lanes) + product, at, self.lanes)
+
+        return self.each(step)
+
+    def each(self, body: Callable[[int, int], Stmt]) -> Stmt:
+        """Run ``body(vector, scalar)`` for each accumulator."""
+        if self.vectors <= self.scalars:
+            return block(*(body(v, s) for s in range(self.scalars) for v in range(self.vectors)))
+        return block(*(body(v, s) for v in range(self.vectors) for s in range(self.scalars)))
+
+
+def fits(vectors: int, scalars: int, vector: Vector) -> bool:
+    """Whether a tile and the operands in flight fit the registers."""
+    return vectors * scalars + min(vectors, scalars) + 1 <= vector.registers
+
+
+def step_cycles(vectors: int, scalars: int) -> float:
+    """Cycles of one step of the reduction: bound by the multipliers, the loads, or the latency of the chain."""
+    return max(vectors * scalars / FMA_PER_CYCLE, (vectors + scalars) / LOADS_PER_CYCLE, FMA_LATENCY)
+
+
+def plane_cycles(vectors: int, scalars: int, size: tuple[int, int], depth: int, vector: Vector) -> float:
+    """Cycles for a plane of ``size`` (vectors, scalars), cut into tiles, each with a reduction of ``depth`` steps."""
+    total = 0.0
+    for run in cut(size[0], vectors):
+        width = scalars if run.size == vectors else best_scalars(run.size, size[1], depth, vector)
+        for part in cut(size[1], width):
+            total += run.count * part.count * (depth * step_cycles(run.size, part.size) + TILE_OVERHEAD)
+    return total
+
+
+def best_scalars(vectors: int, extent: int, depth: int, vector: Vector) -> int:
+    """The width that cuts an extent with the fewest cycles, for tiles of so many vectors."""
+    widths = [w for w in range(1, vector.registers) if fits(vectors, w, vector) and w <= extent]
+
+    def cycles(width: int) -> float:
+        return sum(p.count * (depth * step_cycles(vectors, p.size) + TILE_OVERHEAD) for p in cut(extent, width))
+
+    return min(widths, key=lambda w: (cycles(w), w))
+
+
+def best_tile(size: tuple[int, int], depth: int, vector: Vector, heights: Sequence[int] = HEIGHTS) -> tuple[int, int]:
+    """The (vectors, scalars) that cover a plane with the fewest cycles, vectors being one of ``heights``."""
+    options = [(v, best_scalars(v, size[1], depth, vector)) for v in heights if v <= size[0]]
+    return min(options, key=lambda tile: plane_cycles(*tile, size, depth, vector))
+
+
+def widths(runs: tuple[Run, ...], scalars: int, extent: int, depth: int, vector: Vector) -> dict[int, tuple[Run, ...]]:
+    """For each number of vectors that a plane's tiles have, how the other side is cut."""
+    largest = runs[0].size
+    return {
+        run.size: cut(extent, scalars if run.size == largest else best_scalars(run.size, extent, depth, vector))
+        for run in runs
+    }

@@ -7,7 +7,6 @@ import importlib
 import os
 import shlex
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
@@ -83,6 +82,8 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception:
+        import traceback
+
         console.say(traceback.format_exc())
         console.say("error: this is a defect of lvc; please report it with the lines above")
         console.say(f"  again lvc {shlex.join(arguments)}")

@@ -1,0 +1,254 @@
+"""The command line as a user meets it: what works, and one clear error with the right exit code for all that does not."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from lvc.compiler.cli import main
+
+FACTORIES = """
+import torch
+from torch import nn
+
+class Tiny(nn.Module):
+    def __init__(self, classes=4):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8, classes)
+
+    def forward(self, image):
+        return self.fc(torch.relu(self.bn(self.conv(image))).mean((2, 3)))
+
+class Undecided(nn.Module):
+    def forward(self, image):
+        if image.sum() > 0:
+            return image
+        return -image
+
+def tiny(classes=4):
+    return Tiny(classes)
+
+def undecided():
+    return Undecided()
+
+def broken():
+    raise RuntimeError("no such size")
+
+def number():
+    return 42
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with a file of factories."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(FACTORIES)
+    return tmp_path
+
+
+TINY = ["nets.py:tiny", "--shape", "1x3x16x16"]
+
+
+def lvc(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run a command that must fail: one error, no traceback, no new file."""
+    before = sorted(folder.rglob("*"))
+    code, _, err = lvc(capsys, *arguments)
+    assert "Traceback" not in err
+    assert err.count("error:") == 1
+    assert [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts] == before
+    return code, err
+
+
+def test_compile_for_the_reference_backend(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = lvc(capsys, "compile", *TINY, "-t", "reference", "-o", "t.lvc", "--check", "--report", "r.json")
+    assert code == 0
+    assert "wrote t.lvc" in out
+    report = json.loads((folder / "r.json").read_text())
+    assert [item["text"] for item in report["passes"]][:1] == ["eliminate-identities"]
+    assert report["difference"] <= 1e-4
+    assert sum(len(item["changed"]) for item in report["passes"] if item["text"] == "fold-batch-norm") == 1
+
+
+def test_same_inputs_make_the_same_file(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    for name in ("a.lvc", "b.lvc"):
+        assert lvc(capsys, "compile", *TINY, "-t", "reference", "-o", name)[0] == 0
+    assert (folder / "a.lvc").read_bytes() == (folder / "b.lvc").read_bytes()
+
+
+def test_opt_writes_onnx_that_can_be_read_again(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert lvc(capsys, "opt", *TINY, "-o", "t.onnx")[0] == 0
+    code, out, _ = lvc(capsys, "opt", "t.onnx", "-O0")
+    assert code == 0
+    assert "conv2d" in out
+    assert "batch_norm" not in out
+
+
+def test_stages_combine_through_files(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert lvc(capsys, "opt", *TINY, "-p", "fold-batch-norm", "-o", "half.lvc")[0] == 0
+    assert lvc(capsys, "compile", "half.lvc", "-t", "reference", "-o", "whole.lvc", "--check")[0] == 0
+
+
+def test_json_is_the_only_thing_on_stdout(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = lvc(capsys, "compile", *TINY, "-t", "reference", "--json")
+    assert code == 0
+    assert json.loads(out)["output"] == "tiny.lvc"
+
+
+def test_dump_and_stop_after(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    arguments = ["opt", *TINY, "-p", "fold-batch-norm,eliminate-dead", "--dump", "graphs", "--stop-after", "1"]
+    assert lvc(capsys, *arguments)[0] == 0
+    assert sorted(path.name for path in (folder / "graphs").iterdir()) == ["00-input.txt", "01-fold-batch-norm.txt"]
+
+
+def test_plugin_file_adds_a_pass(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    (folder / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "from lvc.compiler.passes import Effect, Outcome, Pass\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class CountCalls(Pass):\n"
+        '    """Count the calls."""\n'
+        '    name: ClassVar[str] = "count-calls"\n'
+        "    effect: ClassVar[Effect] = Effect.EXACT\n"
+        "    def apply(self, model, workspace):\n"
+        '        return Outcome(changed=[n.name for n in model.module.graph.nodes if n.op == "call_function"])\n'
+    )
+    code, _, _ = lvc(capsys, "opt", *TINY, "--plugin", "mine.py", "-p", "count-calls", "--report", "r.json")
+    assert code == 0
+    assert len(json.loads((folder / "r.json").read_text())["passes"][0]["changed"]) == 5
+
+
+def test_passes_and_targets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = lvc(capsys, "passes")
+    assert code == 0
+    assert "fold-batch-norm" in out
+    assert "O2" in out
+    code, out, _ = lvc(capsys, "targets", "--json")
+    assert code == 0
+    assert {"native", "onnx", "reference"} <= {row["target"] for row in json.loads(out)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["compile", "none.onnx"], 2, ["none.onnx"]),
+        (["compile", "none.py:tiny"], 2, ["none.py"]),
+        (["compile", "no_such_package.nets:tiny"], 2, ["no_such_package"]),
+        (["compile", "nets.py:absent"], 2, ["absent", "tiny"]),
+        (["compile", "nets.py:number"], 1, ["42", "int"]),
+        (["compile", "nets.py:broken"], 1, ["no such size"]),
+        (["compile", "nets.py:tiny", "--arg", "colours=3"], 1, ["colours"]),
+        (["compile", "nets.py:tiny", "--arg", "classes"], 2, ["NAME=VALUE"]),
+        (["compile", "nets.py:tiny", "--shape", "1x3xlarge"], 2, ["--shape"]),
+        (["compile", "nets.py:tiny", "--shape", "1x5x16x16"], 1, ["--shape"]),
+        (["compile", "nets.py:tiny", "--shape", "photo=1x3x16x16"], 2, ["photo", "image"]),
+        (["compile", *TINY, "-p", "fold-bach-norm"], 2, ["^^^^", "did you mean 'fold-batch-norm'?"]),
+        (["compile", *TINY, "-p", "O2{x=1}"], 2, ["no options"]),
+        (["compile", *TINY, "-p", "O2", "-O1"], 2, ["both"]),
+        (["compile", *TINY, "-t", "x86-64-v9"], 2, ["x86-64-v9", "did you mean"]),
+        (["compile", *TINY, "-o", "no/such/folder/t.lvc"], 2, ["no/such/folder"]),
+        (["compile", *TINY, "-o", "."], 2, ["cannot write"]),
+        (["compile", *TINY, "--weights", "none.pth"], 2, ["none.pth"]),
+        (["opt", *TINY, "-o", "t.tflite"], 2, [".onnx"]),
+        (["compile"], 2, ["MODEL", "--help"]),
+        (["bake", "x"], 2, ["bake"]),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) and len(value) > 1 else None,
+)
+def test_bad_input_is_refused(
+    capsys: pytest.CaptureFixture[str], folder: Path, arguments: list[str], code: int, words: list[str]
+) -> None:
+    found, err = refused(capsys, folder, *arguments)
+    assert found == code, err
+    for word in words:
+        assert word in err
+
+
+def test_truncated_onnx_is_refused(capsys: pytest.CaptureFixture[str], folder: Path, assets: Path) -> None:
+    whole = (assets / "onnx" / "mnist_cntk.onnx").read_bytes()
+    (folder / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    code, err = refused(capsys, folder, "compile", "cut.onnx")
+    assert code == 1
+    assert "cut.onnx" in err
+
+
+def test_unknown_onnx_operators_are_all_listed(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    nodes = [
+        helper.make_node("Whirl", ["x"], ["a"], name="first", domain="my.ops"),
+        helper.make_node("Relu", ["a"], ["b"], name="fine"),
+        helper.make_node("Twirl", ["b"], ["y"], name="second", domain="my.ops"),
+    ]
+    value = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy"}
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my.ops", 1)]
+    graph = helper.make_graph(nodes, "g", [value["x"]], [value["y"]])
+    onnx.save(helper.make_model(graph, opset_imports=opsets), folder / "custom.onnx")
+    code, err = refused(capsys, folder, "compile", "custom.onnx")
+    assert code == 1
+    for word in ("Whirl", "first", "Twirl", "second"):
+        assert word in err
+
+
+class Exploit:
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("owned"),)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.bin", "w.npz"])
+def test_a_pickle_is_not_weights(capsys: pytest.CaptureFixture[str], folder: Path, name: str) -> None:
+    (folder / name).write_bytes(pickle.dumps({"conv.weight": Exploit()}))
+    code, err = refused(capsys, folder, "compile", *TINY, "--weights", name)
+    assert code == 1
+    assert name in err
+
+
+def test_a_pickled_module_is_refused(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    torch.save(torch.nn.Conv2d(3, 8, 3), folder / "module.pth")
+    code, err = refused(capsys, folder, "compile", *TINY, "--weights", "module.pth")
+    assert code == 1
+    assert "module.pth" in err
+
+
+def test_weights_that_do_not_fit_are_all_named(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    torch.save({"conv.weight": torch.zeros(8, 3, 5, 5), "head.bias": torch.zeros(4)}, folder / "w.pth")
+    code, err = refused(capsys, folder, "compile", *TINY, "--weights", "w.pth")
+    assert code == 1
+    for word in ("conv.weight", "head.bias", "bn.weight"):
+        assert word in err
+
+
+def test_data_dependent_control_flow_names_its_line(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, err = refused(capsys, folder, "compile", "nets.py:undecided", "--shape", "1x3x8x8")
+    assert code == 1
+    line = FACTORIES.splitlines().index("        if image.sum() > 0:") + 1
+    assert f"nets.py:{line}" in err or f"line {line}" in err
+
+
+def test_running_on_what_is_no_artefact(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    (folder / "fake.lvc").write_bytes(b"PK\x03\x04 and then nothing")
+    np.save(folder / "x.npy", np.zeros((1, 3, 16, 16), np.float32))
+    assert refused(capsys, folder, "run", "fake.lvc", "x.npy")[0] == 1
+    assert refused(capsys, folder, "run", "none.lvc", "x.npy")[0] == 2
+
+
+def test_run_refuses_an_input_of_another_shape(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert lvc(capsys, "compile", *TINY, "-t", "reference", "-o", "t.lvc")[0] == 0
+    np.save(folder / "x.npy", np.zeros((1, 3, 8, 8), np.float32))
+    code, err = refused(capsys, folder, "run", "t.lvc", "x.npy")
+    assert code == 2
+    assert "f32[1,3,16,16]" in err

@@ -7,6 +7,7 @@ the node came from in the user's model.
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,11 +20,19 @@ from lvc.compiler.errors import CompileError
 from lvc.compiler.spec import TensorSpec
 
 
+_RESERVED = frozenset("self torch device inf nan NoneType fx_pytree pytree".split())  # read by the code of a graph
+
+
 def calls(graph: Graph, *overloads: OpOverload) -> Iterator[Node]:
     """Yield the operator calls in order: all of them, or those of the given overloads. Safe while nodes are erased."""
     for node in list(graph.nodes):
         if node.op == "call_function" and (not overloads or node.target in overloads):
             yield node
+
+
+def can_name_input(name: str) -> bool:
+    """Can an input have this name? It becomes an argument of the Python function that torch.fx writes."""
+    return name.isidentifier() and not keyword.iskeyword(name) and name not in _RESERVED
 
 
 def is_call(node: object, *overloads: OpOverload) -> bool:

@@ -64,7 +64,9 @@ def _format_call(node: Node) -> str:
 
 def _format(value: object) -> str:
     if isinstance(value, Node):
-        return f"@{value.target}" if value.op == "get_attr" else f"%{value.name}"
+        if value.op == "get_attr":
+            return f"@{value.target}"
+        return f"%{value.target if value.op == 'placeholder' else value.name}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_format(v) for v in value) + "]"
     if isinstance(value, torch.dtype):

@@ -48,7 +48,7 @@ class Model:
 
     @property
     def inputs(self) -> tuple[Value, ...]:
-        return tuple(Value(n.name, spec(n)) for n in self.module.graph.nodes if n.op == "placeholder")
+        return tuple(Value(str(n.target), spec(n)) for n in self.module.graph.nodes if n.op == "placeholder")
 
     @property
     def outputs(self) -> tuple[Value, ...]:

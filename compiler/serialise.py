@@ -2,7 +2,8 @@
 
 The graph is plain JSON: nodes in order, each an input, a stored tensor or a call of an operator of the dialect, and
 the outputs by name. An argument is a JSON value; what JSON lacks is an object: ``{"node": NAME}``,
-``{"dtype": "f32"}``, ``{"float": "inf"}``. Weights lie in the other file, little-endian, each at an offset that is a multiple of 64.
+``{"dtype": "f32"}``, ``{"float": "inf"}``. Weights lie in the other file, little-endian, each at an offset that is a
+multiple of 64.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from lvc.compiler.dialect import BY_NAME
 from lvc.compiler.errors import CompileError, LvcError
-from lvc.compiler.graph import infer_spec, is_free, op_name, spec, store, tensor
+from lvc.compiler.graph import can_name_input, infer_spec, is_free, op_name, spec, store, tensor
 from lvc.compiler.model import Model
 from lvc.compiler.spec import DTYPES, TensorSpec, dtype_name
 from lvc.compiler.verify import verify
@@ -45,7 +46,7 @@ def to_files(model: Model) -> dict[str, bytes]:
         "labels": model.labels,
         "notes": model.notes,
         "nodes": nodes,
-        "outputs": [[v.name, n.name] for v, n in zip(model.outputs, model.output_nodes, strict=True)],
+        "outputs": [[v.name, _write(n)["node"]] for v, n in zip(model.outputs, model.output_nodes, strict=True)],
     }
     text = json.dumps(graph, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return {GRAPH: text.encode(), WEIGHTS: bytes(weights)}
@@ -59,7 +60,7 @@ def tensor_bytes(value: torch.Tensor) -> bytes:
 def _write_node(module: GraphModule, node: Node, weights: bytearray) -> dict[str, Any]:
     written: dict[str, Any] = {"name": node.name, "origin": node.meta.get("origin", "")}
     if node.op == "placeholder":
-        return written | {"input": str(spec(node))}
+        return written | {"name": str(node.target), "input": str(spec(node))}
     if node.op == "get_attr":
         value = tensor(module, node)
         assert value is not None
@@ -80,7 +81,7 @@ def _write_node(module: GraphModule, node: Node, weights: bytearray) -> dict[str
 
 def _write(value: Any) -> Any:
     if isinstance(value, Node):
-        return {"node": value.name}
+        return {"node": str(value.target) if value.op == "placeholder" else value.name}
     if isinstance(value, torch.dtype):
         return {"dtype": dtype_name(value)}
     if isinstance(value, float) and not math.isfinite(value):
@@ -140,13 +141,15 @@ class _Reader:
         name = item["name"]
         _demand(isinstance(name, str) and bool(_NAME.fullmatch(name)), f"{name!r} cannot be the name of a node")
         if "input" in item:
-            node = self.graph.placeholder(name)
+            _demand(can_name_input(name) and name not in self.nodes, f"no input can have the name '{name}'")
+            node = self.graph.create_node("placeholder", name, name=name)
             node.meta["spec"] = _spec(item["input"])
         elif "tensor" in item:
             node = self.tensor(name, item)
         else:
             node = self.call(name, item)
-        _demand(node.name == name, f"two nodes have the name '{name}', or Python reserves it")
+        is_named = node.op == "placeholder" or node.name == name
+        _demand(is_named, f"two nodes have the name '{name}', or Python reserves it")
         node.meta["origin"] = _text(item["origin"])
         self.nodes[name] = node
 

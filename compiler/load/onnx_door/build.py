@@ -14,13 +14,14 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
 from lvc.compiler.errors import CompileError, LvcError
-from lvc.compiler.graph import erase_dead, infer_spec, store
+from lvc.compiler.graph import erase_dead, infer_spec, is_free, store
 from lvc.compiler.load.onnx_door.call import CONVERTERS, Call
 from lvc.compiler.load.onnx_door.values import (
     MAX_FOLDED_BYTES,
     Constant,
     Unsupported,
     Value,
+    input_name,
     safe_name,
     safe_path,
     to_torch,
@@ -50,11 +51,12 @@ class Builder:
         self.quantised: dict[Node, Any] = {}
         self.problems: list[str] = []
         self._stored: dict[int, tuple[torch.Tensor, Node]] = {}
-        self._paths: set[str] = set()
-        self._folders: set[str] = set()
 
     def add_input(self, tensor_name: str, spec: TensorSpec) -> Node:
-        node = self.module.graph.placeholder(safe_name(tensor_name))
+        name = input_name(tensor_name)
+        while any(node.op == "placeholder" and node.target == name for node in self.module.graph.nodes):
+            name = f"{name}_"
+        node = self.module.graph.create_node("placeholder", name, name=name)
         node.meta["spec"] = spec
         node.meta["origin"] = f"input {tensor_name}"
         self.values[tensor_name] = node
@@ -179,20 +181,12 @@ class Builder:
         return self._stored[id(value.tensor)][1]
 
     def _free_path(self, path: str) -> str:
-        """Return the path or one near it: no tensor may lie where another has its folder, nor the reverse."""
+        """Return the path, or one near it that is free."""
         name, count = path, 0
-        while name in self._paths or name in self._folders or self._paths & _folders(name):
+        while not is_free(self.module, name):
             count += 1
             name = f"{path.replace('.', '_')}_{count}"
-        self._paths.add(name)
-        self._folders |= _folders(name)
         return name
-
-
-def _folders(path: str) -> set[str]:
-    """Return the dotted prefixes of a path, without itself."""
-    parts = path.split(".")
-    return {".".join(parts[:count]) for count in range(1, len(parts))}
 
 
 def _fold(overload: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], trainable: bool) -> Constant:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import onnx_graphsurgeon as gs
 
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.load.onnx_door.values import Unsupported, safe_name, torch_dtype
+from lvc.compiler.load.onnx_door.values import Unsupported, input_name, torch_dtype
 from lvc.compiler.spec import TensorSpec
 
 
@@ -31,7 +31,7 @@ def check_names(given: Mapping[str, object], names: Sequence[str], option: str) 
 def name_shapes(shapes: Mapping[str, Sequence[int]], inputs: Sequence[gs.Variable]) -> dict[str, tuple[int, ...]]:
     """Bring the user's shapes under the inputs' names; a model of one input also takes the key ``input`` or none."""
     names = [tensor.name for tensor in inputs]
-    plain = {safe_name(name): name for name in names}
+    plain = {input_name(name): name for name in names}
     named = {}
     for key, shape in shapes.items():
         name = plain.get(key, key) if key not in names else key

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch.fx import Node
 
-from lvc.compiler.graph import spec
+from lvc.compiler.graph import can_name_input, spec
 
 MAX_FOLDED_BYTES = 1 << 30
 
@@ -84,15 +84,14 @@ def safe_name(text: str) -> str:
     return name if not name[0].isdigit() else f"_{name}"
 
 
+def input_name(text: str) -> str:
+    """Return an input's name as it is if a graph can have it, and else one near it."""
+    name = text if can_name_input(text) else safe_name(text)
+    return name if can_name_input(name) else f"{name}_"
+
+
 def safe_path(text: str) -> str:
     """Turn an initialiser's name into a dotted path under which a module can store it, keeping its dots."""
-    parts = (safe_part(part) for part in text.split("."))
-    return ".".join(part for part in parts if part) or "tensor"
-
-
-def safe_part(text: str) -> str:
-    part = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
-    return f"{part}_" if hasattr(torch.fx.GraphModule, part) or hasattr(_EMPTY, part) else part
-
-
-_EMPTY = torch.fx.GraphModule(torch.nn.Module(), torch.fx.Graph())
+    parts = (re.sub(r"\W+", "_", part, flags=re.ASCII).strip("_") for part in text.split("."))
+    path = ".".join(part for part in parts if part) or "tensor"
+    return f"_{path}" if path[0].isdigit() else path

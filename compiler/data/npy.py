@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import numpy as np
 from lvc.compiler.data.samples import check_row
 from lvc.compiler.errors import UsageError
 
+_MOST_COMPRESSION = 1100  # deflate cannot do better than 1032 to 1
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -50,19 +52,30 @@ class Array:
 def open_npy(path: Path) -> Array:
     """Read the header of an ``.npy`` file."""
     with _opened(path, "") as file:
-        return Array(path, "", *_read_header(file, str(path)))
+        array = Array(path, "", *_read_header(file, str(path)))
+    _check_extent(array, path.stat().st_size)
+    return array
 
 
 def open_npz(path: Path) -> dict[str, Array]:
     """Read the headers of the arrays of an ``.npz`` file, by name."""
     with _safely(path), zipfile.ZipFile(path) as archive:
-        members = [name for name in archive.namelist() if name.endswith(".npy")]
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+    most = path.stat().st_size * _MOST_COMPRESSION
     arrays = {}
-    for member in members:
-        with _opened(path, member) as file:
-            header = _read_header(file, f"{path}, array '{member.removesuffix('.npy')}'")
-            arrays[member.removesuffix(".npy")] = Array(path, member, *header)
+    for info in members:
+        name = info.filename.removesuffix(".npy")
+        with _opened(path, info.filename) as file:
+            array = Array(path, info.filename, *_read_header(file, f"{path}, array '{name}'"))
+        _check_extent(array, min(info.file_size, most))
+        arrays[name] = array
     return arrays
+
+
+def _check_extent(array: Array, held: int) -> None:
+    """Refuse a header that promises more rows or bytes than its file can hold."""
+    if math.prod(array.shape) * array.dtype.itemsize > held or array.shape[:1] > (held,):
+        raise UsageError("the array ends early", where=array.where)
 
 
 @contextmanager

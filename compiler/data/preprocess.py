@@ -43,7 +43,8 @@ class Preprocess:
             raise UsageError(f"{crop} does not fit into {resize}")
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (0, 1, self.channels):
-                raise UsageError(f"'{name}' needs 1 or {self.channels} numbers for layout={self.layout}")
+                counts = " or ".join(map(str, sorted({1, self.channels})))
+                raise UsageError(f"'{name}' needs {counts} number(s) for layout={self.layout}")
         if any(number == 0 for number in self.std):
             raise UsageError("'std' cannot be zero")
 

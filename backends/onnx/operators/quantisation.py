@@ -1,0 +1,68 @@
+"""Simulated rounding to a grid, as QuantizeLinear and DequantizeLinear. Stored tensors are written in whole numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from lvc.backends.onnx.writer import GraphWriter
+from lvc.compiler.dialect import aten
+from lvc.compiler.graph import arguments, spec
+
+_RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.int16: (-(1 << 15), (1 << 15) - 1)}
+
+
+def per_tensor(w: GraphWriter, node: Node) -> str:
+    args = arguments(node)
+    scale, zero = torch.tensor(args["scale"]), torch.tensor(args["zero_point"])
+    return _quantise(w, node, scale, zero, None)
+
+
+def per_channel(w: GraphWriter, node: Node) -> str:
+    args = arguments(node)
+    scale, zero = w.stored(args["scale"]), w.stored(args["zero_point"])
+    if scale is None or zero is None:
+        raise w.refuse("its scales or zero points are computed in the graph")
+    return _quantise(w, node, scale, zero, args["axis"])
+
+
+def _quantise(w: GraphWriter, node: Node, scale: torch.Tensor, zero: torch.Tensor, axis: int | None) -> str:
+    args = arguments(node)
+    operand, low, high = args["self"], args["quant_min"], args["quant_max"]
+    dtype = _storage(w, low, high)
+    floating = spec(node).dtype
+    grid = (w.constant(scale.detach(), floating), w.constant(zero.detach(), dtype))
+    stored = w.stored(operand)
+    if stored is not None:
+        shape = [-1 if dim == axis else 1 for dim in range(stored.ndim)] if axis is not None else []
+        steps = (stored.detach() * (1 / scale).reshape(shape)).round() + zero.reshape(shape)
+        whole = w.constant(steps.clamp(low, high), dtype)
+    else:
+        x = w.name(operand)
+        if (low, high) != _RANGES[dtype]:
+            x = _clip(w, x, [(bound - zero) * scale for bound in (low, high)], axis, node)
+        whole = w.emit("QuantizeLinear", x, *grid, axis=axis)
+    return w.emit("DequantizeLinear", whole, *grid, axis=axis)
+
+
+def _storage(w: GraphWriter, low: int, high: int) -> torch.dtype:
+    """The smallest type that holds a range of whole numbers."""
+    for dtype, (least, most) in _RANGES.items():
+        if least <= low and high <= most and (dtype is not torch.int16 or w.opset >= 21):
+            return dtype
+    raise w.refuse(f"no type of this opset holds whole numbers from {low} to {high}")
+
+
+def _clip(w: GraphWriter, x: str, bounds: list[torch.Tensor], axis: int | None, node: Node) -> str:
+    """Keep values inside the part of the grid that is used, when that is narrower than the type."""
+    shape = [1] * len(spec(node).shape)
+    if axis is not None:
+        shape[axis] = -1
+    low, high = (w.constant(bound.detach().reshape(shape), spec(node).dtype) for bound in bounds)
+    return w.emit("Min", w.emit("Max", x, low), high)
+
+
+WRITERS = {
+    aten.fake_quantize_per_tensor_affine.default: per_tensor,
+    aten.fake_quantize_per_channel_affine.default: per_channel,
+}

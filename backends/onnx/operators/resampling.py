@@ -1,0 +1,49 @@
+"""Interpolation: ONNX's Resize with PyTorch's conventions on where a sample lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from lvc.backends.onnx.writer import GraphWriter
+from lvc.compiler.dialect import aten
+from lvc.compiler.graph import arguments, spec
+
+
+def nearest(w: GraphWriter, node: Node) -> str:
+    where = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return _resize(w, node, mode="nearest", **where)
+
+
+def smooth(mode: str) -> Callable[[GraphWriter, Node], str]:
+    """The writer for linear or cubic interpolation."""
+
+    def write(w: GraphWriter, node: Node) -> str:
+        where = "align_corners" if arguments(node)["align_corners"] else "half_pixel"
+        cubic = {"cubic_coeff_a": -0.75} if mode == "cubic" else {}
+        return _resize(w, node, mode=mode, coordinate_transformation_mode=where, **cubic)
+
+    return write
+
+
+def _resize(w: GraphWriter, node: Node, **attributes: Any) -> str:
+    """Resize by factors where PyTorch was given some that lead to the result's size, else to that size."""
+    args = arguments(node)
+    shape = spec(args["input"]).shape
+    factors = [1.0, 1.0, *(args["scale_factors"] or ())]
+    x = w.name(args["input"])
+    if len(factors) == 4 and all(
+        int(size * factor) == result for size, factor, result in zip(shape, factors, spec(node).shape, strict=True)
+    ):
+        return w.emit("Resize", x, "", w.constant(torch.tensor(factors), torch.float32), **attributes)
+    return w.emit("Resize", x, "", "", w.constant(list(spec(node).shape)), **attributes)
+
+
+WRITERS = {
+    aten.upsample_nearest2d.vec: nearest,
+    aten.upsample_bilinear2d.vec: smooth("linear"),
+    aten.upsample_bicubic2d.vec: smooth("cubic"),
+}

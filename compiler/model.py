@@ -106,11 +106,11 @@ class Model:
 
     def __call__(self, *inputs: np.ndarray | torch.Tensor) -> tuple[np.ndarray, ...]:
         """Run the graph in PyTorch on arrays of the signature's shapes; the oracle for every backend."""
-        tensors = [torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x) for x in inputs]
+        tensors = [torch.as_tensor(np.asarray(x, order="C") if isinstance(x, np.ndarray) else x) for x in inputs]
         check_inputs(self.inputs, [TensorSpec.of(x) for x in tensors])
         with torch.inference_mode():
             outputs = self.module(*tensors)
-        return tuple(np.asarray(out.contiguous().numpy()) for out in outputs)
+        return tuple(np.asarray(out.detach().contiguous().numpy()) for out in outputs)
 
     def to_text(self) -> str:
         """Print the graph, one node a line; the form of dumps and golden tests, see `lvc.compiler.graph_text`."""

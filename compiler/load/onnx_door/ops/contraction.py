@@ -48,6 +48,19 @@ def multiplied(call: Call, a: Value, b: Value) -> Value:
     return call.emit(aten.matmul.default, a, b)
 
 
+@converts("MatMulInteger")
+def integer_matrix_product(call: Call) -> Value:
+    """In 64-bit floating point, which holds every sum of products of 8-bit numbers exactly."""
+    a, b = call.cast(call[0], torch.float64), call.cast(call[1], torch.float64)
+    if (zero := call.get(2)) is not None:
+        column = [-1, 1] if math.prod(shape_of(zero)) > 1 else []
+        a = call.emit(aten.sub.Tensor, a, call.emit(aten.reshape.default, call.cast(zero, torch.float64), column))
+    if (zero := call.get(3)) is not None:
+        row = [1, -1] if math.prod(shape_of(zero)) > 1 else []
+        b = call.emit(aten.sub.Tensor, b, call.emit(aten.reshape.default, call.cast(zero, torch.float64), row))
+    return call.cast(call.emit(aten.matmul.default, a, b), torch.int32)
+
+
 @converts("Einsum")
 def einsum(call: Call) -> Value:
     """One or two operands without repeated letters, brought to one batched matrix product."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import Unsupported, Value, shape_of
@@ -62,9 +64,9 @@ def transposed_convolution(call: Call) -> Value:
     rank = spatial_rank(call)
     kernel = call.shape(1)[2:]
     extra = [int(n) for n in call.attribute("output_padding") or [0] * rank]
-    windows = [_placed(call, w, axis, extra[axis]) for axis, w in enumerate(_windows(call, kernel))]
-    extra = ([0] if rank == 1 else []) + extra
-    windows = on_plane(windows)
+    placed = [_placed(call, window, axis, extra[axis]) for axis, window in enumerate(_windows(call, kernel))]
+    windows = on_plane([window for window, _ in placed])
+    extra = ([0] if rank == 1 else []) + [more for _, more in placed]
     padding, surplus, crops = [], [], []
     for window, more in zip(windows, extra, strict=True):
         end = more + window.before - window.after
@@ -99,14 +101,32 @@ def _windows(call: Call, kernel: tuple[int, ...]) -> list[Window]:
     return read_windows(Call(call.op, call.name, call.opset, call.operands, attributes, [], call.emitter), kernel)
 
 
-def _placed(call: Call, window: Window, axis: int, extra: int) -> Window:
-    """Find the pads of one axis from ``output_shape`` or ``auto_pad`` where the node has them."""
+def _placed(call: Call, window: Window, axis: int, extra: int) -> tuple[Window, int]:
+    """Find the pads and the output padding of one axis, from ``output_shape`` or ``auto_pad`` where the node has them."""
     mode = call.attribute("auto_pad", "NOTSET")
     wanted = call.attribute("output_shape")
     if wanted is None and mode in ("NOTSET", "VALID"):
-        return window if mode == "NOTSET" else auto_padded(window, mode)
+        return (window if mode == "NOTSET" else auto_padded(window, mode)), extra
     size = int(wanted[-len(call.shape()[2:]) :][axis]) if wanted else window.size * window.stride
-    total = max(window.stride * (window.size - 1) + extra + window.extent - size, 0)
+    total = window.stride * (window.size - 1) + extra + window.extent - size
+    extra, total = extra + max(-total, 0), max(total, 0)
     small, large = total // 2, total - total // 2
     before, after = (small, large) if mode == "SAME_UPPER" else (large, small)
-    return Window(window.size, window.kernel, window.stride, window.dilation, before, after)
+    return replace(window, before=before, after=after), extra
+
+
+@converts("ConvInteger")
+def integer_convolution(call: Call) -> Value:
+    """In 64-bit floating point, which holds every sum of products of 8-bit numbers exactly."""
+    x = _centred(call, call[0], call.get(2), [])
+    zero = call.get(3)
+    per_channel = [-1] + [1] * (call.rank(1) - 1) if zero is not None and len(shape_of(zero)) else []
+    return call.cast(convolved(call, x, _centred(call, call[1], zero, per_channel), None), torch.int32)
+
+
+def _centred(call: Call, value: Value, zero: Value | None, shape: list[int]) -> Value:
+    value = call.cast(value, torch.float64)
+    if zero is None:
+        return value
+    zero = call.emit(aten.reshape.default, call.cast(zero, torch.float64), shape)
+    return call.emit(aten.sub.Tensor, value, zero)

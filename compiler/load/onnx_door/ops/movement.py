@@ -133,7 +133,7 @@ def _sliced_by(call: Call, value: Value, axis: int, wanted: slice) -> Value:
 
 @converts("DepthToSpace")
 def depth_to_space(call: Call) -> Value:
-    """Blocks of channels become blocks of pixels; in mode CRD as ATen's pixel_shuffle does it."""
+    """Channels become blocks of pixels; in mode CRD as ATen's pixel_shuffle does it."""
     block = int(call.attributes["blocksize"])
     if call.attribute("mode", "DCR") == "CRD":
         return call.emit(aten.pixel_shuffle.default, call[0], block)
@@ -143,8 +143,11 @@ def depth_to_space(call: Call) -> Value:
 
 @converts("SpaceToDepth")
 def space_to_depth(call: Call) -> Value:
+    """Blocks of pixels become channels; in mode CRD as ATen's pixel_unshuffle does it."""
     block = int(call.attributes["blocksize"])
     n, c, h, w = call.shape()
+    if call.attribute("mode", "DCR") == "CRD":
+        return call.emit(aten.pixel_unshuffle.default, call[0], block)
     split = [n, c, h // block, block, w // block, block]
     return _regrouped(call, split, [0, 3, 5, 1, 2, 4], [n, c * block**2, h // block, w // block])
 

@@ -1,0 +1,135 @@
+"""ONNX's own node tests, run through the ONNX door: one model and its expected outputs a case."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from lvc.compiler.errors import LvcError
+from lvc.compiler.load.onnx_door import from_onnx
+from lvc.compiler.verify import verify
+
+VISION_OPERATORS = (
+    "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike Ceil "
+    "Celu CenterCropPad Clip Concat Constant ConstantOfShape Conv ConvInteger ConvTranspose Cos Cosh CumSum "
+    "DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand EyeLike Flatten "
+    "Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual "
+    "GroupNormalization HardSigmoid HardSwish Hardmax Identity If InstanceNormalization IsInf IsNaN LRN "
+    "LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization LpPool MatMul MatMulInteger Max "
+    "MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow QLinearConv "
+    "QLinearMatMul QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
+    "ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round ScatterElements "
+    "ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt "
+    "Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile Transpose Trilu Unsqueeze Upsample Where Xor"
+).split()
+
+# operands that say what to do rather than being worked on; a case that gives them as inputs has them frozen
+_SETTINGS: dict[str, tuple[int, ...]] = {
+    "CenterCropPad": (1,),
+    "Compress": (1,),
+    "ConstantOfShape": (0,),
+    "CumSum": (1,),
+    "Dropout": (1, 2),
+    "Expand": (1,),
+    "If": (0,),
+    "NonZero": (0,),
+    "OneHot": (1,),
+    "Pad": (1, 2, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Scatter": (1,),
+    "ScatterElements": (1,),
+    "ScatterND": (1,),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "Trilu": (1,),
+    "Unsqueeze": (1,),
+    "Upsample": (1,),
+    **{f"Reduce{kind}": (1,) for kind in "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of ONNX's cases: its name, the operator it is about, the model, and inputs with expected outputs.
+
+    ``settings`` names the inputs that a real model stores: shapes, axes, pads and their like.
+    """
+
+    name: str
+    operator: str
+    model: onnx.ModelProto
+    settings: frozenset[str]
+    data: Sequence[tuple[Sequence[Any], Sequence[Any]]]
+    rtol: float
+    atol: float
+
+
+@cache
+def all_cases() -> tuple[Case, ...]:
+    """Load every case that the package onnx ships; takes seconds, since onnx computes them anew."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from onnx.backend.test.loader import load_model_tests
+
+        loaded = load_model_tests(kind="node")
+    named = {case.name: case for case in loaded}
+    cases = []
+    for case in loaded:
+        base = named.get(case.name.partition("_expanded")[0], case).model.graph
+        settings = frozenset(_settings(base) | _settings(case.model.graph))
+        cases.append(
+            Case(case.name, base.node[0].op_type, case.model, settings, case.data_sets, case.rtol, case.atol)
+        )
+    return tuple(cases)
+
+
+def vision_cases() -> list[Case]:
+    return [case for case in all_cases() if case.operator in VISION_OPERATORS]
+
+
+def run_case(case: Case, folder: Path) -> str:
+    """Load a case's model through the door and compare; return an empty text, or the reason why it fails."""
+    file = folder / f"{case.name}.onnx"
+    file.write_bytes(case.model.SerializeToString())
+    names = [value.name for value in case.model.graph.input]
+    try:
+        for inputs, wanted in case.data:
+            given = dict(zip(names, inputs, strict=False))
+            model = from_onnx(file, constants={name: given[name] for name in case.settings})
+            verify(model)
+            found = model(*(np.asarray(value) for name, value in given.items() if name not in case.settings))
+            _compare(found, wanted, case)
+    except LvcError as error:
+        return f"{error.what}: {error.why}"
+    except (AssertionError, TypeError) as error:
+        return "wrong: " + " ".join(str(error).split())[:300]
+    return ""
+
+
+def _settings(graph: onnx.GraphProto) -> set[str]:
+    inputs = {value.name for value in graph.input}
+    return {
+        node.input[index]
+        for node in graph.node
+        for index in _SETTINGS.get(node.op_type, ())
+        if index < len(node.input) and node.input[index] in inputs
+    }
+
+
+def _compare(found: Sequence[np.ndarray], wanted: Sequence[Any], case: Case) -> None:
+    assert len(found) == len(wanted)
+    for ours, theirs in zip(found, wanted, strict=True):
+        theirs = np.asarray(theirs)
+        assert ours.dtype == theirs.dtype, f"{ours.dtype} instead of {theirs.dtype}"
+        assert ours.shape == theirs.shape, f"shape {ours.shape} instead of {theirs.shape}"
+        np.testing.assert_allclose(ours, theirs, rtol=case.rtol, atol=case.atol)

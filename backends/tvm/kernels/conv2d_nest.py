@@ -12,7 +12,7 @@ from tvm import tirx
 from lvc.backends.tvm.kernels.fused import Fused
 from lvc.backends.tvm.kernels.nest import UNROLLED, Expr, Stmt, allocate, grid, load, loop, scratch, tasks
 from lvc.backends.tvm.kernels.padding import copy_padded_rows
-from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, tile_count, widths
+from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, widths
 from lvc.backends.tvm.vector import Vector
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Nest:
             return load(padded, [channel, row - first, column, lane])
 
         copy = copy_padded_rows(padded, data, image, first - p.padding[0], p.padding[1])
-        return allocate(padded, copy, self._channels(image, part, chunk, read))
+        return allocate([padded], copy, self._channels(image, part, chunk, read))
 
     def _read_data(self, image: Expr) -> Read:
         data = self.fused.operands[0]
@@ -73,8 +73,7 @@ class Nest:
         def tile(first: Expr, vectors: int) -> Stmt:
             return self._lines(image, part, first, vectors, read)
 
-        per_chunk = -(-tile_count(self.channel_tiles) // self.knobs.channel_parts)
-        return each_tile(self.channel_tiles, tile, chunk, per_chunk)
+        return each_tile(self.channel_tiles, tile, chunk, self.knobs.channel_parts)
 
     def _lines(self, image: Expr, part: Expr, channel: Expr, vectors: int, read: Read) -> Stmt:
         p, pixel_tiles = self.problem, self.pixel_tiles[vectors]
@@ -83,27 +82,26 @@ class Nest:
             return self._tile((image, channel, row, column), vectors, pixels, read)
 
         if p.is_flat:
-            per_part = -(-tile_count(pixel_tiles) // self.knobs.row_parts)
-            return each_tile(pixel_tiles, lambda column, pixels: tile(0, column, pixels), part, per_part)
+            return each_tile(pixel_tiles, lambda column, pixels: tile(0, column, pixels), part, self.knobs.row_parts)
 
         def line(row: Expr) -> Stmt:
             return each_tile(pixel_tiles, lambda column, pixels: tile(row, column, pixels))
 
         first, count = part * self._rows, self._rows
-        if p.out_height % self._rows:
+        if self._rows * self.knobs.row_parts != p.out_height:
             count = tirx.max(tirx.min(self._rows, p.out_height - first), 0)
         return loop(count, line, name="row", start=first)
 
     def _tile(self, place: tuple[Expr, ...], vectors: int, pixels: int, read: Read) -> Stmt:
         image, channel, row, column = place
-        p, lanes = self.problem, self.problem.out_block
-        sums = Accumulators.make(vectors, pixels, lanes)
+        p = self.problem
+        sums = Accumulators.make(vectors, pixels, p.out_block)
 
         def finish(vector: int, pixel: int) -> Stmt:
             at = p.pixel(row, column + pixel)
-            return self.fused.finish([image, channel + vector, *at, 0], lanes, sums.buffer, sums.offset(vector, pixel))
+            return self.fused.finish([image, channel + vector, *at, 0], sums.at(vector, pixel))
 
-        return allocate(sums.buffer, sums.clear(), self._reduce(place, sums, read), sums.each(finish))
+        return allocate(sums.buffers, sums.clear(), self._reduce(place, sums, read), sums.each(finish))
 
     def _reduce(self, place: tuple[Expr, ...], sums: Accumulators, read: Read) -> Stmt:
         _, channel, row, column = place

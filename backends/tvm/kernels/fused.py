@@ -28,15 +28,15 @@ class Fused:
     axes: tuple[Any, ...]
     value: Expr
 
-    def finish(self, index: Sequence[Expr], lanes: int, accumulator: Buffer, offset: int) -> Stmt:
-        """Write ``lanes`` elements of the output from ``index`` on, whose sums stand in an accumulator."""
+    def finish(self, index: Sequence[Expr], sums: Buffer, lanes: int | None = None) -> Stmt:
+        """Write the elements of the output from ``index`` on whose sums stand in a register: all of them, or ``lanes``."""
 
         def element(lane: Expr) -> Stmt:
             place = [int32(i) for i in index[:-1]] + [index[-1] + lane]
-            value = self._substitute(place, load(accumulator, [offset + lane]))
+            value = self._substitute(place, load(sums, [lane]))
             return tirx.BufferStore(self.output, value, place)
 
-        return loop(lanes, element, VECTORISED, "lane")
+        return loop(lanes or int(sums.shape[0]), element, VECTORISED, "lane")
 
     def _substitute(self, place: Sequence[Expr], total: Expr) -> Expr:
         values = dict(zip(self.axes, place, strict=True))

@@ -58,14 +58,14 @@ def tasks(extents: Sequence[int], body: Callable[..., Stmt]) -> Stmt:
     return loop(math.prod(extents), split, PARALLEL, "task")
 
 
-def scratch(shape: Sequence[int], name: str, dtype: str = "float32", scope: str = "global") -> Buffer:
-    """A buffer that lives where `allocate` puts it. Scope "local" is for registers: constant indices only."""
-    return tirx.decl_buffer(list(shape), dtype, name, scope=scope)
+def scratch(shape: Sequence[int], name: str, dtype: str = "float32") -> Buffer:
+    """A buffer that lives where `allocate` puts it; on the stack, where LLVM finds it, if it has less than 1 KiB."""
+    return tirx.decl_buffer(list(shape), dtype, name)
 
 
-def allocate(buffer: Buffer, *body: Stmt) -> Stmt:
-    """Statements with a scratch buffer at their hand."""
-    return block(tirx.AllocBuffer(buffer), *body)
+def allocate(buffers: Sequence[Buffer], *body: Stmt) -> Stmt:
+    """Statements with scratch buffers at their hand."""
+    return block(*(tirx.AllocBuffer(buffer) for buffer in buffers), *body)
 
 
 def load(buffer: Buffer, index: Sequence[Expr], lanes: int = 1) -> Expr:

@@ -46,25 +46,22 @@ def tile_count(runs: tuple[Run, ...]) -> int:
     return sum(run.count for run in runs)
 
 
-def each_tile(
-    runs: tuple[Run, ...], body: Callable[[Expr, int], Stmt], chunk: Expr = 0, per_chunk: int | None = None
-) -> Stmt:
-    """Run ``body(first element, size)`` for every tile, or for chunk number ``chunk`` of ``per_chunk`` tiles."""
+def each_tile(runs: tuple[Run, ...], body: Callable[[Expr, int], Stmt], part: Expr = 0, parts: int = 1) -> Stmt:
+    """Run ``body(first element, size)`` for every tile, or for one of so many equal parts of them."""
     total = tile_count(runs)
-    if per_chunk is None or per_chunk >= total:
+    count = -(-total // parts)
+    if parts == 1:
         return block(*(_tiles(run, body, run.first, run.count) for run in runs))
-    if per_chunk == 1 and len(runs) == 1:
-        return body(chunk * runs[0].size, runs[0].size)
-    return block(*(_tiles(run, body, *_clip(run, chunk * per_chunk, per_chunk, total)) for run in runs))
+    if len(runs) == 1 and count * parts == total:
+        return _tiles(runs[0], body, part * count, count)
+    return block(*(_tiles(run, body, *_clip(run, part * count, count)) for run in runs))
 
 
 def _tiles(run: Run, body: Callable[[Expr, int], Stmt], first: Expr, count: Expr) -> Stmt:
     return loop(count, lambda tile: body((tile - run.first) * run.size + run.start, run.size), name="tile", start=first)
 
 
-def _clip(run: Run, first: Expr, count: int, total: int) -> tuple[Expr, Expr]:
-    if run.count == total and total % count == 0:
-        return first, count
+def _clip(run: Run, first: Expr, count: int) -> tuple[Expr, Expr]:
     begin = tirx.max(first, run.first)
     end = tirx.min(first + count, run.first + run.count)
     return begin, tirx.max(end - begin, 0)
@@ -72,25 +69,25 @@ def _clip(run: Run, first: Expr, count: int, total: int) -> tuple[Expr, Expr]:
 
 @dataclass(frozen=True)
 class Accumulators:
-    """The registers of one tile: ``vectors`` by ``scalars`` vectors of ``lanes``."""
+    """The registers of one tile: a buffer each, so that LLVM keeps every one in a register."""
 
-    buffer: Buffer
     vectors: int
     scalars: int
     lanes: int
+    buffers: tuple[Buffer, ...]
 
     @classmethod
     def make(cls, vectors: int, scalars: int, lanes: int) -> Accumulators:
         """Name the registers of a tile; `nest.allocate` must enclose their use."""
-        return cls(scratch([vectors * scalars * lanes], "acc", scope="local"), vectors, scalars, lanes)
+        return cls(vectors, scalars, lanes, tuple(scratch([lanes], "sum") for _ in range(vectors * scalars)))
 
-    def offset(self, vector: int, scalar: int) -> int:
-        """Where an accumulator begins in the buffer."""
-        return (vector * self.scalars + scalar) * self.lanes
+    def at(self, vector: int, scalar: int) -> Buffer:
+        """The register with the sums of one vector and one scalar."""
+        return self.buffers[vector * self.scalars + scalar]
 
     def clear(self) -> Stmt:
         """Set all to zero."""
-        return self.each(lambda v, s: store(self.buffer, zeros(self.lanes), [self.offset(v, s)], self.lanes))
+        return self.each(lambda v, s: store(self.at(v, s), zeros(self.lanes), [0], self.lanes))
 
     def add_products(self, vector: Callable[[int], Expr], scalar: Callable[[int], Expr]) -> Stmt:
         """One step of the reduction: add the product of each vector with each scalar.
@@ -99,9 +96,9 @@ class Accumulators:
         """
 
         def step(v: int, s: int) -> Stmt:
-            at = [self.offset(v, s)]
+            sums = self.at(v, s)
             product = vector(v) * splat(scalar(s), self.lanes)
-            return store(self.buffer, load(self.buffer, at, self.lanes) + product, at, self.lanes)
+            return store(sums, load(sums, [0], self.lanes) + product, [0], self.lanes)
 
         return self.each(step)
 

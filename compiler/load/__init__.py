@@ -1,1 +1,77 @@
-"""Placeholder."""
+"""The front doors: a model file or a factory becomes a `Model` in lvc's dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lvc.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from lvc.compiler.model import Model
+
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".th", ".ckpt", ".bin", ".tar")
+_HELP = "give file.onnx, file.pt2, package.module:factory or path/to/file.py:factory"
+
+
+def load(
+    source: str,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    weights: Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Model:
+    """Load ``file.onnx``, ``file.pt2``, ``file.lvc``, ``package.module:factory`` or ``path/to/file.py:factory``.
+
+    ``shapes`` gives input shapes by input name; a model of one input also takes the key ``input`` or an empty one.
+    ``weights`` is a state dict for what a factory returns, ``arguments`` are the factory's own, and ``seed`` fixes the
+    random weights that it may draw.
+    """
+    shapes, arguments = shapes or {}, arguments or {}
+    path = Path(source)
+    if ":" in source and not path.exists():
+        from lvc.compiler.load.factory import load_factory
+
+        return load_factory(source, shapes=shapes, weights=weights, arguments=arguments, seed=seed)
+    if weights is not None or arguments:
+        option = "--weights" if weights is not None else "--arg"
+        raise UsageError(f"{option} is for factories", why=f"'{source}' is a file that holds its weights already")
+    return _load_file(path, shapes)
+
+
+def _load_file(path: Path, shapes: Mapping[str, Sequence[int]]) -> Model:
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise UsageError(f"there is no file '{path}'", help=_HELP)
+    if not path.is_file():
+        raise UsageError(f"'{path}' is not a file", help=_HELP)
+    if suffix == ".onnx":
+        from lvc.compiler.load.onnx_door import from_onnx
+
+        return from_onnx(path, shapes)
+    if suffix == ".pt2":
+        from lvc.compiler.load.exported_file import from_exported_file
+
+        return from_exported_file(path, shapes)
+    if suffix == ".lvc":
+        return _load_stored(path)
+    if suffix == ".py":
+        raise UsageError(f"'{path}' names no factory", help=f"say which function makes the model: {path}:NAME")
+    if suffix in PICKLES:
+        raise UsageError(
+            f"'{path}' is not a model that lvc can load",
+            why="such files hold weights without a network, or a network as a pickle, which runs code when it is read",
+            help=f"give the factory that makes the network, and the weights with --weights {path}",
+        )
+    raise UsageError(f"'{path}' is not a model that lvc can load", why=f"'{suffix}' is no known suffix", help=_HELP)
+
+
+def _load_stored(path: Path) -> Model:
+    from lvc.compiler import container, serialise
+
+    artefact = container.read(path)
+    if serialise.GRAPH not in artefact.files:
+        raise UsageError(f"'{path}' holds compiled code, not a model", help="give what it was compiled from")
+    return serialise.from_files(artefact.files)

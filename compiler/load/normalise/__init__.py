@@ -1,0 +1,1 @@
+"""Brings a traced graph to the dialect: one spelling for every operator, nothing written in place."""

@@ -1,0 +1,66 @@
+"""Indexing by tensors that are known: one `index_select` on flattened indices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch._ops import OpOverload
+
+from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
+from lvc.compiler.load.normalise.movement import permute, reshape
+
+aten = torch.ops.aten
+
+
+def _index(b: Builder, x: Operand, indices: Sequence[Operand | None]) -> Operand:
+    """``x[indices]``: the indexed dimensions become one, read at row-major places; Swin's bias tables are such."""
+    places = [i for i, index in enumerate(indices) if index is not None]
+    known = [_values(index) for index in indices if index is not None]
+    if known[0].dtype is torch.bool:
+        known = [part for mask in known for part in mask.nonzero(as_tuple=True)]
+        places = list(range(places[0], places[0] + len(known)))
+    if places != list(range(places[0], places[0] + len(places))):
+        rest = [d for d in range(x.rank) if d not in places]
+        x, places = permute(b, x, [*places, *rest]), list(range(len(places)))
+    first, last = places[0], places[-1] + 1
+    before, sizes, after = x.shape[:first], x.shape[first:last], x.shape[last:]
+    shape = np.broadcast_shapes(*(tuple(index.shape) for index in known))
+    known = [index.expand(shape) for index in known]
+    flat = _ravel(known, sizes)
+    rows = reshape(b, x, (*before, math.prod(sizes), *after))
+    picked = b.call(aten.index_select.default, rows, first, b.constant(flat.reshape(-1)))
+    return reshape(b, picked, (*before, *flat.shape, *after))
+
+
+def _values(index: Operand) -> torch.Tensor:
+    if not index.is_constant:
+        raise Unsupported("its indices are computed from the input or from weights")
+    assert index.value is not None
+    return index.value
+
+
+def _ravel(indices: Sequence[torch.Tensor], sizes: Sequence[int]) -> torch.Tensor:
+    flat = torch.zeros_like(indices[0], dtype=torch.int64)
+    for index, size in zip(indices, sizes, strict=True):
+        if index.numel() and not -size <= int(index.min()) <= int(index.max()) < size:
+            raise Unsupported(f"an index lies outside a dimension of size {size}")
+        flat = flat * size + index.to(torch.int64) % size
+    return flat
+
+
+def _embedding(b: Builder, weight: Operand, indices: Operand, *_: object) -> Operand:
+    return b.call(aten.embedding.default, weight, indices)
+
+
+def _index_select(b: Builder, x: Operand, dim: int, index: Operand) -> Operand:
+    return b.call(aten.index_select.default, x, dim % x.rank, index)
+
+
+INDEXING: dict[OpOverload, Rule] = {
+    aten.index.Tensor: _index,
+    aten.index_select.default: _index_select,
+    aten.embedding.default: _embedding,
+}

@@ -1,0 +1,188 @@
+"""Rebuilds a traced graph, call by call, in the dialect."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
+
+from lvc.compiler.dialect import OPS
+from lvc.compiler.errors import CompileError
+from lvc.compiler.graph import erase_dead
+from lvc.compiler.load.normalise.aliasing import is_write, view_parents
+from lvc.compiler.load.normalise.arithmetic import cast
+from lvc.compiler.load.normalise.builder import (
+    Builder,
+    Operand,
+    Result,
+    Rule,
+    Unsupported,
+    call_on_meta,
+    evaluate,
+    operands_of,
+    specs_only,
+)
+from lvc.compiler.load.normalise.creation import CONSTANT_ONLY
+from lvc.compiler.load.normalise.movement import expand
+from lvc.compiler.load.normalise.rules import RULES, functional_twin
+from lvc.compiler.load.normalise.trace import Trace, substitute
+from lvc.compiler.load.normalise.views import INVERSES
+
+
+def rebuild(trace: Trace) -> GraphModule:
+    """Write a trace in the dialect; one `CompileError` lists every operator that has no spelling there."""
+    rebuilt = _Rebuild(trace)
+    for node in trace.graph.nodes:
+        rebuilt.visit(node)
+    rebuilt.raise_refused()
+    module = rebuilt.b.module
+    erase_dead(module)
+    module.recompile()
+    return module
+
+
+class _Rebuild:
+    """The value of every traced node, kept right while views of it are written.
+
+    A view knows its parent, and the first of such a chain is the root. Each write through any view gives the root a
+    new version; a view made of an older version is made again when it is read.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.b = Builder()
+        self.results: dict[Node, Result] = {}
+        self.parent = view_parents(trace)
+        self.version: dict[Node, int] = {}
+        self.made_at: dict[Node, int] = {}
+        self.refused: dict[str, list[str]] = {}
+
+    def visit(self, node: Node) -> None:
+        if node.op == "output":
+            (parts,), _ = substitute(node, self.read)
+            self.b.output(parts)
+        else:
+            self.keep(node, self.make(node))
+
+    def make(self, node: Node) -> Result:
+        """The result of a node from the present values of its operands."""
+        if node in self.trace.inputs:
+            return self.b.input(*self.trace.inputs[node])
+        if node in self.trace.stored:
+            kept = self.trace.stored[node]
+            return (self.b.parameter if kept.trainable else self.b.constant)(kept.value, kept.name)
+        self.b.origin, self.b.path = node.meta.get("origin", node.name), node.meta.get("path", "")
+        args, kwargs = substitute(node, self.read)
+        if node.target is operator.getitem:
+            part: Operand = args[0][args[1]]
+            return part
+        assert isinstance(node.target, OpOverload)
+        twin = functional_twin(node.target)
+        if twin is None:
+            return self.spell(node.target, args, kwargs)
+        old, written = args[0], self.spell(twin, args, kwargs)
+        assert isinstance(written, Operand)
+        written = expand(self.b, cast(self.b, written, old.dtype), old.shape)
+        if written is not old:
+            self.write(node.args[0], written)  # type: ignore[arg-type]
+        return written
+
+    def spell(self, target: OpOverload, args: Any, kwargs: Any) -> Result:
+        """The value of a call, spelled in the dialect; evaluated at once where it is known."""
+        legal = target in RULES or target in OPS
+        known = all(operand.is_constant for operand in operands_of(args, kwargs))
+        if known and (legal or target in CONSTANT_ONLY):
+            return evaluate(self.b, target, args, kwargs)
+        if not legal:
+            return self.refuse(target, args, kwargs)
+        try:
+            rule = RULES.get(target) or _as_it_is(target)
+            return rule(self.b, *args, **kwargs)
+        except Unsupported as unsupported:
+            return self.refuse(target, args, kwargs, str(unsupported))
+
+    def read(self, node: Node) -> Result:
+        """The value of a node as it is now, after every write so far."""
+        if self.made_at[node] != self.version.get(self.root(node), 0):
+            stale = node.args[0] if is_write(node) else None
+            self.keep(node, self.read(stale) if isinstance(stale, Node) else self.make(node))
+        return self.results[node]
+
+    def write(self, node: Node, value: Result) -> None:
+        """Give a node, and everything that it is a view of, a new value."""
+        parent = self.parent.get(node)
+        if parent is not None:
+            self.write(parent, self.undo(node, parent, value))
+        elif node in self.trace.stored:
+            raise CompileError(
+                f"the model writes to its own '{self.trace.stored[node].name}'",
+                where=self.b.origin,
+                why="a compiled model keeps no state from one call to the next",
+            )
+        else:
+            self.version[node] = self.version.get(node, 0) + 1
+        self.keep(node, value)
+
+    def undo(self, node: Node, parent: Node, value: Result) -> Result:
+        """The value of a view's parent once the view has a new value."""
+        if is_write(node):
+            return value
+        old = self.read(parent)
+        if node.target is operator.getitem:
+            assert isinstance(old, tuple)
+            return tuple(value if i == node.args[1] else part for i, part in enumerate(old))  # type: ignore[misc]
+        assert isinstance(node.target, OpOverload)
+        inverse = INVERSES.get(node.target)
+        try:
+            if inverse is None:
+                raise Unsupported("a view of this kind is written in place")
+            args, kwargs = substitute(node, self.read)
+            return inverse(self.b, old, value, *args[1:], **kwargs)
+        except Unsupported as unsupported:
+            self._note(node.target, str(unsupported))
+            return old
+
+    def keep(self, node: Node, value: Result) -> None:
+        self.results[node] = value
+        self.made_at[node] = self.version.get(self.root(node), 0)
+
+    def root(self, node: Node) -> Node:
+        while node in self.parent:
+            node = self.parent[node]
+        return node
+
+    def refuse(self, target: OpOverload, args: Any, kwargs: Any, reason: str = "") -> Result:
+        """Note an operator without a spelling, and go on with the specs of its results, to list all of them at once."""
+        self._note(target, reason)
+        try:
+            results = call_on_meta(target, *specs_only((args, kwargs)))
+        except Exception:
+            self.raise_refused()
+            raise
+        return self.b.opaque(target, results)
+
+    def raise_refused(self) -> None:
+        if not self.refused:
+            return
+        lines = [f"{operator}: {_join(origins)}" for operator, origins in self.refused.items()]
+        raise CompileError(
+            f"the model uses {len(lines)} operator{'s' * (len(lines) > 1)} that lvc does not know",
+            where="\n".join(lines),
+            help="replace them in the model by operators that 'lvc.compiler.dialect' lists",
+        )
+
+    def _note(self, target: OpOverload, reason: str) -> None:
+        name = f"{target} ({reason})" if reason else str(target)
+        self.refused.setdefault(name, []).append(self.b.origin)
+
+
+def _as_it_is(target: OpOverload) -> Rule:
+    return lambda b, *args, **kwargs: b.call(target, *args, **kwargs)
+
+
+def _join(origins: list[str]) -> str:
+    distinct = list(dict.fromkeys(origins))
+    more = f" and {len(distinct) - 4} more" if len(distinct) > 4 else ""
+    return ", ".join(distinct[:4]) + more

@@ -1,0 +1,160 @@
+"""Reductions over named dimensions, each written with all of them and ``keepdim``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch._ops import OpOverload
+
+from lvc.compiler.load.normalise.arithmetic import add, cast, mul, sub, unary
+from lvc.compiler.load.normalise.builder import Builder, Operand, Rule
+from lvc.compiler.load.normalise.movement import reshape
+
+aten = torch.ops.aten
+Dims = int | Sequence[int] | None
+
+
+def dims_of(x: Operand, dim: Dims) -> list[int]:
+    """The dimensions that an argument names: all for none or an empty list."""
+    if isinstance(dim, int):
+        return [dim % x.rank] if x.rank else []
+    return [d % x.rank for d in dim] if dim else list(range(x.rank))
+
+
+def mean(
+    b: Builder, x: Operand, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Operand:
+    return b.call(aten.mean.dim, cast(b, x, dtype), dims_of(x, dim), keepdim)
+
+
+def total(
+    b: Builder, x: Operand, dim: Dims = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Operand:
+    return b.call(aten.sum.dim_IntList, cast(b, x, dtype), dims_of(x, dim), keepdim)
+
+
+def _extreme(overload: OpOverload) -> Rule:
+    return lambda b, x, dim=(), keepdim=False: b.call(overload, x, dims_of(x, dim), keepdim)
+
+
+def _extreme_with_place(extreme: OpOverload, place: OpOverload) -> Rule:
+    def rule(b: Builder, x: Operand, dim: int, keepdim: bool = False) -> tuple[Operand, ...]:
+        dim %= x.rank
+        return b.call(extreme, x, [dim], keepdim), b.call(place, x, dim, keepdim)
+
+    return rule
+
+
+def variance(
+    b: Builder,
+    x: Operand,
+    dim: Dims = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Operand:
+    """Mean of the squared distance from the mean, over the count less ``correction`` (by default 1)."""
+    correction = int(unbiased) if correction is None else correction
+    dims = dims_of(x, dim)
+    distance = sub(b, x, mean(b, x, dims, True))
+    spread = mean(b, mul(b, distance, distance), dims, keepdim)
+    count = 1
+    for d in dims:
+        count *= x.shape[d]
+    return spread if correction == 0 else mul(b, spread, count / (count - correction))
+
+
+def _variance(
+    b: Builder, x: Operand, dim: Dims = None, *, correction: float | None = 1, keepdim: bool = False
+) -> Operand:
+    return variance(b, x, dim, keepdim=keepdim, correction=1 if correction is None else correction)
+
+
+def _root(rule: Rule) -> Rule:
+    def apply(b: Builder, *args: object, **kwargs: object) -> Operand:
+        spread = rule(b, *args, **kwargs)
+        assert isinstance(spread, Operand)
+        return unary(b, aten.sqrt, spread)
+
+    return apply
+
+
+def _variance_and_mean(
+    b: Builder, x: Operand, dim: Dims = None, *, correction: float | None = 1, keepdim: bool = False
+) -> tuple[Operand, ...]:
+    return _variance(b, x, dim, correction=correction, keepdim=keepdim), mean(b, x, dim, keepdim)
+
+
+def _log_sum_exp(b: Builder, x: Operand, dim: Dims, keepdim: bool = False) -> Operand:
+    dims = dims_of(x, dim)
+    peak = b.call(aten.amax.default, x, dims, True)
+    logarithm = unary(b, aten.log, total(b, unary(b, aten.exp, sub(b, x, peak)), dims, True))
+    result = add(b, logarithm, peak)
+    return result if keepdim else reshape(b, result, [s for d, s in enumerate(x.shape) if d not in dims])
+
+
+def norm(
+    b: Builder,
+    x: Operand,
+    ord: float | None = 2,
+    dim: Dims = None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Operand:
+    order = 2 if ord is None else ord
+    return b.call(aten.linalg_vector_norm.default, cast(b, x, dtype), order, dims_of(x, dim), keepdim)
+
+
+def _product(b: Builder, x: Operand, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Operand:
+    return b.call(aten.prod.dim_int, cast(b, x, dtype), dim % x.rank, keepdim)
+
+
+def _softmax(overload: OpOverload) -> Rule:
+    def rule(b: Builder, x: Operand, dim: int, dtype: torch.dtype | bool | None = None) -> Operand:
+        wanted = dtype if isinstance(dtype, torch.dtype) else None
+        return b.call(overload, cast(b, x, wanted), dim % x.rank)
+
+    return rule
+
+
+def _argument(overload: OpOverload) -> Rule:
+    def rule(b: Builder, x: Operand, dim: int | None = None, keepdim: bool = False) -> Operand:
+        return b.call(overload, x, None if dim is None else dim % x.rank, keepdim)
+
+    return rule
+
+
+REDUCTION: dict[OpOverload, Rule] = {
+    aten.mean.default: mean,
+    aten.mean.dim: mean,
+    aten.sum.default: total,
+    aten.sum.dim_IntList: total,
+    aten.prod.dim_int: _product,
+    aten.amax.default: _extreme(aten.amax.default),
+    aten.amin.default: _extreme(aten.amin.default),
+    aten.max.default: _extreme(aten.amax.default),
+    aten.min.default: _extreme(aten.amin.default),
+    aten.max.dim: _extreme_with_place(aten.amax.default, aten.argmax.default),
+    aten.min.dim: _extreme_with_place(aten.amin.default, aten.argmin.default),
+    aten.argmax.default: _argument(aten.argmax.default),
+    aten.argmin.default: _argument(aten.argmin.default),
+    aten.var.default: lambda b, x, unbiased=True: variance(b, x, None, unbiased),
+    aten.var.dim: variance,
+    aten.var.correction: _variance,
+    aten.std.default: _root(lambda b, x, unbiased=True: variance(b, x, None, unbiased)),
+    aten.std.dim: _root(variance),
+    aten.std.correction: _root(_variance),
+    aten.var_mean.correction: _variance_and_mean,
+    aten.logsumexp.default: _log_sum_exp,
+    aten.linalg_vector_norm.default: norm,
+    aten.norm.Scalar: norm,
+    aten.norm.ScalarOpt_dim: norm,
+    aten.frobenius_norm.dim: lambda b, x, dim, keepdim=False: norm(b, x, 2, dim, keepdim),
+    aten.softmax.int: _softmax(aten.softmax.int),
+    aten.log_softmax.int: _softmax(aten.log_softmax.int),
+    aten._softmax.default: _softmax(aten.softmax.int),
+    aten._log_softmax.default: _softmax(aten.log_softmax.int),
+}

@@ -1,0 +1,53 @@
+"""The table of synonyms: for each operator outside the dialect, or with arguments to complete, its one spelling.
+
+To teach the door a new synonym, add an entry to the table of its family. A rule takes the builder and the call's
+arguments, tensors as operands, and writes the same value with operators of the dialect.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch._ops import OpOverload
+
+from lvc.compiler.load.normalise.activation import ACTIVATION
+from lvc.compiler.load.normalise.arithmetic import ARITHMETIC
+from lvc.compiler.load.normalise.attention import ATTENTION
+from lvc.compiler.load.normalise.builder import Rule
+from lvc.compiler.load.normalise.contraction import CONTRACTION
+from lvc.compiler.load.normalise.creation import CREATION
+from lvc.compiler.load.normalise.einsum import EINSUM
+from lvc.compiler.load.normalise.indexing import INDEXING
+from lvc.compiler.load.normalise.movement import MOVEMENT
+from lvc.compiler.load.normalise.normalisation import NORMALISATION
+from lvc.compiler.load.normalise.pooling import POOLING
+from lvc.compiler.load.normalise.reduction import REDUCTION
+from lvc.compiler.load.normalise.resampling import RESAMPLING
+
+RULES: dict[OpOverload, Rule] = {
+    **MOVEMENT,
+    **ARITHMETIC,
+    **ACTIVATION,
+    **CONTRACTION,
+    **EINSUM,
+    **ATTENTION,
+    **POOLING,
+    **REDUCTION,
+    **NORMALISATION,
+    **RESAMPLING,
+    **INDEXING,
+    **CREATION,
+}
+
+
+def functional_twin(overload: OpOverload) -> OpOverload | None:
+    """The operator that computes what an in-place one (``relu_``) writes, or None if this one writes nothing."""
+    schema = overload._schema
+    if not schema.is_mutable or not schema.arguments or schema.arguments[0].alias_info is None:
+        return None
+    name = schema.name.removeprefix("aten::")
+    packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
+    if not name.endswith("_") or packet is None or overload._overloadname not in packet.overloads():
+        return None
+    twin = getattr(packet, overload._overloadname)
+    assert isinstance(twin, OpOverload)
+    return twin

@@ -1,0 +1,35 @@
+"""The PyTorch door: a module becomes a model in the dialect."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+
+from lvc.compiler.errors import UsageError
+from lvc.compiler.load.normalise.rebuild import rebuild
+from lvc.compiler.load.normalise.trace import Trace
+from lvc.compiler.load.tracing import trace
+from lvc.compiler.model import Model
+
+
+def from_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], *, name: str, source: str = "") -> Model:
+    """Trace a copy of a module, in evaluation mode, on example inputs.
+
+    Inputs are named after the arguments of ``forward``; outputs after the keys or fields of what it returns. The
+    module itself, its mode included, stays as it is, and the model shares no tensor with it.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(f"a {type(module).__name__} is not a torch.nn.Module")
+    return from_own_module(copy.deepcopy(module), examples, name=name, source=source)
+
+
+def from_own_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], *, name: str, source: str = "") -> Model:
+    """Trace a module that nobody else holds: the model takes over its tensors."""
+    module = module.cpu().eval().requires_grad_(False)
+    return from_trace(trace(module, examples), name=name, source=source)
+
+
+def from_trace(traced: Trace, *, name: str, source: str = "") -> Model:
+    return Model(rebuild(traced), name=name, output_names=traced.output_names, source=source)

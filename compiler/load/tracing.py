@@ -1,0 +1,178 @@
+"""Traces a PyTorch module with `torch.export`, and says in the user's terms why it could not."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import logging
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from lvc.compiler.errors import CompileError, LvcError
+from lvc.compiler.load.normalise.trace import Stored, Trace
+from lvc.compiler.load.origins import is_library, modules_of, origin_of
+from lvc.compiler.spec import TensorSpec
+
+_PREFIX = "wrapped."
+_DATA_DEPENDENT = ("data-dependent", "GuardOnDataDependent", "_local_scalar_dense", "DynamicOutputShape", "unbacked")
+
+
+class _Flat(torch.nn.Module):
+    """A module with its results as one flat tuple of tensors, whose names it tells while it is traced."""
+
+    def __init__(self, wrapped: torch.nn.Module, tell: Callable[[tuple[str, ...]], None]) -> None:
+        super().__init__()
+        self.wrapped = wrapped
+        self.tell = tell
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        named = dict(flatten_outputs(self.wrapped(*inputs)))
+        self.tell(tuple(named))
+        return tuple(named.values())
+
+
+def trace(module: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Trace:
+    """Trace a module, in evaluation mode, on example inputs; the trace shares the module's tensors."""
+    names = input_names(module, len(examples))
+    told: list[tuple[str, ...]] = []
+    flat = _Flat(module, told.append).eval()
+    try:
+        with _quiet():
+            program = torch.export.export(flat, tuple(examples), strict=False)
+    except LvcError:
+        raise
+    except Exception as error:  # torch.export and the model may raise anything
+        raise explain(error, examples) from error
+    return _read(program, names, told[-1])
+
+
+def input_names(module: torch.nn.Module, count: int) -> list[str]:
+    """Names of the first arguments of ``forward``; those taken as ``*args`` are numbered."""
+    names = []
+    for parameter in inspect.signature(module.forward).parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            names.extend(f"{parameter.name}_{i}" for i in range(max(0, count - len(names))))
+    if len(names) < count:
+        raise CompileError(
+            f"the model takes {len(names)} input(s), {count} given", why=f"inputs are: {', '.join(names)}"
+        )
+    return names[:count]
+
+
+def flatten_outputs(result: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of a nested result with their names: keys, fields and positions joined by ``_``."""
+    if isinstance(result, torch.Tensor):
+        yield name or "output", result
+        return
+    for key, part in _parts(result):
+        if part is not None:
+            yield from flatten_outputs(part, f"{name}_{key}" if name else key)
+
+
+def _parts(result: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(result, Mapping):
+        return ((str(key), part) for key, part in result.items())
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        return ((field.name, getattr(result, field.name)) for field in dataclasses.fields(result))
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return zip(result._fields, result, strict=True)
+    if isinstance(result, (tuple, list)):
+        return ((f"output_{i}" if len(result) > 1 else "output", part) for i, part in enumerate(result))
+    raise CompileError(
+        f"the model returns a {type(result).__name__}",
+        why="outputs must be tensors, alone or in tuples, lists, dicts and dataclasses",
+    )
+
+
+def _read(program: ExportedProgram, names: Sequence[str], output_names: tuple[str, ...]) -> Trace:
+    signature = program.graph_signature
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    traced = Trace(program.graph, {}, {}, output_names)
+    waiting = iter(names)
+    for given in signature.input_specs:
+        node = placeholders[given.arg.name]
+        if given.kind is InputKind.USER_INPUT:
+            traced.inputs[node] = (next(waiting), TensorSpec.of(node.meta["val"]))
+            continue
+        assert given.target is not None
+        value = program.state_dict.get(given.target, program.constants.get(given.target))
+        assert isinstance(value, torch.Tensor)
+        trainable = given.kind is InputKind.PARAMETER and value.is_floating_point()
+        traced.stored[node] = Stored(given.target.removeprefix(_PREFIX), value, trainable)
+    for made in signature.output_specs:
+        if made.kind is not OutputKind.USER_OUTPUT:
+            raise changes_state(made.target or made.arg.name)
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            modules = [(path.removeprefix("wrapped").removeprefix("."), kind) for path, kind in modules_of(node.meta)]
+            stack = node.meta.get("stack_trace") or ""
+            node.meta["origin"], node.meta["path"] = origin_of(modules, stack, node.name)
+    return traced
+
+
+def changes_state(name: str) -> CompileError:
+    return CompileError(
+        f"the model writes to its own '{name.removeprefix(_PREFIX)}'",
+        why="a compiled model keeps no state from one call to the next",
+    )
+
+
+def explain(error: Exception, examples: Sequence[torch.Tensor]) -> CompileError:
+    """The one error that a failed trace becomes; it names the user's line that could not be traced."""
+    text = "\n".join(str(part) or type(part).__name__ for part in _chain(error))
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    where = next(filter(None, map(_user_frame, reversed(_chain(error)))), "")
+    if any(sign in text for sign in _DATA_DEPENDENT):
+        return CompileError(
+            "the model's control flow or shapes depend on the values in a tensor",
+            where=where,
+            why="one graph must serve every input; this line needs a value that only a run can give",
+            help="decide by shapes, or compute both branches and choose with torch.where",
+        )
+    shapes = ", ".join(str(TensorSpec.of(example)) for example in examples)
+    return CompileError(
+        f"the model cannot be traced on {shapes}",
+        where=where,
+        why=f"{type(error).__name__}: {reason}",
+        help="give the right input size, as --shape input=1x3x224x224",
+    )
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and those that led to it, the last first."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain
+
+
+def _user_frame(error: BaseException) -> str:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not is_library(f.filename)]
+    if not frames:
+        return ""
+    last = frames[-1]
+    return f"{last.filename}:{last.lineno}" + (f": {last.line}" if last.line else "")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep PyTorch's warnings and logs about tracing from the user, who cannot act on them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

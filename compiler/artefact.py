@@ -14,8 +14,8 @@ class Artefact:
     """A built model. ``files`` are the backend's own; ``metadata`` is plain JSON data.
 
     ``metadata`` holds under fixed keys, each optional: ``preprocessing`` (text), ``labels`` (list of text),
-    ``pipeline`` (text), ``source`` (text), ``report`` (object). ``suffix`` is the file name's ending if the only file
-    stands for itself (``.onnx``).
+    ``pipeline`` (text), ``source`` (object), ``report`` (object), ``layers`` (list, see `lvc.compiler.inspection`).
+    ``suffix`` is the file name's ending if the only file stands for itself (``.onnx``).
     """
 
     name: str

@@ -16,6 +16,7 @@ from lvc.compiler import catalogue, container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Executable, Target
 from lvc.compiler.errors import CheckError, UsageError
+from lvc.compiler.inspection import layers
 from lvc.compiler.model import Model, Value, check_inputs
 from lvc.compiler.observers import Drift, Timer, Verifier, relative_difference, seeded_inputs
 from lvc.compiler.passes import Effect
@@ -109,7 +110,8 @@ def compile_and_report(
     report.files = {name: len(content) for name, content in artefact.files.items()}
     if check:
         report.difference = check_artefact(artefact, model, pipeline, workspace)
-    metadata = {**artefact.metadata, **_metadata(model, request, report)}
+    described = [layer.to_json() for layer in layers(rewritten)]
+    metadata = {**artefact.metadata, **_metadata(model, request, report), "layers": described}
     return dataclasses.replace(artefact, metadata=metadata), report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from lvc.compiler.counts import macs
 from lvc.compiler.errors import CompileError
 from lvc.compiler.graph import calls, op_name, origin, spec
 from lvc.compiler.model import Model
+from lvc.compiler.text import si
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,18 @@ def artefact_facts(artefact: Artefact) -> list[tuple[str, str]]:
     facts += [(name, str(metadata[name])) for name in ("pipeline", "preprocessing") if metadata.get(name)]
     if isinstance(labels, list):
         facts.append(("labels", f"{len(labels)} classes"))
+    peak = _peak_bytes(artefact)
+    if peak is not None:
+        facts.append(("peak memory", f"{si(peak, 'B')}: weights, intermediate results, inputs and outputs of one call"))
     if isinstance(report, dict) and isinstance(report.get("difference"), float):
         facts.append(("checked", f"largest difference to PyTorch {report['difference']:.1e} relative"))
     return facts
+
+
+def _peak_bytes(artefact: Artefact) -> int | None:
+    """Return what the plan of an artefact says it needs in memory, if it has a plan that says so."""
+    try:
+        peak = json.loads(artefact.files["plan.json"])["peak_bytes"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return peak if type(peak) is int else None

@@ -55,7 +55,8 @@ def execute(options: argparse.Namespace, console: Console) -> int:
             clock=options.clock,
             progress=console.progress,
         )
-    console.say(f"{processor()}; {options.threads} thread(s); input {', '.join(map(str, loaded[0].inputs))}")
+    inputs_text = ", ".join(map(str, loaded[0].inputs))
+    console.result(f"{processor()}; {options.threads} thread{'s' * (options.threads > 1)}; {inputs_text}\n")
     _show(console, rows)
     found = _time_steps(loaded[0], inputs) if options.per_op else []
     if found:

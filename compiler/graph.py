@@ -160,6 +160,9 @@ def replace(node: Node, by: Node) -> None:
 def infer_spec(node: Node) -> TensorSpec:
     """Compute a call's result spec from those of its operands, without data; `CompileError` if it cannot be called."""
 
+    if family(node) is Family.QUANTISATION:  # torch has no shape function for these
+        return spec(node.all_input_nodes[0])
+
     def as_meta(operand: Node) -> torch.Tensor:
         known = spec(operand)
         return torch.empty(known.shape, dtype=known.dtype, device="meta")

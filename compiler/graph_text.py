@@ -21,7 +21,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from lvc.compiler.dialect import BY_NAME
 from lvc.compiler.errors import CompileError, LvcError
-from lvc.compiler.graph import infer_spec, op_name, spec, store, tensor
+from lvc.compiler.graph import infer_spec, is_free, op_name, spec, store, tensor
 from lvc.compiler.model import Model
 from lvc.compiler.spec import DTYPES, TensorSpec, dtype_name
 
@@ -126,6 +126,8 @@ class _Reader:
             given, _ = _parse(_tokens(literal), 0, {})
             value = torch.tensor(given, dtype=kind.dtype)
             value = value.reshape(kind.shape) if isinstance(given, list) else value.expand(kind.shape).contiguous()
+        if not is_free(self.root, name):
+            raise CompileError(f"no weight can have the name '{name}' here")
         store(self.root, name, value)
         node = self.graph.create_node("get_attr", name)
         node.meta.update(spec=kind, origin=name)

@@ -158,7 +158,7 @@ def _declare_all(writer: GraphWriter) -> None:
     graph = writer.model.module.graph
     for node in graph.nodes:
         if node.op == "placeholder":
-            writer.names[node] = node.name
+            writer.names[node] = str(node.target)
     for name, node in zip(writer.model.output_names, writer.model.output_nodes, strict=True):
         if node.op == "call_function" and node not in writer.names:
             writer.names[node] = name

@@ -1,0 +1,64 @@
+"""The TVM backend: legality, then lowering and building. TVM is imported by the methods that need it."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, ClassVar
+
+from lvc.backends.tvm import targets
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.backend import Backend, Target
+from lvc.compiler.errors import CompileError
+from lvc.compiler.graph import calls, op_name, origin, spec
+from lvc.compiler.model import Model
+from lvc.compiler.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lvc.backends.tvm.runtime.executable import Executable
+
+
+class TvmBackend(Backend):
+    """Native x86-64 code: one shared library, one file of weights, one plan."""
+
+    name: ClassVar[str] = "tvm"
+
+    def targets(self) -> dict[str, str]:
+        return targets.target_texts()
+
+    def parse_target(self, text: str) -> Target | None:
+        return targets.parse_target(text)
+
+    def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
+        """Make a shared library for a model; `CompileError` names every node that cannot be lowered."""
+        if importlib.util.find_spec("tvm") is None:
+            raise CompileError("the tvm backend needs apache-tvm", help="pip install 'apache-tvm>=0.27.0.post1,<0.28'")
+        check(model)
+        from lvc.backends.tvm.build import build_files
+        from lvc.backends.tvm.lower import lower
+
+        workspace.progress.say(f"lowering {model.name} for {target.cpu}")
+        program = lower(model, targets.vector_of(target))
+        files = build_files(program, target, workspace)
+        return Artefact(model.name, self.name, target.text, model.inputs, model.outputs, files)
+
+    def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
+        """Load a built model; it may be called from several threads at once."""
+        from lvc.backends.tvm.runtime.executable import Executable
+
+        return Executable(artefact.files, threads)
+
+
+def check(model: Model) -> None:
+    """Raise one `CompileError` that lists every node which this backend cannot lower, with the reason."""
+    from lvc.backends.tvm.legality import refusal
+
+    problems = []
+    for node in [*(n for n in model.module.graph.nodes if n.op == "placeholder"), *calls(model.module.graph)]:
+        if reason := refusal(node):
+            problems.append(f"{node.name} ({op_name(node)}, {spec(node)}, from {origin(node)}): {reason}")
+    if problems:
+        raise CompileError(
+            f"the tvm backend cannot build {len(problems)} node(s) of this model",
+            why="\n".join(problems),
+            help="--target reference runs any model",
+        )

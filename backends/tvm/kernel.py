@@ -1,0 +1,141 @@
+"""One kernel: a unit of the graph written as a TIR function, with its parameters and its schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch.fx import GraphModule, Node
+from tvm import te, tirx
+
+from lvc.backends.tvm.anchors import Anchor, anchor_of
+from lvc.backends.tvm.layout import PLAIN, Layout
+from lvc.backends.tvm.ops.elementwise import PARTIAL
+from lvc.backends.tvm.ops.movement import reshape_array
+from lvc.backends.tvm.ops.table import LOWERINGS, Call
+from lvc.backends.tvm.program import ScheduleFunction
+from lvc.backends.tvm.schedules.general import schedule_general
+from lvc.backends.tvm.scope import Array, Expr, Parameter, Scope
+from lvc.backends.tvm.units import Unit
+from lvc.backends.tvm.vector import Vector
+from lvc.compiler.graph import arguments, spec, tensor
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A TIR function whose arguments are the parameters and the result, and what schedules it."""
+
+    function: Any
+    schedule: ScheduleFunction
+    parameters: tuple[Parameter, ...]
+    result: Any
+
+
+def unit_kernel(
+    module: GraphModule, unit: Unit, layouts: Mapping[Node, Layout], layout: Layout, vector: Vector
+) -> Kernel:
+    """Write a unit down. ``layouts`` are those of its inputs, ``layout`` is that of its output."""
+    return _Writer(module, unit, dict(layouts), layout).write()
+
+
+def conversion_kernel(
+    node: Node, before: Layout, after: Layout, vector: Vector, module: GraphModule | None = None
+) -> Kernel:
+    """Copy a value from one layout to another; a stored tensor if a module is given."""
+    scope = Scope()
+    if module is None:
+        array = scope.value(node, spec(node), before)
+    else:
+        array = stored_array(module, node, scope)
+    return finish(scope, array, after, None)
+
+
+def stored_array(module: GraphModule, node: Node, scope: Scope) -> Array:
+    """The array of a ``get_attr`` node."""
+    values = tensor(module, node)
+    assert values is not None
+    return scope.constant(str(node.target), values.detach().numpy())
+
+
+def finish(scope: Scope, array: Array, layout: Layout, anchor: Anchor | None, mask: bool = False) -> Kernel:
+    """Write an array out as the kernel's result, in the kernel's own shape in memory if it has one."""
+    if anchor and anchor.shape:
+        array, shape = reshape_array(scope, array, anchor.shape), anchor.shape
+    else:
+        shape = layout.physical(array.shape) or (1,)
+    masked = mask and layout.is_ragged(array.shape)
+
+    def body(axes: Any) -> Expr:
+        index = layout.to_logical(axes) if array.shape else ()
+        value = array.read(index)
+        if not masked:
+            return value
+        return tirx.Select(index[1] < array.shape[1], value, tirx.const(0, array.dtype))
+
+    result = scope.tensor(shape, body, "last")
+    function = te.create_prim_func([*(p.tensor for p in scope.parameters), result])
+    schedule = anchor.schedule if anchor else schedule_general
+    return Kernel(function, schedule, tuple(scope.parameters), result)
+
+
+class _Writer:
+    """Writes one unit: its nodes in order, each an array that the next ones read."""
+
+    def __init__(self, module: GraphModule, unit: Unit, layouts: dict[Node, Layout], layout: Layout) -> None:
+        self.module = module
+        self.unit = unit
+        self.layouts = layouts
+        self.layout = layout
+        self.scope = Scope()
+        self.arrays: dict[Node, Array] = {}
+
+    def write(self) -> Kernel:
+        anchor: Anchor | None = None
+        for node in self.unit.nodes:
+            call = self.call(node)
+            found = (
+                anchor_of(call, self.layouts, partial(self.operand_tensor, node))
+                if node is self.unit.nodes[0]
+                else None
+            )
+            anchor = anchor or found
+            self.arrays[node] = found.array if found else LOWERINGS[node.target](call)
+        mask = any(node.target in PARTIAL for node in self.unit.nodes)
+        return finish(self.scope, self.arrays[self.unit.output], self.layout, anchor, mask)
+
+    def call(self, node: Node) -> Call:
+        return Call(
+            node, {name: self.operand(value) for name, value in arguments(node).items()}, self.scope, self.layout
+        )
+
+    def operand(self, value: Any) -> Any:
+        """An argument of a call, with arrays in place of nodes."""
+        if isinstance(value, list | tuple):
+            return [self.operand(part) for part in value]
+        if not isinstance(value, Node):
+            return value
+        if value not in self.arrays:
+            if value.op == "get_attr":
+                self.arrays[value] = stored_array(self.module, value, self.scope)
+            else:
+                self.arrays[value] = self.lazy_value(value)
+        return self.arrays[value]
+
+    def lazy_value(self, node: Node) -> Array:
+        """A value made by another kernel; it becomes a parameter at its first use."""
+        known, layout = spec(node), self.layouts[node]
+        leaf: list[Array] = []
+
+        def read(index: Any) -> Expr:
+            if not leaf:
+                leaf.append(self.scope.value(node, known, layout))
+            return leaf[0].read(index)
+
+        return Array(known.shape, str(known.dtype).removeprefix("torch."), read)
+
+    def operand_tensor(self, node: Node, name: str, shape: tuple[int, ...] | None = None) -> Any:
+        """The TE tensor of a call's operand, in a shape in memory of the kernel's own if one is given."""
+        source = arguments(node)[name]
+        return self.scope.tensor_of(source, spec(source), self.layouts.get(source, PLAIN), shape)

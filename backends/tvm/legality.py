@@ -1,0 +1,22 @@
+"""What this backend cannot lower, said before any work is done."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from lvc.compiler.dialect import OPS
+from lvc.compiler.graph import spec
+
+DTYPES = frozenset({torch.float32, torch.float64, torch.int64, torch.int32, torch.bool, torch.uint8, torch.int8})
+
+
+def refusal(node: Node) -> str | None:
+    """Why a node cannot be lowered; None if it can."""
+    if spec(node).dtype not in DTYPES:
+        return f"there are no kernels for {spec(node).dtype}"
+    if node.op == "call_function" and node.target not in OPS:
+        return "the operator is not in the dialect"
+    if spec(node).elements == 0:
+        return "it has no elements"
+    return None

@@ -1,0 +1,169 @@
+"""From a model to a program: a kernel for each unit, a place for each value."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch.fx import Node
+
+from lvc.backends.tvm import joins
+from lvc.backends.tvm.anchors import wanted_layout
+from lvc.backends.tvm.kernel import Kernel, conversion_kernel, unit_kernel
+from lvc.backends.tvm.layout import PLAIN, Layout
+from lvc.backends.tvm.planner import plan_layouts
+from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Place, Program, Step, Storage
+from lvc.backends.tvm.scope import Constant, dtype_text
+from lvc.backends.tvm.units import Unit, units
+from lvc.backends.tvm.vector import Vector
+from lvc.compiler.graph import spec
+from lvc.compiler.model import Model
+
+
+def lower(model: Model, vector: Vector) -> Program:
+    """Lower a model whose operators and types have been checked."""
+    return _Lowering(model, vector).run()
+
+
+class _Lowering:
+    """The state of lowering one model."""
+
+    def __init__(self, model: Model, vector: Vector) -> None:
+        self.model = model
+        self.vector = vector
+        self.units = units(model.module.graph)
+        self.layouts = plan_layouts(model.module.graph, self.units, vector.lanes)
+        self.joined = joins.plan_joins(self.units, self.layouts, set(model.output_nodes))
+        self.makers = {unit.output: unit for unit in self.units}
+        self.places: dict[tuple[Node, Layout], Place] = {}
+        self.stored: dict[str, Place] = {}
+        self.program = Program()
+
+    def run(self) -> Program:
+        for position, node in enumerate(n for n in self.model.module.graph.nodes if n.op == "placeholder"):
+            storage = Storage(Kind.INPUT, max(1, spec(node).bytes), position)
+            self.places[node, PLAIN] = Place(storage)
+            self.program.inputs.append(self.argument(node, PLAIN))
+        self.claim_outputs()
+        for unit in self.units:
+            self.unit(unit)
+        for position, node in enumerate(self.model.output_nodes):
+            self.output(position, node)
+        return self.program
+
+    def claim_outputs(self) -> None:
+        """Let kernels write straight into the outputs where their result is one, in the plain layout."""
+        for position, node in enumerate(self.model.output_nodes):
+            while node in self.makers and self.is_alias(self.makers[node]):
+                (node,) = self.makers[node].inputs
+            if node not in self.makers or self.layouts[node] != PLAIN or node in self.joined:
+                continue
+            storage = Storage(Kind.OUTPUT, max(1, spec(node).bytes), position)
+            self.places.setdefault((node, PLAIN), Place(storage))
+
+    def unit(self, unit: Unit) -> None:
+        layout = self.layouts[unit.output]
+        if self.is_alias(unit):
+            (source,) = unit.inputs
+            self.places[unit.output, layout] = self.place(source, self.layouts[source])
+            return
+        if joins.is_join(unit, self.joined):
+            self.join(unit, layout)
+            return
+        block = self.vector.lanes
+        wanted = {node: wanted_layout(unit.nodes[0], node, self.layouts[node], block) for node in unit.inputs}
+        for node, needed in wanted.items():
+            self.convert(node, needed)
+        kernel = unit_kernel(self.model.module, unit, wanted, layout, self.vector)
+        self.emit(kernel, unit.name, [n.name for n in unit.nodes], wanted, self.place(unit.output, layout))
+
+    def is_alias(self, unit: Unit) -> bool:
+        """Whether a unit needs no code: its output is its input's bytes."""
+        if not unit.is_alias or len(unit.inputs) != 1 or unit.nodes[0].all_input_nodes[0].op == "get_attr":
+            return False
+        (source,) = unit.inputs
+        before, after = self.layouts[source], self.layouts[unit.output]
+        if before == after and spec(source).shape == spec(unit.output).shape:
+            return True
+        return before.is_flat(spec(source).shape) and after.is_flat(spec(unit.output).shape)
+
+    def join(self, unit: Unit, layout: Layout) -> None:
+        """Parts of a concatenation that could not be made in their place are copied there."""
+        for part, offset in joins.copies(unit, self.joined, layout):
+            self.convert(part, layout)
+            kernel = conversion_kernel(part, layout, layout, self.vector)
+            root = self.place(unit.output, layout)
+            place = Place(root.storage, root.offset + offset * ITEM_BYTES[dtype_text(spec(part).dtype)])
+            self.emit(kernel, unit.name, [unit.name], {part: layout}, place, spec(part).shape)
+
+    def convert(self, node: Node, layout: Layout) -> None:
+        """Make a value available in a layout."""
+        own = self.layouts[node]
+        if (node, layout) in self.places or layout == own:
+            return
+        if own.is_flat(spec(node).shape) and layout.is_flat(spec(node).shape):
+            self.places[node, layout] = self.place(node, own)
+            return
+        kernel = conversion_kernel(node, own, layout, self.vector)
+        self.emit(kernel, f"{node.name} to {layout}", [node.name], {node: own}, self.place(node, layout))
+
+    def place(self, node: Node, layout: Layout) -> Place:
+        """Where a value lies; new memory if nothing has been said yet."""
+        key = (node, layout)
+        if key not in self.places:
+            if node in self.joined and layout == self.layouts[node]:
+                root, offset = self.joined[node]
+                place = self.place(root, layout)
+                size = ITEM_BYTES[dtype_text(spec(node).dtype)]
+                self.places[key] = Place(place.storage, place.offset + offset * size)
+            else:
+                size = layout.elements(spec(node).shape) * ITEM_BYTES[dtype_text(spec(node).dtype)]
+                self.places[key] = Place(Storage(Kind.WORKSPACE, max(1, size)))
+        return self.places[key]
+
+    def output(self, position: int, node: Node) -> None:
+        """Copy a value to its output unless it was made there."""
+        shape, dtype = spec(node).shape, dtype_text(spec(node).dtype)
+        target = Place(Storage(Kind.OUTPUT, max(1, spec(node).bytes), position))
+        made = self.places.get((node, PLAIN))
+        if made and made.offset == 0 and made.storage.kind is Kind.OUTPUT and made.storage.position == position:
+            target = made
+        elif node.op == "get_attr":
+            kernel = conversion_kernel(node, PLAIN, PLAIN, self.vector, self.model.module)
+            self.emit(kernel, f"output {position}", [node.name], {}, target, shape)
+        else:
+            own = self.layouts[node]
+            kernel = conversion_kernel(node, own, PLAIN, self.vector)
+            self.emit(kernel, f"output {position}", [node.name], {node: own}, target, shape)
+        self.program.outputs.append(Argument(target, tuple(shape), dtype))
+
+    def emit(
+        self,
+        kernel: Kernel,
+        name: str,
+        nodes: list[str],
+        layouts: dict[Node, Layout],
+        place: Place,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        arguments = []
+        for parameter in kernel.parameters:
+            size = tuple(int(s) for s in parameter.tensor.shape)
+            source = parameter.source
+            where = self.store(source) if isinstance(source, Constant) else self.place(source, layouts[source])
+            arguments.append(Argument(where, size, str(parameter.tensor.dtype)))
+        size = tuple(int(s) for s in kernel.result.shape)
+        arguments.append(Argument(place, size, str(kernel.result.dtype)))
+        self.program.steps.append(Step(name, tuple(nodes), kernel.function, kernel.schedule, tuple(arguments)))
+
+    def store(self, constant: Constant) -> Place:
+        """Where a stored tensor lies; each form of it is kept once."""
+        if constant.key not in self.stored:
+            values = np.ascontiguousarray(constant.pack())
+            storage = Storage(Kind.CONSTANT, max(1, values.nbytes))
+            self.program.constants.append((storage, values))
+            self.stored[constant.key] = Place(storage)
+        return self.stored[constant.key]
+
+    def argument(self, node: Node, layout: Layout) -> Argument:
+        return Argument(
+            self.place(node, layout), layout.physical(spec(node).shape) or (1,), dtype_text(spec(node).dtype)
+        )

@@ -1,0 +1,397 @@
+"""Operators that compute one element from the elements of the same place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Node
+from tvm import tirx
+
+from lvc.backends.tvm import math as vector
+from lvc.backends.tvm.ops.table import LOWERINGS, Call, lowers
+from lvc.backends.tvm.scope import Array, Expr, Index, dtype_of, let, scalar_of
+from lvc.compiler.graph import arguments, spec
+
+aten = torch.ops.aten
+
+# Operators that may make infinities or NaN of a finite number, which must not stay in lanes past the last channel.
+PARTIAL = frozenset(
+    {
+        aten.exp.default,
+        aten.log.default,
+        aten.sqrt.default,
+        aten.rsqrt.default,
+        aten.reciprocal.default,
+        aten.tan.default,
+        aten.asin.default,
+        aten.acos.default,
+        aten.sinh.default,
+        aten.cosh.default,
+        aten.acosh.default,
+        aten.atanh.default,
+        aten.div.Tensor,
+        aten.pow.Tensor_Tensor,
+        aten.remainder.Tensor,
+        aten.fmod.Tensor,
+    }
+)
+
+
+def broadcast(operand: Array, index: Index) -> Expr:
+    """Read an operand at an index of the broadcast shape."""
+    inner = index[len(index) - len(operand.shape) :]
+    return operand.read([0 if size == 1 else i for size, i in zip(operand.shape, inner, strict=True)])
+
+
+def cast(value: Expr, dtype: str) -> Expr:
+    """Convert an expression as PyTorch does."""
+    if dtype_of(value) == dtype:
+        return value
+    if dtype == "bool":
+        return value != scalar_of(0, dtype_of(value))
+    return tirx.Cast(dtype, value)
+
+
+def _unary(function: Callable[[Expr], Expr]) -> Callable[[Call], Array]:
+    """An operator on its operand named ``self``, computed in the type of the result."""
+
+    def lower(call: Call) -> Array:
+        operand = call["self"]
+        return call.result(lambda index: function(cast(operand.read(index), call.dtype)))
+
+    return lower
+
+
+def _binary(function: Callable[[Expr, Expr], Expr]) -> Callable[[Call], Array]:
+    """An operator on ``self`` and ``other``, both converted to the type that PyTorch promotes them to."""
+
+    def lower(call: Call) -> Array:
+        dtype = common_dtype(call.node)
+
+        def read(index: Index) -> Expr:
+            return cast(function(*(element(call[name], index, dtype) for name in ("self", "other"))), call.dtype)
+
+        return call.result(read)
+
+    return lower
+
+
+def element(operand: Array | float | int | bool, index: Index, dtype: str) -> Expr:
+    """An operand's element, or the number itself, in a type."""
+    if isinstance(operand, Array):
+        return cast(broadcast(operand, index), dtype)
+    return scalar_of(operand, dtype)
+
+
+def common_dtype(node: Node) -> str:
+    """The type in which a binary operator computes."""
+    values = arguments(node)
+    operands = []
+    for name in ("self", "other"):
+        value = values[name]
+        if isinstance(value, Node):
+            known = spec(value)
+            value = torch.empty(known.shape, dtype=known.dtype, device="meta")
+        operands.append(value)
+    dtype = torch.result_type(*operands)
+    if node.target is aten.div.Tensor and not dtype.is_floating_point:
+        dtype = torch.float32
+    return str(dtype).removeprefix("torch.")
+
+
+def _zero(x: Expr) -> Expr:
+    return tirx.const(0, dtype_of(x))
+
+
+def _relu6(x: Expr) -> Expr:
+    return tirx.max(tirx.min(x, tirx.const(6, dtype_of(x))), _zero(x))
+
+
+def _number(x: Expr, value: float) -> Expr:
+    return tirx.const(value, dtype_of(x))
+
+
+def _hardswish(x: Expr) -> Expr:
+    return let(x, lambda v: v * (_relu6(v + _number(v, 3)) * _number(v, 1 / 6)))
+
+
+def _hardsigmoid(x: Expr) -> Expr:
+    return _relu6(x + _number(x, 3)) * _number(x, 1 / 6)
+
+
+def _mish(x: Expr) -> Expr:
+    """x * tanh(softplus(x)), which is x * u / (u + 2) with u = e^x * (e^x + 2)."""
+
+    def ratio(v: Expr) -> Expr:
+        e = vector.exp(tirx.min(v, _number(v, 20)))
+        return let(e, lambda e: let(e * (e + _number(e, 2)), lambda u: v * (u / (u + _number(u, 2)))))
+
+    return let(x, ratio)
+
+
+def _sign(x: Expr) -> Expr:
+    one = tirx.const(1, dtype_of(x))
+    return let(x, lambda v: tirx.Select(v > _zero(v), one, tirx.Select(v < _zero(v), -one, _zero(v))))
+
+
+def _isnan(x: Expr) -> Expr:
+    return let(x, lambda v: v != v)
+
+
+def _isinf(x: Expr) -> Expr:
+    return tirx.abs(x) == tirx.infinity(dtype_of(x))
+
+
+def _on_float_operand(function: Callable[[Expr], Expr]) -> Callable[[Call], Array]:
+    """A test of a floating-point operand; false for whole numbers."""
+
+    def lower(call: Call) -> Array:
+        operand = call["self"]
+        if "float" not in operand.dtype:
+            return call.result(lambda _: tirx.const(False, "bool"))
+        return call.result(lambda index: function(operand.read(index)))
+
+    return lower
+
+
+def _modulo(x: Expr, y: Expr) -> Expr:
+    """Remainder with the sign of the divisor."""
+    if "float" not in dtype_of(x):
+        return tirx.floormod(x, y)
+    return let(x, lambda a: let(y, lambda b: a - tirx.floor(a / b) * b))
+
+
+def _fmod(x: Expr, y: Expr) -> Expr:
+    """Remainder with the sign of the dividend."""
+    if "float" not in dtype_of(x):
+        return tirx.truncmod(x, y)
+    return let(x, lambda a: let(y, lambda b: a - tirx.trunc(a / b) * b))
+
+
+def _not(x: Expr) -> Expr:
+    return tirx.Not(x)
+
+
+_UNARY: dict[Any, Callable[[Expr], Expr]] = {
+    aten.relu.default: lambda x: tirx.max(x, _zero(x)),
+    aten.sigmoid.default: vector.sigmoid,
+    aten.tanh.default: vector.tanh,
+    aten.silu.default: lambda x: let(x, lambda v: v * vector.sigmoid(v)),
+    aten.hardswish.default: _hardswish,
+    aten.hardsigmoid.default: _hardsigmoid,
+    aten.mish.default: _mish,
+    aten.exp.default: vector.exp,
+    aten.log.default: vector.log,
+    aten.sqrt.default: tirx.sqrt,
+    aten.rsqrt.default: lambda x: tirx.const(1, dtype_of(x)) / tirx.sqrt(x),
+    aten.abs.default: tirx.abs,
+    aten.neg.default: lambda x: -x,
+    aten.floor.default: tirx.floor,
+    aten.ceil.default: tirx.ceil,
+    aten.sign.default: _sign,
+    aten.reciprocal.default: lambda x: tirx.const(1, dtype_of(x)) / x,
+    aten.erf.default: vector.erf,
+    aten.sin.default: tirx.sin,
+    aten.cos.default: tirx.cos,
+    aten.tan.default: tirx.tan,
+    aten.asin.default: tirx.asin,
+    aten.acos.default: tirx.acos,
+    aten.atan.default: tirx.atan,
+    aten.sinh.default: tirx.sinh,
+    aten.cosh.default: tirx.cosh,
+    aten.asinh.default: tirx.asinh,
+    aten.acosh.default: tirx.acosh,
+    aten.atanh.default: tirx.atanh,
+    aten.to.dtype: lambda x: x,
+    aten.dropout.default: lambda x: x,
+}
+_BINARY: dict[Any, Callable[[Expr, Expr], Expr]] = {
+    aten.mul.Tensor: lambda x, y: tirx.And(x, y) if dtype_of(x) == "bool" else x * y,
+    aten.maximum.default: tirx.max,
+    aten.minimum.default: tirx.min,
+    aten.remainder.Tensor: _modulo,
+    aten.fmod.Tensor: _fmod,
+    aten.eq.Tensor: lambda x, y: x == y,
+    aten.ne.Tensor: lambda x, y: x != y,
+    aten.lt.Tensor: lambda x, y: x < y,
+    aten.le.Tensor: lambda x, y: x <= y,
+    aten.gt.Tensor: lambda x, y: x > y,
+    aten.ge.Tensor: lambda x, y: x >= y,
+    aten.logical_and.default: lambda x, y: tirx.And(cast(x, "bool"), cast(y, "bool")),
+    aten.logical_or.default: lambda x, y: tirx.Or(cast(x, "bool"), cast(y, "bool")),
+    aten.logical_xor.default: lambda x, y: cast(x, "int8") != cast(y, "int8"),
+}
+
+for _overload, _function in _UNARY.items():
+    LOWERINGS[_overload] = _unary(_function)
+for _overload, _pair in _BINARY.items():
+    LOWERINGS[_overload] = _binary(_pair)
+LOWERINGS[aten.logical_not.default] = _unary(_not)
+LOWERINGS[aten.isnan.default] = _on_float_operand(_isnan)
+LOWERINGS[aten.isinf.default] = _on_float_operand(_isinf)
+
+
+@lowers(aten.add.Tensor, aten.sub.Tensor)
+def add(call: Call) -> Array:
+    """self + alpha * other, or the difference."""
+    alpha = call["alpha"] if call.node.target is aten.add.Tensor else -call["alpha"]
+
+    def combine(x: Expr, y: Expr) -> Expr:
+        if alpha in (1, -1):
+            return x + y if alpha == 1 else x - y
+        return x + y * scalar_of(alpha, dtype_of(y))
+
+    return _binary(combine)(call)
+
+
+@lowers(aten.div.Tensor)
+def divide(call: Call) -> Array:
+    """True division; by a number it is a multiplication where that is exact."""
+    other = call["other"]
+    if isinstance(other, (int, float)) and other and math.frexp(other)[0] in (0.5, -0.5):
+        return _binary(lambda x, _: x * scalar_of(1 / other, dtype_of(x)))(call)
+    return _binary(lambda x, y: x / y)(call)
+
+
+@lowers(aten.pow.Tensor_Tensor)
+def power(call: Call) -> Array:
+    """self to the power of other; squares, cubes, roots and their inverses without libm."""
+    exponent = call["exponent"]
+    known = exponent.constant if isinstance(exponent, Array) else exponent
+    value = float(known.reshape(-1)[0]) if known is not None and getattr(known, "size", 1) == 1 else None
+    one = scalar_of(1, call.dtype)
+    short: dict[float | None, Callable[[Expr], Expr]] = {
+        1.0: lambda x: x,
+        2.0: lambda x: let(x, lambda v: v * v),
+        3.0: lambda x: let(x, lambda v: v * v * v),
+        0.5: tirx.sqrt,
+        -0.5: lambda x: one / tirx.sqrt(x),
+        -1.0: lambda x: one / x,
+    }
+
+    def read(index: Index) -> Expr:
+        base = element(call["self"], index, call.dtype)
+        if value in short and "float" in call.dtype:
+            return short[value](base)
+        if "float" in call.dtype:
+            return tirx.pow(base, element(exponent, index, call.dtype))
+        return cast(tirx.pow(cast(base, "float64"), element(exponent, index, "float64")), call.dtype)
+
+    return call.result(read)
+
+
+@lowers(aten.clamp.default)
+def clamp(call: Call) -> Array:
+    """Limit to a range whose ends may be open."""
+
+    def limit(x: Expr) -> Expr:
+        if call["min"] is not None:
+            x = tirx.max(x, scalar_of(call["min"], dtype_of(x)))
+        return x if call["max"] is None else tirx.min(x, scalar_of(call["max"], dtype_of(x)))
+
+    return _unary(limit)(call)
+
+
+@lowers(aten.round.default)
+def round_half_even(call: Call) -> Array:
+    """Round to the nearest whole number, halves to the even one."""
+    return _unary(lambda x: tirx.nearbyint(x) if "float" in dtype_of(x) else x)(call)
+
+
+@lowers(aten.gelu.default)
+def gelu(call: Call) -> Array:
+    """x * Phi(x), exact or by the tanh formula."""
+
+    def exact(x: Expr) -> Expr:
+        return let(x, lambda v: v * (_number(v, 0.5) + _number(v, 0.5) * vector.erf(v * _number(v, math.sqrt(0.5)))))
+
+    def approximate(x: Expr) -> Expr:
+        def formula(v: Expr) -> Expr:
+            inner = (v + v * v * v * _number(v, 0.044715)) * _number(v, math.sqrt(2 / math.pi))
+            return v * _number(v, 0.5) * (_number(v, 1) + vector.tanh(inner))
+
+        return let(x, formula)
+
+    return _unary(approximate if call["approximate"] == "tanh" else exact)(call)
+
+
+@lowers(aten.softplus.default)
+def softplus(call: Call) -> Array:
+    """log(1 + exp(beta x)) / beta, and x itself where beta x is above the threshold."""
+    beta, threshold = call["beta"], call["threshold"]
+
+    def formula(v: Expr) -> Expr:
+        scaled = v * _number(v, beta)
+        return tirx.Select(scaled > _number(v, threshold), v, vector.softplus(scaled) / _number(v, beta))
+
+    return _unary(lambda x: let(x, formula))(call)
+
+
+@lowers(aten.elu.default)
+def elu(call: Call) -> Array:
+    """scale * x above zero, scale * alpha * (exp(input_scale x) - 1) below."""
+    alpha, scale, input_scale = call["alpha"], call["scale"], call["input_scale"]
+
+    def formula(v: Expr) -> Expr:
+        negative = (vector.exp(v * _number(v, input_scale)) - _number(v, 1)) * _number(v, alpha * scale)
+        return tirx.Select(v > _zero(v), v * _number(v, scale), negative)
+
+    return _unary(lambda x: let(x, formula))(call)
+
+
+@lowers(aten.leaky_relu.default)
+def leaky_relu(call: Call) -> Array:
+    """x above zero, a fraction of it below."""
+    slope = call["negative_slope"]
+    return _unary(lambda x: let(x, lambda v: tirx.Select(v > _zero(v), v, v * _number(v, slope))))(call)
+
+
+@lowers(aten.prelu.default)
+def prelu(call: Call) -> Array:
+    """Leaky ReLU with one slope for all or one for each channel (dimension 1)."""
+    operand, weight = call["self"], call["weight"]
+
+    def read(index: Index) -> Expr:
+        slope = weight.read((index[1] if weight.shape[0] > 1 else 0,))
+        return let(operand.read(index), lambda v: tirx.Select(v > _zero(v), v, v * slope))
+
+    return call.result(read)
+
+
+@lowers(aten.where.self)
+def where(call: Call) -> Array:
+    """Choose between two operands."""
+
+    def read(index: Index) -> Expr:
+        condition = cast(broadcast(call["condition"], index), "bool")
+        first, second = (element(call[name], index, call.dtype) for name in ("self", "other"))
+        return let(first, lambda a: let(second, lambda b: tirx.Select(condition, a, b)))
+
+    return call.result(read)
+
+
+@lowers(aten.fake_quantize_per_tensor_affine.default, aten.fake_quantize_per_channel_affine.default)
+def fake_quantize(call: Call) -> Array:
+    """(clamp(round(x / scale) + zero_point) - zero_point) * scale, for the whole tensor or for each channel."""
+    operand, low, high = call["self"], call["quant_min"], call["quant_max"]
+    axis = call.operands.get("axis")
+
+    def part(name: str, index: Index) -> Expr:
+        value = call[name]
+        if not isinstance(value, Array):
+            return scalar_of(value, call.dtype)
+        return cast(value.read(() if axis is None else (index[axis],)), call.dtype)
+
+    def read(index: Index) -> Expr:
+        def rounded(scale: Expr) -> Expr:
+            zero_point = part("zero_point", index)
+            grid = tirx.nearbyint(operand.read(index) * (scalar_of(1, call.dtype) / scale)) + zero_point
+            limited = tirx.max(tirx.min(grid, scalar_of(high, call.dtype)), scalar_of(low, call.dtype))
+            return (limited - zero_point) * scale
+
+        return let(part("scale", index), rounded)
+
+    return call.result(read)

@@ -1,0 +1,66 @@
+"""The table of operators: how a call becomes an array in a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import Node
+
+from lvc.backends.tvm.layout import Layout
+from lvc.backends.tvm.scope import Array, Expr, Index, Scope, dtype_text
+from lvc.compiler.graph import spec
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator call inside a kernel. ``operands`` are its arguments by the schema's names, tensors as arrays.
+
+    ``layout`` is how the result will lie in memory if the call makes stages of its own, and the layout in which stages
+    do best.
+    """
+
+    node: Node
+    operands: dict[str, Any]
+    scope: Scope
+    layout: Layout
+
+    def __getitem__(self, name: str) -> Any:
+        return self.operands[name]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return spec(self.node).shape
+
+    @property
+    def dtype(self) -> str:
+        return dtype_text(spec(self.node).dtype)
+
+    def result(self, read: Callable[[Index], Expr]) -> Array:
+        """An array of this call's shape and type."""
+        return Array(self.shape, self.dtype, read)
+
+
+Lowering = Callable[[Call], Array]
+LOWERINGS: dict[OpOverload, Lowering] = {}
+F = TypeVar("F", bound=Lowering)
+
+
+def lowers(*overloads: OpOverload) -> Callable[[F], F]:
+    """Enter a function into the table."""
+
+    def enter(function: F) -> F:
+        for overload in overloads:
+            assert overload not in LOWERINGS, f"{overload} has two lowerings"
+            LOWERINGS[overload] = function
+        return function
+
+    return enter
+
+
+SUPPORTED_DTYPES = frozenset(
+    {torch.float32, torch.float64, torch.int64, torch.int32, torch.bool, torch.uint8, torch.int8}
+)

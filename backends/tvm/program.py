@@ -1,0 +1,77 @@
+"""A lowered model: kernels in order, and where each of their arguments lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from lvc.backends.tvm.vector import Vector
+
+ScheduleFunction = Callable[[Any, Vector], None]
+
+ITEM_BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
+
+
+class Kind(Enum):
+    """What memory a storage is in."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    CONSTANT = "constant"
+    WORKSPACE = "workspace"
+
+
+@dataclass(eq=False)
+class Storage:
+    """A piece of memory. ``position`` is that of the input or output; the others get theirs when memory is planned."""
+
+    kind: Kind
+    bytes: int
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value begins: a storage and an offset in bytes."""
+
+    storage: Storage
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A tensor that a kernel is called with; ``shape`` is that in memory."""
+
+    place: Place
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call: inputs, then the one output. ``function`` is the kernel before ``schedule`` is applied."""
+
+    name: str
+    nodes: tuple[str, ...]
+    function: Any
+    schedule: ScheduleFunction
+    arguments: tuple[Argument, ...]
+
+
+@dataclass
+class Program:
+    """All steps, the storages that they use, and the stored tensors by storage."""
+
+    inputs: list[Argument] = field(default_factory=list)
+    outputs: list[Argument] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    constants: list[tuple[Storage, np.ndarray]] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""What runs a built model: no TVM compiler, no PyTorch."""

@@ -1,0 +1,1 @@
+"""Schedules of the kernels that are no contraction."""

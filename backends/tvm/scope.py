@@ -1,0 +1,190 @@
+"""Arrays as functions of their index, and the scope in which one kernel is written down.
+
+An `Array` says which TE expression stands at a logical index, so an operator has one definition, whatever the layouts
+of its operands and its result; movement operators are nothing but maps of indices. Only reductions make stages: loop
+nests of their own with a buffer between them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Node
+from tvm import ir, sym, te, tirx
+
+from lvc.backends.tvm.layout import PLAIN, Layout
+from lvc.compiler.spec import TensorSpec
+
+Expr = Any  # a TIR expression; TVM's own types are not annotated
+Index = Sequence[Expr]
+
+VECTOR_PADDING = 16  # constant vectors are stored with zeros up to a multiple of the widest block
+
+
+def dtype_text(dtype: torch.dtype) -> str:
+    """TVM's (and numpy's) name of an element type."""
+    return str(dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True)
+class Array:
+    """A tensor inside a kernel. ``read`` gives the expression at a logical index within ``shape``.
+
+    ``constant`` holds the values where they are known at build time.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[Index], Expr]
+    constant: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A stored tensor as one kernel wants it; ``key`` is equal for equal bytes."""
+
+    key: str
+    pack: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of a kernel: the value of a node, or a constant."""
+
+    tensor: Any
+    source: Node | Constant
+
+
+@dataclass
+class Scope:
+    """The parameters and stages of one kernel. ``analyzer`` knows the range of every axis that was made here."""
+
+    analyzer: Any = field(default_factory=sym.Analyzer)
+    parameters: list[Parameter] = field(default_factory=list)
+    stages: int = 0
+
+    def value(self, node: Node, spec: TensorSpec, layout: Layout) -> Array:
+        """Read the value of a node, made by another kernel."""
+        return self.leaf(self.tensor_of(node, spec, layout), spec.shape, layout)
+
+    def constant(self, key: str, values: np.ndarray) -> Array:
+        """Read a stored tensor; it becomes a parameter at its first use."""
+        leaf: list[Array] = []
+
+        def read(index: Index) -> Expr:
+            if not leaf:
+                leaf.append(self._constant_leaf(key, values))
+            return leaf[0].read(index)
+
+        if values.size == 1:
+            scalar = scalar_of(values.reshape(-1)[0].item(), str(values.dtype))
+            return Array(values.shape, str(values.dtype), lambda _: scalar, values)
+        return Array(values.shape, str(values.dtype), read, values)
+
+    def packed(self, key: str, shape: Sequence[int], dtype: str, pack: Callable[[], np.ndarray]) -> Any:
+        """A parameter that holds a stored tensor in a form of the kernel's own; return the TE tensor."""
+        tensor = te.placeholder(tuple(shape), dtype, f"w{len(self.parameters)}")
+        self.parameters.append(Parameter(tensor, Constant(key, pack)))
+        return tensor
+
+    def _constant_leaf(self, key: str, values: np.ndarray) -> Array:
+        if values.size != max(values.shape):
+            tensor = self.packed(key, values.shape, str(values.dtype), lambda: np.ascontiguousarray(values))
+            return self.leaf(tensor, values.shape, PLAIN)
+        axis = values.shape.index(values.size)
+        size = -(-values.size // VECTOR_PADDING) * VECTOR_PADDING
+
+        def pack() -> np.ndarray:
+            return np.pad(values.reshape(-1), (0, size - values.size))
+
+        tensor = self.packed(f"{key} padded", (size,), str(values.dtype), pack)
+        whole = self.leaf(tensor, (size,), PLAIN)
+        return Array(values.shape, str(values.dtype), lambda index: whole.read((index[axis],)))
+
+    def tensor_of(self, node: Node, spec: TensorSpec, layout: Layout, shape: Sequence[int] | None = None) -> Any:
+        """The TE tensor of a node's value, one parameter for each shape in memory that is asked for."""
+        wanted = tuple(shape or layout.physical(spec.shape)) or (1,)
+        for known in self.parameters:
+            if known.source is node and tuple(int(size) for size in known.tensor.shape) == wanted:
+                return known.tensor
+        tensor = te.placeholder(wanted, dtype_text(spec.dtype), f"x{len(self.parameters)}")
+        self.parameters.append(Parameter(tensor, node))
+        return tensor
+
+    def leaf(self, tensor: Any, shape: Sequence[int], layout: Layout) -> Array:
+        """Read a TE tensor that lies in a layout. An index that may lie outside is moved to the nearest inside."""
+        bounds = layout.bounds(shape)
+
+        def read(index: Index) -> Expr:
+            if not shape:
+                return tensor[0].asobject()
+            inside = [self.clamp(i, bound) for i, bound in zip(index, bounds, strict=True)]
+            return tensor[tuple(self.simplify(i) for i in layout.to_physical(inside))].asobject()
+
+        return Array(tuple(shape), str(tensor.dtype), read)
+
+    def clamp(self, index: Expr, bound: int) -> Expr:
+        """Keep an index within ``[0, bound)``; no code where it provably is."""
+        index = self.simplify(index)
+        if not self.analyzer.can_prove(index < bound):
+            index = tirx.min(index, bound - 1)
+        if not self.analyzer.can_prove(index >= 0):
+            index = tirx.max(index, 0)
+        return index
+
+    def simplify(self, index: Expr) -> Expr:
+        return self.analyzer.simplify(index) if isinstance(index, ir.Expr) else index
+
+    def axis(self, extent: int, name: str = "k") -> Any:
+        """A reduction axis."""
+        axis = te.reduce_axis((0, extent), name)
+        self.analyzer.bind(axis.var, ir.Range(0, extent))
+        return axis
+
+    def tensor(self, shape: Sequence[int], body: Callable[[Index], Expr], name: str = "") -> Any:
+        """Compute a TE tensor of a physical shape, element by element."""
+        self.stages += 1
+
+        def bound(*axes: Any) -> Expr:
+            for axis, extent in zip(axes, shape, strict=True):
+                self.analyzer.bind(axis, ir.Range(0, extent))
+            return body(axes)
+
+        return te.compute(tuple(shape), bound, name=name or f"stage{self.stages}")
+
+    def stage(
+        self, shape: Sequence[int], body: Callable[[Index], Expr], name: str = "", layout: Layout = PLAIN
+    ) -> Array:
+        """Compute an array into a buffer of its own; ``body`` takes a logical index."""
+        tensor = self.tensor(layout.physical(shape) or (1,), lambda axes: body(layout.to_logical(axes)), name)
+        return self.leaf(tensor, shape, layout)
+
+
+def dtype_of(value: Expr) -> str:
+    """The type of an expression."""
+    return str(value.ty.dtype)
+
+
+def scalar_of(value: float | int | bool, dtype: str) -> Expr:
+    """A number as an expression."""
+    if dtype == "bool":
+        return tirx.const(bool(value), "bool")
+    if "int" in dtype:
+        return tirx.const(int(value), dtype)
+    if math.isinf(value) or abs(value) > 3.4e38:
+        limit = tirx.infinity(dtype) if math.isinf(value) else tirx.max_value(dtype)
+        return limit if value > 0 else -limit
+    return tirx.const(float(value), dtype)
+
+
+def let(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
+    """Compute a value once and use it several times."""
+    if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
+        return body(value)
+    variable = tirx.Var("v", dtype_of(value))
+    return tirx.Let(variable, value, body(variable))

@@ -1,0 +1,125 @@
+"""Which nodes make one kernel: the groups that passes marked, chains of movement, and every other node alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Graph, Node
+
+from lvc.compiler.dialect import Family
+from lvc.compiler.graph import family, is_call, spec
+
+aten = torch.ops.aten
+
+_ALIASES = (aten.reshape.default, aten.dropout.default)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Nodes that become one kernel, in order; the last one's value is the kernel's output."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def output(self) -> Node:
+        return self.nodes[-1]
+
+    @property
+    def anchor(self) -> Node:
+        """The node that decides about the layout and the schedule."""
+        return next((node for node in self.nodes if family(node) is not Family.ELEMENTWISE), self.nodes[0])
+
+    @property
+    def name(self) -> str:
+        return self.anchor.name
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The values that the kernel reads, stored tensors left out."""
+        found = dict.fromkeys(operand for node in self.nodes for operand in node.all_input_nodes)
+        return tuple(node for node in found if node not in self.nodes and node.op != "get_attr")
+
+    @property
+    def is_movement(self) -> bool:
+        return all(map(_is_map, self.nodes))
+
+    @property
+    def is_alias(self) -> bool:
+        """Whether the output is the one input's elements, in the same row-major order."""
+        return all(is_call(node, *_ALIASES) or _keeps_type(node) for node in self.nodes)
+
+
+def _keeps_type(node: Node) -> bool:
+    return is_call(node, aten.to.dtype) and spec(node) == spec(node.all_input_nodes[0])
+
+
+def units(graph: Graph) -> list[Unit]:
+    """Split the calls of a graph into units, each after those that it reads."""
+    clusters: dict[Node, list[Node]] = {}
+    for members in _marked_groups(graph):
+        for node in members:
+            clusters[node] = members
+    for node in graph.nodes:
+        if node.op != "call_function" or node in clusters:
+            continue
+        clusters[node] = [node]
+        before = node.all_input_nodes[0] if _is_map(node) else None
+        if before in clusters and all(map(_is_map, clusters[before])) and list(before.users) == [node]:
+            clusters[node] = clusters[before]
+            clusters[node].append(node)
+    last = {id(cluster): cluster[-1] for cluster in clusters.values()}
+    return [
+        Unit(tuple(clusters[node])) for node in graph.nodes if node in clusters and last[id(clusters[node])] is node
+    ]
+
+
+def _is_map(node: Node) -> bool:
+    """Whether a node moves the elements of a single operand."""
+    if is_call(node, *_ALIASES):
+        return True
+    if family(node) is not Family.MOVEMENT or is_call(node, aten.cat.default):
+        return False
+    return len(node.all_input_nodes) == 1
+
+
+def _marked_groups(graph: Graph) -> Iterator[list[Node]]:
+    """The groups that passes marked and that can be one kernel."""
+    groups: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        if node.op == "call_function" and "group" in node.meta:
+            groups.setdefault(str(node.meta["group"]), []).append(node)
+    for members in groups.values():
+        if len(members) > 1 and _is_one_kernel(members):
+            yield members
+
+
+def _is_one_kernel(members: Sequence[Node]) -> bool:
+    """An anchor and elementwise nodes of its shape, of which only the last is read outside."""
+    inside = set(members)
+    first, *rest = members
+    if any(family(node) is not Family.ELEMENTWISE for node in rest):
+        return False
+    if any(set(node.users) - inside for node in members[:-1]):
+        return False
+    if any(spec(node).shape != spec(members[-1]).shape for node in members):
+        return False
+    # nothing may stand between two members that depends on the first and that the last one depends on
+    order = {node: place for place, node in enumerate(first.graph.nodes)}
+    outside = [operand for node in rest for operand in node.all_input_nodes if operand not in inside]
+    return not any(_reaches(operand, inside, order[first], order) for operand in outside)
+
+
+def _reaches(node: Node, members: set[Node], start: int, order: dict[Node, int]) -> bool:
+    """Whether a value depends on a member of a group that begins at ``start``."""
+    pending, seen = [node], set()
+    while pending:
+        current = pending.pop()
+        if current in members:
+            return True
+        if current in seen or order[current] < start:
+            continue
+        seen.add(current)
+        pending.extend(current.all_input_nodes)
+    return False

@@ -15,3 +15,9 @@ def assets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the test assets are missing: no folder {folder} (set LVC_TEST_ASSETS)")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write what the golden cases give now into their files"
+    )

@@ -1,0 +1,50 @@
+"""Golden cases: a pipeline, a graph, and what the pipeline makes of it and says about it. A case is a file.
+
+``pytest --update-golden`` rewrites everything below the line ``[after]``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lvc.compiler.graph_text import parse_model
+from lvc.compiler.observers import Drift, Verifier
+from lvc.compiler.pipeline import Pipeline, Step
+
+CASES = sorted((Path(__file__).parent / "golden").glob("*.txt"))
+
+
+def describe(steps: list[Step]) -> str:
+    lines = []
+    for step in steps:
+        lines.append(f"# {step.item}: changed {', '.join(step.outcome.changed) or 'nothing'}")
+        lines.extend(f"#   {skip}" for skip in step.outcome.skipped)
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+def test_golden(case: Path, request: pytest.FixtureRequest) -> None:
+    text = case.read_text()
+    head, _, wanted = text.partition("[after]\n")
+    first, _, before = head.partition("\n")
+    pipeline = Pipeline.parse(first.removeprefix("pipeline: "))
+    model, steps = pipeline.run(parse_model(before), observers=[Verifier(), Drift()])
+    found = model.to_text() + describe(steps)
+    if request.config.getoption("--update-golden"):
+        case.write_text(f"{head}[after]\n{found}")
+    else:
+        assert found == wanted
+
+    _, again = pipeline.run(model)
+    assert {str(step): step.outcome.changed for step in again} == {str(step): [] for step in again}
+    assert parse_model(model.to_text()).to_text() == model.to_text()
+
+
+def test_there_are_cases_for_every_pass() -> None:
+    shown = {str(step) for case in CASES for step in Pipeline.parse(case.read_text().splitlines()[0][10:])}
+    for (
+        name
+    ) in "eliminate-dead eliminate-identities fold-batch-norm fold-constants fuse-operators merge-duplicates".split():
+        assert any(step.split("{")[0] == name for step in shown), f"no golden case for {name}"

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what works, and one clear error with the right exit code for all that does not."""
+"""The command line as a user meets it: what works, and one clear error with the right exit code for the rest."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def _fold(overload: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], 
 
 
 def _name(node: gs.Node) -> str:
-    return node.name or next((tensor.name for tensor in node.outputs if tensor.name), node.op)
+    return str(node.name) or next((tensor.name for tensor in node.outputs if tensor.name), node.op)
 
 
 def _operator(node: gs.Node) -> str:

@@ -99,21 +99,21 @@ def _expand_functions(proto: onnx.ModelProto, known: frozenset[str], file: Path)
     try:
         if proto.functions:
             proto = onnx.inliner.inline_local_functions(proto)
-        versions = {entry.domain: entry.version for entry in proto.opset_import}
-        wanted = set()
-        for node in proto.graph.node:
-            if node.op_type in known or node.domain not in ("", "ai.onnx") or not _has_schema(proto, node):
-                continue
-            schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, versions.get("", 1)), node.domain)
-            if schema.has_function or schema.has_context_dependent_function:
-                wanted.add((node.domain, node.op_type))
-        if wanted:
-            proto = onnx.inliner.inline_selected_functions(proto, sorted(wanted), inline_schema_functions=True)
     except Exception as error:  # the inliner raises what its C++ side raises
-        raise CompileError(
-            f"the functions of {file.name} cannot be expanded", where=str(file), why=_first_line(error)
-        ) from error
-    return proto
+        why = _first_line(error)
+        raise CompileError(f"the functions of {file.name} cannot be expanded", where=str(file), why=why) from error
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    wanted = set()
+    for node in proto.graph.node:
+        if node.op_type in known or node.domain not in ("", "ai.onnx") or not _has_schema(proto, node):
+            continue
+        schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, versions.get("", 1)), node.domain)
+        if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
+            wanted.add((node.domain, node.op_type))
+    try:
+        return onnx.inliner.inline_selected_functions(proto, sorted(wanted), False, True) if wanted else proto
+    except Exception:  # some bodies want types that nothing tells; the operators stay and are refused by name
+        return proto
 
 
 def _label(node: onnx.NodeProto) -> str:

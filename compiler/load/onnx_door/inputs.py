@@ -45,12 +45,12 @@ def name_shapes(shapes: Mapping[str, Sequence[int]], inputs: Sequence[gs.Variabl
 def input_spec(tensor: gs.Variable, wanted: tuple[int, ...] | None, notes: list[str]) -> TensorSpec:
     """Fix an input's shape by the user's, and a symbolic batch size without one to 1; anything else is an error."""
     origin = f"input {tensor.name}"
+    if tensor.type not in (None, "tensor_type"):
+        raise CompileError(f"input '{tensor.name}' is not a tensor", where=origin, why=f"it is a {tensor.type}")
     try:
         dtype = torch_dtype(tensor.dtype)
     except Unsupported as refusal:
         raise CompileError(f"input '{tensor.name}' cannot be compiled", where=origin, why=str(refusal)) from refusal
-    if tensor.type not in (None, "tensor_type"):
-        raise CompileError(f"input '{tensor.name}' is not a tensor", where=origin, why=f"it is a {tensor.type}")
     declared = None if tensor.shape is None else list(tensor.shape)
     if wanted is not None:
         _check_against(tensor.name, wanted, declared)

@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Axis:
-    """One resized axis: sizes before and after, the scale, and the part of the axis that is read (tf_crop_and_resize)."""
+    """One resized axis: sizes before and after, the scale, and for tf_crop_and_resize the part that is read."""
 
     size: int
     resized: int
@@ -76,7 +76,8 @@ def nearest_index(axis: Axis, rule: Rule) -> np.ndarray:
             index = np.ceil(x)
         case _:
             raise ValueError(f"nearest_mode cannot be '{rule.nearest}'")
-    return np.clip(index, 0, axis.size - 1).astype(np.int64)
+    picked: np.ndarray = np.clip(index, 0, axis.size - 1).astype(np.int64)
+    return picked
 
 
 def weights(axis: Axis, rule: Rule) -> np.ndarray:
@@ -116,7 +117,8 @@ def _taps(ratio: float, scale: float, rule: Rule) -> tuple[np.ndarray, np.ndarra
 
 
 def _triangle(distance: np.ndarray) -> np.ndarray:
-    return np.clip(1 - np.abs(distance), 0, 1)
+    weight: np.ndarray = np.maximum(1 - np.abs(distance), 0.0)
+    return weight
 
 
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:

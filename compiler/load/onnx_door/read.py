@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lvc.compiler.errors import CompileError
 
@@ -18,7 +18,7 @@ MAX_DEPTH = 16  # of graphs inside the nodes of graphs
 
 
 def read_proto(file: Path) -> onnx.ModelProto:
-    """Parse a file and check it: opset, structure, stored tensors, data beside it. `CompileError` says what is wrong."""
+    """Parse a file and check its opset, stored tensors and data beside it; `CompileError` says what is wrong."""
     proto = _parse(file)
     opset = opset_of(proto, file)
     if not MIN_OPSET <= opset <= min(MAX_OPSET, onnx.defs.onnx_opset_version()):
@@ -140,7 +140,7 @@ def _check_size(tensor: onnx.TensorProto, file: Path) -> None:
 
 
 def _is_packed(tensor: onnx.TensorProto) -> bool:
-    name = onnx.TensorProto.DataType.Name(tensor.data_type)
+    name = str(onnx.TensorProto.DataType.Name(tensor.data_type))
     return name.endswith(("INT4", "INT2", "E2M1"))
 
 

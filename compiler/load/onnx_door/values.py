@@ -60,7 +60,7 @@ def constant(data: object, dtype: torch.dtype = torch.int64) -> Constant:
 def torch_dtype(element_type: object) -> torch.dtype:
     """Return the torch type of an ONNX element type (its number) or a numpy type; `Unsupported` if there is none."""
     if isinstance(element_type, int):
-        name = onnx.TensorProto.DataType.Name(element_type).lower()  # type: ignore[arg-type]
+        name = onnx.TensorProto.DataType.Name(element_type).lower()
         name = {"float": "float32", "double": "float64"}.get(name, name)
     else:
         name = np.dtype(element_type).name if element_type is not None else "unknown"  # type: ignore[call-overload]

@@ -45,9 +45,13 @@ class Window:
 
     def tap_counts(self, include_padding: bool) -> list[int]:
         """How many taps of each window lie on the data (and the padding, without what ceil mode hangs over)."""
-        low, high = (0, self.before + self.size + self.after) if include_padding else (
-            self.before,
-            self.before + self.size,
+        low, high = (
+            (0, self.before + self.size + self.after)
+            if include_padding
+            else (
+                self.before,
+                self.before + self.size,
+            )
         )
         starts = range(0, self.count * self.stride, self.stride)
         return [sum(low <= start + k * self.dilation < high for k in range(self.kernel)) for start in starts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.ops.arithmetic import added
 from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, shape_of
@@ -65,8 +66,10 @@ def integer_matrix_product(call: Call) -> Value:
 def einsum(call: Call) -> Value:
     """One or two operands without repeated letters, brought to one batched matrix product."""
     terms, output = _letters(call)
-    operands = [_summed(call, value, term, set(output).union(*terms[:i], *terms[i + 1 :]))
-                for i, (value, term) in enumerate(zip(call.all(), terms, strict=True))]
+    operands = [
+        _summed(call, value, term, set(output).union(*terms[:i], *terms[i + 1 :]))
+        for i, (value, term) in enumerate(zip(call.all(), terms, strict=True))
+    ]
     if len(operands) == 1:
         value, term = operands[0]
         return call.permute(value, [term.index(letter) for letter in output])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import Unsupported, Value, shape_of
 from lvc.compiler.load.onnx_door.windows import Window, auto_padded, flat_pads, read_windows
@@ -53,9 +54,7 @@ def convolved(call: Call, x: Value, weight: Value, bias: Value | None) -> Value:
         x = call.emit(aten.constant_pad_nd.default, x, flat_pads([(w.before, w.after) for w in windows]), 0.0)
     strides, dilations = [w.stride for w in windows], [w.dilation for w in windows]
     groups = int(call.attribute("group", 1))
-    return as_line(
-        call, call.emit(aten.conv2d.default, x, weight, bias, strides, padding, dilations, groups), rank
-    )
+    return as_line(call, call.emit(aten.conv2d.default, x, weight, bias, strides, padding, dilations, groups), rank)
 
 
 @converts("ConvTranspose")
@@ -102,7 +101,7 @@ def _windows(call: Call, kernel: tuple[int, ...]) -> list[Window]:
 
 
 def _placed(call: Call, window: Window, axis: int, extra: int) -> tuple[Window, int]:
-    """Find the pads and the output padding of one axis, from ``output_shape`` or ``auto_pad`` where the node has them."""
+    """Find the pads and the output padding of one axis, which may follow from ``output_shape`` or ``auto_pad``."""
     mode = call.attribute("auto_pad", "NOTSET")
     wanted = call.attribute("output_shape")
     if wanted is None and mode in ("NOTSET", "VALID"):

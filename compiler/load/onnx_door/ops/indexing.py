@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.ops.movement import sliced
 from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, constant, dtype_of, shape_of

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import Value, shape_of
 
@@ -59,7 +61,7 @@ def unsqueeze(call: Call) -> Value:
 
 @converts("Expand")
 def expand(call: Call) -> Value:
-    shape = list(torch.broadcast_shapes(call.shape(), tuple(call.ints(1, "shape"))))
+    shape = list(np.broadcast_shapes(call.shape(), tuple(call.ints(1, "shape"))))
     return call[0] if tuple(shape) == call.shape() else call.emit(aten.expand.default, call[0], shape)
 
 
@@ -91,7 +93,7 @@ def split(call: Call) -> list[Value]:
     return [sliced(call, call[0], axis, end - part, end) for part, end in zip(parts, ends, strict=True)]
 
 
-def sliced(call: Call, value: Value, axis: int, start: int, end: int, step: int = 1) -> Value:
+def sliced(call: Call, value: Value, axis: int, start: int, end: int, *, step: int = 1) -> Value:
     """Slice one axis by places within it; all of it is the value itself."""
     if start == 0 and end == shape_of(value)[axis] and step == 1:
         return value
@@ -126,8 +128,8 @@ def _sliced_by(call: Call, value: Value, axis: int, wanted: slice) -> Value:
     if not places:
         return call.emit(aten.slice.Tensor, value, axis, 0, 0, 1)
     if step > 0:
-        return sliced(call, value, axis, places[0], places[-1] + 1 if step > 1 else min(max(places[-1] + 1, 0), size), step)
-    forward = sliced(call, value, axis, places[-1], places[0] + 1, -step)
+        return sliced(call, value, axis, places[0], places[-1] + 1, step=step)
+    forward = sliced(call, value, axis, places[-1], places[0] + 1, step=-step)
     return call.emit(aten.flip.default, forward, [axis])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, constant, dtype_of, shape_of
 
@@ -24,11 +25,7 @@ def batch_norm(call: Call) -> list[Value]:
     epsilon, momentum = call.attribute("epsilon", 1e-5), 1.0 - call.attribute("momentum", 0.9)
     if len(dtypes) > 1:
         return [_rescaled(call, [scale, bias, mean, variance], epsilon)]
-    return [
-        call.emit(
-            aten.batch_norm.default, call[0], scale, bias, mean, variance, False, momentum, epsilon, False
-        )
-    ]
+    return [call.emit(aten.batch_norm.default, call[0], scale, bias, mean, variance, False, momentum, epsilon, False)]
 
 
 def _statistic(value: Value) -> Value:
@@ -86,7 +83,8 @@ def layer_norm(call: Call) -> list[Value]:
 
 
 def _affine(call: Call, overload: object, x: Value, inner: list[int], epsilon: float) -> Value:
-    scale, bias = call[1], call.get(2)
+    scale: Value | None = call[1]
+    bias = call.get(2)
     if isinstance(scale, Constant) and (bias is None or isinstance(bias, Constant)):
         scale, bias = (_spread(call, value, inner) for value in (scale, bias))
     same = list(shape_of(scale)) == inner if scale is not None else True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.ops.movement import sliced
 from lvc.compiler.load.onnx_door.values import Value, constant, shape_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.ops.convolution import as_line, as_plane, on_plane, spatial_rank
 from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, constant, dtype_of, shape_of
@@ -84,9 +85,7 @@ def _summed(call: Call, x: Value, windows: list[Window]) -> Value:
         return call.emit(aten.mul.Tensor, mean, float(kernel[0] * kernel[1]))
     channels = shape_of(x)[1]
     ones = Constant(torch.ones(channels, 1, *kernel, dtype=dtype_of(x)))
-    return call.emit(
-        aten.conv2d.default, x, ones, None, strides, [0, 0], [w.dilation for w in windows], channels
-    )
+    return call.emit(aten.conv2d.default, x, ones, None, strides, [0, 0], [w.dilation for w in windows], channels)
 
 
 @converts("GlobalAveragePool")

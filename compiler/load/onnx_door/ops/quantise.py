@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.ops.contraction import multiplied
 from lvc.compiler.load.onnx_door.ops.convolution import convolved
@@ -84,7 +85,9 @@ def dequantised(call: Call, q: Value, grid: Grid) -> Value:
         x, made = call.emitter.quantised[q]
         if made.is_same(grid) and dtype_of(x) == dtype and _can_fake(grid):
             return _fake(call, x, grid)
-    wide = call.emit(aten.sub.Tensor, call.cast(q, torch.float32), grid.spread(call, call.cast(grid.zero, torch.float32)))
+    wide = call.emit(
+        aten.sub.Tensor, call.cast(q, torch.float32), grid.spread(call, call.cast(grid.zero, torch.float32))
+    )
     scaled = call.emit(aten.mul.Tensor, wide, grid.spread(call, call.cast(grid.scale, torch.float32)))
     result = call.cast(scaled, dtype)
     if isinstance(q, Constant) and isinstance(result, Constant) and q.tensor.numel() > 1 and _can_fake(grid):
@@ -109,9 +112,7 @@ def _fake(call: Call, x: Value, grid: Grid) -> Value:
         return call.emit_unfolded(aten.fake_quantize_per_tensor_affine.default, x, scale, zero, *grid.bounds)
     scales = Constant(grid.scale.tensor.flatten(), grid.scale.name)
     zeros = Constant(grid.zero.tensor.flatten().to(torch.int32), grid.zero.name)
-    return call.emit_unfolded(
-        aten.fake_quantize_per_channel_affine.default, x, scales, zeros, grid.axis, *grid.bounds
-    )
+    return call.emit_unfolded(aten.fake_quantize_per_channel_affine.default, x, scales, zeros, grid.axis, *grid.bounds)
 
 
 @converts("QuantizeLinear")

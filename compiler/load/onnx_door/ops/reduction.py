@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import torch
+
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import Value, constant, dtype_of, shape_of
 
 aten = torch.ops.aten
 
-_OPS = (
-    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare"
-).split()
 _EMPTY = {"ReduceMax": "min", "ReduceMin": "max"}
 
 
-@converts(*_OPS)
 def reduce(call: Call) -> Value:
     """Axes are an attribute before opset 18 (13 for ReduceSum), an operand from then on."""
     axes = call.ints_or_attribute(1, "axes", 13 if call.op == "ReduceSum" else 18)
@@ -119,6 +116,9 @@ _STEPS = {
     "ReduceLogSumExp": (_same, _log_sum_exp, _same),
     "ReduceSumSquare": (_square, _sum, _same),
 }
+
+
+converts(*_STEPS)(reduce)
 
 
 @converts("ArgMax", "ArgMin")

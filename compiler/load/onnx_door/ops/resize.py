@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+
 from lvc.compiler.load.onnx_door import interpolation
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.interpolation import Axis, Rule
@@ -49,7 +50,7 @@ def _axes(call: Call) -> dict[int, Axis]:
     """Read each resized axis from scales or sizes; a policy that keeps the aspect ratio gives all the same scale."""
     rank, shape = call.rank(), call.shape()
     axes = [axis % rank for axis in call.attribute("axes") or range(rank)]
-    start, end = {axis: 0.0 for axis in axes}, {axis: 1.0 for axis in axes}
+    start, end = dict.fromkeys(axes, 0.0), dict.fromkeys(axes, 1.0)
     if call.attribute("coordinate_transformation_mode") == "tf_crop_and_resize":
         roi = call.tensor(1, "roi").tolist()
         start, end = dict(zip(axes, roi, strict=False)), dict(zip(axes, roi[len(axes) :], strict=True))
@@ -131,7 +132,9 @@ def _picture_size(call: Call, axes: Mapping[int, Axis]) -> list[int]:
 def _aten_nearest(axis: Axis) -> np.ndarray:
     """Return the places that ATen's nearest neighbour picks."""
     step = np.float32(axis.size) / np.float32(axis.resized)
-    return np.minimum(np.floor(np.arange(axis.resized, dtype=np.float32) * step), axis.size - 1).astype(np.int64)
+    places = np.floor(np.arange(axis.resized, dtype=np.float32) * step)
+    picked: np.ndarray = np.minimum(places, axis.size - 1).astype(np.int64)
+    return picked
 
 
 def _aten_alignment(axes: Mapping[int, Axis], matrices: Mapping[int, np.ndarray], rule: Rule) -> bool | None:

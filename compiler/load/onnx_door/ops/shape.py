@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import (
     MAX_FOLDED_BYTES,

@@ -1,0 +1,225 @@
+"""Timing in turns, engines as plug-in files, and the command. No test asserts a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_models import build, convolutions, shades
+
+from lvc.compiler import container
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.bench.comparison import Contestant, compare
+from lvc.compiler.bench.engine import Engine, Original, engine_names, find_engine, prepare
+from lvc.compiler.bench.measure import FEWEST_ROUNDS, WARM_UP_RUNS, Timing, interleave
+from lvc.compiler.bench.source import stored_request
+from lvc.compiler.bench.steps import steps
+from lvc.compiler.cli import main
+from lvc.compiler.driver import LoadRequest, write_model
+from lvc.compiler.errors import UsageError
+from lvc.compiler.workspace import Silence
+
+
+def recorders(count: int) -> tuple[list[int], list[Callable[[], object]]]:
+    order: list[int] = []
+    return order, [lambda place=place: order.append(place) for place in range(count)]  # type: ignore[misc]
+
+
+def test_every_round_gives_each_engine_one_untimed_and_one_timed_run() -> None:
+    order, runs = recorders(3)
+    timings = interleave(runs, repeats=4)
+    measured = order[3 * WARM_UP_RUNS :]
+    assert [len(timing.samples) for timing in timings] == [4, 4, 4]
+    assert measured[0::2] == measured[1::2]
+    assert measured[0::2] == [0, 1, 2, 1, 2, 0, 2, 0, 1, 0, 1, 2]
+
+
+def test_it_ends_when_the_seconds_are_over() -> None:
+    _, runs = recorders(1)
+    assert len(interleave(runs, seconds=0)[0].samples) == FEWEST_ROUNDS
+    assert len(interleave(runs, seconds=0.05)[0].samples) > FEWEST_ROUNDS
+
+
+def test_processor_time_leaves_out_sleep() -> None:
+    (timing,) = interleave([lambda: time.sleep(0.02)], repeats=2, clock="cpu")
+    assert timing.best < 0.02
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity of threads")
+def test_an_engine_that_pins_the_thread_does_not_harm_the_next() -> None:
+    allowed = os.sched_getaffinity(0)
+    seen = []
+    try:
+        interleave(
+            [lambda: os.sched_setaffinity(0, {min(allowed)}), lambda: seen.append(os.sched_getaffinity(0))], repeats=2
+        )
+        assert seen[-2:] != [{-1}]
+        assert all(cores == allowed for cores in seen[-4:])
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_statistics() -> None:
+    timing = Timing((4.0, 1.0, 2.0, 3.0, 5.0))
+    assert (timing.best, timing.median, timing.p90) == (1.0, 3.0, pytest.approx(4.6))
+
+
+def test_comparison_tells_ratio_and_difference() -> None:
+    base = Contestant("base", "1", lambda x: (x,))
+    double = Contestant("double", "2", lambda x: (2 * x,))
+    wrong = Contestant("wrong", "3", lambda x: (x, x))
+    rows = compare([base, double, wrong], (np.ones(4),), seconds=0, repeats=1, clock="wall", progress=Silence())
+    assert [row.difference for row in rows] == [0.0, 1.0, float("inf")]
+    assert rows[0].ratio == 1
+    assert rows[1].ratio == rows[1].timing.best / rows[0].timing.best
+
+
+def test_shares_and_arithmetic_of_kernels() -> None:
+    found = steps([("conv", ("conv_1", "relu_1"), 0.003), ("copy", ("cat_1",), 0.001)], {"conv_1": 6_000_000})
+    assert [step.share for step in found] == [0.75, 0.25]
+    assert [step.macs for step in found] == [6_000_000, 0]
+    assert found[0].flops == pytest.approx(4e9)
+    assert found[1].to_json()["flops"] == 0
+
+
+def test_engines_are_the_files_of_their_folder() -> None:
+    assert engine_names() == ["onnxruntime", "openvino", "torch"]
+    assert all(find_engine(name).name == name for name in engine_names())
+    with pytest.raises(UsageError, match="there is no engine") as caught:
+        find_engine("onnxrutime")
+    assert "did you mean 'onnxruntime'" in caught.value.help
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
+def test_engines_compute_what_the_model_computes(name: str, tmp_path: Path) -> None:
+    engine = find_engine(name)
+    pytest.importorskip(engine.package)
+    path = tmp_path / "model.onnx"
+    model = convolutions()
+    write_model(model, path)
+    inputs = np.random.default_rng(0).standard_normal((1, 4, 16, 16)).astype(np.float32)
+    found = engine.prepare(Original(LoadRequest(str(path)), tmp_path), 1)(inputs)
+    for ours, theirs in zip(found, model(inputs), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert engine.version()[0].isdigit()
+
+
+class Absent(Engine):
+    name = "absent"
+    package = "no-such-package-at-all"
+
+    def prepare(self, original: Original, threads: int) -> Callable[..., tuple[np.ndarray, ...]]:
+        raise ModuleNotFoundError("no module")
+
+
+class Failing(Absent):
+    def prepare(self, original: Original, threads: int) -> Callable[..., tuple[np.ndarray, ...]]:
+        raise RuntimeError("operator 7 is odd\nand more")
+
+
+def test_a_missing_engine_says_how_to_get_it(tmp_path: Path) -> None:
+    original = Original(LoadRequest("a.onnx"), tmp_path)
+    for attempt in (lambda: prepare(Absent(), original, 1), lambda: Absent().version()):
+        with pytest.raises(UsageError, match="absent is not installed") as caught:
+            attempt()
+        assert caught.value.help == "pip install no-such-package-at-all"
+    with pytest.raises(UsageError, match="absent cannot run this model") as caught:
+        prepare(Failing(), original, 1)
+    assert caught.value.why == "operator 7 is odd"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX model, an artefact that names it as its source, and artefacts that do not fit or do not say."""
+    folder = tmp_path_factory.mktemp("bench")
+    model = convolutions()
+    write_model(model, folder / "model.onnx")
+    artefact = build(model, folder / "bare.lvc")
+    source = {"source": str(folder / "model.onnx")}
+    container.write(dataclasses.replace(artefact, metadata={"source": source}), folder / "a.lvc")
+    build(shades(), folder / "shades.lvc")
+    return folder
+
+
+def lvc_bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(["bench", *arguments, "--repeats", "3"])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_command_compares_artefact_and_engines(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    code, out, err = lvc_bench(
+        capsys, str(folder / "a.lvc"), str(folder / "bare.lvc"), "--against", "onnxruntime,torch"
+    )
+    assert code == 0
+    assert "1 thread; image: f32[1,4,16,16]" in out
+    rows = [line.split() for line in out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["engine", "a", "bare", "onnxruntime", "torch"]
+    assert "model.onnx, which the artefact was made of" in err
+
+
+def test_command_prints_json(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    model = str(folder / "model.onnx")
+    code, out, _ = lvc_bench(capsys, str(folder / "bare.lvc"), "--against", "torch", "--model", model, "--json")
+    assert code == 0
+    ours, torch = json.loads(out)["engines"]
+    assert ours["runs"] == torch["runs"] == 3
+    assert torch["ratio"] == torch["min"] / ours["min"]
+    assert torch["difference"] < 1e-5
+    assert ours["min"] <= ours["median"] <= ours["p90"]
+
+
+def test_one_missing_engine_does_not_stop_the_others(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lvc.compiler.bench.engines.openvino.ENGINE", Absent())
+    code, out, err = lvc_bench(capsys, str(folder / "a.lvc"), "--against", "openvino,torch")
+    assert code == 0
+    assert "absent is not installed" in err
+    assert "torch" in out
+    code, out, err = lvc_bench(capsys, str(folder / "a.lvc"), "--against", "openvino")
+    assert (code, out) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.lvc", "--against", "onnxrutime"), "did you mean 'onnxruntime'"),
+        (("bare.lvc", "--against", "torch"), "does not say which model it was made of"),
+        (("model.onnx",), "is not an artefact"),
+        (("absent.lvc",), "cannot read"),
+        (("a.lvc", "shades.lvc"), "takes other inputs"),
+        (("a.lvc", "--per-op"), "cannot time its kernels"),
+        (("a.lvc", "--threads", "0"), "not a whole number from 1"),
+    ],
+)
+def test_mistakes_end_in_one_error(
+    capsys: pytest.CaptureFixture[str], folder: Path, arguments: Sequence[str], message: str
+) -> None:
+    paths = [str(folder / text) if "." in text else text for text in arguments]
+    code, _, err = lvc_bench(capsys, *paths)
+    assert code == 2
+    assert message in err
+    assert err.count("error:") == 1
+
+
+@pytest.mark.parametrize(
+    "source", [None, "text", {}, {"source": 3}, {"source": "a", "shapes": 4}, {"source": "a", "seed": "x"}]
+)
+def test_sources_of_odd_types_are_refused(source: object) -> None:
+    artefact = Artefact("a", "reference", "reference", (), (), {}, {"source": source})
+    with pytest.raises(UsageError, match="does not say which model"):
+        stored_request(artefact)
+
+
+def test_stored_source_is_the_request_that_made_it() -> None:
+    request = LoadRequest("m:f", "w.pt", {"classes": 3}, {"x": (1, 2)}, 7)
+    artefact = Artefact("a", "reference", "reference", (), (), {}, {"source": request.to_json()})
+    assert stored_request(artefact) == request

@@ -1,0 +1,81 @@
+"""`lvc inspect` on models and artefacts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from small_models import build, convolutions
+
+from lvc.compiler import container
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.cli import main
+from lvc.compiler.inspection import layers, totals
+
+
+@pytest.fixture(scope="module")
+def artefact() -> Artefact:
+    model = convolutions()
+    model.labels = ("a", "b")
+    model.preprocessing = "layout=rgb,range=1"
+    return build(model)
+
+
+def test_artefact_tells_all_without_loading_code(
+    artefact: Artefact, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.lvc"
+    container.write(dataclasses.replace(artefact, backend="no-such-backend"), path)
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    for text in ("no-such-backend", "weights.bin", "layout=rgb,range=1", "2 classes", "image: f32[1,4,16,16]"):
+        assert text in out
+    assert "conv_transpose2d" in out
+    assert f"{totals(layers(convolutions())).layers} layers" in out
+
+
+def test_json_of_an_artefact(artefact: Artefact, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.lvc"
+    container.write(artefact, path)
+    assert main(["inspect", str(path), "--json", "--top", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["totals"]["macs"] == totals(layers(convolutions())).macs
+    assert [layer["op"] for layer in found["layers"]] == ["linear", "linear"]
+    assert len(found["files"]["weights.bin"]["sha256"]) == 64
+    assert found["inputs"] == [{"name": "image", "spec": "f32[1,4,16,16]"}]
+
+
+def test_model_and_its_totals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lvc.compiler.driver import write_model
+
+    path = tmp_path / "model.onnx"
+    write_model(convolutions(), path)
+    assert main(["inspect", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["totals"]["macs"] == totals(layers(convolutions())).macs
+    assert main(["inspect", str(path)]) == 0
+    assert "peak memory of intermediate results" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stored", [[{"node": 1}], [3], [{}]])
+def test_damaged_layers_are_one_error(
+    artefact: Artefact, tmp_path: Path, capsys: pytest.CaptureFixture[str], stored: object
+) -> None:
+    path = tmp_path / "a.lvc"
+    container.write(dataclasses.replace(artefact, metadata={"layers": stored}), path)
+    assert main(["inspect", str(path)]) == 1
+    assert "list of layers is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "metadata", [{}, {"labels": 3, "source": 4, "report": 5, "layers": 6, "pipeline": ["x"], "preprocessing": {}}]
+)
+def test_odd_metadata_is_shown_or_left_out(
+    artefact: Artefact, tmp_path: Path, capsys: pytest.CaptureFixture[str], metadata: dict[str, object]
+) -> None:
+    path = tmp_path / "a.lvc"
+    container.write(dataclasses.replace(artefact, metadata=metadata), path)
+    assert main(["inspect", str(path)]) == 0
+    assert "convolutions" in capsys.readouterr().out

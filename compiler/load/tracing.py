@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
 import logging
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.export import ExportedProgram
@@ -18,6 +16,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.load.normalise.trace import Stored, Trace
 from lvc.compiler.load.origins import is_library, modules_of, origin_of
+from lvc.compiler.load.outputs import changes_state, flatten_outputs
 from lvc.compiler.spec import TensorSpec
 
 _PREFIX = "wrapped."
@@ -68,31 +67,6 @@ def input_names(module: torch.nn.Module, count: int) -> list[str]:
     return names[:count]
 
 
-def flatten_outputs(result: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors of a nested result with their names: keys, fields and positions joined by ``_``."""
-    if isinstance(result, torch.Tensor):
-        yield name or "output", result
-        return
-    for key, part in _parts(result):
-        if part is not None:
-            yield from flatten_outputs(part, f"{name}_{key}" if name else key)
-
-
-def _parts(result: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(result, Mapping):
-        return ((str(key), part) for key, part in result.items())
-    if dataclasses.is_dataclass(result) and not isinstance(result, type):
-        return ((field.name, getattr(result, field.name)) for field in dataclasses.fields(result))
-    if isinstance(result, tuple) and hasattr(result, "_fields"):
-        return zip(result._fields, result, strict=True)
-    if isinstance(result, (tuple, list)):
-        return ((f"output_{i}" if len(result) > 1 else "output", part) for i, part in enumerate(result))
-    raise CompileError(
-        f"the model returns a {type(result).__name__}",
-        why="outputs must be tensors, alone or in tuples, lists, dicts and dataclasses",
-    )
-
-
 def _read(program: ExportedProgram, names: Sequence[str], output_names: tuple[str, ...]) -> Trace:
     signature = program.graph_signature
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
@@ -110,20 +84,13 @@ def _read(program: ExportedProgram, names: Sequence[str], output_names: tuple[st
         traced.stored[node] = Stored(given.target.removeprefix(_PREFIX), value, trainable)
     for made in signature.output_specs:
         if made.kind is not OutputKind.USER_OUTPUT:
-            raise changes_state(made.target or made.arg.name)
+            raise changes_state((made.target or made.arg.name).removeprefix(_PREFIX))
     for node in program.graph.nodes:
         if node.op == "call_function":
             modules = [(path.removeprefix("wrapped").removeprefix("."), kind) for path, kind in modules_of(node.meta)]
             stack = node.meta.get("stack_trace") or ""
             node.meta["origin"], node.meta["path"] = origin_of(modules, stack, node.name)
     return traced
-
-
-def changes_state(name: str) -> CompileError:
-    return CompileError(
-        f"the model writes to its own '{name.removeprefix(_PREFIX)}'",
-        why="a compiled model keeps no state from one call to the next",
-    )
 
 
 def explain(error: Exception, examples: Sequence[torch.Tensor]) -> CompileError:

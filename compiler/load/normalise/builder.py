@@ -99,7 +99,8 @@ class Builder:
             result = evaluate(self, overload, args, kwargs)
             assert isinstance(result, Operand)
             return result
-        node = self.module.graph.call_function(overload, self._read(args), self._read(kwargs))
+        args, kwargs = self._read(args), self._read(kwargs)
+        node = self.module.graph.create_node("call_function", overload, args, kwargs, _short_name(overload))
         node.meta["origin"] = self.origin
         node.meta["spec"] = infer_spec(node)
         return Operand(node.meta["spec"], node)
@@ -199,6 +200,10 @@ def _bound(b: Builder, overload: OpOverload, args: Any, kwargs: Any) -> None:
     if size > LARGEST_CONSTANT:
         why = f"{overload} would make {size / 2**30:.1f} GiB"
         raise CompileError("a constant is too large", where=b.origin, why=why)
+
+
+def _short_name(overload: OpOverload) -> str:
+    return overload._schema.name.rpartition(":")[2]
 
 
 def _identity(value: torch.Tensor) -> object:

@@ -26,6 +26,7 @@ from lvc.compiler.load.normalise.builder import (
 )
 from lvc.compiler.load.normalise.creation import CONSTANT_ONLY
 from lvc.compiler.load.normalise.movement import expand
+from lvc.compiler.load.normalise.refusal import unknown_operators
 from lvc.compiler.load.normalise.rules import RULES, functional_twin
 from lvc.compiler.load.normalise.trace import Trace, substitute
 from lvc.compiler.load.normalise.views import INVERSES
@@ -164,14 +165,8 @@ class _Rebuild:
         return self.b.opaque(target, results)
 
     def raise_refused(self) -> None:
-        if not self.refused:
-            return
-        lines = [f"{operator}: {_join(origins)}" for operator, origins in self.refused.items()]
-        raise CompileError(
-            f"the model uses {len(lines)} operator{'s' * (len(lines) > 1)} that lvc does not know",
-            where="\n".join(lines),
-            help="replace them in the model by operators that 'lvc.compiler.dialect' lists",
-        )
+        if self.refused:
+            raise unknown_operators(self.refused)
 
     def _note(self, target: OpOverload, reason: str) -> None:
         name = f"{target} ({reason})" if reason else str(target)
@@ -180,9 +175,3 @@ class _Rebuild:
 
 def _as_it_is(target: OpOverload) -> Rule:
     return lambda b, *args, **kwargs: b.call(target, *args, **kwargs)
-
-
-def _join(origins: list[str]) -> str:
-    distinct = list(dict.fromkeys(origins))
-    more = f" and {len(distinct) - 4} more" if len(distinct) > 4 else ""
-    return ", ".join(distinct[:4]) + more

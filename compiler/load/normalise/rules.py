@@ -9,12 +9,13 @@ from __future__ import annotations
 import torch
 from torch._ops import OpOverload
 
+from lvc.compiler.dialect import OPS
 from lvc.compiler.load.normalise.activation import ACTIVATION
 from lvc.compiler.load.normalise.arithmetic import ARITHMETIC
 from lvc.compiler.load.normalise.attention import ATTENTION
 from lvc.compiler.load.normalise.builder import Rule
 from lvc.compiler.load.normalise.contraction import CONTRACTION
-from lvc.compiler.load.normalise.creation import CREATION
+from lvc.compiler.load.normalise.creation import CONSTANT_ONLY, CREATION
 from lvc.compiler.load.normalise.einsum import EINSUM
 from lvc.compiler.load.normalise.indexing import INDEXING
 from lvc.compiler.load.normalise.movement import MOVEMENT
@@ -37,6 +38,24 @@ RULES: dict[OpOverload, Rule] = {
     **INDEXING,
     **CREATION,
 }
+
+
+KNOWN: dict[str, OpOverload] = {str(overload): overload for overload in (*OPS, *RULES, *CONSTANT_ONLY)}
+
+
+def find_operator(target: str) -> OpOverload | None:
+    """The operator that a file names, ``torch.ops.aten.relu_.default``, if it or its functional twin is known."""
+    name = target.removeprefix("torch.ops.")
+    if name in KNOWN:
+        return KNOWN[name]
+    packet, _, overload = name.rpartition(".")
+    if not packet.endswith("_") or f"{packet[:-1]}.{overload}" not in KNOWN:
+        return None
+    written = getattr(torch.ops.aten, packet.removeprefix("aten."), None)
+    if written is None or overload not in written.overloads():
+        return None
+    found = getattr(written, overload)
+    return found if isinstance(found, OpOverload) and functional_twin(found) is not None else None
 
 
 def functional_twin(overload: OpOverload) -> OpOverload | None:

@@ -1,0 +1,169 @@
+"""The graph of an exported program, from JSON to a trace."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import Graph, Node
+
+from lvc.compiler.errors import CompileError
+from lvc.compiler.load.exported_tensors import DTYPES, TensorReader, sizes_of
+from lvc.compiler.load.normalise.refusal import unknown_operators
+from lvc.compiler.load.normalise.rules import find_operator
+from lvc.compiler.load.normalise.trace import Stored, Trace
+from lvc.compiler.load.origins import origin_of
+from lvc.compiler.load.outputs import changes_state, flatten_outputs
+from lvc.compiler.spec import TensorSpec
+
+_PLAIN = ("as_int", "as_ints", "as_floats", "as_bool", "as_bools", "as_string", "as_strings")
+_INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
+_STORED = {
+    "parameter": ("parameter_name", True),
+    "buffer": ("buffer_name", False),
+    "tensor_constant": ("tensor_constant_name", False),
+}
+
+
+class GraphReader:
+    """Builds a trace from the ``graph_module`` of an exported program."""
+
+    def __init__(self, content: dict[str, Any], tensors: TensorReader) -> None:
+        self.content = content
+        self.tensors = tensors
+        self.trace = Trace(Graph(), {}, {}, ())
+        self.nodes: dict[str, Node] = {}
+
+    def read(self) -> Trace:
+        calls = self.content["graph"]["nodes"]
+        self._check_operators(calls)
+        for given in self.content["signature"]["input_specs"]:
+            self._input(given)
+        for call in calls:
+            self._call(call)
+        self._outputs(self.content["signature"]["output_specs"])
+        return self.trace
+
+    def _check_operators(self, calls: list[dict[str, Any]]) -> None:
+        """List all operators that lvc does not know before any is looked up: a name in a file can name anything."""
+        unknown: dict[str, list[str]] = {}
+        for call in calls:
+            if find_operator(call["target"]) is None:
+                unknown.setdefault(call["target"].removeprefix("torch.ops."), []).append(_origin(call)[0])
+        if unknown:
+            raise unknown_operators(unknown)
+
+    def _input(self, given: dict[str, Any]) -> None:
+        ((kind, content),) = given.items()
+        if kind == "user_input":
+            name = content["arg"]["as_tensor"]["name"]
+            self.trace.inputs[self._placeholder(name)] = (name, self._spec(name))
+        elif kind in _STORED:
+            key, trainable = _STORED[kind]
+            name = content[key]
+            kept = kind != "tensor_constant" and content.get("persistent", True)
+            value = self.tensors.weight(name) if kept else self.tensors.constant(name)
+            node = self._placeholder(content["arg"]["name"])
+            self.trace.stored[node] = Stored(name, value, trainable and value.is_floating_point())
+        elif kind != "constant_input":
+            raise CompileError(f"the program takes an input of kind '{kind}'", why="inputs must be tensors")
+
+    def _placeholder(self, name: str) -> Node:
+        node = self.trace.graph.create_node("placeholder", f"value_{len(self.nodes)}")
+        self.nodes[name] = node
+        return node
+
+    def _spec(self, name: str) -> TensorSpec:
+        meta = self.content["graph"]["tensor_values"][name]
+        return TensorSpec(tuple(sizes_of(meta["sizes"])), DTYPES[meta["dtype"]])
+
+    def _call(self, call: dict[str, Any]) -> None:
+        overload = find_operator(call["target"])
+        assert overload is not None
+        args, kwargs = _bind(overload, {item["name"]: self._value(item["arg"]) for item in call["inputs"]})
+        node = self.trace.graph.call_function(overload, args, kwargs)
+        node.meta["origin"], node.meta["path"] = _origin(call)
+        outputs = call["outputs"]
+        if len(outputs) == 1 and "as_tensor" in outputs[0]:
+            self.nodes[outputs[0]["as_tensor"]["name"]] = node
+            return
+        parts = outputs[0]["as_tensors"] if len(outputs) == 1 else [part.get("as_tensor") for part in outputs]
+        for i, part in enumerate(parts):
+            if part is not None:
+                item = self.trace.graph.call_function(operator.getitem, (node, i))
+                item.meta.update(node.meta)
+                self.nodes[part["name"]] = item
+
+    def _value(self, argument: dict[str, Any]) -> Any:
+        ((kind, content),) = argument.items()
+        if kind in _PLAIN:
+            return content
+        if kind == "as_float":
+            return _INFINITE[content] if isinstance(content, str) else content
+        if kind == "as_tensor":
+            return self.nodes[content["name"]]
+        if kind == "as_tensors":
+            return [self.nodes[item["name"]] for item in content]
+        if kind == "as_optional_tensors":
+            return [self.nodes[item["as_tensor"]["name"]] if "as_tensor" in item else None for item in content]
+        if kind == "as_sym_ints":
+            return sizes_of(content)
+        if kind == "as_sym_int":
+            return sizes_of([content])[0]
+        if kind == "as_scalar_type":
+            return DTYPES[content]
+        if kind == "as_device":
+            return torch.device("cpu")
+        if kind in ("as_none", "as_memory_format", "as_layout"):
+            return None
+        raise CompileError(f"the program passes an argument of kind '{kind.removeprefix('as_')}'")
+
+    def _outputs(self, specs: list[dict[str, Any]]) -> None:
+        results: list[Node | None] = []
+        for made in specs:
+            ((kind, content),) = made.items()
+            if kind not in ("user_output", "loss_output"):
+                raise changes_state(str(next((v for k, v in content.items() if k != "arg"), kind)))
+            arg = content["arg"].get("as_tensor") if kind == "user_output" else content["arg"]
+            results.append(self.nodes[arg["name"]] if arg else None)
+        self.trace.output_names = self._output_names(results)
+        self.trace.graph.output(tuple(node for node in results if node is not None))
+
+    def _output_names(self, results: list[Node | None]) -> tuple[str, ...]:
+        """Name outputs by the structure that the model returned; tensors without elements stand for the real ones."""
+        leaves = [None if node is None else torch.empty(0) for node in results]
+        _, spec = json.loads(self.content["module_call_graph"][0]["signature"]["out_spec"])
+        left = iter(leaves)
+        names = [name for name, _ in flatten_outputs(_structure(spec, left))]
+        return tuple(names)
+
+
+def _structure(spec: dict[str, Any], leaves: Any) -> Any:
+    if spec["type"] is None:
+        return next(leaves)
+    parts = [_structure(child, leaves) for child in spec["children_spec"]]
+    if spec["type"] in ("builtins.dict", "collections.OrderedDict"):
+        return dict(zip(json.loads(spec["context"]), parts, strict=True))
+    return tuple(parts)
+
+
+def _bind(overload: OpOverload, given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Sort arguments by name into positional ones, with defaults for those between, and the rest."""
+    schema = overload._schema.arguments
+    places = [argument for argument in schema if not argument.kwarg_only]
+    last = max((i for i, argument in enumerate(places) if argument.name in given), default=-1)
+    args = tuple(given.get(argument.name, argument.default_value) for argument in places[: last + 1])
+    return args, {a.name: given[a.name] for a in schema if a.kwarg_only and given.get(a.name) is not None}
+
+
+def _origin(call: dict[str, Any]) -> tuple[str, str]:
+    metadata = call.get("metadata", {})
+    entries = [entry.split(",") for entry in metadata.get("nn_module_stack", "").split(";")]
+    modules = [(entry[1], entry[2]) for entry in entries if len(entry) == 3]
+    outputs = call.get("outputs") or [{}]
+    name = outputs[0].get("as_tensor", {}).get("name", call["target"])
+    return origin_of(modules, metadata.get("stack_trace", ""), name)

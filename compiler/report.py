@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -91,14 +90,13 @@ class Report:
         ]
 
     def skip_lines(self, most: int = 3) -> list[str]:
-        """One line for each pass and reason: how often, and the first nodes it applied to."""
+        """For each pass the first places that it left alone, and how many more there are."""
         lines = []
         for item in self.passes:
-            reasons = Counter(skip["reason"] for skip in item.skipped)
-            for reason, count in reasons.items():
-                nodes = [skip["node"] for skip in item.skipped if skip["reason"] == reason]
-                more = f" and {count - most} more" if count > most else ""
-                lines.append(f"{item.text.partition('{')[0]} left {', '.join(nodes[:most])}{more}: {reason}")
+            name = item.text.partition("{")[0]
+            lines += [f"{name} left {skip['node']}: {skip['reason']}" for skip in item.skipped[:most]]
+            if len(item.skipped) > most:
+                lines.append(f"{name} left {len(item.skipped) - most} more places; --report FILE lists all")
         return lines
 
 

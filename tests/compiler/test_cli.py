@@ -251,4 +251,4 @@ def test_run_refuses_an_input_of_another_shape(capsys: pytest.CaptureFixture[str
     np.save(folder / "x.npy", np.zeros((1, 3, 8, 8), np.float32))
     code, err = refused(capsys, folder, "run", "t.lvc", "x.npy")
     assert code == 2
-    assert "f32[1,3,16,16]" in err
+    assert "1x3x16x16" in err

@@ -1,0 +1,102 @@
+"""The verifier catches each way in which a graph can break the rules, and names the node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.fx import Node
+
+from lvc.compiler.errors import CompileError
+from lvc.compiler.graph import store
+from lvc.compiler.graph_text import parse_model
+from lvc.compiler.model import Model
+from lvc.compiler.spec import TensorSpec
+from lvc.compiler.verify import verify
+
+TEXT = """model small(x: f32[2,3])
+  @w : f32[3]
+  %y = mul(%x, @w) : f32[2,3]  group=y
+  %z = relu(%y) : f32[2,3]  group=y
+  %t = permute(%z, [1, 0]) : f32[3,2]
+  return out=%t
+"""
+
+
+def node(model: Model, name: str) -> Node:
+    return next(n for n in model.module.graph.nodes if n.name == name)
+
+
+def wrong_shape(model: Model) -> None:
+    node(model, "t").meta["spec"] = TensorSpec((2, 3))
+
+
+def wrong_type(model: Model) -> None:
+    store(model.module, "w", torch.zeros(3, dtype=torch.float64))
+
+
+def no_spec(model: Model) -> None:
+    del node(model, "y").meta["spec"]
+
+
+def input_without_spec(model: Model) -> None:
+    del node(model, "x").meta["spec"]
+
+
+def foreign_operator(model: Model) -> None:
+    node(model, "z").target = torch.ops.aten.relu_.default
+
+
+def impossible_operands(model: Model) -> None:
+    node(model, "t").args = (node(model, "z"), [0, 0])
+
+
+def two_nodes_for_a_weight(model: Model) -> None:
+    with model.module.graph.inserting_before(node(model, "z")):
+        twin = model.module.graph.create_node("get_attr", "w")
+    twin.meta["spec"] = TensorSpec((3,))
+
+
+def output_without_name(model: Model) -> None:
+    model.output_names = ("a", "b")
+
+
+def used_before_it_is_made(model: Model) -> None:
+    node(model, "z").args = (node(model, "t"),)
+
+
+def python_function(model: Model) -> None:
+    node(model, "z").target = torch.relu
+
+
+def group_read_from_outside(model: Model) -> None:
+    node(model, "t").args = (node(model, "y"), [1, 0])
+    model.module.graph.output_node().args = ((node(model, "t"), node(model, "z")),)
+    model.output_names = ("out", "z")
+
+
+@pytest.mark.parametrize(
+    ("damage", "what", "why"),
+    [
+        (wrong_shape, "breaks a rule at 't'", r"says f32\[2,3\], and its operands give f32\[3,2\]"),
+        (wrong_type, "breaks a rule at 'w'", r"says f32\[3\], and its operands give f64\[3\]"),
+        (no_spec, "breaks a rule at 'y'", "has no spec"),
+        (input_without_spec, "breaks a rule at 'x'", "has no spec"),
+        (foreign_operator, "breaks a rule at 'z'", "relu_.default is not in the dialect"),
+        (python_function, "breaks a rule at 'z'", "is not in the dialect"),
+        (impossible_operands, "permute cannot take these operands", ""),
+        (two_nodes_for_a_weight, "breaks a rule at 'w_1'", "'w' is read by a second node"),
+        (output_without_name, "breaks a rule at 'output'", "one name for each part"),
+        (used_before_it_is_made, "the graph is malformed", ""),
+        (group_read_from_outside, "the group 'y' is broken at 'y'", "its result is read by 't' outside the group"),
+    ],
+)
+def test_damage_is_found(damage: Callable[[Model], None], what: str, why: str) -> None:
+    model = parse_model(TEXT)
+    verify(model)
+    damage(model)
+    with pytest.raises(CompileError, match=what) as caught:
+        verify(model)
+    assert re.search(why, caught.value.why)

@@ -12,7 +12,7 @@ from tvm import tirx
 from lvc.backends.tvm.kernels.fused import Fused
 from lvc.backends.tvm.kernels.nest import UNROLLED, Expr, Stmt, allocate, grid, load, loop, scratch, tasks
 from lvc.backends.tvm.kernels.padding import copy_padded_rows
-from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, widths
+from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, cut_scalars, each_tile
 from lvc.backends.tvm.vector import Vector
 
 if TYPE_CHECKING:
@@ -35,11 +35,10 @@ class Nest:
         """How the blocks of the result's channels are cut."""
         return cut(self.problem.out_blocks, self.knobs.vectors)
 
-    @cached_property
-    def pixel_tiles(self) -> dict[int, tuple[Run, ...]]:
-        """How a row (of a flat problem: the image) is cut, for each height of the channel tiles."""
-        p = self.problem
-        return widths(self.channel_tiles, self.knobs.pixels, p.line, p.depth, self.vector)
+    def pixel_tiles(self, vectors: int) -> tuple[Run, ...]:
+        """How a row (of a flat problem: the image) is cut, for channel tiles of so many vectors."""
+        p, tile = self.problem, (self.knobs.vectors, self.knobs.pixels)
+        return cut_scalars(vectors, tile, p.line, p.depth, self.vector)
 
     def build(self) -> Stmt:
         """The whole nest."""
@@ -76,7 +75,7 @@ class Nest:
         return each_tile(self.channel_tiles, tile, chunk, self.knobs.channel_parts)
 
     def _lines(self, image: Expr, part: Expr, channel: Expr, vectors: int, read: Read) -> Stmt:
-        p, pixel_tiles = self.problem, self.pixel_tiles[vectors]
+        p, pixel_tiles = self.problem, self.pixel_tiles(vectors)
 
         def tile(row: Expr, column: Expr, pixels: int) -> Stmt:
             return self._tile((image, channel, row, column), vectors, pixels, read)

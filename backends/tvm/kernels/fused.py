@@ -29,10 +29,10 @@ class Fused:
     value: Expr
 
     def finish(self, index: Sequence[Expr], sums: Buffer, lanes: int | None = None) -> Stmt:
-        """Write the elements of the output from ``index`` on whose sums stand in a register: all of them, or ``lanes``."""
+        """Write the elements of the output from ``index`` on, whose sums are in a register: all, or so many."""
 
         def element(lane: Expr) -> Stmt:
-            place = [int32(i) for i in index[:-1]] + [index[-1] + lane]
+            place = [int32(i) for i in (*index[:-1], index[-1] + lane)]
             value = self._substitute(place, load(sums, [lane]))
             return tirx.BufferStore(self.output, value, place)
 
@@ -49,7 +49,7 @@ class Fused:
 
         def let(node: Any, mutator: Any) -> Expr:
             bound = mutator.mutate(node.value)
-            values[node.var] = tirx.Var(node.var.name, node.var.dtype)
+            values[node.var] = tirx.Var(node.var.name, str(node.var.ty.dtype))
             return tirx.Let(values[node.var], bound, mutator.mutate(node.body))
 
         return tvm_ffi.structural_mutate(self.value, [(tirx.Let, let), (TensorLoad, element), (tirx.Var, variable)])

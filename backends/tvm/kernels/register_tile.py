@@ -33,6 +33,8 @@ class Run:
 
 def cut(extent: int, size: int) -> tuple[Run, ...]:
     """Cut an extent into the fewest tiles of at most ``size`` elements, whose sizes differ by one at most."""
+    if not extent:
+        return ()
     count = -(-extent // size)
     size, large = -(-extent // count), extent % count or count
     runs = [Run(0, 0, large, size)]
@@ -145,10 +147,6 @@ def best_tile(size: tuple[int, int], depth: int, vector: Vector, heights: Sequen
     return min(options, key=lambda tile: plane_cycles(*tile, size, depth, vector))
 
 
-def widths(runs: tuple[Run, ...], scalars: int, extent: int, depth: int, vector: Vector) -> dict[int, tuple[Run, ...]]:
-    """For each number of vectors that a plane's tiles have, how the other side is cut."""
-    largest = runs[0].size
-    return {
-        run.size: cut(extent, scalars if run.size == largest else best_scalars(run.size, extent, depth, vector))
-        for run in runs
-    }
+def cut_scalars(vectors: int, tile: tuple[int, int], extent: int, depth: int, vector: Vector) -> tuple[Run, ...]:
+    """How the scalars' side is cut for tiles of so many vectors: as ``tile`` says if it is as high, else at its best."""
+    return cut(extent, tile[1] if vectors == tile[0] else best_scalars(vectors, extent, depth, vector))

@@ -1,0 +1,177 @@
+"""Depthwise convolution over blocked channels: each channel with a kernel of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+
+from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
+from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, block, load, loop, store, tasks
+from lvc.backends.tvm.kernels.register_tile import Accumulators, cut
+from lvc.backends.tvm.kernels.windows import Axis, each_column_tile
+from lvc.backends.tvm.vector import Vector
+
+TASK_ELEMENTS = 32 << 10  # multiply-adds, in vectors, that are worth a task
+MOST_TASKS = 16
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """Data ``[N, ceil(C/block), H, W, block]``, result ``[N, ceil(C/block), OH, OW, block]``; ``padding`` is (top, left,
+    bottom, right). With several outputs for each channel it is a `Conv2d` of as many groups."""
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    block: int = 8
+
+    @cached_property
+    def blocks(self) -> int:
+        """Blocks of channels."""
+        return -(-self.channels // self.block)
+
+    @cached_property
+    def rows(self) -> Axis:
+        """The windows down the image."""
+        return _axis(self, 0, self.height)
+
+    @cached_property
+    def columns(self) -> Axis:
+        """The windows across the image."""
+        return _axis(self, 1, self.width)
+
+
+def _axis(p: Depthwise, axis: int, size: int) -> Axis:
+    reach = (p.kernel[axis] - 1) * p.dilation[axis] + 1
+    outputs = (size + p.padding[axis] + p.padding[axis + 2] - reach) // p.stride[axis] + 1
+    return Axis(size, outputs, p.kernel[axis], p.stride[axis], p.dilation[axis], p.padding[axis])
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What may be tuned: pixels in a register tile, and the parts that the rows of one block are split into."""
+
+    pixels: int
+    row_parts: int
+
+
+def compute(problem: Depthwise, data: Any, weight: Any) -> Any:
+    """The convolution as TE: data as the problem says, weight as `pack_weight` makes it."""
+    p = problem
+    ky, kx = te.reduce_axis((0, p.kernel[0]), "ky"), te.reduce_axis((0, p.kernel[1]), "kx")
+
+    def padded(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
+        row, column = y - p.padding[0], x - p.padding[1]
+        inside = tirx.all(row >= 0, row < p.height, column >= 0, column < p.width)
+        return tirx.if_then_else(inside, data[n, c, row, column, lane], tirx.const(0, data.dtype))
+
+    source = data
+    if any(p.padding):
+        size = p.height + p.padding[0] + p.padding[2], p.width + p.padding[1] + p.padding[3]
+        source = te.compute((p.batch, p.blocks, *size, p.block), padded, name="pad")
+
+    def anchor(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
+        row = y * p.stride[0] + ky * p.dilation[0]
+        column = x * p.stride[1] + kx * p.dilation[1]
+        return te.sum(source[n, c, row, column, lane] * weight[c, ky, kx, lane], axis=[ky, kx])
+
+    shape = (p.batch, p.blocks, p.rows.outputs, p.columns.outputs, p.block)
+    return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")
+
+
+def packed_shape(problem: Depthwise) -> tuple[int, ...]:
+    """The shape of the packed weights: ``[C/block, KH, KW, lanes]``."""
+    return (problem.blocks, *problem.kernel, problem.block)
+
+
+def pack_weight(problem: Depthwise, weight: np.ndarray) -> np.ndarray:
+    """Put weights ``[C, 1, KH, KW]`` in the order of their use, zeros past the last channel."""
+    p = problem
+    padded = np.zeros((p.blocks * p.block, *p.kernel), weight.dtype)
+    padded[: p.channels] = weight[:, 0]
+    return np.ascontiguousarray(padded.reshape(p.blocks, p.block, *p.kernel).transpose(0, 2, 3, 1))
+
+
+def choose_knobs(problem: Depthwise, vector: Vector) -> Knobs:
+    """As many pixels as leave registers for one row of the weights and one element of the data; a few equal tasks."""
+    p = problem
+    free = vector.registers - 2 - min(p.kernel[1], vector.registers // 2)
+    work = p.batch * p.blocks * p.rows.outputs * p.columns.outputs * p.kernel[0] * p.kernel[1]
+    wanted = min(MOST_TASKS, max(1, work // TASK_ELEMENTS))
+    return Knobs(min(free, p.columns.outputs), min(-(-wanted // (p.batch * p.blocks)), p.rows.outputs))
+
+
+def schedule(sch: Any, problem: Depthwise, vector: Vector, knobs: Knobs | None = None) -> None:
+    """Write the nest of the fused function in the schedule."""
+    knobs = knobs or choose_knobs(problem, vector)
+    write_nest(sch, _Nest(problem, knobs, take_apart(sch)).build())
+
+
+@dataclass(frozen=True)
+class _Nest:
+    problem: Depthwise
+    knobs: Knobs
+    fused: Fused
+
+    def build(self) -> Stmt:
+        p = self.problem
+        return tasks((p.batch, p.blocks, self.knobs.row_parts), self._task)
+
+    def _task(self, image: Expr, channel: Expr, part: Expr) -> Stmt:
+        p = self.problem
+        runs = cut(p.columns.outputs, self.knobs.pixels)
+        rows = -(-p.rows.outputs // self.knobs.row_parts)
+        first, count = part * rows, rows
+        if rows * self.knobs.row_parts != p.rows.outputs:
+            count = tirx.max(tirx.min(rows, p.rows.outputs - first), 0)
+
+        def line(row: Expr) -> Stmt:
+            def tile(column: Expr, pixels: int, known: int | None) -> Stmt:
+                return self._tile((image, channel, row, column), pixels, known)
+
+            return each_column_tile(p.columns, runs, tile)
+
+        return loop(count, line, name="row", start=first)
+
+    def _tile(self, place: tuple[Expr, ...], pixels: int, known: int | None) -> Stmt:
+        p = self.problem
+        *outer, row, column = place
+        sums = Accumulators.make(1, pixels, p.block)
+        first, count = p.rows.taps(row)
+
+        def finish(_: int, pixel: int) -> Stmt:
+            return self.fused.finish([*outer, row, column + pixel, 0], sums.at(0, pixel))
+
+        reduction = loop(count, lambda ky: self._row(place, sums, ky, known), name="ky", start=first)
+        return allocate(sums.buffers, sums.clear(), reduction, sums.each(finish))
+
+    def _row(self, place: tuple[Expr, ...], sums: Accumulators, ky: Expr, known: int | None) -> Stmt:
+        """Add the products of one row of taps. Each column of the data is loaded once, for all that need it."""
+        p = self.problem
+        image, channel, row, column = place
+        data, weight = self.fused.operands
+        y = p.rows.position(row, ky)
+        statements: list[Stmt] = []
+        for pixel, kx in self._products(sums.scalars, known):
+            x = p.columns.position(column + pixel, kx)
+            product = load(data, [image, channel, y, x, 0], p.block) * load(weight, [channel, ky, kx, 0], p.block)
+            register = sums.at(0, pixel)
+            statements.append(store(register, load(register, [0], p.block) + product, [0], p.block))
+        return block(*statements)
+
+    def _products(self, pixels: int, known: int | None) -> Iterator[tuple[int, int]]:
+        axis = self.problem.columns
+        pairs = [(pixel, kx) for pixel in range(pixels) for kx in range(axis.kernel)]
+        for pixel, kx in sorted(pairs, key=lambda pair: axis.position(*pair)):
+            if known is None or axis.is_inside(known + pixel, kx):
+                yield pixel, kx

@@ -1,0 +1,107 @@
+"""The product of a matrix with a matrix in panels: ``[M, K]`` plain times ``[ceil(N/block), K, block]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from tvm import tirx
+
+from lvc.backends.tvm.kernels.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, loop
+from lvc.backends.tvm.kernels.register_tile import HEIGHTS, Accumulators, Run, best_tile, cut, cut_scalars, each_tile
+from lvc.backends.tvm.vector import Vector
+
+TALL_HEIGHTS = (*HEIGHTS, 6, 8)  # with few rows it takes more vectors to hide the latency
+CACHE_BYTES = 192 << 10  # of the plain matrix that a task goes through again and again
+TASK_FLOPS = 4e6  # what is worth a task: so much arithmetic,
+TASK_BYTES = 256 << 10  # or so much to read
+MOST_TASKS = 16
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What may be tuned. A register tile is ``vectors`` panels by ``rows`` rows, with ``unroll`` steps of the reduction
+    in one turn of its loop; the rows and the panels are split into so many parts, each pair of parts a task."""
+
+    vectors: int
+    rows: int
+    row_parts: int
+    panel_parts: int
+    unroll: int = 8
+
+
+def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vector) -> Knobs:
+    """Knobs for a product of ``size`` (m, n, k), of which there are ``batch``, with panels of ``width`` columns."""
+    m, n, k = size
+    panels = -(-n // width)
+    vectors, rows = best_tile((panels, m), k, vector, TALL_HEIGHTS if m < 4 else HEIGHTS)
+    work = batch * n * k * max(2.0 * m / TASK_FLOPS, 4.0 / TASK_BYTES)
+    wanted = -(-min(MOST_TASKS, max(1, round(work))) // batch)
+    row_parts = -(-m * k * 4 // CACHE_BYTES) if m > rows else 1
+    row_parts = min(row_parts, -(-m // rows))
+    return Knobs(vectors, rows, row_parts, min(-(-wanted // row_parts), -(-panels // vectors)))
+
+
+@dataclass(frozen=True)
+class PanelProduct:
+    """The loops of one product. ``scalar(row, k)`` reads the plain matrix, ``panel(number, k)`` a row of a panel, and
+    ``finish(row, column, sums, lanes)`` writes what came of a register."""
+
+    size: tuple[int, int, int]
+    width: int
+    vector: Vector
+    knobs: Knobs
+    scalar: Callable[[Expr, Expr], Expr]
+    panel: Callable[[Expr, Expr], Expr]
+    finish: Callable[[Expr, Expr, Buffer, int], Stmt]
+
+    @cached_property
+    def panel_tiles(self) -> tuple[Run, ...]:
+        """How the full panels are cut."""
+        return cut(self.size[1] // self.width, self.knobs.vectors)
+
+    def part(self, row_part: Expr, panel_part: Expr) -> Stmt:
+        """The product of one part of the rows with one part of the panels."""
+        full, rest = divmod(self.size[1], self.width)
+
+        def tile(first: Expr, vectors: int) -> Stmt:
+            return self._rows(row_part, first, vectors, self.width)
+
+        statements = [each_tile(self.panel_tiles, tile, panel_part, self.knobs.panel_parts)] if full else []
+        if rest:
+            last = self._rows(row_part, full, 1, rest)
+            is_last = tirx.EQ(panel_part, self.knobs.panel_parts - 1) if self.knobs.panel_parts > 1 else None
+            statements.append(tirx.IfThenElse(is_last, last, None) if is_last is not None else last)
+        return block(*statements)
+
+    def _rows(self, part: Expr, panel: Expr, vectors: int, lanes: int) -> Stmt:
+        def tile(row: Expr, rows: int) -> Stmt:
+            return self._tile(row, panel, (vectors, rows), lanes)
+
+        shape = self.knobs.vectors, self.knobs.rows
+        runs = cut_scalars(vectors, shape, self.size[0], self.size[2], self.vector)
+        return each_tile(runs, tile, part, self.knobs.row_parts)
+
+    def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int) -> Stmt:
+        sums = Accumulators.make(*shape, self.width)
+
+        def step(k: Expr) -> Stmt:
+            return sums.add_products(lambda v: self.panel(panel + v, k), lambda s: self.scalar(row + s, k))
+
+        def finish(v: int, s: int) -> Stmt:
+            return self.finish(row + s, (panel + v) * self.width, sums.at(v, s), lanes)
+
+        return allocate(sums.buffers, sums.clear(), self._reduce(step), sums.each(finish))
+
+    def _reduce(self, step: Callable[[Expr], Stmt]) -> Stmt:
+        turns, rest = divmod(self.size[2], self.knobs.unroll)
+        unroll = self.knobs.unroll
+
+        def turn(i: Expr) -> Stmt:
+            return loop(unroll, lambda k: step(i * unroll + k), UNROLLED, "k")
+
+        statements = [loop(turns, turn, name="k")] if turns else []
+        if rest:
+            statements.append(loop(rest, lambda k: step(turns * unroll + k), UNROLLED, "k"))
+        return block(*statements)

@@ -1,0 +1,189 @@
+"""Maximum and average pooling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tvm import te, tirx
+
+from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
+from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, block, load, loop, splat, store, tasks
+from lvc.backends.tvm.kernels.register_tile import Accumulators, cut
+from lvc.backends.tvm.kernels.windows import Axis, each_column_tile
+from lvc.backends.tvm.vector import Vector
+
+TASK_ELEMENTS = 32 << 10  # taps, in vectors, that are worth a task
+MOST_TASKS = 16
+PIXELS = 4  # outputs in a register tile: the taps are loads, so there is little to gain from more
+
+
+@dataclass(frozen=True)
+class Pool2d:
+    """Pooling of ``[N, ceil(C/block), H, W, block]``, or of plain ``[N, C, H, W]`` where ``block`` is 0.
+
+    ``kind`` is "max" or "avg". ``out_height`` and ``out_width`` are given, since rounding up may add windows. An average
+    divides by ``divisor`` if there is one, else by the taps inside the image, with ``count_include_pad`` those in its
+    padding too.
+    """
+
+    kind: str
+    batch: int
+    channels: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    count_include_pad: bool = True
+    divisor: int | None = None
+    block: int = 8
+
+    @cached_property
+    def rows(self) -> Axis:
+        """The windows down the image."""
+        return _axis(self, 0, self.height, self.out_height)
+
+    @cached_property
+    def columns(self) -> Axis:
+        """The windows across the image."""
+        return _axis(self, 1, self.width, self.out_width)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the result."""
+        if not self.block:
+            return (self.batch, self.channels, self.out_height, self.out_width)
+        return (self.batch, -(-self.channels // self.block), self.out_height, self.out_width, self.block)
+
+
+def _axis(p: Pool2d, axis: int, size: int, outputs: int) -> Axis:
+    return Axis(size, outputs, p.kernel[axis], p.stride[axis], p.dilation[axis], p.padding[axis])
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What may be tuned: pixels in a register tile, and the parts that the rows of one block are split into."""
+
+    pixels: int
+    row_parts: int
+
+
+def compute(problem: Pool2d, data: Any) -> Any:
+    """The pooling as TE: its anchor finds the maximum or the sum, the stage after it divides."""
+    p = problem
+    ky, kx = te.reduce_axis((0, p.kernel[0]), "ky"), te.reduce_axis((0, p.kernel[1]), "kx")
+    identity = tirx.min_value(data.dtype) if p.kind == "max" else tirx.const(0, data.dtype)
+
+    def anchor(*place: Any) -> Any:
+        n, c, y, x, *lane = place
+        row, column = p.rows.position(y, ky), p.columns.position(x, kx)
+        inside = tirx.all(row >= 0, row < p.height, column >= 0, column < p.width)
+        value = tirx.if_then_else(inside, data[(n, c, row, column, *lane)], identity)
+        return te.max(value, axis=[ky, kx]) if p.kind == "max" else te.sum(value, axis=[ky, kx])
+
+    total = te.compute(p.shape, anchor, name="anchor")
+    if p.kind == "max":
+        return te.compute(p.shape, total, name="result")
+    return te.compute(p.shape, lambda *i: total(*i) * _reciprocal(p, i[2], i[3], data.dtype), name="result")
+
+
+def _reciprocal(p: Pool2d, row: Any, column: Any, dtype: str) -> Any:
+    """One over the number that the sum of a window is divided by."""
+    if p.divisor is not None:
+        return tirx.const(1 / p.divisor, dtype)
+    counts = [_count(p, axis, place) for axis, place in ((0, row), (1, column))]
+    if all(isinstance(count, int) for count in counts):
+        return tirx.const(1 / (counts[0] * counts[1]), dtype)
+    return tirx.const(1, dtype) / (counts[0] * counts[1]).astype(dtype)
+
+
+def _count(p: Pool2d, axis: int, output: Any) -> Any:
+    """Taps of a window along one axis that count; with the padding, those past its far end still do not."""
+    windows = (p.rows, p.columns)[axis]
+    if not p.count_include_pad:
+        return windows.taps(output)[1]
+    room = windows.size + windows.before + p.padding[axis + 2]
+    if (windows.outputs - 1) * windows.stride + windows.kernel <= room:
+        return windows.kernel
+    return tirx.min(windows.kernel, room - output * windows.stride)
+
+
+def choose_knobs(problem: Pool2d, vector: Vector) -> Knobs:
+    """A few pixels at once; a few equal tasks."""
+    p = problem
+    outer = p.batch * p.shape[1]
+    work = outer * p.out_height * p.out_width * p.kernel[0] * p.kernel[1]
+    wanted = min(MOST_TASKS, max(1, work // TASK_ELEMENTS))
+    return Knobs(min(PIXELS, p.out_width), min(-(-wanted // outer), p.out_height))
+
+
+def schedule(sch: Any, problem: Pool2d, vector: Vector, knobs: Knobs | None = None) -> None:
+    """Write the nest of the fused function in the schedule."""
+    knobs = knobs or choose_knobs(problem, vector)
+    write_nest(sch, _Nest(problem, knobs, take_apart(sch)).build())
+
+
+@dataclass(frozen=True)
+class _Nest:
+    problem: Pool2d
+    knobs: Knobs
+    fused: Fused
+
+    def build(self) -> Stmt:
+        return tasks((self.problem.batch, self.problem.shape[1], self.knobs.row_parts), self._task)
+
+    def _task(self, image: Expr, channel: Expr, part: Expr) -> Stmt:
+        p = self.problem
+        runs = cut(p.out_width, self.knobs.pixels)
+        rows = -(-p.out_height // self.knobs.row_parts)
+        first, count = part * rows, rows
+        if rows * self.knobs.row_parts != p.out_height:
+            count = tirx.max(tirx.min(rows, p.out_height - first), 0)
+
+        def line(row: Expr) -> Stmt:
+            def tile(column: Expr, pixels: int, known: int | None) -> Stmt:
+                return self._tile((image, channel, row, column), pixels, known)
+
+            return each_column_tile(p.columns, runs, tile)
+
+        return loop(count, line, name="row", start=first)
+
+    def _tile(self, place: tuple[Expr, ...], pixels: int, known: int | None) -> Stmt:
+        p, data = self.problem, self.fused.operands[0]
+        image, channel, row, column = place
+        lanes = p.block or 1
+        tail = (0,) if p.block else ()
+        best = Accumulators.make(1, pixels, lanes)
+        identity = tirx.min_value(data.dtype) if p.kind == "max" else tirx.const(0, data.dtype)
+        first, count = p.rows.taps(row)
+
+        def tap(ky: Expr, kx: int, pixel: int) -> Stmt:
+            position = (p.rows.position(row, ky), p.columns.position(column + pixel, kx))
+            value = load(data, [image, channel, *position, *tail], lanes)
+            register = best.at(0, pixel)
+            old = load(register, [0], lanes)
+            return store(register, tirx.max(old, value) if p.kind == "max" else old + value, [0], lanes)
+
+        def taps(ky: Expr) -> Stmt:
+            inside = [
+                (kx, pixel)
+                for kx in range(p.kernel[1])
+                for pixel in range(pixels)
+                if known is None or p.columns.is_inside(known + pixel, kx)
+            ]
+            return block(*(tap(ky, kx, pixel) for kx, pixel in inside)) if inside else tirx.Evaluate(0)
+
+        def finish(_: int, pixel: int) -> Stmt:
+            return self.fused.finish([image, channel, row, column + pixel, *tail], best.at(0, pixel))
+
+        return allocate(
+            best.buffers,
+            best.each(lambda v, s: store(best.at(v, s), splat(identity, lanes), [0], lanes)),
+            loop(count, taps, name="ky", start=first),
+            best.each(finish),
+        )

@@ -1,0 +1,57 @@
+"""Whatever the model and whatever the order of passes: signature and results stay, and a second run changes nothing."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_models import models
+
+from lvc.compiler import catalogue
+from lvc.compiler.graph_text import parse_model
+from lvc.compiler.groups import groups
+from lvc.compiler.model import Model
+from lvc.compiler.observers import Drift, Verifier
+from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.serialise import from_files, to_files
+
+NAMES = [name for name in catalogue.pass_names() if name != "fuse-operators"]
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+torch.set_num_threads(1)
+
+
+@FEW
+@given(models(), st.lists(st.sampled_from(NAMES), max_size=6))
+def test_any_passes_keep_signature_and_results(model: Model, names: list[str]) -> None:
+    pipeline = Pipeline.parse(",".join([*names, "fuse-operators"]))
+    changed, _ = pipeline.run(model, observers=[Verifier(), Drift()])
+    assert (changed.inputs, changed.outputs) == (model.inputs, model.outputs)
+    assert all(len(group.members) > 1 for group in groups(changed.module.graph))
+
+
+@FEW
+@given(models(), st.sampled_from([*NAMES, "fuse-operators"]))
+def test_each_pass_is_idempotent(model: Model, name: str) -> None:
+    once, _ = Pipeline.parse(name).run(model)
+    twice, (step,) = Pipeline.parse(name).run(once)
+    assert step.outcome.changed == []
+    assert twice.to_text() == once.to_text()
+
+
+@FEW
+@given(models())
+def test_a_preset_reaches_a_fixed_point(model: Model) -> None:
+    once, _ = Pipeline.parse("O2").run(model, observers=[Verifier(), Drift()])
+    _, steps = Pipeline.parse("O2").run(once)
+    assert {str(step): step.outcome.changed for step in steps if step.outcome.changed} == {}
+
+
+@FEW
+@given(models())
+def test_a_model_is_read_back_as_it_was_written(model: Model) -> None:
+    fused, _ = Pipeline.parse("fuse-operators").run(model)
+    read = from_files(to_files(fused))
+    assert read.to_text() == fused.to_text()
+    assert to_files(read) == to_files(fused)
+    assert parse_model(fused.to_text()).to_text() == fused.to_text()

@@ -106,7 +106,9 @@ class Model:
 
     def __call__(self, *inputs: np.ndarray | torch.Tensor) -> tuple[np.ndarray, ...]:
         """Run the graph in PyTorch on arrays of the signature's shapes; the oracle for every backend."""
-        tensors = [torch.as_tensor(np.asarray(x, order="C") if isinstance(x, np.ndarray) else x) for x in inputs]
+        tensors = [
+            torch.as_tensor(np.require(x, requirements=["C", "W"]) if isinstance(x, np.ndarray) else x) for x in inputs
+        ]
         check_inputs(self.inputs, [TensorSpec.of(x) for x in tensors])
         with torch.inference_mode():
             outputs = self.module(*tensors)

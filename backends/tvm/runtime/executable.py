@@ -68,8 +68,8 @@ class Executable:
         self.workspaces.append(workspace)
         return tuple(results)
 
-    def time_steps(self, inputs: Sequence[np.ndarray], repeats: int = 10) -> list[tuple[str, float]]:
-        """Call the kernels one by one; return each step's name and its least seconds."""
+    def time_steps(self, inputs: Sequence[np.ndarray], repeats: int = 10) -> list[tuple[str, tuple[str, ...], float]]:
+        """Call the kernels one by one; return each step's name, the nodes that it computes, and its least seconds."""
         external = {
             "input": self._checked(inputs),
             "output": [_tensor_of(_empty(shape, dtype)) for shape, dtype in self.outputs],
@@ -85,7 +85,7 @@ class Executable:
                 start = time.perf_counter()
                 self.library.call(step["kernel"], arguments)
                 least[number] = min(least[number], time.perf_counter() - start)
-        return [(step["name"], seconds) for (step, _), seconds in zip(steps, least, strict=True)]
+        return [(step["name"], tuple(step["nodes"]), seconds) for (step, _), seconds in zip(steps, least, strict=True)]
 
     def _checked(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         if len(inputs) != len(self.inputs):

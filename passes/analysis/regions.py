@@ -33,6 +33,8 @@ def next_exit(
             return f"its result is read in more than {limit} places before they meet"
         region.append(node)
         if any(other is not node for _, _, other in waiting):
+            if not node.users:
+                return f"'{node.name}' reads it too, and nothing reads that"
             for reader in _readers([node], order):
                 heapq.heappush(waiting, reader)
         else:

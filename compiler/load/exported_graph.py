@@ -17,7 +17,7 @@ from lvc.compiler.load.normalise.refusal import unknown_operators
 from lvc.compiler.load.normalise.rules import find_operator
 from lvc.compiler.load.normalise.trace import Stored, Trace
 from lvc.compiler.load.origins import origin_of
-from lvc.compiler.load.outputs import changes_state, flatten_outputs
+from lvc.compiler.load.outputs import changes_state, name_outputs
 from lvc.compiler.spec import TensorSpec
 
 _PLAIN = ("as_int", "as_ints", "as_floats", "as_bool", "as_bools", "as_string", "as_strings")
@@ -137,9 +137,7 @@ class GraphReader:
         """Name outputs by the structure that the model returned; tensors without elements stand for the real ones."""
         leaves = [None if node is None else torch.empty(0) for node in results]
         _, spec = json.loads(self.content["module_call_graph"][0]["signature"]["out_spec"])
-        left = iter(leaves)
-        names = [name for name, _ in flatten_outputs(_structure(spec, left))]
-        return tuple(names)
+        return tuple(name for name, _ in name_outputs(_structure(spec, iter(leaves))))
 
 
 def _structure(spec: dict[str, Any], leaves: Any) -> Any:

@@ -16,7 +16,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.load.normalise.trace import Stored, Trace
 from lvc.compiler.load.origins import is_library, modules_of, origin_of
-from lvc.compiler.load.outputs import changes_state, flatten_outputs
+from lvc.compiler.load.outputs import changes_state, name_outputs
 from lvc.compiler.spec import TensorSpec
 
 _PREFIX = "wrapped."
@@ -32,9 +32,9 @@ class _Flat(torch.nn.Module):
         self.tell = tell
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        named = dict(flatten_outputs(self.wrapped(*inputs)))
-        self.tell(tuple(named))
-        return tuple(named.values())
+        named = name_outputs(self.wrapped(*inputs))
+        self.tell(tuple(name for name, _ in named))
+        return tuple(tensor for _, tensor in named)
 
 
 def trace(module: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Trace:

@@ -9,7 +9,6 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from lvc.compiler.dialect import OPS
-from lvc.compiler.errors import CompileError
 from lvc.compiler.graph import erase_dead
 from lvc.compiler.load.normalise.aliasing import is_write, view_parents
 from lvc.compiler.load.normalise.arithmetic import cast
@@ -30,6 +29,7 @@ from lvc.compiler.load.normalise.refusal import unknown_operators
 from lvc.compiler.load.normalise.rules import RULES, functional_twin
 from lvc.compiler.load.normalise.trace import Trace, substitute
 from lvc.compiler.load.normalise.views import INVERSES
+from lvc.compiler.load.outputs import changes_state
 
 
 def rebuild(trace: Trace) -> GraphModule:
@@ -117,11 +117,7 @@ class _Rebuild:
         if parent is not None:
             self.write(parent, self.undo(node, parent, value))
         elif node in self.trace.stored:
-            raise CompileError(
-                f"the model writes to its own '{self.trace.stored[node].name}'",
-                where=self.b.origin,
-                why="a compiled model keeps no state from one call to the next",
-            )
+            raise changes_state(self.trace.stored[node].name)
         else:
             self.version[node] = self.version.get(node, 0) + 1
         self.keep(node, value)

@@ -58,14 +58,14 @@ def schedule(sch: Any, problem: BatchMatmul, vector: Vector, knobs: Knobs | None
 
     def task(batch: Expr, row_part: Expr, panel_part: Expr) -> Stmt:
         panels = scratch([p.panels, p.k, p.block], "panels")
-        product = _product(p, vector, knobs, fused, batch, panels)
+        product = _product(p, vector, knobs, fused, (batch, panels))
         return allocate([panels], _pack(p, fused.operands[1], batch, panels), product.part(row_part, panel_part))
 
     write_nest(sch, tasks((p.batch, knobs.row_parts, knobs.panel_parts), task))
 
 
-def _product(p: BatchMatmul, vector: Vector, knobs: Knobs, fused: Fused, batch: Expr, panels: Buffer) -> PanelProduct:
-    a = fused.operands[0]
+def _product(p: BatchMatmul, vector: Vector, knobs: Knobs, fused: Fused, place: tuple[Expr, Buffer]) -> PanelProduct:
+    a, (batch, panels) = fused.operands[0], place
 
     def finish(row: Expr, column: Expr, sums: Buffer, lanes: int) -> Stmt:
         return fused.finish([batch, row, column], sums, lanes)

@@ -22,8 +22,8 @@ MOST_TASKS = 16
 
 @dataclass(frozen=True)
 class Depthwise:
-    """Data ``[N, ceil(C/block), H, W, block]``, result ``[N, ceil(C/block), OH, OW, block]``; ``padding`` is (top, left,
-    bottom, right). With several outputs for each channel it is a `Conv2d` of as many groups."""
+    """Data ``[N, ceil(C/block), H, W, block]``, result ``[N, ceil(C/block), OH, OW, block]``; ``padding`` is (top,
+    left, bottom, right). With several outputs for each channel it is a `Conv2d` of as many groups."""
 
     batch: int
     channels: int

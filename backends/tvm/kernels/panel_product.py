@@ -80,7 +80,8 @@ class PanelProduct:
             return self._tile(row, panel, (vectors, rows), lanes)
 
         shape = self.knobs.vectors, self.knobs.rows
-        runs = cut_scalars(vectors, shape, self.size[0], self.size[2], self.vector)
+        plane = (self.size[1] // self.width, self.size[0])
+        runs = cut_scalars(vectors, shape, plane, self.size[2], self.vector)
         return each_tile(runs, tile, part, self.knobs.row_parts)
 
     def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int) -> Stmt:

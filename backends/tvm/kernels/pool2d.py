@@ -23,9 +23,9 @@ PIXELS = 4  # outputs in a register tile: the taps are loads, so there is little
 class Pool2d:
     """Pooling of ``[N, ceil(C/block), H, W, block]``, or of plain ``[N, C, H, W]`` where ``block`` is 0.
 
-    ``kind`` is "max" or "avg". ``out_height`` and ``out_width`` are given, since rounding up may add windows. An average
-    divides by ``divisor`` if there is one, else by the taps inside the image, with ``count_include_pad`` those in its
-    padding too.
+    ``kind`` is "max" or "avg". ``out_height`` and ``out_width`` are given, since rounding up may add windows. An
+    average divides by ``divisor`` if there is one, else by the taps inside the image, with ``count_include_pad`` those
+    in its padding too.
     """
 
     kind: str

@@ -18,7 +18,10 @@ FMA_PER_CYCLE = 2
 LOADS_PER_CYCLE = 2
 FMA_LATENCY = 4
 TILE_OVERHEAD = 24  # cycles to enter and leave the reduction of one tile
+VARIANT_COST = 0.02  # what another shape of tile is worth avoiding: the code grows with each
 HEIGHTS = (1, 2, 3, 4)  # vectors in a tile
+
+Plane = tuple[int, int]  # vectors, scalars
 
 
 @dataclass(frozen=True)
@@ -121,32 +124,31 @@ def step_cycles(vectors: int, scalars: int) -> float:
     return max(vectors * scalars / FMA_PER_CYCLE, (vectors + scalars) / LOADS_PER_CYCLE, FMA_LATENCY)
 
 
-def plane_cycles(vectors: int, scalars: int, size: tuple[int, int], depth: int, vector: Vector) -> float:
-    """Cycles for a plane of ``size`` (vectors, scalars), cut into tiles, each with a reduction of ``depth`` steps."""
-    total = 0.0
-    for run in cut(size[0], vectors):
-        width = scalars if run.size == vectors else best_scalars(run.size, size[1], depth, vector)
-        for part in cut(size[1], width):
-            total += run.count * part.count * (depth * step_cycles(run.size, part.size) + TILE_OVERHEAD)
-    return total
+def line_cycles(vectors: int, runs: tuple[Run, ...], depth: int) -> float:
+    """Cycles of a row of tiles, each with a reduction of ``depth`` steps."""
+    return sum(run.count * (depth * step_cycles(vectors, run.size) + TILE_OVERHEAD) for run in runs)
 
 
 def best_scalars(vectors: int, extent: int, depth: int, vector: Vector) -> int:
     """The width that cuts an extent with the fewest cycles, for tiles of so many vectors."""
-    widths = [w for w in range(1, vector.registers) if fits(vectors, w, vector) and w <= extent]
-
-    def cycles(width: int) -> float:
-        return sum(p.count * (depth * step_cycles(vectors, p.size) + TILE_OVERHEAD) for p in cut(extent, width))
-
-    return min(widths, key=lambda w: (cycles(w), w))
+    widths = [w for w in range(1, extent + 1) if fits(vectors, w, vector)]
+    return min(widths, key=lambda w: (line_cycles(vectors, cut(extent, w), depth), w))
 
 
-def best_tile(size: tuple[int, int], depth: int, vector: Vector, heights: Sequence[int] = HEIGHTS) -> tuple[int, int]:
+def cut_scalars(vectors: int, tile: tuple[int, int], size: Plane, depth: int, vector: Vector) -> tuple[Run, ...]:
+    """How the scalars' side of a plane is cut for tiles of so many vectors: as ``tile`` says if it is as high, else at
+    its best."""
+    return cut(size[1], tile[1] if vectors == tile[0] else best_scalars(vectors, size[1], depth, vector))
+
+
+def best_tile(size: Plane, depth: int, vector: Vector, heights: Sequence[int] = HEIGHTS) -> tuple[int, int]:
     """The (vectors, scalars) that cover a plane with the fewest cycles, vectors being one of ``heights``."""
-    options = [(v, best_scalars(v, size[1], depth, vector)) for v in heights if v <= size[0]]
-    return min(options, key=lambda tile: plane_cycles(*tile, size, depth, vector))
 
+    def cost(tile: tuple[int, int]) -> float:
+        rows = cut(size[0], tile[0])
+        lines = [cut_scalars(row.size, tile, size, depth, vector) for row in rows]
+        cycles = sum(row.count * line_cycles(row.size, line, depth) for row, line in zip(rows, lines, strict=True))
+        return cycles * (1 + VARIANT_COST * sum(len(line) for line in lines))
 
-def cut_scalars(vectors: int, tile: tuple[int, int], extent: int, depth: int, vector: Vector) -> tuple[Run, ...]:
-    """How the scalars' side is cut for tiles of so many vectors: as ``tile`` says if it is as high, else at its best."""
-    return cut(extent, tile[1] if vectors == tile[0] else best_scalars(vectors, extent, depth, vector))
+    tiles = [(v, best_scalars(v, size[1], depth, vector)) for v in heights if v <= size[0]]
+    return min(tiles, key=cost)

@@ -30,7 +30,7 @@ class Axis:
 
     def is_inside(self, output: int, tap: int) -> bool:
         """Whether a tap lies in the image."""
-        return 0 <= self.position(output, tap) < self.size
+        return bool(0 <= self.position(output, tap) < self.size)
 
     @cached_property
     def clear(self) -> tuple[int, int]:

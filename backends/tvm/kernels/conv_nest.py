@@ -1,0 +1,226 @@
+"""The loop nest of convolutions: tasks, then out-channel tiles, rows, pixel tiles, and the reduction in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from tvm import tirx
+
+from lvc.backends.tvm.kernels.channels import Channels
+from lvc.backends.tvm.kernels.fused import Fused
+from lvc.backends.tvm.kernels.nest import UNROLLED, Expr, Stmt, allocate, block, grid, load, loop, scratch, tasks
+from lvc.backends.tvm.kernels.padding import copy_padded_rows
+from lvc.backends.tvm.kernels.register_tile import Accumulators, best_tile, cut, cut_scalars, each_tile, tile_count
+from lvc.backends.tvm.vector import Vector
+
+SCRATCH_BYTES = 192 << 10  # of rows that one task goes through again and again: a part of the second-level cache
+TASK_FLOPS = 4e6  # below this a task is not worth its own thread
+MOST_TASKS = 16
+FEWEST_LINES = 4  # a task with fewer rows copies its margin too often
+
+Read = Callable[[Expr, Expr, Expr, Expr], Expr]  # block, row, column, lane: an element of the padded data
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One axis of a convolution: output ``i`` and tap ``t`` meet at element ``i * stride + t * dilation + begin`` of
+    the image; they are output ``out[0] + i * out[1]`` and tap ``tap[0] + t * tap[1]`` of the whole."""
+
+    size: int
+    outputs: int
+    taps: int
+    stride: int
+    dilation: int
+    begin: int
+    out: tuple[int, int] = (0, 1)
+    tap: tuple[int, int] = (0, 1)
+
+    def position(self, output: Expr, tap: Expr) -> Expr:
+        """The element of the image where an output and a tap meet."""
+        return output * self.stride + tap * self.dilation + self.begin
+
+    @cached_property
+    def reach(self) -> tuple[int, int]:
+        """The first and the last element that output 0 depends on."""
+        ends = (self.begin, self.begin + max(self.taps - 1, 0) * self.dilation)
+        return min(ends), max(ends)
+
+
+Phase = tuple[Sweep, Sweep]  # rows and columns
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What may be tuned. A register tile is ``vectors`` out-channel blocks by ``pixels``; the rows (of a flat problem:
+    the pixels) of an image and its out-channel tiles are split into so many parts, each pair of parts a task."""
+
+    vectors: int
+    pixels: int
+    row_parts: int
+    channel_parts: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A convolution as its nest sees it: ``phases`` that differ in which outputs and taps they take.
+
+    ``flat_width`` is set where an output pixel depends on the input pixel of the same place alone: then there is one
+    row that holds the whole image, and this is the image's width.
+    """
+
+    batch: int
+    channels: Channels
+    phases: tuple[Phase, ...]
+    flat_width: int | None = None
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the largest phase."""
+        return max(rows.outputs for rows, _ in self.phases)
+
+    @cached_property
+    def line(self) -> int:
+        """Pixels in a row of the largest phase."""
+        return max(columns.outputs for _, columns in self.phases)
+
+    @cached_property
+    def depth(self) -> int:
+        """Multiply-adds to one element of the result, those with zeros included, in the largest phase."""
+        return self.channels.span * self.channels.lanes * max(rows.taps * columns.taps for rows, columns in self.phases)
+
+    def margins(self, axis: int, outputs: int) -> tuple[int, int]:
+        """The first element of the image that output 0 depends on, and how many elements so many outputs do."""
+        reaches = [phase[axis].reach for phase in self.phases]
+        first, last = min(reach[0] for reach in reaches), max(reach[1] for reach in reaches)
+        return first, (outputs - 1) * self.phases[0][axis].stride + last - first + 1
+
+    @cached_property
+    def is_padded(self) -> bool:
+        """Whether a window reaches out of the image."""
+        rows, columns = self.phases[0]
+        windows = ((*self.margins(0, self.rows), rows.size), (*self.margins(1, self.line), columns.size))
+        return any(first < 0 or first + count > size for first, count, size in windows)
+
+    def pixel(self, phase: Phase, row: Expr, column: Expr) -> tuple[Expr, Expr]:
+        """Where the result of a pixel belongs."""
+        if self.flat_width is not None:
+            return tirx.floordiv(column, self.flat_width), tirx.floormod(column, self.flat_width)
+        rows, columns = phase
+        return row * rows.out[1] + rows.out[0], column * columns.out[1] + columns.out[0]
+
+
+def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
+    """The register tile with the fewest cycles by count; tasks whose input stays in the second-level cache."""
+    g, channels = geometry, geometry.channels
+    vectors, pixels = best_tile((channels.out_blocks, g.line), g.depth, vector, channels.heights)
+    lines = tile_count(cut(g.line, pixels)) if g.flat_width is not None else g.rows
+    outputs = g.batch * channels.out_blocks * channels.out_block * g.rows * g.line * len(g.phases)
+    wanted = min(MOST_TASKS, max(1, round(2.0 * outputs * g.depth / TASK_FLOPS)))
+    row_parts = _row_parts(g, pixels, lines, -(-wanted // g.batch))
+    channel_parts = min(-(-wanted // (g.batch * row_parts)), tile_count(cut(channels.out_blocks, vectors)))
+    return Knobs(vectors, pixels, row_parts, channel_parts)
+
+
+def _row_parts(g: Geometry, pixels: int, lines: int, wanted: int) -> int:
+    """Parts with as many lines as the cache holds; more of them if tasks are wanted and a part keeps a few lines."""
+    rows, columns = g.phases[0]
+    line_bytes = 4 * g.channels.in_blocks * g.channels.lanes
+    line_bytes *= pixels if g.flat_width is not None else columns.size * rows.stride
+    fitting = max(1, SCRATCH_BYTES // line_bytes)
+    shared = max(-(-lines // wanted), FEWEST_LINES)
+    return -(-lines // min(fitting, shared, lines))
+
+
+@dataclass(frozen=True)
+class ConvNest:
+    """The loops of one convolution."""
+
+    geometry: Geometry
+    vector: Vector
+    knobs: Knobs
+    fused: Fused
+
+    def build(self) -> Stmt:
+        """The whole nest."""
+        return tasks((self.geometry.batch, self.knobs.row_parts, self.knobs.channel_parts), self._task)
+
+    @cached_property
+    def _rows(self) -> int:
+        return -(-self.geometry.rows // self.knobs.row_parts)
+
+    def _task(self, image: Expr, part: Expr, chunk: Expr) -> Stmt:
+        g, data = self.geometry, self.fused.operands[0]
+        if not g.is_padded:
+            return self._channels(image, part, chunk, lambda b, *place: g.channels.read(data, image, b, place))
+        (top, rows), (left, columns) = g.margins(0, self._rows), g.margins(1, g.line)
+        top = part * (self._rows * g.phases[0][0].stride) + top
+        padded = scratch([g.channels.in_blocks, rows, columns, g.channels.lanes], "padded")
+
+        def read(channel: Expr, row: Expr, column: Expr, lane: Expr) -> Expr:
+            return load(padded, [channel, row - top, column - left, lane])
+
+        copy = copy_padded_rows(padded, data, image, top, left)
+        return allocate([padded], copy, self._channels(image, part, chunk, read))
+
+    def _channels(self, image: Expr, part: Expr, chunk: Expr, read: Read) -> Stmt:
+        def tile(channel: Expr, vectors: int) -> Stmt:
+            return block(*(self._lines(phase, (image, part, channel), vectors, read) for phase in self.geometry.phases))
+
+        runs = cut(self.geometry.channels.out_blocks, self.knobs.vectors)
+        return each_tile(runs, tile, chunk, self.knobs.channel_parts)
+
+    def _lines(self, phase: Phase, outer: tuple[Expr, ...], vectors: int, read: Read) -> Stmt:
+        image, part, channel = outer
+        shape, channels = (self.knobs.vectors, self.knobs.pixels), self.geometry.channels
+        plane = (channels.out_blocks, phase[1].outputs)
+        runs = cut_scalars(vectors, shape, plane, self.geometry.depth, self.vector)
+
+        def tile(row: Expr, column: Expr, pixels: int) -> Stmt:
+            return self._tile(phase, (image, channel, row, column), (vectors, pixels), read)
+
+        if self.geometry.flat_width is not None:
+            return each_tile(runs, lambda column, pixels: tile(0, column, pixels), part, self.knobs.row_parts)
+
+        def line(row: Expr) -> Stmt:
+            return each_tile(runs, lambda column, pixels: tile(row, column, pixels))
+
+        first, count = part * self._rows, self._rows
+        if self._rows * self.knobs.row_parts != phase[0].outputs:
+            count = tirx.max(tirx.min(self._rows, phase[0].outputs - first), 0)
+        return loop(count, line, name="row", start=first)
+
+    def _tile(self, phase: Phase, place: tuple[Expr, ...], shape: tuple[int, int], read: Read) -> Stmt:
+        image, channel, row, column = place
+        sums = Accumulators.make(*shape, self.geometry.channels.out_block)
+
+        def finish(vector: int, pixel: int) -> Stmt:
+            at = self.geometry.pixel(phase, row, column + pixel)
+            return self.fused.finish([image, channel + vector, *at, 0], sums.at(vector, pixel))
+
+        return allocate(sums.buffers, sums.clear(), self._reduce(phase, place, sums, read), sums.each(finish))
+
+    def _reduce(self, phase: Phase, place: tuple[Expr, ...], sums: Accumulators, read: Read) -> Stmt:
+        _, channel, row, column = place
+        channels, weight, (rows, columns) = self.geometry.channels, self.fused.operands[1], phase
+        start = channels.first_block(channel)
+
+        def step(depth: Expr, ky: Expr, kx: Expr, lane: Expr) -> Stmt:
+            tap = (ky * rows.tap[1] + rows.tap[0], kx * columns.tap[1] + columns.tap[0])
+
+            def scalar(pixel: int) -> Expr:
+                return read(start + depth, rows.position(row, ky), columns.position(column + pixel, kx), lane)
+
+            def vector(number: int) -> Expr:
+                return load(weight, [channel + number, depth, *tap, lane, 0], sums.lanes)
+
+            return sums.add_products(vector, scalar)
+
+        if not rows.taps * columns.taps:
+            return tirx.Evaluate(0)
+        if channels.in_block:
+            extents = (channels.span, rows.taps, columns.taps)
+            return grid(extents, lambda c, y, x: loop(channels.lanes, lambda i: step(c, y, x, i), UNROLLED, "lane"))
+        plain = (channels.span, rows.taps)
+        return grid(plain, lambda c, y: loop(columns.taps, lambda x: step(c, y, x, 0), UNROLLED, "kx"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import tvm_ffi
-from tvm import tirx
+from tvm import sym, tirx
 from tvm.ir import TensorLoad
 from tvm.s_tir.stmt import SBlock
 
@@ -67,8 +67,30 @@ def take_apart(sch: Any, inputs: Sequence[str] = ("pad",)) -> Fused:
         sch.compute_inline(block)
     last = sch.get(blocks[-1])
     anchor = sch.get(blocks[first])
-    axes = tuple(axis.var for axis in last.iter_vars)
-    return Fused(operands, anchor.body.buffer, last.body.buffer, axes, last.body.value)
+    fused = Fused(
+        operands=operands,
+        sums=anchor.body.buffer,
+        output=last.body.buffer,
+        axes=tuple(axis.var for axis in last.iter_vars),
+        value=last.body.value,
+    )
+    _check_elementwise(fused, last)
+    return fused
+
+
+def _check_elementwise(fused: Fused, last: Any) -> None:
+    """Refuse a tail that reads the anchor's result anywhere but at the element that it computes."""
+    analyzer = sym.Analyzer()
+    for axis in last.iter_vars:
+        analyzer.bind(axis.var, axis.dom)
+
+    loads: list[Any] = []
+    tvm_ffi.structural_walk(fused.value, [(TensorLoad, loads.append)])
+    places = [load.indices for load in loads if load.source.same_as(fused.sums)]
+    for place in (*places, last.body.indices):
+        same = len(place) == len(fused.axes)
+        if not same or not all(map(analyzer.can_prove_equal, place, fused.axes)):
+            raise CompileError("a kernel's result is read by a stage that moves its elements")
 
 
 def _operands(sch: Any, blocks: Sequence[Any]) -> tuple[Buffer, ...]:

@@ -113,11 +113,15 @@ _REFUSED = {
     r"batch_diagonal": "the diagonal of an operand",
     r"range_.*_expanded": "a loop",
     r"test_not_\dd": "opset 1",
-    r"attention_.*(padded_kv|nonpad|causal_with_past|window_with_past|ext_cache)(?!.*_expanded)": "key and value caches: the standard's own expansion fails on them",
+    r"attention_.*(padded_kv|nonpad|causal_with_past|window_with_past|ext_cache)(?!.*_expanded)": (
+        "key and value caches: the standard's own expansion fails on them"
+    ),
 }
 # what the door converts and the case expects otherwise
 _OTHERWISE = {
-    r"downsample_scales_(linear|cubic)_align_corners$": "the case divides by scale * size where the standard's text, PyTorch and ONNX Runtime take the whole size",
+    r"downsample_scales_(linear|cubic)_align_corners$": (
+        "the case divides by scale * size where the standard's text, PyTorch and ONNX Runtime take the whole size"
+    ),
     r"attention_4d_causal_fp16": "the case rounds to 16 bits between the steps in another order",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx_graphsurgeon as gs
@@ -17,10 +17,10 @@ from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.graph import erase_dead, infer_spec, is_free, store
 from lvc.compiler.load.onnx_door.call import CONVERTERS, Call
 from lvc.compiler.load.onnx_door.values import (
-    MAX_FOLDED_BYTES,
     Constant,
     Unsupported,
     Value,
+    check_size,
     input_name,
     safe_name,
     safe_path,
@@ -115,7 +115,7 @@ class Builder:
         named = {key: self._place(arg, f"{name}.{key}") for key, arg in kwargs.items()}
         node = self.module.graph.create_node("call_function", overload, placed, named, name=safe_name(name))
         node.meta["origin"] = origin
-        node.meta["spec"] = infer_spec(node)
+        node.meta["spec"] = check_size(infer_spec(node))
         return node
 
     def branch(self, graph: gs.Graph, call: Call) -> list[Value]:
@@ -192,17 +192,17 @@ class Builder:
 def _fold(overload: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], trainable: bool) -> Constant:
     """Compute a call whose operands are all constant; refuse a result that is far too large to be a weight."""
 
-    def with_data(argument: Any) -> Any:
-        return argument.tensor if isinstance(argument, Constant) else argument
+    def call(place: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        def fill(argument: Any) -> Any:
+            return place(argument.tensor) if isinstance(argument, Constant) else argument
 
-    def without_data(argument: Any) -> Any:
-        return argument.tensor.to("meta") if isinstance(argument, Constant) else argument
+        result = overload(*map_aggregate(tuple(args), fill), **map_aggregate(dict(kwargs), fill))
+        assert isinstance(result, torch.Tensor)
+        return result
 
-    size = TensorSpec.of(overload(*map_aggregate(tuple(args), without_data), **map_aggregate(kwargs, without_data)))
-    if size.bytes > MAX_FOLDED_BYTES:
-        raise ValueError(f"a constant of {size} would be made, {size.bytes} bytes")
+    check_size(TensorSpec.of(call(lambda tensor: tensor.to("meta"))))
     with torch.no_grad():
-        result = overload(*map_aggregate(tuple(args), with_data), **map_aggregate(kwargs, with_data))
+        result = call(lambda tensor: tensor)
     result = result.clone(memory_format=torch.contiguous_format) if result._is_view() else result.contiguous()
     return Constant(result, trainable=trainable and result.is_floating_point())
 

@@ -35,6 +35,11 @@ def _order_nodes(graph: onnx.GraphProto, file: Path) -> None:
     """Bring the nodes into topological order, keeping the file's order where it is one."""
     producer: dict[str, int] = {}
     for index, node in enumerate(graph.node):
+        names = (node.name, node.op_type, node.domain, *node.input, *node.output)
+        if not all(isinstance(text, str) for text in names):
+            raise CompileError(
+                f"{file.name} is not well formed", where=str(file), why=f"node {index} has a broken name"
+            )
         for name in filter(None, node.output):
             if name in producer:
                 raise CompileError(
@@ -84,10 +89,16 @@ def _check(proto: onnx.ModelProto, file: Path) -> None:
     foreign = [node for node in proto.graph.node if not _has_schema(proto, node)]
     if foreign or proto.ByteSize() > 1 << 30:
         return
+    kinds = [value.type.tensor_type for value in (*proto.graph.input, *proto.graph.output)]
+    shapeless = [kind for kind in kinds if not kind.HasField("shape") and kind.elem_type]
+    for kind in shapeless:  # the checker wants a shape; a caller may give it, or the graph tell it
+        kind.shape.SetInParent()
     try:
         onnx.checker.check_model(proto)
     except Exception as error:  # the checker raises its own type and those of the parser
         raise CompileError(f"{file.name} is not well formed", where=str(file), why=_first_line(error)) from error
+    for kind in shapeless:
+        kind.ClearField("shape")
 
 
 def _has_schema(proto: onnx.ModelProto, node: onnx.NodeProto) -> bool:

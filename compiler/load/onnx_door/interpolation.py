@@ -36,10 +36,10 @@ class Rule:
     extrapolation: float
 
 
-def coordinates(axis: Axis, mode: str) -> np.ndarray:
+def coordinates(axis: Axis, mode: str, dtype: type[np.floating] = np.float64) -> np.ndarray:
     """Return where each place of the result lies on the original axis."""
-    place = np.arange(axis.resized, dtype=np.float64)
-    size, resized, scale = axis.size, axis.resized, axis.scale
+    place = np.arange(axis.resized, dtype=dtype)
+    size, resized, scale = axis.size, axis.resized, dtype(axis.scale)
     match mode:
         case "half_pixel":
             return (place + 0.5) / scale - 0.5
@@ -63,8 +63,8 @@ def coordinates(axis: Axis, mode: str) -> np.ndarray:
 
 
 def nearest_index(axis: Axis, rule: Rule) -> np.ndarray:
-    """Return the element that each place of the result repeats."""
-    x = coordinates(axis, rule.coordinates)
+    """Return the element that each place of the result repeats; in 32 bits, where scales such as 0.6 are meant."""
+    x = coordinates(axis, rule.coordinates, np.float32)
     match rule.nearest:
         case "round_prefer_floor":
             index = np.ceil(x - 0.5)

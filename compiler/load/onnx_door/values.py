@@ -11,8 +11,9 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.graph import can_name_input, spec
+from lvc.compiler.spec import TensorSpec
 
-MAX_FOLDED_BYTES = 1 << 30
+MAX_BYTES = 2 << 30  # of one result; more is a mistake or an attack
 
 DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
@@ -50,6 +51,13 @@ def shape_of(value: Value) -> tuple[int, ...]:
 
 def dtype_of(value: Value) -> torch.dtype:
     return value.tensor.dtype if isinstance(value, Constant) else spec(value).dtype
+
+
+def check_size(spec: TensorSpec) -> TensorSpec:
+    """Return a spec if a tensor of it can reasonably be made."""
+    if spec.bytes > MAX_BYTES:
+        raise ValueError(f"{spec} would take {spec.bytes} bytes")
+    return spec
 
 
 def constant(data: object, dtype: torch.dtype = torch.int64) -> Constant:

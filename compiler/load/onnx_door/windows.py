@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from lvc.compiler.load.onnx_door.call import Call
 
+MAX_REACH = 1 << 16
+
 
 @dataclass(frozen=True)
 class Window:
@@ -70,6 +72,8 @@ def read_windows(call: Call, kernel: Sequence[int]) -> list[Window]:
     ceil = bool(call.attribute("ceil_mode", 0))
     if min([*strides, *dilations, *kernel], default=1) < 1 or len(pads) != 2 * rank:
         raise ValueError("strides, dilations and kernel sizes must be positive, and pads two for each axis")
+    if max([*map(abs, pads), *kernel, *dilations], default=0) > MAX_REACH:
+        raise ValueError(f"pads, dilations and kernel sizes may not exceed {MAX_REACH}")
     windows = []
     for axis, size in enumerate(sizes):
         before, after = pads[axis], pads[axis + rank]

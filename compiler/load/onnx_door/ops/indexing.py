@@ -9,7 +9,8 @@ import torch
 
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.ops.movement import sliced
-from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, constant, dtype_of, shape_of
+from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, check_size, constant, dtype_of, shape_of
+from lvc.compiler.spec import TensorSpec
 
 aten = torch.ops.aten
 
@@ -101,6 +102,7 @@ def scatter(call: Call) -> Value:
 def one_hot(call: Call) -> Value:
     """on where the new axis counts to the index, off elsewhere; an index out of range is off everywhere."""
     depth = int(call.number(1, "depth"))
+    check_size(TensorSpec((*call.shape(), depth), torch.int64))
     rank = call.rank() + 1
     axis = int(call.attribute("axis", -1)) % rank
     place = [1] * rank

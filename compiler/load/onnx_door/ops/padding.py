@@ -6,8 +6,9 @@ import torch
 
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.ops.movement import sliced
-from lvc.compiler.load.onnx_door.values import Value, constant, shape_of
+from lvc.compiler.load.onnx_door.values import Value, check_size, constant, shape_of
 from lvc.compiler.load.onnx_door.windows import flat_pads
+from lvc.compiler.spec import TensorSpec
 
 aten = torch.ops.aten
 
@@ -37,6 +38,8 @@ def pad(call: Call) -> Value:
 
 def _mirrored(call: Call, pairs: list[tuple[int, int]], mode: str) -> Value:
     """Reflect, repeat the edge or wrap around: by ATen's pad on a picture, by index elsewhere."""
+    sizes = (size + sum(pair) for size, pair in zip(call.shape(), pairs, strict=True))
+    check_size(TensorSpec(tuple(sizes), call.dtype()))
     x, aten_mode = call[0], {"reflect": "reflect", "edge": "replicate"}.get(mode)
     is_picture = len(pairs) == 4 and not any(pairs[0]) and not any(pairs[1])
     fits = all(0 <= p < size for pair, size in zip(pairs, call.shape(), strict=True) for p in pair if p)

@@ -11,7 +11,8 @@ import torch
 from lvc.compiler.load.onnx_door import interpolation
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.interpolation import Axis, Rule
-from lvc.compiler.load.onnx_door.values import Constant, Value, constant, dtype_of, shape_of
+from lvc.compiler.load.onnx_door.values import Constant, Value, check_size, constant, dtype_of, shape_of
+from lvc.compiler.spec import TensorSpec
 
 aten = torch.ops.aten
 _ATEN = {"linear": aten.upsample_bilinear2d.vec, "cubic": aten.upsample_bicubic2d.vec}
@@ -77,6 +78,8 @@ def _resized(call: Call, axes: Mapping[int, Axis], rule: Rule) -> Value:
         for i, axis in sorted(axes.items())
         if axis.resized != axis.size or not math.isclose(axis.scale, 1.0) or (axis.start, axis.end) != (0.0, 1.0)
     }
+    for axis in moved.values():
+        check_size(TensorSpec((axis.resized, axis.size), torch.float64))
     if rule.mode == "nearest":
         return _picked(call, moved, rule)
     if rule.mode not in ("linear", "cubic"):

@@ -9,14 +9,15 @@ import torch
 
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import (
-    MAX_FOLDED_BYTES,
     Constant,
     Unsupported,
     Value,
+    check_size,
     constant,
     to_torch,
     torch_dtype,
 )
+from lvc.compiler.spec import TensorSpec
 
 
 @converts("Constant")
@@ -41,10 +42,8 @@ def size(call: Call) -> Value:
     return constant(math.prod(call.shape()))
 
 
-def _bounded(shape: Sequence[int], dtype: torch.dtype) -> list[int]:
-    if math.prod(shape) * dtype.itemsize > MAX_FOLDED_BYTES:
-        raise ValueError(f"a constant of shape {list(shape)} would be made")
-    return list(shape)
+def _bounded(shape: Sequence[int], dtype: torch.dtype = torch.int64) -> list[int]:
+    return list(check_size(TensorSpec(tuple(shape), dtype)).shape)
 
 
 @converts("ConstantOfShape")
@@ -68,7 +67,7 @@ def number_range(call: Call) -> Value:
 def eye_like(call: Call) -> Value:
     dtype = torch_dtype(int(call.attributes["dtype"])) if "dtype" in call.attributes else call.dtype()
     rows, columns = call.shape()
-    _bounded([rows, columns], torch.int64)
+    _bounded([rows, columns])
     place = torch.arange(columns) - torch.arange(rows)[:, None]
     return Constant((place == int(call.attribute("k", 0))).to(dtype))
 

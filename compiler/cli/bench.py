@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lvc.compiler.bench.comparison import Contestant, Row
+    from lvc.compiler.bench.engine import Original
     from lvc.compiler.bench.steps import Step
     from lvc.compiler.cli.console import Console
     from lvc.compiler.driver import Loaded, LoadRequest
@@ -106,6 +107,7 @@ def _peers(options: argparse.Namespace, first: Loaded, scratch: Path, console: C
     if not engines:
         return []
     original = Original(_request(options, first, console), scratch)
+    _check_loads(original)
     peers, failures = [], []
     for engine in engines:
         try:
@@ -117,6 +119,17 @@ def _peers(options: argparse.Namespace, first: Loaded, scratch: Path, console: C
     if not peers:
         raise failures[0]
     return peers
+
+
+def _check_loads(original: Original) -> None:
+    """Load the model once, before any engine does; where it lies may have changed since it was compiled."""
+    from lvc.compiler.errors import LvcError
+
+    try:
+        _ = original.model
+    except LvcError as error:
+        help = error.help or "name the model that the engines shall run with --model"
+        raise type(error)(error.what, where=error.where, why=error.why, help=help) from error
 
 
 def _request(options: argparse.Namespace, first: Loaded, console: Console) -> LoadRequest:

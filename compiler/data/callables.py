@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,26 +57,13 @@ def _to_array(x: Any, where: str, preprocess: Preprocess | None, fits: Fit) -> n
 
 
 def _find(text: str) -> Callable[[], object]:
+    from lvc.compiler.load.user_code import import_place
+
     place, _, name = text.rpartition(":")
-    module = (
-        _import_file(Path(place)) if place.endswith(".py") else _guarded(text, lambda: importlib.import_module(place))
-    )
-    found = getattr(module, name, None)
+    found = getattr(import_place(place), name, None)
     if not callable(found):
-        raise UsageError(f"'{place}' has no callable '{name}'")
+        raise UsageError(f"'{place}' has no callable '{name}'", help="name a function that returns pairs (x, y)")
     return found  # type: ignore[no-any-return]
-
-
-def _import_file(path: Path) -> object:
-    if not path.is_file():
-        raise UsageError(f"there is no file '{path}'")
-    spec = importlib.util.spec_from_file_location(f"lvc_data_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    loader = spec.loader
-    _guarded(str(path), lambda: loader.exec_module(module))
-    return module
 
 
 def _guarded(text: str, work: Callable[[], object]) -> object:
@@ -101,5 +85,7 @@ def _iterate(text: str, items: Iterable[Any]) -> Iterator[Any]:
         raise _failed(text, error) from error
 
 
-def _failed(text: str, error: Exception) -> UsageError:
-    return UsageError("the data set's own code failed", where=text, why=f"{type(error).__name__}: {error}")
+def _failed(text: str, error: Exception) -> LvcError:
+    from lvc.compiler.load.user_code import failed
+
+    return failed(f"the data set '{text}' failed", error)

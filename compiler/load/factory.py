@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import importlib
-import importlib.util
-import sys
-import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
 from lvc.compiler.errors import CompileError, LvcError, UsageError
 from lvc.compiler.load.examples import make_examples
-from lvc.compiler.load.origins import is_library
 from lvc.compiler.load.torch_door import from_own_module
+from lvc.compiler.load.user_code import failed, import_place
 from lvc.compiler.load.weights import load_weights
 from lvc.compiler.load.zoo import Recipe, find_recipe
 from lvc.compiler.model import Model
@@ -55,7 +49,7 @@ def load_factory(
 
 def find_factory(place: str, name: str) -> Callable[..., object]:
     """Import a module by dotted name or ``.py`` path and return its callable of that name."""
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    module = import_place(place)
     found = getattr(module, name, None)
     if callable(found):
         return found  # type: ignore[no-any-return]
@@ -71,51 +65,6 @@ def find_factory(place: str, name: str) -> Callable[..., object]:
     raise UsageError(f"'{place}' has no factory '{name}'", help=help)
 
 
-def _import_module(name: str) -> ModuleType:
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise UsageError(f"there is no file and no Python module '{name}'")
-    try:
-        with _search(Path.cwd()):
-            return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise _failed(f"'{name}' cannot be imported", error) from error
-        help = "install the package, or give a path that ends in .py"
-        raise UsageError(f"there is no Python module '{name}'", help=help) from error
-    except (Exception, SystemExit) as error:
-        raise _failed(f"'{name}' cannot be imported", error) from error
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UsageError(f"there is no file '{path}'")
-    path = path.resolve()
-    name = f"lvc_user_{path.stem}_{abs(hash(path)):x}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        with _search(path.parent):
-            spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise _failed(f"'{path}' cannot be run", error) from error
-    finally:
-        del sys.modules[name]
-    return module
-
-
-@contextlib.contextmanager
-def _search(folder: Path) -> Iterator[None]:
-    """Let imports find files in a folder, after everything that is installed."""
-    sys.path.append(str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-
-
 def _make(
     factory: Callable[..., object], source: str, arguments: Mapping[str, Any], seed: int
 ) -> tuple[torch.nn.Module, bool]:
@@ -129,31 +78,14 @@ def _make(
         except LvcError:
             raise
         except (Exception, SystemExit) as error:
-            raise _failed(f"the factory '{source}' failed", error) from error
+            raise failed(f"the factory '{source}' failed", error) from error
         is_random = not torch.equal(before, torch.random.get_rng_state())
     if not isinstance(module, torch.nn.Module):
         raise CompileError(
-            f"the factory '{source}' returned a {type(module).__name__}",
+            f"the factory '{source}' returned a value of type {type(module).__name__}",
             help="a factory returns a torch.nn.Module",
         )
     return module, is_random
-
-
-def _failed(what: str, error: BaseException) -> CompileError:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not is_library(f.filename)]
-    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    offline = any(type(cause).__name__ in ("URLError", "HTTPError") for cause in _causes(error))
-    help = "fetch the weights where there is a network, and give them with --weights" if offline else ""
-    reason = str(error).strip().splitlines()
-    why = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
-    return CompileError(what, where=where, why=why, help=help)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or current.__context__
 
 
 def _describe(model: Model, recipe: Recipe) -> None:

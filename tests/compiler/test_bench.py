@@ -144,6 +144,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     artefact = build(model, folder / "bare.lvc")
     source = {"source": str(folder / "model.onnx")}
     container.write(dataclasses.replace(artefact, metadata={"source": source}), folder / "a.lvc")
+    moved = {"source": str(folder / "elsewhere.onnx")}
+    container.write(dataclasses.replace(artefact, metadata={"source": moved}), folder / "moved.lvc")
     build(shades(), folder / "shades.lvc")
     return folder
 
@@ -193,6 +195,7 @@ def test_one_missing_engine_does_not_stop_the_others(
     ("arguments", "message"),
     [
         (("a.lvc", "--against", "onnxrutime"), "did you mean 'onnxruntime'"),
+        (("moved.lvc", "--against", "torch,onnxruntime"), "there is no file"),
         (("bare.lvc", "--against", "torch"), "does not say which model it was made of"),
         (("model.onnx",), "is not an artefact"),
         (("absent.lvc",), "cannot read"),

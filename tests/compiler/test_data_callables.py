@@ -9,7 +9,7 @@ import pytest
 
 from lvc.compiler.data import open_data
 from lvc.compiler.data.preprocess import Preprocess
-from lvc.compiler.errors import UsageError
+from lvc.compiler.errors import CompileError, LvcError, UsageError
 from lvc.compiler.model import Value
 from lvc.compiler.spec import TensorSpec
 
@@ -94,14 +94,26 @@ def test_images_are_preprocessed(source: str) -> None:
     ],
 )
 def test_mistakes_in_the_code_are_named(source: str, name: str, message: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(LvcError) as caught:
         read(f"{source}:{name}")
     assert message in str(caught.value)
+
+
+def test_errors_name_the_line_of_the_users_code(source: str) -> None:
+    with pytest.raises(CompileError, match="failed") as caught:
+        read(f"{source}:fails")
+    line = 1 + SOURCE[: SOURCE.index("raise KeyError")].count("\n")
+    assert caught.value.where == f"{source}:{line}"
+
+
+def test_modules_of_the_working_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_data_module.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    assert len(read("own_data_module:pairs")) == 3
 
 
 def test_missing_files_and_modules_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no file"):
         read(f"{tmp_path}/absent.py:data")
-    with pytest.raises(UsageError, match="own code failed") as caught:
+    with pytest.raises(UsageError, match="there is no Python module"):
         read("no_such_module_at_all:data")
-    assert "ModuleNotFoundError" in caught.value.why

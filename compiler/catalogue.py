@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 PRESETS: dict[str, str] = {
     "O0": "",
-    "O1": "eliminate-identities,fold-constants,fold-batch-norm,eliminate-dead",
-    "O2": "O1,merge-duplicates,eliminate-dead,fuse-operators",
+    "O1": "eliminate-dead,fold-constants,eliminate-identities,fold-batch-norm,eliminate-dead",
+    "O2": "O1,merge-duplicates,O1,fuse-operators",
     "O3": "O2",
 }
 

@@ -8,7 +8,7 @@ the node came from in the user's model.
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from lvc.compiler.dialect import OPS, Family
 from lvc.compiler.errors import CompileError
 from lvc.compiler.spec import TensorSpec
 
-
-_RESERVED = frozenset("self torch device inf nan NoneType fx_pytree pytree".split())  # read by the code of a graph
+_RESERVED = frozenset(
+    ["self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree"]
+)  # read by the code of a graph
 
 
 def calls(graph: Graph, *overloads: OpOverload) -> Iterator[Node]:
@@ -179,6 +180,14 @@ def infer_spec(node: Node) -> TensorSpec:
         ) from error
     assert isinstance(result, torch.Tensor), f"{op_name(node)} returns more than one tensor"
     return TensorSpec.of(result)
+
+
+def erase_unread(module: GraphModule, operands: Iterable[Node]) -> None:
+    """Erase those operands of a call that was replaced which are stored tensors and read by nobody else."""
+    for operand in operands:
+        if operand.op == "get_attr" and not operand.users:
+            module.graph.erase_node(operand)
+    drop_unread_tensors(module)
 
 
 def erase_dead(module: GraphModule) -> list[str]:

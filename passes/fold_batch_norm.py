@@ -25,7 +25,7 @@ from lvc.compiler.graph import (
     add_tensor,
     arguments,
     calls,
-    drop_unread_tensors,
+    erase_unread,
     is_call,
     op_name,
     replace,
@@ -60,7 +60,6 @@ class FoldBatchNorm(Pass):
         outcome = Outcome()
         while _sweep(model.module, outcome):
             pass
-        drop_unread_tensors(model.module)
         return outcome
 
 
@@ -73,6 +72,7 @@ def _sweep(module: GraphModule, outcome: Outcome) -> bool:
         if isinstance(affine, str):
             outcome.skip(node, affine)
             continue
+        operands = node.all_input_nodes
         before, after = check_before(node), check_after(node, affine)
         if before is None:
             fold_into_producer(module, node, affine)
@@ -82,6 +82,7 @@ def _sweep(module: GraphModule, outcome: Outcome) -> bool:
             outcome.skip(node, f"{before}; {after}")
             continue
         outcome.change(node)
+        erase_unread(module, operands)
     return len(outcome.changed) > changed
 
 

@@ -13,7 +13,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.graph import (
     add_tensor,
     calls,
-    drop_unread_tensors,
+    erase_unread,
     family,
     origin,
     replace,
@@ -50,7 +50,6 @@ class FoldConstants(Pass):
                 continue
             outcome.change(node)
             rewrite(model.module, node)
-        drop_unread_tensors(model.module)
         return outcome
 
 
@@ -83,6 +82,4 @@ def rewrite(module: GraphModule, node: Node) -> None:
     )
     stored.meta["origin"] = origin(node)
     replace(node, stored)
-    for operand in operands:
-        if not operand.users:
-            operand.graph.erase_node(operand)
+    erase_unread(module, operands)

@@ -16,7 +16,7 @@ from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.serialise import from_files, to_files
 
 NAMES = [name for name in catalogue.pass_names() if name != "fuse-operators"]
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
 torch.set_num_threads(1)
 

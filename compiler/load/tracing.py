@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from lvc.compiler.errors import CompileError, LvcError
+from lvc.compiler.load.normalise.refusal import depends_on_data
 from lvc.compiler.load.normalise.trace import Stored, Trace
 from lvc.compiler.load.origins import is_library, modules_of, origin_of
 from lvc.compiler.load.outputs import changes_state, name_outputs
@@ -49,7 +50,7 @@ def trace(module: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Trace:
         raise
     except Exception as error:  # torch.export and the model may raise anything
         raise explain(error, examples) from error
-    return _read(program, names, told[-1])
+    return read_program(program, names, told[-1])
 
 
 def input_names(module: torch.nn.Module, count: int) -> list[str]:
@@ -67,7 +68,7 @@ def input_names(module: torch.nn.Module, count: int) -> list[str]:
     return names[:count]
 
 
-def _read(program: ExportedProgram, names: Sequence[str], output_names: tuple[str, ...]) -> Trace:
+def read_program(program: ExportedProgram, names: Sequence[str], output_names: tuple[str, ...]) -> Trace:
     signature = program.graph_signature
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     traced = Trace(program.graph, {}, {}, output_names)
@@ -99,12 +100,7 @@ def explain(error: Exception, examples: Sequence[torch.Tensor]) -> CompileError:
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     where = next(filter(None, map(_user_frame, reversed(_chain(error)))), "")
     if any(sign in text for sign in _DATA_DEPENDENT):
-        return CompileError(
-            "the model's control flow or shapes depend on the values in a tensor",
-            where=where,
-            why="one graph must serve every input; this line needs a value that only a run can give",
-            help="decide by shapes, or compute both branches and choose with torch.where",
-        )
+        return depends_on_data(where)
     shapes = ", ".join(str(TensorSpec.of(example)) for example in examples)
     return CompileError(
         f"the model cannot be traced on {shapes}",

@@ -24,6 +24,7 @@ from lvc.compiler.load.archive import asked_by_pickle, check_archive
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "params", "params_ema", "ema", "net", "weights")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
 _SHOWN = 4
+_LARGEST_NPZ = 16 << 30
 
 
 def load_weights(module: torch.nn.Module, path: Path) -> None:
@@ -125,10 +126,16 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def _read_npz(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise CompileError("the file of weights cannot be read", where=str(path), why="it is no .npz archive")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > _LARGEST_NPZ:
+            raise ValueError(f"it unpacks to {size / 2**30:.1f} GiB, and lvc reads at most {_LARGEST_NPZ >> 30}")
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
-    except (OSError, ValueError, TypeError, EOFError) as error:
+    except Exception as error:  # a damaged archive can make the reader raise anything
         raise CompileError("the file of weights cannot be read", where=str(path), why=str(error)) from error
 
 

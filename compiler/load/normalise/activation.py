@@ -44,6 +44,14 @@ def _threshold(b: Builder, x: Operand, threshold: float, value: float) -> Operan
     return where(b, b.call(aten.gt.Tensor, x, b.number(threshold, x.dtype)), x, value)
 
 
+def _leaky_between(
+    b: Builder, x: Operand, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, generator: object = None
+) -> Operand:
+    if training:
+        raise Unsupported("it draws random numbers, though the model is in evaluation mode")
+    return b.call(aten.leaky_relu.default, x, (lower + upper) / 2)
+
+
 def _dropout(b: Builder, x: Operand, p: float = 0.5, train: bool = True) -> Operand:
     if train and p:
         raise Unsupported("it draws random numbers, though the model is in evaluation mode")
@@ -68,6 +76,7 @@ ACTIVATION: dict[OpOverload, Rule] = {
     aten.softplus.default: _softplus,
     aten.threshold.default: _threshold,
     aten._prelu_kernel.default: lambda b, x, weight: b.call(aten.prelu.default, x, weight),
+    aten.rrelu.default: _leaky_between,
     aten.dropout.default: _dropout,
     aten.feature_dropout.default: _dropout,
     aten.alpha_dropout.default: _dropout,

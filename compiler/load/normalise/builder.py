@@ -107,9 +107,12 @@ class Builder:
 
     def opaque(self, overload: OpOverload, results: Any) -> Result:
         """Operands with the specs of an illegal call's results, so that the rest of the graph can still be read."""
-        if isinstance(results, torch.Tensor):
-            return Operand(TensorSpec.of(results), self.module.graph.call_function(overload))
-        return tuple(Operand(TensorSpec.of(part), self.module.graph.call_function(overload)) for part in results)
+        if not isinstance(results, torch.Tensor):
+            parts = [self.opaque(overload, result) for result in results]
+            return tuple(part for part in parts if isinstance(part, Operand))
+        node = self.module.graph.call_function(overload)
+        node.meta.update(spec=TensorSpec.of(results), origin=self.origin)
+        return Operand(node.meta["spec"], node)
 
     def node(self, operand: Operand) -> Node:
         """The node that yields an operand; a stored tensor gets one when it is first read."""

@@ -79,8 +79,6 @@ CONSTANT_ONLY: frozenset[OpOverload] = frozenset(
         aten.bitwise_right_shift.Tensor,
         aten.atan2.default,
         aten.index_put.default,
-        aten.any.default,
-        aten.all.default,
         aten.isfinite.default,
         aten.bucketize.Tensor,
     }

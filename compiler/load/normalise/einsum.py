@@ -31,7 +31,8 @@ def _parse(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     left, arrow, result = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     free = [letter for letter in "ZYXWVUTSRQPONM" if letter not in equation]
-    most = max(rank - len(term) + 3 for term, rank in zip(terms, ranks, strict=True)) if "..." in left else 0
+    spans = [rank - len(term) + 3 for term, rank in zip(terms, ranks, strict=True) if "..." in term]
+    most = max(spans, default=0)
     dots = "".join(reversed(free[:most]))
     terms = [
         term.replace("...", dots[len(dots) - (rank - len(term) + 3) :]) if "..." in term else term
@@ -53,10 +54,19 @@ def _sum_out(b: Builder, labels: str, x: Operand, kept: set[str]) -> tuple[str, 
     return "".join(label for label in labels if label in kept), b.call(aten.sum.dim_IntList, x, gone, False)
 
 
+def _drop_broadcast(b: Builder, labels: str, x: Operand, others: str, y: Operand) -> tuple[str, Operand]:
+    """Leave out letters of size 1 that the other operand has at full size."""
+    theirs = dict(zip(others, y.shape, strict=True))
+    kept = [(label, size) for label, size in zip(labels, x.shape, strict=True) if size == theirs.get(label, size)]
+    if any(size != 1 for label, size in zip(labels, x.shape, strict=True) if (label, size) not in kept):
+        return labels, x
+    return "".join(label for label, _ in kept), reshape(b, x, [size for _, size in kept])
+
+
 def _contract(b: Builder, left: str, x: Operand, right: str, y: Operand, later: set[str]) -> tuple[str, Operand]:
     """One matrix product: letters in both operands are batch if they are needed later, contracted if not."""
-    left, x = _sum_out(b, left, x, later | set(right))
-    right, y = _sum_out(b, right, y, later | set(left))
+    left, x = _sum_out(b, *_drop_broadcast(b, left, x, right, y), later | set(right))
+    right, y = _sum_out(b, *_drop_broadcast(b, right, y, left, x), later | set(left))
     sizes = dict(zip(right, y.shape, strict=True)) | dict(zip(left, x.shape, strict=True))
     batch = [label for label in left if label in right and label in later]
     shared = [label for label in left if label in right and label not in later]

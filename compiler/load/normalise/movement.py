@@ -49,6 +49,17 @@ def stack(b: Builder, parts: Sequence[Operand], dim: int = 0) -> Operand:
     return cat(b, [unsqueeze(b, part, dim) for part in parts], dim)
 
 
+def _stack_flat(dim: int) -> Rule:
+    """``hstack`` and ``vstack``: vectors are joined, or made rows first."""
+
+    def rule(b: Builder, parts: Sequence[Operand]) -> Operand:
+        if dim == 0:
+            parts = [unsqueeze(b, part, 0) if part.rank == 1 else part for part in parts]
+        return cat(b, parts, min(dim, parts[0].rank - 1))
+
+    return rule
+
+
 def unsqueeze(b: Builder, x: Operand, dim: int) -> Operand:
     dim %= x.rank + 1
     return reshape(b, x, (*x.shape[:dim], 1, *x.shape[dim:]))
@@ -207,7 +218,7 @@ def slice_scatter(
     size = x.shape[dim]
     start, end, _ = slice(start, end).indices(size)
     if step != 1:
-        raise Unsupported(f"it writes every {step}th element")
+        raise Unsupported(f"it writes one in {step} elements")
     parts = [cut(b, x, dim, 0, start), source, cut(b, x, dim, max(start, end), size)]
     return cat(b, [part for part in parts if part.shape[dim]], dim)
 
@@ -255,6 +266,8 @@ MOVEMENT: dict[OpOverload, Rule] = {
     aten.concat.default: cat,
     aten.concatenate.default: cat,
     aten.stack.default: stack,
+    aten.hstack.default: _stack_flat(1),
+    aten.vstack.default: _stack_flat(0),
     aten.expand.default: expand,
     aten.expand_as.default: _expand_as,
     aten.broadcast_to.default: expand,

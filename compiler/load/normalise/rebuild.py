@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
@@ -25,8 +26,8 @@ from lvc.compiler.load.normalise.builder import (
 )
 from lvc.compiler.load.normalise.creation import CONSTANT_ONLY
 from lvc.compiler.load.normalise.movement import expand
-from lvc.compiler.load.normalise.refusal import unknown_operators
-from lvc.compiler.load.normalise.rules import RULES, functional_twin
+from lvc.compiler.load.normalise.refusal import depends_on_data, unknown_operators
+from lvc.compiler.load.normalise.rules import CHECKS, RULES, functional_twin
 from lvc.compiler.load.normalise.trace import Trace, substitute
 from lvc.compiler.load.normalise.views import INVERSES
 from lvc.compiler.load.outputs import changes_state
@@ -64,7 +65,7 @@ class _Rebuild:
         if node.op == "output":
             (parts,), _ = substitute(node, self.read)
             self.b.output(parts)
-        else:
+        elif node.users or node.op == "placeholder" or _may_write(node):
             self.keep(node, self.make(node))
 
     def make(self, node: Node) -> Result:
@@ -77,8 +78,7 @@ class _Rebuild:
         self.b.origin, self.b.path = node.meta.get("origin", node.name), node.meta.get("path", "")
         args, kwargs = substitute(node, self.read)
         if node.target is operator.getitem:
-            part: Operand = args[0][args[1]]
-            return part
+            return self.part(node, *args)
         assert isinstance(node.target, OpOverload)
         twin = functional_twin(node.target)
         if twin is None:
@@ -90,8 +90,20 @@ class _Rebuild:
             self.write(node.args[0], written)  # type: ignore[arg-type]
         return written
 
+    def part(self, node: Node, whole: tuple[Operand, ...], index: int) -> Operand:
+        """One result of a call of several; a rule leaves out those at the end that have no spelling."""
+        if index < len(whole):
+            return whole[index]
+        call = node.args[0]
+        assert isinstance(call, Node)
+        assert isinstance(call.target, OpOverload)
+        self._note(call.target, f"its result {index} is used")
+        return whole[0]
+
     def spell(self, target: OpOverload, args: Any, kwargs: Any) -> Result:
         """The value of a call, spelled in the dialect; evaluated at once where it is known."""
+        if target in CHECKS:
+            return ()
         legal = target in RULES or target in OPS
         known = all(operand.is_constant for operand in operands_of(args, kwargs))
         if known and (legal or target in CONSTANT_ONLY):
@@ -158,6 +170,8 @@ class _Rebuild:
         except Exception:
             self.raise_refused()
             raise
+        if not isinstance(results, (torch.Tensor, tuple, list)):
+            raise depends_on_data(self.b.origin)
         return self.b.opaque(target, results)
 
     def raise_refused(self) -> None:
@@ -167,6 +181,10 @@ class _Rebuild:
     def _note(self, target: OpOverload, reason: str) -> None:
         name = f"{target} ({reason})" if reason else str(target)
         self.refused.setdefault(name, []).append(self.b.origin)
+
+
+def _may_write(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
 def _as_it_is(target: OpOverload) -> Rule:

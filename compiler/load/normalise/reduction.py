@@ -35,6 +35,7 @@ def total(
 
 
 def _extreme(overload: OpOverload) -> Rule:
+    """Of booleans, the largest is whether any is true, the smallest whether all are."""
     return lambda b, x, dim=(), keepdim=False: b.call(overload, x, dims_of(x, dim), keepdim)
 
 
@@ -135,6 +136,12 @@ REDUCTION: dict[OpOverload, Rule] = {
     aten.prod.dim_int: _product,
     aten.amax.default: _extreme(aten.amax.default),
     aten.amin.default: _extreme(aten.amin.default),
+    aten.any.default: _extreme(aten.amax.default),
+    aten.any.dim: _extreme(aten.amax.default),
+    aten.any.dims: _extreme(aten.amax.default),
+    aten.all.default: _extreme(aten.amin.default),
+    aten.all.dim: _extreme(aten.amin.default),
+    aten.all.dims: _extreme(aten.amin.default),
     aten.max.default: _extreme(aten.amax.default),
     aten.min.default: _extreme(aten.amin.default),
     aten.max.dim: _extreme_with_place(aten.amax.default, aten.argmax.default),
@@ -150,6 +157,7 @@ REDUCTION: dict[OpOverload, Rule] = {
     aten.var_mean.correction: _variance_and_mean,
     aten.logsumexp.default: _log_sum_exp,
     aten.linalg_vector_norm.default: norm,
+    aten.linalg_norm.default: norm,
     aten.norm.Scalar: norm,
     aten.norm.ScalarOpt_dim: norm,
     aten.frobenius_norm.dim: lambda b, x, dim, keepdim=False: norm(b, x, 2, dim, keepdim),

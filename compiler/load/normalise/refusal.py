@@ -19,6 +19,16 @@ def unknown_operators(found: Mapping[str, Sequence[str]]) -> CompileError:
     )
 
 
+def depends_on_data(where: str) -> CompileError:
+    """The error of a model whose forward needs to know a value before it can go on."""
+    return CompileError(
+        "the model's control flow or shapes depend on the values in a tensor",
+        where=where,
+        why="one graph must serve every input; this line needs a value that only a run can give",
+        help="decide by shapes, or compute both branches and choose with torch.where",
+    )
+
+
 def _join(origins: Sequence[str]) -> str:
     distinct = list(dict.fromkeys(origins))
     more = f" and {len(distinct) - _SHOWN} more" if len(distinct) > _SHOWN else ""

@@ -24,6 +24,8 @@ from lvc.compiler.load.normalise.pooling import POOLING
 from lvc.compiler.load.normalise.reduction import REDUCTION
 from lvc.compiler.load.normalise.resampling import RESAMPLING
 
+aten = torch.ops.aten
+
 RULES: dict[OpOverload, Rule] = {
     **MOVEMENT,
     **ARITHMETIC,
@@ -40,7 +42,12 @@ RULES: dict[OpOverload, Rule] = {
 }
 
 
-KNOWN: dict[str, OpOverload] = {str(overload): overload for overload in (*OPS, *RULES, *CONSTANT_ONLY)}
+CHECKS: frozenset[OpOverload] = frozenset(
+    {aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._assert_async.default}
+)
+"""Operators that compute nothing and only stop a run; a compiled model does without."""
+
+KNOWN: dict[str, OpOverload] = {str(overload): overload for overload in (*OPS, *RULES, *CONSTANT_ONLY, *CHECKS)}
 
 
 def find_operator(target: str) -> OpOverload | None:
@@ -51,7 +58,7 @@ def find_operator(target: str) -> OpOverload | None:
     packet, _, overload = name.rpartition(".")
     if not packet.endswith("_") or f"{packet[:-1]}.{overload}" not in KNOWN:
         return None
-    written = getattr(torch.ops.aten, packet.removeprefix("aten."), None)
+    written = getattr(aten, packet.removeprefix("aten."), None)
     if written is None or overload not in written.overloads():
         return None
     found = getattr(written, overload)
@@ -64,7 +71,7 @@ def functional_twin(overload: OpOverload) -> OpOverload | None:
     if not schema.is_mutable or not schema.arguments or schema.arguments[0].alias_info is None:
         return None
     name = schema.name.removeprefix("aten::")
-    packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
+    packet = getattr(aten, name.removesuffix("_"), None)
     if not name.endswith("_") or packet is None or overload._overloadname not in packet.overloads():
         return None
     twin = getattr(packet, overload._overloadname)

@@ -1,0 +1,244 @@
+"""Exported programs: read back as they were, and nothing in them is run."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from traced import draw
+
+from lvc.compiler.driver import write_model
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.model import Model
+from lvc.compiler.verify import verify
+
+
+class Net(nn.Module):
+    """Shared weights, an in-place write, several outputs, a constant, infinities, lists of tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+        self.register_buffer("scale", torch.tensor([2.0]), persistent=False)
+
+    def forward(self, image: Tensor) -> dict[str, Any]:
+        x = self.bn(self.conv(image)).relu_()
+        a, b = x.chunk(2, 1)
+        x = torch.cat([b, a], 1).mean((2, 3))
+        x[:, 0] = x[:, 0] + torch.tensor(3.0)
+        x = x.masked_fill(x < 0, float("-inf"))
+        return {"best": tuple(x.max(1)), "out": self.second(self.first(x * self.scale))}
+
+
+Edit = Callable[[str, bytes], bytes | None]
+
+
+@cache
+def _exported() -> bytes:
+    torch.manual_seed(0)
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(Net().eval(), tuple(draw((1, 3, 6, 6))), strict=False), buffer)
+    return buffer.getvalue()
+
+
+def _archive(path: Path, edit: Edit = lambda _, content: content, add: dict[str, bytes] | None = None) -> Path:
+    """Export the net to a file, its entries changed (or left out) by ``edit`` and others added."""
+    with zipfile.ZipFile(io.BytesIO(_exported())) as whole, zipfile.ZipFile(path, "w") as changed:
+        root = whole.namelist()[0].split("/")[0]
+        for name in whole.namelist():
+            content = edit(name.partition("/")[2], whole.read(name))
+            if content is not None:
+                changed.writestr(name, content)
+        for name, content in (add or {}).items():
+            changed.writestr(f"{root}/{name}", content)
+    return path
+
+
+def _change_graph(change: Callable[[dict[str, Any]], None]) -> Edit:
+    def edit(name: str, content: bytes) -> bytes:
+        if not name.startswith("models/"):
+            return content
+        program = json.loads(content)
+        change(program)
+        return json.dumps(program).encode()
+
+    return edit
+
+
+def test_program_is_what_it_was(tmp_path: Path) -> None:
+    model = Model.load(str(_archive(tmp_path / "net.pt2")))
+    verify(model)
+    torch.manual_seed(0)
+    (image,) = draw((1, 3, 6, 6))
+    wanted = Net().eval()(image.clone())
+    assert model.output_names == ("best_0", "best_1", "out")
+    assert [str(value) for value in model.inputs] == ["image: f32[1,3,6,6]"]
+    for ours, theirs in zip(model(image), [*wanted["best"], wanted["out"]], strict=True):
+        assert torch.allclose(torch.from_numpy(ours), theirs.detach(), equal_nan=True)
+    assert sum("weight" in str(n.target) for n in model.module.graph.nodes if n.op == "get_attr") == 3
+
+
+def test_written_model_is_read_back_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    (image,) = draw((1, 3, 6, 6))
+    model = Model.from_module(Net().eval(), image)
+    write_model(model, tmp_path / "net.pt2")
+    again = Model.load(str(tmp_path / "net.pt2"))
+    assert [str(v.spec) for v in again.outputs] == [str(v.spec) for v in model.outputs]
+    for ours, theirs in zip(again(image), model(image), strict=True):
+        assert torch.equal(torch.from_numpy(ours).nan_to_num(), torch.from_numpy(theirs).nan_to_num())
+
+
+def test_shape_may_be_confirmed_and_not_changed(tmp_path: Path) -> None:
+    file = str(_archive(tmp_path / "net.pt2"))
+    assert Model.load(file, shapes={"": (1, 3, 6, 6)}).inputs[0].spec.shape == (1, 3, 6, 6)
+    with pytest.raises(UsageError, match="was fixed when the file was exported"):
+        Model.load(file, shapes={"image": (1, 3, 8, 8)})
+    with pytest.raises(UsageError, match="no input 'picture'"):
+        Model.load(file, shapes={"picture": (1, 3, 6, 6)})
+
+
+def test_symbolic_sizes_are_refused(tmp_path: Path) -> None:
+    batch = torch.export.Dim("batch", min=2, max=8)
+    program = torch.export.export(nn.ReLU(), (torch.zeros(4, 3),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "net.pt2")
+    with pytest.raises(CompileError, match="symbolic sizes"):
+        Model.load(str(tmp_path / "net.pt2"))
+
+
+class Hostile:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.trace),)
+
+
+def test_pickled_example_inputs_are_never_opened(tmp_path: Path) -> None:
+    trace = tmp_path / "was-run"
+    payload = pickle.dumps(Hostile(trace))
+    file = _archive(
+        tmp_path / "net.pt2", lambda name, content: payload if name.startswith("data/sample_inputs/") else content
+    )
+    assert Model.load(str(file)).output_names
+    assert not trace.exists()
+
+
+def test_pickled_weight_is_refused(tmp_path: Path) -> None:
+    trace = tmp_path / "was-run"
+
+    def edit(name: str, content: bytes) -> bytes:
+        if name.endswith("weights_config.json"):
+            return content.replace(b'"use_pickle": false', b'"use_pickle": true')
+        return pickle.dumps(Hostile(trace)) if name.startswith("data/weights/weight_") else content
+
+    with pytest.raises(CompileError, match="refused") as caught:
+        Model.load(str(_archive(tmp_path / "net.pt2", edit)))
+    assert "stored as a pickle" in caught.value.why
+    assert not trace.exists()
+
+
+def test_guards_of_the_file_are_not_executed(tmp_path: Path) -> None:
+    trace = tmp_path / "was-run"
+
+    def change(program: dict[str, Any]) -> None:
+        program["guards_code"] = [f"__import__('os').mkdir({str(trace)!r}) is None"]
+
+    assert Model.load(str(_archive(tmp_path / "net.pt2", _change_graph(change)))).output_names
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("target", ["torch.hub.load", "torch.ops.aten.from_file.default", "math.sqrt", "os.mkdir"])
+def test_operators_are_looked_up_among_the_known_ones_only(target: str, tmp_path: Path) -> None:
+    def change(program: dict[str, Any]) -> None:
+        program["graph_module"]["graph"]["nodes"][0]["target"] = target
+
+    with pytest.raises(CompileError, match="1 operator that lvc cannot express") as caught:
+        Model.load(str(_archive(tmp_path / "net.pt2", _change_graph(change))))
+    assert target.removeprefix("torch.ops.") in caught.value.where
+
+
+def test_symbolic_expressions_are_not_evaluated(tmp_path: Path) -> None:
+    trace = tmp_path / "was-run"
+
+    def change(program: dict[str, Any]) -> None:
+        sizes = program["graph_module"]["graph"]["tensor_values"]["image"]["sizes"]
+        sizes[0] = {"as_expr": {"expr_str": f"__import__('os').mkdir({str(trace)!r})", "hint": None}}
+
+    with pytest.raises(CompileError, match="symbolic sizes"):
+        Model.load(str(_archive(tmp_path / "net.pt2", _change_graph(change))))
+    assert not trace.exists()
+
+
+def test_constant_of_enormous_size_is_refused(tmp_path: Path) -> None:
+    def change(program: dict[str, Any]) -> None:
+        nodes = program["graph_module"]["graph"]["nodes"]
+        conv = next(node for node in nodes if node["target"] == "torch.ops.aten.lift_fresh_copy.default")
+        size = {"name": "size", "arg": {"as_ints": [1 << 20, 1 << 20]}, "kind": 1}
+        conv.update(target="torch.ops.aten.expand.default", inputs=[conv["inputs"][0], size])
+
+    with pytest.raises(CompileError, match="a constant is too large"):
+        Model.load(str(_archive(tmp_path / "net.pt2", _change_graph(change))))
+
+
+def _cut(at: float) -> Callable[[Path], None]:
+    def cut(path: Path) -> None:
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * at)])
+
+    return cut
+
+
+@pytest.mark.parametrize("damage", [_cut(0.0), _cut(0.5), _cut(0.99), lambda path: path.write_text("{}")])
+def test_damaged_file_is_one_clear_error(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    file = _archive(tmp_path / "net.pt2")
+    damage(file)
+    with pytest.raises(CompileError, match="not an exported program"):
+        Model.load(str(file))
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no-graph": lambda program: program["graph_module"].pop("graph"),
+    "version": lambda program: program["schema_version"].update(major=3),
+    "no-outputs": lambda program: program["graph_module"]["signature"].update(output_specs=[{"user_output": {}}]),
+    "unknown-value": lambda program: program["graph_module"]["graph"]["nodes"].pop(0),
+    "list": lambda program: program.update(graph_module=[1]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_graph_that_makes_no_sense_is_one_clear_error(change: str, tmp_path: Path) -> None:
+    file = _archive(tmp_path / "net.pt2", _change_graph(lambda program: CHANGES[change](program) and None))
+    with pytest.raises(CompileError, match=r"damaged|another version"):
+        Model.load(str(file))
+
+
+def test_missing_or_short_weights_are_one_clear_error(tmp_path: Path) -> None:
+    def short(name: str, content: bytes) -> bytes:
+        return content[:8] if name.startswith("data/weights/weight_") else content
+
+    with pytest.raises(CompileError, match="damaged"):
+        Model.load(str(_archive(tmp_path / "short.pt2", short)))
+    with pytest.raises(CompileError, match="damaged"):
+        Model.load(
+            str(_archive(tmp_path / "none.pt2", lambda n, c: None if n.startswith("data/weights/weight_") else c))
+        )
+
+
+def test_weights_file_with_the_wrong_suffix_is_no_program(tmp_path: Path) -> None:
+    torch.save(Net().state_dict(), tmp_path / "net.pt2")
+    with pytest.raises(CompileError, match="not an exported program"):
+        Model.load(str(tmp_path / "net.pt2"))

@@ -19,9 +19,8 @@ from lvc.compiler.dialect import OPS, Family
 from lvc.compiler.errors import CompileError
 from lvc.compiler.spec import TensorSpec
 
-_RESERVED = frozenset(
-    ["self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree"]
-)  # read by the code of a graph
+# what the Python source of a graph reads by these names
+_RESERVED = frozenset(["self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree"])
 
 
 def calls(graph: Graph, *overloads: OpOverload) -> Iterator[Node]:

@@ -31,9 +31,9 @@ def decode_image(content: bytes, where: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            image.load()
-            return ImageOps.exif_transpose(image)
+            file = Image.open(io.BytesIO(content), formats=FORMATS)
+            file.load()
+            image = ImageOps.exif_transpose(file)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"at most {Image.MAX_IMAGE_PIXELS} pixels are decoded"
         raise UsageError("the image is too large", where=where, why=limit) from None
@@ -42,6 +42,16 @@ def decode_image(content: bytes, where: str) -> Image.Image:
         raise UsageError(
             "the image cannot be decoded", where=where, why=_reason(error), help=f"formats that can be read: {kinds}"
         ) from error
+    return _to_bytes(image, where)
+
+
+def _to_bytes(image: Image.Image, where: str) -> Image.Image:
+    """Bring 16 bits a pixel to the upper 8; Pillow's own conversion would make almost everything white."""
+    if image.mode in ("I", "F"):
+        raise UsageError(f"the image has 32-bit pixels (mode {image.mode})", where=where, help="save it with 8 bits")
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def read_bounded(path: Path, most: int = MAX_FILE_BYTES) -> bytes:

@@ -97,6 +97,19 @@ def test_photographs_are_turned_upright() -> None:
     assert decode_image(buffer.getvalue(), "photo").size == (2, 4)
 
 
+def test_sixteen_bits_a_pixel_keep_their_shade(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 100 * 256 + 7, np.uint16)).save(buffer, "PNG")
+    assert read(write(tmp_path, {"cat/a.png": buffer.getvalue()})) == [(100, 0)]
+
+
+def test_pixels_of_32_bits_are_refused() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(buffer, "TIFF")
+    with pytest.raises(UsageError, match="32-bit pixels"):
+        decode_image(buffer.getvalue(), "photo")
+
+
 def test_mixed_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="half flat"):
         read(write(tmp_path, {**CLASSES, "loose.png": image_bytes(4)}))

@@ -38,25 +38,27 @@ class Rule:
 
 def coordinates(axis: Axis, mode: str, dtype: type[np.floating] = np.float64) -> np.ndarray:
     """Return where each place of the result lies on the original axis."""
-    place = np.arange(axis.resized, dtype=dtype)
+    place: np.ndarray = np.arange(axis.resized, dtype=dtype)
     size, resized, scale = axis.size, axis.resized, dtype(axis.scale)
+    centre: np.ndarray = (place + 0.5) / scale - 0.5
+    last = (size - 1) / (resized - 1) if resized > 1 else 0.0
     match mode:
         case "half_pixel":
-            return (place + 0.5) / scale - 0.5
+            return centre
         case "half_pixel_symmetric":
-            offset = size / 2 * (1 - resized / (scale * size))
-            return offset + (place + 0.5) / scale - 0.5
+            return centre + size / 2 * (1 - resized / (float(scale) * size))
         case "pytorch_half_pixel":
-            return (place + 0.5) / scale - 0.5 if resized > 1 else place * 0
+            return centre if resized > 1 else place * 0
         case "align_corners":
-            return place * (size - 1) / (resized - 1) if resized > 1 else place * 0
+            return place * last
         case "asymmetric":
-            return place / scale
+            left: np.ndarray = place / scale
+            return left
         case "tf_half_pixel_for_nn":
-            return (place + 0.5) / scale
+            return centre + 0.5
         case "tf_crop_and_resize":
             if resized > 1:
-                return axis.start * (size - 1) + place * (axis.end - axis.start) * (size - 1) / (resized - 1)
+                return axis.start * (size - 1) + place * (axis.end - axis.start) * last
             return place + 0.5 * (axis.start + axis.end) * (size - 1)
         case _:
             raise ValueError(f"coordinate_transformation_mode cannot be '{mode}'")

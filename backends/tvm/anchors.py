@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.fx import Node
 
-from lvc.backends.tvm.kernels import conv2d
+from lvc.backends.tvm.kernels import batch_matmul, conv2d, depthwise, matmul, pool2d
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.ops.contractions import with_bias
+from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call
+from lvc.backends.tvm.ops.windows import pair
 from lvc.backends.tvm.program import ScheduleFunction
 from lvc.backends.tvm.scope import Array
+from lvc.backends.tvm.vector import Vector
 from lvc.compiler.graph import arguments, is_call, spec
 
 aten = torch.ops.aten
@@ -32,6 +35,20 @@ class Anchor:
     array: Array
     schedule: ScheduleFunction
     shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class KernelSchedule:
+    """The schedule of a kernel for a problem."""
+
+    function: Callable[[Any, Any, Vector], None]
+    problem: Any
+
+    def __call__(self, sch: Any, vector: Vector) -> None:
+        self.function(sch, self.problem, vector)
+
+    def __str__(self) -> str:
+        return f"{self.function.__module__} {self.problem}"
 
 
 # the tensor in memory behind an operand of a call, in a shape in memory
@@ -54,51 +71,119 @@ def _convolution_layout(node: Node, layout: Layout, block: int) -> Layout:
 
 def anchor_of(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
     """Use the kernel for a call; None where there is none and the general form must do."""
-    if call.dtype != "float32":
-        return None
-    if is_call(call.node, aten.conv2d.default):
-        return _conv2d(call, layouts, tensors)
-    return None
+    find = _FINDERS.get(call.node.target) if call.dtype == "float32" else None
+    return find(call, layouts, tensors) if find else None
 
 
-def _conv2d(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
+def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
     weight = call["weight"]
     if weight.constant is None or not call.layout.block:
         return None
     n, c, height, width = call["input"].shape
-    (ph, pw) = call["padding"]
+    (ph, pw), groups = call["padding"], call["groups"]
+    geometry = {
+        "batch": n,
+        "height": height,
+        "width": width,
+        "kernel": (weight.shape[2], weight.shape[3]),
+        "stride": tuple(call["stride"]),
+        "padding": (ph, pw, ph, pw),
+        "dilation": tuple(call["dilation"]),
+    }
+    in_block, out_block = layouts[arguments(call.node)["input"]].block, call.layout.block
+    if groups == c == weight.shape[0] > 1:
+        depthwise_problem = depthwise.Depthwise(channels=c, block=out_block, **geometry)
+        return _packed(call, depthwise, depthwise_problem, weight.constant, tensors)
     problem = conv2d.Conv2d(
-        batch=n,
-        in_channels=c,
-        height=height,
-        width=width,
-        out_channels=weight.shape[0],
-        kernel=(weight.shape[2], weight.shape[3]),
-        stride=tuple(call["stride"]),
-        padding=(ph, pw, ph, pw),
-        dilation=tuple(call["dilation"]),
-        groups=call["groups"],
-        in_block=layouts[arguments(call.node)["input"]].block,
-        out_block=call.layout.block,
+        in_channels=c, out_channels=weight.shape[0], groups=groups, in_block=in_block, out_block=out_block, **geometry
     )
-    return _packed(call, conv2d, problem, weight, tensors)
+    return _packed(call, conv2d, problem, weight.constant, tensors)
 
 
-def _packed(call: Call, kernel: Any, problem: Any, weight: Array, tensors: Tensors) -> Anchor:
+def _packed(call: Call, kernel: Any, problem: Any, values: np.ndarray, tensors: Tensors) -> Anchor:
     """A kernel over a blocked operand and packed weights, with a bias along the channels."""
-    packed = call.scope.packed(*_packing(call, kernel, problem, weight))
+    packed = _packed_weight(call, "weight", kernel, problem, values)
     result = kernel.compute(problem, tensors("input", None), packed)
     total = call.scope.leaf(result, call.shape, call.layout)
-    return Anchor(with_bias(call, total, 1), partial(_schedule, kernel, problem))
+    return Anchor(with_bias(call, total, 1), KernelSchedule(kernel.schedule, problem))
 
 
-def _packing(
-    call: Call, kernel: Any, problem: Any, weight: Array
-) -> tuple[str, tuple[int, ...], str, Callable[[], np.ndarray]]:
-    values = weight.constant
-    key = f"{arguments(call.node)['weight'].target} {problem}"
-    return key, kernel.packed_shape(problem), "float32", lambda: kernel.pack_weight(problem, values)
+def _packed_weight(call: Call, name: str, kernel: Any, problem: Any, values: np.ndarray) -> Any:
+    key = f"{arguments(call.node)[name].target} {problem}"
+    return call.scope.packed(key, kernel.packed_shape(problem), "float32", lambda: kernel.pack_weight(problem, values))
 
 
-def _schedule(kernel: Any, problem: Any, sch: Any, vector: Any) -> None:
-    kernel.schedule(sch, problem, vector)
+def _linear(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
+    if len(call["weight"].shape) != 2 or call["weight"].constant is None:
+        return None
+    anchor = _rows_times(call, ("input", "weight"), call["weight"].constant, tensors)
+    return replace(anchor, array=with_bias(call, anchor.array, -1)) if anchor else None
+
+
+def _matmul(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
+    left, right = call["self"].shape, call["other"].shape
+    if call["self"].constant is not None or len(left) < 2 or len(right) < 2:
+        return None
+    if call["other"].constant is not None:
+        known = len(right) == 2
+        return _rows_times(call, ("self", "other"), call["other"].constant.T, tensors) if known else None
+    if left[:-2] != right[:-2] or call["self"].dtype != call["other"].dtype:
+        return None
+    batch, (m, k), n = math.prod(left[:-2]), left[-2:], right[-1]
+    problem = batch_matmul.BatchMatmul(batch, m, n, k, block=call.vector.lanes)
+    result = batch_matmul.compute(problem, tensors("self", (batch, m, k)), tensors("other", (batch, k, n)))
+    return _plain(call, result, (batch, m, n), KernelSchedule(batch_matmul.schedule, problem))
+
+
+def _rows_times(call: Call, names: tuple[str, str], values: np.ndarray, tensors: Tensors) -> Anchor | None:
+    """All rows of an operand times weights ``[N, K]``."""
+    data = call[names[0]]
+    if data.constant is not None:
+        return None
+    n, k = values.shape
+    m = math.prod(data.shape[:-1])
+    problem = matmul.Matmul(m, n, k, call.vector.lanes)
+    packed = _packed_weight(call, names[1], matmul, problem, values)
+    result = matmul.compute(problem, tensors(names[0], (m, k)), packed)
+    return _plain(call, result, (m, n), KernelSchedule(matmul.schedule, problem))
+
+
+def _plain(call: Call, result: Any, shape: tuple[int, ...], schedule: ScheduleFunction) -> Anchor:
+    """A kernel that writes the plain result under a shape of its own."""
+    total = reshape_array(call.scope, call.scope.leaf(result, shape, PLAIN), call.shape)
+    return Anchor(total, schedule, shape)
+
+
+def _pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
+    if len(call.shape) != 4 or layouts.get(arguments(call.node)["self"]) != call.layout:
+        return None
+    n, c, height, width = call["self"].shape
+    kernel, (ph, pw) = pair(call["kernel_size"]), pair(call["padding"])
+    problem = pool2d.Pool2d(
+        kind="max" if is_call(call.node, aten.max_pool2d.default) else "avg",
+        batch=n,
+        channels=c,
+        height=height,
+        width=width,
+        out_height=call.shape[2],
+        out_width=call.shape[3],
+        kernel=kernel,
+        stride=pair(call["stride"], kernel),
+        padding=(ph, pw, ph, pw),
+        dilation=pair(call.operands.get("dilation", 1)),
+        count_include_pad=call.operands.get("count_include_pad", True),
+        divisor=call.operands.get("divisor_override"),
+        block=call.layout.block,
+    )
+    result = pool2d.compute(problem, tensors("self", None))
+    array = call.scope.leaf(result, call.shape, call.layout)
+    return Anchor(array, KernelSchedule(pool2d.schedule, problem))
+
+
+_FINDERS: dict[Any, Callable[[Call, dict[Node, Layout], Tensors], Anchor | None]] = {
+    aten.conv2d.default: _convolution,
+    aten.linear.default: _linear,
+    aten.matmul.default: _matmul,
+    aten.max_pool2d.default: _pool,
+    aten.avg_pool2d.default: _pool,
+}

@@ -16,7 +16,7 @@ from lvc.backends.tvm.ops.elementwise import PARTIAL
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import LOWERINGS, Call
 from lvc.backends.tvm.program import ScheduleFunction
-from lvc.backends.tvm.schedules.general import schedule_general
+from lvc.backends.tvm.schedules.general import GeneralSchedule
 from lvc.backends.tvm.scope import Array, Expr, Parameter, Scope
 from lvc.backends.tvm.units import Unit
 from lvc.backends.tvm.vector import Vector
@@ -37,12 +37,10 @@ def unit_kernel(
     module: GraphModule, unit: Unit, layouts: Mapping[Node, Layout], layout: Layout, vector: Vector
 ) -> Kernel:
     """Write a unit down. ``layouts`` are those of its inputs, ``layout`` is that of its output."""
-    return _Writer(module, unit, dict(layouts), layout).write()
+    return _Writer(module, unit, dict(layouts), layout, vector).write()
 
 
-def conversion_kernel(
-    node: Node, before: Layout, after: Layout, vector: Vector, module: GraphModule | None = None
-) -> Kernel:
+def conversion_kernel(node: Node, before: Layout, after: Layout, module: GraphModule | None = None) -> Kernel:
     """Copy a value from one layout to another; a stored tensor if a module is given."""
     scope = Scope()
     if module is None:
@@ -76,18 +74,21 @@ def finish(scope: Scope, array: Array, layout: Layout, anchor: Anchor | None, ma
 
     result = scope.tensor(shape, body, "last")
     function = te.create_prim_func([*(p.tensor for p in scope.parameters), result])
-    schedule = anchor.schedule if anchor else schedule_general
+    schedule = anchor.schedule if anchor else GeneralSchedule()
     return Kernel(function, schedule, tuple(scope.parameters), result)
 
 
 class _Writer:
     """Writes one unit: its nodes in order, each an array that the next ones read."""
 
-    def __init__(self, module: GraphModule, unit: Unit, layouts: dict[Node, Layout], layout: Layout) -> None:
+    def __init__(
+        self, module: GraphModule, unit: Unit, layouts: dict[Node, Layout], layout: Layout, vector: Vector
+    ) -> None:
         self.module = module
         self.unit = unit
         self.layouts = layouts
         self.layout = layout
+        self.vector = vector
         self.scope = Scope()
         self.arrays: dict[Node, Array] = {}
 
@@ -106,9 +107,8 @@ class _Writer:
         return finish(self.scope, self.arrays[self.unit.output], self.layout, anchor, mask)
 
     def call(self, node: Node) -> Call:
-        return Call(
-            node, {name: self.operand(value) for name, value in arguments(node).items()}, self.scope, self.layout
-        )
+        operands = {name: self.operand(value) for name, value in arguments(node).items()}
+        return Call(node, operands, self.scope, self.layout, self.vector)
 
     def operand(self, value: Any) -> Any:
         """An argument of a call, with arrays in place of nodes."""

@@ -89,7 +89,7 @@ class _Lowering:
         """Parts of a concatenation that could not be made in their place are copied there."""
         for part, offset in joins.copies(unit, self.joined, layout):
             self.convert(part, layout)
-            kernel = conversion_kernel(part, layout, layout, self.vector)
+            kernel = conversion_kernel(part, layout, layout)
             root = self.place(unit.output, layout)
             place = Place(root.storage, root.offset + offset * ITEM_BYTES[dtype_text(spec(part).dtype)])
             self.emit(kernel, unit.name, [unit.name], {part: layout}, place, spec(part).shape)
@@ -102,14 +102,14 @@ class _Lowering:
         if own.is_flat(spec(node).shape) and layout.is_flat(spec(node).shape):
             self.places[node, layout] = self.place(node, own)
             return
-        kernel = conversion_kernel(node, own, layout, self.vector)
+        kernel = conversion_kernel(node, own, layout)
         self.emit(kernel, f"{node.name} to {layout}", [node.name], {node: own}, self.place(node, layout))
 
     def place(self, node: Node, layout: Layout) -> Place:
         """Where a value lies; new memory if nothing has been said yet."""
         key = (node, layout)
         if key not in self.places:
-            if node in self.joined and layout == self.layouts[node]:
+            if self.joined.get(node, (node, 0))[0] is not node and layout == self.layouts[node]:
                 root, offset = self.joined[node]
                 place = self.place(root, layout)
                 size = ITEM_BYTES[dtype_text(spec(node).dtype)]
@@ -127,11 +127,11 @@ class _Lowering:
         if made and made.offset == 0 and made.storage.kind is Kind.OUTPUT and made.storage.position == position:
             target = made
         elif node.op == "get_attr":
-            kernel = conversion_kernel(node, PLAIN, PLAIN, self.vector, self.model.module)
+            kernel = conversion_kernel(node, PLAIN, PLAIN, self.model.module)
             self.emit(kernel, f"output {position}", [node.name], {}, target, shape)
         else:
             own = self.layouts[node]
-            kernel = conversion_kernel(node, own, PLAIN, self.vector)
+            kernel = conversion_kernel(node, own, PLAIN)
             self.emit(kernel, f"output {position}", [node.name], {node: own}, target, shape)
         self.program.outputs.append(Argument(target, tuple(shape), dtype))
 
@@ -164,6 +164,4 @@ class _Lowering:
         return self.stored[constant.key]
 
     def argument(self, node: Node, layout: Layout) -> Argument:
-        return Argument(
-            self.place(node, layout), layout.physical(spec(node).shape) or (1,), dtype_text(spec(node).dtype)
-        )
+        return Argument(self.place(node, layout), layout.physical(spec(node).shape), dtype_text(spec(node).dtype))

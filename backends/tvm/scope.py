@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import tvm_ffi
 from torch.fx import Node
 from tvm import ir, sym, te, tirx
 
@@ -139,6 +140,16 @@ class Scope:
 
     def simplify(self, index: Expr) -> Expr:
         return self.analyzer.simplify(index) if isinstance(index, ir.Expr) else index
+
+    def lookup(self, position: Expr, size: int, read: Callable[[Expr], Expr]) -> Expr:
+        """Read at an index that is data and lies in ``[0, size)``, of which the analyzer knows no more than that."""
+        variable = tirx.Var("at", "int32")
+        self.analyzer.bind(variable, ir.Range(0, size))
+
+        def substitute(node: Any, _: Any) -> Any:
+            return position if node.same_as(variable) else node
+
+        return tvm_ffi.structural_mutate(read(variable), [(tirx.Var, substitute)])
 
     def axis(self, extent: int, name: str = "k") -> Any:
         """A reduction axis."""

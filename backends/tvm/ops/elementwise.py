@@ -51,7 +51,7 @@ def cast(value: Expr, dtype: str) -> Expr:
     if dtype_of(value) == dtype:
         return value
     if dtype == "bool":
-        return value != scalar_of(0, dtype_of(value))
+        return tirx.NE(value, scalar_of(0, dtype_of(value)))
     return tirx.Cast(dtype, value)
 
 
@@ -138,11 +138,11 @@ def _sign(x: Expr) -> Expr:
 
 
 def _isnan(x: Expr) -> Expr:
-    return let(x, lambda v: v != v)
+    return tirx.isnan(x)
 
 
 def _isinf(x: Expr) -> Expr:
-    return tirx.abs(x) == tirx.infinity(dtype_of(x))
+    return tirx.EQ(tirx.abs(x), tirx.infinity(dtype_of(x)))
 
 
 def _on_float_operand(function: Callable[[Expr], Expr]) -> Callable[[Call], Array]:
@@ -214,15 +214,15 @@ _BINARY: dict[Any, Callable[[Expr, Expr], Expr]] = {
     aten.minimum.default: tirx.min,
     aten.remainder.Tensor: _modulo,
     aten.fmod.Tensor: _fmod,
-    aten.eq.Tensor: lambda x, y: x == y,
-    aten.ne.Tensor: lambda x, y: x != y,
+    aten.eq.Tensor: tirx.EQ,
+    aten.ne.Tensor: tirx.NE,
     aten.lt.Tensor: lambda x, y: x < y,
     aten.le.Tensor: lambda x, y: x <= y,
     aten.gt.Tensor: lambda x, y: x > y,
     aten.ge.Tensor: lambda x, y: x >= y,
     aten.logical_and.default: lambda x, y: tirx.And(cast(x, "bool"), cast(y, "bool")),
     aten.logical_or.default: lambda x, y: tirx.Or(cast(x, "bool"), cast(y, "bool")),
-    aten.logical_xor.default: lambda x, y: cast(x, "int8") != cast(y, "int8"),
+    aten.logical_xor.default: lambda x, y: tirx.NE(cast(x, "int8"), cast(y, "int8")),
 }
 
 for _overload, _function in _UNARY.items():

@@ -10,7 +10,7 @@ from tvm import tirx
 
 from lvc.backends.tvm.ops.elementwise import broadcast, cast
 from lvc.backends.tvm.ops.table import Call, lowers
-from lvc.backends.tvm.scope import Array, Expr, Index, Scope, let, scalar_of
+from lvc.backends.tvm.scope import Array, Expr, Index, Scope, scalar_of
 
 aten = torch.ops.aten
 
@@ -193,17 +193,19 @@ def index_select(call: Call) -> Array:
     size = operand.shape[dim]
 
     def read(index: Index) -> Expr:
-        place = () if not indices.shape else (index[dim],)
-        chosen = _index(indices.read(place), size)
-        return operand.read([chosen if d == dim else i for d, i in enumerate(index)])
+        value = indices.read(() if not indices.shape else (index[dim],))
+        return call.scope.lookup(
+            index_of(value, size), size, lambda at: operand.read([at if d == dim else i for d, i in enumerate(index)])
+        )
 
     return call.result(read)
 
 
-def _index(value: Expr, size: int) -> Expr:
-    """An index from data: negative ones count from the end."""
+def index_of(value: Expr, size: int) -> Expr:
+    """A number from data as an index: negative ones count from the end, those outside are moved inside."""
     position = tirx.Cast("int32", value)
-    return let(position, lambda p: tirx.Select(p < 0, p + size, p))
+    position = tirx.Select(position < 0, position + size, position)
+    return tirx.max(tirx.min(position, size - 1), 0)
 
 
 @lowers(aten.gather.default)
@@ -214,8 +216,11 @@ def gather(call: Call) -> Array:
     size = operand.shape[dim]
 
     def read(index: Index) -> Expr:
-        chosen = _index(indices.read(index), size)
-        return operand.read([chosen if d == dim else i for d, i in enumerate(index)])
+        return call.scope.lookup(
+            index_of(indices.read(index), size),
+            size,
+            lambda at: operand.read([at if d == dim else i for d, i in enumerate(index)]),
+        )
 
     return call.result(read)
 
@@ -224,11 +229,12 @@ def gather(call: Call) -> Array:
 def embedding(call: Call) -> Array:
     """Take rows of a table."""
     weight, indices = call["weight"], call["indices"]
-
-    def read(index: Index) -> Expr:
-        return weight.read((_index(indices.read(index[:-1]), weight.shape[0]), index[-1]))
-
-    return call.result(read)
+    rows = weight.shape[0]
+    return call.result(
+        lambda index: call.scope.lookup(
+            index_of(indices.read(index[:-1]), rows), rows, lambda at: weight.read((at, index[-1]))
+        )
+    )
 
 
 @lowers(aten.pixel_shuffle.default)

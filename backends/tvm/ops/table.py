@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
 from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.scope import Array, Expr, Index, Scope, dtype_text
+from lvc.backends.tvm.vector import Vector
 from lvc.compiler.graph import spec
 
 
@@ -27,6 +27,7 @@ class Call:
     operands: dict[str, Any]
     scope: Scope
     layout: Layout
+    vector: Vector
 
     def __getitem__(self, name: str) -> Any:
         return self.operands[name]
@@ -59,8 +60,3 @@ def lowers(*overloads: OpOverload) -> Callable[[F], F]:
         return function
 
     return enter
-
-
-SUPPORTED_DTYPES = frozenset(
-    {torch.float32, torch.float64, torch.int64, torch.int32, torch.bool, torch.uint8, torch.int8}
-)

@@ -152,19 +152,28 @@ def _scales(call: Call) -> list[float]:
 def upsample_nearest(call: Call) -> Array:
     """The pixel at or before the exact place."""
     operand: Array = call["input"]
-    maps = [
+    rows, columns = (
         _nearest(call, name, size, out, scale)
         for name, size, out, scale in zip("yx", operand.shape[-2:], call.shape[-2:], _scales(call), strict=True)
-    ]
-    return call.result(lambda index: operand.read([*index[:2], maps[0](index[2]), maps[1](index[3])]))
+    )
+
+    def read(index: Index) -> Expr:
+        *lead, y, x = index
+        return rows(y, lambda row: columns(x, lambda column: operand.read([*lead, row, column])))
+
+    return call.result(read)
 
 
-def _nearest(call: Call, name: str, size: int, out: int, scale: float) -> Callable[[Expr], Expr]:
+# read at the input row or column that belongs to an output row or column
+Place = Callable[[Expr, Callable[[Expr], Expr]], Expr]
+
+
+def _nearest(call: Call, name: str, size: int, out: int, scale: float) -> Place:
     if out % size == 0 and scale == size / out:
-        return lambda i: i // (out // size)
+        return lambda i, read: read(i // (out // size))
     table = np.minimum((np.arange(out, dtype=np.float32) * np.float32(scale)).astype(np.int32), size - 1)
     places = call.scope.constant(f"{call.node.name} {name}", table)
-    return lambda i: places.read((i,))
+    return lambda i, read: call.scope.lookup(places.read((i,)), size, read)
 
 
 @lowers(aten.upsample_bilinear2d.vec)
@@ -182,30 +191,31 @@ def upsample_bicubic(call: Call) -> Array:
 def _separable(call: Call, taps: int) -> Array:
     """Interpolate rows, then columns, by weights and places that are known when the model is built."""
     operand: Array = call["input"]
-    (tall, high), (wide, broad) = (
-        _taps(call, name, size, out, scale, taps)
-        for name, size, out, scale in zip("yx", operand.shape[-2:], call.shape[-2:], _scales(call), strict=True)
-    )
+    (tall, high), (wide, broad) = _taps(call, 0, taps), _taps(call, 1, taps)
     n, c, _, width = operand.shape
 
     def row(index: Index) -> Expr:
-        terms = [high(t, index[2]) * operand.read([*index[:2], tall(t, index[2]), index[3]]) for t in range(taps)]
+        *lead, y, x = index
+        terms = [high(t, y) * tall(t, y, lambda at: operand.read([*lead, at, x])) for t in range(taps)]
         return sum(terms[1:], terms[0])
 
     rows = call.scope.stage((n, c, call.shape[2], width), row, layout=call.layout)
 
     def column(index: Index) -> Expr:
-        terms = [broad(t, index[3]) * rows.read([*index[:3], wide(t, index[3])]) for t in range(taps)]
+        *lead, x = index
+        terms = [broad(t, x) * wide(t, x, lambda at: rows.read([*lead, at])) for t in range(taps)]
         return sum(terms[1:], terms[0])
 
     return call.result(column)
 
 
-Tap = Callable[[int, Expr], Expr]
+Weight = Callable[[int, Expr], Expr]
+Tap = Callable[[int, Expr, Callable[[Expr], Expr]], Expr]
 
 
-def _taps(call: Call, name: str, size: int, out: int, scale: float, taps: int) -> tuple[Tap, Tap]:
-    """Places and weights of each tap for each output row or column."""
+def _taps(call: Call, axis: int, taps: int) -> tuple[Tap, Weight]:
+    """Places and weights of each tap for each output row (axis 0) or column (axis 1)."""
+    size, out, scale = call["input"].shape[axis - 2], call.shape[axis - 2], _scales(call)[axis]
     at = np.arange(out, dtype=np.float64)
     if call["align_corners"]:
         exact = at * ((size - 1) / (out - 1) if out > 1 else 0.0)
@@ -219,11 +229,14 @@ def _taps(call: Call, name: str, size: int, out: int, scale: float, taps: int) -
     else:
         offsets, weights = [-1, 0, 1, 2], [_cubic(t + 1), _cubic(t), _cubic(1 - t), _cubic(2 - t)]
     places = [np.clip(base + offset, 0, size - 1).astype(np.int32) for offset in offsets]
-    place = [call.scope.constant(f"{call.node.name} {name}{i} at", p) for i, p in enumerate(places)]
-    weight = [
-        call.scope.constant(f"{call.node.name} {name}{i} by", w.astype(call.dtype)) for i, w in enumerate(weights)
-    ]
-    return lambda i, o: place[i].read((o,)), lambda i, o: weight[i].read((o,))
+    name = f"{call.node.name} {'yx'[axis]}"
+    place = [call.scope.constant(f"{name}{i} at", p) for i, p in enumerate(places)]
+    weight = [call.scope.constant(f"{name}{i} by", w.astype(call.dtype)) for i, w in enumerate(weights)]
+
+    def tap(i: int, o: Expr, read: Callable[[Expr], Expr]) -> Expr:
+        return call.scope.lookup(place[i].read((o,)), size, read)
+
+    return tap, lambda i, o: weight[i].read((o,))
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from lvc.backends.tvm.vector import Vector
@@ -10,10 +11,13 @@ from lvc.backends.tvm.vector import Vector
 PARALLEL_WORK = 1 << 15  # element operations below which starting threads costs more than it gains
 
 
-def schedule_general(sch: Any, vector: Vector) -> None:
-    """Schedule every block of a function on its own."""
-    for block in sch.get_child_blocks(sch.get_sblock("root")):
-        _schedule_block(sch, block, vector)
+@dataclass(frozen=True)
+class GeneralSchedule:
+    """Every block on its own."""
+
+    def __call__(self, sch: Any, vector: Vector) -> None:
+        for block in sch.get_child_blocks(sch.get_sblock("root")):
+            _schedule_block(sch, block, vector)
 
 
 def _schedule_block(sch: Any, block: Any, vector: Vector) -> None:

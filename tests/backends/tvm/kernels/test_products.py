@@ -15,7 +15,8 @@ from tvm.s_tir import Schedule
 from lvc.backends.tvm.kernels import batch_matmul, matmul
 from lvc.backends.tvm.kernels.batch_matmul import BatchMatmul
 from lvc.backends.tvm.kernels.matmul import Matmul
-from lvc.backends.tvm.kernels.register_tile import HEIGHTS, best_tile, cut, fits, tile_count
+from lvc.backends.tvm.kernels.register_tile import cut, tile_count
+from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.errors import CompileError
 
@@ -68,15 +69,16 @@ def test_tiles_cover_an_extent_and_differ_by_one(extent: int, size: int) -> None
 
 @given(st.integers(1, 64), st.integers(1, 400), st.integers(1, 5000), st.sampled_from([AVX2, Vector(16, 32)]))
 def test_a_tile_fits_the_registers(panels: int, pixels: int, depth: int, vector: Vector) -> None:
-    vectors, scalars = best_tile((panels, pixels), depth, vector)
-    assert fits(vectors, scalars, vector)
+    cost = TileCost(vector, depth)
+    vectors, scalars = cost.best_tile((panels, pixels))
+    assert cost.fits(vectors, scalars)
     assert vectors in HEIGHTS
 
 
 def test_large_planes_fill_the_registers() -> None:
-    vectors, scalars = best_tile((64, 3136), 576, AVX2)
+    vectors, scalars = TileCost(AVX2, 576).best_tile((64, 3136))
     assert vectors * scalars == 12
-    vectors, scalars = best_tile((64, 3136), 576, Vector(16, 32))
+    vectors, scalars = TileCost(Vector(16, 32), 576).best_tile((64, 3136))
     assert vectors * scalars >= 24
 
 

@@ -22,6 +22,11 @@ class PassReport:
     drift: float | None
     measured: dict[str, Any]
 
+    @property
+    def found_something(self) -> bool:
+        """Whether it changed a place, left one alone, or moved the outputs."""
+        return bool(self.changed or self.skipped or self.drift)
+
     @classmethod
     def of(cls, step: Step) -> PassReport:
         measured = dict(step.measured)
@@ -77,7 +82,7 @@ class Report:
         return replace(self, passes=passes, load_seconds=0.0, build_seconds=0.0)
 
     def pass_rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Rows for a table: pass, changed, skipped, seconds, drift."""
+        """Rows for a table, of the passes that found something: pass, changed, skipped, seconds, drift."""
         return [
             (
                 item.text,
@@ -87,6 +92,7 @@ class Report:
                 "" if item.drift is None else f"{item.drift:.1e}",
             )
             for item in self.passes
+            if item.found_something
         ]
 
     def skip_lines(self, most: int = 3) -> list[str]:

@@ -104,8 +104,11 @@ def describe_data(options: argparse.Namespace, model: Model) -> None:
 
 def show_passes(console: Console, report: Report) -> None:
     """Print the table of passes and what was skipped."""
-    if report.passes:
-        console.table(("pass", "changed", "skipped", "time", "drift"), report.pass_rows(), "lrrrr")
+    rows = report.pass_rows()
+    if rows:
+        console.table(("pass", "changed", "skipped", "time", "drift"), rows, "lrrrr")
+    if idle := len(report.passes) - len(rows):
+        console.say(f"note: {idle} of {len(report.passes)} passes had nothing to do")
     for line in report.skip_lines():
         console.say(f"note: {line}")
     for note in report.notes:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lvc.compiler.bench.engine import Run
-from lvc.compiler.bench.measure import Timing, interleave
+from lvc.compiler.bench.measure import Timing, interleave, unpinned
 from lvc.compiler.observers import relative_difference
 from lvc.compiler.workspace import Progress
 
@@ -63,7 +63,10 @@ def compare(
     progress: Progress,
 ) -> list[Row]:
     """Time the contestants in turns and compare each with the first."""
-    outputs = [[np.array(part) for part in one.run(*inputs)] for one in contestants]
+    outputs = []
+    for one in contestants:
+        with unpinned():
+            outputs.append([np.array(part) for part in one.run(*inputs)])
     runs = [partial(one.run, *inputs) for one in contestants]
     timings = interleave(runs, seconds=seconds, repeats=repeats, clock=clock, progress=progress)
     return [

@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time
 
 _QUIET_SLICE = 1e-3
 _QUIET_SHARE = 0.3
-_LONGEST_WAIT = 0.25
+_LONGEST_WAIT = 0.25  # seconds
 
 
 @dataclass(frozen=True)
@@ -59,37 +60,48 @@ def interleave(
     but which adds up all threads.
     """
     read = CLOCKS[clock]
-    cores = _allowed_cores()
     for run in runs:
         for _ in range(WARM_UP_RUNS):
-            run()
+            _time(run, read)
     samples: list[list[float]] = [[] for _ in runs]
     started = time.perf_counter()
     rounds = range(repeats) if repeats else itertools.count()
     for number in (progress or Silence()).track(rounds, "timing", repeats):
         for turn in range(len(runs)):
             place = (turn + number) % len(runs)
-            _wait_until_quiet(cores)
-            runs[place]()
-            before = read()
-            runs[place]()
-            samples[place].append(read() - before)
+            _wait_until_quiet()
+            _time(runs[place], read)
+            samples[place].append(_time(runs[place], read))
         if not repeats and number + 1 >= FEWEST_ROUNDS and time.perf_counter() - started > seconds:
             break
     return [Timing(tuple(times)) for times in samples]
 
 
-def _wait_until_quiet(cores: set[int] | None) -> None:
-    """Sleep until this process idles, a quarter of a second at most; undo what an engine pinned this thread to."""
-    if cores and os.sched_getaffinity(0) != cores:
+@contextmanager
+def unpinned() -> Iterator[None]:
+    """Undo what happens to this thread's affinity inside: an engine that pins it would pin the pools of the others."""
+    if not hasattr(os, "sched_getaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    try:
+        yield
+    finally:
         os.sched_setaffinity(0, cores)
+
+
+def _time(run: Callable[[], object], read: Callable[[], float]) -> float:
+    with unpinned():
+        before = read()
+        run()
+        return read() - before
+
+
+def _wait_until_quiet() -> None:
+    """Sleep until this process uses no processor time, but not for ever."""
     deadline = time.perf_counter() + _LONGEST_WAIT
     while time.perf_counter() < deadline:
         wall, used = time.perf_counter(), time.process_time()
         time.sleep(_QUIET_SLICE)
         if time.process_time() - used < _QUIET_SHARE * (time.perf_counter() - wall):
             return
-
-
-def _allowed_cores() -> set[int] | None:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None

@@ -14,6 +14,11 @@ from types import ModuleType
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.load.origins import is_library
 
+_OFFLINE = (
+    "fetch the weights where there is a network and give them with --weights; "
+    "switch a download off with --arg weights=None or --arg weights_backbone=None"
+)
+
 
 def import_place(place: str) -> ModuleType:
     """Import a module by dotted name, installed or in the working folder, or by the path of its ``.py`` file."""
@@ -70,7 +75,7 @@ def failed(what: str, error: BaseException) -> CompileError:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not is_library(f.filename)]
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     offline = any(type(cause).__name__ in ("URLError", "HTTPError") for cause in _causes(error))
-    help = "fetch the weights where there is a network, and give them with --weights" if offline else ""
+    help = _OFFLINE if offline else ""
     reason = str(error).strip().splitlines()
     why = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
     return CompileError(what, where=where, why=why, help=help)

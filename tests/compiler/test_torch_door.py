@@ -120,7 +120,7 @@ def test_origins_are_module_paths_and_source_lines() -> None:
     assert add.startswith("0 (test_torch_door.py:")
 
 
-def test_control_flow_on_data_names_the_line() -> None:
+def test_control_flow_on_data_names_the_line(capfd: pytest.CaptureFixture[str]) -> None:
     class Flow(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             if x.sum() > 0:
@@ -132,6 +132,7 @@ def test_control_flow_on_data_names_the_line() -> None:
     assert caught.value.what == "the model's control flow or shapes depend on the values in a tensor"
     assert caught.value.where.startswith(__file__)
     assert caught.value.where.endswith("if x.sum() > 0:")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_shapes_that_depend_on_data_are_refused() -> None:

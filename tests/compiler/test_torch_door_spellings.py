@@ -65,6 +65,7 @@ ARITHMETIC: dict[str, Case] = {
     "compare": (lambda x: (x > 0).float(), [MATRIX], "gt to"),
     "masked-fill": (lambda x: x.masked_fill(x < 0, -1.0), [MATRIX], "lt where"),
     "where": (lambda x: torch.where(x > 0, x, 0.5), [MATRIX], "gt where"),
+    "where-numbers": (lambda x: torch.where(x > 0, 1, 0), [MATRIX], "gt where"),
     "logic": (lambda x: ((x > 0) & ~(x > 1)).to(x.dtype), [MATRIX], "gt gt logical_not logical_and to"),
     "constants": (lambda x: x * torch.tensor(0.5) + torch.tensor(1), [MATRIX], "mul add"),
     "whole-numbers": (lambda x: (x > 0).sum() * 1.5, [MATRIX], "gt sum mul"),
@@ -165,6 +166,7 @@ REDUCTION: dict[str, Case] = {
     "logsumexp": (lambda x: x.logsumexp(1), [MATRIX], "amax sub exp sum log add reshape"),
     "normalize": (lambda x: F.normalize(x, dim=1), [MATRIX], "linalg_vector_norm clamp expand div"),
     "norm": (lambda x: torch.linalg.norm(x, 1, dim=-1), [MATRIX], "linalg_vector_norm"),
+    "cumsum": (lambda x: x.cumsum(-1), [MATRIX], "cumsum"),
     "softmax-in-f64": (lambda x: F.softmax(x, 1, dtype=torch.float64), [MATRIX], "to softmax"),
     "batch-norm-1d": (nn.BatchNorm1d(6), [MATRIX], "batch_norm"),
     "batch-norm-without-statistics": (

@@ -108,7 +108,8 @@ def _clamp_by_tensors(b: Builder, x: Operand, min: Operand | None = None, max: O
 
 
 def where(b: Builder, condition: Operand, x: Term, y: Term) -> Operand:
-    like = next((term.dtype for term in (x, y) if isinstance(term, Operand)), torch.get_default_dtype())
+    known = [term.dtype for term in (x, y) if isinstance(term, Operand)]
+    like = known[0] if known else torch.tensor([x, y]).dtype
     x, y = (term if isinstance(term, Operand) else b.number(term, like) for term in (x, y))
     return b.call(aten.where.self, condition, x, y)
 

@@ -59,8 +59,13 @@ def _index_select(b: Builder, x: Operand, dim: int, index: Operand) -> Operand:
     return b.call(aten.index_select.default, x, dim % x.rank, index)
 
 
+def _gather(b: Builder, x: Operand, dim: int, index: Operand, *, sparse_grad: bool = False) -> Operand:
+    return b.call(aten.gather.default, x, dim % x.rank, index)
+
+
 INDEXING: dict[OpOverload, Rule] = {
     aten.index.Tensor: _index,
     aten.index_select.default: _index_select,
+    aten.gather.default: _gather,
     aten.embedding.default: _embedding,
 }

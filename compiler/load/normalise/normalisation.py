@@ -40,8 +40,8 @@ def _by_own_statistics(b: Builder, x: Operand, weight: Maybe, bias: Maybe, eps: 
     spread = add(b, variance(b, x, dims, False, True), eps)
     x = mul(b, sub(b, x, mean(b, x, dims, True)), unary(b, aten.rsqrt, spread))
     column = [1, x.shape[1]] + [1] * (x.rank - 2)
-    x = mul(b, x, reshape(b, weight, column)) if weight else x
-    return add(b, x, reshape(b, bias, column)) if bias else x
+    x = mul(b, x, reshape(b, weight, column)) if weight is not None else x
+    return add(b, x, reshape(b, bias, column)) if bias is not None else x
 
 
 def _native(training: bool | None = None) -> Rule:
@@ -99,7 +99,7 @@ def _rms_norm(
     dims = list(range(x.rank - len(normalized_shape), x.rank))
     power = add(b, mean(b, mul(b, x, x), dims, True), eps)
     x = mul(b, x, unary(b, aten.rsqrt, power))
-    return mul(b, x, weight) if weight else x
+    return mul(b, x, weight) if weight is not None else x
 
 
 NORMALISATION: dict[OpOverload, Rule] = {

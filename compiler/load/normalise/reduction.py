@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
 from lvc.compiler.load.normalise.arithmetic import add, cast, mul, sub, unary
-from lvc.compiler.load.normalise.builder import Builder, Operand, Rule
+from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
 from lvc.compiler.load.normalise.movement import reshape
 
 aten = torch.ops.aten
@@ -64,6 +65,8 @@ def variance(
     count = 1
     for d in dims:
         count *= x.shape[d]
+    if count <= correction:
+        raise Unsupported("it is the variance of a single element")
     return spread if correction == 0 else mul(b, spread, count / (count - correction))
 
 
@@ -109,6 +112,18 @@ def norm(
     return b.call(aten.linalg_vector_norm.default, cast(b, x, dtype), order, dims_of(x, dim), keepdim)
 
 
+def _norm_of_vectors(
+    b: Builder, x: Operand, ord: float | None = None, dim: Dims = None, keepdim: bool = False, **options: Any
+) -> Operand:
+    if ord is not None and (x.rank == 2 if dim is None else not isinstance(dim, int) and len(dim) == 2):
+        raise Unsupported("it is the norm of a matrix")
+    return norm(b, x, ord, dim, keepdim, **options)
+
+
+def _cumulative_sum(b: Builder, x: Operand, dim: int, *, dtype: torch.dtype | None = None) -> Operand:
+    return b.call(aten.cumsum.default, cast(b, x, dtype), dim % x.rank)
+
+
 def _product(b: Builder, x: Operand, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Operand:
     return b.call(aten.prod.dim_int, cast(b, x, dtype), dim % x.rank, keepdim)
 
@@ -134,6 +149,7 @@ REDUCTION: dict[OpOverload, Rule] = {
     aten.sum.default: total,
     aten.sum.dim_IntList: total,
     aten.prod.dim_int: _product,
+    aten.cumsum.default: _cumulative_sum,
     aten.amax.default: _extreme(aten.amax.default),
     aten.amin.default: _extreme(aten.amin.default),
     aten.any.default: _extreme(aten.amax.default),
@@ -157,7 +173,7 @@ REDUCTION: dict[OpOverload, Rule] = {
     aten.var_mean.correction: _variance_and_mean,
     aten.logsumexp.default: _log_sum_exp,
     aten.linalg_vector_norm.default: norm,
-    aten.linalg_norm.default: norm,
+    aten.linalg_norm.default: _norm_of_vectors,
     aten.norm.Scalar: norm,
     aten.norm.ScalarOpt_dim: norm,
     aten.frobenius_norm.dim: lambda b, x, dim, keepdim=False: norm(b, x, 2, dim, keepdim),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from functools import cache
 from pathlib import Path
 
@@ -67,6 +68,13 @@ def _tensor(array: np.ndarray) -> _Tensor:
 
 @cache
 def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
+    """Load the two libraries.
+
+    Left to itself, TVM's thread pool has at most half of the cores on x86, and pins the thread that calls a model. Both
+    settings are read when the pool starts; what the user has set stays.
+    """
+    os.environ.setdefault("TVM_NUM_THREADS", str(os.cpu_count() or 1))
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
     return _load("tvm_ffi", "libtvm_ffi.so"), _load("tvm", "libtvm_runtime.so")
 
 

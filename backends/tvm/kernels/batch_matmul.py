@@ -68,7 +68,7 @@ def _product(p: BatchMatmul, vector: Vector, knobs: Knobs, fused: Fused, place: 
     a, (batch, panels) = fused.operands[0], place
 
     def finish(row: Expr, column: Expr, sums: Buffer, lanes: int) -> Stmt:
-        return fused.finish([batch, row, column], sums, lanes)
+        return fused.finish([batch, row, column], sums, lanes=lanes)
 
     return PanelProduct(
         (p.m, p.n, p.k),

@@ -9,7 +9,7 @@ import numpy as np
 from tvm import tirx
 
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, load
-from lvc.backends.tvm.kernels.register_tile import HEIGHTS
+from lvc.backends.tvm.kernels.tile_cost import HEIGHTS
 
 
 @dataclass(frozen=True)

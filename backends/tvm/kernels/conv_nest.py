@@ -10,15 +10,28 @@ from tvm import tirx
 
 from lvc.backends.tvm.kernels.channels import Channels
 from lvc.backends.tvm.kernels.fused import Fused
-from lvc.backends.tvm.kernels.nest import UNROLLED, Expr, Stmt, allocate, block, grid, load, loop, scratch, tasks
+from lvc.backends.tvm.kernels.nest import (
+    UNROLLED,
+    Buffer,
+    Expr,
+    Stmt,
+    allocate,
+    block,
+    grid,
+    load,
+    loop,
+    scratch,
+    store,
+    tasks,
+    zeros,
+)
 from lvc.backends.tvm.kernels.padding import copy_padded_rows
-from lvc.backends.tvm.kernels.register_tile import Accumulators, best_tile, cut, cut_scalars, each_tile, tile_count
+from lvc.backends.tvm.kernels.parts import Work
+from lvc.backends.tvm.kernels.register_tile import Accumulators, cut, each_tile, tile_count
+from lvc.backends.tvm.kernels.tile_cost import TileCost
 from lvc.backends.tvm.vector import Vector
 
-SCRATCH_BYTES = 192 << 10  # of rows that one task goes through again and again: a part of the second-level cache
-TASK_FLOPS = 4e6  # below this a task is not worth its own thread
-MOST_TASKS = 16
-FEWEST_LINES = 4  # a task with fewer rows copies its margin too often
+MOST_DEPTH_PARTS = 32
 
 Read = Callable[[Expr, Expr, Expr, Expr], Expr]  # block, row, column, lane: an element of the padded data
 
@@ -54,12 +67,14 @@ Phase = tuple[Sweep, Sweep]  # rows and columns
 @dataclass(frozen=True)
 class Knobs:
     """What may be tuned. A register tile is ``vectors`` out-channel blocks by ``pixels``; the rows (of a flat problem:
-    the pixels) of an image and its out-channel tiles are split into so many parts, each pair of parts a task."""
+    the pixels) of an image and its out-channel tiles are split into so many parts, each pair of parts a task; the
+    reduction is done in ``depth_parts``, one after the other."""
 
     vectors: int
     pixels: int
     row_parts: int
     channel_parts: int
+    depth_parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -112,25 +127,29 @@ class Geometry:
 
 
 def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
-    """The register tile with the fewest cycles by count; tasks whose input stays in the second-level cache."""
-    g, channels = geometry, geometry.channels
-    vectors, pixels = best_tile((channels.out_blocks, g.line), g.depth, vector, channels.heights)
-    lines = tile_count(cut(g.line, pixels)) if g.flat_width is not None else g.rows
-    outputs = g.batch * channels.out_blocks * channels.out_block * g.rows * g.line * len(g.phases)
-    wanted = min(MOST_TASKS, max(1, round(2.0 * outputs * g.depth / TASK_FLOPS)))
-    row_parts = _row_parts(g, pixels, lines, -(-wanted // g.batch))
-    channel_parts = min(-(-wanted // (g.batch * row_parts)), tile_count(cut(channels.out_blocks, vectors)))
-    return Knobs(vectors, pixels, row_parts, channel_parts)
-
-
-def _row_parts(g: Geometry, pixels: int, lines: int, wanted: int) -> int:
-    """Parts with as many lines as the cache holds; more of them if tasks are wanted and a part keeps a few lines."""
+    """The register tile with the fewest cycles by count, and the tasks that fetch the least."""
+    g, channels, flat = geometry, geometry.channels, geometry.flat_width is not None
+    plane = (channels.out_blocks, g.line)
+    costs = [TileCost(vector, g.depth, parts) for parts in _depth_parts(g)]
+    choices = [(cost, cost.best_tile(plane, channels.heights)) for cost in costs]
+    cost, tile = min(choices, key=lambda choice: choice[0].plane(plane, choice[1]))
     rows, columns = g.phases[0]
-    line_bytes = 4 * g.channels.in_blocks * g.channels.lanes
-    line_bytes *= pixels if g.flat_width is not None else columns.size * rows.stride
-    fitting = max(1, SCRATCH_BYTES // line_bytes)
-    shared = max(-(-lines // wanted), FEWEST_LINES)
-    return -(-lines // min(fitting, shared, lines))
+    work = Work(
+        cycles=cost.plane(plane, tile) * (1 if flat else g.rows) * len(g.phases),
+        lines=tile_count(cut(g.line, tile[1])) if flat else g.rows,
+        tiles=tile_count(cut(channels.out_blocks, tile[0])),
+        data=4 * channels.in_blocks * channels.lanes * rows.size * columns.size,
+        weights=4 * channels.out_blocks * channels.out_block * g.depth,
+        margin=0 if flat else (g.margins(0, 1)[1] - rows.stride) / rows.stride,
+        is_copied=g.is_padded,
+    )
+    return Knobs(*tile, *work.split(g.batch), cost.parts)
+
+
+def _depth_parts(g: Geometry) -> list[int]:
+    """Parts into which the reduction may be split."""
+    most = 1 if g.flat_width is not None else MOST_DEPTH_PARTS
+    return [parts for parts in range(1, most + 1) if g.channels.span % parts == 0]
 
 
 @dataclass(frozen=True)
@@ -173,40 +192,69 @@ class ConvNest:
 
     def _lines(self, phase: Phase, outer: tuple[Expr, ...], vectors: int, read: Read) -> Stmt:
         image, part, channel = outer
-        shape, channels = (self.knobs.vectors, self.knobs.pixels), self.geometry.channels
-        plane = (channels.out_blocks, phase[1].outputs)
-        runs = cut_scalars(vectors, shape, plane, self.geometry.depth, self.vector)
+        parts = self.knobs.depth_parts
 
-        def tile(row: Expr, column: Expr, pixels: int) -> Stmt:
-            return self._tile(phase, (image, channel, row, column), (vectors, pixels), read)
+        def whole(row: Expr, column: Expr, pixels: int) -> Stmt:
+            sums = Accumulators.make(vectors, pixels, self.geometry.channels.out_block)
+            products = self._reduce(phase, (channel, row, column), sums, read, 0)
+            write = sums.each(lambda v, s: finish(row, column + s, v, sums.at(v, s)))
+            return allocate(sums.buffers, sums.clear(), products, write)
 
+        def finish(row: Expr, column: Expr, vector: int, sums: Buffer, *at: Expr) -> Stmt:
+            place = self.geometry.pixel(phase, row, column)
+            return self.fused.finish([image, channel + vector, *place, 0], sums, at)
+
+        if parts == 1:
+            return self._each_tile(phase, part, vectors, whole)
+        lanes, first = self.geometry.channels.out_block, part * self._rows
+        partial = scratch([self._rows, phase[1].outputs, vectors, lanes], "partial")
+
+        def add(depth: Expr) -> Callable[[Expr, Expr, int], Stmt]:
+            def tile(row: Expr, column: Expr, pixels: int) -> Stmt:
+                sums = Accumulators.make(vectors, pixels, lanes)
+                products = self._reduce(phase, (channel, row, column), sums, read, depth)
+
+                def at(vector: int, pixel: int) -> list[Expr]:
+                    return [row - first, column + pixel, vector, 0]
+
+                fetch = sums.each(lambda v, s: store(sums.at(v, s), load(partial, at(v, s), lanes), [0], lanes))
+                keep = sums.each(lambda v, s: store(partial, load(sums.at(v, s), [0], lanes), at(v, s), lanes))
+                return allocate(sums.buffers, fetch, products, keep)
+
+            return tile
+
+        def last(row: Expr, column: Expr, pixels: int) -> Stmt:
+            pairs = [(v, s) for s in range(pixels) for v in range(vectors)]
+            return block(*(finish(row, column + s, v, partial, row - first, column + s, v) for v, s in pairs))
+
+        clear = grid(partial.shape[:3], lambda *i: store(partial, zeros(lanes), [*i, 0], lanes))
+        products = loop(parts, lambda depth: self._each_tile(phase, part, vectors, add(depth)), name="depth")
+        return allocate([partial], clear, products, self._each_tile(phase, part, vectors, last))
+
+    def _each_tile(self, phase: Phase, part: Expr, vectors: int, body: Callable[[Expr, Expr, int], Stmt]) -> Stmt:
+        """Run ``body(row, first column, pixels)`` for every register tile of one part of the rows."""
+        shape = (self.knobs.vectors, self.knobs.pixels)
+        cost = TileCost(self.vector, self.geometry.depth, self.knobs.depth_parts)
+        runs = cost.cut_scalars(vectors, shape, phase[1].outputs)
         if self.geometry.flat_width is not None:
-            return each_tile(runs, lambda column, pixels: tile(0, column, pixels), part, self.knobs.row_parts)
+            return each_tile(runs, lambda column, pixels: body(0, column, pixels), part, self.knobs.row_parts)
 
         def line(row: Expr) -> Stmt:
-            return each_tile(runs, lambda column, pixels: tile(row, column, pixels))
+            return each_tile(runs, lambda column, pixels: body(row, column, pixels))
 
         first, count = part * self._rows, self._rows
         if self._rows * self.knobs.row_parts != phase[0].outputs:
             count = tirx.max(tirx.min(self._rows, phase[0].outputs - first), 0)
         return loop(count, line, name="row", start=first)
 
-    def _tile(self, phase: Phase, place: tuple[Expr, ...], shape: tuple[int, int], read: Read) -> Stmt:
-        image, channel, row, column = place
-        sums = Accumulators.make(*shape, self.geometry.channels.out_block)
-
-        def finish(vector: int, pixel: int) -> Stmt:
-            at = self.geometry.pixel(phase, row, column + pixel)
-            return self.fused.finish([image, channel + vector, *at, 0], sums.at(vector, pixel))
-
-        return allocate(sums.buffers, sums.clear(), self._reduce(phase, place, sums, read), sums.each(finish))
-
-    def _reduce(self, phase: Phase, place: tuple[Expr, ...], sums: Accumulators, read: Read) -> Stmt:
-        _, channel, row, column = place
+    def _reduce(self, phase: Phase, place: tuple[Expr, ...], sums: Accumulators, read: Read, part: Expr) -> Stmt:
+        """Add one part of the reduction to the sums of a tile."""
+        channel, row, column = place
         channels, weight, (rows, columns) = self.geometry.channels, self.fused.operands[1], phase
-        start = channels.first_block(channel)
+        start, span = channels.first_block(channel), channels.span // self.knobs.depth_parts
 
-        def step(depth: Expr, ky: Expr, kx: Expr, lane: Expr) -> Stmt:
+        def step(turn: Expr, ky: Expr, kx: Expr, lane: Expr) -> Stmt:
+            depth = part * span + turn
             tap = (ky * rows.tap[1] + rows.tap[0], kx * columns.tap[1] + columns.tap[0])
 
             def scalar(pixel: int) -> Expr:
@@ -220,7 +268,7 @@ class ConvNest:
         if not rows.taps * columns.taps:
             return tirx.Evaluate(0)
         if channels.in_block:
-            extents = (channels.span, rows.taps, columns.taps)
+            extents = (span, rows.taps, columns.taps)
             return grid(extents, lambda c, y, x: loop(channels.lanes, lambda i: step(c, y, x, i), UNROLLED, "lane"))
-        plain = (channels.span, rows.taps)
-        return grid(plain, lambda c, y: loop(columns.taps, lambda x: step(c, y, x, 0), UNROLLED, "kx"))
+        taps = (rows.taps, columns.taps)
+        return grid(taps, lambda y, x: loop(span, lambda c: step(c, y, x, 0), UNROLLED, "channel"))

@@ -28,15 +28,18 @@ class Fused:
     axes: tuple[Any, ...]
     value: Expr
 
-    def finish(self, index: Sequence[Expr], sums: Buffer, lanes: int | None = None) -> Stmt:
-        """Write the elements of the output from ``index`` on, whose sums are in a register: all, or so many."""
+    def finish(self, index: Sequence[Expr], sums: Buffer, at: Sequence[Expr] = (), lanes: int | None = None) -> Stmt:
+        """Write the elements of the output from ``index`` on: as many as there are ``lanes``.
+
+        Their sums are the last dimension of a buffer, at ``at`` in the others.
+        """
 
         def element(lane: Expr) -> Stmt:
             place = [int32(i) for i in (*index[:-1], index[-1] + lane)]
-            value = self._substitute(place, load(sums, [lane]))
+            value = self._substitute(place, load(sums, [*at, lane]))
             return tirx.BufferStore(self.output, value, place)
 
-        return loop(lanes or int(sums.shape[0]), element, VECTORISED, "lane")
+        return loop(lanes or int(sums.shape[-1]), element, VECTORISED, "lane")
 
     def _substitute(self, place: Sequence[Expr], total: Expr) -> Expr:
         values = dict(zip(self.axes, place, strict=True))

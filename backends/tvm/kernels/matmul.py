@@ -66,7 +66,7 @@ def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = No
     data, weight = fused.operands
 
     def finish(row: Expr, column: Expr, sums: Buffer, lanes: int) -> Stmt:
-        return fused.finish([row, column], sums, lanes)
+        return fused.finish([row, column], sums, lanes=lanes)
 
     product = PanelProduct(
         (p.m, p.n, p.k),

@@ -9,14 +9,12 @@ from functools import cached_property
 from tvm import tirx
 
 from lvc.backends.tvm.kernels.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, loop
-from lvc.backends.tvm.kernels.register_tile import HEIGHTS, Accumulators, Run, best_tile, cut, cut_scalars, each_tile
+from lvc.backends.tvm.kernels.parts import Work
+from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, tile_count
+from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
 from lvc.backends.tvm.vector import Vector
 
 TALL_HEIGHTS = (*HEIGHTS, 6, 8)  # with few rows it takes more vectors to hide the latency
-CACHE_BYTES = 192 << 10  # of the plain matrix that a task goes through again and again
-TASK_FLOPS = 4e6  # what is worth a task: so much arithmetic,
-TASK_BYTES = 256 << 10  # or so much to read
-MOST_TASKS = 16
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,16 @@ class Knobs:
 def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vector) -> Knobs:
     """Knobs for a product of ``size`` (m, n, k), of which there are ``batch``, with panels of ``width`` columns."""
     m, n, k = size
-    panels = -(-n // width)
-    vectors, rows = best_tile((panels, m), k, vector, TALL_HEIGHTS if m < 4 else HEIGHTS)
-    work = batch * n * k * max(2.0 * m / TASK_FLOPS, 4.0 / TASK_BYTES)
-    wanted = -(-min(MOST_TASKS, max(1, round(work))) // batch)
-    row_parts = -(-m * k * 4 // CACHE_BYTES) if m > rows else 1
-    row_parts = min(row_parts, -(-m // rows))
-    return Knobs(vectors, rows, row_parts, min(-(-wanted // row_parts), -(-panels // vectors)))
+    cost, panels = TileCost(vector, k), -(-n // width)
+    vectors, rows = cost.best_tile((panels, m), TALL_HEIGHTS if m < 4 else HEIGHTS)
+    work = Work(
+        cycles=cost.plane((panels, m), (vectors, rows)),
+        lines=tile_count(cut(m, rows)),
+        tiles=tile_count(cut(panels, vectors)),
+        data=4 * m * k,
+        weights=4 * n * k,
+    )
+    return Knobs(vectors, rows, *work.split(batch))
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,8 @@ class PanelProduct:
         def tile(row: Expr, rows: int) -> Stmt:
             return self._tile(row, panel, (vectors, rows), lanes)
 
-        shape = self.knobs.vectors, self.knobs.rows
-        plane = (self.size[1] // self.width, self.size[0])
-        runs = cut_scalars(vectors, shape, plane, self.size[2], self.vector)
+        shape, cost = (self.knobs.vectors, self.knobs.rows), TileCost(self.vector, self.size[2])
+        runs = cost.cut_scalars(vectors, shape, self.size[0])
         return each_tile(runs, tile, part, self.knobs.row_parts)
 
     def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int) -> Stmt:

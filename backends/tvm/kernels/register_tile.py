@@ -6,22 +6,12 @@ operand and w scalars of the other, and does r*w multiply-adds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
 
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, block, load, loop, scratch, splat, store, zeros
-from lvc.backends.tvm.vector import Vector
-
-FMA_PER_CYCLE = 2
-LOADS_PER_CYCLE = 2
-FMA_LATENCY = 4
-TILE_OVERHEAD = 24  # cycles to enter and leave the reduction of one tile
-VARIANT_COST = 0.02  # what another shape of tile is worth avoiding: the code grows with each
-HEIGHTS = (1, 2, 3, 4)  # vectors in a tile
-
-Plane = tuple[int, int]  # vectors, scalars
 
 
 @dataclass(frozen=True)
@@ -112,43 +102,3 @@ class Accumulators:
         if self.vectors <= self.scalars:
             return block(*(body(v, s) for s in range(self.scalars) for v in range(self.vectors)))
         return block(*(body(v, s) for v in range(self.vectors) for s in range(self.scalars)))
-
-
-def fits(vectors: int, scalars: int, vector: Vector) -> bool:
-    """Whether a tile and the operands in flight fit the registers."""
-    return vectors * scalars + min(vectors, scalars) + 1 <= vector.registers
-
-
-def step_cycles(vectors: int, scalars: int) -> float:
-    """Cycles of one step of the reduction: bound by the multipliers, the loads, or the latency of the chain."""
-    return max(vectors * scalars / FMA_PER_CYCLE, (vectors + scalars) / LOADS_PER_CYCLE, FMA_LATENCY)
-
-
-def line_cycles(vectors: int, runs: tuple[Run, ...], depth: int) -> float:
-    """Cycles of a row of tiles, each with a reduction of ``depth`` steps."""
-    return sum(run.count * (depth * step_cycles(vectors, run.size) + TILE_OVERHEAD) for run in runs)
-
-
-def best_scalars(vectors: int, extent: int, depth: int, vector: Vector) -> int:
-    """The width that cuts an extent with the fewest cycles, for tiles of so many vectors."""
-    widths = [w for w in range(1, extent + 1) if fits(vectors, w, vector)]
-    return min(widths, key=lambda w: (line_cycles(vectors, cut(extent, w), depth), w))
-
-
-def cut_scalars(vectors: int, tile: tuple[int, int], size: Plane, depth: int, vector: Vector) -> tuple[Run, ...]:
-    """How the scalars' side of a plane is cut for tiles of so many vectors: as ``tile`` says if it is as high, else at
-    its best."""
-    return cut(size[1], tile[1] if vectors == tile[0] else best_scalars(vectors, size[1], depth, vector))
-
-
-def best_tile(size: Plane, depth: int, vector: Vector, heights: Sequence[int] = HEIGHTS) -> tuple[int, int]:
-    """The (vectors, scalars) that cover a plane with the fewest cycles, vectors being one of ``heights``."""
-
-    def cost(tile: tuple[int, int]) -> float:
-        rows = cut(size[0], tile[0])
-        lines = [cut_scalars(row.size, tile, size, depth, vector) for row in rows]
-        cycles = sum(row.count * line_cycles(row.size, line, depth) for row, line in zip(rows, lines, strict=True))
-        return cycles * (1 + VARIANT_COST * sum(len(line) for line in lines))
-
-    tiles = [(v, best_scalars(v, size[1], depth, vector)) for v in heights if v <= size[0]]
-    return min(tiles, key=cost)

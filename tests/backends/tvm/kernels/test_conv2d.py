@@ -88,6 +88,14 @@ def test_knobs_do_not_change_the_result(knobs: tuple[int, int, int, int]) -> Non
     np.testing.assert_array_equal(default, other)
 
 
+def test_the_reduction_may_be_done_in_parts() -> None:
+    problem = Conv2d(1, 32, 9, 10, 40, (3, 3), (2, 1), SAME)
+    data, weight = random(1, 32, 9, 10), random(40, 32, 3, 3) / np.float32(17)
+    sums = torch.nn.functional.conv2d(torch.from_numpy(data), torch.from_numpy(weight), None, (2, 1), 1)
+    operands = [blocked(data, 8), conv2d.pack_weight(problem, weight)]
+    check(conv2d, problem, operands, sums, knobs=conv2d.Knobs(3, 4, 3, 2, depth_parts=4))
+
+
 def test_avx512_keeps_its_sums_in_registers() -> None:
     problem = Conv2d(1, 64, 28, 28, 64, (3, 3), padding=SAME, in_block=16, out_block=16)
     vector = Vector(16, 32)

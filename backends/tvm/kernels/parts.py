@@ -1,0 +1,51 @@
+"""How the work of one kernel is split into tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MOST_TASKS = 16
+MOST_PARTS = 64
+THREADS = 4  # tasks are shared out evenly among so many threads
+TASK_CYCLES = 120_000  # below this a task is not worth its own thread
+CACHED_BYTES = 192 << 10  # of the data that a task goes through again and again: a part of the second-level cache
+FETCH_RATE = 24  # bytes a cycle from beyond that cache: most of the time is hidden behind the arithmetic
+COPY_RATE = 6  # of what is waited for
+
+
+@dataclass(frozen=True)
+class Work:
+    """A plane of ``lines`` by ``tiles``, ``cycles`` of arithmetic. A line needs its share of the data (``data`` bytes)
+    and ``margin`` lines more, a tile its share of the weights (``weights`` bytes). Where ``is_copied``, each task
+    copies its data first."""
+
+    cycles: float
+    lines: int
+    tiles: int
+    data: int
+    weights: int
+    margin: float = 0.0
+    is_copied: bool = False
+
+    def split(self, copies: int) -> tuple[int, int]:
+        """The parts (of the lines, of the tiles) that finish first, where ``copies`` of the work are done anyway."""
+        size = max(self.cycles, self.weights / COPY_RATE)
+        wanted = -(-min(MOST_TASKS, max(1, round(copies * size / TASK_CYCLES))) // copies)
+        pairs = [(rows, min(-(-wanted // rows), self.tiles)) for rows in range(1, min(self.lines, MOST_PARTS) + 1)]
+        enough = [parts for parts in pairs if parts[0] * parts[1] >= wanted]
+        if not enough:
+            return self.lines, self.tiles
+        return min(enough, key=lambda parts: self._cost(parts, copies))
+
+    def _cost(self, parts: tuple[int, int], copies: int) -> float:
+        """Cycles of arithmetic, stretched by what the last parts and threads lack, and cycles to fetch the operands."""
+        rows, columns = parts
+        share = -(-self.lines // rows)
+        uneven = share * rows / self.lines * (-(-self.tiles // columns) * columns / self.tiles)
+        count = rows * columns * copies
+        idle = -(-count // THREADS) * THREADS / count if count > 1 else 1
+        part_bytes = self.data * (share + self.margin) / self.lines
+        passes = columns if part_bytes <= CACHED_BYTES else self.tiles
+        fetched = rows * (passes * part_bytes + self.weights)
+        copied = rows * columns * part_bytes * self.is_copied
+        return self.cycles * uneven * idle + fetched / FETCH_RATE + copied / COPY_RATE

@@ -1,0 +1,81 @@
+"""The rule that picks register tiles: cycles by count, on a core that does two multiply-adds and two loads a cycle.
+
+The figures are those of x86 cores since Haswell and Zen 2. They only rank tiles, and most of the ranking comes from
+what tiles leave over at the edges, so they need not be exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lvc.backends.tvm.kernels.register_tile import Run, cut
+from lvc.backends.tvm.vector import Vector
+
+FMA_PER_CYCLE = 2
+LOADS_PER_CYCLE = 2
+FMA_LATENCY = 4
+TILE_OVERHEAD = 24  # cycles to enter and leave the reduction of one tile
+FIRST_LEVEL, SECOND_LEVEL = 24 << 10, 320 << 10  # bytes of the stored operand that the caches keep between two tiles
+SECOND_LEVEL_RATE, THIRD_LEVEL_RATE = 12, 6  # bytes a cycle that come from there
+VARIANT_COST = 0.02  # what another shape of tile is worth avoiding: the code grows with each
+HEIGHTS = (1, 2, 3, 4)  # vectors in a tile
+
+Plane = tuple[int, int]  # vectors, scalars
+
+
+@dataclass(frozen=True)
+class TileCost:
+    """The cost of tiles whose reduction has ``depth`` steps, in so many parts. A tile is (vectors, scalars); the
+    vectors' operand is read anew for each tile, the scalars' operand is taken to lie close by."""
+
+    vector: Vector
+    depth: int
+    parts: int = 1
+
+    def fits(self, vectors: int, scalars: int) -> bool:
+        """Whether a tile and the operands in flight fit the registers."""
+        return vectors * scalars + min(vectors, scalars) + 1 <= self.vector.registers
+
+    def tile(self, vectors: int, scalars: int) -> float:
+        """Cycles of one tile: bound by the multipliers, the loads, the latency of the chain, or the caches."""
+        arithmetic = max(vectors * scalars / FMA_PER_CYCLE, (vectors + scalars) / LOADS_PER_CYCLE, FMA_LATENCY)
+        reduction = self.depth * max(arithmetic, self._bytes_per_step(vectors) / self._rate(vectors))
+        if self.parts == 1:
+            return reduction + TILE_OVERHEAD
+        return reduction + self.parts * (TILE_OVERHEAD + 4 * vectors * scalars)
+
+    def line(self, vectors: int, runs: tuple[Run, ...]) -> float:
+        """Cycles of a row of tiles."""
+        return sum(run.count * self.tile(vectors, run.size) for run in runs)
+
+    def best_scalars(self, vectors: int, extent: int) -> int:
+        """The width that cuts an extent with the fewest cycles, for tiles of so many vectors."""
+        widths = [w for w in range(1, extent + 1) if self.fits(vectors, w)]
+        return min(widths, key=lambda w: (self.line(vectors, cut(extent, w)), w))
+
+    def cut_scalars(self, vectors: int, tile: tuple[int, int], extent: int) -> tuple[Run, ...]:
+        """How the scalars' side is cut for tiles of so many vectors: as ``tile`` says if it has as many, else as is
+        best."""
+        return cut(extent, tile[1] if vectors == tile[0] else self.best_scalars(vectors, extent))
+
+    def plane(self, size: Plane, tile: tuple[int, int]) -> float:
+        """Cycles of a plane cut into such tiles, with something added for every shape of tile that it takes."""
+        rows = cut(size[0], tile[0])
+        lines = [self.cut_scalars(row.size, tile, size[1]) for row in rows]
+        cycles = sum(row.count * self.line(row.size, line) for row, line in zip(rows, lines, strict=True))
+        return cycles * (1 + VARIANT_COST * sum(len(line) for line in lines))
+
+    def best_tile(self, size: Plane, heights: Sequence[int] = HEIGHTS) -> tuple[int, int]:
+        """The tile that covers a plane with the fewest cycles, its vectors being one of ``heights``."""
+        tiles = [(v, self.best_scalars(v, size[1])) for v in heights if v <= size[0]]
+        return min(tiles, key=lambda tile: self.plane(size, tile))
+
+    def _bytes_per_step(self, vectors: int) -> int:
+        return 4 * self.vector.lanes * vectors
+
+    def _rate(self, vectors: int) -> float:
+        size = self._bytes_per_step(vectors) * self.depth / self.parts
+        if size <= FIRST_LEVEL:
+            return 4 * self.vector.lanes * LOADS_PER_CYCLE
+        return SECOND_LEVEL_RATE if size <= SECOND_LEVEL else THIRD_LEVEL_RATE

@@ -39,7 +39,8 @@ _UNKNOWN = "not explained"
 
 
 def _reason(case: Case) -> str:
-    return refusal(case) or difference(case) or _UNKNOWN
+    reason = refusal(case) or difference(case) or _UNKNOWN
+    return reason.partition(" (")[0]
 
 
 if __name__ == "__main__":

@@ -259,3 +259,34 @@ def test_trained_models_match_onnx_runtime(assets: Path, name: str) -> None:
     torch.set_num_threads(1)
     file = assets / "onnx" / f"{name}.onnx"
     check_against_runtime(file, from_onnx(file), scale=128.0)
+
+
+SPELT_OUT = {
+    "silu": "g = Sigmoid(x)  y = Mul(x, g)",
+    "hardswish": "g = HardSigmoid<alpha = 0.16666667, beta = 0.5>(x)  y = Mul(g, x)",
+    "mish": "s = Softplus(x)  t = Tanh(s)  y = Mul(x, t)",
+    "gelu": "a = Div(x, sqrt2)  e = Erf(a)  f = Add(e, one)  m = Mul(x, f)  y = Mul(m, half)",
+    "hardsigmoid": "a = Add(x, three)  c = Clip(a, zero, six)  y = Div(c, six)",
+    "layer_norm": """
+        m = ReduceMean<axes = [-1]>(x)  d = Sub(x, m)  q = Pow(d, two)  v = ReduceMean<axes = [-1]>(q)
+        e = Add(v, small)  r = Sqrt(e)  n = Div(d, r)  w = Mul(n, weight)  y = Add(w, bias)""",
+}
+
+
+@pytest.mark.parametrize("operator", SPELT_OUT)
+def test_operators_in_parts_are_put_together(tmp_path: Path, operator: str) -> None:
+    numbers = {"sqrt2": 2**0.5, "one": 1, "half": 0.5, "three": 3, "zero": 0, "six": 6, "two": 2, "small": 1e-5}
+    stored = {name: np.asarray(value, np.float32) for name, value in numbers.items()}
+    stored |= {"weight": np.linspace(1, 2, 4, dtype=np.float32), "bias": np.ones(4, np.float32)}
+    file = write(tmp_path, f"g (float[2,3,4] x) => (float[2,3,4] y) {{ {SPELT_OUT[operator]} }}", **stored)
+    model = from_onnx(file)
+    assert ops(model) == [operator]
+    check_against_runtime(file, model)
+
+
+def test_parts_that_are_read_elsewhere_stay(tmp_path: Path) -> None:
+    body = "g (float[4] x) => (float[4] y, float[4] g) { g = Sigmoid(x)  y = Mul(x, g) }"
+    file = write(tmp_path, body)
+    model = from_onnx(file)
+    assert sorted(ops(model)) == ["sigmoid", "silu"]
+    check_against_runtime(file, model)

@@ -16,6 +16,7 @@ from torch.fx.node import map_aggregate
 from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.graph import erase_dead, infer_spec, is_free, store
 from lvc.compiler.load.onnx_door.call import CONVERTERS, Call
+from lvc.compiler.load.onnx_door.idioms import recompose
 from lvc.compiler.load.onnx_door.values import (
     Constant,
     Unsupported,
@@ -91,6 +92,7 @@ class Builder:
                 raise CompileError(f"no node makes the output '{name}'")
             results.append(self._as_node(value, name))
         self.module.graph.output(tuple(results))
+        recompose(self.module)
         erase_dead(self.module)
         self.module.recompile()
         return self.module

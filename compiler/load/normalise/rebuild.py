@@ -75,8 +75,8 @@ class _Rebuild:
         if node in self.trace.stored:
             kept = self.trace.stored[node]
             return (self.b.parameter if kept.trainable else self.b.constant)(kept.value, kept.name)
-        self.b.origin, self.b.path = node.meta.get("origin", node.name), node.meta.get("path", "")
         args, kwargs = substitute(node, self.read)
+        self.b.origin, self.b.path = node.meta.get("origin", node.name), node.meta.get("path", "")
         if node.target is operator.getitem:
             return self.part(node, *args)
         assert isinstance(node.target, OpOverload)

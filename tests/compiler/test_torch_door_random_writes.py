@@ -1,5 +1,7 @@
 """Random programs of views and in-place writes: the traced model computes what eager PyTorch does."""
 
+# ruff: noqa: ARG005
+
 from __future__ import annotations
 
 import random

@@ -47,19 +47,13 @@ def read_pipeline(options: argparse.Namespace) -> Pipeline:
 
 def passes_of(file: Path) -> list[type[Pass]]:
     """Import a Python file and return the passes that it defines."""
-    import importlib.util
-
+    from lvc.compiler.load.user_code import import_place
     from lvc.compiler.passes import Pass
 
-    found = importlib.util.spec_from_file_location(f"lvc_plugin_{file.stem}", file)
-    if not file.is_file() or found is None or found.loader is None:
+    if file.suffix != ".py":
         raise UsageError(f"'{file}' is not a Python file", help="--plugin takes a file that defines passes")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[module.__name__] = module
-    try:
-        found.loader.exec_module(module)
-    except Exception as error:  # the user's code may fail in any way
-        raise UsageError(f"'{file}' cannot be imported", why=f"{type(error).__name__}: {error}") from error
+    module = import_place(str(file))
+    sys.modules[module.__name__] = module  # where the types of a dataclass's fields are looked up
     kinds = [item for item in vars(module).values() if isinstance(item, type) and issubclass(item, Pass)]
     own = [kind for kind in kinds if kind.__module__ == module.__name__]
     if not own:

@@ -61,7 +61,9 @@ def find_factory(place: str, name: str) -> Callable[..., object]:
         )
     names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     close = difflib.get_close_matches(name, names, n=3)
-    help = f"did you mean {' or '.join(map(repr, close))}?" if close else "name a function that returns the model"
+    own = [key for key in names if getattr(getattr(module, key), "__module__", None) == module.__name__]
+    known = f"it defines {', '.join(own[:12])}" if own else "name a function that returns the model"
+    help = f"did you mean {' or '.join(map(repr, close))}?" if close else known
     raise UsageError(f"'{place}' has no factory '{name}'", help=help)
 
 

@@ -129,7 +129,8 @@ def test_plugin_file_adds_a_pass(capsys: pytest.CaptureFixture[str], folder: Pat
         "    effect: ClassVar[Effect] = Effect.EXACT\n"
         "    most: int = 100\n"
         "    def apply(self, model, workspace):\n"
-        '        return Outcome(changed=[n.name for n in model.module.graph.nodes if n.op == "call_function"][: self.most])\n'
+        "        names = [n.name for n in model.module.graph.nodes if n.op == 'call_function']\n"
+        "        return Outcome(changed=names[: self.most])\n"
     )
     code, _, _ = lvc(capsys, "opt", *TINY, "--plugin", "mine.py", "-p", "count-calls{most=4}", "--report", "r.json")
     assert code == 0

@@ -6,11 +6,14 @@ The parts stay in the graph where something else reads them.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.graph import calls, insert_call, is_call, replace, spec
+from lvc.compiler.dialect import OPS
+from lvc.compiler.graph import calls, infer_spec, is_call, origin, replace, spec
 
 aten = torch.ops.aten
 
@@ -27,6 +30,15 @@ def recompose(module: GraphModule) -> None:
             replace(node, made)
 
 
+def _instead(node: Node, overload: OpOverload, *args: Any) -> Node:
+    """Insert the call that stands for a node's parts, named after the node."""
+    with node.graph.inserting_before(node):
+        name = f"{node.name}_{OPS[overload].name}"
+        made = node.graph.create_node("call_function", overload, args, name=name)
+    made.meta.update(origin=origin(node), spec=infer_spec(made))
+    return made
+
+
 def _activation(node: Node) -> Node | None:
     """x gate(x), a number perhaps among the factors."""
     if not is_call(node, aten.mul.Tensor, aten.div.Tensor):
@@ -38,15 +50,15 @@ def _activation(node: Node) -> Node | None:
         if spec(x) != spec(node):
             continue
         if factor == 1.0 and is_call(gate, aten.sigmoid.default) and gate.args[0] is x:
-            return insert_call(node, aten.silu.default, x)
+            return _instead(node, aten.silu.default, x)
         if factor == 1.0 and is_call(gate, aten.hardsigmoid.default) and gate.args[0] is x:
-            return insert_call(node, aten.hardswish.default, x)
+            return _instead(node, aten.hardswish.default, x)
         if _is_close(factor, 1 / 6) and _is_relu6_of_shifted(gate, x):
-            return insert_call(node, aten.hardswish.default, x)
+            return _instead(node, aten.hardswish.default, x)
         if factor == 1.0 and _is_mish_gate(gate, x):
-            return insert_call(node, aten.mish.default, x)
+            return _instead(node, aten.mish.default, x)
         if factor == 0.5 and _is_error_gate(gate, x):
-            return insert_call(node, aten.gelu.default, x)
+            return _instead(node, aten.gelu.default, x)
     return None
 
 
@@ -114,7 +126,7 @@ def _hard_sigmoid(node: Node) -> Node | None:
     shifted = _node(gate).args[0]
     x = shifted.args[0] if isinstance(shifted, Node) and shifted.args else None
     if isinstance(x, Node) and _is_relu6_of_shifted(_node(gate), x):
-        return insert_call(node, aten.hardsigmoid.default, x)
+        return _instead(node, aten.hardsigmoid.default, x)
     return None
 
 
@@ -135,7 +147,7 @@ def _layer_norm(node: Node) -> Node | None:
         return None
     if not all(_is_same_difference(arg, centred) for arg in _node(square).args):
         return None
-    return insert_call(node, aten.layer_norm.default, x, [spec(x).shape[-1]], None, None, epsilon, False)
+    return _instead(node, aten.layer_norm.default, x, [spec(x).shape[-1]], None, None, epsilon, False)
 
 
 def _is_same_difference(value: object, centred: Node) -> bool:
@@ -160,7 +172,7 @@ def _affine(node: Node) -> Node | None:
     x, shape, _, _, epsilon, _ = _node(norm).args
     if not all(_is_stored(value, shape) for value in (weight, bias)):
         return None
-    return insert_call(node, aten.layer_norm.default, x, shape, weight, bias, epsilon, False)
+    return _instead(node, aten.layer_norm.default, x, shape, weight, bias, epsilon, False)
 
 
 def _is_stored(value: object, shape: object) -> bool:

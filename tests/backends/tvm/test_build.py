@@ -1,0 +1,140 @@
+"""What a build gives: the same bytes, one kernel for equal work, an artefact that runs as promised."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sketch import Sketch, aten, check, compare, numbers
+
+from lvc.backends.tvm import BACKEND
+from lvc.backends.tvm.link import find_linker
+from lvc.backends.tvm.ops.table import LOWERINGS
+from lvc.backends.tvm.runtime.executable import Executable
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.dialect import OPS
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.model import Model
+from lvc.compiler.workspace import Workspace
+
+
+def network() -> Model:
+    torch.manual_seed(1)
+    sketch = Sketch()
+    value = sketch.conv(sketch.input(1, 3, 24, 24), 24, 3)
+    for _ in range(4):
+        value = sketch.call(aten.relu.default, sketch.conv(value, 24, 3))
+    pooled = sketch.call(aten.reshape.default, sketch.call(aten.mean.dim, value, [2, 3], True), [1, 24])
+    weight = sketch.stored(torch.randn(7, 24))
+    return sketch.model(sketch.call(aten.linear.default, pooled, weight), value)
+
+
+def build(model: Model, text: str = "native") -> Artefact:
+    target = BACKEND.parse_target(text)
+    assert target is not None
+    return BACKEND.build(model, target, Workspace(threads=2))
+
+
+def test_every_operator_of_the_dialect_has_a_lowering() -> None:
+    assert set(LOWERINGS) == set(OPS)
+
+
+def test_equal_models_give_equal_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build(network())
+    monkeypatch.setenv("LVC_CACHE", "")
+    assert build(network()).files == first.files
+
+
+def test_equal_kernels_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LVC_CACHE", str(tmp_path))
+    plan = json.loads(build(network()).files["plan.json"])
+    kernels = {step["kernel"] for step in plan["steps"]}
+    assert len(kernels) < len(plan["steps"])
+    assert {file.stem for file in tmp_path.iterdir()} == {name.removeprefix("k_") for name in kernels}
+
+
+def test_a_cache_that_cannot_be_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("LVC_CACHE", str(tmp_path / "file" / "cache"))
+    sketch = Sketch()
+    check(sketch.model(sketch.call(aten.relu.default, sketch.input(5))), numbers(5))
+
+
+def test_threads_give_equal_results() -> None:
+    model, data = network(), numbers(1, 3, 24, 24)
+    artefact = build(model)
+    single, double = BACKEND.load(artefact, 1), BACKEND.load(artefact, 2)
+    compare(single(data), model(data), 1e-4)
+    for ours, theirs in zip(double(data), single(data), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_calls_from_several_threads() -> None:
+    model = network()
+    executable = BACKEND.load(build(model), 1)
+    inputs = [numbers(1, 3, 24, 24, seed=seed) for seed in range(4)]
+    expected = [executable(data) for data in inputs]
+    found: dict[int, list[tuple[np.ndarray, ...]]] = {}
+
+    def work(number: int) -> None:
+        found[number] = [executable(inputs[number]) for _ in range(20)]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, results in found.items():
+        for result in results:
+            np.testing.assert_array_equal(result[0], expected[number][0])
+
+
+def test_steps_are_timed_and_memory_is_told() -> None:
+    executable = BACKEND.load(build(network()), 1)
+    steps = executable.time_steps([numbers(1, 3, 24, 24)], 2)
+    assert len(steps) == len(executable.plan["steps"])
+    assert all(seconds > 0 for *_, seconds in steps)
+    assert executable.peak_bytes > executable.plan["constant_bytes"]
+
+
+def test_inputs_that_do_not_fit() -> None:
+    executable = BACKEND.load(build(network()), 1)
+    with pytest.raises(UsageError, match="takes 1 input"):
+        executable()
+    with pytest.raises(UsageError, match="must be float32"):
+        executable(numbers(1, 3, 24, 25))
+    strided = numbers(1, 3, 24, 48)[..., ::2]
+    np.testing.assert_array_equal(executable(strided)[0], executable(np.ascontiguousarray(strided))[0])
+
+
+def test_a_damaged_artefact() -> None:
+    files = dict(build(network()).files)
+    with pytest.raises(CompileError, match="incomplete"):
+        Executable({name: content for name, content in files.items() if name != "weights.bin"})
+    with pytest.raises(CompileError, match="damaged"):
+        Executable(files | {"weights.bin": files["weights.bin"][:-1]})
+    with pytest.raises(CompileError, match="cannot be loaded"):
+        Executable(files | {"model.so": b"no library"})
+
+
+def test_all_refused_nodes_are_listed() -> None:
+    sketch = Sketch()
+    half = sketch.input(4, dtype=torch.float16)
+    with pytest.raises(CompileError) as caught:
+        build(sketch.model(sketch.call(aten.relu.default, half), sketch.call(aten.neg.default, half)))
+    assert caught.value.why.count("float16") == 3
+
+
+def test_no_linker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(CompileError, match="no linker"):
+        find_linker()
+
+
+@pytest.mark.parametrize("text", ["x86-64-v2", "x86-64-v4"])
+def test_other_vector_widths_build(text: str) -> None:
+    assert json.loads(build(network(), text).files["plan.json"])["target"] == text

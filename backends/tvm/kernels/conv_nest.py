@@ -32,6 +32,7 @@ from lvc.backends.tvm.kernels.tile_cost import TileCost
 from lvc.backends.tvm.vector import Vector
 
 MOST_DEPTH_PARTS = 32
+WORTH_SKIPPING = 0.04  # share of the taps that lie outside the image
 
 Read = Callable[[Expr, Expr, Expr, Expr], Expr]  # block, row, column, lane: an element of the padded data
 
@@ -53,6 +54,28 @@ class Sweep:
     def position(self, output: Expr, tap: Expr) -> Expr:
         """The element of the image where an output and a tap meet."""
         return output * self.stride + tap * self.dilation + self.begin
+
+    def taps_inside(self, output: Expr, count: int = 1) -> tuple[Expr, Expr]:
+        """The first tap that any of ``count`` outputs from ``output`` on has inside the image, and how many follow; all
+        taps if too few are outside to be worth the search."""
+        if self._outside(count) < WORTH_SKIPPING:
+            return 0, self.taps
+        room = (count - 1) * self.stride
+        ahead, behind = output * self.stride + self.begin + room, output * self.stride + self.begin - self.size + 1
+        if self.dilation < 0:
+            ahead, behind = -behind, -ahead
+        step = abs(self.dilation)
+        first = tirx.max(tirx.floordiv(step - 1 - ahead, step), 0)
+        last = tirx.min(tirx.floordiv(-behind, step), self.taps - 1)
+        return first, tirx.max(last - first + 1, 0)
+
+    def _outside(self, count: int) -> float:
+        """The share of taps that are outside the image for all of ``count`` outputs."""
+        outside = 0
+        for output in range(0, self.outputs, count):
+            begins = [self.position(output, tap) for tap in range(self.taps)]
+            outside += sum(begin + (count - 1) * self.stride < 0 or begin >= self.size for begin in begins)
+        return outside * count / (self.outputs * max(self.taps, 1))
 
     @cached_property
     def reach(self) -> tuple[int, int]:
@@ -265,10 +288,19 @@ class ConvNest:
 
             return sums.add_products(vector, scalar)
 
+        def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
+            (first_y, count_y), (first_x, count_x) = rows.taps_inside(row), columns.taps_inside(column, sums.scalars)
+            return loop(
+                count_y,
+                lambda y: loop(count_x, lambda x: body(y, x), name="kx", start=first_x),
+                name="ky",
+                start=first_y,
+            )
+
         if not rows.taps * columns.taps:
             return tirx.Evaluate(0)
-        if channels.in_block:
-            extents = (span, rows.taps, columns.taps)
-            return grid(extents, lambda c, y, x: loop(channels.lanes, lambda i: step(c, y, x, i), UNROLLED, "lane"))
-        taps = (rows.taps, columns.taps)
-        return grid(taps, lambda y, x: loop(span, lambda c: step(c, y, x, 0), UNROLLED, "channel"))
+        if not channels.in_block:
+            return taps(lambda y, x: loop(span, lambda c: step(c, y, x, 0), UNROLLED, "channel"))
+        return loop(
+            span, lambda c: taps(lambda y, x: loop(channels.lanes, lambda i: step(c, y, x, i), UNROLLED, "lane"))
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.fx.node import map_aggregate
 
 from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.graph import erase_dead, infer_spec, is_free, store
-from lvc.compiler.load.onnx_door.call import CONVERTERS, Call
+from lvc.compiler.load.onnx_door.call import CONVERTERS, Call, Converter
 from lvc.compiler.load.onnx_door.idioms import recompose
 from lvc.compiler.load.onnx_door.values import (
     Constant,
@@ -50,6 +51,7 @@ class Builder:
         self.module = GraphModule(torch.nn.Module(), Graph())
         self.values: dict[str, Value | None] = {}
         self.quantised: dict[Node, Any] = {}
+        self.readers: Counter[Node] = Counter()
         self.problems: list[str] = []
         self._stored: dict[int, tuple[torch.Tensor, Node]] = {}
 
@@ -64,18 +66,21 @@ class Builder:
         return node
 
     def add_nodes(self, nodes: Sequence[gs.Node]) -> None:
-        """Convert nodes in order. What cannot be expressed is collected, and what depends on it is left out."""
+        """Convert nodes in order. What cannot be expressed is collected; what depends on it is only looked at."""
         for node in nodes:
             names = [tensor.name for tensor in node.outputs]
-            if any(self._value(tensor) is None for tensor in node.inputs if tensor.name):
-                self.values.update(dict.fromkeys(names))
-                continue
+            known = all(self._value(tensor) is not None for tensor in node.inputs if tensor.name)
+            results: list[Value | None] = [None] * len(names)
             try:
-                results = self._convert(node)
+                converter = _converter(node)
+                if known:
+                    results = self._convert(node, converter)
             except Unsupported as refusal:
                 self.problems.append(f"{_name(node)}: {_operator(node)} {refusal}")
-                results = [None] * len(names)
             self.values.update(zip(names, results, strict=False))
+            for tensor, result in zip(node.outputs, results, strict=False):
+                if isinstance(result, Node):
+                    self.readers[result] += len(tensor.outputs) + (tensor.name in self.outputs)
 
     def finish(self) -> GraphModule:
         """Close the graph, or raise the one error that lists every refusal."""
@@ -130,12 +135,7 @@ class Builder:
             raise Unsupported("holds a node that cannot be compiled")
         return [result for result in results if result is not None]
 
-    def _convert(self, node: gs.Node) -> list[Value | None]:
-        if node.domain not in STANDARD_DOMAINS:
-            raise Unsupported("is a custom operator")
-        converter = CONVERTERS.get(node.op)
-        if converter is None:
-            raise Unsupported("has no converter")
+    def _convert(self, node: gs.Node, converter: Converter) -> list[Value | None]:
         names = [tensor.name if tensor.outputs or tensor.name in self.outputs else "" for tensor in node.outputs]
         operands = [self._value(tensor) if tensor.name else None for tensor in node.inputs]
         call = Call(node.op, _name(node), self.opset, operands, node.attrs, names, self)
@@ -207,6 +207,15 @@ def _fold(overload: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], 
         result = call(lambda tensor: tensor)
     result = result.clone(memory_format=torch.contiguous_format) if result._is_view() else result.contiguous()
     return Constant(result, trainable=trainable and result.is_floating_point())
+
+
+def _converter(node: gs.Node) -> Converter:
+    """Return what converts a node; `Unsupported` if nothing does."""
+    if node.domain not in STANDARD_DOMAINS:
+        raise Unsupported("is a custom operator")
+    if node.op not in CONVERTERS:
+        raise Unsupported("has no converter")
+    return CONVERTERS[node.op]
 
 
 def _name(node: gs.Node) -> str:

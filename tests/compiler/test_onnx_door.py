@@ -130,10 +130,11 @@ def test_every_node_that_cannot_be_compiled_is_listed(tmp_path: Path) -> None:
         b = Relu(a)
         z = GridSample(b, b)
     }"""
-    with pytest.raises(CompileError, match="2 node") as caught:
+    with pytest.raises(CompileError, match="3 node") as caught:
         from_onnx(write(tmp_path, body))
     assert "places: NonZero makes a result whose shape depends on the data" in caught.value.why
     assert "a: my.own.Sparkle is a custom operator" in caught.value.why
+    assert "z: GridSample has no converter" in caught.value.why
 
 
 def test_a_matrix_product_with_a_bias_is_a_linear_layer(tmp_path: Path) -> None:
@@ -144,6 +145,12 @@ def test_a_matrix_product_with_a_bias_is_a_linear_layer(tmp_path: Path) -> None:
     model = from_onnx(file)
     assert ops(model) == ["linear"]
     check_against_runtime(file, model)
+
+
+def test_a_matrix_product_that_is_read_twice_is_made_once(tmp_path: Path) -> None:
+    body = "g (float[2,3] x) => (float[2,3] y, float[2,3] a) { a = MatMul(x, w)  y = Add(a, b) }"
+    file = write(tmp_path, body, w=np.eye(3, dtype=np.float32), b=np.ones(3, np.float32))
+    assert ops(from_onnx(file)) == ["linear", "add"]
 
 
 def test_statistics_are_not_trained_and_weights_are(tmp_path: Path) -> None:

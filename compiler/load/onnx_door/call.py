@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,9 +14,13 @@ from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, dty
 
 
 class Emitter(Protocol):
-    """The part of the builder that a converter uses, through its `Call`."""
+    """The part of the builder that a converter uses, through its `Call`.
+
+    ``quantised`` remembers what was rounded to which grid, ``readers`` how many ONNX nodes read what a node became.
+    """
 
     quantised: dict[torch.fx.Node, Any]
+    readers: Counter[torch.fx.Node]
 
     def emit(
         self,

@@ -90,17 +90,15 @@ def add(call: Call) -> Value:
 def added(call: Call, a: Value, b: Value) -> Value:
     """Add two values, the constant second; a bias right after a linear layer becomes the layer's bias."""
     a, b = (b, a) if isinstance(a, Constant) else (a, b)
-    if _is_bias(a, b):
-        assert isinstance(a, torch.fx.Node)
+    if isinstance(a, torch.fx.Node) and _is_bias(a, b) and call.emitter.readers[a] < 2:
         bias = call.reshape(b, [shape_of(a)[-1]])
         return call.emit(aten.linear.default, a.args[0], a.args[1], bias)
     return call.emit(aten.add.Tensor, a, with_number(b, a))
 
 
-def _is_bias(a: Value, b: Value) -> bool:
+def _is_bias(a: torch.fx.Node, b: Value) -> bool:
     if not is_call(a, aten.linear.default) or not isinstance(b, Constant):
         return False
-    assert isinstance(a, torch.fx.Node)
     shape, width = shape_of(b), shape_of(a)[-1]
     return len(a.args) == 2 and len(shape) <= len(shape_of(a)) and shape[-1:] == (width,) and b.tensor.numel() == width
 

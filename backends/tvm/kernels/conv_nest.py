@@ -11,7 +11,6 @@ from tvm import tirx
 from lvc.backends.tvm.kernels.channels import Channels
 from lvc.backends.tvm.kernels.fused import Fused
 from lvc.backends.tvm.kernels.nest import (
-    UNROLLED,
     Buffer,
     Expr,
     Stmt,
@@ -23,6 +22,7 @@ from lvc.backends.tvm.kernels.nest import (
     scratch,
     store,
     tasks,
+    unrolled,
     zeros,
 )
 from lvc.backends.tvm.kernels.padding import copy_padded_rows
@@ -32,6 +32,7 @@ from lvc.backends.tvm.kernels.tile_cost import TileCost
 from lvc.backends.tvm.vector import Vector
 
 MOST_DEPTH_PARTS = 32
+UNROLL = 8  # steps of the reduction in one turn of its innermost loop
 WORTH_SKIPPING = 0.04  # share of the taps that lie outside the image
 
 Read = Callable[[Expr, Expr, Expr, Expr], Expr]  # block, row, column, lane: an element of the padded data
@@ -153,7 +154,7 @@ def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count, and the tasks that fetch the least."""
     g, channels, flat = geometry, geometry.channels, geometry.flat_width is not None
     plane = (channels.out_blocks, g.line)
-    costs = [TileCost(vector, g.depth, parts) for parts in _depth_parts(g)]
+    costs = [TileCost(vector, g.depth, parts, g.rows) for parts in _depth_parts(g)]
     choices = [(cost, cost.best_tile(plane, channels.heights)) for cost in costs]
     cost, tile = min(choices, key=lambda choice: choice[0].plane(plane, choice[1]))
     rows, columns = g.phases[0]
@@ -257,7 +258,7 @@ class ConvNest:
     def _each_tile(self, phase: Phase, part: Expr, vectors: int, body: Callable[[Expr, Expr, int], Stmt]) -> Stmt:
         """Run ``body(row, first column, pixels)`` for every register tile of one part of the rows."""
         shape = (self.knobs.vectors, self.knobs.pixels)
-        cost = TileCost(self.vector, self.geometry.depth, self.knobs.depth_parts)
+        cost = TileCost(self.vector, self.geometry.depth, self.knobs.depth_parts, self.geometry.rows)
         runs = cost.cut_scalars(vectors, shape, phase[1].outputs)
         if self.geometry.flat_width is not None:
             return each_tile(runs, lambda column, pixels: body(0, column, pixels), part, self.knobs.row_parts)
@@ -299,8 +300,10 @@ class ConvNest:
 
         if not rows.taps * columns.taps:
             return tirx.Evaluate(0)
+
+        def lanes(block: Expr, y: Expr, x: Expr) -> Stmt:
+            return unrolled(channels.lanes, UNROLL, lambda lane: step(block, y, x, lane))
+
         if not channels.in_block:
-            return taps(lambda y, x: loop(span, lambda c: step(c, y, x, 0), UNROLLED, "channel"))
-        return loop(
-            span, lambda c: taps(lambda y, x: loop(channels.lanes, lambda i: step(c, y, x, i), UNROLLED, "lane"))
-        )
+            return taps(lambda y, x: unrolled(span, UNROLL, lambda block: step(block, y, x, 0)))
+        return loop(span, lambda block: taps(lambda y, x: lanes(block, y, x)))

@@ -33,6 +33,17 @@ def loop(extent: Expr, body: Body, kind: Any = SERIAL, name: str = "i", start: E
     return tirx.For(variable, tirx.const(0, "int32"), int32(extent), kind, body(start + variable))
 
 
+def unrolled(extent: int, steps: int, body: Body) -> Stmt:
+    """Run ``body(index)`` for each index below ``extent``, so many steps in one turn of a loop."""
+    turns, rest = divmod(extent, steps)
+
+    def turn(first: Expr, count: int) -> Stmt:
+        return loop(count, lambda step: body(first + step), UNROLLED, "step")
+
+    statements = [loop(turns, lambda i: turn(i * steps, steps), name="turn")] if turns else []
+    return block(*statements, *([turn(turns * steps, rest)] if rest else []))
+
+
 def block(*statements: Stmt) -> Stmt:
     """One statement after the other."""
     return statements[0] if len(statements) == 1 else tirx.SeqStmt(list(statements))

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from tvm import tirx
 
-from lvc.backends.tvm.kernels.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, loop
+from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, block, unrolled
 from lvc.backends.tvm.kernels.parts import Work
 from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, tile_count
 from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
@@ -93,16 +93,4 @@ class PanelProduct:
         def finish(v: int, s: int) -> Stmt:
             return self.finish(row + s, (panel + v) * self.width, sums.at(v, s), lanes)
 
-        return allocate(sums.buffers, sums.clear(), self._reduce(step), sums.each(finish))
-
-    def _reduce(self, step: Callable[[Expr], Stmt]) -> Stmt:
-        turns, rest = divmod(self.size[2], self.knobs.unroll)
-        unroll = self.knobs.unroll
-
-        def turn(i: Expr) -> Stmt:
-            return loop(unroll, lambda k: step(i * unroll + k), UNROLLED, "k")
-
-        statements = [loop(turns, turn, name="k")] if turns else []
-        if rest:
-            statements.append(loop(rest, lambda k: step(turns * unroll + k), UNROLLED, "k"))
-        return block(*statements)
+        return allocate(sums.buffers, sums.clear(), unrolled(self.size[2], self.knobs.unroll, step), sums.each(finish))

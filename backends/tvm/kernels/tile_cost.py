@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lvc.backends.tvm.kernels.register_tile import Run, cut
+from lvc.backends.tvm.kernels.register_tile import Run, cut, tile_count
 from lvc.backends.tvm.vector import Vector
 
 FMA_PER_CYCLE = 2
@@ -26,28 +26,34 @@ Plane = tuple[int, int]  # vectors, scalars
 
 @dataclass(frozen=True)
 class TileCost:
-    """The cost of tiles whose reduction has ``depth`` steps, in so many parts. A tile is (vectors, scalars); the
-    vectors' operand is read anew for each tile, the scalars' operand is taken to lie close by."""
+    """The cost of tiles whose reduction has ``depth`` steps, done in so many parts.
+
+    A tile is (vectors, scalars). The vectors' operand is read anew for each tile of a line and for each of so many
+    lines; the scalars' operand is taken to lie close by.
+    """
 
     vector: Vector
     depth: int
     parts: int = 1
+    lines: int = 1
 
     def fits(self, vectors: int, scalars: int) -> bool:
         """Whether a tile and the operands in flight fit the registers."""
         return vectors * scalars + min(vectors, scalars) + 1 <= self.vector.registers
 
-    def tile(self, vectors: int, scalars: int) -> float:
-        """Cycles of one tile: bound by the multipliers, the loads, the latency of the chain, or the caches."""
-        arithmetic = max(vectors * scalars / FMA_PER_CYCLE, (vectors + scalars) / LOADS_PER_CYCLE, FMA_LATENCY)
-        reduction = self.depth * max(arithmetic, self._bytes_per_step(vectors) / self._rate(vectors))
+    def tile(self, vectors: int, scalars: int, is_again: bool = True) -> float:
+        """Cycles of one tile: bound by the multipliers, the loads, the latency of the chain, and, where the vectors'
+        operand ``is_again`` read, the cache that it comes from."""
+        step = max(vectors * scalars / FMA_PER_CYCLE, (vectors + scalars) / LOADS_PER_CYCLE, FMA_LATENCY)
+        if is_again:
+            step = max(step, self._bytes_per_step(vectors) / self._rate(vectors))
         if self.parts == 1:
-            return reduction + TILE_OVERHEAD
-        return reduction + self.parts * (TILE_OVERHEAD + 4 * vectors * scalars)
+            return self.depth * step + TILE_OVERHEAD
+        return self.depth * step + self.parts * (TILE_OVERHEAD + 4 * vectors * scalars)
 
     def line(self, vectors: int, runs: tuple[Run, ...]) -> float:
         """Cycles of a row of tiles."""
-        return sum(run.count * self.tile(vectors, run.size) for run in runs)
+        return sum(run.count * self.tile(vectors, run.size, tile_count(runs) * self.lines > 1) for run in runs)
 
     def best_scalars(self, vectors: int, extent: int) -> int:
         """The width that cuts an extent with the fewest cycles, for tiles of so many vectors."""

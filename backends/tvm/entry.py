@@ -103,7 +103,8 @@ def entry_source(program: Program, kernels: Sequence[str], workspace: int, const
     external = [*program.inputs, *program.outputs]
     signature = [shapes.type_of(argument.shape, argument.dtype) for argument in external]
     signature += [shapes.type_of((max(1, size),), "uint8") for size in (constants, workspace)]
-    arguments, steps = [], []
+    arguments: list[str] = []
+    steps: list[str] = []
     for name, step in zip(kernels, program.steps, strict=True):
         steps.append(f"{{__tvm_ffi_{name}, {len(arguments)}, {len(step.arguments)}}}")
         arguments += [_written(argument, len(program.inputs), len(external), shapes) for argument in step.arguments]

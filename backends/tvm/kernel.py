@@ -14,7 +14,7 @@ from lvc.backends.tvm.anchors import Anchor, anchor_of
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.ops.elementwise import PARTIAL
 from lvc.backends.tvm.ops.movement import reshape_array
-from lvc.backends.tvm.ops.table import LOWERINGS, Call
+from lvc.backends.tvm.ops.table import Call, lowering_of
 from lvc.backends.tvm.program import ScheduleFunction
 from lvc.backends.tvm.schedules.general import GeneralSchedule
 from lvc.backends.tvm.scope import Array, Expr, Parameter, Scope
@@ -43,10 +43,7 @@ def unit_kernel(
 def conversion_kernel(node: Node, before: Layout, after: Layout, module: GraphModule | None = None) -> Kernel:
     """Copy a value from one layout to another; a stored tensor if a module is given."""
     scope = Scope()
-    if module is None:
-        array = scope.value(node, spec(node), before)
-    else:
-        array = stored_array(module, node, scope)
+    array = stored_array(module, node, scope) if module else scope.value(node, spec(node), before)
     return finish(scope, array, after, None)
 
 
@@ -74,7 +71,7 @@ def finish(scope: Scope, array: Array, layout: Layout, anchor: Anchor | None, ma
 
     result = scope.tensor(shape, body, "last")
     function = te.create_prim_func([*(p.tensor for p in scope.parameters), result])
-    schedule = anchor.schedule if anchor else GeneralSchedule()
+    schedule = anchor.schedule if anchor else GeneralSchedule(apart=scope.has_lookups)
     return Kernel(function, schedule, tuple(scope.parameters), result)
 
 
@@ -89,7 +86,7 @@ class _Writer:
         self.layouts = layouts
         self.layout = layout
         self.vector = vector
-        self.scope = Scope()
+        self.scope = Scope(vector.lanes)
         self.arrays: dict[Node, Array] = {}
 
     def write(self) -> Kernel:
@@ -102,7 +99,7 @@ class _Writer:
                 else None
             )
             anchor = anchor or found
-            self.arrays[node] = found.array if found else LOWERINGS[node.target](call)
+            self.arrays[node] = found.array if found else lowering_of(node)(call)
         mask = any(node.target in PARTIAL for node in self.unit.nodes)
         return finish(self.scope, self.arrays[self.unit.output], self.layout, anchor, mask)
 

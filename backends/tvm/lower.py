@@ -92,7 +92,7 @@ class _Lowering:
             kernel = conversion_kernel(part, layout, layout)
             root = self.place(unit.output, layout)
             place = Place(root.storage, root.offset + offset * ITEM_BYTES[dtype_text(spec(part).dtype)])
-            self.emit(kernel, unit.name, [unit.name], {part: layout}, place, spec(part).shape)
+            self.emit(kernel, unit.name, [unit.name], {part: layout}, place)
 
     def convert(self, node: Node, layout: Layout) -> None:
         """Make a value available in a layout."""
@@ -128,11 +128,11 @@ class _Lowering:
             target = made
         elif node.op == "get_attr":
             kernel = conversion_kernel(node, PLAIN, PLAIN, self.model.module)
-            self.emit(kernel, f"output {position}", [node.name], {}, target, shape)
+            self.emit(kernel, f"output {position}", [node.name], {}, target)
         else:
             own = self.layouts[node]
             kernel = conversion_kernel(node, own, PLAIN)
-            self.emit(kernel, f"output {position}", [node.name], {node: own}, target, shape)
+            self.emit(kernel, f"output {position}", [node.name], {node: own}, target)
         self.program.outputs.append(Argument(target, tuple(shape), dtype))
 
     def emit(
@@ -142,7 +142,6 @@ class _Lowering:
         nodes: list[str],
         layouts: dict[Node, Layout],
         place: Place,
-        shape: tuple[int, ...] | None = None,
     ) -> None:
         arguments = []
         for parameter in kernel.parameters:

@@ -1,4 +1,4 @@
-"""A static memory plan: every intermediate value gets its bytes in one workspace, shared by values not alive together."""
+"""A static memory plan: one workspace for all intermediate values, its bytes shared by values not alive together."""
 
 from __future__ import annotations
 

@@ -63,11 +63,14 @@ class Parameter:
 
 @dataclass
 class Scope:
-    """The parameters and stages of one kernel. ``analyzer`` knows the range of every axis that was made here."""
+    """The parameters and stages of one kernel. ``analyzer`` knows the range of every axis that was made here; ``lanes``
+    is the width of a vector."""
 
+    lanes: int = 8
     analyzer: Any = field(default_factory=sym.Analyzer)
     parameters: list[Parameter] = field(default_factory=list)
     stages: int = 0
+    has_lookups: bool = False
 
     def value(self, node: Node, spec: TensorSpec, layout: Layout) -> Array:
         """Read the value of a node, made by another kernel."""
@@ -143,6 +146,7 @@ class Scope:
 
     def lookup(self, position: Expr, size: int, read: Callable[[Expr], Expr]) -> Expr:
         """Read at an index that is data and lies in ``[0, size)``, of which the analyzer knows no more than that."""
+        self.has_lookups = True
         variable = tirx.Var("at", "int32")
         self.analyzer.bind(variable, ir.Range(0, size))
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from tvm import te, tirx
 
@@ -80,7 +81,7 @@ def matmul(call: Call) -> Array:
     """Matrix product with broadcast leading dimensions; vectors count as a row or a column."""
     left, right = _matrix(call["self"], 0), _matrix(call["other"], 1)
     k = call.scope.axis(left.shape[-1])
-    batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     shape = (*batch, left.shape[-2], right.shape[-1])
 
     def body(index: Index) -> Expr:

@@ -69,7 +69,7 @@ def standardise(
     def outer(index: Index) -> list[Expr]:
         return [0 if d in dims else i for d, i in enumerate(index)]
 
-    total = reduce(scope, operand.shape, operand.read, dims, te.sum, layout)
+    total = reduce(scope, operand.shape, operand.read, dims, te.sum, layout=layout)
 
     def centred(index: Index) -> Expr:
         return operand.read(index) - total.read(outer(index)) * share
@@ -79,7 +79,7 @@ def standardise(
 
         return let(centred(index), lambda v: v * v)
 
-    squares = reduce(scope, operand.shape, square, dims, te.sum, layout)
+    squares = reduce(scope, operand.shape, square, dims, te.sum, layout=layout)
 
     def inverse(index: Index) -> Expr:
         variance = squares.read(index) * share + scalar_of(eps, operand.dtype)

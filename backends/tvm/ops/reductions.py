@@ -18,6 +18,11 @@ aten = torch.ops.aten
 
 _product = te.comm_reducer(lambda x, y: x * y, lambda dtype: tirx.const(1, dtype), name="product")
 Reducer = Callable[..., Any]
+_COMBINE: dict[Reducer, Callable[[Expr, Expr], Expr]] = {
+    te.sum: lambda x, y: x + y,
+    te.max: tirx.max,
+    te.min: tirx.min,
+}
 
 
 def dims_of(dims: Sequence[int] | int | None, rank: int) -> tuple[int, ...]:
@@ -38,9 +43,12 @@ def reduce(
     read: Callable[[Index], Expr],
     dims: Sequence[int],
     reducer: Reducer,
+    *,
     layout: Layout = PLAIN,
 ) -> Array:
-    """Reduce dimensions of what ``read`` gives, keeping them as 1, in a stage of its own."""
+    """Reduce dimensions of what ``read`` gives, keeping them as 1, in stages of its own."""
+    if tuple(dims) == (len(shape) - 1,) and shape[-1] >= 2 * scope.lanes and reducer in _COMBINE and not layout.block:
+        return _reduce_rows(scope, shape, read, reducer)
 
     axes = {d: scope.axis(shape[d], f"k{d}") for d in dims}
 
@@ -49,6 +57,23 @@ def reduce(
         return reducer(read(inner), axis=list(axes.values()))
 
     return scope.stage(reduced_shape(shape, dims), body, layout=layout)
+
+
+def _reduce_rows(scope: Scope, shape: Sequence[int], read: Callable[[Index], Expr], reducer: Reducer) -> Array:
+    """Reduce the last dimension by vectors, then the lanes of the last vector and what did not fill one."""
+    *lead, size = shape
+    count, rest = divmod(size, scope.lanes)
+    step, lane = scope.axis(count, "step"), scope.axis(scope.lanes, "lane")
+    partial = scope.stage(
+        (*lead, scope.lanes),
+        lambda index: reducer(read([*index[:-1], step.var * scope.lanes + index[-1]]), axis=[step]),
+    )
+    total = scope.stage((*lead, 1), lambda index: reducer(partial.read([*index[:-1], lane.var]), axis=[lane]))
+    if not rest:
+        return total
+    last = scope.axis(rest, "last")
+    tail = scope.stage((*lead, 1), lambda index: reducer(read([*index[:-1], size - rest + last.var]), axis=[last]))
+    return Array(total.shape, total.dtype, lambda index: _COMBINE[reducer](total.read(index), tail.read(index)))
 
 
 def stage_layout(call: Call, operand: Array, dims: Sequence[int]) -> Layout:
@@ -78,7 +103,7 @@ def _simple(reducer: Reducer) -> Callable[[Call], Array]:
             lambda index: cast(operand.read(index), call.dtype),
             dims,
             reducer,
-            stage_layout(call, operand, dims),
+            layout=stage_layout(call, operand, dims),
         )
         return dropped(call, kept, dims)
 
@@ -97,7 +122,7 @@ def mean(call: Call) -> Array:
     operand: Array = call["self"]
     dims = dims_of(call["dim"], len(operand.shape))
     count = math.prod(operand.shape[d] for d in dims)
-    total = reduce(call.scope, operand.shape, operand.read, dims, te.sum, stage_layout(call, operand, dims))
+    total = reduce(call.scope, operand.shape, operand.read, dims, te.sum, layout=stage_layout(call, operand, dims))
     return dropped(call, total, dims, lambda x: x * scalar_of(1 / count, call.dtype))
 
 
@@ -119,7 +144,7 @@ def vector_norm(call: Call) -> Array:
         return tirx.pow(tirx.abs(value), scalar_of(order, call.dtype))
 
     reducer = {math.inf: te.max, -math.inf: te.min}.get(order, te.sum)
-    total = reduce(call.scope, operand.shape, term, dims, reducer, stage_layout(call, operand, dims))
+    total = reduce(call.scope, operand.shape, term, dims, reducer, layout=stage_layout(call, operand, dims))
     if order == 2:
         return dropped(call, total, dims, tirx.sqrt)
     if order in (0, 1, math.inf, -math.inf):

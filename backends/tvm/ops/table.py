@@ -60,3 +60,9 @@ def lowers(*overloads: OpOverload) -> Callable[[F], F]:
         return function
 
     return enter
+
+
+def lowering_of(node: Node) -> Lowering:
+    """The entry of a call's operator."""
+    assert isinstance(node.target, OpOverload)
+    return LOWERINGS[node.target]

@@ -244,4 +244,4 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     a = -0.75
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-    return np.where(x <= 1, near, far)
+    return np.asarray(np.where(x <= 1, near, far))

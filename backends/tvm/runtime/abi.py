@@ -11,6 +11,7 @@ import importlib.util
 import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,7 @@ class Library:
                 function = self.library.lvc_serial_launch
             self._set(f"__TVMBackend{name}", function)
 
-    def _set(self, name: str, function: ctypes._CFuncPtr) -> None:
+    def _set(self, name: str, function: Any) -> None:
         try:
             slot = ctypes.c_void_p.in_dll(self.library, name)
         except ValueError:

@@ -119,7 +119,7 @@ def aligned(size: int) -> np.ndarray:
 
 
 def _empty(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
-    return aligned(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+    return np.asarray(aligned(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape))
 
 
 def _placed(array: np.ndarray) -> np.ndarray:
@@ -149,7 +149,7 @@ def _view(
         return external[argument["kind"]][argument["position"]].reshape(shape)
     size = math.prod(shape) * dtype.itemsize
     start = argument["position"]
-    return internal[argument["kind"]][start : start + size].view(dtype).reshape(shape)
+    return np.asarray(internal[argument["kind"]][start : start + size].view(dtype).reshape(shape))
 
 
 def _read_plan(files: Mapping[str, bytes]) -> dict[str, Any]:

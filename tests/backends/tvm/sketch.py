@@ -47,7 +47,7 @@ class Sketch:
             node.meta["group"] = group
         return node
 
-    def conv(self, data: Node, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, group: str = "") -> Node:
+    def conv(self, data: Node, out: int, kernel: int = 1, stride: int = 1, *, groups: int = 1, group: str = "") -> Node:
         """A convolution that keeps the size at stride 1, with a bias; its result is blocked."""
         channels = data.meta["spec"].shape[1]
         weight = torch.randn(out, channels // groups, kernel, kernel) / (channels // groups * kernel**2) ** 0.5

@@ -1,4 +1,4 @@
-"""Where tests find the trained models and labelled images."""
+"""Where tests find the trained models and labelled images, and how random tests run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# the same examples on every run, and no verdict on how long one takes: machines are shared
+settings.register_profile("lvc", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lvc")
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import skimage
 
 HERE = Path(__file__).parent
 PHOTOGRAPH = Path(skimage.__file__).parent / "data" / "coffee.png"
+PREPROCESS = "resize=256,crop=224,interpolation=bicubic,range=255,mean=127,std=128"
 
 
 def main() -> int:
@@ -23,7 +24,7 @@ def main() -> int:
         artefact = str(Path(folder) / "lite0.lvc")
         model = f"{os.path.relpath(HERE)}/efficientnet_lite0.py:trained"
         for command in (
-            ["compile", model, "--preprocess", "imagenet", "--labels", "imagenet", "--check", "-o", artefact],
+            ["compile", model, "--preprocess", PREPROCESS, "--labels", "imagenet", "--check", "-o", artefact],
             ["inspect", artefact],
             ["run", artefact, str(PHOTOGRAPH)],
             ["bench", artefact, "--against", "onnxruntime,torch", "--threads", "1"],

@@ -36,7 +36,6 @@ class TvmBackend(Backend):
         from lvc.backends.tvm.build import build_files
         from lvc.backends.tvm.lower import lower
 
-        workspace.progress.say(f"lowering {model.name} for {target.cpu}")
         program = lower(model, targets.vector_of(target))
         files = build_files(program, target, workspace)
         return Artefact(model.name, self.name, target.text, model.inputs, model.outputs, files)

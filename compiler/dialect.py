@@ -2,9 +2,10 @@
 
 A graph holds functional ATen calls, each with one tensor as its result. The doors bring every synonym to the spelling
 listed here (`reshape` for view, flatten, squeeze and unsqueeze; `permute` for every transpose; `slice` for split,
-chunk, select and unbind; the `Tensor` overload for arithmetic and comparison, where only `add`, `sub`, `mul` and `div`
-take a number in place of the second tensor), so that a pass meets one case. `Family` says what an operator does to its operands; the tables of one concern (how to
-lower an op, how to count it, how to write it as ONNX) live with that concern and are keyed by the same operators.
+chunk, select and unbind; the `Tensor` overload for arithmetic and comparison, where only `add`, `sub`, `mul` and
+`div` take a number in place of the second tensor), so that a pass meets one case. `Family` says what an operator does
+to its operands; the tables of one concern (how to lower an op, how to count it, how to write it as ONNX) live with
+that concern and are keyed by the same operators.
 """
 
 from __future__ import annotations

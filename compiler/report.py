@@ -95,15 +95,14 @@ class Report:
             if item.found_something
         ]
 
-    def skip_lines(self, most: int = 3) -> list[str]:
-        """For each pass the first places that it left alone, and how many more there are."""
-        lines = []
-        for item in self.passes:
-            name = item.text.partition("{")[0]
-            lines += [f"{name} left {skip['node']}: {skip['reason']}" for skip in item.skipped[:most]]
-            if len(item.skipped) > most:
-                lines.append(f"{name} left {len(item.skipped) - most} more places; --report FILE lists all")
-        return lines
+    def skip_lines(self) -> list[str]:
+        """One line for each place that a pass left alone; of a pass that ran twice, what it said last."""
+        last = {item.text: item for item in self.passes}
+        return [
+            f"{text.partition('{')[0]} left {skip['node']} ({skip['origin']}): {skip['reason']}"
+            for text, item in last.items()
+            for skip in item.skipped
+        ]
 
 
 def group_labels(model: Model) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ def main() -> int:
         model = f"{os.path.relpath(HERE)}/efficientnet_lite0.py:trained"
         for command in (
             ["compile", model, "--preprocess", PREPROCESS, "--labels", "imagenet", "--check", "-o", artefact],
-            ["inspect", artefact],
+            ["inspect", artefact, "--top", "5"],
             ["run", artefact, str(PHOTOGRAPH)],
             ["bench", artefact, "--against", "onnxruntime,torch", "--threads", "1"],
         ):

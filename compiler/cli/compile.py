@@ -61,7 +61,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     container.write(artefact, output)
     if options.report:
         write_report(report, options.report)
-    show_passes(console, report)
+    show_passes(options, console, report)
     console.result(_summary(report, output))
     console.json({"output": str(output), **report.to_json()})
     return 0

@@ -53,7 +53,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     report = make_report(model, rewritten, pipeline, "", steps)
     if options.output:
         write_model(rewritten, options.output)
-        show_passes(console, report)
+        show_passes(options, console, report)
         console.result(f"wrote {options.output}")
     else:
         console.result(rewritten.to_text().rstrip())

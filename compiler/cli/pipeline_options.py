@@ -33,6 +33,7 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data", metavar="NAME=PATH", action="append", default=[], help="a data set for passes")
     group.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
     group.add_argument("--labels", metavar="FILE", help="class names: a text or JSON file, or imagenet, cifar10")
+    group.add_argument("--explain", action="store_true", help="say of every place that a pass skipped why it did")
     group.add_argument("--report", metavar="FILE", type=Path, help="write what was done as JSON")
 
 
@@ -96,15 +97,19 @@ def describe_data(options: argparse.Namespace, model: Model) -> None:
         model.labels = read_labels(options.labels)
 
 
-def show_passes(console: Console, report: Report) -> None:
-    """Print the table of passes and what was skipped."""
+def show_passes(options: argparse.Namespace, console: Console, report: Report) -> None:
+    """Print the table of passes, with ``--explain`` what each left alone and why, and the notes."""
     rows = report.pass_rows()
     if rows:
         console.table(("pass", "changed", "skipped", "time", "drift"), rows, "lrrrr")
     if idle := len(report.passes) - len(rows):
         console.say(f"note: {idle} of {len(report.passes)} passes had nothing to do")
-    for line in report.skip_lines():
-        console.say(f"note: {line}")
+    skips = report.skip_lines()
+    if options.explain:
+        for line in skips:
+            console.result(line)
+    elif skips:
+        console.say("note: --explain says why places were skipped")
     for note in report.notes:
         console.say(f"note: {note}")
 

@@ -42,7 +42,7 @@ def load_factory(
     _describe(model, recipe)
     if is_random and weights is None and not recipe.is_trained:
         model.notes.append(
-            f"the weights are random (seed {seed}) unless the factory loaded its own; give trained ones with --weights"
+            f"if the factory draws its weights, they are random (seed {seed}); --weights FILE loads trained ones"
         )
     return model
 

@@ -1,5 +1,19 @@
-"""Native code through TVM. TVM itself is imported when a model is built, not before."""
+"""Native code through TVM. The backend is imported when it is asked for: running a built model needs only `runtime`."""
 
-from lvc.backends.tvm.backend import TvmBackend
+from __future__ import annotations
 
-BACKEND = TvmBackend()
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lvc.backends.tvm.backend import TvmBackend
+
+    BACKEND: TvmBackend
+
+
+def __getattr__(name: str) -> object:
+    if name != "BACKEND":
+        raise AttributeError(name)
+    from lvc.backends.tvm.backend import TvmBackend
+
+    globals()["BACKEND"] = TvmBackend()
+    return globals()["BACKEND"]

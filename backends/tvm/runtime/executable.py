@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from lvc.backends.tvm.host import check_host
 from lvc.backends.tvm.runtime.abi import Arguments, Library, configure_threads
-from lvc.backends.tvm.targets import check_host
 from lvc.compiler.errors import CompileError, UsageError
 
 ALIGNMENT = 64

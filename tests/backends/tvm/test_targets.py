@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lvc.backends.tvm import BACKEND, targets
+from lvc.backends.tvm import BACKEND, host, targets
 from lvc.compiler.errors import CompileError
 
 ZEN3 = {"vendor_id": "AuthenticAMD", "cpu family": "25", "model": "1"}
@@ -15,18 +15,18 @@ def test_texts() -> None:
     for text in BACKEND.targets():
         target = BACKEND.parse_target(text)
         assert target is not None
-        assert target.features <= targets._KNOWN
+        assert target.features <= host.KNOWN
     assert BACKEND.parse_target("z80") is None
 
 
 @pytest.mark.parametrize(
     ("info", "features", "cpu"),
     [
-        (ZEN3, targets.CPUS["znver3"][1], "znver3"),
-        (ZEN3, targets.CPUS["x86-64-v3"][1], "x86-64-v3"),
-        (ICELAKE, targets.CPUS["icelake-server"][1], "icelake-server"),
-        (ICELAKE, targets.CPUS["x86-64-v4"][1], "x86-64-v4"),
-        ({"vendor_id": "Unknown"}, targets.CPUS["x86-64-v2"][1], "x86-64-v2"),
+        (ZEN3, host.CPUS["znver3"][1], "znver3"),
+        (ZEN3, host.CPUS["x86-64-v3"][1], "x86-64-v3"),
+        (ICELAKE, host.CPUS["icelake-server"][1], "icelake-server"),
+        (ICELAKE, host.CPUS["x86-64-v4"][1], "x86-64-v4"),
+        ({"vendor_id": "Unknown"}, host.CPUS["x86-64-v2"][1], "x86-64-v2"),
         ({}, frozenset(), ""),
     ],
 )
@@ -35,15 +35,15 @@ def test_a_name_only_where_all_its_features_are(info: dict[str, str], features: 
 
 
 def test_vectors() -> None:
-    widths = {text: targets.vector_of(BACKEND.parse_target(text)).lanes for text in targets.CPUS}
+    widths = {text: targets.vector_of(BACKEND.parse_target(text)).lanes for text in host.CPUS}
     assert widths["x86-64-v2"] == 4
     assert widths["znver3"] == 8
     assert widths["znver4"] == 16
 
 
 def test_code_for_another_processor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "host_features", lambda: targets.CPUS["x86-64-v3"][1])
-    targets.check_host("x86-64-v3", targets.CPUS["x86-64-v3"][1])
+    monkeypatch.setattr(host, "host_features", lambda: host.CPUS["x86-64-v3"][1])
+    host.check_host("x86-64-v3", host.CPUS["x86-64-v3"][1])
     with pytest.raises(CompileError, match="cannot run it") as caught:
-        targets.check_host("znver4", targets.CPUS["znver4"][1])
+        host.check_host("znver4", host.CPUS["znver4"][1])
     assert "avx512f" in caught.value.why

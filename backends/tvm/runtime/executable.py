@@ -133,7 +133,7 @@ def _placed(array: np.ndarray) -> np.ndarray:
 
 def _tensor_of(array: np.ndarray) -> np.ndarray:
     """Kernels see a scalar as a vector of one element."""
-    return array if array.ndim else array.reshape(1)
+    return np.atleast_1d(array)
 
 
 def _signature(item: Mapping[str, Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:

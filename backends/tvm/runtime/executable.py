@@ -146,7 +146,7 @@ def _view(
     """An argument of a step as an array over its memory."""
     shape, dtype = _signature(argument)
     if argument["kind"] in external:
-        return external[argument["kind"]][argument["position"]].reshape(shape)
+        return np.asarray(external[argument["kind"]][argument["position"]].reshape(shape))
     size = math.prod(shape) * dtype.itemsize
     start = argument["position"]
     return np.asarray(internal[argument["kind"]][start : start + size].view(dtype).reshape(shape))

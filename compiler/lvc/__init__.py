@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Artefact": "lvc.compiler.artefact",
+    "Loaded": "lvc.compiler.driver",
     "LvcError": "lvc.compiler.errors",
     "Model": "lvc.compiler.model",
     "Pipeline": "lvc.compiler.pipeline",
@@ -18,12 +19,12 @@ _HOMES = {
     "load": "lvc.compiler.driver",
 }
 
-__all__ = ["Artefact", "LvcError", "Model", "Pipeline", "Target", "Workspace", "compile", "load"]
+__all__ = ["Artefact", "Loaded", "LvcError", "Model", "Pipeline", "Target", "Workspace", "compile", "load"]
 
 if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
     from lvc.compiler.backend import Target
-    from lvc.compiler.driver import compile, load
+    from lvc.compiler.driver import Loaded, compile, load
     from lvc.compiler.errors import LvcError
     from lvc.compiler.model import Model
     from lvc.compiler.pipeline import Pipeline

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from coco_score import IOUS, _matched, decode, score
 
 from lvc.compiler.load.onnx_door import from_onnx
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from coco_score import IOUS, _matched, decode, score
 
 
 def test_each_label_is_found_once() -> None:

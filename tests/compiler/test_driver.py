@@ -1,0 +1,68 @@
+"""The driver's check: what differs is refused, unless PyTorch itself rounds as much."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import lvc
+from lvc.compiler import serialise
+from lvc.compiler.driver import check_artefact
+from lvc.compiler.errors import CheckError
+from lvc.compiler.graph import store
+from lvc.compiler.precision import exact_outputs
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(1.0))
+        self.offset = torch.nn.Parameter(torch.tensor(offset))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * self.scale + self.offset) - self.offset
+
+
+def built_with(model: lvc.Model, scale: float) -> lvc.Artefact:
+    """An artefact of the model with another scale: what a faulty backend could have made."""
+    wrong = model.copy()
+    store(wrong.module, "scale", torch.tensor(scale))
+    artefact = lvc.compile(model, "O0", "reference")
+    return dataclasses.replace(artefact, files=serialise.to_files(wrong))
+
+
+def check(model: lvc.Model, scale: float) -> float:
+    return check_artefact(built_with(model, scale), model, lvc.Pipeline(), lvc.Workspace())
+
+
+def test_a_faithful_artefact_passes() -> None:
+    assert check(lvc.Model.from_module(Scaled(0.0), torch.zeros(1, 64)), 1.0) == 0.0
+
+
+def test_a_wrong_artefact_is_refused() -> None:
+    with pytest.raises(CheckError, match="differs from PyTorch"):
+        check(lvc.Model.from_module(Scaled(0.0), torch.zeros(1, 64)), 1.001)
+
+
+def test_rounding_that_the_network_magnifies_is_no_fault() -> None:
+    model = lvc.Model.from_module(Scaled(30_000.0), torch.zeros(1, 64))
+    assert check(model, 1.0 + 1e-6) >= 0.0
+    nudged = check(model, 1.0002)
+    assert nudged > 1e-4
+
+
+def test_magnified_rounding_excuses_no_wrong_artefact() -> None:
+    with pytest.raises(CheckError):
+        check(lvc.Model.from_module(Scaled(30_000.0), torch.zeros(1, 64)), 1.05)
+
+
+def test_double_precision_is_nearer_the_truth() -> None:
+    model = lvc.Model.from_module(Scaled(30_000.0), torch.zeros(1, 64))
+    inputs = (np.full((1, 64), 0.1, np.float32),)
+    exact = exact_outputs(model, inputs)
+    assert exact is not None
+    np.testing.assert_allclose(exact[0], np.float64(np.float32(0.1)), rtol=1e-9)
+    assert abs(float(model(*inputs)[0][0, 0]) - 0.1) > 1e-4

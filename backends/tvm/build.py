@@ -41,7 +41,7 @@ def compile_kernels(program: Program, target: Target, workspace: Workspace) -> t
     def make(key: str) -> bytes:
         known = cache.get(key)
         if known is None:
-            known = compile_kernel(steps[key], f"k_{key}", vector, options)
+            known = compile_kernel(steps[key], f"k_{key}", vector, options, workspace.progress.say)
             cache.put(key, known)
         return known
 

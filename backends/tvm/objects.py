@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from tvm import ir
 from tvm.s_tir import Schedule
 
 from lvc.backends.tvm.program import Step
+from lvc.backends.tvm.schedules.general import GeneralSchedule
 from lvc.backends.tvm.vector import Vector
+from lvc.compiler.errors import CompileError
 
 KEY_LENGTH = 20
 
@@ -25,12 +28,32 @@ def kernel_key(step: Step, vector: Vector, options: dict[str, object]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_LENGTH]
 
 
-def compile_kernel(step: Step, name: str, vector: Vector, options: dict[str, object]) -> bytes:
-    """Schedule a step's kernel and compile it to an object file."""
-    schedule = Schedule(step.function)
-    step.schedule(schedule, vector)
-    function = schedule.mod["main"].with_attr("global_symbol", name)
-    return compile_function(function, name, options)
+def compile_kernel(
+    step: Step, name: str, vector: Vector, options: dict[str, object], say: Callable[[str], None] = lambda _: None
+) -> bytes:
+    """Schedule a step's kernel and compile it to an object file.
+
+    Where TVM refuses the step's own schedule the kernel gets one that asks nothing of it, and ``say`` is told.
+    """
+    reasons = []
+    for attempt in (step.schedule, GeneralSchedule(apart=True), _unscheduled):
+        schedule = Schedule(step.function)
+        try:
+            attempt(schedule, vector)
+            return compile_function(schedule.mod["main"].with_attr("global_symbol", name), name, options)
+        except Exception as error:  # TVM's checks raise many types
+            reasons.append(f"{type(error).__name__}: {_last_line(error)}")
+            say(f"note: the kernel of {', '.join(step.nodes)} gets a plain schedule: {reasons[-1]}")
+    raise CompileError(f"no kernel can be made for {', '.join(step.nodes)}", why=reasons[-1])
+
+
+def _unscheduled(schedule: Any, vector: Vector) -> None:
+    """Leave a kernel as it was computed: one thread, no vectors of ours."""
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"
 
 
 def compile_function(function: Any, name: str, options: dict[str, object]) -> bytes:

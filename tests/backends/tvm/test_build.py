@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -13,8 +14,11 @@ from sketch import Sketch, aten, check, compare, numbers
 
 from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.link import find_linker
+from lvc.backends.tvm.lower import lower
+from lvc.backends.tvm.objects import compile_kernel
 from lvc.backends.tvm.ops.table import LOWERINGS
 from lvc.backends.tvm.runtime.executable import Executable
+from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.dialect import OPS
 from lvc.compiler.errors import CompileError, UsageError
@@ -138,3 +142,19 @@ def test_no_linker(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("text", ["x86-64-v2", "x86-64-v4"])
 def test_other_vector_widths_build(text: str) -> None:
     assert json.loads(build(network(), text).files["plan.json"])["target"] == text
+
+
+def test_a_refused_schedule_is_replaced_and_told() -> None:
+    def refuse(schedule: object, vector: object) -> None:
+        raise RuntimeError("not this way")
+
+    target = BACKEND.parse_target("native")
+    assert target is not None
+    step = lower(network(), vector_of(target)).steps[0]
+    said: list[str] = []
+    content = compile_kernel(
+        dataclasses.replace(step, schedule=refuse), "k", vector_of(target), llvm_options(target), said.append
+    )
+    assert content.startswith(b"\x7fELF")
+    assert len(said) == 1
+    assert "not this way" in said[0]

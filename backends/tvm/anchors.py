@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from lvc.backends.tvm.kernels import batch_matmul, conv2d, depthwise, matmul, pool2d
+from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.movement import reshape_array
@@ -57,7 +57,7 @@ Tensors = Callable[[str, tuple[int, ...] | None], Any]
 
 def wanted_layout(node: Node, operand: Node, layout: Layout, block: int) -> Layout:
     """The layout in which a call's kernel reads an operand that lies in ``layout``."""
-    if is_call(node, aten.conv2d.default) and arguments(node)["input"] is operand:
+    if is_call(node, aten.conv2d.default, aten.conv_transpose2d.input) and arguments(node)["input"] is operand:
         return _convolution_layout(node, layout, block)
     if is_call(node, aten.linear.default, aten.matmul.default):
         return PLAIN
@@ -79,17 +79,7 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
     weight = call["weight"]
     if weight.constant is None or not call.layout.block:
         return None
-    n, c, height, width = call["input"].shape
-    (ph, pw), groups = call["padding"], call["groups"]
-    geometry = {
-        "batch": n,
-        "height": height,
-        "width": width,
-        "kernel": (weight.shape[2], weight.shape[3]),
-        "stride": tuple(call["stride"]),
-        "padding": (ph, pw, ph, pw),
-        "dilation": tuple(call["dilation"]),
-    }
+    c, groups, geometry = call["input"].shape[1], call["groups"], _geometry(call)
     in_block, out_block = layouts[arguments(call.node)["input"]].block, call.layout.block
     if groups == c == weight.shape[0] > 1:
         depthwise_problem = depthwise.Depthwise(channels=c, block=out_block, **geometry)
@@ -98,6 +88,37 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
         in_channels=c, out_channels=weight.shape[0], groups=groups, in_block=in_block, out_block=out_block, **geometry
     )
     return _packed(call, conv2d, problem, weight.constant, tensors)
+
+
+def _transposed(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
+    weight = call["weight"]
+    if weight.constant is None or not call.layout.block:
+        return None
+    problem = conv_transpose2d.ConvTranspose2d(
+        in_channels=weight.shape[0],
+        out_channels=weight.shape[1] * call["groups"],
+        groups=call["groups"],
+        output_padding=tuple(call["output_padding"]),
+        in_block=layouts[arguments(call.node)["input"]].block,
+        out_block=call.layout.block,
+        **_geometry(call),
+    )
+    return _packed(call, conv_transpose2d, problem, weight.constant, tensors)
+
+
+def _geometry(call: Call) -> dict[str, Any]:
+    """What every convolution over images is described by."""
+    n, _, height, width = call["input"].shape
+    ph, pw = pair(call["padding"])
+    return {
+        "batch": n,
+        "height": height,
+        "width": width,
+        "kernel": tuple(call["weight"].shape[2:]),
+        "stride": pair(call["stride"]),
+        "padding": (ph, pw, ph, pw),
+        "dilation": pair(call["dilation"]),
+    }
 
 
 def _packed(call: Call, kernel: Any, problem: Any, values: np.ndarray, tensors: Tensors) -> Anchor:
@@ -182,6 +203,7 @@ def _pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor |
 
 _FINDERS: dict[Any, Callable[[Call, dict[Node, Layout], Tensors], Anchor | None]] = {
     aten.conv2d.default: _convolution,
+    aten.conv_transpose2d.input: _transposed,
     aten.linear.default: _linear,
     aten.matmul.default: _matmul,
     aten.max_pool2d.default: _pool,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from lvc.compiler.groups import groups
 from lvc.compiler.model import Model
 from lvc.compiler.pipeline import Step
 
@@ -107,11 +108,7 @@ class Report:
 
 def group_labels(model: Model) -> tuple[str, ...]:
     """The groups that `fuse-operators` marked, each as its members joined by ``+``."""
-    members: dict[str, list[str]] = {}
-    for node in model.module.graph.nodes:
-        if "group" in node.meta:
-            members.setdefault(node.meta["group"], []).append(node.name)
-    return tuple(" + ".join(names) for names in members.values())
+    return tuple(" + ".join(node.name for node in group.members) for group in groups(model.module.graph))
 
 
 def reports_of(steps: Sequence[Step]) -> tuple[PassReport, ...]:

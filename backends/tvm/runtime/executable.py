@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,12 @@ class Executable:
         self.workspaces: list[np.ndarray] = []
         self.local = threading.local()
 
-    @property
+    @cached_property
     def inputs(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and type of each input."""
         return [_signature(item) for item in self.plan["inputs"]]
 
-    @property
+    @cached_property
     def outputs(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and type of each output."""
         return [_signature(item) for item in self.plan["outputs"]]

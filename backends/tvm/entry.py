@@ -1,4 +1,4 @@
-"""The entry function of a built model, in C: a table of kernel calls, and the loop over it.
+"""The entry functions of a built model, in C: tables of kernel calls, and the loop over them.
 
 It is no TIR, since TVM declares a called function anew at each call, which LLVM renames from the second one on.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Program
 
-ENTRY = "lvc_entry"
+ENTRY, SETUP = "lvc_entry", "lvc_setup"
 
 _CODES = {"int": 0, "uint": 1, "float": 2, "bool": 6}  # DLDataTypeCode
 
@@ -60,19 +60,16 @@ static int fits(const tensor *given, struct type wanted) {
   return 1;
 }
 
-/* inputs, outputs, constants, workspace: tensors that are contiguous and begin at a multiple of 64 bytes */
-int __tvm_ffi_lvc_entry(void *self, any *given, int32_t count, any *result) {
-  char *bases[BASES];
-  (void)self;
-  (void)result;
-  if (count != BASES) return refuse("lvc: wrong number of arguments");
-  for (int i = 0; i < BASES; i++) {
-    const tensor *value = tensor_of(&given[i]);
-    if (!value || !fits(value, signature[i])) return refuse("lvc: an argument has another shape or type");
-    bases[i] = (char *)value->data + value->byte_offset;
-    if ((uintptr_t)bases[i] % 64) return refuse("lvc: an argument does not begin at a multiple of 64 bytes");
-  }
-  for (int s = 0; s < STEPS; s++) {
+static int find_base(const any *given, int which, char **bases) {
+  const tensor *value = tensor_of(given);
+  if (!value || !fits(value, signature[which])) return refuse("lvc: an argument has another shape or type");
+  bases[which] = (char *)value->data + value->byte_offset;
+  if ((uintptr_t)bases[which] % 64) return refuse("lvc: an argument does not begin at a multiple of 64 bytes");
+  return 0;
+}
+
+static int run(const struct step *steps, int count, char **bases) {
+  for (int s = 0; s < count; s++) {
     tensor tensors[MOST];
     any values[MOST], none = {0, 0, {0}};
     for (int i = 0; i < steps[s].count; i++) {
@@ -87,6 +84,27 @@ int __tvm_ffi_lvc_entry(void *self, any *given, int32_t count, any *result) {
   return 0;
 }
 
+/* to be called once, before any other call, with the constants: fills in those that are not stored */
+int __tvm_ffi_lvc_setup(void *self, any *given, int32_t count, any *result) {
+  char *bases[BASES] = {0};
+  (void)self;
+  (void)result;
+  if (count != 1) return refuse("lvc: wrong number of arguments");
+  if (find_base(given, CONSTANTS, bases)) return -1;
+  return run(setup, SETUP_STEPS, bases);
+}
+
+/* inputs, outputs, constants, workspace: tensors that are contiguous and begin at a multiple of 64 bytes */
+int __tvm_ffi_lvc_entry(void *self, any *given, int32_t count, any *result) {
+  char *bases[BASES];
+  (void)self;
+  (void)result;
+  if (count != BASES) return refuse("lvc: wrong number of arguments");
+  for (int i = 0; i < BASES; i++)
+    if (find_base(&given[i], i, bases)) return -1;
+  return run(steps, STEPS, bases);
+}
+
 /* what kernels call for a parallel loop when the model runs on one thread; see TVMBackendParallelLaunch */
 struct group { void *sync; int32_t tasks; };
 int lvc_serial_launch(int (*task)(int, struct group *, void *), void *data, int tasks) {
@@ -98,26 +116,33 @@ int lvc_serial_launch(int (*task)(int, struct group *, void *), void *data, int 
 
 
 def entry_source(program: Program, kernels: Sequence[str], workspace: int, constants: int) -> str:
-    """Write ``entry(inputs.., outputs.., constants, workspace)``; ``kernels`` names the kernel of each step."""
+    """Write ``setup(constants)`` and ``entry(inputs.., outputs.., constants, workspace)``.
+
+    ``kernels`` names the kernel of each step, those of setup first; ``workspace`` and ``constants`` are in bytes.
+    """
     shapes = _Shapes()
     external = [*program.inputs, *program.outputs]
     signature = [shapes.type_of(argument.shape, argument.dtype) for argument in external]
     signature += [shapes.type_of((max(1, size),), "uint8") for size in (constants, workspace)]
     arguments: list[str] = []
     steps: list[str] = []
-    for name, step in zip(kernels, program.steps, strict=True):
+    called = [*program.setup, *program.steps]
+    for name, step in zip(kernels, called, strict=True):
         steps.append(f"{{__tvm_ffi_{name}, {len(arguments)}, {len(step.arguments)}}}")
         arguments += [_written(argument, len(program.inputs), len(external), shapes) for argument in step.arguments]
-    most = max((len(step.arguments) for step in program.steps), default=1)
+    most = max((len(step.arguments) for step in called), default=1)
+    first = len(program.setup)
     return "\n".join(
         [
             _PROLOGUE,
-            f"enum {{ BASES = {len(signature)}, STEPS = {len(steps)}, MOST = {most} }};",
+            f"enum {{ BASES = {len(signature)}, CONSTANTS = {len(external)}, MOST = {most} }};",
+            f"enum {{ SETUP_STEPS = {first}, STEPS = {len(program.steps)} }};",
             *(f"extern int __tvm_ffi_{name}(void *, any *, int32_t, any *);" for name in sorted(set(kernels))),
             _table("int64_t shapes", map(str, shapes.sizes)),
             _table("struct type signature", signature),
             _table("struct argument arguments", arguments),
-            _table("struct step steps", steps),
+            _table("struct step setup", steps[:first]),
+            _table("struct step steps", steps[first:]),
             _EPILOGUE,
         ]
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 from torch.fx import Node
 
@@ -11,7 +14,7 @@ from lvc.backends.tvm.kernel import Kernel, conversion_kernel, unit_kernel
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.planner import plan_layouts
 from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Place, Program, Step, Storage
-from lvc.backends.tvm.scope import Constant, dtype_text
+from lvc.backends.tvm.scope import Constant, Prepared, dtype_text
 from lvc.backends.tvm.units import Unit, units
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.graph import spec
@@ -145,12 +148,13 @@ class _Lowering:
     ) -> None:
         arguments = []
         for parameter in kernel.parameters:
-            size = tuple(int(s) for s in parameter.tensor.shape)
-            source = parameter.source
-            where = self.store(source) if isinstance(source, Constant) else self.place(source, layouts[source])
-            arguments.append(Argument(where, size, str(parameter.tensor.dtype)))
-        size = tuple(int(s) for s in kernel.result.shape)
-        arguments.append(Argument(place, size, str(kernel.result.dtype)))
+            source, (size, dtype) = parameter.source, _type_of(parameter.tensor)
+            if isinstance(source, Prepared):
+                where = self.prepare(source, nodes, size, dtype)
+            else:
+                where = self.store(source) if isinstance(source, Constant) else self.place(source, layouts[source])
+            arguments.append(Argument(where, size, dtype))
+        arguments.append(Argument(place, *_type_of(kernel.result)))
         self.program.steps.append(Step(name, tuple(nodes), kernel.function, kernel.schedule, tuple(arguments)))
 
     def store(self, constant: Constant) -> Place:
@@ -162,5 +166,22 @@ class _Lowering:
             self.stored[constant.key] = Place(storage)
         return self.stored[constant.key]
 
+    def prepare(self, constant: Prepared, nodes: list[str], shape: tuple[int, ...], dtype: str) -> Place:
+        """Where a constant lies that setup makes; equal ones are made once."""
+        if constant.key not in self.stored:
+            made = Argument(Place(Storage(Kind.CONSTANT, math.prod(shape) * ITEM_BYTES[dtype])), shape, dtype)
+            stored = constant.source
+            assert isinstance(stored.source, Constant)
+            source = Argument(self.store(stored.source), *_type_of(stored.tensor))
+            step = Step(nodes[0], tuple(nodes), constant.function, constant.schedule, (source, made))
+            self.program.setup.append(step)
+            self.stored[constant.key] = made.place
+        return self.stored[constant.key]
+
     def argument(self, node: Node, layout: Layout) -> Argument:
         return Argument(self.place(node, layout), layout.physical(spec(node).shape), dtype_text(spec(node).dtype))
+
+
+def _type_of(tensor: Any) -> tuple[tuple[int, ...], str]:
+    """Shape and element type of a TE tensor."""
+    return tuple(int(size) for size in tensor.shape), str(tensor.dtype)

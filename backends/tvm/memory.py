@@ -36,6 +36,17 @@ def plan_constants(program: Program) -> int:
     return end
 
 
+def plan_prepared(program: Program, stored: int) -> int:
+    """Set the positions of the constants that setup makes, behind so many bytes of stored tensors; return the bytes
+    that they take."""
+    end = stored
+    for step in program.setup:
+        made = step.arguments[-1].place.storage
+        made.position = end
+        end = align(end + made.bytes)
+    return end - stored
+
+
 def lifetimes(program: Program) -> list[Lifetime]:
     """When each workspace storage is in use."""
     spans: dict[Storage, tuple[int, int]] = {}

@@ -69,9 +69,14 @@ class Step:
 
 @dataclass
 class Program:
-    """All steps, the storages that they use, and the stored tensors by storage."""
+    """All steps, the storages that they use, and the stored tensors by storage.
+
+    ``setup`` runs once, when the program is loaded: it reads stored tensors and makes constants of them that are too
+    large to be stored. Every call reads them, none writes them.
+    """
 
     inputs: list[Argument] = field(default_factory=list)
     outputs: list[Argument] = field(default_factory=list)
+    setup: list[Step] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     constants: list[tuple[Storage, np.ndarray]] = field(default_factory=list)

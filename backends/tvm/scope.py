@@ -19,6 +19,7 @@ from torch.fx import Node
 from tvm import ir, sym, te, tirx
 
 from lvc.backends.tvm.layout import PLAIN, Layout
+from lvc.backends.tvm.program import ScheduleFunction
 from lvc.compiler.spec import TensorSpec
 
 Expr = Any  # a TIR expression; TVM's own types are not annotated
@@ -54,11 +55,22 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A constant that is too large to be stored: ``function``, scheduled by ``schedule``, makes it of ``source``, a
+    stored one, when the model is loaded. ``key`` is equal for equal bytes."""
+
+    key: str
+    source: Parameter
+    function: Any
+    schedule: ScheduleFunction
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One argument of a kernel: the value of a node, or a constant."""
 
     tensor: Any
-    source: Node | Constant
+    source: Node | Constant | Prepared
 
 
 @dataclass
@@ -92,8 +104,15 @@ class Scope:
 
     def packed(self, key: str, shape: Sequence[int], dtype: str, pack: Callable[[], np.ndarray]) -> Any:
         """A parameter that holds a stored tensor in a form of the kernel's own; return the TE tensor."""
+        return self._parameter(shape, dtype, Constant(key, pack))
+
+    def prepared(self, shape: Sequence[int], dtype: str, source: Prepared) -> Any:
+        """A parameter that holds a constant which is made when the model is loaded; return the TE tensor."""
+        return self._parameter(shape, dtype, source)
+
+    def _parameter(self, shape: Sequence[int], dtype: str, source: Constant | Prepared) -> Any:
         tensor = te.placeholder(tuple(shape), dtype, f"w{len(self.parameters)}")
-        self.parameters.append(Parameter(tensor, Constant(key, pack)))
+        self.parameters.append(Parameter(tensor, source))
         return tensor
 
     def _constant_leaf(self, key: str, values: np.ndarray) -> Array:

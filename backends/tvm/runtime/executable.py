@@ -34,13 +34,20 @@ class Executable:
         self.plan = _read_plan(files)
         check_host(self.plan["target"], frozenset(self.plan["features"]))
         self.threads = threads or os.cpu_count() or 1
-        self.constants = aligned(max(1, self.plan["constant_bytes"]))
+        self.constants = aligned(max(1, self.plan["constant_bytes"] + self.plan["prepared_bytes"]))
         if len(files["weights.bin"]) != self.plan["constant_bytes"]:
             raise CompileError("the artefact is damaged", why="its weights have another size than its plan says")
         self.constants[: self.plan["constant_bytes"]] = np.frombuffer(files["weights.bin"], np.uint8)
         self.library = _load_library(files["model.so"], self.threads == 1)
+        self._prepare_constants()
         self.workspaces: list[np.ndarray] = []
         self.local = threading.local()
+
+    def _prepare_constants(self) -> None:
+        """Fill in the constants that are made from stored ones."""
+        if self.plan["setup"]:
+            self._use_threads()
+            self.library.call(self.plan["setup_entry"], Arguments([self.constants]))
 
     @cached_property
     def inputs(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -54,7 +61,7 @@ class Executable:
 
     @property
     def peak_bytes(self) -> int:
-        """Memory of one call: weights, workspace, inputs and outputs."""
+        """Memory of one call: weights, stored and prepared, workspace, inputs and outputs."""
         return int(self.plan["peak_bytes"])
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -157,7 +164,7 @@ def _read_plan(files: Mapping[str, bytes]) -> dict[str, Any]:
     if missing := sorted({"model.so", "weights.bin", "plan.json"} - set(files)):
         raise CompileError("the artefact is incomplete", why="it lacks " + ", ".join(missing))
     plan: dict[str, Any] = json.loads(files["plan.json"])
-    if plan.get("version") != 1:
+    if plan.get("version") != 2:
         raise CompileError("the artefact was made by another version of lvc", help="build it again")
     return plan
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 from tvm import tirx
 
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, block, unrolled
 from lvc.backends.tvm.kernels.parts import Work
-from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, tile_count
+from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
 from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
 from lvc.backends.tvm.vector import Vector
 
@@ -20,7 +19,9 @@ TALL_HEIGHTS = (*HEIGHTS, 6, 8)  # with few rows it takes more vectors to hide t
 @dataclass(frozen=True)
 class Knobs:
     """What may be tuned. A register tile is ``vectors`` panels by ``rows`` rows, with ``unroll`` steps of the reduction
-    in one turn of its loop; the rows and the panels are split into so many parts, each pair of parts a task."""
+    in one turn of its loop; the rows and the panels are split into so many parts, each pair of parts a task. A task
+    goes through its panels for each tile of rows, so that it writes along the rows while its panels stay in a cache.
+    """
 
     vectors: int
     rows: int
@@ -36,12 +37,13 @@ def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vec
     vectors, rows = cost.best_tile((panels, m), TALL_HEIGHTS if m < 4 else HEIGHTS)
     work = Work(
         cycles=cost.plane((panels, m), (vectors, rows)),
-        lines=tile_count(cut(m, rows)),
-        tiles=tile_count(cut(panels, vectors)),
-        data=4 * m * k,
-        weights=4 * n * k,
+        lines=tile_count(cut(panels, vectors)),
+        tiles=tile_count(cut(m, rows)),
+        data=4 * n * k,
+        weights=4 * m * k,
     )
-    return Knobs(vectors, rows, *work.split(batch))
+    panel_parts, row_parts = work.split(batch)
+    return Knobs(vectors, rows, row_parts, panel_parts)
 
 
 @dataclass(frozen=True)
@@ -57,32 +59,35 @@ class PanelProduct:
     panel: Callable[[Expr, Expr], Expr]
     finish: Callable[[Expr, Expr, Buffer, int], Stmt]
 
-    @cached_property
-    def panel_tiles(self) -> tuple[Run, ...]:
-        """How the full panels are cut."""
-        return cut(self.size[1] // self.width, self.knobs.vectors)
-
     def part(self, row_part: Expr, panel_part: Expr) -> Stmt:
         """The product of one part of the rows with one part of the panels."""
+        runs = cut(self.size[1] // self.width, self.knobs.vectors)
+
+        def panels(run: Run) -> Stmt:
+            def line(row: Expr, rows: int) -> Stmt:
+                def tile(panel: Expr, vectors: int) -> Stmt:
+                    return self._tile(row, panel, (vectors, rows), self.width)
+
+                return each_tile_of(run, tile_count(runs), tile, panel_part, self.knobs.panel_parts)
+
+            return self._rows(row_part, run.size, line)
+
+        return block(*map(panels, runs), *self._last_panel(row_part, panel_part))
+
+    def _last_panel(self, row_part: Expr, panel_part: Expr) -> list[Stmt]:
+        """The panel that is not full belongs to the last part."""
         full, rest = divmod(self.size[1], self.width)
+        if not rest:
+            return []
+        last = self._rows(row_part, 1, lambda row, rows: self._tile(row, full, (1, rows), rest))
+        if self.knobs.panel_parts == 1:
+            return [last]
+        return [tirx.IfThenElse(tirx.EQ(panel_part, self.knobs.panel_parts - 1), last, None)]
 
-        def tile(first: Expr, vectors: int) -> Stmt:
-            return self._rows(row_part, first, vectors, self.width)
-
-        statements = [each_tile(self.panel_tiles, tile, panel_part, self.knobs.panel_parts)] if full else []
-        if rest:
-            last = self._rows(row_part, full, 1, rest)
-            is_last = tirx.EQ(panel_part, self.knobs.panel_parts - 1) if self.knobs.panel_parts > 1 else None
-            statements.append(tirx.IfThenElse(is_last, last, None) if is_last is not None else last)
-        return block(*statements)
-
-    def _rows(self, part: Expr, panel: Expr, vectors: int, lanes: int) -> Stmt:
-        def tile(row: Expr, rows: int) -> Stmt:
-            return self._tile(row, panel, (vectors, rows), lanes)
-
+    def _rows(self, part: Expr, vectors: int, body: Callable[[Expr, int], Stmt]) -> Stmt:
+        """Run ``body(first row, rows)`` for every tile of a part of the rows, for tiles of so many panels."""
         shape, cost = (self.knobs.vectors, self.knobs.rows), TileCost(self.vector, self.size[2])
-        runs = cost.cut_scalars(vectors, shape, self.size[0])
-        return each_tile(runs, tile, part, self.knobs.row_parts)
+        return each_tile(cost.cut_scalars(vectors, shape, self.size[0]), body, part, self.knobs.row_parts)
 
     def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int) -> Stmt:
         sums = Accumulators.make(*shape, self.width)

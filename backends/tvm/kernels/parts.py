@@ -29,7 +29,7 @@ class Work:
 
     def split(self, copies: int) -> tuple[int, int]:
         """The parts (of the lines, of the tiles) that finish first, where ``copies`` of the work are done anyway."""
-        size = max(self.cycles, self.weights / COPY_RATE)
+        size = max(self.cycles, (self.data + self.weights) / COPY_RATE)
         wanted = -(-min(MOST_TASKS, max(1, round(copies * size / TASK_CYCLES))) // copies)
         pairs = [(rows, min(-(-wanted // rows), self.tiles)) for rows in range(1, min(self.lines, MOST_PARTS) + 1)]
         enough = [parts for parts in pairs if parts[0] * parts[1] >= wanted]

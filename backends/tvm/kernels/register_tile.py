@@ -43,22 +43,24 @@ def tile_count(runs: tuple[Run, ...]) -> int:
 
 def each_tile(runs: tuple[Run, ...], body: Callable[[Expr, int], Stmt], part: Expr = 0, parts: int = 1) -> Stmt:
     """Run ``body(first element, size)`` for every tile, or for one of so many equal parts of them."""
-    total = tile_count(runs)
-    count = -(-total // parts)
-    if parts == 1:
-        return block(*(_tiles(run, body, run.first, run.count) for run in runs))
-    if len(runs) == 1 and count * parts == total:
-        return _tiles(runs[0], body, part * count, count)
-    return block(*(_tiles(run, body, *_clip(run, part * count, count)) for run in runs))
+    return block(*(each_tile_of(run, tile_count(runs), body, part, parts) for run in runs))
 
 
-def _tiles(run: Run, body: Callable[[Expr, int], Stmt], first: Expr, count: Expr) -> Stmt:
+def each_tile_of(run: Run, total: int, body: Callable[[Expr, int], Stmt], part: Expr = 0, parts: int = 1) -> Stmt:
+    """Run ``body(first element, size)`` for those tiles of one run, of ``total`` in all runs, that are in a part."""
+    first, count = _share(run, total, part, parts)
     return loop(count, lambda tile: body((tile - run.first) * run.size + run.start, run.size), name="tile", start=first)
 
 
-def _clip(run: Run, first: Expr, count: int) -> tuple[Expr, Expr]:
-    begin = tirx.max(first, run.first)
-    end = tirx.min(first + count, run.first + run.count)
+def _share(run: Run, total: int, part: Expr, parts: int) -> tuple[Expr, Expr]:
+    """The first tile of a run that is in a part of all tiles, and how many follow."""
+    count = -(-total // parts)
+    if parts == 1:
+        return run.first, run.count
+    if run.count == count * parts:
+        return part * count, count
+    begin = tirx.max(part * count, run.first)
+    end = tirx.min(part * count + count, run.first + run.count)
     return begin, tirx.max(end - begin, 0)
 
 

@@ -35,5 +35,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# the suite beside ONNX Runtime, OpenVINO and PyTorch: a quarter of an hour on two idle cores; goes on where it stopped
+bench: $(VENV)/.installed
+	$(BIN)/python tools/bench.py
+
 clean:
 	rm -rf $(VENV) .typecheck build dist *.egg-info

@@ -90,14 +90,14 @@ def test_shares_and_arithmetic_of_kernels() -> None:
 
 
 def test_engines_are_the_files_of_their_folder() -> None:
-    assert engine_names() == ["onnxruntime", "openvino", "torch"]
+    assert engine_names() == ["onnxruntime", "openvino", "openvino_default", "torch"]
     assert all(find_engine(name).name == name for name in engine_names())
     with pytest.raises(UsageError, match="there is no engine") as caught:
         find_engine("onnxrutime")
     assert "did you mean 'onnxruntime'" in caught.value.help
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "openvino_default", "torch"])
 def test_engines_compute_what_the_model_computes(name: str, tmp_path: Path) -> None:
     engine = find_engine(name)
     pytest.importorskip(engine.package)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from lvc.compiler.bench.engine import Engine, Original, Run
@@ -12,6 +14,7 @@ class OpenVino(Engine):
 
     name = "openvino"
     package = "openvino"
+    precision: ClassVar[str | None] = "f32"
 
     def prepare(self, original: Original, threads: int) -> Run:
         import openvino
@@ -20,9 +23,9 @@ class OpenVino(Engine):
         model = core.read_model(str(original.onnx))
         settings = {
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
+            **({"INFERENCE_PRECISION_HINT": self.precision} if self.precision else {}),
         }
         compiled = core.compile_model(model, "CPU", settings)
         request = compiled.create_infer_request()

@@ -1,0 +1,287 @@
+"""Runs the benchmark suite: lvc beside ONNX Runtime, OpenVINO and PyTorch, in turns, without tuning.
+
+Each model is measured in a process of its own: built from nothing (an empty kernel cache), built again, then timed
+beside the peers on one thread and on two. What was measured is kept as one JSON file a model in ``--out``; a model that
+stands there with the same settings is not measured again. From these files come ``table.md`` and ``chart.svg``.
+Weights are random, drawn so that no branch of a network is silent.
+
+    python tools/bench.py                                    # the whole suite, about 15 minutes on two cores
+    python tools/bench.py resnet18 vit_b_16 --threads 1 --seconds 20
+    python tools/bench.py --precision bf16 --out build/bench-bf16
+    python tools/bench.py --target x86-64-v3 --peers-isa avx2 --out build/bench-avx2
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lvc.compiler.bench.chart import Panel, bar_chart
+from lvc.compiler.bench.suite import MODELS, OURS, Built, Entry, Speed, engines_of, geometric_mean, threads_of
+from lvc.compiler.bench.suite_table import markdown
+
+PRECISIONS = {
+    "fp32": ("O2", "onnxruntime,openvino,torch"),
+    "bf16": ("O2,lower-precision{dtype=bfloat16}", "openvino_default"),
+}
+# what keeps the peers to AVX2; OpenVINO wants both of the first two, ONNX Runtime has no such switch
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+WORST_PARENT_LOAD = 0.5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a measurement depends on, machine and versions apart."""
+
+    pipeline: str
+    target: str
+    engines: tuple[str, ...]
+    threads: tuple[int, ...]
+    seconds: float
+    peers_isa: str
+
+
+def measure(model_name: str, settings: Settings) -> dict[str, Any]:
+    """Build and time one model in this process."""
+    import lvc.backends.tvm.build  # its seconds are start-up
+    import lvc.backends.tvm.lower  # noqa: F401
+    from lvc.compiler import container, driver
+    from lvc.compiler.bench.comparison import processor
+    from lvc.compiler.bench.engine import Original, find_engine
+    from lvc.compiler.observers import relative_difference, seeded_inputs
+
+    load = os.getloadavg()[0]
+    request = _request(model_name)
+    model = request.load()
+    inputs = seeded_inputs(model.inputs, 0)
+    with tempfile.TemporaryDirectory(prefix="lvc-bench-") as scratch:
+        os.environ["LVC_CACHE"] = str(Path(scratch) / "cache")
+        first = _timed(lambda: driver.compile(model, settings.pipeline, settings.target))
+        again = _timed(lambda: driver.compile(model, settings.pipeline, settings.target))
+        artefact, file = first[1], Path(scratch) / f"{model_name}.lvc"
+        container.write(artefact, file)
+        plan = json.loads(artefact.files["plan.json"])
+        built = Built(
+            round(first[0], 2),
+            round(again[0], 2),
+            file.stat().st_size,
+            sum(layer["weight_bytes"] for layer in artefact.metadata["layers"]),
+            plan["workspace_bytes"] + max(settings.threads) * plan.get("scratch_bytes", 0),
+            plan.get("live_bytes", 0),
+        )
+        original = Original(request, Path(scratch))
+        runs = {threads: _race(artefact, original, inputs, threads, settings) for threads in settings.threads}
+        found = driver.load(artefact, 1).executable(*inputs)
+        difference = max(map(relative_difference, found, model(*inputs)))
+    entry = Entry(model_name, ", ".join(map(str, model.inputs)), built, difference, runs)
+    return {
+        "entry": entry.to_json(),
+        "processor": processor(),
+        "load": round(load, 2),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "versions": {name: find_engine(name).version() for name in settings.engines},
+    }
+
+
+def _request(model_name: str) -> Any:
+    import torchvision
+
+    from lvc.compiler.driver import LoadRequest
+    from lvc.compiler.load.zoo import find_recipe
+
+    size = find_recipe(torchvision.models.get_model_builder(model_name), {}).size
+    factory = Path(__file__).with_name("sweep_torchvision.py")
+    return LoadRequest(f"{factory}:make", arguments={"name": model_name}, shapes={"": (1, 3, size, size)})
+
+
+def _timed(action: Any) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = action()
+    return time.perf_counter() - started, result
+
+
+def _race(artefact: Any, original: Any, inputs: Any, threads: int, settings: Settings) -> dict[str, Speed]:
+    """Time lvc and the peers in turns; a peer that cannot run a model is told and left out."""
+    from lvc.compiler.bench.comparison import Contestant, compare
+    from lvc.compiler.bench.engine import find_engine, prepare
+    from lvc.compiler.driver import load
+    from lvc.compiler.errors import UsageError
+    from lvc.compiler.workspace import Silence
+
+    contestants = [Contestant(OURS, "", load(artefact, threads).executable)]
+    for name in settings.engines:
+        try:
+            contestants.append(Contestant(name, "", prepare(find_engine(name), original, threads)))
+        except UsageError as error:
+            print(f"note: {error}", file=sys.stderr)
+    rows = compare(contestants, inputs, seconds=settings.seconds, repeats=None, clock="wall", progress=Silence())
+    return {row.name: Speed(row.timing.best, row.timing.median) for row in rows}
+
+
+def run_apart(model_name: str, settings: Settings, timeout: float) -> dict[str, Any]:
+    """Measure a model in a process of its own, under the environment that the settings ask for."""
+    environment = {**os.environ, **(AVX2 if settings.peers_isa == "avx2" else {})}
+    command = [sys.executable, __file__, "--one", model_name, "--settings", json.dumps(asdict(settings))]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=timeout, check=False, env=environment)
+    except subprocess.TimeoutExpired:
+        return {"error": f"took more than {timeout:.0f} s"}
+    if done.returncode:
+        return {"error": f"exit code {done.returncode}"}
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def known(file: Path, settings: Settings) -> dict[str, Any] | None:
+    """What is kept of a model, if it was measured with the same settings."""
+    try:
+        kept: dict[str, Any] = json.loads(file.read_text())
+        Entry.from_json(kept["entry"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return kept if kept.get("settings") == json.loads(json.dumps(asdict(settings))) else None
+
+
+def facts(kept: Sequence[Mapping[str, Any]], settings: Settings, command: str) -> list[str]:
+    """The lines above the table: what was run, with what, where and when."""
+    import lvc
+
+    def joined(key: str) -> str:
+        return ", ".join(dict.fromkeys(str(one[key]) for one in kept))
+
+    versions = {name: version for one in kept for name, version in one["versions"].items()}
+    peers = ", ".join(f"{name} {version}" for name, version in versions.items())
+    loads = [one["load"] for one in kept]
+    lines = [
+        f"`{command}`, {joined('date')}",
+        f"{joined('processor')}, {os.cpu_count()} cores; load before each model {min(loads):.1f} to {max(loads):.1f}",
+        f"lvc {lvc.__version__}, pipeline `{settings.pipeline}`, target `{settings.target}`, no tuning; {peers}",
+        f"batch 1, engines in turns in one process, {settings.seconds:g} s for each model and number of threads; "
+        "build times without start-up and loading, from an empty cache and from a full one",
+    ]
+    if settings.peers_isa == "avx2":
+        switches = " ".join(f"{name}={value}" for name, value in AVX2.items())
+        lines.append(f"peers kept to AVX2 by `{switches}`; ONNX Runtime has no switch and takes what the CPU has")
+    return lines
+
+
+def chart(entries: Sequence[Entry], subtitle: str) -> str:
+    """Bars of the speed of each engine, that of the fastest peer being 1."""
+    panels = [
+        Panel(f"{threads} thread{'s' * (threads > 1)}", _relative_speeds(entries, threads))
+        for threads in threads_of(entries)
+    ]
+    return bar_chart("Speed, the fastest peer of each model being 1", subtitle, panels)
+
+
+def _relative_speeds(entries: Sequence[Entry], threads: int) -> dict[str, dict[str, float]]:
+    groups = {}
+    for entry in entries:
+        if not entry.peers(threads):
+            continue
+        best = min(speed.best for speed in entry.peers(threads).values())
+        groups[entry.model] = {name: best / speed.best for name, speed in entry.runs[threads].items()}
+    mean = {
+        name: geometric_mean(group[name] for group in groups.values() if name in group)
+        for name in engines_of(entries, threads)
+    }
+    return {**groups, "geometric mean": mean} if len(groups) > 1 else groups
+
+
+def main() -> int:
+    options = _options()
+    if options.one:
+        fields = {**json.loads(options.settings)}
+        fields |= {name: tuple(fields[name]) for name in ("engines", "threads")}
+        print(json.dumps(measure(options.one, Settings(**fields))))
+        return 0
+    pipeline, engines = PRECISIONS[options.precision]
+    settings = Settings(
+        pipeline=options.pipeline or pipeline,
+        target=options.target,
+        engines=tuple((options.engines or engines).split(",")),
+        threads=tuple(options.threads),
+        seconds=options.seconds,
+        peers_isa=options.peers_isa,
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    kept, failed = [], []
+    for name in options.models or MODELS:
+        file = options.out / f"{name}.json"
+        result = None if options.again else known(file, settings)
+        if result is None:
+            result = run_apart(name, settings, options.timeout)
+            if "error" in result:
+                failed.append(name)
+                print(f"{name}: {result['error']}", file=sys.stderr, flush=True)
+                continue
+            result["settings"] = asdict(settings)
+            _write(file, json.dumps(result, indent=1))
+        kept.append(result)
+        print(_line(Entry.from_json(result["entry"])), file=sys.stderr, flush=True)
+    if kept:
+        _report(kept, settings, options)
+    return 1 if failed else 0
+
+
+def _report(kept: Sequence[Mapping[str, Any]], settings: Settings, options: argparse.Namespace) -> None:
+    entries = [Entry.from_json(one["entry"]) for one in kept]
+    command = shlex.join(["python", "tools/bench.py", *sys.argv[1:]])
+    title = f"The suite, {options.precision}"
+    text = markdown(entries, title, facts(kept, settings, command))
+    _write(options.out / "table.md", text)
+    subtitle = f"{kept[0]['processor']}, batch 1, {options.precision}, target {settings.target}, no tuning"
+    _write(options.out / "chart.svg", chart(entries, f"{subtitle}; higher is faster"))
+    print(text)
+    print(f"wrote {options.out}/table.md and chart.svg", file=sys.stderr)
+
+
+def _line(entry: Entry) -> str:
+    """One line of talk about a model that is done."""
+    ratios = ", ".join(f"{entry.ratio(t):.2f} on {t}" for t in entry.runs if entry.peers(t))
+    built = entry.built
+    return (
+        f"{entry.model}: best peer / lvc {ratios} threads; built in {built.seconds:.1f} s, again in "
+        f"{built.seconds_again:.1f} s; difference {entry.difference:.1e}"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    from lvc.compiler.files import write_atomically
+
+    write_atomically(path, text.encode())
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], epilog=f"the suite: {', '.join(MODELS)}"
+    )
+    parser.add_argument("models", metavar="MODEL", nargs="*", help="models of torchvision (default: the suite)")
+    parser.add_argument("--threads", type=lambda text: [int(t) for t in text.split(",")], default=[1, 2], metavar="N,N")
+    parser.add_argument("--seconds", type=float, default=12.0, help="time for each model and number of threads")
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32")
+    parser.add_argument("--target", default="native", help="target of lvc (default native)")
+    parser.add_argument("--pipeline", help="pipeline of lvc (default: that of the precision)")
+    parser.add_argument("--engines", help="peers (default: those of the precision)")
+    parser.add_argument("--peers-isa", choices=("all", "avx2"), default="all", help="instruction sets of the peers")
+    parser.add_argument("--out", type=Path, default=Path("build/bench"), help="folder for results")
+    parser.add_argument("--again", action="store_true", help="measure what has been measured before too")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for one model")
+    parser.add_argument("--one", metavar="MODEL", help=argparse.SUPPRESS)
+    parser.add_argument("--settings", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,7 +27,7 @@ PRESETS: dict[str, str] = {
 }
 
 
-def _modules(package: str, folders: bool) -> dict[str, str]:
+def modules(package: str, *, folders: bool = False) -> dict[str, str]:
     """Name and module of each file, or else each folder, of a package of ours."""
     found = importlib.util.find_spec(package)
     paths = found.submodule_search_locations if found else None
@@ -39,20 +39,21 @@ def _modules(package: str, folders: bool) -> dict[str, str]:
 
 
 @cache
-def _plugins(group: str) -> dict[str, EntryPoint]:
+def plugins(group: str) -> dict[str, EntryPoint]:
+    """The entry points of a group, by name; none of them imported."""
     return {point.name: point for point in entry_points(group=group)}
 
 
 def pass_names() -> list[str]:
     """Names of all passes, ours and those of plug-ins, sorted."""
-    return sorted({*_modules("lvc.passes", folders=False), *_plugins("lvc.passes")})
+    return sorted({*modules("lvc.passes"), *plugins("lvc.passes")})
 
 
 def find_pass(name: str) -> type[Pass] | None:
     """Return the pass of that name, or None; imports the one file that holds it."""
     from lvc.compiler.passes import Pass
 
-    own = _modules("lvc.passes", folders=False)
+    own = modules("lvc.passes")
     if name in own:
         module = importlib.import_module(own[name])
         return next(
@@ -60,8 +61,8 @@ def find_pass(name: str) -> type[Pass] | None:
             for item in vars(module).values()
             if isinstance(item, type) and issubclass(item, Pass) and item.__dict__.get("name") == name
         )
-    if name in _plugins("lvc.passes"):
-        loaded = _load_plugin(_plugins("lvc.passes")[name])
+    if name in plugins("lvc.passes"):
+        loaded = load_plugin(plugins("lvc.passes")[name])
         if not (isinstance(loaded, type) and issubclass(loaded, Pass)):
             raise CompileError(
                 f"the plug-in '{name}' is not a pass", help="its entry point must name a subclass of Pass"
@@ -72,21 +73,22 @@ def find_pass(name: str) -> type[Pass] | None:
 
 def backend_names() -> list[str]:
     """Names of all backends, sorted."""
-    return sorted({*_modules("lvc.backends", folders=True), *_plugins("lvc.backends")})
+    return sorted({*modules("lvc.backends", folders=True), *plugins("lvc.backends")})
 
 
 def find_backend(name: str) -> Backend:
     """Return the backend of that name; each of ours is the ``BACKEND`` of its folder."""
-    own = _modules("lvc.backends", folders=True)
+    own = modules("lvc.backends", folders=True)
     if name in own:
         backend: Backend = importlib.import_module(own[name]).BACKEND
         return backend
-    if name in _plugins("lvc.backends"):
-        return cast("Backend", _load_plugin(_plugins("lvc.backends")[name]))
+    if name in plugins("lvc.backends"):
+        return cast("Backend", load_plugin(plugins("lvc.backends")[name]))
     raise UsageError(f"there is no backend '{name}'", help="known: " + ", ".join(backend_names()))
 
 
-def _load_plugin(point: EntryPoint) -> object:
+def load_plugin(point: EntryPoint) -> object:
+    """Import what an entry point names; `CompileError` naming it if that fails."""
     try:
         return point.load()
     except Exception as error:  # a plug-in may fail in any way; the user must learn which one

@@ -35,12 +35,26 @@ class Skip:
         return f"{self.node}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Table:
+    """Figures that a pass found: shown on request, and kept as they are in reports."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str | int | float, ...], ...]
+
+
 @dataclass
 class Outcome:
-    """What a pass truly did: the nodes that it changed and those that it left alone, with reasons."""
+    """What a pass truly did: the nodes that it changed and those that it left alone, with reasons.
+
+    ``notes`` are sentences that every user shall read; ``tables`` are for those who ask (``--explain``, ``--json``).
+    """
 
     changed: list[str] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
 
     def change(self, node: Node | str) -> None:
         self.changed.append(node if isinstance(node, str) else node.name)
@@ -82,6 +96,6 @@ class Pass(ABC):
         return dataclasses.fields(cls)
 
     def __str__(self) -> str:
-        from lvc.compiler.pipeline_text import format_pass
+        from lvc.compiler.pipeline_text import format_item
 
-        return format_pass(self)
+        return format_item(self)

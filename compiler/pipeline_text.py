@@ -15,7 +15,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lvc.compiler import catalogue
@@ -32,11 +32,26 @@ def parse_passes(text: str, extra: Iterable[type[Pass]] = ()) -> tuple[Pass, ...
 
     ``extra`` are passes that the text may name besides those of the catalogue.
     """
-    return tuple(_Reader(text, {kind.name: kind for kind in extra}).pipeline())
+    added = {kind.name: kind for kind in extra}
+
+    def find(name: str) -> type[Pass] | None:
+        return added.get(name) or catalogue.find_pass(name)
+
+    known = [*catalogue.pass_names(), *added, *catalogue.PRESETS]
+    return tuple(_Reader(text, find, known, "pass", "the pipeline text").pipeline())
 
 
-def format_pass(item: Pass) -> str:
-    """Write a pass with the options that differ from their defaults."""
+def parse_item(text: str, find: Callable[[str], type[Any] | None], known: Sequence[str], noun: str) -> Any:
+    """Read one ``NAME{KEY=VALUE}`` of another kind than a pass: a dataclass with a ``name`` and ``options()``."""
+    reader = _Reader(text, find, known, noun, f"the {noun}")
+    made = reader.item(reader.match(_NAME, f"the name of a {noun}"), 0)
+    if reader.at < len(text):
+        reader.fail(reader.at, f"nothing can follow the {noun}")
+    return made
+
+
+def format_item(item: Any) -> str:
+    """Write a pass, or another named dataclass, with the options that differ from their defaults."""
     parts = []
     for field in dataclasses.fields(item):
         value = getattr(item, field.name)
@@ -61,9 +76,14 @@ def _plain(value: Any) -> str:
 
 
 class _Reader:
-    def __init__(self, text: str, extra: Mapping[str, type[Pass]]) -> None:
+    def __init__(
+        self, text: str, find: Callable[[str], type[Any] | None], known: Sequence[str], noun: str, place: str
+    ) -> None:
         self.text = text
-        self.extra = extra
+        self.find = find
+        self.known = known
+        self.noun = noun
+        self.place = place
         self.at = 0
 
     def pipeline(self) -> list[Pass]:
@@ -87,20 +107,23 @@ class _Reader:
             if self.text[self.at : self.at + 1] == "{":
                 self.fail(self.at, f"the preset '{name}' takes no options")
             return list(parse_passes(catalogue.PRESETS[name]))
-        kind = self.extra.get(name) or catalogue.find_pass(name)
+        return [self.item(name, start)]
+
+    def item(self, name: str, start: int) -> Any:
+        """Make what was named just before this place, at ``start``, with the options that follow."""
+        kind = self.find(name)
         if kind is None:
-            known = [*catalogue.pass_names(), *self.extra, *catalogue.PRESETS]
-            self.fail(start, f"there is no pass '{name}'", len(name), known, name)
+            self.fail(start, f"there is no {self.noun} '{name}'", len(name), self.known, name)
         options: dict[str, Any] = {}
         if self.text[self.at : self.at + 1] == "{":
             self.at += 1
             options = self.options(kind)
         try:
-            return [kind(**options)]
+            return kind(**options)
         except UsageError as error:
             self.fail(start, f"{name}: {error.what}", self.at - start)
 
-    def options(self, kind: type[Pass]) -> dict[str, Any]:
+    def options(self, kind: type[Any]) -> dict[str, Any]:
         hints = typing.get_type_hints(kind)
         fields = {field.name for field in kind.options()}
         values: dict[str, Any] = {}
@@ -158,14 +181,14 @@ class _Reader:
         self.at = found.end() if found else self.at
 
     def fail(
-        self, at: int, what: str, length: int = 1, known: list[str] | None = None, typed: str = ""
+        self, at: int, what: str, length: int = 1, known: Sequence[str] | None = None, typed: str = ""
     ) -> typing.NoReturn:
         close = difflib.get_close_matches(typed, known or [], n=1)
         help = f"did you mean '{close[0]}'?" if close else ""
         if not close and known is not None:
             help = "known: " + (", ".join(known) or "none")
         line = self.text.replace("\n", " ")
-        raise UsageError(what, where="the pipeline text", why=f"{line}\n{' ' * at}{'^' * length}", help=help)
+        raise UsageError(what, where=self.place, why=f"{line}\n{' ' * at}{'^' * length}", help=help)
 
 
 def _convert(text: str, kind: Any) -> Any:

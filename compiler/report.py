@@ -8,6 +8,7 @@ from typing import Any
 
 from lvc.compiler.groups import groups
 from lvc.compiler.model import Model
+from lvc.compiler.passes import Table
 from lvc.compiler.pipeline import Step
 
 
@@ -22,11 +23,13 @@ class PassReport:
     seconds: float
     drift: float | None
     measured: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
 
     @property
     def found_something(self) -> bool:
-        """Whether it changed a place, left one alone, or moved the outputs."""
-        return bool(self.changed or self.skipped or self.drift)
+        """Whether it changed a place, left one alone, moved the outputs, or has something to say."""
+        return bool(self.changed or self.skipped or self.drift or self.notes)
 
     @classmethod
     def of(cls, step: Step) -> PassReport:
@@ -39,6 +42,8 @@ class PassReport:
             seconds=round(measured.pop("seconds", 0.0), 6),
             drift=measured.pop("drift", None),
             measured=measured,
+            notes=tuple(step.outcome.notes),
+            tables=tuple(step.outcome.tables),
         )
 
 

@@ -104,8 +104,14 @@ def show_passes(options: argparse.Namespace, console: Console, report: Report) -
         console.table(("pass", "changed", "skipped", "time", "drift"), rows, "lrrrr")
     if idle := len(report.passes) - len(rows):
         console.say(f"note: {idle} of {len(report.passes)} passes had nothing to do")
+    for item in report.passes:
+        for note in item.notes:
+            console.result(f"{item.text.partition('{')[0]}: {note}")
     skips = report.skip_lines()
     if options.explain:
+        for table in (table for item in report.passes for table in item.tables):
+            console.result(f"\n{table.title}")
+            console.table(table.headers, [[str(cell) for cell in row] for row in table.rows], "lr")
         for line in skips:
             console.result(line)
     elif skips:

@@ -58,9 +58,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: relu-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    catalogue._plugins.cache_clear()
+    catalogue.plugins.cache_clear()
     yield
-    catalogue._plugins.cache_clear()
+    catalogue.plugins.cache_clear()
 
 
 @pytest.mark.usefixtures("plugin")

@@ -1,0 +1,1 @@
+"""How the channels of a graph hang together: labels sent through it, the surgery that they allow, and its proof."""

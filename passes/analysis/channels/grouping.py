@@ -1,0 +1,155 @@
+"""From labels to groups: classes that live in the same dimensions of the same stored tensors are the units of one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import Node
+
+from lvc.compiler.dialect import aten
+from lvc.compiler.graph import arguments, origin, spec
+from lvc.compiler.model import Model
+from lvc.passes.analysis.channel_groups import Carrier, ChannelGroup, Channels, Member, Role
+from lvc.passes.analysis.channels.flow import Flow
+
+_WEIGHTS: dict[OpOverload, tuple[str, dict[int, Role]]] = {
+    aten.linear.default: ("weight", {0: Role.PRODUCES, 1: Role.CONSUMES}),
+    aten.conv2d.default: ("weight", {0: Role.PRODUCES, 1: Role.CONSUMES}),
+    aten.conv_transpose2d.input: ("weight", {0: Role.CONSUMES, 1: Role.PRODUCES}),
+    aten.matmul.default: ("other", {-2: Role.CONSUMES, -1: Role.PRODUCES}),
+    aten.embedding.default: ("weight", {1: Role.PRODUCES}),
+}
+"""Which operand of a layer is its weight, and what the dimensions of that do."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """A dimension of a stored tensor with the root of each index."""
+
+    node: Node
+    dim: int
+    roots: torch.Tensor
+    role: Role
+    layer: Node
+
+
+@dataclass(eq=False)
+class _Bucket:
+    """The classes of one group to be: where they live, why they are fixed, and their roots in order."""
+
+    places: list[_Place]
+    fixed: str | None
+    roots: list[int]
+
+    @property
+    def producer(self) -> _Place:
+        return next(place for place in self.places if place.role is Role.PRODUCES)
+
+
+def group(model: Model, flow: Flow) -> Channels:
+    """Make groups of the classes that labels have after they went through a graph."""
+    order = {node: place for place, node in enumerate(model.module.graph.nodes)}
+    buckets = _buckets(sorted(_places(flow), key=lambda place: order[place.layer]), flow.partition.reasons())
+    numbers = _number(buckets, len(flow.partition))
+    units = {node.name: _units(flow, node, numbers) for node in flow.labels}
+    names = _names(buckets)
+    groups, start = [], 0
+    for name, bucket in zip(names, buckets, strict=True):
+        groups.append(_make(name, bucket, units, start, order))
+        start += 0 if bucket.fixed else len(bucket.roots)
+    return Channels(tuple(groups), units, {node.name: spec(node).shape for node in flow.labels})
+
+
+def _places(flow: Flow) -> Iterator[_Place]:
+    for node, labels in flow.labels.items():
+        if node.op == "get_attr" and node.users:
+            for dim, atoms in enumerate(labels):
+                assert not isinstance(atoms, str)
+                role, layer = _role(node, dim - len(labels)), next(iter(node.users))
+                yield _Place(node, dim, flow.partition.find(atoms), role, layer)
+
+
+def _role(node: Node, dim: int) -> Role:
+    """Say what a dimension, counted from the end, of a stored tensor does in the first layer that reads it."""
+    layer = next(iter(node.users))
+    operand, roles = _WEIGHTS.get(layer.target, ("", {})) if isinstance(layer.target, OpOverload) else ("", {})
+    if not operand or arguments(layer)[operand] is not node:
+        return Role.SCALES
+    return roles.get(dim, roles.get(dim + len(spec(node).shape), Role.SCALES))
+
+
+def _buckets(places: list[_Place], reasons: dict[int, str]) -> list[_Bucket]:
+    """Sort classes by where they live, and drop those that no layer produces."""
+    homes: dict[int, list[int]] = {}
+    for number, place in enumerate(places):
+        for root in dict.fromkeys(place.roots.tolist()):
+            homes.setdefault(root, []).append(number)
+    buckets: dict[tuple[tuple[int, ...], str | None], _Bucket] = {}
+    for root, home in homes.items():
+        if any(places[number].role is Role.PRODUCES for number in home):
+            fixed = reasons.get(root)
+            empty = _Bucket([places[number] for number in home], fixed, [])
+            buckets.setdefault((tuple(home), fixed), empty).roots.append(root)
+    return list(buckets.values())
+
+
+def _number(buckets: list[_Bucket], atoms: int) -> torch.Tensor:
+    """Return the number of each root's unit, -1 for all others."""
+    numbers = torch.full((atoms,), -1)
+    free = [root for bucket in buckets if not bucket.fixed for root in bucket.roots]
+    numbers[free] = torch.arange(len(free))
+    return numbers
+
+
+def _units(flow: Flow, node: Node, numbers: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    dims = (None if isinstance(atoms, str) else numbers[flow.partition.find(atoms)] for atoms in flow.labels[node])
+    return tuple(None if units is None or bool((units < 0).all()) else units for units in dims)
+
+
+def _names(buckets: list[_Bucket]) -> list[str]:
+    """Name groups after the origin of their first producer, numbered from the second on where several share it."""
+    seen: Counter[str] = Counter()
+    names = []
+    for bucket in buckets:
+        base = origin(bucket.producer.layer)
+        seen[base] += 1
+        names.append(base if seen[base] == 1 else f"{base}:{seen[base]}")
+    return names
+
+
+def _make(
+    name: str, bucket: _Bucket, units: dict[str, tuple[torch.Tensor | None, ...]], start: int, order: dict[Node, int]
+) -> ChannelGroup:
+    size = len(bucket.roots)
+    known = {root: unit for unit, root in enumerate(bucket.roots)}
+    members = tuple(
+        Member(
+            tensor=str(place.node.target),
+            dim=place.dim,
+            units=torch.tensor([known.get(root, -1) for root in place.roots.tolist()]),
+            role=place.role,
+            layer=place.layer.name,
+        )
+        for place in bucket.places
+    )
+    return ChannelGroup(name, size, members, () if bucket.fixed else _carriers(units, start, size, order), bucket.fixed)
+
+
+def _carriers(
+    units: dict[str, tuple[torch.Tensor | None, ...]], start: int, size: int, order: dict[Node, int]
+) -> tuple[Carrier, ...]:
+    found = []
+    for node in order:
+        if node.op != "call_function":
+            continue
+        for dim, numbers in enumerate(units[node.name]):
+            if numbers is None:
+                continue
+            own = torch.where((numbers >= start) & (numbers < start + size), numbers - start, -1)
+            if bool((own >= 0).any()):
+                found.append(Carrier(node.name, dim, own))
+    return tuple(found)

@@ -46,7 +46,7 @@ def native() -> Target:
 def vector_of(target: Target) -> Vector:
     """The vector unit of a target."""
     if "avx512f" in target.features:
-        return Vector(16, 32)
+        return Vector(16, 32, ("bfloat16",) if "avx512bf16" in target.features else ())
     return Vector(8, 16) if "avx2" in target.features else Vector(4, 16)
 
 

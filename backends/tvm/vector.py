@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Vector:
-    """How many f32 lanes a vector register has, and how many such registers there are."""
+    """How many f32 lanes a vector register has, how many such registers there are, and the types for which there is an
+    instruction that multiplies and adds all elements of 32-bit words."""
 
     lanes: int
     registers: int
+    dots: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from lvc.backends.tvm.kernels import panel_product
 from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, block, grid, load, loop, scratch, store, tasks
 from lvc.backends.tvm.kernels.panel_product import Knobs, PanelProduct
+from lvc.backends.tvm.kernels.words import FLOAT32, Word, widened
 from lvc.backends.tvm.vector import Vector
 
 
@@ -26,11 +28,17 @@ class BatchMatmul:
     k: int
     transpose_b: bool = False
     block: int = 8
+    word: Word = FLOAT32
 
     @cached_property
     def panels(self) -> int:
         """Panels of one ``b``."""
         return -(-self.n // self.block)
+
+    @cached_property
+    def steps(self) -> int:
+        """Steps of the reduction."""
+        return self.word.count(self.k)
 
 
 def compute(problem: BatchMatmul, a: Any, b: Any) -> Any:
@@ -39,7 +47,8 @@ def compute(problem: BatchMatmul, a: Any, b: Any) -> Any:
     k = te.reduce_axis((0, p.k), "k")
 
     def anchor(i: Any, row: Any, column: Any) -> Any:
-        return te.sum(a[i, row, k] * (b[i, column, k] if p.transpose_b else b[i, k, column]), axis=k)
+        factor = b[i, column, k] if p.transpose_b else b[i, k, column]
+        return te.sum(widened(a[i, row, k]) * widened(factor), axis=k)
 
     shape = (p.batch, p.m, p.n)
     return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")
@@ -48,7 +57,7 @@ def compute(problem: BatchMatmul, a: Any, b: Any) -> Any:
 def choose_knobs(problem: BatchMatmul, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count. Panels are split among tasks, since each packs its own."""
     p = problem
-    return panel_product.choose_knobs((p.m, p.n, p.k), p.batch, p.block, vector)
+    return panel_product.choose_knobs((p.m, p.n, p.steps), p.batch, p.block, vector)
 
 
 def schedule(sch: Any, problem: BatchMatmul, vector: Vector, knobs: Knobs | None = None) -> None:
@@ -57,11 +66,11 @@ def schedule(sch: Any, problem: BatchMatmul, vector: Vector, knobs: Knobs | None
     fused = take_apart(sch)
 
     def task(batch: Expr, row_part: Expr, panel_part: Expr) -> Stmt:
-        panels = scratch([p.panels, p.k, p.block], "panels")
+        panels = scratch([p.panels, p.steps, p.block], "panels", p.word.packed)
         product = _product(p, vector, knobs, fused, (batch, panels))
         return allocate([panels], _pack(p, fused.operands[1], batch, panels), product.part(row_part, panel_part))
 
-    write_nest(sch, tasks((p.batch, knobs.row_parts, knobs.panel_parts), task))
+    write_nest(sch, p.word.around(tasks((p.batch, knobs.row_parts, knobs.panel_parts), task), vector))
 
 
 def _product(p: BatchMatmul, vector: Vector, knobs: Knobs, fused: Fused, place: tuple[Expr, Buffer]) -> PanelProduct:
@@ -72,33 +81,47 @@ def _product(p: BatchMatmul, vector: Vector, knobs: Knobs, fused: Fused, place: 
 
     return PanelProduct(
         (p.m, p.n, p.k),
+        p.word,
         p.block,
         vector,
         knobs,
-        lambda row, k: load(a, [batch, row, k]),
+        a,
+        (batch,),
         lambda panel, k: load(panels, [panel, k, 0], p.block),
         finish,
     )
 
 
 def _pack(p: BatchMatmul, b: Buffer, batch: Expr, panels: Buffer) -> Stmt:
-    """Copy one ``b`` into panels, zeros past the last column."""
-    full, rest = divmod(p.n, p.block)
+    """Copy one ``b`` into panels of words, zeros past the last row and the last column."""
+    whole, rest = divmod(p.k, p.word.elements)
+    parts = _pack_steps(p, b, panels, (batch, 0, whole), p.word.elements)
+    return block(*parts, *_pack_steps(p, b, panels, (batch, whole, 1), rest))
 
-    def read(column: Expr, k: Expr) -> Expr:
-        return load(b, [batch, column, k] if p.transpose_b else [batch, k, column])
 
-    def whole(panel: Expr, k: Expr) -> Stmt:
+def _pack_steps(
+    p: BatchMatmul, b: Buffer, panels: Buffer, place: tuple[Expr, int, int], elements: int
+) -> Iterator[Stmt]:
+    """Copy what some steps of the reduction need: so many elements of each column for each."""
+    (batch, first, count), (full, rest) = place, divmod(p.n, p.block)
+
+    def word(column: Expr, step: Expr, lanes: int = 1) -> Expr:
+        rows = [step * p.word.elements + i for i in range(elements)]
+        places = [[batch, column, row] if p.transpose_b else [batch, row, column] for row in rows]
+        return p.word.join([load(b, place, lanes) for place in places])
+
+    def whole(panel: Expr, step: Expr) -> Stmt:
+        step = step + first
         if not p.transpose_b:
-            return store(panels, load(b, [batch, k, panel * p.block], p.block), [panel, k, 0], p.block)
-        return loop(p.block, lambda lane: store(panels, read(panel * p.block + lane, k), [panel, k, lane]))
+            return store(panels, word(panel * p.block, step, p.block), [panel, step, 0], p.block)
+        return loop(p.block, lambda lane: store(panels, word(panel * p.block + lane, step), [panel, step, lane]))
 
-    def ragged(k: Expr) -> Stmt:
-        lanes = [loop(rest, lambda lane: store(panels, read(full * p.block + lane, k), [full, k, lane]))]
-        lanes.append(
-            loop(p.block - rest, lambda lane: store(panels, tirx.const(0, b.dtype), [full, k, lane]), start=rest)
-        )
-        return block(*lanes)
+    def ragged(step: Expr) -> Stmt:
+        step, zero = step + first, tirx.const(0, p.word.packed)
+        lanes = loop(rest, lambda lane: store(panels, word(full * p.block + lane, step), [full, step, lane]))
+        return block(lanes, loop(p.block - rest, lambda lane: store(panels, zero, [full, step, lane]), start=rest))
 
-    parts = [grid((full, p.k), whole)] if full else []
-    return block(*parts, *([grid((p.k,), ragged)] if rest else []))
+    if full and count and elements:
+        yield grid((full, count), whole)
+    if rest and count and elements:
+        yield grid((count,), ragged)

@@ -10,6 +10,7 @@ from tvm import tirx
 
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, load
 from lvc.backends.tvm.kernels.tile_cost import HEIGHTS
+from lvc.backends.tvm.kernels.words import FLOAT32, Word
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Channels:
     """The channels of a convolution. Data is in blocks of ``in_block`` channels, plain where that is 0.
 
     A block of the result is computed from a run of ``span`` blocks of the data. Where groups are narrower than blocks
-    that run holds channels of other groups too, which meet zeros among the packed weights.
+    that run holds channels of other groups too, which meet zeros among the packed weights. A block is a whole number of
+    ``word``s.
     """
 
     inputs: int
@@ -25,11 +27,17 @@ class Channels:
     groups: int
     in_block: int
     out_block: int
+    word: Word = FLOAT32
 
     @cached_property
     def lanes(self) -> int:
         """Channels in a block of the data; 1 for plain data."""
         return self.in_block or 1
+
+    @cached_property
+    def words(self) -> int:
+        """Words in a block of the data: steps of the reduction."""
+        return self.lanes // self.word.elements
 
     @cached_property
     def in_blocks(self) -> int:
@@ -69,14 +77,15 @@ class Channels:
         return min(first, last) if isinstance(first, int) else tirx.min(first, last)
 
     def read(self, data: Buffer, image: Expr, block: Expr, place: tuple[Expr, Expr, Expr]) -> Expr:
-        """Load one element of the data; ``place`` is its row, column and lane."""
-        row, column, lane = place
-        index = [image, block, row, column, lane] if self.in_block else [image, block, row, column]
-        return load(data, index)
+        """Load one word of the data; ``place`` is its row, its column and its number within the block."""
+        row, column, word = place
+        if not self.in_block:
+            return load(data, [image, block, row, column])
+        return self.word.load(data, [image, block, row, column, word])
 
     def packed_shape(self, kernel: tuple[int, int]) -> tuple[int, ...]:
-        """The shape of packed weights: ``[out blocks, span, KH, KW, lanes, out_block]``."""
-        return (self.out_blocks, self.span, *kernel, self.lanes, self.out_block)
+        """The shape of packed weights: ``[out blocks, span, KH, KW, words, out_block]``."""
+        return (self.out_blocks, self.span, *kernel, self.words, self.out_block)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         """Put weights ``[O, C/groups, KH, KW]`` in the order of their use, zeros where nothing is connected."""
@@ -88,7 +97,7 @@ class Channels:
             first = channel // outputs * inputs - self.first_block(block) * self.lanes
             dense[block, lane, first : first + inputs] = weight[channel]
         blocks = dense.reshape(self.out_blocks, self.out_block, self.span, self.lanes, *kernel)
-        return np.ascontiguousarray(blocks.transpose(0, 2, 4, 5, 3, 1))
+        return self.word.pack(np.ascontiguousarray(blocks.transpose(0, 2, 4, 5, 3, 1)), -2)
 
     def _first(self, out_block: Expr) -> Expr:
         return out_block * self.out_block // self.group[1] * self.group[0] // self.lanes

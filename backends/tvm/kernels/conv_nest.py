@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from tvm import tirx
 
@@ -35,7 +35,7 @@ MOST_DEPTH_PARTS = 32
 UNROLL = 8  # steps of the reduction in one turn of its innermost loop
 WORTH_SKIPPING = 0.04  # share of the taps that lie outside the image
 
-Read = Callable[[Expr, Expr, Expr, Expr], Expr]  # block, row, column, lane: an element of the padded data
+Read = Callable[[Expr, Expr, Expr, Expr], Expr]  # block, row, column, number in the block: a word of the padded data
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class Geometry:
 
     @cached_property
     def depth(self) -> int:
-        """Multiply-adds to one element of the result, those with zeros included, in the largest phase."""
-        return self.channels.span * self.channels.lanes * max(rows.taps * columns.taps for rows, columns in self.phases)
+        """Steps of the reduction, those with zeros included, in the largest phase."""
+        return self.channels.span * self.channels.words * max(rows.taps * columns.taps for rows, columns in self.phases)
 
     def margins(self, axis: int, outputs: int) -> tuple[int, int]:
         """The first element of the image that output 0 depends on, and how many elements so many outputs do."""
@@ -162,7 +162,7 @@ def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
         cycles=cost.plane(plane, tile) * (1 if flat else g.rows) * len(g.phases),
         lines=tile_count(cut(g.line, tile[1])) if flat else g.rows,
         tiles=tile_count(cut(channels.out_blocks, tile[0])),
-        data=4 * channels.in_blocks * channels.lanes * rows.size * columns.size,
+        data=4 * channels.in_blocks * channels.words * rows.size * columns.size,
         weights=4 * channels.out_blocks * channels.out_block * g.depth,
         margin=0 if flat else (g.margins(0, 1)[1] - rows.stride) / rows.stride,
         is_copied=g.is_padded,
@@ -187,7 +187,8 @@ class ConvNest:
 
     def build(self) -> Stmt:
         """The whole nest."""
-        return tasks((self.geometry.batch, self.knobs.row_parts, self.knobs.channel_parts), self._task)
+        nest = tasks((self.geometry.batch, self.knobs.row_parts, self.knobs.channel_parts), self._task)
+        return self.geometry.channels.word.around(nest, self.vector)
 
     @cached_property
     def _rows(self) -> int:
@@ -199,10 +200,11 @@ class ConvNest:
             return self._channels(image, part, chunk, lambda b, *place: g.channels.read(data, image, b, place))
         (top, rows), (left, columns) = g.margins(0, self._rows), g.margins(1, g.line)
         top = part * (self._rows * g.phases[0][0].stride) + top
-        padded = scratch([g.channels.in_blocks, rows, columns, g.channels.lanes], "padded")
+        shape = [g.channels.in_blocks, rows, columns, g.channels.lanes]
+        padded = scratch(shape, "padded", g.channels.word.element)
 
-        def read(channel: Expr, row: Expr, column: Expr, lane: Expr) -> Expr:
-            return load(padded, [channel, row - top, column - left, lane])
+        def read(channel: Expr, row: Expr, column: Expr, word: Expr) -> Expr:
+            return g.channels.word.load(padded, [channel, row - top, column - left, word])
 
         copy = copy_padded_rows(padded, data, image, top, left)
         return allocate([padded], copy, self._channels(image, part, chunk, read))
@@ -277,17 +279,17 @@ class ConvNest:
         channels, weight, (rows, columns) = self.geometry.channels, self.fused.operands[1], phase
         start, span = channels.first_block(channel), channels.span // self.knobs.depth_parts
 
-        def step(turn: Expr, ky: Expr, kx: Expr, lane: Expr) -> Stmt:
+        def step(turn: Expr, ky: Expr, kx: Expr, word: Expr) -> Stmt:
             depth = part * span + turn
             tap = (ky * rows.tap[1] + rows.tap[0], kx * columns.tap[1] + columns.tap[0])
 
             def scalar(pixel: int) -> Expr:
-                return read(start + depth, rows.position(row, ky), columns.position(column + pixel, kx), lane)
+                return read(start + depth, rows.position(row, ky), columns.position(column + pixel, kx), word)
 
             def vector(number: int) -> Expr:
-                return load(weight, [channel + number, depth, *tap, lane, 0], sums.lanes)
+                return load(weight, [channel + number, depth, *tap, word, 0], sums.lanes)
 
-            return sums.add_products(vector, scalar)
+            return sums.add_products(vector, scalar, partial(channels.word.add_product, self.vector))
 
         def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
             (first_y, count_y), (first_x, count_x) = rows.taps_inside(row), columns.taps_inside(column, sums.scalars)
@@ -301,9 +303,9 @@ class ConvNest:
         if not rows.taps * columns.taps:
             return tirx.Evaluate(0)
 
-        def lanes(block: Expr, y: Expr, x: Expr) -> Stmt:
-            return unrolled(channels.lanes, UNROLL, lambda lane: step(block, y, x, lane))
+        def words(block: Expr, y: Expr, x: Expr) -> Stmt:
+            return unrolled(channels.words, UNROLL, lambda word: step(block, y, x, word))
 
         if not channels.in_block:
             return taps(lambda y, x: unrolled(span, UNROLL, lambda block: step(block, y, x, 0)))
-        return loop(span, lambda block: taps(lambda y, x: lanes(block, y, x)))
+        return loop(span, lambda block: taps(lambda y, x: words(block, y, x)))

@@ -14,6 +14,7 @@ from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, block, load, loop, store, tasks
 from lvc.backends.tvm.kernels.register_tile import Accumulators, cut
 from lvc.backends.tvm.kernels.windows import Axis, each_column_tile
+from lvc.backends.tvm.kernels.words import widened
 from lvc.backends.tvm.vector import Vector
 
 TASK_ELEMENTS = 32 << 10  # multiply-adds, in vectors, that are worth a task
@@ -23,7 +24,8 @@ MOST_TASKS = 16
 @dataclass(frozen=True)
 class Depthwise:
     """Data ``[N, ceil(C/block), H, W, block]``, result ``[N, ceil(C/block), OH, OW, block]``; ``padding`` is (top,
-    left, bottom, right). With several outputs for each channel it is a `Conv2d` of as many groups."""
+    left, bottom, right). Weights are float32, whatever the data is. With several outputs for each channel it is a
+    `Conv2d` of as many groups."""
 
     batch: int
     channels: int
@@ -83,7 +85,7 @@ def compute(problem: Depthwise, data: Any, weight: Any) -> Any:
     def anchor(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
         row = y * p.stride[0] + ky * p.dilation[0]
         column = x * p.stride[1] + kx * p.dilation[1]
-        return te.sum(source[n, c, row, column, lane] * weight[c, ky, kx, lane], axis=[ky, kx])
+        return te.sum(widened(source[n, c, row, column, lane]) * weight[c, ky, kx, lane], axis=[ky, kx])
 
     shape = (p.batch, p.blocks, p.rows.outputs, p.columns.outputs, p.block)
     return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")
@@ -164,7 +166,8 @@ class _Nest:
         statements: list[Stmt] = []
         for pixel, kx in self._products(sums.scalars, known):
             x = p.columns.position(column + pixel, kx)
-            product = load(data, [image, channel, y, x, 0], p.block) * load(weight, [channel, ky, kx, 0], p.block)
+            value = widened(load(data, [image, channel, y, x, 0], p.block))
+            product = value * load(weight, [channel, ky, kx, 0], p.block)
             register = sums.at(0, pixel)
             statements.append(store(register, load(register, [0], p.block) + product, [0], p.block))
         return block(*statements)

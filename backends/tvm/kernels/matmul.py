@@ -13,37 +13,46 @@ from lvc.backends.tvm.kernels import panel_product
 from lvc.backends.tvm.kernels.fused import take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, load, tasks
 from lvc.backends.tvm.kernels.panel_product import Knobs, PanelProduct
+from lvc.backends.tvm.kernels.words import FLOAT32, Word, widened
 from lvc.backends.tvm.vector import Vector
 
 
 @dataclass(frozen=True)
 class Matmul:
-    """``[M, K]`` times ``[K, N]``, both results and data plain; weights in panels of ``block`` columns."""
+    """``[M, K]`` times ``[K, N]``, both results and data plain; weights in panels of ``block`` columns of words."""
 
     m: int
     n: int
     k: int
     block: int = 8
+    word: Word = FLOAT32
 
     @cached_property
     def panels(self) -> int:
         """Panels of the weights."""
         return -(-self.n // self.block)
 
+    @cached_property
+    def steps(self) -> int:
+        """Steps of the reduction."""
+        return self.word.count(self.k)
+
 
 def compute(problem: Matmul, data: Any, weight: Any) -> Any:
     """The product as TE: data ``[M, K]``, weight as `pack_weight` makes it."""
     p = problem
     k = te.reduce_axis((0, p.k), "k")
-    sums = te.compute(
-        (p.m, p.n), lambda i, j: te.sum(data[i, k] * weight[j // p.block, k, j % p.block], axis=k), name="anchor"
-    )
+
+    def anchor(i: Any, j: Any) -> Any:
+        return te.sum(widened(data[i, k]) * p.word.weight(weight, (j // p.block, k, j % p.block)), axis=k)
+
+    sums = te.compute((p.m, p.n), anchor, name="anchor")
     return te.compute((p.m, p.n), sums, name="result")
 
 
 def packed_shape(problem: Matmul) -> tuple[int, ...]:
-    """The shape of the packed weights: ``[ceil(N/block), K, block]``."""
-    return (problem.panels, problem.k, problem.block)
+    """The shape of the packed weights: ``[ceil(N/block), steps, block]``."""
+    return (problem.panels, problem.steps, problem.block)
 
 
 def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
@@ -51,12 +60,12 @@ def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
     p = problem
     padded = np.zeros((p.panels * p.block, p.k), weight.dtype)
     padded[: p.n] = weight
-    return np.ascontiguousarray(padded.reshape(p.panels, p.block, p.k).transpose(0, 2, 1))
+    return p.word.pack(np.ascontiguousarray(padded.reshape(p.panels, p.block, p.k).transpose(0, 2, 1)), -2)
 
 
 def choose_knobs(problem: Matmul, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count; tasks whose rows stay in the second-level cache."""
-    return panel_product.choose_knobs((problem.m, problem.n, problem.k), 1, problem.block, vector)
+    return panel_product.choose_knobs((problem.m, problem.n, problem.steps), 1, problem.block, vector)
 
 
 def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = None) -> None:
@@ -70,11 +79,13 @@ def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = No
 
     product = PanelProduct(
         (p.m, p.n, p.k),
+        p.word,
         p.block,
         vector,
         knobs,
-        lambda row, k: load(data, [row, k]),
+        data,
+        (),
         lambda panel, k: load(weight, [panel, k, 0], p.block),
         finish,
     )
-    write_nest(sch, tasks((knobs.row_parts, knobs.panel_parts), product.part))
+    write_nest(sch, p.word.around(tasks((knobs.row_parts, knobs.panel_parts), product.part), vector))

@@ -17,7 +17,7 @@ def copy_padded_rows(padded: Buffer, data: Buffer, image: Expr, top: Expr, left:
 
     def clear(channel: Expr, row: Expr, start: int, stop: int) -> list[Stmt]:
         def column(x: Expr) -> Stmt:
-            return store(padded, zeros(lanes), [channel, row, x, 0], lanes)
+            return store(padded, zeros(lanes, padded.dtype), [channel, row, x, 0], lanes)
 
         return [loop(stop - start, column, start=start)] if stop > start else []
 

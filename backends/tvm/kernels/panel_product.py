@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
 
@@ -11,6 +12,7 @@ from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, block, u
 from lvc.backends.tvm.kernels.parts import Work
 from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
 from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
+from lvc.backends.tvm.kernels.words import Word
 from lvc.backends.tvm.vector import Vector
 
 TALL_HEIGHTS = (*HEIGHTS, 6, 8)  # with few rows it takes more vectors to hide the latency
@@ -31,7 +33,7 @@ class Knobs:
 
 
 def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vector) -> Knobs:
-    """Knobs for a product of ``size`` (m, n, k), of which there are ``batch``, with panels of ``width`` columns."""
+    """Knobs for a product of ``size`` (m, n, steps), of which there are ``batch``, with panels of ``width`` columns."""
     m, n, k = size
     cost, panels = TileCost(vector, k), -(-n // width)
     vectors, rows = cost.best_tile((panels, m), TALL_HEIGHTS if m < 4 else HEIGHTS)
@@ -48,14 +50,17 @@ def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vec
 
 @dataclass(frozen=True)
 class PanelProduct:
-    """The loops of one product. ``scalar(row, k)`` reads the plain matrix, ``panel(number, k)`` a row of a panel, and
-    ``finish(row, column, sums, lanes)`` writes what came of a register."""
+    """The loops of one product of ``size`` (m, n, k). ``data`` ``[M, K]`` are the elements of ``word``s, at ``place``
+    in the outer dimensions; ``panel(number, step)`` reads a row of a panel, and ``finish(row, column, sums, lanes)``
+    writes what came of a register."""
 
     size: tuple[int, int, int]
+    word: Word
     width: int
     vector: Vector
     knobs: Knobs
-    scalar: Callable[[Expr, Expr], Expr]
+    data: Buffer
+    place: tuple[Expr, ...]
     panel: Callable[[Expr, Expr], Expr]
     finish: Callable[[Expr, Expr, Buffer, int], Stmt]
 
@@ -86,16 +91,25 @@ class PanelProduct:
 
     def _rows(self, part: Expr, vectors: int, body: Callable[[Expr, int], Stmt]) -> Stmt:
         """Run ``body(first row, rows)`` for every tile of a part of the rows, for tiles of so many panels."""
-        shape, cost = (self.knobs.vectors, self.knobs.rows), TileCost(self.vector, self.size[2])
+        shape, cost = (self.knobs.vectors, self.knobs.rows), TileCost(self.vector, self.word.count(self.size[2]))
         return each_tile(cost.cut_scalars(vectors, shape, self.size[0]), body, part, self.knobs.row_parts)
 
     def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int) -> Stmt:
-        sums = Accumulators.make(*shape, self.width)
+        sums, word = Accumulators.make(*shape, self.width), self.word
+        steps, rest = divmod(self.size[2], word.elements)
+
+        def add(k: Expr, scalar: Callable[[int], Expr]) -> Stmt:
+            return sums.add_products(lambda v: self.panel(panel + v, k), scalar, partial(word.add_product, self.vector))
 
         def step(k: Expr) -> Stmt:
-            return sums.add_products(lambda v: self.panel(panel + v, k), lambda s: self.scalar(row + s, k))
+            return add(k, lambda s: word.load(self.data, [*self.place, row + s, k]))
+
+        def last() -> Stmt:
+            return add(steps, lambda s: word.load_last(self.data, [*self.place, row + s, self.size[2] - 1]))
 
         def finish(v: int, s: int) -> Stmt:
             return self.finish(row + s, (panel + v) * self.width, sums.at(v, s), lanes)
 
-        return allocate(sums.buffers, sums.clear(), unrolled(self.size[2], self.knobs.unroll, step), sums.each(finish))
+        reduction = [unrolled(steps, self.knobs.unroll, step)] if steps else []
+        reduction += [last()] if rest else []
+        return allocate(sums.buffers, sums.clear(), *reduction, sums.each(finish))

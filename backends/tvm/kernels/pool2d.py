@@ -8,10 +8,12 @@ from typing import Any
 
 from tvm import te, tirx
 
+from lvc.backends.tvm.bfloat16 import BITS
 from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, block, load, loop, splat, store, tasks
 from lvc.backends.tvm.kernels.register_tile import Accumulators, cut
 from lvc.backends.tvm.kernels.windows import Axis, each_column_tile
+from lvc.backends.tvm.kernels.words import widened
 from lvc.backends.tvm.vector import Vector
 
 TASK_ELEMENTS = 32 << 10  # taps, in vectors, that are worth a task
@@ -77,19 +79,28 @@ def compute(problem: Pool2d, data: Any) -> Any:
     """The pooling as TE: its anchor finds the maximum or the sum, the stage after it divides."""
     p = problem
     ky, kx = te.reduce_axis((0, p.kernel[0]), "ky"), te.reduce_axis((0, p.kernel[1]), "kx")
-    identity = tirx.min_value(data.dtype) if p.kind == "max" else tirx.const(0, data.dtype)
+    identity = _identity(p, _dtype(data))
 
     def anchor(*place: Any) -> Any:
         n, c, y, x, *lane = place
         row, column = p.rows.position(y, ky), p.columns.position(x, kx)
         inside = tirx.all(row >= 0, row < p.height, column >= 0, column < p.width)
-        value = tirx.if_then_else(inside, data[(n, c, row, column, *lane)], identity)
+        value = tirx.if_then_else(inside, widened(data[(n, c, row, column, *lane)]), identity)
         return te.max(value, axis=[ky, kx]) if p.kind == "max" else te.sum(value, axis=[ky, kx])
 
     total = te.compute(p.shape, anchor, name="anchor")
     if p.kind == "max":
         return te.compute(p.shape, total, name="result")
-    return te.compute(p.shape, lambda *i: total(*i) * _reciprocal(p, i[2], i[3], data.dtype), name="result")
+    return te.compute(p.shape, lambda *i: total(*i) * _reciprocal(p, i[2], i[3], _dtype(data)), name="result")
+
+
+def _dtype(data: Any) -> str:
+    """The type in which windows of the data are reduced."""
+    return "float32" if data.dtype == BITS else str(data.dtype)
+
+
+def _identity(p: Pool2d, dtype: str) -> Expr:
+    return tirx.min_value(dtype) if p.kind == "max" else tirx.const(0, dtype)
 
 
 def _reciprocal(p: Pool2d, row: Any, column: Any, dtype: str) -> Any:
@@ -159,12 +170,12 @@ class _Nest:
         lanes = p.block or 1
         tail = (0,) if p.block else ()
         best = Accumulators.make(1, pixels, lanes)
-        identity = tirx.min_value(data.dtype) if p.kind == "max" else tirx.const(0, data.dtype)
+        identity = _identity(p, _dtype(data))
         first, count = p.rows.taps(row)
 
         def tap(ky: Expr, kx: int, pixel: int) -> Stmt:
             position = (p.rows.position(row, ky), p.columns.position(column + pixel, kx))
-            value = load(data, [image, channel, *position, *tail], lanes)
+            value = widened(load(data, [image, channel, *position, *tail], lanes))
             register = best.at(0, pixel)
             old = load(register, [0], lanes)
             return store(register, tirx.max(old, value) if p.kind == "max" else old + value, [0], lanes)

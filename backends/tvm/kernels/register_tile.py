@@ -13,6 +13,13 @@ from tvm import tirx
 
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, block, load, loop, scratch, splat, store, zeros
 
+AddProduct = Callable[[Expr, Expr, Expr], Expr]  # sums, a vector, a scalar in every lane
+
+
+def multiply_add(sums: Expr, vector: Expr, scalar: Expr) -> Expr:
+    """The product of one number with one number."""
+    return sums + vector * scalar
+
 
 @dataclass(frozen=True)
 class Run:
@@ -86,7 +93,9 @@ class Accumulators:
         """Set all to zero."""
         return self.each(lambda v, s: store(self.at(v, s), zeros(self.lanes), [0], self.lanes))
 
-    def add_products(self, vector: Callable[[int], Expr], scalar: Callable[[int], Expr]) -> Stmt:
+    def add_products(
+        self, vector: Callable[[int], Expr], scalar: Callable[[int], Expr], add: AddProduct = multiply_add
+    ) -> Stmt:
         """One step of the reduction: add the product of each vector with each scalar.
 
         The longer side is walked outside, so that it passes through one register while the shorter stays in its own.
@@ -94,8 +103,8 @@ class Accumulators:
 
         def step(v: int, s: int) -> Stmt:
             sums = self.at(v, s)
-            product = vector(v) * splat(scalar(s), self.lanes)
-            return store(sums, load(sums, [0], self.lanes) + product, [0], self.lanes)
+            total = add(load(sums, [0], self.lanes), vector(v), splat(scalar(s), self.lanes))
+            return store(sums, total, [0], self.lanes)
 
         return self.each(step)
 

@@ -1,0 +1,53 @@
+"""The type bfloat16: the upper half of a float32.
+
+TVM's code generator for LLVM has no such type, so inside kernels it is its bits, of type `BITS`. No other value has
+that type, since the dialect has no 16-bit whole numbers. Nothing computes with it but by way of float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from tvm import tirx
+
+Expr = Any  # a TIR expression; TVM's own types are not annotated
+
+BITS = "uint16"
+
+
+def widen(bits: Expr) -> Expr:
+    """The float32 of the same value."""
+    whole = to_int32(bits)
+    return tirx.reinterpret(_lanes("float32", bits), whole << like(16, whole))
+
+
+def narrow(value: Expr) -> Expr:
+    """The bits of a float32, rounded to nearest, ties to even; a NaN stays one."""
+    bits = tirx.reinterpret("int32", value)
+    odd = (bits >> like(16, bits)) & like(1, bits)
+    rounded = tirx.Select(tirx.isnan(value), bits | like(1 << 22, bits), bits + odd + like(0x7FFF, bits))
+    return tirx.Cast(BITS, rounded >> like(16, bits))
+
+
+def to_int32(bits: Expr) -> Expr:
+    """Bits as whole numbers."""
+    return tirx.Cast(_lanes("int32", bits), bits)
+
+
+def like(number: int, value: Expr) -> Expr:
+    """A whole number in as many lanes as a value has."""
+    constant, lanes = tirx.const(number, "int32"), value.ty.dtype.lanes
+    return tirx.Broadcast(constant, lanes) if lanes > 1 else constant
+
+
+def to_bits(values: np.ndarray) -> np.ndarray:
+    """Round an array of float32 in the same way."""
+    rounded = torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(torch.bfloat16)
+    return np.asarray(rounded.view(torch.uint16).numpy())
+
+
+def _lanes(dtype: str, value: Expr) -> str:
+    lanes = value.ty.dtype.lanes
+    return f"{dtype}x{lanes}" if lanes > 1 else dtype

@@ -1,0 +1,179 @@
+"""The one step of every reduction: each lane of the sums gains the products of the elements of two 32-bit words.
+
+A word is one float32 or a pair of bfloat16. Packed weights are words; the other operand has its elements one after the
+other along the reduction, and is read a word at a time. Kernels count the reduction in words, so the loops around a
+step, and the knobs that shape them, are the same for every type.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from tvm import ir, tirx
+
+from lvc.backends.tvm.bfloat16 import BITS, like, to_bits, to_int32, widen
+from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, load
+from lvc.backends.tvm.kernels.register_tile import multiply_add
+from lvc.backends.tvm.vector import Vector
+
+
+@dataclass(frozen=True)
+class Word(ABC):
+    """``elements`` of a type that is called ``name`` and is ``element`` in memory; together they are one ``packed``.
+    Sums are float32."""
+
+    name: ClassVar[str]
+    element: ClassVar[str]
+    packed: ClassVar[str]
+    elements: ClassVar[int]
+
+    def count(self, elements: int) -> int:
+        """Words that so many elements fill."""
+        return -(-elements // self.elements)
+
+    def weight(self, packed: Any, place: tuple[Expr, ...]) -> Expr:
+        """An element of packed words ``[.., words, columns]``, in TE; ``place`` counts elements in place of words."""
+        if self.elements == 1:
+            return packed[place]
+        *outer, element, column = place
+        word = packed[(*outer, tirx.floordiv(element, self.elements), column)]
+        return self.value(word, tirx.floormod(element, self.elements))
+
+    @abstractmethod
+    def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        """Read a word of a row of elements; the last index counts words."""
+
+    @abstractmethod
+    def load_last(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        """Read a word of which only the first element is in the row; the last index counts elements."""
+
+    @abstractmethod
+    def join(self, parts: Sequence[Expr]) -> Expr:
+        """Make words of their elements, vectors or scalars; zeros in place of those that are missing at the end."""
+
+    @abstractmethod
+    def value(self, word: Expr, place: Expr) -> Expr:
+        """One element of a word as float32."""
+
+    @abstractmethod
+    def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
+        """One step, on vectors of words with a lane for each sum."""
+
+    def around(self, nest: Stmt, vector: Vector) -> Stmt:
+        """A nest, with what its steps need around it."""
+        return nest
+
+    @abstractmethod
+    def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
+        """Put the elements along an axis into words, zeros after the last."""
+
+
+@dataclass(frozen=True)
+class _Float32(Word):
+    name: ClassVar[str] = "float32"
+    element: ClassVar[str] = "float32"
+    packed: ClassVar[str] = "float32"
+    elements: ClassVar[int] = 1
+
+    def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return load(buffer, index)
+
+    def load_last(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return load(buffer, index)
+
+    def join(self, parts: Sequence[Expr]) -> Expr:
+        return parts[0]
+
+    def value(self, word: Expr, place: Expr) -> Expr:
+        return word
+
+    def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
+        return multiply_add(sums, left, right)
+
+    def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
+        return values
+
+
+@dataclass(frozen=True)
+class _Bfloat16Pair(Word):
+    """Products as ``vdpbf16ps`` adds them: that of the second elements first, each rounded to float32."""
+
+    name: ClassVar[str] = "bfloat16"
+    element: ClassVar[str] = BITS
+    packed: ClassVar[str] = "int32"
+    elements: ClassVar[int] = 2
+
+    def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return tirx.reinterpret("int32", load(buffer, [*index[:-1], index[-1] * 2], 2))
+
+    def load_last(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return to_int32(load(buffer, index))
+
+    def join(self, parts: Sequence[Expr]) -> Expr:
+        first, *rest = map(to_int32, parts)
+        return first | rest[0] << like(16, first) if rest else first
+
+    def value(self, word: Expr, place: Expr) -> Expr:
+        half = word >> (place * 16)
+        return tirx.reinterpret("float32", half << like(16, half))
+
+    def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
+        if self.name in vector.dots:
+            return tirx.call_extern(str(sums.ty.dtype), _DOT, sums, left, right)
+        return sums + _second(left) * _second(right) + _first(left) * _first(right)
+
+    def around(self, nest: Stmt, vector: Vector) -> Stmt:
+        if self.name not in vector.dots:
+            return nest
+        source = ir.StringImm(_dot_source(vector.lanes))
+        return tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", source, nest)
+
+    def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
+        bits = np.moveaxis(to_bits(values).astype(np.uint32), axis, 0)
+        if len(bits) % 2:
+            bits = np.concatenate([bits, np.zeros_like(bits[:1])])
+        words = np.moveaxis(bits[::2] | bits[1::2] << 16, 0, axis)
+        return np.ascontiguousarray(words).view(np.int32)
+
+
+FLOAT32: Word = _Float32()
+BFLOAT16: Word = _Bfloat16Pair()
+
+_DOT = "lvc_dot_bf16"
+
+
+def _dot_source(lanes: int) -> str:
+    """The instruction as a function, to be inlined, whose arguments have types that TVM knows."""
+    sums, words, pairs = f"<{lanes} x float>", f"<{lanes} x i32>", f"<{2 * lanes} x bfloat>"
+    intrinsic = f"@llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}"
+    return f"""
+declare {sums} {intrinsic}({sums}, {pairs}, {pairs})
+define {sums} @{_DOT}({sums} %sums, {words} %left, {words} %right) {{
+  %a = bitcast {words} %left to {pairs}
+  %b = bitcast {words} %right to {pairs}
+  %total = call {sums} {intrinsic}({sums} %sums, {pairs} %a, {pairs} %b)
+  ret {sums} %total
+}}
+"""
+
+
+def _first(words: Expr) -> Expr:
+    return _float(words << like(16, words))
+
+
+def _second(words: Expr) -> Expr:
+    return _float(words & like(-1 << 16, words))
+
+
+def _float(words: Expr) -> Expr:
+    return tirx.reinterpret(str(words.ty.dtype).replace("int", "float"), words)
+
+
+def widened(element: Expr) -> Expr:
+    """An element of any type as float32, for kernels that multiply single ones."""
+    value = element.asobject() if hasattr(element, "asobject") else element
+    return widen(value) if str(value.ty.dtype).startswith(BITS) else element

@@ -14,7 +14,8 @@ class Artefact:
     """A built model. ``files`` are the backend's own; ``metadata`` is plain JSON data.
 
     ``metadata`` holds under fixed keys, each optional: ``preprocessing`` (text), ``labels`` (list of text),
-    ``pipeline`` (text), ``source`` (object), ``report`` (object), ``layers`` (list, see `lvc.compiler.inspection`).
+    ``pipeline`` (text), ``source`` (object), ``report`` (object), ``layers`` (list, see `lvc.compiler.inspection`),
+    ``memory`` (object, see `lvc.compiler.memory`).
     ``suffix`` is the file name's ending if the only file stands for itself (``.onnx``).
     """
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -159,25 +161,47 @@ def replace(node: Node, by: Node) -> None:
 
 def infer_spec(node: Node) -> TensorSpec:
     """Compute a call's result spec from those of its operands, without data; `CompileError` if it cannot be called."""
-
     if family(node) is Family.QUANTISATION:  # torch has no shape function for these
         return spec(node.all_input_nodes[0])
-
-    def as_meta(operand: Node) -> torch.Tensor:
-        known = spec(operand)
-        return torch.empty(known.shape, dtype=known.dtype, device="meta")
-
     try:
-        result = node.target(  # type: ignore[operator]
-            *torch.fx.node.map_arg(node.args, as_meta), **torch.fx.node.map_arg(node.kwargs, as_meta)
-        )
+        return _result_spec(node.target, _hashable(node.args), _hashable(tuple(node.kwargs.items())))
     except Exception as error:  # torch raises many types here, all of which mean the same
         raise CompileError(
             f"{op_name(node)} cannot take these operands",
             where=origin(node),
             why=str(error).splitlines()[0] if str(error) else type(error).__name__,
         ) from error
-    assert isinstance(result, torch.Tensor), f"{op_name(node)} returns more than one tensor"
+
+
+@dataclass(frozen=True)
+class _Literal:
+    """An argument that is no node. Its type counts: 1 and 1.0 are equal, and promote differently."""
+
+    value: Any
+    kind: type
+
+
+def _hashable(value: Any) -> Any:
+    """An argument as a key: specs for nodes, tuples for lists."""
+    if isinstance(value, Node):
+        return spec(value)
+    if isinstance(value, list | tuple):
+        return tuple(map(_hashable, value))
+    return _Literal(value, type(value))
+
+
+def _on_meta(key: Any) -> Any:
+    """The argument of a key, on torch's device without data."""
+    if isinstance(key, TensorSpec):
+        return torch.empty(key.shape, dtype=key.dtype, device="meta")
+    return key.value if isinstance(key, _Literal) else [_on_meta(part) for part in key]
+
+
+@lru_cache(maxsize=8192)
+def _result_spec(overload: OpOverload, args: Any, kwargs: Any) -> TensorSpec:
+    """torch's own shape function; it takes a millisecond, and networks and passes ask for the same again and again."""
+    result = overload(*_on_meta(args), **dict(map(_on_meta, kwargs)))
+    assert isinstance(result, torch.Tensor), f"{overload} returns more than one tensor"
     return TensorSpec.of(result)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from lvc.compiler.artefact import Artefact
 from lvc.compiler.counts import macs
 from lvc.compiler.errors import CompileError
 from lvc.compiler.graph import calls, op_name, origin, spec
+from lvc.compiler.memory import Memory, memory_of
 from lvc.compiler.model import Model
 from lvc.compiler.text import si
 
@@ -132,18 +132,19 @@ def artefact_facts(artefact: Artefact) -> list[tuple[str, str]]:
     facts += [(name, str(metadata[name])) for name in ("pipeline", "preprocessing") if metadata.get(name)]
     if isinstance(labels, list):
         facts.append(("labels", f"{len(labels)} classes"))
-    peak = _peak_bytes(artefact)
-    if peak is not None:
-        facts.append(("peak memory", f"{si(peak, 'B')}: weights, intermediate results, inputs and outputs of one call"))
+    memory = memory_of(artefact)
+    if memory:
+        facts += memory_facts(memory)
     if isinstance(report, dict) and isinstance(report.get("difference"), float):
         facts.append(("checked", f"largest difference to PyTorch {report['difference']:.1e} relative"))
     return facts
 
 
-def _peak_bytes(artefact: Artefact) -> int | None:
-    """Return what the plan of an artefact says it needs in memory, if it has a plan that says so."""
-    try:
-        peak = json.loads(artefact.files["plan.json"])["peak_bytes"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return None
-    return peak if type(peak) is int else None
+def memory_facts(memory: Memory) -> Iterator[tuple[str, str]]:
+    """An account of memory as names and texts."""
+    made = f", and {si(memory.prepared, 'B')} prepared from them on loading" if memory.prepared else ""
+    yield "weights", si(memory.weights, "B") + made
+    buffers = f"{si(memory.workspace, 'B')} of results and {si(memory.scratch, 'B')} of kernels' buffers a thread"
+    live = f"{memory.overhead():.2f} times the {si(memory.live, 'B')} that are alive at once"
+    yield "activations", f"{si(memory.activations(), 'B')} on one thread: {buffers}; {live}"
+    yield "peak memory", f"{si(memory.peak(), 'B')} on one thread: weights, activations, inputs and outputs of one call"

@@ -78,9 +78,11 @@ class Pipeline:
             verdicts = [observer.before(step, model) for observer in observers]
             if not all(verdicts):
                 break
+            before = _written(model)
             try:
                 step.outcome = item.apply(model, workspace)
-                model.module.recompile()
+                if _written(model) != before:
+                    model.module.recompile()
                 for observer in observers:
                     observer.after(step, model)
             except LvcError as error:
@@ -88,3 +90,8 @@ class Pipeline:
                 raise type(error)(error.what, where=place, why=error.why, help=error.help) from error
             steps.append(step)
         return model, steps
+
+
+def _written(model: Model) -> list[tuple[object, ...]]:
+    """What the Python code of a graph is made of."""
+    return [(node, node.target, node.args, node.kwargs) for node in model.module.graph.nodes]

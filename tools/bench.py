@@ -59,6 +59,7 @@ def measure(model_name: str, settings: Settings) -> dict[str, Any]:
     from lvc.compiler import container, driver
     from lvc.compiler.bench.comparison import processor
     from lvc.compiler.bench.engine import Original, find_engine
+    from lvc.compiler.memory import memory_of
     from lvc.compiler.observers import relative_difference, seeded_inputs
 
     load = os.getloadavg()[0]
@@ -71,14 +72,15 @@ def measure(model_name: str, settings: Settings) -> dict[str, Any]:
         again = _timed(lambda: driver.compile(model, settings.pipeline, settings.target))
         artefact, file = first[1], Path(scratch) / f"{model_name}.lvc"
         container.write(artefact, file)
-        plan = json.loads(artefact.files["plan.json"])
+        memory = memory_of(artefact)
+        assert memory
         built = Built(
             round(first[0], 2),
             round(again[0], 2),
             file.stat().st_size,
             sum(layer["weight_bytes"] for layer in artefact.metadata["layers"]),
-            plan["workspace_bytes"] + max(settings.threads) * plan.get("scratch_bytes", 0),
-            plan.get("live_bytes", 0),
+            memory.activations(max(settings.threads)),
+            memory.live,
         )
         original = Original(request, Path(scratch))
         runs = {threads: _race(artefact, original, inputs, threads, settings) for threads in settings.threads}

@@ -11,64 +11,74 @@ import numpy as np
 
 from lvc.backends.tvm.entry import ENTRY, SETUP, entry_source
 from lvc.backends.tvm.link import link
-from lvc.backends.tvm.memory import plan_constants, plan_prepared, plan_workspace
-from lvc.backends.tvm.objects import ObjectCache, compile_kernel, kernel_key
+from lvc.backends.tvm.memory import live_bytes, plan_constants, plan_prepared, plan_workspace, scratch_bytes
+from lvc.backends.tvm.object_cache import Object, ObjectCache
+from lvc.backends.tvm.objects import compile_kernel, kernel_key
 from lvc.backends.tvm.program import Argument, Kind, Program, Step
 from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler.backend import Target
+from lvc.compiler.memory import Memory
 from lvc.compiler.workspace import Workspace
 
 PLAN_VERSION = 2
 
 
-def build_files(program: Program, target: Target, workspace: Workspace) -> dict[str, bytes]:
-    """Make the files of an artefact: ``model.so``, ``weights.bin`` and ``plan.json``."""
-    bytes_needed, constant_bytes = plan_workspace(program), plan_constants(program)
+def build_files(program: Program, target: Target, workspace: Workspace) -> tuple[dict[str, bytes], Memory]:
+    """Make the files of an artefact, ``model.so``, ``weights.bin`` and ``plan.json``, and its account of memory."""
+    workspace_bytes, constant_bytes = plan_workspace(program), plan_constants(program)
     prepared_bytes = plan_prepared(program, constant_bytes)
     names, objects = compile_kernels([*program.setup, *program.steps], target, workspace)
-    entry = entry_source(program, names, bytes_needed, constant_bytes + prepared_bytes)
-    sizes = {
-        "workspace_bytes": bytes_needed,
-        "constant_bytes": constant_bytes,
-        "prepared_bytes": prepared_bytes,
-    }
-    return {
-        "model.so": link(objects, entry),
+    memory = Memory(
+        weights=constant_bytes,
+        prepared=prepared_bytes,
+        workspace=workspace_bytes,
+        scratch=scratch_bytes(made.scratch for made in objects.values()),
+        external=sum(argument.bytes for argument in [*program.inputs, *program.outputs]),
+        live=live_bytes(program),
+    )
+    entry = entry_source(program, names, workspace_bytes, constant_bytes + prepared_bytes)
+    files = {
+        "model.so": link({name: made.code for name, made in objects.items()}, entry),
         "weights.bin": weights_blob(program, constant_bytes),
-        "plan.json": json.dumps(plan(program, names, target, sizes), indent=1).encode(),
+        "plan.json": json.dumps(plan(program, names, target, memory), indent=1).encode(),
     }
+    return files, memory
 
 
-def compile_kernels(steps: Sequence[Step], target: Target, workspace: Workspace) -> tuple[list[str], dict[str, bytes]]:
+def compile_kernels(steps: Sequence[Step], target: Target, workspace: Workspace) -> tuple[list[str], dict[str, Object]]:
     """Compile each different kernel once; return the kernel's name for each step, and the object files by name."""
     options, vector, cache = llvm_options(target), vector_of(target), ObjectCache.of_user()
     keys = [kernel_key(step, vector, options) for step in steps]
     different = dict(zip(keys, steps, strict=True))
+    known = {key: cache.get(key) for key in different}
 
-    def make(key: str) -> bytes:
-        known = cache.get(key)
-        if known is None:
-            known = compile_kernel(different[key], f"k_{key}", vector, options, workspace.progress.say)
-            cache.put(key, known)
-        return known
+    def make(key: str) -> Object:
+        made = known[key]
+        if made is None:
+            made = compile_kernel(different[key], f"k_{key}", vector, options, workspace.progress.say)
+            cache.put(key, made)
+        return made
 
     with ThreadPoolExecutor(max(1, workspace.threads)) as pool:
         made = workspace.progress.track(pool.map(make, different), "compiling kernels", len(different))
         objects = {f"k_{key}": content for key, content in zip(different, made, strict=True)}
+    if None in known.values():
+        cache.trim()
     return [f"k_{key}" for key in keys], objects
 
 
 def weights_blob(program: Program, size: int) -> bytes:
     """All stored tensors, each at its position."""
-    blob = np.zeros(size, np.uint8)
+    parts: list[bytes | memoryview] = []
+    end = 0
     for storage, values in program.constants:
-        blob[storage.position : storage.position + values.nbytes] = values.reshape(-1).view(np.uint8)
-    return blob.tobytes()
+        parts += [bytes(storage.position - end), values.reshape(-1).view(np.uint8).data]
+        end = storage.position + values.nbytes
+    return b"".join([*parts, bytes(size - end)])
 
 
-def plan(program: Program, names: list[str], target: Target, sizes: dict[str, int]) -> dict[str, Any]:
+def plan(program: Program, names: list[str], target: Target, memory: Memory) -> dict[str, Any]:
     """What the runtime must know, as plain data. ``names`` are those of the kernels, of setup's before the others."""
-    external = sum(argument.bytes for argument in [*program.inputs, *program.outputs])
     setup = len(program.setup)
     return {
         "version": PLAN_VERSION,
@@ -77,8 +87,9 @@ def plan(program: Program, names: list[str], target: Target, sizes: dict[str, in
         "target": target.text,
         "cpu": target.cpu,
         "features": sorted(target.features),
-        **sizes,
-        "peak_bytes": sum(sizes.values()) + external,
+        "workspace_bytes": memory.workspace,
+        "constant_bytes": memory.weights,
+        "prepared_bytes": memory.prepared,
         "inputs": [{"shape": argument.shape, "dtype": argument.dtype} for argument in program.inputs],
         "outputs": [{"shape": argument.shape, "dtype": argument.dtype} for argument in program.outputs],
         "setup": [_step(*item) for item in zip(names[:setup], program.setup, strict=True)],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 
 from lvc.backends.tvm.program import Kind, Program, Storage
 
 ALIGNMENT = 64
+PAGE = 4096  # bytes by which the pools of TVM's runtime grow
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,23 @@ class Lifetime:
     def overlaps(self, other: Lifetime) -> bool:
         return self.first <= other.last and other.first <= self.last
 
+    @property
+    def steps(self) -> int:
+        return self.last - self.first + 1
+
+
+# what is placed first; which of these wins depends on the network
+_ORDERS: tuple[Callable[[Lifetime], int], ...] = (
+    lambda value: value.storage.bytes,
+    lambda value: value.steps,
+    lambda value: value.storage.bytes * value.steps,
+)
+
 
 def plan_workspace(program: Program) -> int:
     """Set the positions of all workspace storages; return the bytes of the workspace."""
-    return assign(lifetimes(program))
+    values = lifetimes(program)
+    return assign(values, min(_ORDERS, key=lambda order: assign(values, order)))
 
 
 def plan_constants(program: Program) -> int:
@@ -47,6 +62,19 @@ def plan_prepared(program: Program, stored: int) -> int:
     return end - stored
 
 
+def scratch_bytes(kernels: Iterable[Sequence[int]]) -> int:
+    """What the pool of one thread grows to, from the bytes that each kernel takes from it, the largest buffer first.
+
+    The pool keeps what is given back, and grows a buffer where none is large enough (``WorkspacePool`` of TVM's
+    runtime); so for each buffer that is in use beside others the largest one counts.
+    """
+    return sum(max(sizes) for sizes in zip_longest(*(map(_paged, kernel) for kernel in kernels), fillvalue=0))
+
+
+def _paged(size: int) -> int:
+    return -(-size // PAGE) * PAGE
+
+
 def lifetimes(program: Program) -> list[Lifetime]:
     """When each workspace storage is in use."""
     spans: dict[Storage, tuple[int, int]] = {}
@@ -58,11 +86,42 @@ def lifetimes(program: Program) -> list[Lifetime]:
     return [Lifetime(storage, first, last) for storage, (first, last) in spans.items()]
 
 
-def assign(values: Sequence[Lifetime]) -> int:
-    """Give storages their positions, the largest first, each into the tightest gap; return the end of the last one."""
+def live_bytes(program: Program) -> int:
+    """The most bytes of the workspace that hold values still to be read, which no plan can undercut.
+
+    A piece of a storage, such as a part of a concatenation, lives from the step that writes it.
+    """
+    spans: dict[tuple[Storage, int], list[int]] = {}
+    cuts = _cuts(program)
+    for number, step in enumerate(program.steps):
+        for argument in step.arguments:
+            storage, begin = argument.place.storage, argument.place.offset
+            for start, end in pairwise(cuts.get(storage, ())):
+                if begin <= start and end <= begin + argument.bytes:
+                    spans.setdefault((storage, end), [end - start, number, number])[2] = number
+    pieces = spans.values()
+    alive = [
+        sum(size for size, first, last in pieces if first <= number <= last) for number in range(len(program.steps))
+    ]
+    return max(alive, default=0)
+
+
+def _cuts(program: Program) -> dict[Storage, list[int]]:
+    """Where the arguments within each storage of the workspace begin and end, in order."""
+    cuts: dict[Storage, set[int]] = {}
+    for argument in (argument for step in program.steps for argument in step.arguments):
+        storage, begin = argument.place.storage, argument.place.offset
+        if storage.kind is Kind.WORKSPACE:
+            cuts.setdefault(storage, set()).update((begin, begin + argument.bytes))
+    return {storage: sorted(places) for storage, places in cuts.items()}
+
+
+def assign(values: Sequence[Lifetime], order: Callable[[Lifetime], int] = _ORDERS[0]) -> int:
+    """Give storages their positions, those that ``order`` gives most to first, each into the tightest gap; return the
+    end of the last one."""
     placed: list[Lifetime] = []
     end = 0
-    for value in sorted(values, key=lambda v: (-v.storage.bytes, v.first)):
+    for value in sorted(values, key=lambda v: (-order(v), -v.storage.bytes, v.first)):
         neighbours = sorted(
             (other.storage.position, other.storage.position + other.storage.bytes)
             for other in placed

@@ -1,9 +1,8 @@
-"""Object files of kernels, and the cache on disk that remembers them."""
+"""Object files of kernels."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -11,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import ir
+from tvm.ir.instrument import pass_instrument
 from tvm.s_tir import Schedule
 
+from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.program import Step
 from lvc.backends.tvm.schedules.general import GeneralSchedule
 from lvc.backends.tvm.vector import Vector
@@ -30,7 +32,7 @@ def kernel_key(step: Step, vector: Vector, options: dict[str, object]) -> str:
 
 def compile_kernel(
     step: Step, name: str, vector: Vector, options: dict[str, object], say: Callable[[str], None] = lambda _: None
-) -> bytes:
+) -> Object:
     """Schedule a step's kernel and compile it to an object file.
 
     Where TVM refuses the step's own schedule the kernel gets one that asks nothing of it, and ``say`` is told.
@@ -56,13 +58,31 @@ def _last_line(error: Exception) -> str:
     return lines[-1] if lines else "no reason given"
 
 
-def compile_function(function: Any, name: str, options: dict[str, object]) -> bytes:
+def compile_function(function: Any, name: str, options: dict[str, object]) -> Object:
     """Compile a TIR function to an object file."""
-    library = tvm.compile(ir.IRModule({name: function}), target=options)
-    with tempfile.TemporaryDirectory(prefix="lvc-") as folder:
+    watch = _Allocations()
+    with tvm.transform.PassContext(instruments=[watch]), tempfile.TemporaryDirectory(prefix="lvc-") as folder:
+        library = tvm.compile(ir.IRModule({name: function}), target=options)
         file = Path(folder) / "kernel.o"
         library.mod.write_to_file(str(file))
-        return file.read_bytes()
+        return Object(file.read_bytes(), tuple(sorted(watch.sizes, reverse=True)))
+
+
+@pass_instrument
+class _Allocations:
+    """Notes the buffers that a kernel asks TVM's runtime for: those too large for the stack."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def run_after_pass(self, module: Any, info: Any) -> None:
+        if info.name == "tirx.LowerTVMBuiltin":
+            for function in module.functions.values():
+                tvm_ffi.structural_walk(function.body, [(ir.Call, self._visit)])
+
+    def _visit(self, call: Any) -> None:
+        if getattr(call.op, "name", "") == "tirx.TVMBackendAllocWorkspace":
+            self.sizes.append(int(call.args[2]))
 
 
 @cache
@@ -72,42 +92,3 @@ def _sources() -> str:
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-class ObjectCache:
-    """Object files by key in a folder; a folder that cannot be used is no cache, and no error.
-
-    ``LVC_CACHE`` names the folder, or turns the cache off when it is empty.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-
-    @classmethod
-    def of_user(cls) -> ObjectCache:
-        """The cache of this user: ``$LVC_CACHE``, else ``$XDG_CACHE_HOME/lvc/objects``."""
-        chosen = os.environ.get("LVC_CACHE")
-        if chosen is not None:
-            return cls(Path(chosen) if chosen else None)
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        return cls(Path(base) / "lvc" / "objects")
-
-    def get(self, key: str) -> bytes | None:
-        if self.folder is None:
-            return None
-        try:
-            return (self.folder / f"{key}.o").read_bytes()
-        except OSError:
-            return None
-
-    def put(self, key: str, content: bytes) -> None:
-        if self.folder is None:
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, name = tempfile.mkstemp(dir=self.folder)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(name).replace(self.folder / f"{key}.o")
-        except OSError:
-            return

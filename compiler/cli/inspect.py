@@ -80,10 +80,21 @@ def _inspect_artefact(artefact: Artefact, path: Path, options: argparse.Namespac
             "files": {
                 name: {"bytes": len(content), "sha256": digest(content)} for name, content in artefact.files.items()
             },
-            "metadata": {name: value for name, value in artefact.metadata.items() if name != "layers"},
+            **_memory_json(artefact),
+            "metadata": {name: value for name, value in artefact.metadata.items() if name not in ("layers", "memory")},
             **(_layers_json(found, summed, options.top) if found else {}),
         }
     )
+
+
+def _memory_json(artefact: Artefact) -> dict[str, Any]:
+    from lvc.compiler.memory import memory_of
+
+    memory = memory_of(artefact)
+    if memory is None:
+        return {}
+    summed = {"activations": memory.activations(), "overhead": round(memory.overhead(), 3), "peak": memory.peak()}
+    return {"memory": {**memory.to_json(), **summed}}
 
 
 def digest(content: bytes) -> str:

@@ -13,6 +13,9 @@ from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.cli import main
 from lvc.compiler.inspection import layers, totals
+from lvc.compiler.memory import Memory
+
+MEMORY = Memory(weights=10_000, prepared=1000, workspace=2000, scratch=400, external=100, live=2000)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +23,8 @@ def artefact() -> Artefact:
     model = convolutions()
     model.labels = ("a", "b")
     model.preprocessing = "layout=rgb,range=1"
-    return build(model)
+    made = build(model)
+    return dataclasses.replace(made, metadata={**made.metadata, "memory": MEMORY.to_json()})
 
 
 def test_artefact_tells_all_without_loading_code(
@@ -30,7 +34,8 @@ def test_artefact_tells_all_without_loading_code(
     container.write(dataclasses.replace(artefact, backend="no-such-backend"), path)
     assert main(["inspect", str(path)]) == 0
     out = capsys.readouterr().out
-    for text in ("no-such-backend", "weights.bin", "layout=rgb,range=1", "2 classes", "image: f32[1,4,16,16]"):
+    wanted = ("no-such-backend", "weights.bin", "layout=rgb,range=1", "2 classes", "image: f32[1,4,16,16]")
+    for text in (*wanted, "1.20 times the 2.00 kB that are alive at once", "13.5 kB on one thread"):
         assert text in out
     assert "conv_transpose2d" in out
     assert f"{totals(layers(convolutions())).layers} layers" in out
@@ -45,6 +50,8 @@ def test_json_of_an_artefact(artefact: Artefact, tmp_path: Path, capsys: pytest.
     assert [layer["op"] for layer in found["layers"]] == ["linear", "linear"]
     assert len(found["files"]["weights.bin"]["sha256"]) == 64
     assert found["inputs"] == [{"name": "image", "spec": "f32[1,4,16,16]"}]
+    assert found["memory"].items() >= MEMORY.to_json().items()
+    assert found["memory"].items() >= {"activations": 2400, "overhead": 1.2, "peak": 13500}.items()
 
 
 def test_model_and_its_totals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +77,19 @@ def test_damaged_layers_are_one_error(
 
 
 @pytest.mark.parametrize(
-    "metadata", [{}, {"labels": 3, "source": 4, "report": 5, "layers": 6, "pipeline": ["x"], "preprocessing": {}}]
+    "metadata",
+    [
+        {},
+        {
+            "labels": 3,
+            "source": 4,
+            "report": 5,
+            "layers": 6,
+            "memory": {"weights": -1},
+            "pipeline": ["x"],
+            "preprocessing": {},
+        },
+    ],
 )
 def test_odd_metadata_is_shown_or_left_out(
     artefact: Artefact, tmp_path: Path, capsys: pytest.CaptureFixture[str], metadata: dict[str, object]

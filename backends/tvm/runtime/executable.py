@@ -59,11 +59,6 @@ class Executable:
         """Shape and type of each output."""
         return [_signature(item) for item in self.plan["outputs"]]
 
-    @property
-    def peak_bytes(self) -> int:
-        """Memory of one call: weights, stored and prepared, workspace, inputs and outputs."""
-        return int(self.plan["peak_bytes"])
-
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the model; `UsageError` if an input does not fit the signature."""
         arrays = self._checked(inputs)

@@ -22,6 +22,7 @@ from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.dialect import OPS
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.memory import memory_of
 from lvc.compiler.model import Model
 from lvc.compiler.workspace import Workspace
 
@@ -97,12 +98,21 @@ def test_calls_from_several_threads() -> None:
             np.testing.assert_array_equal(result[0], expected[number][0])
 
 
-def test_steps_are_timed_and_memory_is_told() -> None:
+def test_steps_are_timed() -> None:
     executable = BACKEND.load(build(network()), 1)
     steps = executable.time_steps([numbers(1, 3, 24, 24)], 2)
     assert len(steps) == len(executable.plan["steps"])
     assert all(seconds > 0 for *_, seconds in steps)
-    assert executable.peak_bytes > executable.plan["constant_bytes"]
+
+
+def test_memory_is_told() -> None:
+    artefact = build(network())
+    memory = memory_of(artefact)
+    assert memory
+    assert memory.weights == len(artefact.files["weights.bin"])
+    assert memory.external == sum(value.spec.bytes for value in (*artefact.inputs, *artefact.outputs))
+    assert memory.live <= memory.workspace
+    assert memory.peak(2) == memory.peak(1) + memory.scratch
 
 
 def test_inputs_that_do_not_fit() -> None:
@@ -152,9 +162,9 @@ def test_a_refused_schedule_is_replaced_and_told() -> None:
     assert target is not None
     step = lower(network(), vector_of(target)).steps[0]
     said: list[str] = []
-    content = compile_kernel(
+    made = compile_kernel(
         dataclasses.replace(step, schedule=refuse), "k", vector_of(target), llvm_options(target), said.append
     )
-    assert content.startswith(b"\x7fELF")
+    assert made.code.startswith(b"\x7fELF")
     assert len(said) == 1
     assert "not this way" in said[0]

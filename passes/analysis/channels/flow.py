@@ -12,8 +12,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
-from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import op_name, origin, spec
+from lvc.compiler.graph import op_name, spec
 from lvc.compiler.model import Model
 from lvc.passes.analysis.channels.partition import Partition
 
@@ -95,15 +94,22 @@ def propagate(model: Model) -> Flow:
 
 
 def _apply(flow: Flow, node: Node) -> Labels:
-    function = RULES.get(node.target) if isinstance(node.target, OpOverload) else None
-    if function is None:
-        raise CompileError(f"channels cannot be followed through {op_name(node)}", where=origin(node))
+    function = RULES.get(node.target, _stay) if isinstance(node.target, OpOverload) else _stay
     labels = tuple(function(flow, node))
     sizes = spec(node).shape
     assert len(labels) == len(sizes), f"{op_name(node)} has {len(sizes)} dimensions, and {len(labels)} were labelled"
     for dim, size in zip(labels, sizes, strict=True):
         assert isinstance(dim, str) or len(dim) == size, f"{op_name(node)}: {len(dim)} labels for a size of {size}"
     return labels
+
+
+def _stay(flow: Flow, node: Node) -> Sequence[Dim]:
+    """An operator without a rule keeps all that it reads."""
+    reason = f"they go through {op_name(node)}"
+    for operand in node.all_input_nodes:
+        for dim in flow.of(operand):
+            flow.fix(dim, reason)
+    return [reason] * len(spec(node).shape)
 
 
 def _fix_whole_dimensions(flow: Flow) -> None:

@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, origin, spec
+from lvc.compiler.graph import arguments, calls, origin, spec
 from lvc.compiler.model import Model
 from lvc.passes.analysis.channel_groups import Carrier, ChannelGroup, Channels, Member, Role
 from lvc.passes.analysis.channels.flow import Flow
@@ -56,11 +56,12 @@ def group(model: Model, flow: Flow) -> Channels:
     buckets = _buckets(sorted(_places(flow), key=lambda place: order[place.layer]), flow.partition.reasons())
     numbers = _number(buckets, len(flow.partition))
     units = {node.name: _units(flow, node, numbers) for node in flow.labels}
-    names = _names(buckets)
-    groups, start = [], 0
-    for name, bucket in zip(names, buckets, strict=True):
-        groups.append(_make(name, bucket, units, start, order))
-        start += 0 if bucket.fixed else len(bucket.roots)
+    free = [bucket for bucket in buckets if not bucket.fixed]
+    carriers = dict(zip(map(id, free), _carriers(model, units, [len(bucket.roots) for bucket in free]), strict=True))
+    groups = (
+        ChannelGroup(name, len(bucket.roots), _members(bucket), carriers.get(id(bucket), ()), bucket.fixed)
+        for name, bucket in zip(_names(buckets), buckets, strict=True)
+    )
     return Channels(tuple(groups), units, {node.name: spec(node).shape for node in flow.labels})
 
 
@@ -121,12 +122,9 @@ def _names(buckets: list[_Bucket]) -> list[str]:
     return names
 
 
-def _make(
-    name: str, bucket: _Bucket, units: dict[str, tuple[torch.Tensor | None, ...]], start: int, order: dict[Node, int]
-) -> ChannelGroup:
-    size = len(bucket.roots)
+def _members(bucket: _Bucket) -> tuple[Member, ...]:
     known = {root: unit for unit, root in enumerate(bucket.roots)}
-    members = tuple(
+    return tuple(
         Member(
             tensor=str(place.node.target),
             dim=place.dim,
@@ -136,20 +134,21 @@ def _make(
         )
         for place in bucket.places
     )
-    return ChannelGroup(name, size, members, () if bucket.fixed else _carriers(units, start, size, order), bucket.fixed)
 
 
 def _carriers(
-    units: dict[str, tuple[torch.Tensor | None, ...]], start: int, size: int, order: dict[Node, int]
-) -> tuple[Carrier, ...]:
-    found = []
-    for node in order:
-        if node.op != "call_function":
-            continue
+    model: Model, units: dict[str, tuple[torch.Tensor | None, ...]], sizes: list[int]
+) -> list[tuple[Carrier, ...]]:
+    """Return the carriers of each free group, given how many units each has."""
+    owners = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes, dtype=torch.int64))
+    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    found: list[list[Carrier]] = [[] for _ in sizes]
+    for node in calls(model.module.graph):
         for dim, numbers in enumerate(units[node.name]):
             if numbers is None:
                 continue
-            own = torch.where((numbers >= start) & (numbers < start + size), numbers - start, -1)
-            if bool((own >= 0).any()):
-                found.append(Carrier(node.name, dim, own))
-    return tuple(found)
+            carried = torch.where(numbers < 0, -1, owners[numbers])
+            for owner in set(carried.tolist()) - {-1}:
+                own = torch.where(carried == owner, numbers - starts[owner], -1)
+                found[owner].append(Carrier(node.name, dim, own))
+    return [tuple(carriers) for carriers in found]

@@ -17,7 +17,8 @@ from lvc.compiler.graph import arguments, spec
 from lvc.passes.analysis.channels.flow import Dim, Flow, rule
 from lvc.passes.analysis.channels.partition import Partition
 
-UNMOVED = "they are no channels"
+UNMOVED = "they lie along positions, not channels"
+TIED = "they share the channels that go together"
 
 
 def spread(atoms: torch.Tensor, dim: int, shape: Sequence[int]) -> torch.Tensor:
@@ -46,7 +47,6 @@ def varying(labels: torch.Tensor) -> list[int]:
 @rule(
     aten.reshape.default,
     aten.permute.default,
-    aten.expand.default,
     aten.repeat.default,
     aten.roll.default,
     aten.flip.default,
@@ -58,10 +58,13 @@ def carry(flow: Flow, node: Node) -> Sequence[Dim]:
     for dim, label in enumerate(flow.of(node.args[0])):
         if isinstance(label, str) or len(label) == 1:
             continue
-        if (found := _read_back(flow, move(node, flow.partition.find(label), dim))) is None:
+        moved = move(node, flow.partition.find(label), dim)
+        if not (dims := varying(moved)):
             flow.fix(label, "they all hang together")
             continue
-        place, atoms = found
+        place, atoms = _read_back(flow, moved, dims)
+        for tied in set(dims) - {place}:
+            result[tied] = flow.fix(result[tied], TIED)
         taken = result[place]
         if not isinstance(taken, str):
             atoms, taken = sorted((atoms, taken), key=flow.partition.classes, reverse=True)
@@ -70,11 +73,8 @@ def carry(flow: Flow, node: Node) -> Sequence[Dim]:
     return result
 
 
-def _read_back(flow: Flow, moved: torch.Tensor) -> tuple[int, torch.Tensor] | None:
-    """Return the dimension that carries moved labels, and its atoms; None if there is nothing to tell apart."""
-    dims = varying(moved)
-    if not dims:
-        return None
+def _read_back(flow: Flow, moved: torch.Tensor, dims: Sequence[int]) -> tuple[int, torch.Tensor]:
+    """Return which of the dimensions along which moved labels vary carries them, and its atoms."""
     for dim in range(moved.dim()):
         if dim not in dims:
             moved = moved.narrow(dim, 0, 1)
@@ -90,6 +90,19 @@ def _units(rows: torch.Tensor) -> int:
     atoms = trial.fresh(len(numbers))[[numbers[label] for label in rows.reshape(-1).tolist()]].view(rows.shape)
     trial.unite(atoms[:, :1], atoms)
     return trial.classes(atoms)
+
+
+@rule(aten.expand.default)
+def expand(flow: Flow, node: Node) -> Sequence[Dim]:
+    """Copies of one element are alike, so any of them may go."""
+    operand = node.args[0]
+    assert isinstance(operand, Node)
+    sizes, old = spec(node).shape, spec(operand).shape
+    lead = len(sizes) - len(old)
+    return [
+        flow.partition.fresh(size) if place < lead or old[place - lead] < size else flow.of(operand)[place - lead]
+        for place, size in enumerate(sizes)
+    ]
 
 
 @rule(aten.slice.Tensor)

@@ -121,7 +121,7 @@ class _Reader:
         try:
             return kind(**options)
         except UsageError as error:
-            self.fail(start, f"{name}: {error.what}", self.at - start)
+            self.fail(start, f"{name}: {error.what}", self.at - start, help=error.help)
 
     def options(self, kind: type[Any]) -> dict[str, Any]:
         hints = typing.get_type_hints(kind)
@@ -181,10 +181,16 @@ class _Reader:
         self.at = found.end() if found else self.at
 
     def fail(
-        self, at: int, what: str, length: int = 1, known: Sequence[str] | None = None, typed: str = ""
+        self,
+        at: int,
+        what: str,
+        length: int = 1,
+        known: Sequence[str] | None = None,
+        typed: str = "",
+        help: str = "",
     ) -> typing.NoReturn:
         close = difflib.get_close_matches(typed, known or [], n=1)
-        help = f"did you mean '{close[0]}'?" if close else ""
+        help = f"did you mean '{close[0]}'?" if close else help
         if not close and known is not None:
             help = "known: " + (", ".join(known) or "none")
         line = self.text.replace("\n", " ")

@@ -49,12 +49,16 @@ class DataSet(Protocol):
 
 @dataclass(frozen=True)
 class Workspace:
-    """The outside world of one compilation."""
+    """The outside world of one compilation.
+
+    ``checkpoints`` is the folder where long passes leave what they have finished, to go on from there; None for none.
+    """
 
     data: Mapping[str, Callable[[], DataSet]] = field(default_factory=dict)
     seed: int = 0
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     progress: Progress = field(default_factory=Silence)
+    checkpoints: Path | None = None
 
     def data_set(self, name: str) -> DataSet:
         """Open the data set that the user named on the command line as ``--data NAME=PATH``."""

@@ -27,7 +27,6 @@ COLUMNS = ("model", "input", "nodes", "parameters", "load s", "passes s", "diffe
 
 def make(name: str) -> Any:
     """Build a model without trained weights and draw what its initialisation leaves constant."""
-    import torch
     import torchvision
 
     arguments: dict[str, Any] = {"weights": None}
@@ -35,7 +34,13 @@ def make(name: str) -> Any:
         arguments["weights_backbone"] = None
     if name in ("googlenet", "inception_v3"):
         arguments["init_weights"] = False
-    module = torchvision.models.get_model(name, **arguments).eval()
+    return redraw(torchvision.models.get_model(name, **arguments).eval())
+
+
+def redraw(module: Any) -> Any:
+    """Draw anew what an initialisation leaves constant."""
+    import torch
+
     with torch.no_grad():
         for parameter in module.parameters():
             first = parameter.reshape(-1)[0]
@@ -119,11 +124,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Write results as Markdown."""
     columns = [*COLUMNS[:-2], *(["build s"] if any("build s" in row for row in rows) else []), *COLUMNS[-2:]]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines.extend("| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows)
+    lines.extend("| " + " | ".join(cell(row.get(column)) for column in columns) + " |" for row in rows)
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Write one result."""
     if isinstance(value, bool):
         return "yes" if value else "**no**"
     if isinstance(value, float):

@@ -1,0 +1,143 @@
+"""Prunes every torchvision model, classification, segmentation and a detection backbone; writes a Markdown table.
+
+Each model runs in a process of its own, with the random weights of `sweep_torchvision`. It is pruned by a pipeline,
+whose pass checks at once that removed channels equal zeroed ones; the table has the difference that it found, what is
+left of MACs and parameters, and the seconds. Results are appended to a file of JSON lines, and a model that stands
+there for the same pipeline is not run again.
+
+    python tools/sweep_pruning.py --pipeline 'prune-channels{ratio=0.5 ranking=global}' --table table.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import sweep_torchvision as zoo
+
+DETECTION = ("resnet50_fpn",)
+PIPELINES = ("prune-channels{ratio=0.5 ranking=layer}", "prune-channels{ratio=0.5 ranking=global}")
+COLUMNS = ("model", "groups", "fixed", "MACs", "parameters", "difference", "analysis s", "all s", "ok")
+MACS_LEFT = 0.6
+"""What a model may keep of its MACs when half of the channels go."""
+
+
+def make(name: str) -> Any:
+    """Build a model with random weights."""
+    if name not in DETECTION:
+        return zoo.make(name)
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+    return zoo.redraw(resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=5).eval())
+
+
+def measure(name: str, pipeline: str) -> dict[str, Any]:
+    """Prune one model; returns what the table shows."""
+    import torch
+    import torchvision
+
+    from lvc.compiler.inspection import layers, totals
+    from lvc.compiler.load import load
+    from lvc.compiler.load.zoo import find_recipe
+    from lvc.compiler.observers import Verifier, seeded_inputs
+    from lvc.compiler.pipeline import Pipeline
+    from lvc.passes.analysis.channel_groups import channel_groups
+
+    torch.set_num_threads(1)
+    size = 224 if name in DETECTION else find_recipe(torchvision.models.get_model_builder(name), {}).size
+    model = load(f"{__file__}:make", arguments={"name": name}, shapes={"": (1, 3, size, size)})
+    started = time.perf_counter()
+    channels = channel_groups(model)
+    analysed = time.perf_counter()
+    pruned, (step,) = Pipeline.parse(pipeline).run(model, observers=[Verifier()])
+    finished = time.perf_counter()
+    before, after = totals(layers(model)), totals(layers(pruned))
+    outputs = pruned(*seeded_inputs(pruned.inputs, 1))
+    return {
+        "groups": len(channels.free),
+        "fixed": len(channels.groups) - len(channels.free),
+        "MACs": round(after.macs / before.macs, 3),
+        "parameters": round(after.parameters / before.parameters, 3),
+        "difference": step.measured.get("difference"),
+        "analysis s": round(analysed - started, 1),
+        "all s": round(finished - started, 1),
+        "ok": after.macs < MACS_LEFT * before.macs and all(abs(part).max() > 0 for part in outputs),
+    }
+
+
+def names(only: str) -> list[str]:
+    """All models that `sweep_torchvision` knows and the detection backbone, the smallest first."""
+    import torch
+    from torchvision.models import get_model
+
+    def weight(name: str) -> int:
+        if name in DETECTION:
+            return 10**9
+        with torch.device("meta"):
+            return sum(part.numel() for part in get_model(name, weights=None).parameters())
+
+    return sorted((name for name in [*zoo.names(""), *DETECTION] if re.search(only, name)), key=weight)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines.extend("| " + " | ".join(zoo.cell(row.get(column)) for column in COLUMNS) + " |" for row in rows)
+    return "\n".join(lines) + "\n"
+
+
+def run_apart(name: str, pipeline: str, timeout: float) -> dict[str, Any]:
+    """Measure a model in a process of its own, so that its memory is free afterwards."""
+    command = [sys.executable, __file__, "--one", name, "--pipeline", pipeline]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return {"ok": False, "error": f"took more than {timeout} s"}
+    if done.returncode:
+        return {"ok": False, "error": "\n".join(done.stderr.strip().splitlines()[-6:])}
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pipeline", action="append", help="pipeline text; may be given several times")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only models whose name matches")
+    parser.add_argument("--results", type=Path, default=Path("pruning.jsonl"), help="file of JSON lines to go on from")
+    parser.add_argument("--table", type=Path, help="write the Markdown tables here")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for one model")
+    parser.add_argument("--one", metavar="MODEL", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    pipelines = options.pipeline or PIPELINES
+    if options.one:
+        print(json.dumps(measure(options.one, pipelines[0])))
+        return 0
+    lines = options.results.read_text().splitlines() if options.results.exists() else []
+    done = {(row["pipeline"], row["model"]): row for row in map(json.loads, lines) if row["ok"]}
+    wanted = [(pipeline, name) for name in names(options.only) for pipeline in pipelines]
+    for key in wanted:
+        if key in done:
+            continue
+        pipeline, name = key
+        done[key] = {"model": name, "pipeline": pipeline, **run_apart(name, pipeline, options.timeout)}
+        with options.results.open("a") as file:
+            file.write(json.dumps(done[key]) + "\n")
+        print(pipeline, done[key], file=sys.stderr, flush=True)
+    text = "\n".join(
+        f"`{pipeline}`\n\n{table([done[key] for key in sorted(wanted) if key[0] == pipeline])}"
+        for pipeline in pipelines
+    )
+    if options.table:
+        options.table.write_text(text)
+    else:
+        print(text)
+    return 0 if all(done[key]["ok"] for key in wanted) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

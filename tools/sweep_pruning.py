@@ -73,16 +73,12 @@ def measure(name: str, pipeline: str) -> dict[str, Any]:
 
 def names(only: str) -> list[str]:
     """All models that `sweep_torchvision` knows and the detection backbone, the smallest first."""
-    import torch
-    from torchvision.models import get_model
+    from torchvision.models import get_model_weights
 
-    def weight(name: str) -> int:
-        if name in DETECTION:
-            return 10**9
-        with torch.device("meta"):
-            return sum(part.numel() for part in get_model(name, weights=None).parameters())
+    def parameters(name: str) -> int:
+        return 0 if name in DETECTION else int(next(iter(get_model_weights(name))).meta["num_params"])
 
-    return sorted((name for name in [*zoo.names(""), *DETECTION] if re.search(only, name)), key=weight)
+    return sorted((name for name in [*zoo.names(""), *DETECTION] if re.search(only, name)), key=parameters)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

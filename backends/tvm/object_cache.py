@@ -44,24 +44,35 @@ class ObjectCache:
         return cls(Path(base) / "lvc" / "objects")
 
     def get(self, key: str) -> Object | None:
-        if self.folder is None:
-            return None
         try:
-            found = _unpack((self.folder / f"{key}.o").read_bytes())
-            os.utime(self.folder / f"{key}.o")
-        except (OSError, ValueError, TypeError, KeyError):
+            return _unpack(self.read(f"{key}.o"))
+        except (ValueError, TypeError, KeyError):
             return None
-        return found
 
     def put(self, key: str, made: Object) -> None:
+        self.write(f"{key}.o", _pack(made))
+
+    def read(self, name: str) -> bytes:
+        """The content of a file of the folder; nothing if there is none."""
+        if self.folder is None:
+            return b""
+        try:
+            content = (self.folder / name).read_bytes()
+            os.utime(self.folder / name)
+        except OSError:
+            return b""
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file into the folder, whole or not at all."""
         if self.folder is None:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, name = tempfile.mkstemp(dir=self.folder)
+            handle, temporary = tempfile.mkstemp(dir=self.folder)
             with os.fdopen(handle, "wb") as file:
-                file.write(_pack(made))
-            Path(name).replace(self.folder / f"{key}.o")
+                file.write(content)
+            Path(temporary).replace(self.folder / name)
         except OSError:
             return
 

@@ -14,34 +14,45 @@ StepTime = tuple[str, Sequence[str], float]
 
 @runtime_checkable
 class TimesSteps(Protocol):
-    """An executable that can time its kernels one by one."""
+    """An executable that can time its kernels one by one, and knows the arithmetic of the processor."""
 
     def time_steps(self, inputs: Sequence[np.ndarray], repeats: int) -> list[StepTime]: ...
+
+    def peak_flops(self) -> float: ...
 
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel: seconds, its share of all kernels, the multiply-accumulates of its nodes (0 if not known)."""
+    """One kernel: seconds, its share of all kernels, the multiply-accumulates of its nodes (0 if not known).
+
+    ``peak`` is how many floating-point operations a second the processor can do in single precision (0 if not known).
+    """
 
     name: str
     nodes: tuple[str, ...]
     seconds: float
     share: float
     macs: int
+    peak: float = 0.0
 
     @property
     def flops(self) -> float:
-        """Floating-point operations a second: two for each multiply-accumulate."""
+        """Floating-point operations a second: two for each multiply-accumulate of the node, however it is computed."""
         return 2 * self.macs / self.seconds if self.seconds else 0.0
 
+    @property
+    def peak_share(self) -> float:
+        """The part of the processor's arithmetic that it uses; above one where an algorithm or a type saves work."""
+        return self.flops / self.peak if self.peak else 0.0
+
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "flops": self.flops}
+        return {**asdict(self), "flops": self.flops, "peak_share": self.peak_share}
 
 
-def steps(times: Sequence[StepTime], macs: Mapping[str, int]) -> list[Step]:
+def steps(times: Sequence[StepTime], macs: Mapping[str, int], peak: float = 0.0) -> list[Step]:
     """Give each kernel its share and its work, from the work of each node."""
     total = sum(seconds for _, _, seconds in times) or 1.0
     return [
-        Step(name, tuple(nodes), seconds, seconds / total, sum(macs.get(node, 0) for node in nodes))
+        Step(name, tuple(nodes), seconds, seconds / total, sum(macs.get(node, 0) for node in nodes), peak)
         for name, nodes, seconds in times
     ]

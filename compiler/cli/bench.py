@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--repeats", metavar="N", type=positive, help="measure so many rounds instead")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: time of the process's own work")
     parser.add_argument("--per-op", action="store_true", help="also time each kernel of the first artefact")
+    parser.add_argument("--sort", choices=("order", "time"), default="order", help="how --per-op lists the kernels")
     parser.add_argument("--model", metavar="MODEL", help=f"what the engines run (default: the source): {MODEL_HELP}")
     add_model_options(parser, positional=False)
 
@@ -60,6 +61,8 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     console.result(f"{processor()}; {options.threads} thread{'s' * (options.threads > 1)}; {inputs_text}\n")
     _show(console, rows)
     found = _time_steps(loaded[0], inputs) if options.per_op else []
+    if options.sort == "time":
+        found.sort(key=lambda step: -step.seconds)
     if found:
         _show_steps(console, found)
     console.json(
@@ -151,7 +154,8 @@ def _time_steps(loaded: Loaded, inputs: tuple[np.ndarray, ...]) -> list[Step]:
     if not isinstance(loaded.executable, TimesSteps):
         raise UsageError(f"the {loaded.artefact.backend} backend cannot time its kernels", help="leave out --per-op")
     macs = {layer.node: layer.macs for layer in artefact_layers(loaded.artefact)}
-    return steps(loaded.executable.time_steps(inputs, 20), macs)
+    times = loaded.executable.time_steps(inputs, 20)
+    return steps(times, macs, loaded.executable.peak_flops())
 
 
 def _show(console: Console, rows: list[Row]) -> None:
@@ -178,6 +182,7 @@ def _show(console: Console, rows: list[Row]) -> None:
 
 
 def _show_steps(console: Console, found: list[Step]) -> None:
+    from lvc.compiler.bench.steps import Step
     from lvc.compiler.text import duration, si
 
     rows = [
@@ -187,12 +192,21 @@ def _show_steps(console: Console, found: list[Step]) -> None:
             f"{step.share * 100:.1f} %",
             si(step.macs) if step.macs else "",
             f"{step.flops / 1e9:.1f}" if step.macs else "",
+            f"{step.peak_share * 100:.0f} %" if step.macs else "",
             " + ".join(step.nodes),
         )
         for step in found
     ]
     console.result("")
-    console.table(("kernel", "time", "share", "MACs", "GFLOP/s", "nodes"), rows, "lrrrrl")
+    total, work = sum(step.seconds for step in found), sum(step.macs for step in found)
+    whole = Step("all", (), total, 1.0, work, found[0].peak)
+    rows.append(
+        ("all", duration(total), "", si(work), f"{whole.flops / 1e9:.1f}", f"{whole.peak_share * 100:.0f} %", "")
+    )
+    console.table(("kernel", "time", "share", "MACs", "GFLOP/s", "of peak", "nodes"), rows, "lrrrrrl")
+    console.say(
+        f"peak: {found[0].peak / 1e9:.1f} GFLOP/s, what a kernel of multiply-adds alone reaches on this machine"
+    )
 
 
 def _warn_if_busy(console: Console) -> None:

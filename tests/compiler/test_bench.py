@@ -119,6 +119,44 @@ class Absent(Engine):
         raise ModuleNotFoundError("no module")
 
 
+def test_kernels_get_their_shares_of_time_and_of_the_peak() -> None:
+    slow, fast = steps([("a", ["x", "y"], 0.3), ("b", ["z"], 0.1)], {"x": 30, "z": 40}, peak=1000.0)
+    assert (slow.macs, slow.flops, slow.peak_share) == (30, pytest.approx(200), pytest.approx(0.2))
+    assert (fast.share, fast.peak_share) == (pytest.approx(0.25), pytest.approx(0.8))
+    assert fast.to_json()["peak_share"] == fast.peak_share
+    assert steps([("c", [], 0.0)], {})[0].peak_share == 0.0
+
+
+class Timed:
+    """An executable of kernels that take so long."""
+
+    def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        return inputs
+
+    def time_steps(self, inputs: Sequence[np.ndarray], repeats: int) -> list[tuple[str, list[str], float]]:
+        return [("first", ["linear"], 0.001), ("second", ["odd"], 0.003)]
+
+    def peak_flops(self) -> float:
+        return 2e9
+
+
+@pytest.mark.parametrize(("sort", "wanted"), [("order", ["first", "second"]), ("time", ["second", "first"])])
+def test_command_shows_kernels(
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sort: str,
+    wanted: list[str],
+) -> None:
+    monkeypatch.setattr("lvc.backends.reference.ReferenceBackend.load", lambda *_: Timed())
+    code, out, err = lvc_bench(capsys, str(folder / "a.lvc"), "--per-op", "--sort", sort)
+    assert code == 0, err
+    lines = out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("kernel"))
+    assert [line.split()[0] for line in lines[start + 1 :]] == [*wanted, "all"]
+    assert "peak: 2.0 GFLOP/s" in err
+
+
 class Failing(Absent):
     def prepare(self, original: Original, threads: int) -> Callable[..., tuple[np.ndarray, ...]]:
         raise RuntimeError("operator 7 is odd\nand more")

@@ -90,6 +90,15 @@ class Executable:
                 least[number] = min(least[number], time.perf_counter() - start)
         return [(step["name"], tuple(step["nodes"]), seconds) for (step, _), seconds in zip(steps, least, strict=True)]
 
+    def peak_flops(self) -> float:
+        """Floating-point operations a second that its threads together can do in code for its target, measured."""
+        from lvc.backends.tvm.peak import peak_flops
+        from lvc.compiler.backend import Target
+
+        plan = self.plan
+        target = Target(plan["target"], "tvm", "x86-64", plan["cpu"], frozenset(plan["features"]))
+        return self.threads * peak_flops(target)
+
     def _checked(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         if len(inputs) != len(self.inputs):
             raise UsageError(f"the model takes {len(self.inputs)} input(s), {len(inputs)} given")

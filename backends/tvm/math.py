@@ -42,32 +42,53 @@ def _or_libm(libm: Callable[[Expr], Expr]) -> Callable[[Callable[[Expr], Expr]],
     return wrap
 
 
+_SMALLEST, _LARGEST = -87.33654, 88.72283  # where e to the x is the smallest and the largest normal number
+
+
 @_or_libm(tirx.exp)
 def exp(x: Expr) -> Expr:
     """e to the x: 0 below -87.3 (no denormals), infinity above 88.72."""
-    low, high = -87.33654, 88.72283
-
-    def scaled(n: Expr, r: Expr) -> Expr:
-        p = horner(r, (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665795e-2, 1.6666665e-1, 5.0000001e-1))
-        half = tirx.Cast("int32", n) >> tirx.const(1, "int32")
-        # two powers of two, since 2**128 alone is no float32
-        return (p * r * r + r + f32(1)) * _power_of_two(half) * _power_of_two(tirx.Cast("int32", n) - half)
-
-    def reduced(v: Expr) -> Expr:
-        return let(
-            tirx.floor(v * f32(1.44269504) + f32(0.5)),
-            lambda n: let((v - n * f32(0.693359375)) - n * f32(-2.12194440e-4), lambda r: scaled(n, r)),
-        )
 
     def guarded(v: Expr) -> Expr:
-        inner = reduced(tirx.min(tirx.max(v, f32(low)), f32(high)))
-        return tirx.Select(v < f32(low), f32(0), tirx.Select(v > f32(high), tirx.infinity("float32"), inner))
+        inner = _exp(tirx.min(tirx.max(v, f32(_SMALLEST)), f32(_LARGEST)), _scaled_twice)
+        return tirx.Select(
+            v < f32(_SMALLEST), f32(0), tirx.Select(v > f32(_LARGEST), tirx.infinity("float32"), inner)
+        )
 
     return let(x, guarded)
 
 
-def _power_of_two(n: Expr) -> Expr:
-    return tirx.reinterpret("float32", (n + tirx.const(127, "int32")) << tirx.const(23, "int32"))
+@_or_libm(tirx.exp)
+def exp_of_negative(x: Expr) -> Expr:
+    """e to the x, for x of 0 or less: 0 below -87.3."""
+    return let(x, lambda v: tirx.Select(v < f32(_SMALLEST), f32(0), _exp(tirx.max(v, f32(_SMALLEST)), _scaled)))
+
+
+def _exp(x: Expr, scaled: Callable[[Expr, Expr], Expr]) -> Expr:
+    """2 to the n times e to the r, where x = n * log(2) + r and n is the nearest whole number."""
+
+    def series(n: Expr, r: Expr) -> Expr:
+        p = horner(r, (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665795e-2, 1.6666665e-1, 5.0000001e-1))
+        return scaled(p * r * r + r + f32(1), tirx.Cast("int32", n))
+
+    def reduced(v: Expr) -> Expr:
+        return let(
+            tirx.floor(v * f32(1.44269504) + f32(0.5)),
+            lambda n: let((v - n * f32(0.693359375)) - n * f32(-2.12194440e-4), lambda r: series(n, r)),
+        )
+
+    return let(x, reduced)
+
+
+def _scaled(value: Expr, n: Expr) -> Expr:
+    """A value times 2 to the n, for n from -126 to 127."""
+    return value * tirx.reinterpret("float32", (n + tirx.const(127, "int32")) << tirx.const(23, "int32"))
+
+
+def _scaled_twice(value: Expr, n: Expr) -> Expr:
+    """A value times 2 to the n, for n from -126 to 128: 2 to the 128 is no float32."""
+    half = n >> tirx.const(1, "int32")
+    return _scaled(_scaled(value, half), n - half)
 
 
 @_or_libm(tirx.log)
@@ -161,9 +182,21 @@ def _rational(x: Expr, odd: Sequence[float], even: Sequence[float], limit: float
 
 
 def sigmoid(x: Expr) -> Expr:
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)); 1.2e-38 below -87.3."""
+    return let(x, lambda v: tirx.const(1, dtype_of(v)) / _one_and_exp_of_opposite(v))
+
+
+def silu(x: Expr) -> Expr:
+    """x / (1 + exp(-x)); 1.2e-38 of x below -87.3."""
+    return let(x, lambda v: v / _one_and_exp_of_opposite(v))
+
+
+def _one_and_exp_of_opposite(x: Expr) -> Expr:
     one: Any = tirx.const(1, dtype_of(x))
-    return one / (one + exp(-x))
+    if dtype_of(x) != "float32":
+        return one + tirx.exp(-x)
+    # beyond these limits the sum is 1, or its reciprocal no normal number
+    return one + _exp(tirx.min(tirx.max(-x, f32(_SMALLEST)), f32(-_SMALLEST)), _scaled)
 
 
 def softplus(x: Expr) -> Expr:

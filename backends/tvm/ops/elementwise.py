@@ -11,6 +11,7 @@ from torch.fx import Node
 from tvm import tirx
 
 from lvc.backends.tvm import math as vector
+from lvc.backends.tvm.bfloat16 import BITS, narrow, widen
 from lvc.backends.tvm.ops.table import LOWERINGS, Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index, dtype_of, let, scalar_of
 from lvc.compiler.graph import arguments, spec
@@ -50,6 +51,10 @@ def cast(value: Expr, dtype: str) -> Expr:
     """Convert an expression as PyTorch does."""
     if dtype_of(value) == dtype:
         return value
+    if dtype_of(value) == BITS:
+        return cast(widen(value), dtype)
+    if dtype == BITS:
+        return narrow(cast(value, "float32"))
     if dtype == "bool":
         return tirx.NE(value, scalar_of(0, dtype_of(value)))
     return tirx.Cast(dtype, value)
@@ -179,7 +184,7 @@ _UNARY: dict[Any, Callable[[Expr], Expr]] = {
     aten.relu.default: lambda x: tirx.max(x, _zero(x)),
     aten.sigmoid.default: vector.sigmoid,
     aten.tanh.default: vector.tanh,
-    aten.silu.default: lambda x: let(x, lambda v: v * vector.sigmoid(v)),
+    aten.silu.default: vector.silu,
     aten.hardswish.default: _hardswish,
     aten.hardsigmoid.default: _hardsigmoid,
     aten.mish.default: _mish,

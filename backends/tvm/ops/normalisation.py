@@ -135,10 +135,10 @@ def softmax(call: Call) -> Array:
         return operand.read(index) - largest.read(outer(index))
 
     if call.node.target is aten.log_softmax.int:
-        total = reduce(call.scope, operand.shape, lambda index: vector.exp(shifted(index)), (dim,), te.sum)
+        total = reduce(call.scope, operand.shape, lambda index: vector.exp_of_negative(shifted(index)), (dim,), te.sum)
         logarithm = call.scope.stage(total.shape, lambda index: vector.log(total.read(index)))
         return call.result(lambda index: shifted(index) - logarithm.read(outer(index)))
-    powers = call.scope.stage(operand.shape, lambda index: vector.exp(shifted(index)))
+    powers = call.scope.stage(operand.shape, lambda index: vector.exp_of_negative(shifted(index)))
     total = reduce(call.scope, operand.shape, powers.read, (dim,), te.sum)
     inverse = call.scope.stage(total.shape, lambda index: scalar_of(1, call.dtype) / total.read(index))
     return call.result(lambda index: powers.read(index) * inverse.read(outer(index)))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PRESETS: dict[str, str] = {
     "O0": "",
     "O1": "eliminate-dead,fold-constants,eliminate-identities,fold-batch-norm,eliminate-dead",
-    "O2": "O1,merge-duplicates,O1,fuse-operators",
+    "O2": "O1,merge-duplicates,O1,fuse-operators,allow-winograd",
     "O3": "O2",
 }
 

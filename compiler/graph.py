@@ -24,6 +24,10 @@ from lvc.compiler.spec import TensorSpec
 # what the Python source of a graph reads by these names
 _RESERVED = frozenset(["self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree"])
 
+WINOGRAD = "winograd"
+"""Key of a node's ``meta``: the largest tile of outputs with which a backend may compute this convolution by minimal
+filtering."""
+
 
 def calls(graph: Graph, *overloads: OpOverload) -> Iterator[Node]:
     """Yield the operator calls in order: all of them, or those of the given overloads. Safe while nodes are erased."""

@@ -2,7 +2,7 @@
 
     model NAME(INPUT: SPEC, ...)
       @WEIGHT : SPEC [= LITERAL]                     a stored tensor; without a literal, values drawn from its name
-      %NODE = OP(ARGUMENT, ..., KEY=ARGUMENT) [: SPEC] [group=NODE]
+      %NODE = OP(ARGUMENT, ..., KEY=ARGUMENT) [: SPEC] [group=NODE] [winograd=TILE]
       return OUTPUT=%NODE, ...
 
 An argument is ``%NODE``, ``@WEIGHT``, a number, ``"text"``, True, False, None, a dtype such as ``f32``, or a list of
@@ -21,14 +21,14 @@ from torch.fx import Graph, GraphModule, Node
 
 from lvc.compiler.dialect import BY_NAME
 from lvc.compiler.errors import CompileError, LvcError
-from lvc.compiler.graph import infer_spec, is_free, op_name, spec, store, tensor
+from lvc.compiler.graph import WINOGRAD, infer_spec, is_free, op_name, spec, store, tensor
 from lvc.compiler.model import Model
 from lvc.compiler.spec import DTYPES, TensorSpec, dtype_name
 
 _TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|-?\d[\d.]*(?:e[+-]?\d+)?|[%@-]?[\w.]+|[()\[\],=])')
 _HEAD = re.compile(r"model (\S+?)\((.*)\)")
 _WEIGHT = re.compile(r"@([\w.]+) : (\w+\[[\d,]*\])(?: = (.+))?")
-_CALL = re.compile(r"%(\w+) = ([\w.]+)(\(.*\))(?: : (\w+\[[\d,]*\]))?(?:\s+group=(\w+))?")
+_CALL = re.compile(r"%(\w+) = ([\w.]+)(\(.*\))(?: : (\w+\[[\d,]*\]))?((?:\s+(?:group|winograd)=\w+)*)")
 _WORDS: dict[str, Any] = {"True": True, "False": False, "None": None, "inf": float("inf"), "nan": float("nan")}
 _LONGEST_LITERAL = 16
 
@@ -58,8 +58,8 @@ def _format_weight(module: GraphModule, node: Node) -> str:
 
 def _format_call(node: Node) -> str:
     args = [_format(a) for a in node.args] + [f"{k}={_format(v)}" for k, v in node.kwargs.items()]
-    group = f"  group={node.meta['group']}" if "group" in node.meta else ""
-    return f"%{node.name} = {op_name(node)}({', '.join(args)}) : {spec(node)}{group}"
+    marks = "".join(f"  {key}={node.meta[key]}" for key in ("group", WINOGRAD) if key in node.meta)
+    return f"%{node.name} = {op_name(node)}({', '.join(args)}) : {spec(node)}{marks}"
 
 
 def _format(value: object) -> str:
@@ -133,7 +133,7 @@ class _Reader:
         node.meta.update(spec=kind, origin=name)
         self.nodes[f"@{name}"] = node
 
-    def call(self, name: str, op: str, arguments: str, kind: str | None, group: str | None) -> None:
+    def call(self, name: str, op: str, arguments: str, kind: str | None, marks: str) -> None:
         if op not in BY_NAME:
             raise CompileError(f"operator '{op}' is not in the dialect")
         args, kwargs = _parse_arguments(arguments, self.nodes)
@@ -141,8 +141,8 @@ class _Reader:
         node.meta.update(origin=name, spec=infer_spec(node))
         if kind is not None and spec(node) != TensorSpec.parse(kind):
             raise CompileError(f"the line says {kind}, and the operands give {spec(node)}")
-        if group is not None:
-            node.meta["group"] = group
+        for key, value in re.findall(r"(\w+)=(\w+)", marks):
+            node.meta[key] = int(value) if key == WINOGRAD else value
         self.nodes[f"%{name}"] = node
 
     def node(self, key: str) -> Node:

@@ -19,7 +19,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from lvc.compiler.dialect import BY_NAME
 from lvc.compiler.errors import CompileError, LvcError
-from lvc.compiler.graph import can_name_input, infer_spec, is_free, op_name, spec, store, tensor
+from lvc.compiler.graph import WINOGRAD, can_name_input, infer_spec, is_free, op_name, spec, store, tensor
 from lvc.compiler.model import Model
 from lvc.compiler.spec import DTYPES, TensorSpec, dtype_name
 from lvc.compiler.verify import verify
@@ -74,8 +74,7 @@ def _write_node(module: GraphModule, node: Node, weights: bytearray) -> dict[str
     written |= {"call": op_name(node), "args": _write(node.args)}
     if node.kwargs:
         written["kwargs"] = {key: _write(value) for key, value in node.kwargs.items()}
-    if "group" in node.meta:
-        written["group"] = node.meta["group"]
+    written |= {key: node.meta[key] for key in ("group", WINOGRAD) if key in node.meta}
     return written
 
 
@@ -187,6 +186,9 @@ class _Reader:
         _demand(spec(node).bytes <= _LARGEST_TENSOR, f"the result of '{name}' is larger than {_LARGEST_TENSOR} bytes")
         if "group" in item:
             node.meta["group"] = _text(item["group"])
+        if WINOGRAD in item:
+            _demand(type(item[WINOGRAD]) is int, f"the tile of '{name}' is no number")
+            node.meta[WINOGRAD] = item[WINOGRAD]
         return node
 
     def value(self, value: Any, depth: int = 0) -> Any:

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch.fx import Node
+from tvm import te
 
-from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d
+from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.ops.windows import pair
-from lvc.backends.tvm.program import ScheduleFunction
-from lvc.backends.tvm.scope import Array
+from lvc.backends.tvm.program import AsWritten, ScheduleFunction
+from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
 from lvc.backends.tvm.vector import Vector
-from lvc.compiler.graph import arguments, is_call, spec
+from lvc.compiler.graph import WINOGRAD, arguments, is_call, spec
 
 aten = torch.ops.aten
 
@@ -87,6 +88,8 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
     problem = conv2d.Conv2d(
         in_channels=c, out_channels=weight.shape[0], groups=groups, in_block=in_block, out_block=out_block, **geometry
     )
+    if tile := winograd.choose_tile(problem, call.vector, call.node.meta.get(WINOGRAD, 0)):
+        return _packed(call, winograd, winograd.Winograd(problem, tile), weight.constant, tensors)
     return _packed(call, conv2d, problem, weight.constant, tensors)
 
 
@@ -131,7 +134,16 @@ def _packed(call: Call, kernel: Any, problem: Any, values: np.ndarray, tensors: 
 
 def _packed_weight(call: Call, name: str, kernel: Any, problem: Any, values: np.ndarray) -> Any:
     key = f"{arguments(call.node)[name].target} {problem}"
+    if kernel is winograd:
+        return _prepared_weight(call, problem, Constant(key, lambda: kernel.pack_weight(problem, values)))
     return call.scope.packed(key, kernel.packed_shape(problem), "float32", lambda: kernel.pack_weight(problem, values))
+
+
+def _prepared_weight(call: Call, problem: winograd.Winograd, constant: Constant) -> Any:
+    """Weights that are stored like those of the plain convolution, and transformed when the model is loaded."""
+    stored = Parameter(te.placeholder(winograd.packed_shape(problem), "float32", "stored"), constant)
+    prepared = Prepared(f"{constant.key} prepared", stored, winograd.prepare_function(problem), AsWritten())
+    return call.scope.prepared(winograd.prepared_shape(problem), "float32", prepared)
 
 
 def _linear(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:

@@ -1,0 +1,104 @@
+"""The rule that picks an algorithm for a convolution, and the knobs of minimal filtering: cycles by count.
+
+As in `tile_cost` the figures are those of one x86 core and only rank choices. Weights are taken to come from memory: in
+a network no cache holds them until the next call. That is what speaks against large tiles where there are few of them,
+since their weights are up to four times as large as those of the plain convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from lvc.backends.tvm.kernels import conv2d
+from lvc.backends.tvm.kernels.conv2d import Conv2d
+from lvc.backends.tvm.kernels.parts import THREADS
+from lvc.backends.tvm.kernels.register_tile import cut, tile_count
+from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
+from lvc.backends.tvm.kernels.winograd_nest import Knobs
+from lvc.backends.tvm.vector import Vector
+
+if TYPE_CHECKING:
+    from lvc.backends.tvm.kernels.winograd import Winograd
+
+TO_POINTS, TO_OUTPUTS = 4.0, 3.0  # cycles of the transforms for a vector of each point
+MEMORY_RATE, THIRD_LEVEL_RATE = 6, 12  # bytes a cycle
+SECOND_LEVEL = 400 << 10  # bytes of transformed data that stay in the second-level cache
+PRODUCTS = 128 << 10  # bytes of products of a chunk
+
+
+def plain_cycles(problem: Conv2d, vector: Vector) -> float:
+    """Cycles of the plain convolution."""
+    g, knobs = problem.geometry, conv2d.choose_knobs(problem, vector)
+    cost = TileCost(vector, g.depth, knobs.depth_parts, g.rows)
+    products = cost.plane((g.channels.out_blocks, g.line), (knobs.vectors, knobs.pixels)) * g.rows
+    weights = 4 * g.channels.out_blocks * g.channels.out_block * g.depth
+    return problem.batch * products + weights / MEMORY_RATE
+
+
+@dataclass(frozen=True)
+class WinogradCost:
+    """The cost of a convolution by minimal filtering."""
+
+    problem: Winograd
+    vector: Vector
+
+    @cached_property
+    def weights(self) -> int:
+        """Bytes of the prepared weights."""
+        channels = self.problem.channels
+        return 4 * self.problem.points * channels.out_blocks * channels.out_block * self._depth
+
+    @cached_property
+    def _depth(self) -> int:
+        return self.problem.channels.in_blocks * self.problem.channels.lanes
+
+    @cached_property
+    def transforms(self) -> float:
+        """Cycles to bring the data to the points, and the products back, of one image."""
+        rows, columns = self.problem.tiles
+        channels = self.problem.channels
+        vectors = channels.in_blocks * TO_POINTS + channels.out_blocks * TO_OUTPUTS
+        return self.problem.points * rows * columns * vectors
+
+    def cycles(self, knobs: Knobs) -> float:
+        """Cycles on one thread."""
+        strips, columns = cut(self.problem.tiles[0], knobs.rows), self.problem.tiles[1]
+        strip = sum(run.count * self._strip(run.size * columns, knobs) for run in strips)
+        again = (self.problem.plain.batch * tile_count(strips) - 1) * self.weights / THIRD_LEVEL_RATE
+        return self.problem.plain.batch * (self.transforms + strip) + self.weights / MEMORY_RATE + again
+
+    def _strip(self, tiles: int, knobs: Knobs) -> float:
+        """Cycles of the products of a strip."""
+        blocks = self.problem.channels.out_blocks
+        cost = TileCost(self.vector, self._depth)
+        products = self.problem.points * cost.plane((blocks, tiles), (knobs.vectors, knobs.tiles))
+        data = 4 * self.problem.points * self._depth * tiles
+        passes = tile_count(cut(blocks, knobs.chunk)) + 1 if data > SECOND_LEVEL else 0
+        return products + passes * data / THIRD_LEVEL_RATE
+
+    def choices(self) -> Iterator[Knobs]:
+        """The knobs that are worth a thought."""
+        rows, columns = self.problem.tiles
+        blocks, cost = self.problem.channels.out_blocks, TileCost(self.vector, self._depth)
+        for size in dict.fromkeys(-(-rows // parts) for parts in range(1, rows + 1)):
+            vectors, tiles = cost.best_tile((blocks, size * columns), HEIGHTS)
+            block_bytes = 4 * self.problem.points * size * columns * self.problem.channels.out_block
+            chunk = max(PRODUCTS // block_bytes // vectors, 1) * vectors
+            yield Knobs(vectors, tiles, size, min(chunk, blocks))
+            parts = max(THREADS, -(-blocks // chunk))
+            if size == rows:
+                yield Knobs(vectors, tiles, size, -(-blocks // parts), together=True)
+
+    def best(self) -> Knobs:
+        """The knobs with the fewest cycles, where threads that wait count too."""
+        return min(self.choices(), key=lambda knobs: self.cycles(knobs) * self._idle(knobs))
+
+    def _idle(self, knobs: Knobs) -> float:
+        """How much longer it takes if the tasks are shared out among threads."""
+        tasks = tile_count(cut(self.problem.tiles[0], knobs.rows)) * self.problem.plain.batch
+        if knobs.together:
+            tasks = tile_count(cut(self.problem.channels.out_blocks, knobs.chunk))
+        return -(-tasks // THREADS) * THREADS / tasks

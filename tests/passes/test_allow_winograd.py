@@ -1,0 +1,84 @@
+"""What Winograd's marks say: which tile, how exact, and where they are kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.graph import WINOGRAD
+from lvc.compiler.graph_text import parse_model
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Outcome
+from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.serialise import GRAPH, from_files, to_files
+from lvc.passes.allow_winograd import filtered, rounding
+
+TEXT = """model one(image: f32[1,16,12,12])
+  @w : f32[16,16,3,3]
+  %conv = conv2d(%image, @w, None, [1, 1], [1, 1])
+  return out=%conv
+"""
+
+
+def run(text: str, model: Model) -> tuple[Model, Outcome]:
+    changed, (step,) = Pipeline.parse(text).run(model)
+    return changed, step.outcome
+
+
+def mark(model: Model) -> object:
+    (conv,) = (node for node in model.module.graph.nodes if node.op == "call_function")
+    return conv.meta.get(WINOGRAD)
+
+
+@pytest.mark.parametrize(("options", "tile"), [("", 4), ("{tile=2}", 2), ("{tile=0}", None)])
+def test_the_largest_tile(options: str, tile: int | None) -> None:
+    model, outcome = run(f"allow-winograd{options}", parse_model(TEXT))
+    assert mark(model) == tile
+    assert outcome.changed == (["conv"] if tile else [])
+
+
+def test_marks_can_be_taken_away() -> None:
+    marked, _ = run("allow-winograd", parse_model(TEXT))
+    plain, outcome = run("allow-winograd{tile=0}", marked)
+    assert mark(marked) == 4
+    assert mark(plain) is None
+    assert outcome.changed == ["conv"]
+
+
+def test_a_layer_beyond_the_limit_takes_a_smaller_tile_or_none() -> None:
+    small, none = 3e-7, 1e-9
+    weight = parse_model(TEXT).module.w.detach()
+    assert rounding(weight, 2, 0) < small < rounding(weight, 4, 0)
+    assert mark(run(f"allow-winograd{{error={small}}}", parse_model(TEXT))[0]) == 2
+    model, outcome = run(f"allow-winograd{{error={none}}}", parse_model(TEXT))
+    assert mark(model) is None
+    (skip,) = outcome.skipped
+    assert "its error would be" in skip.reason
+    assert "beyond 1.0e-09" in skip.reason
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+def test_the_algorithm_is_the_convolution(tile: int) -> None:
+    data, weight = torch.randn(2, 5, tile + 2, tile + 2), torch.randn(7, 5, 3, 3)
+    exact = torch.nn.functional.conv2d(data.double(), weight.double())
+    torch.testing.assert_close(filtered(data, weight, tile).double(), exact, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", ["{tile=3}", "{tile=6}", "{error=0}"])
+def test_refused_options(options: str) -> None:
+    with pytest.raises(UsageError):
+        Pipeline.parse(f"allow-winograd{options}")
+
+
+def test_marks_are_written_and_read() -> None:
+    marked, _ = run("allow-winograd", parse_model(TEXT))
+    read = from_files(to_files(marked))
+    assert mark(read) == mark(marked.copy()) == mark(parse_model(marked.to_text())) == 4
+    assert read.to_text() == marked.to_text()
+
+
+def test_a_mark_that_is_no_number_is_refused() -> None:
+    files = to_files(run("allow-winograd", parse_model(TEXT))[0])
+    with pytest.raises(CompileError, match="damaged"):
+        from_files(files | {GRAPH: files[GRAPH].replace(b'"winograd":4', b'"winograd":"4"')})

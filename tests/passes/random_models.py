@@ -32,8 +32,10 @@ _LAYERS = [
 ]
 
 
-class _Writer:
+class Writer:
     """Writes a model as text, layer by layer; remembers the shape of every value."""
+
+    layers = _LAYERS
 
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
@@ -42,7 +44,7 @@ class _Writer:
         self.shapes: dict[str, Shape] = {"x": (2, 4, 6, 6)}
 
     def layer(self) -> None:
-        kind = self.draw(st.sampled_from(_LAYERS))
+        kind = self.draw(st.sampled_from(self.layers))
         value = self.draw(st.sampled_from(list(self.shapes)[-3:]))
         getattr(self, kind)(value, self.shapes[value])
 
@@ -50,6 +52,12 @@ class _Writer:
         name = f"v{len(self.calls)}"
         self.calls.append(f"%{name} = {text}")
         self.shapes[name] = shape
+        return name
+
+    def raw(self, text: str) -> str:
+        """A call whose result other layers do not see."""
+        name = f"v{len(self.calls)}"
+        self.calls.append(f"%{name} = {text}")
         return name
 
     def weight(self, *shape: int, kind: str = "w", literal: str = "") -> str:
@@ -167,7 +175,7 @@ class _Writer:
 @st.composite
 def models(draw: st.DrawFn, layers: int = 12) -> Model:
     """A random model of at most so many layers, with two outputs."""
-    writer = _Writer(draw)
+    writer = Writer(draw)
     for _ in range(draw(st.integers(1, layers))):
         writer.layer()
     return parse_model(writer.text())

@@ -50,7 +50,6 @@ def varying(labels: torch.Tensor) -> list[int]:
     aten.repeat.default,
     aten.roll.default,
     aten.flip.default,
-    aten.pixel_shuffle.default,
     aten.pixel_unshuffle.default,
 )
 def carry(flow: Flow, node: Node) -> Sequence[Dim]:
@@ -113,6 +112,16 @@ def slice_(flow: Flow, node: Node) -> Sequence[Dim]:
     if args["step"] > 1 and not isinstance(atoms, str):
         flow.partition.unite(atoms[torch.arange(len(atoms)) // args["step"] * args["step"]], atoms)
     return carry(flow, node)
+
+
+@rule(aten.pixel_shuffle.default)
+def pixel_shuffle(flow: Flow, node: Node) -> Sequence[Dim]:
+    """The channels that become the pixels of one go together."""
+    args = arguments(node)
+    *batch, channels, height, width = flow.of(args["self"])
+    if not isinstance(channels, str):
+        channels = flow.tie(channels.view(-1, args["upscale_factor"] ** 2))
+    return (*batch, channels, *(flow.fix(dim, UNMOVED) for dim in (height, width)))
 
 
 @rule(aten.cat.default)

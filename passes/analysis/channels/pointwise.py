@@ -99,6 +99,8 @@ def along(flow: Flow, node: Node) -> Sequence[Dim]:
 
 
 for _overload, _op in OPS.items():
+    if _overload.namespace != "aten":
+        continue  # operators of ours may have factors along an axis
     if _op.family is Family.ELEMENTWISE:
         RULES.setdefault(_overload, elementwise)
     elif _op.family in _SLID_OVER:

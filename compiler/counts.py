@@ -12,6 +12,7 @@ from collections.abc import Callable
 from torch._ops import OpOverload
 from torch.fx import Node
 
+from lvc.compiler import integer
 from lvc.compiler.dialect import aten
 from lvc.compiler.graph import spec
 
@@ -51,4 +52,6 @@ _COUNTERS: dict[OpOverload, Callable[[Node], int]] = {
     aten.conv_transpose2d.input: _transposed_convolution,
     aten.linear.default: _linear,
     aten.matmul.default: _matmul,
+    integer.conv2d: _convolution,
+    integer.linear: _linear,
 }

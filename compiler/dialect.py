@@ -3,9 +3,9 @@
 A graph holds functional ATen calls, each with one tensor as its result. The doors bring every synonym to the spelling
 listed here (`reshape` for view, flatten, squeeze and unsqueeze; `permute` for every transpose; `slice` for split,
 chunk, select and unbind; the `Tensor` overload for arithmetic and comparison, where only `add`, `sub`, `mul` and
-`div` take a number in place of the second tensor), so that a pass meets one case. `Family` says what an operator does
-to its operands; the tables of one concern (how to lower an op, how to count it, how to write it as ONNX) live with
-that concern and are keyed by the same operators.
+`div` take a number in place of the second tensor), so that a pass meets one case. Operators on whole numbers are those
+of `lvc.compiler.integer`. `Family` says what an operator does to its operands; the tables of one concern (how to lower
+an op, how to count it, how to write it as ONNX) live with that concern and are keyed by the same operators.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from enum import Enum
 
 import torch
 from torch._ops import OpOverload
+
+from lvc.compiler import integer
 
 aten = torch.ops.aten
 
@@ -47,6 +49,8 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
         aten.conv_transpose2d.input,
         aten.linear.default,
         aten.matmul.default,
+        integer.conv2d,
+        integer.linear,
     ),
     Family.ELEMENTWISE: (
         aten.relu.default,
@@ -109,6 +113,13 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
         aten.where.self,
         aten.to.dtype,
         aten.dropout.default,
+        integer.quantise,
+        integer.dequantise,
+        integer.rescale,
+        integer.requantise,
+        integer.add,
+        integer.mul,
+        integer.table,
     ),
     Family.MOVEMENT: (
         aten.reshape.default,
@@ -131,6 +142,7 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
         aten.max_pool2d.default,
         aten.avg_pool2d.default,
         aten.adaptive_avg_pool2d.default,
+        integer.sum_pool2d,
     ),
     Family.REDUCTION: (
         aten.mean.dim,

@@ -9,12 +9,13 @@ from torch.fx import Graph, Node
 
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.units import Unit
+from lvc.compiler import integer
 from lvc.compiler.dialect import Family
 from lvc.compiler.graph import arguments, family, is_call, spec
 
 aten = torch.ops.aten
 
-_CONVOLUTIONS = (aten.conv2d.default, aten.conv_transpose2d.input)
+_CONVOLUTIONS = (aten.conv2d.default, aten.conv_transpose2d.input, integer.conv2d)
 # what gives its result the layout of its operand; elementwise operators do too
 _TRANSPARENT = (
     aten.max_pool2d.default,
@@ -29,7 +30,9 @@ _TRANSPARENT = (
     aten.slice.Tensor,
     aten.constant_pad_nd.default,
     aten.pad.default,
+    integer.sum_pool2d,
 )
+_WHOLE = (torch.uint8, torch.int8, torch.int32)
 _REDUCTIONS = (aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default)
 
 
@@ -52,7 +55,8 @@ def _readers(parts: Sequence[Unit]) -> dict[Node, list[Unit]]:
 
 
 def _choose(unit: Unit, layouts: dict[Node, Layout], readers: dict[Node, list[Unit]], blocked: Layout) -> Layout:
-    if len(spec(unit.output).shape) != 4 or not spec(unit.output).dtype.is_floating_point:
+    dtype = spec(unit.output).dtype
+    if len(spec(unit.output).shape) != 4 or not (dtype.is_floating_point or dtype in _WHOLE):
         return PLAIN
     anchor = unit.anchor
     if is_call(anchor, *_CONVOLUTIONS):

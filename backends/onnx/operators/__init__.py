@@ -13,6 +13,7 @@ from torch.fx import Node
 from lvc.backends.onnx.operators import (
     contraction,
     elementwise,
+    integer,
     movement,
     normalisation,
     pooling,
@@ -33,4 +34,5 @@ WRITERS: Mapping[OpOverload, Writer] = {
     **normalisation.WRITERS,
     **resampling.WRITERS,
     **quantisation.WRITERS,
+    **integer.WRITERS,
 }

@@ -1,0 +1,164 @@
+"""Layers, averages and products of dequantised operands: integer sums, rescaled.
+
+With ``x = s*(q - z)`` and ``w[o] = t[o]*v[o]`` a layer is ``s*t[o] * (sum (q - z)*v[o] + b[o])``, where
+``b[o] = round(bias[o] / (s*t[o]))``. An average over n places is ``s/n * sum (q - z)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch.fx import GraphModule, Node
+
+from lvc.compiler import integer
+from lvc.compiler.bounds import INT32, DataRange, sum_bound
+from lvc.compiler.dialect import aten
+from lvc.compiler.graph import add_tensor, arguments, insert_call, is_call, spec, tensor
+from lvc.passes.integer import Rules
+from lvc.passes.integer.grid import WholeWeight, dequantised, describe, whole_weight
+
+
+def lower_layer(module: GraphModule, node: Node) -> Node | str:
+    """A convolution or linear layer with a quantised input and a quantised weight."""
+    args = arguments(node)
+    operand = dequantised(args["input"])
+    if operand is None:
+        return f"its input {describe(args['input'])} is not quantised"
+    q, scale, zero_point = operand
+    weight = whole_weight(module, args["weight"])
+    if isinstance(weight, str):
+        return weight
+    if weight.q.ndim != (4 if is_call(node, aten.conv2d.default) else 2):
+        return f"its weight has {weight.q.ndim} dimensions"
+    bias = _whole_bias(module, args["bias"], scale * weight.scale, weight.q.shape[0])
+    if isinstance(bias, str):
+        return bias
+    bound = sum_bound(weight.q, DataRange.of(spec(q).dtype, zero_point), bias)
+    if bound > INT32:
+        return f"its sums could reach {bound}, and 32 bits hold {INT32}"
+    stored = [q, *_stored(module, node, weight, bias), zero_point]
+    if is_call(node, aten.conv2d.default):
+        geometry = [_pair(args[name]) for name in ("stride", "padding", "dilation")]
+        sums = insert_call(node, integer.conv2d, *stored, *geometry, args["groups"])
+        return _rescaled(module, node, sums, scale * weight.scale, 1)
+    sums = insert_call(node, integer.linear, *stored)
+    return _rescaled(module, node, sums, scale * weight.scale, len(spec(sums).shape) - 1)
+
+
+def _whole_bias(module: GraphModule, node: Node | None, step: torch.Tensor, channels: int) -> torch.Tensor | str | None:
+    """The bias in steps of the sums; a sentence if they do not fit 32 bits."""
+    if node is None:
+        return None
+    bias = tensor(module, node)
+    if bias is None:
+        return "its bias is computed in the graph"
+    steps = (bias.detach().double() / step).expand(channels).round()
+    if not bool((steps.abs() <= INT32).all()):
+        worst = int((steps.abs().nan_to_num(math.inf)).argmax())
+        return f"its bias of channel {worst} has {float(steps[worst]):.3g} steps of the sums, and 32 bits hold {INT32}"
+    return steps.to(torch.int32)
+
+
+def _stored(
+    module: GraphModule, node: Node, weight: WholeWeight, bias: torch.Tensor | None
+) -> tuple[Node, Node | None]:
+    kept = add_tensor(module, node, f"{weight.name}_int8", weight.q)
+    if bias is None or not bool(bias.any()):
+        return kept, None
+    return kept, add_tensor(module, node, f"{weight.name}_bias", bias)
+
+
+def _rescaled(module: GraphModule, node: Node, sums: Node, scale: torch.Tensor, axis: int) -> Node:
+    factor = add_tensor(module, node, f"{node.name}_scale", scale.float(), trainable=False)
+    return insert_call(node, integer.rescale, sums, factor, axis)
+
+
+def lower_average(module: GraphModule, node: Node) -> Node | str | None:
+    """Average pooling whose windows all have as many places."""
+    args = arguments(node)
+    operand = dequantised(args["self"])
+    if operand is None:
+        return None
+    if len(spec(node).shape) != 4:
+        return "there are integer averages of batches of images only"
+    kernel = _pair(args["kernel_size"])
+    stride, padding = _pair(args["stride"] or kernel), _pair(args["padding"])
+    count = args["divisor_override"] or math.prod(kernel)
+    if not args["divisor_override"] and not args["count_include_pad"] and any(padding):
+        return "its windows at the border have fewer places"
+    if args["ceil_mode"] and _rounds_up(node, kernel, stride, padding):
+        return "its last windows reach out of the padded image"
+    return _average(module, node, operand, (kernel, stride, padding), count)
+
+
+def _rounds_up(node: Node, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> bool:
+    sizes, outputs = spec(node.all_input_nodes[0]).shape[2:], spec(node).shape[2:]
+    reach = [(out - 1) * s + k for out, s, k in zip(outputs, stride, kernel, strict=True)]
+    return any(r > size + 2 * p for r, size, p in zip(reach, sizes, padding, strict=True))
+
+
+def lower_adaptive_average(module: GraphModule, node: Node) -> Node | str | None:
+    """Adaptive pooling into windows of equal size."""
+    operand = dequantised(arguments(node)["self"])
+    if operand is None:
+        return None
+    sizes, outputs = spec(operand[0]).shape[-2:], spec(node).shape[-2:]
+    if len(spec(node).shape) != 4:
+        return "there are integer averages of batches of images only"
+    if any(size % out for size, out in zip(sizes, outputs, strict=True)):
+        return "its windows differ in size"
+    kernel = [size // out for size, out in zip(sizes, outputs, strict=True)]
+    return _average(module, node, operand, (kernel, kernel, [0, 0]), math.prod(kernel))
+
+
+def lower_mean(module: GraphModule, node: Node) -> Node | str | None:
+    """The mean over height and width."""
+    args = arguments(node)
+    operand = dequantised(args["self"])
+    if operand is None:
+        return None
+    shape = spec(operand[0]).shape
+    if len(shape) != 4 or sorted(dim % 4 for dim in args["dim"] or ()) != [2, 3]:
+        return "there are integer means over height and width only"
+    kernel = list(shape[2:])
+    return _average(module, node, operand, (kernel, kernel, [0, 0]), math.prod(kernel))
+
+
+def _average(
+    module: GraphModule,
+    node: Node,
+    operand: tuple[Node, float, int],
+    windows: tuple[Sequence[int], Sequence[int], Sequence[int]],
+    count: int,
+) -> Node:
+    q, scale, zero_point = operand
+    sums = insert_call(node, integer.sum_pool2d, q, zero_point, *windows)
+    if spec(sums).shape != spec(node).shape:
+        sums = insert_call(node, aten.reshape.default, sums, list(spec(node).shape))
+    return _rescaled(module, node, sums, torch.tensor([scale / count], dtype=torch.float64), 1)
+
+
+def lower_product(module: GraphModule, node: Node) -> Node | str | None:
+    """The product of two dequantised tensors."""
+    left, right = dequantised(node.args[0]), dequantised(node.args[1])
+    if left is None or right is None:
+        return None
+    sums = insert_call(node, integer.mul, left[0], left[2], right[0], right[2])
+    return _rescaled(module, node, sums, torch.tensor([left[1] * right[1]], dtype=torch.float64), 0)
+
+
+def _pair(value: Sequence[int] | int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * 2 if len(values) == 1 else values
+
+
+RULES: Rules = {
+    aten.conv2d.default: lower_layer,
+    aten.linear.default: lower_layer,
+    aten.avg_pool2d.default: lower_average,
+    aten.adaptive_avg_pool2d.default: lower_adaptive_average,
+    aten.mean.dim: lower_mean,
+    aten.mul.Tensor: lower_product,
+}

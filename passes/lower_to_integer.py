@@ -1,0 +1,100 @@
+"""Compute in whole numbers what fake quantisation only simulates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
+
+from lvc.compiler import integer
+from lvc.compiler.counts import macs
+from lvc.compiler.dialect import Family, aten
+from lvc.compiler.graph import calls, erase_dead, family, insert_call, is_call, op_name, replace
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass
+from lvc.compiler.text import si
+from lvc.compiler.workspace import Workspace
+from lvc.passes.integer import Rules, layers, meetings, movement
+from lvc.passes.integer.grid import Grid
+
+_RULES: Rules = {**layers.RULES, **movement.RULES, **meetings.RULES}
+_INTEGER_LAYERS = (integer.conv2d, integer.linear)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowerToInteger(Pass):
+    """Compute in 8-bit whole numbers, with 32-bit sums, what fake quantisation simulates.
+
+    Layers with quantised inputs and weights, averages, additions, products, concatenations and functions of one value
+    between two quantised tensors become integer operators; what stays in floating point is listed with its reason. A
+    layer whose sums could overflow is left alone. Results differ from the simulation by rounding: rarely, and then by
+    one step of their grid.
+    """
+
+    name: ClassVar[str] = "lower-to-integer"
+    effect: ClassVar[Effect] = Effect.LOSSY
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = Outcome()
+        module = model.module
+        total = sum(map(macs, calls(module.graph)))
+        split_fake_quantisation(module, outcome)
+        refusals = rewrite(module, outcome)
+        erase_dead(module)
+        for node, reason in refusals.items():
+            if node in set(module.graph.nodes):
+                outcome.skip(node, reason)
+        report_coverage(module, total, outcome)
+        return outcome
+
+
+def split_fake_quantisation(module: GraphModule, outcome: Outcome) -> None:
+    """Make a quantise and a dequantise of every fake quantisation of a value that is computed."""
+    for node in calls(module.graph, aten.fake_quantize_per_tensor_affine.default):
+        operand = node.args[0]
+        assert isinstance(operand, Node)
+        grid = Grid.of(node)
+        if operand.op == "get_attr":
+            continue
+        if not grid.fits:
+            outcome.skip(node, f"its whole numbers from {grid.low} to {grid.high} do not fit 8 bits")
+            continue
+        q = insert_call(node, integer.quantise, operand, grid.scale, grid.zero_point, grid.low, grid.high)
+        replace(node, insert_call(node, integer.dequantise, q, grid.scale, grid.zero_point))
+    for node in calls(module.graph, aten.fake_quantize_per_channel_affine.default):
+        if node.all_input_nodes[0].op != "get_attr":
+            outcome.skip(node, "integer operators take one grid for all of an activation")
+
+
+def rewrite(module: GraphModule, outcome: Outcome) -> dict[Node, str]:
+    """Apply the rules to every call in order; return those that stay in floating point, with the reason."""
+    refusals: dict[Node, str] = {}
+    for node in calls(module.graph):
+        assert isinstance(node.target, OpOverload)
+        rule = _RULES.get(node.target)
+        found = rule(module, node) if rule else _unknown(node)
+        if isinstance(found, str):
+            refusals[node] = found
+        elif found is not None:
+            outcome.change(node)
+            replace(node, found)
+    return refusals
+
+
+def _unknown(node: Node) -> str | None:
+    """Why a call that no rule knows stays in floating point; None if nothing quantised goes into it."""
+    quantised = any(is_call(operand, integer.dequantise) for operand in node.all_input_nodes)
+    if family(node) is Family.CONTRACTION and macs(node) and node.target not in _INTEGER_LAYERS:
+        return f"there is no integer form of {op_name(node)}"
+    if not quantised or family(node) in (Family.ELEMENTWISE, Family.QUANTISATION):
+        return None  # what follows an elementwise call decides
+    return f"there is no integer form of {op_name(node)}"
+
+
+def report_coverage(module: GraphModule, total: int, outcome: Outcome) -> None:
+    """Say how much of the arithmetic is done in whole numbers."""
+    done = sum(map(macs, calls(module.graph, *_INTEGER_LAYERS)))
+    if total:
+        outcome.notes.append(f"{si(done, 'MAC')} of {si(total, 'MAC')} in integers ({done / total:.1%})")

@@ -17,6 +17,7 @@ import torch
 from torch._ops import OpOverload
 
 from lvc.compiler import integer
+from lvc.compiler.uncalibrated import UNCALIBRATED
 
 aten = torch.ops.aten
 
@@ -171,6 +172,7 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
     Family.QUANTISATION: (
         aten.fake_quantize_per_tensor_affine.default,
         aten.fake_quantize_per_channel_affine.default,
+        UNCALIBRATED,
     ),
 }
 

@@ -12,10 +12,15 @@ from lvc.compiler.graph_text import parse_model
 from lvc.compiler.groups import groups
 from lvc.compiler.model import Model
 from lvc.compiler.observers import Drift, Verifier
+from lvc.compiler.passes import Effect
 from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.serialise import from_files, to_files
 
-NAMES = [name for name in catalogue.pass_names() if name != "fuse-operators"]
+NAMES = [
+    name
+    for name in catalogue.pass_names()
+    if name != "fuse-operators" and (kind := catalogue.find_pass(name)) and kind.effect is not Effect.LOSSY
+]
 FEW = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
 torch.set_num_threads(1)

@@ -7,7 +7,9 @@ from torch.fx import Node
 
 from lvc.backends.onnx.writer import GraphWriter
 from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, spec
+from lvc.compiler.errors import CompileError
+from lvc.compiler.graph import arguments, origin, spec
+from lvc.compiler.uncalibrated import HELP, UNCALIBRATED, WHY_NOT
 
 _RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.int16: (-(1 << 15), (1 << 15) - 1)}
 
@@ -62,7 +64,12 @@ def _clip(w: GraphWriter, x: str, bounds: list[torch.Tensor], axis: int | None, 
     return w.emit("Min", w.emit("Max", x, low), high)
 
 
+def uncalibrated(w: GraphWriter, node: Node) -> str:
+    raise CompileError(f"'{node.name}' cannot be written as ONNX", where=origin(node), why=WHY_NOT, help=HELP)
+
+
 WRITERS = {
     aten.fake_quantize_per_tensor_affine.default: per_tensor,
     aten.fake_quantize_per_channel_affine.default: per_channel,
+    UNCALIBRATED: uncalibrated,
 }

@@ -1,0 +1,93 @@
+"""A data set in memory, in batches that a model takes: what passes learn about a model's values comes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from lvc.compiler.errors import UsageError
+from lvc.compiler.evaluation import batches
+from lvc.compiler.model import Model
+from lvc.compiler.spec import TensorSpec
+from lvc.compiler.workspace import Workspace
+
+MOST_IMAGES = 1024
+"""As many images as are read unless a pass asks for fewer; estimates are good long before."""
+
+_MOST_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Inputs of the signature's batch size with the class of each image, ``i64[batch]``, or None if one is missing.
+
+    A last batch that would not be full is left out, unless it is the only one: then its last image is repeated.
+    """
+
+    name: str
+    inputs: tuple[torch.Tensor, ...]
+    labels: tuple[torch.Tensor, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def images(self) -> int:
+        return sum(batch.shape[0] for batch in self.inputs)
+
+    @classmethod
+    def read(cls, model: Model, workspace: Workspace, name: str, limit: int = MOST_IMAGES) -> Calibration:
+        """Read the data set that the user gave under a name; `UsageError` if there is none or it is empty.
+
+        It is shuffled in a seeded way, for a file often holds one class after another, and cut to ``limit`` images.
+        """
+        images = list(islice(workspace.data_set(name), MOST_IMAGES))
+        if not images:
+            raise UsageError(f"the data set '{name}' is empty")
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(workspace.seed))
+        chosen = [images[place] for place in order[:limit]]
+        size = model.inputs[0].spec.shape[0]
+        filled = [item for item in batches(chosen, size) if len(item[1]) == size or len(chosen) < size]
+        inputs = tuple(torch.from_numpy(array) for array, _ in filled)
+        known = all(label is not None for _, labels in filled for label in labels)
+        labels = tuple(_padded([int(label or 0) for label in row], size) for _, row in filled) if known else None
+        return cls(name, inputs, labels)
+
+    def first(self, images: int) -> Calibration:
+        """Return the first batches, with at least so many images if there are."""
+        count = max(1, -(-images // self.inputs[0].shape[0]))
+        return Calibration(self.name, self.inputs[:count], self.labels and self.labels[:count])
+
+    def fitting(self, bytes_of_a_batch: int) -> Calibration:
+        """Return as many batches as can all be held in memory at the widest place of a model at once."""
+        count = max(1, _MOST_BYTES // max(1, bytes_of_a_batch))
+        return Calibration(self.name, self.inputs[:count], self.labels and self.labels[:count])
+
+
+def _padded(labels: list[int], size: int) -> torch.Tensor:
+    return torch.tensor(labels + labels[-1:] * (size - len(labels)))
+
+
+def stream(model: Model, workspace: Workspace, name: str, limit: int, description: str) -> Iterator[torch.Tensor]:
+    """Yield the images of a data set in batches of the signature's size, one batch in memory at a time.
+
+    Of a set of more than ``limit`` images a seeded sample is drawn. The last batch is filled with copies of its last
+    image. `UsageError` if there is no such data set, if it is empty, or if an image has NaN or does not fit.
+    """
+    data = workspace.data_set(name)
+    count = len(data)
+    if not count:
+        raise UsageError(f"the data set '{name}' is empty")
+    drawn = set(torch.randperm(count, generator=torch.Generator().manual_seed(workspace.seed))[:limit].tolist())
+    chosen = (sample for place, sample in enumerate(data) if place in drawn)
+    wanted = model.inputs[0].spec
+    for array, _ in batches(workspace.progress.track(chosen, description, len(drawn)), wanted.shape[0]):
+        batch = torch.from_numpy(array)
+        if tuple(batch.shape) != wanted.shape or batch.dtype != wanted.dtype:
+            raise UsageError(f"the images of '{name}' are {TensorSpec.of(batch)}, and the model takes {wanted}")
+        if not bool(batch.isfinite().all()):
+            raise UsageError(f"an image of the data set '{name}' has NaN or infinity in it")
+        yield batch

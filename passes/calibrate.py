@@ -1,0 +1,161 @@
+"""Choose the grids of fake quantisation on calibration data, and say how far the outputs moved.
+
+Every place that `insert-fake-quant` made is watched by an observer while the data runs through the floating-point
+model, one batch in memory at a time; places of one group are watched as one. Weights get their grids from their values.
+Then a part of the data runs through the quantised model too: a network that lost what it knew is reported, for such a
+loss shows in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch.fx import Interpreter, Node
+
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.graph import arguments, calls, origin, tensor
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.uncalibrated import UNCALIBRATED
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.calibration import MOST_IMAGES, stream
+from lvc.passes.quantisation.comparison import OutputError, compare
+from lvc.passes.quantisation.grids import GridKind
+from lvc.passes.quantisation.observer import OBSERVERS, RangeObserver, Watch
+from lvc.passes.quantisation.stored import stored_grid
+
+_MOST_COMPARED_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrate(Pass):
+    """Choose the grids of fake quantisation on calibration data, and measure what the outputs lose."""
+
+    name: ClassVar[str] = "calibrate"
+    effect: ClassVar[Effect] = Effect.LOSSY
+
+    data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
+    observer: str = option("mse", "what chooses the range of an activation, such as percentile{p=99.9}")
+    weights: Literal["mse", "min-max"] = option("mse", "what chooses the range of a weight")
+    images: int = option(MOST_IMAGES, "read at most so many images")
+    compare: int = option(64, "compare the outputs on at most so many of them; 0 for none")
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise UsageError(f"images must be at least 1, not {self.images}")
+        if self.compare < 0:
+            raise UsageError(f"compare must not be negative, and is {self.compare}")
+        OBSERVERS.parse(self.observer)
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = Outcome()
+        places = list(calls(model.module.graph, UNCALIBRATED))
+        if not places:
+            outcome.notes.append("no grid waits to be chosen; put insert-fake-quant before this pass")
+            return outcome
+        watched = _Watched(model, OBSERVERS.parse(self.observer))
+        kept = _Kept(self.compare)
+        for batch in stream(model, workspace, self.data, self.images, "calibrating"):
+            kept.add(batch, watched.run(batch))
+        for place in places:
+            self.decide(model, place, watched, outcome)
+        model.module.recompile()
+        report(kept.errors(model), kept.images, outcome)
+        return outcome
+
+    def decide(self, model: Model, place: Node, watched: _Watched, outcome: Outcome) -> None:
+        kind = GridKind.of(place)
+        stored = tensor(model.module, place.args[0])
+        if stored is not None:
+            grid = stored_grid(kind, stored, least_error=self.weights == "mse")
+        else:
+            low, high = watched.watches[place].range()
+            grid = kind.grid(torch.tensor(low), torch.tensor(high))
+        grid.replace(model.module, place)
+        outcome.change(place)
+
+
+class _Watched(Interpreter):
+    """Runs the floating-point model and shows its values to the observers."""
+
+    def __init__(self, model: Model, observer: RangeObserver) -> None:
+        super().__init__(model.module)
+        self.watches: dict[Node, Watch] = {}
+        groups: dict[str, Watch] = {}
+        for place in calls(model.module.graph, UNCALIBRATED):
+            if tensor(model.module, place.args[0]) is None:
+                fresh = observer.watch(GridKind.of(place))
+                group = arguments(place)["group"]
+                self.watches[place] = groups.setdefault(group, fresh) if group else fresh
+
+    def run(self, *inputs: Any, **_: Any) -> tuple[torch.Tensor, ...]:
+        with torch.inference_mode():
+            outputs: tuple[torch.Tensor, ...] = super().run(*inputs)
+        return outputs
+
+    def run_node(self, n: Node) -> Any:
+        if n not in self.watches:
+            return super().run_node(n)
+        values = self.env[n.all_input_nodes[0]]
+        if not bool(values.isfinite().all()):
+            raise CompileError(
+                f"'{n.all_input_nodes[0].name}' is NaN or infinite on the calibration data",
+                where=origin(n),
+                why="no grid holds such values",
+                help="the floating-point model fails on this data; check its preprocessing with 'lvc eval'",
+            )
+        self.watches[n].see(values)
+        return values
+
+
+class _Kept:
+    """The first batches and what the floating-point model made of them, as far as they are to be compared."""
+
+    def __init__(self, images: int) -> None:
+        self.most = images
+        self.bytes = 0
+        self.batches: list[tuple[torch.Tensor, tuple[torch.Tensor, ...]]] = []
+
+    @property
+    def images(self) -> int:
+        return sum(len(batch) for batch, _ in self.batches)
+
+    def add(self, batch: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> None:
+        self.bytes += batch.nbytes + sum(output.nbytes for output in outputs)
+        if self.images < self.most and (not self.batches or self.bytes <= _MOST_COMPARED_BYTES):
+            self.batches.append((batch, outputs))
+
+    def errors(self, model: Model) -> list[OutputError]:
+        """Compare what the model gives now with what was kept, output by output."""
+        if not self.batches:
+            return []
+        with torch.inference_mode():
+            found = [model.module(batch) for batch, _ in self.batches]
+        wanted = [outputs for _, outputs in self.batches]
+        return [
+            compare(name, [outputs[place] for outputs in wanted], [outputs[place] for outputs in found])
+            for place, name in enumerate(model.output_names)
+        ]
+
+
+def report(errors: Iterable[OutputError], images: int, outcome: Outcome) -> None:
+    """Note how far each output moved; a collapse is said first."""
+    found = list(errors)
+    for error in found:
+        if error.has_collapsed:
+            outcome.notes.append(
+                f"COLLAPSED: {error}; in {error.lost:.0%} of its places the error is as large as what varies. "
+                "Do not use this model: try another observer, equalise-weights, or leave layers out with skip="
+            )
+    outcome.notes += [f"output {error} over {images} images" for error in found if not error.has_collapsed]
+    rows = tuple(
+        (e.name, round(e.sqnr, 2), "" if e.agreement is None else round(e.agreement, 4), round(e.lost, 4))
+        for e in found
+    )
+    if rows:
+        outcome.tables.append(
+            Table(f"outputs on {images} images", ("output", "SQNR, dB", "agreement", "places lost"), rows)
+        )

@@ -1,0 +1,136 @@
+"""Place fake quantisation where layers shall run in integers; `calibrate` chooses the grids.
+
+What runs in integers, and where grids stand for it, is decided in `lvc.passes.quantisation`. Every place gets
+`lvc::uncalibrated`, which changes nothing until it is calibrated, so a pipeline may go on changing weights in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch.fx import Graph, Node
+from torch.fx.node import Argument
+
+from lvc.compiler.counts import macs
+from lvc.compiler.dialect import aten
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.graph import arguments, calls, op_name, origin, spec
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.text import si
+from lvc.compiler.uncalibrated import UNCALIBRATED
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.patterns import choose
+from lvc.passes.quantisation.placement import Placement
+from lvc.passes.quantisation.rules import CONTRACTIONS, ROLES, Role, is_quantised, refusal
+
+
+@dataclass(frozen=True, kw_only=True)
+class InsertFakeQuant(Pass):
+    """Place fake quantisation on weights and activations, so that layers can run in integers."""
+
+    name: ClassVar[str] = "insert-fake-quant"
+    effect: ClassVar[Effect] = Effect.EXACT
+
+    weight_bits: int = option(8, "bits of a weight, 2 to 8")
+    activation_bits: int = option(8, "bits of an activation, 2 to 8")
+    weight_symmetric: bool = option(True, "let the grids of weights be symmetric about zero")
+    activation_symmetric: bool = option(False, "let the grids of activations be symmetric about zero")
+    per_channel: bool = option(True, "give each output channel of a weight a scale of its own")
+    scale: Literal["linear", "power-of-two"] = option("linear", "what a step of a grid may be")
+    only: tuple[str, ...] = option((), "layers to quantise, by patterns of names or origins; all if none is given")
+    skip: tuple[str, ...] = option((), "layers to leave in floating point, by patterns of names or origins")
+
+    def __post_init__(self) -> None:
+        for name in ("weight_bits", "activation_bits"):
+            if not 2 <= getattr(self, name) <= 8:
+                raise UsageError(f"{name} must be 2 to 8, not {getattr(self, name)}")
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = Outcome()
+        graph = model.module.graph
+        refuse_calibrated(graph)
+        left = refused_layers(graph, self.only, self.skip)
+        placement = Placement(graph, frozenset(set(calls(graph, *CONTRACTIONS)) - set(left)))
+        report(graph, placement, left, outcome)
+        values, groups = placement.gridded, placement.groups
+        readers = {value: placement.readers(value) for value in values}
+        for layer in placement.layers:
+            weight = arguments(layer)["weight"] if ROLES[layer.target] is Role.WEIGHTED else None  # type: ignore[index]
+            if weight is not None and not is_quantised(weight):
+                readers.setdefault(weight, []).append(layer)
+        for value in [node for node in graph.nodes if node in readers]:
+            outcome.change(self.insert(value, readers[value], groups.get(value, "")))
+        return outcome
+
+    def insert(self, value: Node, readers: list[Node], group: str) -> Node:
+        """Let some readers of a value read it through a place for a grid: one that stands already, or a new one."""
+        asked = self.grid_arguments(value, readers, group)
+        place = next((user for user in value.users if user.target is UNCALIBRATED and user.args[1:] == asked), None)
+        if place is None:
+            with value.graph.inserting_before(_first_call_after(value)):
+                place = value.graph.create_node(
+                    "call_function", UNCALIBRATED, (value, *asked), name=f"{value.name}_grid"
+                )
+            place.meta.update(spec=spec(value), origin=origin(value))
+        for reader in readers:
+            reader.replace_input_with(value, place)
+        return place
+
+    def grid_arguments(self, value: Node, readers: list[Node], group: str) -> tuple[Argument, ...]:
+        """Return what `lvc::uncalibrated` is told of the grids that come into question for a value."""
+        if value.op != "get_attr":
+            return (self.activation_bits, None, self.activation_symmetric, self.scale, group)
+        has_channels = all(ROLES[reader.target] is Role.WEIGHTED for reader in readers)  # type: ignore[index]
+        axis = 0 if has_channels and self.per_channel else None
+        return (self.weight_bits, axis, self.weight_symmetric, self.scale, group)
+
+
+def _first_call_after(value: Node) -> Node:
+    """Return the first node after a value that is no input, for the inputs stand together."""
+    after = value.next
+    while after.op == "placeholder":
+        after = after.next
+    return after
+
+
+def refuse_calibrated(graph: Graph) -> None:
+    """Raise `CompileError` if a grid has been chosen already: more layers cannot join what was calibrated."""
+    for node in calls(graph):
+        if is_quantised(node) and node.target is not UNCALIBRATED:
+            raise CompileError(
+                "the model is quantised already",
+                where=f"{origin(node)}, {op_name(node)} at '{node.name}'",
+                help="start from the floating-point model",
+            )
+
+
+def refused_layers(graph: Graph, only: tuple[str, ...], skip: tuple[str, ...]) -> dict[Node, str]:
+    """Return the layers that stay in floating point, each with the reason."""
+    layers = list(calls(graph, *CONTRACTIONS))
+    wanted, unwanted = choose(layers, only), choose(layers, skip)
+    asked = {layer: f"skip={pattern} leaves it out" for layer, pattern in unwanted.items()}
+    if only:
+        asked |= {layer: f"only={','.join(only)} leaves it out" for layer in layers if layer not in wanted}
+    return {layer: why for layer in layers if (why := asked.get(layer) or refusal(layer)) is not None}
+
+
+def report(graph: Graph, placement: Placement, left: Mapping[Node, str], outcome: Outcome) -> None:
+    """Say how much of the work runs in integers, and why the rest does not."""
+    layers = list(calls(graph, *CONTRACTIONS))
+    for layer, reason in left.items():
+        outcome.skip(layer, reason)
+    work, total = sum(map(macs, placement.layers)), sum(map(macs, layers))
+    if layers:
+        share = f"{work / total:.1%}".replace("%", " %") if total else "none"
+        outcome.notes.append(
+            f"{share} of {si(total, 'MACs')} run in integers: {len(placement.layers)} of {len(layers)} layers"
+        )
+    else:
+        outcome.notes.append("there is no layer to quantise")
+    if count := len(list(calls(graph, aten.batch_norm.default))):
+        outcome.notes.append(f"{count} batch normalisations stay in floating point; run fold-batch-norm before")
+    rows = tuple((node.name, op_name(node), macs(node), left.get(node, "integer")) for node in layers)
+    outcome.tables.append(Table("coverage", ("layer", "operator", "MACs", "runs in"), rows))

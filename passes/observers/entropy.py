@@ -1,0 +1,52 @@
+"""The range whose grid keeps most of what the distribution of the values says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from lvc.passes.quantisation.grids import GridKind
+from lvc.passes.quantisation.histogram import Histogram
+from lvc.passes.quantisation.observer import HistogramObserver, Range
+
+_CANDIDATES = 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entropy(HistogramObserver):
+    """The range that makes the Kullback-Leibler divergence least, from the values to the values on the grid.
+
+    Values beyond the range count at its end. On the grid, the values of one step are taken as spread evenly over those
+    bins of the histogram which held any.
+
+    Source: Migacz 2017, "8-bit inference with TensorRT".
+    """
+
+    name: ClassVar[str] = "entropy"
+
+    def choose(self, seen: Histogram, kind: GridKind) -> Range:
+        furthest = max(-seen.low, seen.high)
+        ends = [
+            (max(seen.low, -furthest * share), min(seen.high, furthest * share))
+            for share in torch.linspace(1 / 16, 1, _CANDIDATES).tolist()
+        ]
+        return min(ends, key=lambda pair: _divergence(seen, kind, *pair))
+
+
+def _divergence(seen: Histogram, kind: GridKind, low: float, high: float) -> float:
+    values, counts = seen.points()
+    inside = (values >= low) & (values <= high)
+    if not inside.any():
+        return float("inf")
+    reference = counts[inside].clone()
+    reference[0] += counts[values < low].sum()
+    reference[-1] += counts[values > high].sum()
+    grid = kind.grid(torch.tensor(low), torch.tensor(high))
+    points = (values[inside] / float(grid.scale)).round().long()
+    _, step = torch.unique(points, return_inverse=True)
+    total = torch.zeros(int(step.max()) + 1, dtype=torch.float64)
+    spread = total.index_add(0, step, counts[inside]) / total.index_add(0, step, torch.ones_like(reference))
+    p, q = reference / reference.sum(), spread[step] / spread[step].sum()
+    return float((p * (p / q).log()).sum())

@@ -1,0 +1,74 @@
+"""How far one model's outputs are from another's: signal to noise, first choices, and whether anything is left of them.
+
+The signal-to-quantisation-noise ratio is ``SQNR = 10 log10(sum(y^2) / sum((y' - y)^2))`` in decibels: 6 dB a bit. Over
+a whole output it can look well while most of it is lost, as when a detector's large box coordinates drown its small
+class scores. So it is measured for each place of each dimension as well, on what varies: an output has collapsed when
+in more than half the places of some dimension the error is as large as the variation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lvc.compiler.evaluation import is_class_scores
+
+_LOST_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """One output over some images. ``sqnr`` is in dB; ``agreement`` is the share of equal first choices, None if the
+    output is no class scores; ``lost`` is the largest share, over the dimensions, of places without information."""
+
+    name: str
+    sqnr: float
+    agreement: float | None
+    lost: float
+
+    @property
+    def has_collapsed(self) -> bool:
+        return self.lost > _LOST_SHARE or self.sqnr == -math.inf
+
+    @property
+    def agreement_text(self) -> str:
+        return "" if self.agreement is None else f"{self.agreement:.2%}".replace("%", " %")
+
+    def __str__(self) -> str:
+        agreement = f", {self.agreement_text} of the first choices agree" if self.agreement_text else ""
+        return f"'{self.name}': {self.sqnr:.1f} dB{agreement}"
+
+
+def compare(name: str, wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> OutputError:
+    """Compare one output of two models over the same batches."""
+    y = torch.cat([part.double() for part in wanted]) if wanted[0].ndim else torch.stack(list(wanted)).double()
+    noise = (torch.cat([part.double() for part in found]) if found[0].ndim else torch.stack(list(found)).double()) - y
+    agreement = None
+    if is_class_scores(wanted[0].shape):
+        agreement = float((y.flatten(1).argmax(1) == (y + noise).flatten(1).argmax(1)).double().mean())
+    return OutputError(name, sqnr(y, noise), agreement, _lost(y, noise))
+
+
+def sqnr(signal: torch.Tensor, noise: torch.Tensor) -> float:
+    """Return the signal-to-noise ratio in dB; infinite without noise."""
+    power, error = float(signal.double().square().sum()), float(noise.double().square().sum())
+    if error == 0:
+        return math.inf
+    return 10 * math.log10(power / error) if power and math.isfinite(error) else -math.inf
+
+
+def _lost(y: torch.Tensor, noise: torch.Tensor) -> float:
+    """Return the largest share of places, over each dimension and the whole, whose error is as large as they vary."""
+    dims = [dim for dim in range(1, y.ndim) if y.shape[dim] > 1]
+    places = [(y.reshape(1, -1), noise.reshape(1, -1))]
+    places += [(y.movedim(dim, 0).flatten(1), noise.movedim(dim, 0).flatten(1)) for dim in dims]
+    return max(_lost_share(values, errors) for values, errors in places)
+
+
+def _lost_share(values: torch.Tensor, errors: torch.Tensor) -> float:
+    variation = (values - values.mean(1, keepdim=True)).square().sum(1)
+    lost = errors.square().sum(1) >= variation
+    return float(lost[variation > 0].double().mean()) if bool((variation > 0).any()) else 0.0

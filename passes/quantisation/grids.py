@@ -1,0 +1,106 @@
+"""Grids: the numbers ``scale * (q - zero)`` for whole q from ``low`` to ``high``, and how one is made for a range.
+
+With ``b`` bits, a grid for a range ``[l, h]`` that holds zero is, in float64 before it is stored::
+
+    symmetric    scale = max(-l, h) / (2^(b-1) - 1)    zero = 0                  q from -(2^(b-1) - 1)
+    symmetric, activations that are never negative     scale = h / (2^b - 1)     zero = 0, q from 0
+    otherwise    scale = (h - l) / (2^b - 1)           zero = round(q_low - l / scale)
+
+Zero is always a point of the grid, since convolutions pad with it. A power-of-two scale is the next one that is not
+smaller, so that nothing in the range is cut off.
+
+Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only
+inference", section 2.1; Nagel et al. 2021, "A white paper on neural network quantization", section 2.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule, Node
+
+from lvc.compiler.dialect import aten
+from lvc.compiler.graph import add_tensor, arguments, tensor
+from lvc.compiler.uncalibrated import UNCALIBRATED
+
+_SMALLEST = 2.0**-100  # a scale whose inverse is still a number
+
+
+@dataclass(frozen=True)
+class GridKind:
+    """The grids that come into question for a value; ``stored`` if it is a weight."""
+
+    bits: int = 8
+    axis: int | None = None
+    symmetric: bool = False
+    scale: str = "linear"
+    stored: bool = False
+
+    @classmethod
+    def of(cls, place: Node) -> GridKind:
+        """Read what a `lvc::uncalibrated` call asks for."""
+        args = arguments(place)
+        return cls(args["bits"], args["axis"], args["symmetric"], args["scale"], args["self"].op == "get_attr")
+
+    def grid(self, low: torch.Tensor, high: torch.Tensor) -> Grid:
+        """Return the grid for a range, or those for one range a channel; ``low`` and ``high`` are scalars or rows."""
+        low, high = low.double().clamp(max=0), high.double().clamp(min=0)
+        least, most = self.bounds(bool((low < 0).any()))
+        span = torch.maximum(-low, high) / most if self.symmetric else (high - low) / (most - least)
+        scale = torch.where(span > 0, span.clamp(min=_SMALLEST), 1.0)
+        if self.scale == "power-of-two":
+            scale = torch.exp2(torch.log2(scale).ceil())
+        scale = scale.float()
+        zero = torch.zeros_like(scale) if self.symmetric else (least - low / scale).round().clamp(least, most)
+        return Grid(scale, zero.int(), least, most, self.axis)
+
+    def bounds(self, has_negatives: bool) -> tuple[int, int]:
+        """Return the smallest and the largest whole number of the grid."""
+        half = 1 << (self.bits - 1)
+        if self.symmetric and (has_negatives or self.stored):
+            return 1 - half, half - 1
+        return (-half, half - 1) if self.stored else (0, 2 * half - 1)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid, or one for each place of an axis; ``scale`` is ``f32[]`` or ``f32[n]``, ``zero`` ``i32`` of its shape."""
+
+    scale: torch.Tensor
+    zero: torch.Tensor
+    low: int
+    high: int
+    axis: int | None = None
+
+    @classmethod
+    def of(cls, module: GraphModule, node: Node) -> Grid:
+        """Read the grid of a fake quantisation."""
+        args = arguments(node)
+        bounds = (args["quant_min"], args["quant_max"])
+        if node.target is aten.fake_quantize_per_tensor_affine.default:
+            return cls(torch.tensor(args["scale"]), torch.tensor(args["zero_point"], dtype=torch.int32), *bounds)
+        scale, zero = tensor(module, args["scale"]), tensor(module, args["zero_point"])
+        assert scale is not None
+        assert zero is not None
+        return cls(scale.detach(), zero, *bounds, args["axis"])
+
+    def round(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the nearest points of the grid."""
+        if self.axis is None:
+            return torch.fake_quantize_per_tensor_affine(values, float(self.scale), int(self.zero), self.low, self.high)
+        return torch.fake_quantize_per_channel_affine(values, self.scale, self.zero, self.axis, self.low, self.high)
+
+    def replace(self, module: GraphModule, place: Node) -> Node:
+        """Put the fake quantisation on this grid in the stead of a `lvc::uncalibrated` call, under its name."""
+        assert place.target is UNCALIBRATED
+        value = place.args[0]
+        if self.axis is None:
+            place.args = (value, float(self.scale), int(self.zero), self.low, self.high)
+            place.target = aten.fake_quantize_per_tensor_affine.default
+            return place
+        scale = add_tensor(module, place, f"{place.name}_scale", self.scale, trainable=False)
+        zero = add_tensor(module, place, f"{place.name}_zero", self.zero, trainable=False)
+        place.args = (value, scale, zero, self.axis, self.low, self.high)
+        place.target = aten.fake_quantize_per_channel_affine.default
+        return place

@@ -1,0 +1,73 @@
+"""How values are distributed, learnt from any number of batches in a fixed amount of memory."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lvc.passes.quantisation.grids import Grid, GridKind
+
+BINS = 8192
+_MOST_SAMPLES = 1 << 16
+
+
+class Histogram:
+    """Counts of values in equal bins from ``-reach`` to ``reach``, a power of two that doubles when it is exceeded.
+
+    Then each pair of bins becomes one, so no count is ever split. ``low`` and ``high`` are the exact extremes; of a
+    large batch, every n-th value is counted.
+    """
+
+    def __init__(self) -> None:
+        self.low, self.high = math.inf, -math.inf
+        self.reach = 0.0
+        self.counts = torch.zeros(BINS, dtype=torch.float64)
+
+    def add(self, values: torch.Tensor) -> None:
+        low, high = (float(extreme) for extreme in values.aminmax())
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._cover(max(-low, high))
+        if self.reach:
+            flat = values.detach().flatten().float()
+            sampled = flat[:: -(-flat.numel() // _MOST_SAMPLES)]
+            self.counts += torch.histc(sampled, BINS, -self.reach, self.reach).double()
+
+    @property
+    def width(self) -> float:
+        return 2 * self.reach / BINS
+
+    @property
+    def centres(self) -> torch.Tensor:
+        return (torch.arange(BINS, dtype=torch.float64) + 0.5) * self.width - self.reach
+
+    def points(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the centres of the bins that hold values, within the extremes, and their counts."""
+        held = self.counts > 0
+        return self.centres[held].clamp(self.low, self.high), self.counts[held]
+
+    def quantile(self, share: float) -> float:
+        """Return a value that about this share of the values does not exceed, to the width of a bin."""
+        below = self.counts.cumsum(0)
+        place = int(torch.searchsorted(below, share * float(below[-1])).clamp(max=BINS - 1))
+        return min(max(float(self.centres[place]) + self.width / 2, self.low), self.high)
+
+    def error(self, kind: GridKind, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        """Return the mean squared distance of the values to the grid of each candidate range, ``f64[candidates]``."""
+        values, counts = self.points()
+        grid = kind.grid(low, high)
+        rounded = Grid(grid.scale, grid.zero, grid.low, grid.high, 0).round(
+            values.float().expand(len(low), -1).contiguous()
+        )
+        return ((rounded.double() - values) ** 2 * counts).sum(1) / counts.sum()
+
+    def _cover(self, magnitude: float) -> None:
+        if magnitude <= self.reach:
+            return
+        reach = 2.0 ** max(-126, math.ceil(math.log2(magnitude)))
+        while self.reach and self.reach < reach:
+            pairs = self.counts.reshape(-1, 2).sum(1)
+            self.counts.zero_()
+            self.counts[BINS // 4 : BINS - BINS // 4] = pairs
+            self.reach *= 2
+        self.reach = max(self.reach, reach)

@@ -1,0 +1,130 @@
+"""What can run in integers: the one table of operators that have an integer kernel, and what each asks of its grids."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import Node
+
+from lvc.compiler.dialect import Family, aten
+from lvc.compiler.graph import arguments, family, op_name, spec
+
+
+class Role(Enum):
+    """How an operator computes in integers."""
+
+    WEIGHTED = "multiplies by a stored weight"
+    PRODUCT = "multiplies two activations"
+    RESCALE = "computes in integers from grids of its operands to one of its own"
+    TABLE = "any function of one value: a table with an entry for each point of the grid"
+    PASS = "moves or selects values: the result lies on the grid of the operands"
+
+
+ROLES: dict[OpOverload, Role] = {
+    aten.conv2d.default: Role.WEIGHTED,
+    aten.linear.default: Role.WEIGHTED,
+    aten.matmul.default: Role.PRODUCT,
+    aten.add.Tensor: Role.RESCALE,
+    aten.avg_pool2d.default: Role.RESCALE,
+    aten.adaptive_avg_pool2d.default: Role.RESCALE,
+    aten.mean.dim: Role.RESCALE,
+    **dict.fromkeys(
+        (
+            aten.relu.default,
+            aten.clamp.default,
+            aten.sigmoid.default,
+            aten.hardsigmoid.default,
+            aten.tanh.default,
+            aten.silu.default,
+            aten.hardswish.default,
+            aten.gelu.default,
+            aten.mish.default,
+            aten.elu.default,
+            aten.leaky_relu.default,
+        ),
+        Role.TABLE,
+    ),
+    **dict.fromkeys(
+        (
+            aten.max_pool2d.default,
+            aten.reshape.default,
+            aten.permute.default,
+            aten.expand.default,
+            aten.repeat.default,
+            aten.cat.default,
+            aten.slice.Tensor,
+            aten.roll.default,
+            aten.flip.default,
+            aten.constant_pad_nd.default,
+            aten.pad.default,
+            aten.pixel_shuffle.default,
+            aten.pixel_unshuffle.default,
+            aten.upsample_nearest2d.vec,
+        ),
+        Role.PASS,
+    ),
+}
+
+FUSED = (aten.relu.default, aten.clamp.default)
+"""What the kernel before it does as it writes its result, so that no grid stands between the two."""
+
+CONTRACTIONS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default, aten.matmul.default)
+"""The operators whose multiply-accumulates count for the coverage."""
+
+
+def role(node: Node) -> Role | None:
+    """Return how a node computes in integers; None if there is no kernel for it."""
+    return None if refusal(node) else ROLES[node.target]  # type: ignore[index]
+
+
+def refusal(node: Node) -> str | None:
+    """Why no integer kernel computes a node, whatever stands around it; None if one does."""
+    if node.op != "call_function" or node.target not in ROLES:
+        return f"there is no integer kernel for {op_name(node)}"
+    if spec(node).dtype != torch.float32:
+        return f"integer kernels stand for float32, and it is {spec(node).dtype}"
+    args = arguments(node)
+    if ROLES[node.target] is Role.WEIGHTED and not is_weight(args["weight"]):
+        return "its weight is computed in the graph"
+    if node.target is aten.add.Tensor:
+        return _refuse_add(node)
+    if node.target is aten.mean.dim and not _is_spatial(node):
+        return "integer kernels average over height and width only"
+    if node.target is aten.constant_pad_nd.default and args["value"] != 0:
+        return f"it pads with {args['value']}, which the grid may not have"
+    if node.target is aten.pad.default and args["mode"] == "constant" and args["value"] not in (None, 0):
+        return f"it pads with {args['value']}, which the grid may not have"
+    return None
+
+
+def _refuse_add(node: Node) -> str | None:
+    args = arguments(node)
+    if not isinstance(args["other"], Node) or args["alpha"] != 1:
+        return "the integer kernel adds two tensors"
+    if spec(args["self"]).shape != spec(args["other"]).shape:
+        return "the integer kernel adds tensors of one shape"
+    return None
+
+
+def _is_spatial(node: Node) -> bool:
+    rank = len(spec(node.args[0]).shape)  # type: ignore[arg-type]
+    return rank == 4 and {dim % rank for dim in arguments(node)["dim"] or ()} == {2, 3}
+
+
+def activations(node: Node) -> list[Node]:
+    """Return the operands that must lie on a grid for a node to run in integers, its weight and bias left out."""
+    if ROLES[node.target] is Role.WEIGHTED:  # type: ignore[index]
+        return [arguments(node)["input"]]
+    return node.all_input_nodes
+
+
+def is_weight(node: Node) -> bool:
+    """Whether an operand is a stored tensor, perhaps on a grid."""
+    return node.op == "get_attr" or (is_quantised(node) and is_weight(node.all_input_nodes[0]))
+
+
+def is_quantised(node: Node) -> bool:
+    """Whether a value was put on a grid, or waits for one."""
+    return family(node) is Family.QUANTISATION

@@ -1,0 +1,43 @@
+"""Data for passes that look at some: a few images that are the same everywhere, in a workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lvc.compiler.model import Model
+from lvc.compiler.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set out of arrays, without labels."""
+
+    arrays: Sequence[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int | None]]:
+        return iter([(array, None) for array in self.arrays])
+
+
+def workspace_of(*arrays: np.ndarray) -> Workspace:
+    """A workspace whose data set 'calib' has these images."""
+    return Workspace(data={"calib": lambda: Images(arrays)}, threads=1)
+
+
+def whole_numbers(model: Model, count: int = 4) -> Workspace:
+    """Images for a model's first input, of whole numbers from -8 to 8, so that sums of them are exact anywhere."""
+    shape = (1, *model.inputs[0].spec.shape[1:])
+    values = np.arange(count * int(np.prod(shape)), dtype=np.float32).reshape(count, *shape)
+    return workspace_of(*(values % 17 - 8))
+
+
+def normal(model: Model, count: int = 8) -> Workspace:
+    """Images for a model's first input out of the standard normal distribution."""
+    shape = (1, *model.inputs[0].spec.shape[1:])
+    random = np.random.default_rng(0)
+    return workspace_of(*(random.standard_normal(shape).astype(np.float32) for _ in range(count)))

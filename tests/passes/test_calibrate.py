@@ -1,0 +1,153 @@
+"""Grids from data: ranges worked out by hand, data that is no use, and a collapse that is told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from calibration_data import normal, workspace_of
+
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.graph import arguments, calls
+from lvc.compiler.graph_text import parse_model
+from lvc.compiler.model import Model
+from lvc.compiler.observers import Verifier
+from lvc.compiler.passes import Outcome
+from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.uncalibrated import UNCALIBRATED
+from lvc.compiler.workspace import Workspace
+from lvc.passes.calibrate import Calibrate
+
+LAYER = parse_model("""
+    model layer(x: f32[1,2,3,4])
+      @w : f32[3,2,1,1]
+      %y = conv2d(%x, @w)
+      return out=%y
+""")
+
+
+def calibrated(model: Model, workspace: Workspace, options: str = "") -> tuple[Model, Outcome]:
+    pipeline = Pipeline.parse(f"insert-fake-quant,calibrate{options}")
+    result, steps = pipeline.run(model, workspace, [Verifier()])
+    return result, steps[-1].outcome
+
+
+def input_grid(options: str, *values: float) -> tuple[float, int]:
+    """The scale and zero point for an input that holds these values, each filling one image."""
+    images = [np.full((1, 2, 3, 4), value, np.float32) for value in values]
+    model, _ = calibrated(LAYER, workspace_of(*images), options)
+    node = next(calls(model.module.graph, torch.ops.aten.fake_quantize_per_tensor_affine.default))
+    args = arguments(node)
+    assert (args["quant_min"], args["quant_max"]) == (0, 255)
+    return args["scale"], args["zero_point"]
+
+
+def test_min_max() -> None:
+    assert input_grid("{observer=min-max}", -1.0, 4.1) == (pytest.approx(0.02), 50)
+    assert input_grid("{observer=min-max}", 1.0, 5.1) == (pytest.approx(0.02), 0)
+    assert input_grid("{observer=min-max}", -5.1, -1.0) == (pytest.approx(0.02), 255)
+    assert input_grid("{observer=min-max}", 0.0) == (1.0, 0)
+
+
+def test_moving_average() -> None:
+    scale, zero = input_grid('{observer="moving-average{weight=0.25}"}', 0.0, 4.0)
+    assert (scale, zero) == (pytest.approx(1.0 / 255), 0)
+
+
+@pytest.mark.parametrize("observer", ["percentile", "mse", "entropy", "histogram"])
+def test_every_observer_takes_constant_data(observer: str) -> None:
+    assert input_grid(f"{{observer={observer}}}", 2.55) == (pytest.approx(0.01), 0)
+
+
+def test_the_data_is_cut_to_so_many_images() -> None:
+    images = normal(LAYER, 9).data_set("calib")
+    _, outcome = calibrated(LAYER, workspace_of(*(array for array, _ in images)), "{images=5}")
+    assert "over 5 images" in outcome.notes[-1]
+
+
+def test_nothing_to_do() -> None:
+    _, (step,) = Pipeline.parse("calibrate").run(LAYER)
+    assert step.outcome.changed == []
+    assert "put insert-fake-quant before" in step.outcome.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("workspace", "message"),
+    [
+        (Workspace(), "no data set named 'calib'"),
+        (workspace_of(), "the data set 'calib' is empty"),
+        (workspace_of(np.full((1, 2, 3, 4), np.nan, np.float32)), "has NaN or infinity"),
+        (workspace_of(np.full((1, 2, 3, 4), np.inf, np.float32)), "has NaN or infinity"),
+        (workspace_of(np.ones((1, 2, 5, 5), np.float32)), r"are f32\[1,2,5,5\], and the model takes f32\[1,2,3,4\]"),
+    ],
+)
+def test_data_of_no_use_is_refused(workspace: Workspace, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        calibrated(LAYER, workspace)
+
+
+def test_a_model_that_gives_nan_is_refused() -> None:
+    model = parse_model("""
+        model bad(x: f32[1,2,3,4])
+          @w : f32[3,2,1,1]
+          %root = sqrt(%x)
+          %y = conv2d(%root, @w)
+          return out=%y
+    """)
+    with pytest.raises(CompileError, match="'root' is NaN or infinite on the calibration data"):
+        calibrated(model, workspace_of(np.full((1, 2, 3, 4), -1, np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("{images=0}", "images must be at least 1"),
+        ("{compare=-1}", "compare must not be negative"),
+        ("{observer=mes}", "there is no observer 'mes'"),
+    ],
+)
+def test_wrong_options_are_refused(options: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Pipeline.parse(f"calibrate{options}")
+
+
+def test_observers_take_options() -> None:
+    assert Pipeline.parse(str(Pipeline((Calibrate(observer="percentile{p=99.9}"),)))).passes[0] == Calibrate(
+        observer="percentile{p=99.9}"
+    )
+    with pytest.raises(UsageError, match="p must be above 50"):
+        Calibrate(observer="percentile{p=5}")
+
+
+def test_a_sound_model_is_not_called_collapsed() -> None:
+    _, outcome = calibrated(LAYER, normal(LAYER, 32))
+    assert len(outcome.notes) == 1
+    assert "over 32 images" in outcome.notes[0]
+    assert outcome.tables[0].rows[0][1] > 30  # type: ignore[operator]
+
+
+def test_small_scores_that_drown_beside_large_ones_are_called_collapsed() -> None:
+    """As when a detector's boxes and scores leave by one tensor: the whole has 40 dB, and nothing of the scores."""
+    model = parse_model("""
+        model drowned(x: f32[1,8,4,4])
+          @w : f32[8,8,1,1]
+          @sizes : f32[1,8,1,1] = [300.0, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3]
+          %y = conv2d(%x, @w)
+          %scaled = mul(%y, @sizes)
+          %all = lvc.uncalibrated(%scaled, 8, None, False, "linear", "")
+          return out=%all
+    """)
+    _, (step,) = Pipeline.parse("calibrate{observer=min-max}").run(model, normal(model, 16))
+    (note,) = step.outcome.notes
+    assert note.startswith("COLLAPSED: 'out': ")
+    assert "88% of its places" in note
+    assert step.outcome.tables[0].rows[0][1] > 30  # type: ignore[operator]
+
+
+def test_places_are_gone_afterwards_and_gradients_pass() -> None:
+    model, _ = calibrated(LAYER, normal(LAYER))
+    assert not list(calls(model.module.graph, UNCALIBRATED))
+    model.module(torch.randn(1, 2, 3, 4))[0].sum().backward()
+    gradient = model.module.get_parameter("w").grad
+    assert gradient is not None
+    assert bool(gradient.any())

@@ -1,0 +1,175 @@
+"""Where fake quantisation goes, what it refuses, and that a model with places for grids is what it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from calibration_data import normal
+from hypothesis import given
+from random_models import models
+
+from lvc.compiler import container
+from lvc.compiler.backend import Target
+from lvc.compiler.catalogue import find_backend
+from lvc.compiler.driver import write_model
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.graph import calls, is_call
+from lvc.compiler.graph_text import parse_model
+from lvc.compiler.load import load
+from lvc.compiler.model import Model
+from lvc.compiler.observers import Drift, Verifier
+from lvc.compiler.passes import Outcome
+from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.uncalibrated import UNCALIBRATED
+from lvc.compiler.workspace import Workspace
+
+TWO_LAYERS = parse_model("""
+    model two(image: f32[1,3,8,8])
+      @first.weight : f32[4,3,3,3]
+      @second.weight : f32[4,4,3,3]
+      %first = conv2d(%image, @first.weight)
+      %relu = relu(%first)
+      %second = conv2d(%relu, @second.weight)
+      return out=%second
+""")
+
+
+def inserted(model: Model, options: str = "") -> tuple[Model, Outcome]:
+    result, (step,) = Pipeline.parse(f"insert-fake-quant{options}").run(model, observers=[Verifier(), Drift()])
+    return result, step.outcome
+
+
+def places(model: Model) -> dict[str, tuple[object, ...]]:
+    return {node.name: node.args[1:] for node in calls(model.module.graph, UNCALIBRATED)}
+
+
+def test_options_reach_the_places() -> None:
+    options = "{weight_bits=4 activation_bits=6 weight_symmetric=false activation_symmetric=true scale=power-of-two}"
+    found = places(inserted(TWO_LAYERS, options)[0])
+    assert found["relu_grid"] == (6, None, True, "power-of-two", "")
+    assert found["first_weight_grid"] == (4, 0, False, "power-of-two", "")
+    assert places(inserted(TWO_LAYERS, "{per_channel=false}")[0])["first_weight_grid"][1] is None
+
+
+@pytest.mark.parametrize("options", ["{only=second}", "{skip=first}", "{only=se*}", "{skip=fir?t}"])
+def test_one_layer_of_two(options: str) -> None:
+    model, outcome = inserted(TWO_LAYERS, options)
+    assert set(places(model)) == {"second_weight_grid", "relu_grid"}
+    assert [skip.node for skip in outcome.skipped] == ["first"]
+    assert outcome.notes == ["37.2 % of 6.19 kMACs run in integers: 1 of 2 layers"]
+
+
+def test_layers_join_in_steps_with_grids_of_their_own() -> None:
+    once, _ = inserted(TWO_LAYERS)
+    steps, _ = Pipeline.parse("insert-fake-quant{only=second},insert-fake-quant{weight_bits=4}").run(TWO_LAYERS)
+    assert places(steps) | {"first_weight_grid": ()} == places(once) | {"first_weight_grid": ()}
+    assert places(steps)["first_weight_grid"][0] == 4
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("{only=frist}", "matches nothing"),
+        ("{skip=nothing*}", "matches nothing"),
+        ("{weight_bits=9}", "weight_bits must be 2 to 8"),
+        ("{activation_bits=1}", "activation_bits must be 2 to 8"),
+        ("{scale=log}", "must be one of linear, power-of-two"),
+    ],
+)
+def test_wrong_options_are_refused(option: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        inserted(TWO_LAYERS, option)
+
+
+def test_a_misspelt_pattern_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError) as error:
+        inserted(TWO_LAYERS, "{only=frist}")
+    assert "did you mean 'first'" in error.value.help
+
+
+def test_a_quantised_model_is_refused() -> None:
+    model, _ = Pipeline.parse("insert-fake-quant,calibrate").run(TWO_LAYERS, normal(TWO_LAYERS))
+    with pytest.raises(CompileError, match="quantised already"):
+        inserted(model)
+
+
+def test_refusals_say_why() -> None:
+    _, outcome = inserted(
+        parse_model("""
+        model refused(x: f32[1,4,4,4], w: f32[4,4,1,1], h: f64[1,4,4,4])
+          @v : f32[4,4,2,2]
+          @u : f64[4,4,1,1]
+          %up = conv_transpose2d(%x, @v, None, [2, 2])
+          %free = conv2d(%x, %w)
+          %double = conv2d(%h, @u)
+          return up=%up, free=%free, double=%double
+    """)
+    )
+    assert {skip.node: skip.reason for skip in outcome.skipped} == {
+        "up": "there is no integer kernel for conv_transpose2d",
+        "free": "its weight is computed in the graph",
+        "double": "integer kernels stand for float32, and it is torch.float64",
+    }
+    assert outcome.changed == []
+
+
+def test_unfolded_batch_norms_are_mentioned() -> None:
+    model = parse_model("""
+        model norm(x: f32[1,2,4,4])
+          @w : f32[2,2,1,1]
+          @mean : f32[2]
+          @var : f32[2]
+          %conv = conv2d(%x, @w)
+          %bn = batch_norm(%conv, None, None, @mean, @var, False, 0.1, 1e-05, True)
+          return out=%bn
+    """)
+    assert any("run fold-batch-norm before" in note for note in inserted(model)[1].notes)
+
+
+def test_attention_products_get_grids_on_both_sides() -> None:
+    model = parse_model("""
+        model attention(q: f32[1,4,8], k: f32[1,8,4])
+          %scores = matmul(%q, %k)
+          %weights = softmax(%scores, -1)
+          %mixed = matmul(%weights, %q)
+          return out=%mixed
+    """)
+    assert set(places(inserted(model)[0])) == {"q_grid", "k_grid", "weights_grid"}
+
+
+@given(models())
+def test_any_model_stays_what_it_was_and_keeps_its_form(model: Model) -> None:
+    result, _ = inserted(model)
+    assert result.inputs == model.inputs
+    again, outcome = inserted(result)
+    assert outcome.changed == []
+    assert parse_model(again.to_text()).to_text() == result.to_text()
+    for node in calls(result.module.graph, UNCALIBRATED):
+        assert not is_call(node.args[0], UNCALIBRATED)
+        assert node.users
+
+
+def test_gradients_pass_through_places() -> None:
+    model, _ = inserted(TWO_LAYERS)
+    model.module(torch.randn(1, 3, 8, 8))[0].sum().backward()
+    gradient = model.module.get_parameter("first.weight").grad
+    assert gradient is not None
+    assert bool(gradient.any())
+
+
+@pytest.mark.parametrize("target", ["onnx", "native"])
+def test_nothing_is_built_before_calibration(target: str) -> None:
+    model, _ = inserted(TWO_LAYERS)
+    parsed = Target.parse(target)
+    with pytest.raises(CompileError) as error:
+        find_backend(parsed.backend).build(model, parsed, Workspace(threads=1))
+    assert "its grid is not known yet" in error.value.why
+
+
+def test_stages_can_be_kept(tmp_path: Path) -> None:
+    model, _ = inserted(TWO_LAYERS)
+    write_model(model, tmp_path / "stage.lvc")
+    assert container.read(tmp_path / "stage.lvc").backend == "reference"
+    assert load(str(tmp_path / "stage.lvc")).to_text() == model.to_text()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import numpy as np
+import torch
 
 from lvc.compiler import catalogue
 from lvc.compiler.artefact import Artefact
@@ -63,6 +65,10 @@ class Backend(ABC):
     @abstractmethod
     def parse_target(self, text: str) -> Target | None:
         """Return the target that a text names, or None if it is not one of this backend's."""
+
+    def refusal(self, dtypes: Collection[torch.dtype], target: Target) -> UsageError | None:
+        """Why a target cannot compute with these element types; None if it can. Asked before any work is done."""
+        return None
 
     @abstractmethod
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:

@@ -26,6 +26,9 @@ PRESETS: dict[str, str] = {
     "O3": "O2",
 }
 
+PRECISIONS: dict[str, str] = {"fp32": "", "bf16": "lower-precision{dtype=bfloat16}"}
+"""What a precision adds to the end of a pipeline."""
+
 
 def modules(package: str, *, folders: bool = False) -> dict[str, str]:
     """Name and module of each file, or else each folder, of a package of ours."""

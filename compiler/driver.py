@@ -69,17 +69,21 @@ def compile(
     pipeline: Pipeline | str = "O2",
     target: Target | str = "native",
     *,
+    precision: str = "fp32",
     check: bool = False,
     workspace: Workspace | None = None,
     observers: Sequence[Observer] = (),
 ) -> Artefact:
     """Compile a model for a target.
 
-    The model is left as it was. With ``check`` the drift of every pass is measured on seeded inputs, and the built
+    The model is left as it was. ``precision`` is what contractions multiply: ``bf16`` adds ``lower-precision`` to the
+    pipeline. With ``check`` the drift of every pass is measured on seeded inputs, and the built
     artefact is compared with the model as it was loaded; `CheckError` if either is beyond its bound. The record of what
     was done is ``artefact.metadata["report"]``, without the seconds it took, so that equal inputs give equal artefacts.
     """
-    return compile_and_report(model, pipeline, target, check=check, workspace=workspace, observers=observers)[0]
+    pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
+    lowered = pipeline.with_precision(precision)
+    return compile_and_report(model, lowered, target, check=check, workspace=workspace, observers=observers)[0]
 
 
 def compile_and_report(
@@ -99,6 +103,7 @@ def compile_and_report(
     workspace = workspace or Workspace()
     pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
     target = target if isinstance(target, Target) else Target.parse(target)
+    check_request(pipeline, target)
     if not isinstance(model, Model):
         request = LoadRequest(model) if isinstance(model, str) else model
         model = request.load()
@@ -117,6 +122,12 @@ def compile_and_report(
     described = [layer.to_json() for layer in layers(rewritten)]
     metadata = {**artefact.metadata, **_metadata(model, request, report), "layers": described}
     return dataclasses.replace(artefact, metadata=metadata), report
+
+
+def check_request(pipeline: Pipeline, target: Target) -> None:
+    """Raise `UsageError` if a target cannot run what a pipeline makes."""
+    if error := catalogue.find_backend(target.backend).refusal(pipeline.dtypes, target):
+        raise error
 
 
 def optimise(

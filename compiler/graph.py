@@ -68,6 +68,15 @@ def op_name(node: Node) -> str:
     return op.name if op else str(node.target)
 
 
+def is_widening(node: object) -> bool:
+    """Whether a node reads a shorter floating-point type as float32, which loses nothing and costs a kernel little."""
+    if not is_call(node, torch.ops.aten.to.dtype):
+        return False
+    assert isinstance(node, Node)
+    before, after = spec(node.all_input_nodes[0]).dtype, spec(node).dtype
+    return after is torch.float32 and before.is_floating_point and before.itemsize < after.itemsize
+
+
 def arguments(node: Node) -> dict[str, Any]:
     """Return a call's arguments by the names of the operator's schema, defaults filled in."""
     assert isinstance(node.target, OpOverload)

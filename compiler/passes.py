@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
+import torch
 from torch.fx import Node
 
 from lvc.compiler.graph import origin
@@ -81,6 +82,11 @@ class Pass(ABC):
     effect: ClassVar[Effect]
     changes_signature: ClassVar[bool] = False
     idempotent: ClassVar[bool] = True
+
+    @property
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """Element types that the pass may bring into a model that has none of them."""
+        return frozenset()
 
     @abstractmethod
     def apply(self, model: Model, workspace: Workspace) -> Outcome:

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lvc.compiler.errors import LvcError
+import torch
+
+from lvc.compiler.catalogue import PRECISIONS
+from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Outcome, Pass
 from lvc.compiler.pipeline_text import parse_passes
@@ -52,6 +55,12 @@ class Pipeline:
         """Read the written form; see `lvc.compiler.pipeline_text`. ``extra`` are more passes that it may name."""
         return cls(parse_passes(text, extra))
 
+    def with_precision(self, name: str) -> Pipeline:
+        """The same pipeline and after it what ``fp32`` or ``bf16`` adds; `UsageError` for another name."""
+        if name not in PRECISIONS:
+            raise UsageError(f"there is no precision '{name}'", help="known: " + ", ".join(PRECISIONS))
+        return self + Pipeline.parse(PRECISIONS[name])
+
     def __str__(self) -> str:
         return ",".join(map(str, self.passes))
 
@@ -63,6 +72,11 @@ class Pipeline:
 
     def __add__(self, other: Pipeline) -> Pipeline:
         return Pipeline(self.passes + other.passes)
+
+    @property
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """Element types that its passes may bring into a model."""
+        return frozenset[torch.dtype]().union(*(item.dtypes for item in self.passes))
 
     def run(
         self, model: Model, workspace: Workspace | None = None, observers: Sequence[Observer] = ()

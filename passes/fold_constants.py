@@ -15,6 +15,7 @@ from lvc.compiler.graph import (
     calls,
     erase_unread,
     family,
+    is_widening,
     origin,
     replace,
     spec,
@@ -61,6 +62,8 @@ def check(node: Node, limit: int) -> str | None:
     """Why a call on stored tensors must stay in the graph; None if it can be evaluated now."""
     if family(node) is Family.QUANTISATION:
         return "it rounds a weight to a grid, which the backend must see"
+    if is_widening(node):
+        return "it reads a shorter type, in which the tensor stays stored"
     if not is_pure(node):
         return "it runs in training mode, so its result is not fixed"
     given = sum(spec(operand).bytes for operand in node.all_input_nodes)

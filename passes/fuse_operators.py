@@ -10,7 +10,7 @@ from torch.fx import Graph, Node
 
 from lvc.compiler.dialect import Family
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import calls, family, op_name, spec
+from lvc.compiler.graph import calls, family, is_widening, op_name, spec
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.workspace import Workspace
@@ -57,7 +57,7 @@ def find_groups(graph: Graph, limit: int, outcome: Outcome) -> Mapping[Node, Nod
                 outcome.skip(anchor, reason)
     outcome.skipped.reverse()
     for start in calls(graph):
-        if family(start) is Family.ELEMENTWISE and start not in first:
+        if family(start) is Family.ELEMENTWISE and start not in first and not is_widening(start):
             members, _ = grow(start, order, first, limit)
             if len(members) > 1:
                 first.update(dict.fromkeys(members, start))
@@ -82,6 +82,8 @@ def check(node: Node, start: Node, taken: Mapping[Node, Node]) -> str | None:
     """Why a call cannot join the group that begins at ``start``; None if it can."""
     if node.op == "output":
         return "its result leaves the model"
+    if is_widening(node):
+        return f"its result is stored in a shorter type, which '{node.name}' reads as part of another kernel"
     if family(node) is not Family.ELEMENTWISE:
         return f"its result goes to '{node.name}' ({op_name(node)}), which is not elementwise"
     if node in taken:

@@ -13,6 +13,7 @@ from torch.fx import Node
 from tvm import te
 
 from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
+from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, Word
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.movement import reshape_array
@@ -21,6 +22,7 @@ from lvc.backends.tvm.ops.windows import pair
 from lvc.backends.tvm.program import AsWritten, ScheduleFunction
 from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
 from lvc.backends.tvm.vector import Vector
+from lvc.backends.tvm.widening import multiplies_pairs, stored
 from lvc.compiler.graph import WINOGRAD, arguments, is_call, spec
 
 aten = torch.ops.aten
@@ -58,7 +60,7 @@ Tensors = Callable[[str, tuple[int, ...] | None], Any]
 
 def wanted_layout(node: Node, operand: Node, layout: Layout, block: int) -> Layout:
     """The layout in which a call's kernel reads an operand that lies in ``layout``."""
-    if is_call(node, aten.conv2d.default, aten.conv_transpose2d.input) and arguments(node)["input"] is operand:
+    if is_call(node, aten.conv2d.default, aten.conv_transpose2d.input) and stored(arguments(node)["input"]) is operand:
         return _convolution_layout(node, layout, block)
     if is_call(node, aten.linear.default, aten.matmul.default):
         return PLAIN
@@ -66,8 +68,11 @@ def wanted_layout(node: Node, operand: Node, layout: Layout, block: int) -> Layo
 
 
 def _convolution_layout(node: Node, layout: Layout, block: int) -> Layout:
-    few = spec(arguments(node)["input"]).shape[1] < block and arguments(node)["groups"] == 1
-    return layout if layout.block or few else Layout(block)
+    channels = spec(arguments(node)["input"]).shape[1]
+    few = channels < block and arguments(node)["groups"] == 1
+    if layout.block or not few:
+        return layout if layout.block else Layout(block)
+    return Layout(channels + channels % 2) if multiplies_pairs(node) else layout
 
 
 def anchor_of(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
@@ -81,12 +86,18 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
     if weight.constant is None or not call.layout.block:
         return None
     c, groups, geometry = call["input"].shape[1], call["groups"], _geometry(call)
-    in_block, out_block = layouts[arguments(call.node)["input"]].block, call.layout.block
+    in_block, out_block = _layout_of(call, "input", layouts).block, call.layout.block
     if groups == c == weight.shape[0] > 1:
         depthwise_problem = depthwise.Depthwise(channels=c, block=out_block, **geometry)
         return _packed(call, depthwise, depthwise_problem, weight.constant, tensors)
     problem = conv2d.Conv2d(
-        in_channels=c, out_channels=weight.shape[0], groups=groups, in_block=in_block, out_block=out_block, **geometry
+        in_channels=c,
+        out_channels=weight.shape[0],
+        groups=groups,
+        in_block=in_block,
+        out_block=out_block,
+        word=_word(call),
+        **geometry,
     )
     if tile := winograd.choose_tile(problem, call.vector, call.node.meta.get(WINOGRAD, 0)):
         return _packed(call, winograd, winograd.Winograd(problem, tile), weight.constant, tensors)
@@ -102,11 +113,20 @@ def _transposed(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> An
         out_channels=weight.shape[1] * call["groups"],
         groups=call["groups"],
         output_padding=tuple(call["output_padding"]),
-        in_block=layouts[arguments(call.node)["input"]].block,
+        in_block=_layout_of(call, "input", layouts).block,
         out_block=call.layout.block,
+        word=_word(call),
         **_geometry(call),
     )
     return _packed(call, conv_transpose2d, problem, weight.constant, tensors)
+
+
+def _layout_of(call: Call, name: str, layouts: dict[Node, Layout]) -> Layout:
+    return layouts[stored(arguments(call.node)[name])]
+
+
+def _word(call: Call) -> Word:
+    return BFLOAT16 if multiplies_pairs(call.node) else FLOAT32
 
 
 def _geometry(call: Call) -> dict[str, Any]:
@@ -133,16 +153,17 @@ def _packed(call: Call, kernel: Any, problem: Any, values: np.ndarray, tensors: 
 
 
 def _packed_weight(call: Call, name: str, kernel: Any, problem: Any, values: np.ndarray) -> Any:
-    key = f"{arguments(call.node)[name].target} {problem}"
+    key = f"{stored(arguments(call.node)[name]).target} {problem}"
     if kernel is winograd:
         return _prepared_weight(call, problem, Constant(key, lambda: kernel.pack_weight(problem, values)))
-    return call.scope.packed(key, kernel.packed_shape(problem), "float32", lambda: kernel.pack_weight(problem, values))
+    packed = getattr(problem, "word", FLOAT32).packed
+    return call.scope.packed(key, kernel.packed_shape(problem), packed, lambda: kernel.pack_weight(problem, values))
 
 
 def _prepared_weight(call: Call, problem: winograd.Winograd, constant: Constant) -> Any:
     """Weights that are stored like those of the plain convolution, and transformed when the model is loaded."""
-    stored = Parameter(te.placeholder(winograd.packed_shape(problem), "float32", "stored"), constant)
-    prepared = Prepared(f"{constant.key} prepared", stored, winograd.prepare_function(problem), AsWritten())
+    source = Parameter(te.placeholder(winograd.packed_shape(problem), "float32", "stored"), constant)
+    prepared = Prepared(f"{constant.key} prepared", source, winograd.prepare_function(problem), AsWritten())
     return call.scope.prepared(winograd.prepared_shape(problem), "float32", prepared)
 
 
@@ -163,7 +184,7 @@ def _matmul(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor
     if left[:-2] != right[:-2] or call["self"].dtype != call["other"].dtype:
         return None
     batch, (m, k), n = math.prod(left[:-2]), left[-2:], right[-1]
-    problem = batch_matmul.BatchMatmul(batch, m, n, k, block=call.vector.lanes)
+    problem = batch_matmul.BatchMatmul(batch, m, n, k, block=call.vector.lanes, word=_word(call))
     result = batch_matmul.compute(problem, tensors("self", (batch, m, k)), tensors("other", (batch, k, n)))
     return _plain(call, result, (batch, m, n), KernelSchedule(batch_matmul.schedule, problem))
 
@@ -175,7 +196,7 @@ def _rows_times(call: Call, names: tuple[str, str], values: np.ndarray, tensors:
         return None
     n, k = values.shape
     m = math.prod(data.shape[:-1])
-    problem = matmul.Matmul(m, n, k, call.vector.lanes)
+    problem = matmul.Matmul(m, n, k, call.vector.lanes, _word(call))
     packed = _packed_weight(call, names[1], matmul, problem, values)
     result = matmul.compute(problem, tensors(names[0], (m, k)), packed)
     return _plain(call, result, (m, n), KernelSchedule(matmul.schedule, problem))
@@ -188,7 +209,7 @@ def _plain(call: Call, result: Any, shape: tuple[int, ...], schedule: ScheduleFu
 
 
 def _pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
-    if len(call.shape) != 4 or layouts.get(arguments(call.node)["self"]) != call.layout:
+    if len(call.shape) != 4 or layouts.get(stored(arguments(call.node)["self"])) != call.layout:
         return None
     n, c, height, width = call["self"].shape
     kernel, (ph, pw) = pair(call["kernel_size"]), pair(call["padding"])

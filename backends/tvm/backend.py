@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar
+
+import torch
 
 from lvc.backends.tvm import targets
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Target
-from lvc.compiler.errors import CompileError
+from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.graph import calls, op_name, origin, spec
 from lvc.compiler.model import Model
 from lvc.compiler.workspace import Workspace
@@ -28,11 +31,22 @@ class TvmBackend(Backend):
     def parse_target(self, text: str) -> Target | None:
         return targets.parse_target(text)
 
+    def refusal(self, dtypes: Collection[torch.dtype], target: Target) -> UsageError | None:
+        if torch.bfloat16 not in dtypes or targets.BFLOAT16 in target.features:
+            return None
+        return UsageError(
+            f"the target '{target.text}' cannot multiply bfloat16",
+            why=f"{target.cpu} has no {targets.BFLOAT16}",
+            help=f"take --precision fp32, or a target that has it: {', '.join(targets.with_feature(targets.BFLOAT16))}",
+        )
+
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make a shared library for a model; `CompileError` names every node that cannot be lowered."""
         if importlib.util.find_spec("tvm") is None:
             raise CompileError("the tvm backend needs apache-tvm", help="pip install 'apache-tvm>=0.27.0.post1,<0.28'")
         check(model)
+        if error := self.refusal(multiplied_dtypes(model), target):
+            raise CompileError(error.what, why=error.why, help=error.help)
         from lvc.backends.tvm.build import build_files
         from lvc.backends.tvm.lower import lower
 
@@ -48,13 +62,21 @@ class TvmBackend(Backend):
         return Executable(artefact.files, threads)
 
 
+def multiplied_dtypes(model: Model) -> set[torch.dtype]:
+    """The element types in which factors of contractions are stored."""
+    from lvc.backends.tvm.widening import multiplies_pairs
+
+    return {torch.bfloat16 if multiplies_pairs(node) else spec(node).dtype for node in calls(model.module.graph)}
+
+
 def check(model: Model) -> None:
     """Raise one `CompileError` that lists every node which this backend cannot lower, with the reason."""
     from lvc.backends.tvm.legality import refusal
+    from lvc.backends.tvm.widening import refusal_of_bfloat16, touches_bfloat16
 
     problems = []
     for node in [*(n for n in model.module.graph.nodes if n.op == "placeholder"), *calls(model.module.graph)]:
-        if reason := refusal(node):
+        if reason := refusal_of_bfloat16(node) if touches_bfloat16(node) else refusal(node):
             problems.append(f"{node.name} ({op_name(node)}, {spec(node)}, from {origin(node)}): {reason}")
     if problems:
         raise CompileError(

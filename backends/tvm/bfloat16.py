@@ -25,10 +25,11 @@ def widen(bits: Expr) -> Expr:
 
 def narrow(value: Expr) -> Expr:
     """The bits of a float32, rounded to nearest, ties to even; a NaN stays one."""
-    bits = tirx.reinterpret("int32", value)
-    odd = (bits >> like(16, bits)) & like(1, bits)
-    rounded = tirx.Select(tirx.isnan(value), bits | like(1 << 22, bits), bits + odd + like(0x7FFF, bits))
-    return tirx.Cast(BITS, rounded >> like(16, bits))
+    bits = tirx.Var("bits", "int32")
+    is_nan = (bits & _int32(0x7FFFFFFF)) > _int32(0x7F800000)
+    rounded = bits + ((bits >> _int32(16)) & _int32(1)) + _int32(0x7FFF)
+    half = tirx.Select(is_nan, bits | _int32(1 << 22), rounded) >> _int32(16)
+    return tirx.Let(bits, tirx.reinterpret("int32", value), tirx.Cast(BITS, half))
 
 
 def to_int32(bits: Expr) -> Expr:
@@ -38,14 +39,18 @@ def to_int32(bits: Expr) -> Expr:
 
 def like(number: int, value: Expr) -> Expr:
     """A whole number in as many lanes as a value has."""
-    constant, lanes = tirx.const(number, "int32"), value.ty.dtype.lanes
-    return tirx.Broadcast(constant, lanes) if lanes > 1 else constant
+    lanes = value.ty.dtype.lanes
+    return tirx.Broadcast(_int32(number), lanes) if lanes > 1 else _int32(number)
 
 
 def to_bits(values: np.ndarray) -> np.ndarray:
     """Round an array of float32 in the same way."""
     rounded = torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(torch.bfloat16)
     return np.asarray(rounded.view(torch.uint16).numpy())
+
+
+def _int32(number: int) -> Expr:
+    return tirx.const(number, "int32")
 
 
 def _lanes(dtype: str, value: Expr) -> str:

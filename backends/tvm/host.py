@@ -32,11 +32,14 @@ CPUS: dict[str, tuple[str, frozenset[str]]] = {
     "haswell": ("Intel Core, 4th generation", _V3),
     "skylake-avx512": ("Intel Xeon Scalable, 1st generation", _V4),
     "cascadelake": ("Intel Xeon Scalable, 2nd generation", _V4 | {"avx512vnni"}),
+    "cooperlake": ("Intel Xeon Scalable, 3rd generation with bfloat16", _V4 | {"avx512vnni", "avx512bf16"}),
     "icelake-server": ("Intel Xeon Scalable, 3rd generation", _ICELAKE),
     "sapphirerapids": ("Intel Xeon Scalable, 4th generation", _ICELAKE | {"avx512bf16", "avxvnni"}),
+    "graniterapids": ("Intel Xeon 6 (P-cores)", _ICELAKE | {"avx512bf16", "avxvnni"}),
     "znver2": ("AMD Zen 2", _V3),
     "znver3": ("AMD Zen 3", _V3 | {"vaes", "vpclmulqdq"}),
     "znver4": ("AMD Zen 4", _ICELAKE | {"avx512bf16"}),
+    "znver5": ("AMD Zen 5", _ICELAKE | {"avx512bf16", "avxvnni"}),
 }
 
 # names in /proc/cpuinfo that differ from LLVM's

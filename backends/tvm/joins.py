@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.units import Unit
+from lvc.backends.tvm.widening import is_inlined
 from lvc.compiler.graph import arguments, is_call, spec
 
 aten = torch.ops.aten
@@ -71,7 +72,7 @@ def _is_contiguous(node: Node, layouts: Mapping[Node, Layout]) -> bool:
     layout, shape = layouts[node], spec(node).shape
     dim = arguments(node)["dim"] % len(shape)
     parts = [part for part in arguments(node)["tensors"] if spec(part).elements]
-    if any(spec(part).dtype != spec(node).dtype or part.op == "get_attr" for part in parts):
+    if any(spec(part).dtype != spec(node).dtype or part.op == "get_attr" or is_inlined(part) for part in parts):
         return False
     if len(set(parts)) != len(parts) or math.prod(shape[:dim]) != 1:
         return False

@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch.fx import GraphModule, Node
 from tvm import te, tirx
 
 from lvc.backends.tvm.anchors import Anchor, anchor_of
+from lvc.backends.tvm.bfloat16 import widen
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.ops.elementwise import PARTIAL
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call, lowering_of
 from lvc.backends.tvm.program import ScheduleFunction
 from lvc.backends.tvm.schedules.general import GeneralSchedule
-from lvc.backends.tvm.scope import Array, Expr, Parameter, Scope
+from lvc.backends.tvm.scope import Array, Expr, Parameter, Scope, dtype_text
 from lvc.backends.tvm.units import Unit
 from lvc.backends.tvm.vector import Vector
+from lvc.backends.tvm.widening import is_inlined, stored
 from lvc.compiler.graph import arguments, spec, tensor
 
 
@@ -48,10 +51,19 @@ def conversion_kernel(node: Node, before: Layout, after: Layout, module: GraphMo
 
 
 def stored_array(module: GraphModule, node: Node, scope: Scope) -> Array:
-    """The array of a ``get_attr`` node."""
+    """The array of a ``get_attr`` node; of bfloat16, its bits."""
     values = tensor(module, node)
     assert values is not None
-    return scope.constant(str(node.target), values.detach().numpy())
+    values = values.detach()
+    bits = values.view(torch.uint16) if values.dtype is torch.bfloat16 else values
+    return scope.constant(str(node.target), bits.numpy())
+
+
+def widened(array: Array) -> Array:
+    """An array of bfloat16 as float32."""
+    known = array.constant
+    values = None if known is None else torch.from_numpy(known).view(torch.bfloat16).float().numpy()
+    return Array(array.shape, "float32", lambda index: widen(array.read(index)), values)
 
 
 def finish(scope: Scope, array: Array, layout: Layout, anchor: Anchor | None, mask: bool = False) -> Kernel:
@@ -114,7 +126,9 @@ class _Writer:
         if not isinstance(value, Node):
             return value
         if value not in self.arrays:
-            if value.op == "get_attr":
+            if is_inlined(value):
+                self.arrays[value] = widened(self.operand(stored(value)))
+            elif value.op == "get_attr":
                 self.arrays[value] = stored_array(self.module, value, self.scope)
             else:
                 self.arrays[value] = self.lazy_value(value)
@@ -130,9 +144,9 @@ class _Writer:
                 leaf.append(self.scope.value(node, known, layout))
             return leaf[0].read(index)
 
-        return Array(known.shape, str(known.dtype).removeprefix("torch."), read)
+        return Array(known.shape, dtype_text(known.dtype), read)
 
     def operand_tensor(self, node: Node, name: str, shape: tuple[int, ...] | None = None) -> Any:
         """The TE tensor of a call's operand, in a shape in memory of the kernel's own if one is given."""
-        source = arguments(node)[name]
+        source = stored(arguments(node)[name])
         return self.scope.tensor_of(source, spec(source), self.layouts.get(source, PLAIN), shape)

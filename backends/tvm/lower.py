@@ -84,6 +84,8 @@ class _Lowering:
             return False
         (source,) = unit.inputs
         before, after = self.layouts[source], self.layouts[unit.output]
+        if spec(source).dtype != spec(unit.output).dtype:
+            return False
         if before == after and spec(source).shape == spec(unit.output).shape:
             return True
         return before.is_flat(spec(source).shape) and after.is_flat(spec(unit.output).shape)

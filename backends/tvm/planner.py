@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch.fx import Graph, Node
 
+from lvc.backends.tvm.anchors import wanted_layout
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.units import Unit
 from lvc.compiler import integer
@@ -68,10 +69,18 @@ def _choose(unit: Unit, layouts: dict[Node, Layout], readers: dict[Node, list[Un
         wanted = any(_wants_blocks(reader, readers, 2) for reader in readers.get(unit.output, []))
         return blocked if wanted and spec(unit.output).shape[1] >= blocked.block else PLAIN
     if family(anchor) is Family.ELEMENTWISE or is_call(anchor, *_TRANSPARENT):
-        return blocked if carries else PLAIN
+        return blocked if carries else _wanted(unit, readers, blocked)
     if is_call(anchor, *_REDUCTIONS) and carries:
         return blocked if _spatial(anchor) else PLAIN
     return PLAIN
+
+
+def _wanted(unit: Unit, readers: dict[Node, list[Unit]], blocked: Layout) -> Layout:
+    """The layout that the first reader needs of a value that is converted to bfloat16: both are made at once."""
+    found = readers.get(unit.output, [])
+    if not found or spec(unit.output).dtype is not torch.bfloat16:
+        return PLAIN
+    return wanted_layout(found[0].nodes[0], unit.output, PLAIN, blocked.block)
 
 
 def _any_blocked(nodes: Iterable[Node], layouts: dict[Node, Layout]) -> bool:

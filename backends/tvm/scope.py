@@ -18,6 +18,7 @@ import tvm_ffi
 from torch.fx import Node
 from tvm import ir, sym, te, tirx
 
+from lvc.backends.tvm.bfloat16 import BITS
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.program import ScheduleFunction
 from lvc.compiler.spec import TensorSpec
@@ -29,8 +30,8 @@ VECTOR_PADDING = 16  # constant vectors are stored with zeros up to a multiple o
 
 
 def dtype_text(dtype: torch.dtype) -> str:
-    """TVM's (and numpy's) name of an element type."""
-    return str(dtype).removeprefix("torch.")
+    """The name that kernels, TVM and numpy have for an element type."""
+    return BITS if dtype is torch.bfloat16 else str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,19 @@ def native() -> Target:
     return Target("native", "tvm", "x86-64", cpu, CPUS[cpu][1])
 
 
+BFLOAT16 = "avx512bf16"
+"""The instruction set that multiplies pairs of bfloat16."""
+
+
+def with_feature(feature: str) -> list[str]:
+    """The targets whose processors have an instruction set."""
+    return [name for name, (_, features) in CPUS.items() if feature in features]
+
+
 def vector_of(target: Target) -> Vector:
     """The vector unit of a target."""
     if "avx512f" in target.features:
-        return Vector(16, 32, ("bfloat16",) if "avx512bf16" in target.features else ())
+        return Vector(16, 32, ("bfloat16",) if BFLOAT16 in target.features else ())
     return Vector(8, 16) if "avx2" in target.features else Vector(4, 16)
 
 
@@ -67,6 +76,24 @@ def _native_cpu(features: frozenset[str], info: dict[str, str]) -> str:
     return next((level for level in levels if CPUS[level][1] <= features), "")
 
 
+# by model of family 6; 0xCF, Emerald Rapids, has what Sapphire Rapids has
+_XEONS = {
+    0x6A: "icelake-server",
+    0x6C: "icelake-server",
+    0x8F: "sapphirerapids",
+    0xCF: "sapphirerapids",
+    0xAD: "graniterapids",
+    0xAE: "graniterapids",
+}
+
+
+def _first_xeon(flags: list[str]) -> str:
+    """Three generations of Xeon Scalable have one model number."""
+    if "avx512_bf16" in flags:
+        return "cooperlake"
+    return "cascadelake" if "avx512_vnni" in flags else "skylake-avx512"
+
+
 def _named_cpu(info: dict[str, str]) -> str:
     """Name a processor by vendor, family and model, after LLVM's own table (llvm/lib/TargetParser/Host.cpp)."""
     try:
@@ -77,11 +104,10 @@ def _named_cpu(info: dict[str, str]) -> str:
         if model <= 0x0F or 0x20 <= model <= 0x5F:
             return "znver3"
         return "znver4" if 0x10 <= model <= 0x1F or 0x60 <= model <= 0xAF else ""
+    if info.get("vendor_id") == "AuthenticAMD" and family == 0x1A:
+        return "znver5" if model <= 0x4F or 0x60 <= model <= 0x77 else ""
     if info.get("vendor_id") == "AuthenticAMD" and family == 0x17:
         return "znver2" if 0x30 <= model <= 0x3F or model in (0x47, 0x60, 0x68, 0x71, 0x90, 0x98, 0xA0) else ""
     if info.get("vendor_id") == "GenuineIntel" and family == 6:
-        names = {0x6A: "icelake-server", 0x6C: "icelake-server", 0x8F: "sapphirerapids"}
-        if model == 0x55:
-            return "cascadelake" if "avx512_vnni" in info.get("flags", "").split() else "skylake-avx512"
-        return names.get(model, "")
+        return _XEONS.get(model, "") if model != 0x55 else _first_xeon(info.get("flags", "").split())
     return ""

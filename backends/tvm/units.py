@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Graph, Node
 
+from lvc.backends.tvm.widening import is_inlined, stored
 from lvc.compiler.dialect import Family
 from lvc.compiler.graph import family, is_call, spec
 
@@ -38,7 +39,7 @@ class Unit:
     @property
     def inputs(self) -> tuple[Node, ...]:
         """The values that the kernel reads, stored tensors left out."""
-        found = dict.fromkeys(operand for node in self.nodes for operand in node.all_input_nodes)
+        found = dict.fromkeys(stored(operand) for node in self.nodes for operand in node.all_input_nodes)
         return tuple(node for node in found if node not in self.nodes and node.op != "get_attr")
 
     @property
@@ -62,7 +63,7 @@ def units(graph: Graph) -> list[Unit]:
         for node in members:
             clusters[node] = members
     for node in graph.nodes:
-        if node.op != "call_function" or node in clusters:
+        if node.op != "call_function" or node in clusters or is_inlined(node):
             continue
         clusters[node] = [node]
         before = node.all_input_nodes[0] if _is_map(node) else None
@@ -99,7 +100,7 @@ def _is_one_kernel(members: Sequence[Node]) -> bool:
     """An anchor and elementwise nodes of its shape, of which only the last is read outside."""
     inside = set(members)
     first, *rest = members
-    if any(family(node) is not Family.ELEMENTWISE for node in rest):
+    if any(family(node) is not Family.ELEMENTWISE for node in rest) or any(map(is_inlined, members)):
         return False
     if any(set(node.users) - inside for node in members[:-1]):
         return False

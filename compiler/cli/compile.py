@@ -35,10 +35,11 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
     from lvc.compiler import container
     from lvc.compiler.backend import Target
-    from lvc.compiler.driver import compile_and_report
+    from lvc.compiler.driver import check_request, compile_and_report
     from lvc.compiler.files import check_writable
 
     pipeline, target = read_pipeline(options), Target.parse(options.target)
+    check_request(pipeline, target)
     for path in (options.output, options.report):
         if path:
             check_writable(path)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lvc.compiler.catalogue import PRECISIONS
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("pipeline")
     group.add_argument("-O", dest="level", metavar="N", choices="0123", help="preset O0 to O3 (default 2)")
     group.add_argument("-p", "--pipeline", metavar="TEXT", help="passes, such as 'O1,fuse-operators'; see 'lvc passes'")
+    group.add_argument(
+        "--precision", choices=tuple(PRECISIONS), default="fp32", help="what contractions multiply (default fp32)"
+    )
     group.add_argument(
         "--plugin", metavar="FILE", action="append", default=[], help="a Python file whose passes the text may name"
     )
@@ -43,7 +47,8 @@ def read_pipeline(options: argparse.Namespace) -> Pipeline:
     if options.level is not None and options.pipeline is not None:
         raise UsageError("-O and -p are both given", help=f"write -p 'O{options.level},...' to start from a preset")
     text = options.pipeline if options.pipeline is not None else f"O{options.level or 2}"
-    return Pipeline.parse(text, [kind for file in options.plugin for kind in passes_of(Path(file))])
+    pipeline = Pipeline.parse(text, [kind for file in options.plugin for kind in passes_of(Path(file))])
+    return pipeline.with_precision(options.precision)
 
 
 def passes_of(file: Path) -> list[type[Pass]]:

@@ -10,7 +10,7 @@ import torch
 from tvm import te, tirx
 
 from lvc.backends.tvm.layout import PLAIN
-from lvc.backends.tvm.ops.elementwise import broadcast
+from lvc.backends.tvm.ops.operands import broadcast
 from lvc.backends.tvm.ops.table import Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index, scalar_of
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from tvm import tirx
 
-from lvc.backends.tvm.ops.elementwise import broadcast, cast
+from lvc.backends.tvm.ops.operands import broadcast, cast
 from lvc.backends.tvm.ops.table import Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index, Scope, scalar_of
 

@@ -10,7 +10,7 @@ import torch
 from tvm import te, tirx
 
 from lvc.backends.tvm.layout import PLAIN, Layout
-from lvc.backends.tvm.ops.elementwise import cast
+from lvc.backends.tvm.ops.operands import cast
 from lvc.backends.tvm.ops.table import LOWERINGS, Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index, Scope, let, scalar_of
 

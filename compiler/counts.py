@@ -7,7 +7,7 @@ element-wise work left out. These are the numbers that papers and torchvision gi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch._ops import OpOverload
 from torch.fx import Node
@@ -17,37 +17,42 @@ from lvc.compiler.dialect import aten
 from lvc.compiler.graph import spec
 
 
-def macs(node: Node) -> int:
-    """Return the multiply-accumulates of one run of a node; 0 for anything but a contraction."""
+Shape = tuple[int, ...]
+
+
+def macs(node: Node, shapes: Mapping[str, Shape] | None = None) -> int:
+    """Return the multiply-accumulates of one run of a node; 0 for anything but a contraction.
+
+    ``shapes`` are those that its result and operands would have, by name, in place of those that they have.
+    """
     counter = _COUNTERS.get(node.target) if isinstance(node.target, OpOverload) else None
-    return counter(node) if counter else 0
+    if counter is None:
+        return 0
+    left, right = node.args[:2]
+    assert isinstance(left, Node)
+    assert isinstance(right, Node)
+    return counter(*(spec(n).shape if shapes is None else shapes[n.name] for n in (node, left, right)))
 
 
-def _shape(node: Node, argument: int) -> tuple[int, ...]:
-    operand = node.args[argument]
-    assert isinstance(operand, Node)
-    return spec(operand).shape
-
-
-def _convolution(node: Node) -> int:
+def _convolution(result: Shape, operand: Shape, weight: Shape) -> int:
     """Each output element sums one window: input channels of its group times the kernel's area."""
-    return spec(node).elements * math.prod(_shape(node, 1)[1:])
+    return math.prod(result) * math.prod(weight[1:])
 
 
-def _transposed_convolution(node: Node) -> int:
+def _transposed_convolution(result: Shape, operand: Shape, weight: Shape) -> int:
     """Each input element is spread over one window: output channels of its group times the kernel's area."""
-    return math.prod(_shape(node, 0)) * math.prod(_shape(node, 1)[1:])
+    return math.prod(operand) * math.prod(weight[1:])
 
 
-def _linear(node: Node) -> int:
-    return spec(node).elements * _shape(node, 1)[-1]
+def _linear(result: Shape, operand: Shape, weight: Shape) -> int:
+    return math.prod(result) * weight[-1]
 
 
-def _matmul(node: Node) -> int:
-    return spec(node).elements * _shape(node, 0)[-1]
+def _matmul(result: Shape, left: Shape, right: Shape) -> int:
+    return math.prod(result) * left[-1]
 
 
-_COUNTERS: dict[OpOverload, Callable[[Node], int]] = {
+_COUNTERS: dict[OpOverload, Callable[[Shape, Shape, Shape], int]] = {
     aten.conv2d.default: _convolution,
     aten.conv_transpose2d.input: _transposed_convolution,
     aten.linear.default: _linear,

@@ -57,7 +57,7 @@ def format_item(item: Any) -> str:
         value = getattr(item, field.name)
         if value != field.default:
             parts.append(f"{field.name}={_format_value(value)}")
-    return item.name + ("{" + " ".join(parts) + "}" if parts else "")
+    return str(item.name) + ("{" + " ".join(parts) + "}" if parts else "")
 
 
 def _format_value(value: Any) -> str:

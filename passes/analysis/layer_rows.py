@@ -1,0 +1,55 @@
+"""A layer as a matrix product: one row for each output position, holding what the weights of that position multiply.
+
+For a convolution the row is the patch under the kernel, channels first, zeros where it pads; for a linear layer it is
+the input itself. Rows are drawn at random, for neighbouring positions say the same twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.fx import Node
+from torch.nn import functional
+
+from lvc.compiler.dialect import aten
+from lvc.compiler.graph import arguments, is_call
+
+
+def positions(output: torch.Tensor, layer: Node, most: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw at most so many positions of an output with the channels left out, each once, ``i64[rows]``, flat."""
+    places = output[..., 0] if is_call(layer, aten.linear.default) else output[:, 0]
+    count = places.numel()
+    return torch.arange(count) if count <= most else torch.randperm(count, generator=generator)[:most]
+
+
+def output_rows(output: torch.Tensor, layer: Node, at: torch.Tensor) -> torch.Tensor:
+    """Return the output channels at some positions, ``[rows, channels]``."""
+    if is_call(layer, aten.linear.default):
+        return output.reshape(-1, output.shape[-1])[at]
+    images, pixels = _split(at, output.shape[2:])
+    return output.flatten(2)[images, :, pixels]
+
+
+def input_rows(operand: torch.Tensor, layer: Node, size: Sequence[int], at: torch.Tensor) -> torch.Tensor:
+    """Return what the weights multiply at some positions, ``[rows, channels * kernel]``.
+
+    ``size`` is the shape of the layer's output, in which the positions count.
+    """
+    if is_call(layer, aten.linear.default):
+        return operand.reshape(-1, operand.shape[-1])[at]
+    args = arguments(layer)
+    kernel = args["weight"].meta["spec"].shape[2:]
+    height, width = args["padding"]
+    padded = functional.pad(operand, (width, width, height, height))
+    images, pixels = _split(at, size[2:])
+    rows, columns = _split(pixels, size[3:])
+    down = rows[:, None] * args["stride"][0] + torch.arange(kernel[0]) * args["dilation"][0]
+    right = columns[:, None] * args["stride"][1] + torch.arange(kernel[1]) * args["dilation"][1]
+    patches = padded[images[:, None, None], :, down[:, :, None], right[:, None, :]]
+    return patches.movedim(3, 1).flatten(1)
+
+
+def _split(at: torch.Tensor, inner: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    size = torch.Size(inner).numel()
+    return at // size, at % size

@@ -1,0 +1,67 @@
+"""Many batches through a graph together, one node at a time, so that a layer can be changed once all have reached it.
+
+What is estimated at a layer then rests on the values that the layer truly gets, with every change before it made, and
+one forward run over the data serves all layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from lvc.compiler.graph import tensor
+from lvc.compiler.model import Model
+
+
+class Sweep:
+    """A run of a model on several batches that stops where it is told to. Values that nothing reads again are freed."""
+
+    def __init__(self, model: Model, batches: Sequence[torch.Tensor]) -> None:
+        self._module = model.module
+        self._order = [node for node in model.module.graph.nodes if node.op != "output"]
+        self._last = {operand: node for node in model.module.graph.nodes for operand in node.all_input_nodes}
+        self._batches = batches
+        self._values: dict[Node, list[torch.Tensor]] = {}
+        self._at = 0
+
+    def until(self, node: Node) -> None:
+        """Run everything before a node."""
+        with torch.inference_mode():
+            while self._order[self._at] is not node:
+                self._run(self._order[self._at])
+                self._at += 1
+
+    def past(self, node: Node) -> list[torch.Tensor]:
+        """Run everything up to a node and the node itself; return its values, one for each batch."""
+        self.until(node)
+        with torch.inference_mode():
+            self._run(node)
+        self._at += 1
+        return self._values[node]
+
+    def values(self, node: Node) -> list[torch.Tensor]:
+        """Return the values of a node that has been run and is read at this place or later, one for each batch."""
+        return self._values[node]
+
+    def _run(self, node: Node) -> None:
+        if node.op == "placeholder":
+            self._values[node] = list(self._batches)
+        elif node.op == "call_function":
+            self._values[node] = [self._call(node, batch) for batch in range(len(self._batches))]
+            for operand in node.all_input_nodes:
+                if self._last.get(operand) is node:
+                    self._values.pop(operand, None)
+
+    def _call(self, node: Node, batch: int) -> torch.Tensor:
+        def value(operand: Node) -> torch.Tensor:
+            stored = tensor(self._module, operand)
+            return self._values[operand][batch] if stored is None else stored
+
+        args: tuple[Any, ...] = map_arg(node.args, value)
+        kwargs: dict[str, Any] = map_arg(node.kwargs, value)
+        result: torch.Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
+        return result

@@ -1,0 +1,1 @@
+"""Criteria of `prune-channels`, one a file, found by name: see `lvc.passes.pruning.criterion`."""

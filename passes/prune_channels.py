@@ -1,0 +1,203 @@
+"""Remove channels until the model is as small as wanted.
+
+A step judges the units of every group by a criterion, lines all of them up, takes as many as bring the model down to
+its target, removes them, and proves at once that removal was exact: the outputs equal those of the model with the same
+channels set to zero, and the signature is what it was. Then the layers that lost inputs may be fitted to what they gave
+before (`reconstruct`) and batch normalisations to the values that arrive (`recalibrate`), on calibration data.
+
+With data the defaults are what keeps most accuracy without training: the criterion `output-error`, the ranking
+`sensitivity`, and reconstruction. Without, they are `l2` and the same share of each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from lvc.compiler.checkpoint import Checkpoints
+from lvc.compiler.errors import UsageError
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.verify import verify
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.calibration import Calibration
+from lvc.passes.analysis.channel_groups import ChannelGroup, channel_groups
+from lvc.passes.analysis.channels.masking import check_removal
+from lvc.passes.analysis.channels.surgery import remove
+from lvc.passes.pruning.account import Account
+from lvc.passes.pruning.budget import Cost, cost_of, take
+from lvc.passes.pruning.choice import choose, find_multiple
+from lvc.passes.pruning.criterion import Criterion, parse_criterion
+from lvc.passes.pruning.evidence import Evidence
+from lvc.passes.pruning.ranking import Queue, global_prices, isomorphic_prices, layer_prices, make_queue
+from lvc.passes.pruning.reconstruction import reconstruct
+from lvc.passes.pruning.scores import score
+from lvc.passes.pruning.sensitivity import measure_curves
+from lvc.passes.recalibrate_batch_norm import recalibrate
+
+_MEANING = {
+    "ratio": "the share of all channels to remove",
+    "macs": "the share of today's multiply-accumulates to keep",
+    "params": "the share of today's parameters to keep",
+    "bytes": "the share of today's bytes of weights to keep",
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a step comes down to: of which cost how much is allowed, and the least width of each group."""
+
+    kind: str
+    allowed: float
+    least: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneChannels(Pass):
+    """Remove channels, those that matter least, until the model is as small as wanted."""
+
+    name: ClassVar[str] = "prune-channels"
+    effect: ClassVar[Effect] = Effect.LOSSY
+    idempotent: ClassVar[bool] = False
+
+    ratio: float | None = option(None, _MEANING["ratio"])
+    macs: float | None = option(None, _MEANING["macs"])
+    params: float | None = option(None, _MEANING["params"])
+    bytes: float | None = option(None, _MEANING["bytes"])
+    criterion: str = option(
+        "auto", "what says which channels matter: 'lvc criteria' lists them; auto: output-error with data, else l2"
+    )
+    ranking: Literal["layer", "global", "isomorphic", "sensitivity"] | None = option(
+        None, "how groups compare: layer, global, isomorphic, or by sensitivity"
+    )
+    reduction: Literal["sum", "mean", "max", "min", "first"] = option(
+        "mean", "how the scores of coupled layers become one: sum, mean, max, min, first"
+    )
+    normalise: Literal["none", "mean", "max", "sum", "deviation"] = option(
+        "none", "divide a group's scores by their mean, max, sum or deviation"
+    )
+    reconstruct: bool | None = option(None, "fit the layers that lost inputs by least squares (default: with data)")
+    recalibrate: bool | None = option(None, "estimate batch norms anew (default: with data, without reconstruct)")
+    skip: tuple[str, ...] = option((), "names of groups to leave alone, with * for any characters")
+    keep: float = option(0.1, "the share of each group's channels that stays in any case")
+    multiple: int = option(1, "round widths to multiples of this")
+    steps: int = option(1, "come down to the target in so many steps")
+    between: str = option("", "a pipeline to run after each step, such as a training pass")
+    data: str = option("calib", "the calibration data, as named by --data NAME=PATH")
+    images: int = option(512, "use at most so many images of it")
+
+    def __post_init__(self) -> None:
+        for name, value in self._targets().items():
+            if not 0 < value < 1:
+                raise UsageError(f"{name} must be between 0 and 1, not {value:g}", help=f"it is {_MEANING[name]}")
+        if len(self._targets()) > 1:
+            raise UsageError(f"{' and '.join(self._targets())} are both given", help="give one target")
+        for name, least in (("multiple", 1), ("steps", 1), ("images", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not 0 <= self.keep < 1:
+            raise UsageError(f"keep must be from 0 to below 1, not {self.keep:g}")
+        Pipeline.parse(self.between)
+        if self.criterion != "auto":
+            parse_criterion(self.criterion)
+
+    def _targets(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in _MEANING if getattr(self, name) is not None}
+
+    def _target(self) -> tuple[str, float]:
+        """Return what is limited, and the share of today's that stays."""
+        if not self._targets():
+            raise UsageError(
+                "prune-channels was not told how small the model shall become",
+                help="give a target, for example prune-channels{macs=0.5} to halve the multiply-accumulates",
+            )
+        ((name, value),) = self._targets().items()
+        return name, 1 - value if name == "ratio" else value
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = Outcome()
+        kind, share = self._target()
+        channels = channel_groups(model)
+        groups = choose(channels, self.skip, model, outcome)
+        if not groups:
+            outcome.notes.append("nothing changed, because no group of channels may shrink; --explain says why")
+            return outcome
+        full = cost_of(kind, model, channels, groups).measure({})
+        account = Account.open(model, groups)
+        least = {group.name: max(1, round(self.keep * group.size)) for group in groups}
+        checkpoints = Checkpoints.of(workspace.checkpoints, str(self), model)
+        done = checkpoints.last()
+        if done:
+            model.module = done[1].module
+            outcome.notes.append(f"went on from step {done[0]} of {self.steps} in {workspace.checkpoints}")
+        for step in range(done[0] + 1 if done else 1, self.steps + 1):
+            goal = Goal(kind, full * (1 - (1 - share) * step / self.steps), least)
+            self._step(model, workspace, goal, outcome)
+            if self.between:
+                rewritten, _ = Pipeline.parse(self.between).run(model, workspace)
+                verify(rewritten)
+                model.module = rewritten.module
+            checkpoints.save(step, model)
+        account.close(channel_groups(model), model, outcome)
+        return outcome
+
+    def _step(self, model: Model, workspace: Workspace, goal: Goal, outcome: Outcome) -> None:
+        channels = channel_groups(model)
+        groups = tuple(group for group in channels.free if group.name in goal.least)
+        data = Calibration.read(model, workspace, self.data, self.images) if self.data in workspace.data else None
+        evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
+        cost = cost_of(goal.kind, model, channels, groups)
+        queue = self._queue(groups, goal, cost, evidence, outcome)
+        multiples = {group.name: find_multiple(group, self.multiple) for group in groups}
+        removal = take(queue, cost, goal.allowed, multiples)
+        if not removal:
+            return
+        before = model.copy()
+        remove(model, channels, removal)
+        check_removal(before, model, channels, removal, workspace.seed)
+        if self._reconstructs(evidence):
+            fitted = reconstruct(before, model, channels.kept(removal), evidence.data, outcome)
+            outcome.notes.append(f"{fitted} layers reconstructed on {evidence.data.images} images")
+        if self._recalibrates(evidence):
+            renewed = Outcome()
+            recalibrate(model, evidence.data, renewed)
+            outcome.notes.append(f"{len(renewed.changed)} batch normalisations estimated anew")
+
+    def _queue(
+        self,
+        groups: tuple[ChannelGroup, ...],
+        goal: Goal,
+        cost: Cost,
+        evidence: Evidence,
+        outcome: Outcome,
+    ) -> Queue:
+        criterion = self._criterion(evidence)
+        found = score(groups, criterion, evidence, self.reduction, self.normalise)
+        for name, reason in found.unknown.items():
+            outcome.skip(evidence.node(evidence.channels[name].producers[0].layer), reason)
+        judged = [group for group in groups if group.name in found.known]
+        ranking = self.ranking or ("sensitivity" if evidence.has_data else "layer")
+        if ranking == "sensitivity":
+            curves = measure_curves(judged, found.known, evidence, reconstruct=self._reconstructs(evidence))
+            prices = {group.name: curves[group.name].prices(group.size) / cost.of_a_unit(group) for group in judged}
+        elif ranking == "isomorphic":
+            prices = isomorphic_prices(judged, found.known)
+        else:
+            prices = (layer_prices if ranking == "layer" else global_prices)(found.known)
+        return make_queue(judged, found.known, prices, goal.least)
+
+    def _reconstructs(self, evidence: Evidence) -> bool:
+        return evidence.has_data if self.reconstruct is None else self.reconstruct
+
+    def _recalibrates(self, evidence: Evidence) -> bool:
+        """By default only without reconstruction, whose weights are fitted to the statistics as they were."""
+        if self.recalibrate is None:
+            return evidence.has_data and not self._reconstructs(evidence)
+        return self.recalibrate
+
+    def _criterion(self, evidence: Evidence) -> Criterion:
+        if self.criterion != "auto":
+            return parse_criterion(self.criterion)
+        return parse_criterion("output-error" if evidence.has_data else "l2")

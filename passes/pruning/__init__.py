@@ -1,0 +1,1 @@
+"""What `prune-channels` is made of: criteria judge units, rankings choose among them, budgets say when to stop."""

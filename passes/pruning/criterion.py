@@ -1,0 +1,112 @@
+"""What a criterion is, and how one is found by its name.
+
+A criterion `batch-norm-scale` is the file `batch_norm_scale.py` of `lvc.passes.criteria`; other packages add theirs
+through the entry point `lvc.criteria`, and a Python file is named as it is: ``criterion=mine.py:MyCriterion``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from lvc.compiler import catalogue
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.pipeline_text import format_item, parse_item
+from lvc.passes.analysis.channel_groups import ChannelGroup
+
+if TYPE_CHECKING:
+    from lvc.passes.pruning.evidence import Evidence
+
+PACKAGE = "lvc.passes.criteria"
+PLUGINS = "lvc.criteria"
+
+
+class Needs(Enum):
+    """What a criterion looks at; the sentences that errors say."""
+
+    WEIGHTS = "weights alone"
+    DATA = "calibration data"
+    LABELS = "calibration data with labels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion(ABC):
+    """Judges how much each unit of a group matters; the least important go first. Fields are options, as for passes.
+
+    ``importance`` yields one ``f64[group.size]``, not negative, for each tensor or activation that speaks of the
+    group: the reduction of the user's choice makes one score of them. It yields nothing for a group that it cannot
+    judge, and that group is left alone.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[Needs]
+
+    @abstractmethod
+    def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]: ...
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring: what the criterion looks at."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @classmethod
+    def options(cls) -> tuple[dataclasses.Field[Any], ...]:
+        return dataclasses.fields(cls)
+
+    def __str__(self) -> str:
+        return format_item(self)
+
+
+def criterion_names() -> list[str]:
+    """Names of all criteria, ours and those of plug-ins, sorted."""
+    return sorted({*catalogue.modules(PACKAGE), *catalogue.plugins(PLUGINS)})
+
+
+def parse_criterion(text: str) -> Criterion:
+    """Read ``NAME``, ``NAME{option=value}`` or ``file.py:NAME``; `UsageError` with a suggestion for anything else."""
+    if ".py:" in text:
+        return _from_file(text)
+    made = parse_item(text, find_criterion, criterion_names(), "criterion")
+    assert isinstance(made, Criterion)
+    return made
+
+
+def find_criterion(name: str) -> type[Criterion] | None:
+    """Return the criterion of that name, or None; imports the one file that holds it."""
+    own = catalogue.modules(PACKAGE)
+    if name in own:
+        found = vars(importlib.import_module(own[name])).values()
+        made: type[Criterion] = next(i for i in found if _is_criterion(i) and i.__dict__.get("name") == name)
+        return made
+    if name in catalogue.plugins(PLUGINS):
+        loaded = catalogue.load_plugin(catalogue.plugins(PLUGINS)[name])
+        if not _is_criterion(loaded):
+            raise CompileError(
+                f"the plug-in '{name}' is not a criterion", help="its entry point must name a subclass of Criterion"
+            )
+        return loaded  # type: ignore[return-value]
+    return None
+
+
+def _from_file(text: str) -> Criterion:
+    from lvc.compiler.load.user_code import import_place
+
+    file, _, name = text.rpartition(":")
+    found = getattr(import_place(file), name, None)
+    if not _is_criterion(found):
+        raise UsageError(
+            f"'{file}' defines no criterion '{name}'", help="a criterion is a class that derives from Criterion"
+        )
+    made: Criterion = found()  # type: ignore[misc]
+    return made
+
+
+def _is_criterion(item: object) -> bool:
+    return isinstance(item, type) and issubclass(item, Criterion)

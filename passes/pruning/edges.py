@@ -1,0 +1,107 @@
+"""Where layers read the channels of a group, and runs of a graph that look at those places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Interpreter, Node
+
+from lvc.compiler.dialect import aten
+from lvc.compiler.graph import arguments, is_call
+from lvc.compiler.model import Model
+from lvc.passes.analysis.channel_groups import ChannelGroup, Member
+
+LAYERS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default)
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """One layer's reading of a group: ``units`` is ``i64[n]`` over the channels of the layer's first operand."""
+
+    member: Member
+    layer: Node
+    units: torch.Tensor
+
+
+def edges_of(model: Model, group: ChannelGroup) -> list[Edge]:
+    """Return where layers with a stored weight read a group, in graph order."""
+    weights = {member.tensor: member for member in group.consumers}
+    found = []
+    for node in model.module.graph.nodes:
+        if not is_call(node, *LAYERS):
+            continue
+        weight = node.args[1]
+        member = weights.get(str(weight.target)) if weight.op == "get_attr" else None
+        if member is not None:
+            found.append(_edge(member, node))
+    return found
+
+
+def _edge(member: Member, layer: Node) -> Edge:
+    groups = arguments(layer)["groups"] if is_call(layer, aten.conv2d.default) else 1
+    return Edge(member, layer, member.units.repeat(groups))
+
+
+def channel_dim(layer: Node) -> int:
+    """Return the dimension of a layer's first operand that holds the channels it reads."""
+    return -1 if is_call(layer, aten.linear.default) else -3
+
+
+def channel_rows(layer: Node, value: torch.Tensor) -> torch.Tensor:
+    """Return what a layer reads with one row a channel, ``f64[n, elements]``."""
+    return value.movedim(channel_dim(layer), 0).flatten(1).double()
+
+
+def sample_sums(layer: Node, value: torch.Tensor, images: int) -> torch.Tensor:
+    """Return the sum of each channel in each image, ``f64[images,n]``; what is of one image lies together."""
+    rows = value.movedim(channel_dim(layer), -1)
+    return rows.reshape(images, -1, rows.shape[-1]).sum(1).double()
+
+
+class Taps(Interpreter):
+    """Runs a graph and keeps what some layers read in ``values``, and what they make of it in ``results``.
+
+    With ``differentiable`` each of them reads a copy of its own, whose derivative is that of this reading alone.
+    ``tensors`` stand for stored tensors of these names; derivatives reach no others.
+    """
+
+    def __init__(
+        self,
+        module: GraphModule,
+        layers: Iterable[Node],
+        tensors: Mapping[str, torch.Tensor] | None = None,
+        *,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(module)
+        self.values: dict[Node, torch.Tensor] = {}
+        self.results: dict[Node, torch.Tensor] = {}
+        self._layers = frozenset(layers)
+        self._tensors = dict(tensors or {})
+        self._differentiable = differentiable
+
+    def run(self, *inputs: Any, **options: Any) -> tuple[torch.Tensor, ...]:
+        """Run a batch; return the outputs."""
+        self.values, self.results = {}, {}
+        outputs: tuple[torch.Tensor, ...] = super().run(*inputs, **options)
+        return outputs
+
+    def run_node(self, n: Node) -> Any:
+        if n not in self._layers:
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        self.values[n] = self.tap(n, args[0])
+        self.results[n] = n.target(self.values[n], *args[1:], **kwargs)  # type: ignore[operator]
+        return self.results[n]
+
+    def tap(self, layer: Node, value: torch.Tensor) -> torch.Tensor:
+        """Return what the layer shall read in place of a value."""
+        if not self._differentiable:
+            return value
+        return value * 1 if value.requires_grad else value.detach().requires_grad_()
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return self._tensors[target] if target in self._tensors else super().get_attr(target, args, kwargs).detach()

@@ -1,0 +1,282 @@
+"""What criteria judge by: weights sorted by unit, and what layers read on calibration data. Computed when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch.fx import Node
+
+from lvc.compiler.dialect import aten
+from lvc.compiler.errors import UsageError
+from lvc.compiler.evaluation import is_class_scores
+from lvc.compiler.graph import arguments, is_call, tensor
+from lvc.compiler.model import Model
+from lvc.compiler.workspace import Progress, Silence
+from lvc.passes.analysis.calibration import Calibration
+from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Member
+from lvc.passes.analysis.layer_rows import input_rows, positions
+from lvc.passes.pruning.edges import Edge, Taps, channel_dim, channel_rows, edges_of, sample_sums
+from lvc.passes.pruning.least_squares import Moments
+from lvc.passes.pruning.loss import classification_loss, random_projection
+from lvc.passes.pruning.readers import Reader, readers_of, rows_wanted
+
+STEEPNESS_IMAGES = 128
+"""As many images as derivatives of the outputs are averaged over."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the data showed of the ``n`` channels that a layer reads.
+
+    ``mean`` and ``zeros`` are the mean absolute value and the share of zeros of each channel, ``f64[n]``; ``pooled`` is
+    the sum of each channel in each sample, ``f64[samples,n]``.
+    """
+
+    mean: torch.Tensor
+    zeros: torch.Tensor
+    pooled: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """How the loss depends on the ``n`` channels that a layer reads.
+
+    ``gates`` is the derivative by a gate on each channel in each sample, ``f64[samples,n]``; ``mean`` is the mean
+    absolute derivative by an element, ``f64[n]``.
+    """
+
+    gates: torch.Tensor
+    mean: torch.Tensor
+
+
+class Evidence:
+    """A model, its groups, and its calibration data if there are any."""
+
+    def __init__(
+        self,
+        model: Model,
+        channels: Channels,
+        data: Calibration | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        self.model = model
+        self.channels = channels
+        self.seed = seed
+        self.progress = progress or Silence()
+        self._data = data
+        self._nodes: dict[str, Node] = {node.name: node for node in model.module.graph.nodes}
+        self._stored = {str(n.target): n for n in model.module.graph.nodes if n.op == "get_attr"}
+
+    @property
+    def has_data(self) -> bool:
+        return self._data is not None
+
+    @property
+    def data(self) -> Calibration:
+        if self._data is None:
+            raise UsageError("there is no calibration data", help="give some with --data calib=PATH")
+        return self._data
+
+    @property
+    def labels(self) -> tuple[torch.Tensor, ...]:
+        """The classes of the images, for criteria that go by the loss of a classifier."""
+        if not is_class_scores(self.model.outputs[0].spec.shape):
+            found = self.model.outputs[0]
+            raise UsageError(
+                "the model is not a classifier, so its loss on labels is not known",
+                why=f"its first output is {found}",
+                help="take a criterion that needs no labels, for example output-error",
+            )
+        if self.data.labels is None:
+            raise UsageError(
+                f"the data set '{self.data.name}' has no labels",
+                why="the criterion goes by the loss, which needs the class of each image",
+                help="put each class into a folder of its own, or take a criterion that needs none",
+            )
+        return self.data.labels
+
+    def node(self, name: str) -> Node:
+        return self._nodes[name]
+
+    def values(self, name: str) -> torch.Tensor:
+        """Return a stored tensor, ``f64``."""
+        value = tensor(self.model.module, self._stored[name])
+        assert value is not None
+        return value.detach().double()
+
+    def rows(self, member: Member, of: torch.Tensor | None = None) -> torch.Tensor:
+        """Return a member's tensor, or another of its shape, with one row an index of its dimension."""
+        value = self.values(member.tensor) if of is None else of
+        return value.movedim(member.dim, 0).flatten(1) if value.ndim > 1 else value.reshape(-1, 1)
+
+    def weights(self, group: ChannelGroup) -> Iterator[Member]:
+        """Yield the members that are weights of layers: those that produce the units, then those that read them."""
+        yield from group.producers
+        yield from group.consumers
+
+    def edges(self, group: ChannelGroup) -> list[Edge]:
+        """Return where layers with weights read the group."""
+        return self._edges[group.name]
+
+    def readings(self, edge: Edge) -> Readings:
+        return self._readings[edge.layer]
+
+    def slopes(self, edge: Edge) -> Slopes:
+        return self._slopes[edge.layer]
+
+    def readers(self, group: ChannelGroup) -> list[Reader]:
+        """Return the layers that read the group, as matrices; those that are no matrices are left out."""
+        return [reader for edge in self.edges(group) for reader in self.readers_at(edge)]
+
+    def readers_at(self, edge: Edge) -> list[Reader]:
+        return readers_of(edge, self.values(edge.member.tensor))
+
+    def moments(self, reader: Reader) -> Moments:
+        """Return the second moments of what a reader's columns multiply."""
+        return self._moments[reader.layer, reader.outputs.start]
+
+    def steepness(self, reader: Reader) -> torch.Tensor:
+        """Return how much an error of each output of a reader matters to the model's outputs, ``f64[outputs]``.
+
+        The squared derivative, summed over the positions, averaged over the images and over random projections of
+        the model's outputs (the diagonal of the Gauss-Newton matrix).
+        """
+        return self._steepness[reader.layer][reader.outputs]
+
+    def curvature(self, name: str) -> torch.Tensor:
+        """Return the diagonal of the loss's Hessian for a stored tensor, estimated; it has the tensor's shape."""
+        return self._curvature[name]
+
+    @cached_property
+    def _edges(self) -> dict[str, list[Edge]]:
+        return {group.name: edges_of(self.model, group) for group in self.channels.free}
+
+    @cached_property
+    def _layers(self) -> list[Node]:
+        return list(dict.fromkeys(edge.layer for edges in self._edges.values() for edge in edges))
+
+    @cached_property
+    def _readings(self) -> dict[Node, Readings]:
+        taps = Taps(self.model.module, self._layers)
+        found: dict[Node, list[Readings]] = {layer: [] for layer in self._layers}
+        with torch.inference_mode():
+            for batch in self.progress.track(self.data.inputs, "reading activations"):
+                taps.run(batch)
+                for layer, value in taps.values.items():
+                    rows = channel_rows(layer, value)
+                    mean, zeros = rows.abs().mean(1), (rows == 0).double().mean(1)
+                    found[layer].append(Readings(mean, zeros, sample_sums(layer, value, len(batch))))
+        return {
+            layer: Readings(
+                torch.stack([part.mean for part in parts]).mean(0),
+                torch.stack([part.zeros for part in parts]).mean(0),
+                torch.cat([part.pooled for part in parts]),
+            )
+            for layer, parts in found.items()
+        }
+
+    @cached_property
+    def _slopes(self) -> dict[Node, Slopes]:
+        taps = Taps(self.model.module, self._layers, differentiable=True)
+        found: dict[Node, list[Slopes]] = {layer: [] for layer in self._layers}
+        pairs = list(zip(self.data.inputs, self.labels, strict=True))
+        for batch, labels in self.progress.track(pairs, "differentiating"):
+            loss = classification_loss(taps.run(batch), labels)
+            slopes = torch.autograd.grad(loss, list(taps.values.values()))
+            for (layer, value), slope in zip(taps.values.items(), slopes, strict=True):
+                gates = sample_sums(layer, value.detach() * slope, len(batch))
+                found[layer].append(Slopes(gates, channel_rows(layer, slope).abs().mean(1)))
+        return {
+            layer: Slopes(torch.cat([p.gates for p in parts]), torch.stack([p.mean for p in parts]).mean(0))
+            for layer, parts in found.items()
+        }
+
+    @cached_property
+    def _moments(self) -> dict[tuple[Node, int], Moments]:
+        readers = {
+            (reader.layer, reader.outputs.start): reader
+            for group in self.channels.free
+            for reader in self.readers(group)
+        }
+        found = {key: Moments.empty(reader.weight.shape[1], 0) for key, reader in readers.items()}
+        taps = Taps(self.model.module, self._layers)
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch.inference_mode():
+            for batch in self.progress.track(self.data.inputs, "gathering moments"):
+                taps.run(batch)
+                rows: dict[Node, torch.Tensor] = {}
+                for (layer, _), reader in readers.items():
+                    if layer not in rows:
+                        result = taps.results[layer]
+                        at = positions(result, layer, rows_wanted(layer, len(self.data)), generator)
+                        rows[layer] = input_rows(taps.values[layer], layer, result.shape, at)
+                    columns = rows[layer][:, reader.columns]
+                    found[layer, reader.outputs.start].add(columns, columns[:, :0])
+        return found
+
+    @cached_property
+    def _steepness(self) -> dict[Node, torch.Tensor]:
+        taps = Taps(self.model.module, self._layers, differentiable=True)
+        found: dict[Node, torch.Tensor] = {}
+        data = self.data.first(STEEPNESS_IMAGES)
+        generator = torch.Generator().manual_seed(self.seed)
+        for batch in self.progress.track(data.inputs, "differentiating"):
+            projection = random_projection(taps.run(batch), generator)
+            slopes = torch.autograd.grad(projection, list(taps.results.values()))
+            for layer, slope in zip(taps.results, slopes, strict=True):
+                outputs = slope.movedim(channel_dim(layer), 0).flatten(1).double()
+                found[layer] = found.get(layer, 0.0) + outputs.square().sum(1) / data.images
+        return found
+
+    @cached_property
+    def _curvature(self) -> dict[str, torch.Tensor]:
+        """Hutchinson's estimate: the diagonal of H is the mean of ``v * (H v)`` over random signs ``v``."""
+        names = sorted({member.tensor for group in self.channels.free for member in self.weights(group)})
+        leaves = {name: self.values(name).float().requires_grad_() for name in names}
+        taps = Taps(self.model.module, (), leaves)
+        found = {name: torch.zeros_like(leaf, dtype=torch.float64) for name, leaf in leaves.items()}
+        generator = torch.Generator().manual_seed(self.seed)
+        pairs = list(zip(self.data.inputs, self.labels, strict=True))
+        for batch, labels in self.progress.track(pairs, "differentiating twice"):
+            loss = classification_loss(taps.run(batch), labels)
+            slopes = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
+            signs = [torch.randint(0, 2, leaf.shape, generator=generator) * 2.0 - 1 for leaf in leaves.values()]
+            bends = torch.autograd.grad(slopes, list(leaves.values()), signs)
+            for name, sign, bend in zip(leaves, signs, bends, strict=True):
+                found[name] += (sign * bend).double() / len(pairs)
+        return found
+
+
+def of_units(values: torch.Tensor, units: torch.Tensor, size: int) -> torch.Tensor:
+    """Sum values of indices, ``[..., n]``, by the unit that each index belongs to, ``f64[..., size]``."""
+    belongs = units >= 0
+    summed = torch.zeros(*values.shape[:-1], size, dtype=torch.float64)
+    return summed.index_add_(-1, units[belongs], values[..., belongs].double())
+
+
+def mean_of_units(values: torch.Tensor, units: torch.Tensor, size: int) -> torch.Tensor:
+    """As `of_units`, the mean in place of the sum."""
+    count = of_units(torch.ones(len(units)), units, size)
+    return of_units(values, units, size) / count.clamp(min=1)
+
+
+def batch_norm_scale(evidence: Evidence, member: Member) -> torch.Tensor | None:
+    """Return the scale of a batch normalisation, ``f64[n]``, if that is what a member is."""
+    node = evidence.node(member.layer)
+    if not is_call(node, aten.batch_norm.default):
+        return None
+    weight = arguments(node)["weight"]
+    return evidence.values(member.tensor) if weight is not None and weight.target == member.tensor else None
+
+
+Measure = Callable[[Edge], torch.Tensor]
+
+
+def by_edge(evidence: Evidence, group: ChannelGroup, measure: Measure) -> Iterator[torch.Tensor]:
+    """Yield for each edge of a group what was measured there, ``f64[n]``, as the mean of each unit."""
+    for edge in evidence.edges(group):
+        yield mean_of_units(measure(edge), edge.units, group.size)

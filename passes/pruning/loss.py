@@ -1,0 +1,37 @@
+"""What a change of a model costs: the loss on labels, or, without labels, how far its outputs move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from lvc.compiler.errors import UsageError
+
+
+def classification_loss(outputs: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of a classifier's first output, summed over the batch."""
+    scores = outputs[0].flatten(1)
+    if int(labels.max()) >= scores.shape[1]:
+        raise UsageError(
+            f"an image has class {int(labels.max())}, and the model knows {scores.shape[1]} classes, counted from 0",
+            help="number the classes of the data as those of the model",
+        )
+    return functional.cross_entropy(scores, labels, reduction="sum")
+
+
+def random_projection(outputs: Sequence[torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+    """Return the outputs weighted by random normal numbers and summed.
+
+    Over such projections, the mean square of a derivative is that of the derivative of all outputs, each of them
+    divided by its spread, so that none counts more for being larger.
+    """
+    parts = [out for out in outputs if out.is_floating_point() and out.requires_grad]
+    spreads = [float(out.detach().std()) or 1.0 if out.numel() > 1 else 1.0 for out in parts]
+    return torch.stack(
+        [
+            (out * torch.randn(out.shape, generator=generator)).sum() / spread
+            for out, spread in zip(parts, spreads, strict=True)
+        ]
+    ).sum()

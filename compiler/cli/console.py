@@ -50,7 +50,7 @@ class Console:
         if self.json_wanted:
             print(json.dumps(data, indent=2, default=str))
 
-    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> None:
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]], align: str) -> None:
         """Print an aligned table as a result."""
         from lvc.compiler.text import table
 

@@ -22,13 +22,16 @@ SUMMARY = "show layers, sizes and work of a model or an artefact"
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.add_argument("--top", metavar="N", type=positive, help="show only the N layers with the most MACs")
+    parser.add_argument("--groups", action="store_true", help="show which channels of a model can be removed together")
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.container import is_artefact, read
 
     path = Path(options.model)
-    if is_artefact(path):
+    if options.groups:
+        _show_groups(options, console)
+    elif is_artefact(path):
         _inspect_artefact(read(path), path, options, console)
     else:
         _inspect_model(options, console)
@@ -56,6 +59,25 @@ def _inspect_model(options: argparse.Namespace, console: Console) -> None:
             **_layers_json(found, summed, options.top),
         }
     )
+
+
+def _show_groups(options: argparse.Namespace, console: Console) -> None:
+    """Show what the analysis `channel-groups` finds in a model."""
+    from lvc.compiler.analysis import find_analysis
+    from lvc.compiler.cli.model_options import load_model
+    from lvc.compiler.container import is_artefact
+    from lvc.compiler.errors import UsageError
+
+    if is_artefact(Path(options.model)):
+        raise UsageError("an artefact has no groups of channels", help="give the model that it was made from")
+    model = load_model(options)
+    found = find_analysis("channel-groups")(model)
+    console.result(f"{model.name}, from {printable(model.source)}\n")
+    for table in found.tables:
+        console.table(table.headers, table.rows, "lrrrll")
+    for note in found.notes:
+        console.result(note)
+    console.json({"model": model.name, "source": model.source, "groups": found.data})
 
 
 def _inspect_artefact(artefact: Artefact, path: Path, options: argparse.Namespace, console: Console) -> None:

@@ -18,6 +18,7 @@ from enum import Enum
 
 import torch
 
+from lvc.compiler.analysis import Findings
 from lvc.compiler.errors import UsageError
 from lvc.compiler.model import Model
 
@@ -148,3 +149,10 @@ def channel_groups(model: Model) -> Channels:
     from lvc.passes.analysis.channels.grouping import group
 
     return group(model, propagate(model))
+
+
+def findings(model: Model) -> Findings:
+    """The groups of a model as a table."""
+    from lvc.passes.analysis.channels.description import describe
+
+    return describe(model, channel_groups(model))

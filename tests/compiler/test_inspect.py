@@ -98,3 +98,27 @@ def test_odd_metadata_is_shown_or_left_out(
     container.write(dataclasses.replace(artefact, metadata=metadata), path)
     assert main(["inspect", str(path)]) == 0
     assert "convolutions" in capsys.readouterr().out
+
+
+def test_groups_of_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convolutions().to_onnx(path := tmp_path / "m.onnx")
+    assert main(["inspect", str(path), "--groups"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()[2:]
+    assert header.split()[:3] == ["group", "units", "channels"]
+    assert "has them" in "\n".join(rows)
+    assert rows[-1].endswith("units")
+    assert main(["inspect", str(path), "--groups", "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)["groups"]
+    assert len(groups) == len(rows) - 1
+    for group in groups:
+        assert group["parameters"] > 0
+        assert all(set(range(group["units"])) <= set(member["units"]) for member in group["members"])
+
+
+def test_an_artefact_has_no_groups_of_channels(
+    artefact: Artefact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.lvc"
+    container.write(artefact, path)
+    assert main(["inspect", str(path), "--groups"]) == 2
+    assert "give the model that it was made from" in capsys.readouterr().err

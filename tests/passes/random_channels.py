@@ -65,9 +65,9 @@ class ChannelWriter(Writer):
         self.call(f"group_norm(%{x}, {groups}, {self.weight(shape[1])})", shape)
 
     def layer_norm(self, x: str, shape: Shape) -> None:
-        n, c, h, w = shape
+        channels = shape[1]
         last = self.raw(f"permute(%{x}, [0, 2, 3, 1])")
-        normal = self.raw(f"layer_norm(%{last}, [{c}], {self.weight(c)})")
+        normal = self.raw(f"layer_norm(%{last}, [{channels}], {self.weight(channels)})")
         self.call(f"permute(%{normal}, [0, 3, 1, 2])", shape)
 
     def turn(self, x: str, shape: Shape) -> None:

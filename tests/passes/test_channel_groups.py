@@ -28,6 +28,10 @@ def units(channels: Channels, group: str) -> dict[str, list[int]]:
     return {f"{member.tensor}:{member.dim}": member.units.tolist() for member in channels[group].members}
 
 
+def alike(wanted: list[int], *places: str) -> dict[str, list[int]]:
+    return dict.fromkeys(places, wanted)
+
+
 def pruned(model: Model, removal: Removal) -> Model:
     """Remove units and check everything that can be checked."""
     channels = channel_groups(model)
@@ -66,7 +70,7 @@ def test_a_plain_chain() -> None:
     channels = channel_groups(model)
     first, last = channels.groups
     straight = list(range(6))
-    assert units(channels, first.name) == dict.fromkeys(["a:0", "gamma:0", "mean:0", "var:0", "b:1"], straight)
+    assert units(channels, first.name) == alike(straight, "a:0", "gamma:0", "mean:0", "var:0", "b:1")
     assert [member.role for member in first.members] == [Role.PRODUCES, *[Role.SCALES] * 3, Role.CONSUMES]
     assert [carrier.node for carrier in first.carriers] == ["conv", "norm", "act"]
     assert all(carrier.units.tolist() == straight and carrier.dim == 1 for carrier in first.carriers)
@@ -105,7 +109,7 @@ def test_a_padded_shortcut_meets_the_channel_that_it_is() -> None:
         "b:0": [-1, -1, 0, 1, 2, 3, -1, -1],
         "c:1": [-1, -1, 0, 1, 2, 3, -1, -1],
     }
-    assert units(channels, alone.name) == dict.fromkeys(["b:0", "c:1"], [0, 1, -1, -1, -1, -1, 2, 3])
+    assert units(channels, alone.name) == alike([0, 1, -1, -1, -1, -1, 2, 3], "b:0", "c:1")
     after = pruned(model, {both.name: [1], alone.name: [0, 1, 3]})
     assert torch.equal(after.module.b, model.module.b[[2, 4, 5, 6]][:, [0, 2, 3]])
     (padding,) = (node for node in calls(after.module.graph) if node.name == "short")
@@ -192,7 +196,7 @@ CASES: dict[str, tuple[str, dict[str, list[int]], list[int]]] = {
         %last = conv2d(%group, @b)
         return y=%last
         """,
-        dict.fromkeys(["a:0", "g:0", "b:1"], [0, 0, 1, 1, 2, 2, 3, 3]),
+        alike([0, 0, 1, 1, 2, 2, 3, 3], "a:0", "g:0", "b:1"),
         [1],
     ),
     "few wide groups": (
@@ -250,7 +254,7 @@ CASES: dict[str, tuple[str, dict[str, list[int]], list[int]]] = {
         %last = conv2d(%mul, @b)
         return y=%last
         """,
-        dict.fromkeys(["a:0", "s:1", "e:0", "b:1"], [0, 1, 2, 3]),
+        alike([0, 1, 2, 3], "a:0", "s:1", "e:0", "b:1"),
         [3],
     ),
     "flatten": (
@@ -276,7 +280,7 @@ CASES: dict[str, tuple[str, dict[str, list[int]], list[int]]] = {
         %last = conv2d(%norm, @b)
         return y=%last
         """,
-        dict.fromkeys(["a:0", "g:0", "b:1"], [0, 0, 1, 1, 2, 2, 3, 3]),
+        alike([0, 0, 1, 1, 2, 2, 3, 3], "a:0", "g:0", "b:1"),
         [0, 3],
     ),
     "group norm by position": (
@@ -288,7 +292,7 @@ CASES: dict[str, tuple[str, dict[str, list[int]], list[int]]] = {
         %last = conv2d(%norm, @b)
         return y=%last
         """,
-        dict.fromkeys(["a:0", "b:1"], [0, 1, 2, 0, 1, 2]),
+        alike([0, 1, 2, 0, 1, 2], "a:0", "b:1"),
         [1],
     ),
     "a weight used twice": (
@@ -303,7 +307,7 @@ CASES: dict[str, tuple[str, dict[str, list[int]], list[int]]] = {
         %last = conv2d(%twice, @b)
         return y=%last
         """,
-        dict.fromkeys(["a:0", "w:0", "w:1", "b:1"], [0, 1, 2]),
+        alike([0, 1, 2], "a:0", "w:0", "w:1", "b:1"),
         [1],
     ),
     "roll, flip and steps along channels": (
@@ -351,7 +355,7 @@ CASES: dict[str, tuple[str, dict[str, list[int]], list[int]]] = {
         %last = conv2d(%mul, @b)
         return y=%last
         """,
-        dict.fromkeys(["a:0", "b:1"], [0, 1, 2, 3]),
+        alike([0, 1, 2, 3], "a:0", "b:1"),
         [0, 2],
     ),
     "parameters of each channel": (
@@ -434,7 +438,7 @@ def test_attention() -> None:
     embedding, heads = channels.free
     straight = list(range(8))
     wide = ["embed.weight:0", "token:2", "position:2", "norm.weight:0", "norm.bias:0", "qkv.weight:1", "proj.weight:0"]
-    assert units(channels, embedding.name) == dict.fromkeys([*wide, "scale:0", "head.weight:1"], straight)
+    assert units(channels, embedding.name) == alike(straight, *wide, "scale:0", "head.weight:1")
     assert units(channels, heads.name) == {
         "qkv.weight:0": [0, 1, 2, 3] * 6,
         "qkv.bias:0": [0, 1, 2, 3] * 6,

@@ -12,6 +12,7 @@ from tvm import te, tirx
 
 from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, block, load, loop, store, tasks
+from lvc.backends.tvm.kernels.parts import row_parts
 from lvc.backends.tvm.kernels.register_tile import Accumulators, cut
 from lvc.backends.tvm.kernels.windows import Axis, each_column_tile
 from lvc.backends.tvm.kernels.words import widened
@@ -110,7 +111,7 @@ def choose_knobs(problem: Depthwise, vector: Vector) -> Knobs:
     free = vector.registers - 2 - min(p.kernel[1], vector.registers // 2)
     work = p.batch * p.blocks * p.rows.outputs * p.columns.outputs * p.kernel[0] * p.kernel[1]
     wanted = min(MOST_TASKS, max(1, work // TASK_ELEMENTS))
-    return Knobs(min(free, p.columns.outputs), min(-(-wanted // (p.batch * p.blocks)), p.rows.outputs))
+    return Knobs(min(free, p.columns.outputs), row_parts(p.batch * p.blocks, p.rows.outputs, wanted))
 
 
 def schedule(sch: Any, problem: Depthwise, vector: Vector, knobs: Knobs | None = None) -> None:

@@ -7,10 +7,23 @@ from dataclasses import dataclass
 MOST_TASKS = 16
 MOST_PARTS = 64
 THREADS = 4  # tasks are shared out evenly among so many threads
-TASK_CYCLES = 120_000  # below this a task is not worth its own thread
+TASK_CYCLES = 120_000  # more tasks than threads are not worth their edges below this
+LEAST_CYCLES = 30_000  # below this a task is not worth another thread, which takes some 5,000 cycles to be told
 CACHED_BYTES = 192 << 10  # of the data that a task goes through again and again: a part of the second-level cache
 FETCH_RATE = 24  # bytes a cycle from beyond that cache: most of the time is hidden behind the arithmetic
 COPY_RATE = 6  # of what is waited for
+
+
+def row_parts(outer: int, rows: int, wanted: int) -> int:
+    """Parts to cut ``rows`` into, of which there are ``outer``: at least as many tasks as wanted, and threads that end
+    together."""
+    enough = range(min(-(-wanted // outer), rows), min(rows, MOST_PARTS) + 1)
+    return min(enough, key=lambda parts: _idle(outer * parts) * (-(-rows // parts) * parts / rows))
+
+
+def _idle(tasks: int) -> float:
+    """How much longer it takes than if all threads worked to the end; one task has no other thread to wait for."""
+    return -(-tasks // THREADS) * THREADS / tasks if tasks > 1 else 1
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,8 @@ class Work:
     def split(self, copies: int) -> tuple[int, int]:
         """The parts (of the lines, of the tiles) that finish first, where ``copies`` of the work are done anyway."""
         size = max(self.cycles, (self.data + self.weights) / COPY_RATE)
-        wanted = -(-min(MOST_TASKS, max(1, round(copies * size / TASK_CYCLES))) // copies)
+        shared = min(THREADS, int(copies * size / LEAST_CYCLES))
+        wanted = -(-min(MOST_TASKS, max(1, shared, round(copies * size / TASK_CYCLES))) // copies)
         pairs = [(rows, min(-(-wanted // rows), self.tiles)) for rows in range(1, min(self.lines, MOST_PARTS) + 1)]
         enough = [parts for parts in pairs if parts[0] * parts[1] >= wanted]
         if not enough:
@@ -42,8 +56,7 @@ class Work:
         rows, columns = parts
         share = -(-self.lines // rows)
         uneven = share * rows / self.lines * (-(-self.tiles // columns) * columns / self.tiles)
-        count = rows * columns * copies
-        idle = -(-count // THREADS) * THREADS / count if count > 1 else 1
+        idle = _idle(rows * columns * copies)
         part_bytes = self.data * (share + self.margin) / self.lines
         passes = columns if part_bytes <= CACHED_BYTES else self.tiles
         fetched = rows * (passes * part_bytes + self.weights)

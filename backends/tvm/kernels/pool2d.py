@@ -11,6 +11,7 @@ from tvm import te, tirx
 from lvc.backends.tvm.bfloat16 import BITS
 from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, block, load, loop, splat, store, tasks
+from lvc.backends.tvm.kernels.parts import row_parts
 from lvc.backends.tvm.kernels.register_tile import Accumulators, cut
 from lvc.backends.tvm.kernels.windows import Axis, each_column_tile
 from lvc.backends.tvm.kernels.words import widened
@@ -130,7 +131,7 @@ def choose_knobs(problem: Pool2d, vector: Vector) -> Knobs:
     outer = p.batch * p.shape[1]
     work = outer * p.out_height * p.out_width * p.kernel[0] * p.kernel[1]
     wanted = min(MOST_TASKS, max(1, work // TASK_ELEMENTS))
-    return Knobs(min(PIXELS, p.out_width), min(-(-wanted // outer), p.out_height))
+    return Knobs(min(PIXELS, p.out_width), row_parts(outer, p.out_height, wanted))
 
 
 def schedule(sch: Any, problem: Pool2d, vector: Vector, knobs: Knobs | None = None) -> None:

@@ -20,6 +20,7 @@ from lvc.compiler.errors import CompileError
 _TENSOR_POINTER, _INTEGER = 7, 1  # TVMFFITypeIndex
 _CPU = 1  # DLDeviceType
 _TYPE_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}  # DLDataTypeCode by numpy's kind
+SPINS = "2000"  # turns of about a microsecond that a thread waits for its next task before it sleeps
 _CONTEXT = ("ParallelLaunch", "AllocWorkspace", "FreeWorkspace")
 
 
@@ -71,11 +72,13 @@ def _tensor(array: np.ndarray) -> _Tensor:
 def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
     """Load the two libraries.
 
-    Left to itself, TVM's thread pool has at most half of the cores on x86, and pins the thread that calls a model. Both
-    settings are read when the pool starts; what the user has set stays.
+    Left to itself, TVM's thread pool has at most half of the cores on x86, pins the thread that calls a model, and
+    keeps its cores busy for a quarter of a second after each call. These settings are read when the pool starts; what
+    the user has set stays.
     """
     os.environ.setdefault("TVM_NUM_THREADS", str(os.cpu_count() or 1))
     os.environ.setdefault("TVM_BIND_THREADS", "0")
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", SPINS)
     return _load("tvm_ffi", "libtvm_ffi.so"), _load("tvm", "libtvm_runtime.so")
 
 

@@ -11,9 +11,12 @@ With data the defaults are what keeps most accuracy without training: the criter
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
+
+import torch
 
 from lvc.compiler.checkpoint import Checkpoints
 from lvc.compiler.errors import UsageError
@@ -30,11 +33,12 @@ from lvc.passes.pruning.account import Account
 from lvc.passes.pruning.budget import Cost, cost_of, take
 from lvc.passes.pruning.choice import choose, find_multiple
 from lvc.passes.pruning.criterion import Criterion, parse_criterion
+from lvc.passes.pruning.curves_file import read_curves
 from lvc.passes.pruning.evidence import Evidence
 from lvc.passes.pruning.ranking import Queue, global_prices, isomorphic_prices, layer_prices, make_queue
 from lvc.passes.pruning.reconstruction import reconstruct
 from lvc.passes.pruning.scores import score
-from lvc.passes.pruning.sensitivity import measure_curves
+from lvc.passes.pruning.sensitivity import Curve, measure_curves
 from lvc.passes.recalibrate_batch_norm import recalibrate
 
 _MEANING = {
@@ -72,6 +76,7 @@ class PruneChannels(Pass):
     ranking: Literal["layer", "global", "isomorphic", "sensitivity"] | None = option(
         None, "how groups compare: layer, global, isomorphic, or by sensitivity"
     )
+    sensitivity: str = option("", "a file of 'lvc sensitivity' for that ranking, in place of an estimate")
     reduction: Literal["sum", "mean", "max", "min", "first"] = option(
         "mean", "how the scores of coupled layers become one: sum, mean, max, min, first"
     )
@@ -178,15 +183,23 @@ class PruneChannels(Pass):
         for name, reason in found.unknown.items():
             outcome.skip(evidence.node(evidence.channels[name].producers[0].layer), reason)
         judged = [group for group in groups if group.name in found.known]
-        ranking = self.ranking or ("sensitivity" if evidence.has_data else "layer")
+        ranking = self.ranking or ("sensitivity" if evidence.has_data or self.sensitivity else "layer")
         if ranking == "sensitivity":
-            curves = measure_curves(judged, found.known, evidence, reconstruct=self._reconstructs(evidence))
+            curves = self._curves(judged, found.known, evidence)
+            judged = [group for group in judged if group.name in curves]
             prices = {group.name: curves[group.name].prices(group.size) / cost.of_a_unit(group) for group in judged}
         elif ranking == "isomorphic":
             prices = isomorphic_prices(judged, found.known)
         else:
             prices = (layer_prices if ranking == "layer" else global_prices)(found.known)
         return make_queue(judged, found.known, prices, goal.least)
+
+    def _curves(
+        self, groups: Sequence[ChannelGroup], scores: Mapping[str, torch.Tensor], evidence: Evidence
+    ) -> dict[str, Curve]:
+        if self.sensitivity:
+            return read_curves(Path(self.sensitivity), groups)
+        return measure_curves(groups, scores, evidence, reconstruct=self._reconstructs(evidence))
 
     def _reconstructs(self, evidence: Evidence) -> bool:
         return evidence.has_data if self.reconstruct is None else self.reconstruct

@@ -35,6 +35,9 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dump", metavar="DIR", type=Path, help="write the graph before and after every pass there")
     group.add_argument("--stop-after", metavar="N", type=int, help="run only the first N passes")
     group.add_argument("--data", metavar="NAME=PATH", action="append", default=[], help="a data set for passes")
+    group.add_argument(
+        "--checkpoints", metavar="DIR", type=Path, help="where long passes leave finished steps, to go on from there"
+    )
     group.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
     group.add_argument("--labels", metavar="FILE", help="class names: a text or JSON file, or imagenet, cifar10")
     group.add_argument("--explain", action="store_true", help="say of every place that a pass skipped why it did")
@@ -86,8 +89,8 @@ def make_workspace(options: argparse.Namespace, model: Model, console: Console) 
         name, equals, path = text.partition("=")
         if not equals or not name or not path:
             raise UsageError(f"'--data {text}' is not NAME=PATH", help="for example --data calib=images/")
-        data[name] = partial(_open, path, model)
-    return Workspace(data=data, seed=options.seed, progress=console.progress)
+        data[name] = partial(open_data_set, path, model)
+    return Workspace(data=data, seed=options.seed, progress=console.progress, checkpoints=options.checkpoints)
 
 
 def describe_data(options: argparse.Namespace, model: Model) -> None:
@@ -125,7 +128,8 @@ def show_passes(options: argparse.Namespace, console: Console, report: Report) -
         console.say(f"note: {note}")
 
 
-def _open(path: str, model: Model) -> DataSet:
+def open_data_set(path: str, model: Model) -> DataSet:
+    """Open a data set as the inputs of a model."""
     from lvc.compiler.data import open_data
     from lvc.compiler.data.preprocess import Preprocess
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch.fx import Node
@@ -18,10 +19,13 @@ from lvc.compiler.workspace import Progress, Silence
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Member
 from lvc.passes.analysis.layer_rows import input_rows, positions
+from lvc.passes.pruning.criterion import Criterion
 from lvc.passes.pruning.edges import Edge, Taps, channel_dim, channel_rows, edges_of, sample_sums
 from lvc.passes.pruning.least_squares import Moments
 from lvc.passes.pruning.loss import classification_loss, random_projection
 from lvc.passes.pruning.readers import Reader, readers_of, rows_wanted
+
+T = TypeVar("T")
 
 STEEPNESS_IMAGES = 128
 """As many images as derivatives of the outputs are averaged over."""
@@ -68,6 +72,7 @@ class Evidence:
         self.seed = seed
         self.progress = progress or Silence()
         self._data = data
+        self._computed: dict[Criterion, Any] = {}
         self._nodes: dict[str, Node] = {node.name: node for node in model.module.graph.nodes}
         self._stored = {str(n.target): n for n in model.module.graph.nodes if n.op == "get_attr"}
 
@@ -98,6 +103,13 @@ class Evidence:
                 help="put each class into a folder of its own, or take a criterion that needs none",
             )
         return self.data.labels
+
+    def once(self, criterion: Criterion, compute: Callable[[], T]) -> T:
+        """Return what a criterion computes for all groups together; the first time it is asked for, compute it."""
+        if criterion not in self._computed:
+            self._computed[criterion] = compute()
+        found: T = self._computed[criterion]
+        return found
 
     def node(self, name: str) -> Node:
         return self._nodes[name]

@@ -1,0 +1,97 @@
+"""Prune each group of channels alone at several ratios, and show what that does to the outputs on a data set.
+
+The file written with -o is what 'prune-channels{sensitivity=FILE}' reads; a name that ends in .svg gets the curves
+drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lvc.compiler.cli.model_options import add_model_options, load_request
+from lvc.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from lvc.compiler.cli.console import Console
+    from lvc.compiler.passes import Table
+
+SUMMARY = "show how much each group of channels matters"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model_options(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the curves as .json")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the curves as .svg or .png")
+    parser.add_argument(
+        "--data", metavar="[calib=]PATH", required=True, help="the images, with labels if there are any"
+    )
+    parser.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
+    parser.add_argument(
+        "--options", metavar="TEXT", default="", help="options of the pass, such as 'ratios=0.5 criterion=taylor'"
+    )
+
+
+def execute(options: argparse.Namespace, console: Console) -> int:
+    from functools import partial
+
+    from lvc.compiler.cli.pipeline_options import describe_data, open_data_set
+    from lvc.compiler.files import check_writable
+    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.workspace import Workspace
+
+    pipeline = Pipeline.parse(f"prune-sensitivity{{{options.options}}}")
+    for path in (options.output, options.plot):
+        if path:
+            check_writable(path)
+    if options.plot and options.plot.suffix not in (".svg", ".png"):
+        raise UsageError(f"cannot draw '{options.plot.name}'", help="end the name in .svg or .png")
+    model = load_request(options).load()
+    options.labels = None
+    describe_data(options, model)
+    data = {"calib": partial(open_data_set, options.data.removeprefix("calib="), model)}
+    _, (step,) = pipeline.run(model, Workspace(data=data, seed=options.seed, progress=console.progress))
+    (table,) = step.outcome.tables
+    _show(table, console)
+    for note in step.outcome.notes:
+        console.say(note)
+    rows = [dict(zip(table.headers, row, strict=True)) for row in table.rows]
+    found = {"model": model.name, "pipeline": str(pipeline), "rows": rows}
+    _write(found, options)
+    console.json(found)
+    return 0
+
+
+def _show(table: Table, console: Console) -> None:
+    """Print one line a group: the error of the outputs, and the accuracy if it was measured, at each ratio."""
+    ratios = sorted({float(row[2]) for row in table.rows})
+    lines: dict[str, list[str]] = {}
+    for group, size, _, _, error, share in table.rows:
+        shown = f"{error:.2g}" if share == "" else f"{float(share):.1%}"
+        lines.setdefault(str(group), [str(group), str(size)]).append(shown)
+    what = "accuracy" if table.rows and table.rows[0][5] != "" else "error"
+    headers = ("group", "channels", *(f"{what} at -{ratio:.0%}" for ratio in ratios))
+    console.table(headers, list(lines.values()), "lr")
+
+
+def _write(found: dict[str, Any], options: argparse.Namespace) -> None:
+    import json
+
+    from lvc.compiler.curves import png_curves, svg_curves
+    from lvc.compiler.files import write_atomically
+
+    if options.output:
+        write_atomically(options.output, json.dumps(found, indent=1).encode())
+    if options.plot:
+        draw = svg_curves if options.plot.suffix == ".svg" else png_curves
+        write_atomically(options.plot, draw(f"{found['model']}: each group pruned alone", _curves(found["rows"])))
+
+
+def _curves(rows: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """Return for each group the points of its curve: the ratio, and accuracy if it was measured, else the error."""
+    what = "accuracy" if rows and rows[0]["accuracy"] != "" else "error"
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        curves.setdefault(row["group"], []).append((row["ratio"], float(row[what])))
+    return curves

@@ -1,0 +1,102 @@
+"""How much accuracy each group of channels costs when it alone is pruned.
+
+Each group gives up a share of its units, those that the criterion finds least important, while all others stay whole;
+the outputs on the data are then compared with those of the whole model. Units are set to zero, which is exactly what
+removing them gives. The model itself is left as it is: the table, and the file that `lvc sensitivity` writes, are the
+result. `prune-channels{sensitivity=FILE}` reads that file and takes from each group what costs least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from lvc.compiler.errors import UsageError
+from lvc.compiler.evaluation import is_class_scores
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.calibration import Calibration
+from lvc.passes.analysis.channel_groups import Channels, Removal, channel_groups
+from lvc.passes.analysis.channels.masking import Masked
+from lvc.passes.pruning.choice import choose
+from lvc.passes.pruning.criterion import parse_criterion
+from lvc.passes.pruning.evidence import Evidence
+from lvc.passes.pruning.scores import score
+
+COLUMNS = ("group", "channels", "ratio", "removed", "error", "accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneSensitivity(Pass):
+    """Measure how much each group of channels costs when it alone is pruned; leaves the model as it is."""
+
+    name: ClassVar[str] = "prune-sensitivity"
+    effect: ClassVar[Effect] = Effect.EXACT
+
+    ratios: tuple[float, ...] = option((0.25, 0.5, 0.75, 0.9), "the shares of each group's channels to remove")
+    criterion: str = option("l2", "what says which channels of a group go first; 'lvc criteria' lists them")
+    skip: tuple[str, ...] = option((), "names of groups to leave out, with * for any characters")
+    data: str = option("calib", "the data set, as named by --data NAME=PATH; with labels accuracy is measured too")
+    images: int = option(128, "use at most so many images of it")
+
+    def __post_init__(self) -> None:
+        if not self.ratios or not all(0 < ratio < 1 for ratio in self.ratios):
+            raise UsageError("ratios must be shares between 0 and 1", help="for example ratios=0.25,0.5,0.75")
+        if self.images < 1:
+            raise UsageError(f"images must be at least 1, not {self.images}")
+        parse_criterion(self.criterion)
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = Outcome()
+        channels = channel_groups(model)
+        groups = [group for group in choose(channels, self.skip, model, outcome) if group.size > 1]
+        data = Calibration.read(model, workspace, self.data, self.images)
+        evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
+        scores = score(tuple(groups), parse_criterion(self.criterion), evidence).known
+        whole = _run(model, channels, {}, data)
+        rows = []
+        trials = [(g, ratio) for g in groups if g.name in scores for ratio in self.ratios]
+        for group, ratio in workspace.progress.track(trials, "pruning each group alone"):
+            count = min(group.size - 1, max(1, round(ratio * group.size)))
+            order = scores[group.name].argsort(stable=True)[:count].tolist()
+            found = _run(model, channels, {group.name: order}, data)
+            share = accuracy(found[0], data)
+            rows.append((group.name, group.size, ratio, count, _error(found, whole), "" if share is None else share))
+        today = accuracy(whole[0], data)
+        outcome.notes.append(
+            f"{len({row[0] for row in rows})} groups at {len(self.ratios)} ratios on {data.images} images"
+            + (f"; accuracy of the whole model {today:.2%}" if today is not None else "")
+        )
+        outcome.tables.append(Table("sensitivity", COLUMNS, tuple(rows)))
+        return outcome
+
+
+def _run(model: Model, channels: Channels, removal: Removal, data: Calibration) -> list[torch.Tensor]:
+    """Return the outputs over the data with some units zero, the batches joined."""
+    masked = Masked(model, channels.kept(removal))
+    with torch.inference_mode():
+        batches = [masked.run(batch) for batch in data.inputs]
+    return [torch.stack(parts).flatten(0, 1) for parts in zip(*batches, strict=True)]
+
+
+def _error(found: Sequence[torch.Tensor], whole: Sequence[torch.Tensor]) -> float:
+    """Return the squared error of the outputs relative to their variance, the mean over outputs."""
+    errors = [
+        float((a - b).double().square().mean() / b.double().var().clamp(min=1e-12))
+        for a, b in zip(found, whole, strict=True)
+        if b.is_floating_point()
+    ]
+    return float(f"{np.mean(errors) if errors else 0.0:.4g}")
+
+
+def accuracy(scores: torch.Tensor, data: Calibration) -> float | None:
+    """Return the share of images that a classifier gets right; None without labels or for other models."""
+    if data.labels is None or not is_class_scores(tuple(scores.shape)):
+        return None
+    labels = torch.cat(list(data.labels))
+    return round(float((scores.flatten(1).argmax(1) == labels).double().mean()), 6)

@@ -1,9 +1,9 @@
 """Prunes every torchvision model, classification, segmentation and a detection backbone; writes a Markdown table.
 
 Each model runs in a process of its own, with the random weights of `sweep_torchvision`. It is pruned by a pipeline,
-whose pass checks at once that removed channels equal zeroed ones; the table has the difference that it found, what is
-left of MACs and parameters, and the seconds. Results are appended to a file of JSON lines, and a model that stands
-there for the same pipeline is not run again.
+whose pass checks at once that removed channels equal zeroed ones; the table has what is left of MACs and parameters,
+and the seconds that one thread worked for the analysis alone and for everything, the check included. Results are
+appended to a file of JSON lines, and a model that stands there for the same pipeline is not run again.
 
     python tools/sweep_pruning.py --pipeline 'prune-channels{ratio=0.5 ranking=global}' --table table.md
 """
@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import sweep_torchvision as zoo
 
 DETECTION = ("resnet50_fpn",)
 PIPELINES = ("prune-channels{ratio=0.5 ranking=layer}", "prune-channels{ratio=0.5 ranking=global}")
-COLUMNS = ("model", "groups", "fixed", "MACs", "parameters", "difference", "analysis s", "all s", "ok")
+COLUMNS = ("model", "groups", "fixed", "MACs", "parameters", "analysis s", "all s", "ok")
 MACS_LEFT = 0.6
 """What a model may keep of its MACs when half of the channels go."""
 
@@ -37,34 +38,43 @@ def make(name: str) -> Any:
     return zoo.redraw(resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=5).eval())
 
 
-def measure(name: str, pipeline: str) -> dict[str, Any]:
-    """Prune one model; returns what the table shows."""
+def measure(name: str, pipelines: Sequence[str]) -> list[dict[str, Any]]:
+    """Prune one model by each pipeline; returns what the tables show."""
     import torch
     import torchvision
 
-    from lvc.compiler.inspection import layers, totals
     from lvc.compiler.load import load
     from lvc.compiler.load.zoo import find_recipe
-    from lvc.compiler.observers import Verifier, seeded_inputs
-    from lvc.compiler.pipeline import Pipeline
-    from lvc.passes.analysis.channel_groups import channel_groups
 
     torch.set_num_threads(1)
     size = 224 if name in DETECTION else find_recipe(torchvision.models.get_model_builder(name), {}).size
     model = load(f"{__file__}:make", arguments={"name": name}, shapes={"": (1, 3, size, size)})
-    started = time.perf_counter()
+    return [{"model": name, "pipeline": pipeline, **prune(model, pipeline)} for pipeline in pipelines]
+
+
+def prune(model: Any, pipeline: str) -> dict[str, Any]:
+    """Run one pipeline on a model; an error is a result too."""
+    from lvc.compiler.errors import LvcError
+    from lvc.compiler.inspection import layers, totals
+    from lvc.compiler.observers import Verifier, seeded_inputs
+    from lvc.compiler.pipeline import Pipeline
+    from lvc.passes.analysis.channel_groups import channel_groups
+
+    started = time.process_time()
     channels = channel_groups(model)
-    analysed = time.perf_counter()
-    pruned, (step,) = Pipeline.parse(pipeline).run(model, observers=[Verifier()])
-    finished = time.perf_counter()
+    analysed = time.process_time()
+    try:
+        pruned, _ = Pipeline.parse(pipeline).run(model, observers=[Verifier()])
+    except LvcError as error:
+        return {"ok": False, "error": str(error)}
+    finished = time.process_time()
     before, after = totals(layers(model)), totals(layers(pruned))
     outputs = pruned(*seeded_inputs(pruned.inputs, 1))
     return {
         "groups": len(channels.free),
         "fixed": len(channels.groups) - len(channels.free),
-        "MACs": round(after.macs / before.macs, 3),
-        "parameters": round(after.parameters / before.parameters, 3),
-        "difference": step.measured.get("difference"),
+        "MACs": f"{after.macs / before.macs:.3f}",
+        "parameters": f"{after.parameters / before.parameters:.3f}",
         "analysis s": round(analysed - started, 1),
         "all s": round(finished - started, 1),
         "ok": after.macs < MACS_LEFT * before.macs and all(abs(part).max() > 0 for part in outputs),
@@ -87,17 +97,20 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_apart(name: str, pipeline: str, timeout: float) -> dict[str, Any]:
+def run_apart(name: str, pipelines: Sequence[str], timeout: float) -> list[dict[str, Any]]:
     """Measure a model in a process of its own, so that its memory is free afterwards."""
-    command = [sys.executable, __file__, "--one", name, "--pipeline", pipeline]
+    chosen = [text for pipeline in pipelines for text in ("--pipeline", pipeline)]
     try:
+        command = [sys.executable, __file__, "--one", name, *chosen]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        error = "\n".join(done.stderr.strip().splitlines()[-6:])
     except subprocess.TimeoutExpired:
-        return {"ok": False, "error": f"took more than {timeout} s"}
-    if done.returncode:
-        return {"ok": False, "error": "\n".join(done.stderr.strip().splitlines()[-6:])}
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+        error = f"took more than {timeout} s"
+    else:
+        if not done.returncode:
+            rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+            return rows
+    return [{"model": name, "pipeline": pipeline, "ok": False, "error": error} for pipeline in pipelines]
 
 
 def main() -> int:
@@ -111,28 +124,26 @@ def main() -> int:
     options = parser.parse_args()
     pipelines = options.pipeline or PIPELINES
     if options.one:
-        print(json.dumps(measure(options.one, pipelines[0])))
+        print(json.dumps(measure(options.one, pipelines)))
         return 0
     lines = options.results.read_text().splitlines() if options.results.exists() else []
     done = {(row["pipeline"], row["model"]): row for row in map(json.loads, lines) if row["ok"]}
-    wanted = [(pipeline, name) for name in names(options.only) for pipeline in pipelines]
-    for key in wanted:
-        if key in done:
-            continue
-        pipeline, name = key
-        done[key] = {"model": name, "pipeline": pipeline, **run_apart(name, pipeline, options.timeout)}
-        with options.results.open("a") as file:
-            file.write(json.dumps(done[key]) + "\n")
-        print(pipeline, done[key], file=sys.stderr, flush=True)
+    wanted = names(options.only)
+    for name in wanted:
+        missing = [pipeline for pipeline in pipelines if (pipeline, name) not in done]
+        for row in run_apart(name, missing, options.timeout) if missing else []:
+            done[row["pipeline"], name] = row
+            with options.results.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, file=sys.stderr, flush=True)
     text = "\n".join(
-        f"`{pipeline}`\n\n{table([done[key] for key in sorted(wanted) if key[0] == pipeline])}"
-        for pipeline in pipelines
+        f"`{pipeline}`\n\n{table([done[pipeline, name] for name in sorted(wanted)])}" for pipeline in pipelines
     )
     if options.table:
         options.table.write_text(text)
     else:
         print(text)
-    return 0 if all(done[key]["ok"] for key in wanted) else 1
+    return 0 if all(row["ok"] for row in done.values()) else 1
 
 
 if __name__ == "__main__":

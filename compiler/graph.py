@@ -77,6 +77,11 @@ def is_widening(node: object) -> bool:
     return after is torch.float32 and before.is_floating_point and before.itemsize < after.itemsize
 
 
+def behind_widening(node: Node) -> Node:
+    """The value that is stored: that behind a node which reads it as float32, else the node's own."""
+    return node.all_input_nodes[0] if is_widening(node) else node
+
+
 def arguments(node: Node) -> dict[str, Any]:
     """Return a call's arguments by the names of the operator's schema, defaults filled in."""
     assert isinstance(node.target, OpOverload)

@@ -11,7 +11,7 @@ from torch.fx import Node
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.counts import macs
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import calls, op_name, origin, spec
+from lvc.compiler.graph import behind_widening, calls, is_widening, op_name, origin, spec
 from lvc.compiler.memory import Memory, memory_of
 from lvc.compiler.model import Model
 from lvc.compiler.text import si
@@ -57,9 +57,9 @@ class Totals:
 
 
 def layers(model: Model) -> list[Layer]:
-    """Return every operator call of a model, in order."""
+    """Return every operator call of a model, in order; reading a shorter type is a part of what reads it."""
     seen: set[Node] = set()
-    return [_layer(node, seen) for node in calls(model.module.graph)]
+    return [_layer(node, seen) for node in calls(model.module.graph) if not is_widening(node)]
 
 
 def totals(found: Sequence[Layer], peak_activation_bytes: int | None = None) -> Totals:
@@ -77,14 +77,15 @@ def peak_activation_bytes(model: Model) -> int:
 
     A result lives from its call to its last reader; inputs live as long as they are read, outputs to the end.
     """
-    order = [node for node in model.module.graph.nodes if node.op in ("placeholder", "call_function")]
-    last_reader = {operand: place for place, node in enumerate(order) for operand in node.all_input_nodes}
+    kinds = ("placeholder", "call_function")
+    order = [node for node in model.module.graph.nodes if node.op in kinds and not is_widening(node)]
+    last_reader = {operand: place for place, node in enumerate(order) for operand in _operands(node)}
     last_reader |= dict.fromkeys(model.output_nodes, len(order))
     alive = peak = 0
     for place, node in enumerate(order):
         alive += spec(node).bytes
         peak = max(peak, alive)
-        ended = {n for n in (node, *node.all_input_nodes) if n.op != "get_attr" and last_reader.get(n, place) == place}
+        ended = {n for n in (node, *_operands(node)) if n.op != "get_attr" and last_reader.get(n, place) == place}
         alive -= sum(spec(n).bytes for n in ended)
     return peak
 
@@ -94,8 +95,12 @@ def heaviest(found: Iterable[Layer], most: int) -> list[Layer]:
     return sorted(found, key=lambda layer: -layer.macs)[:most]
 
 
+def _operands(node: Node) -> list[Node]:
+    return [behind_widening(operand) for operand in node.all_input_nodes]
+
+
 def _layer(node: Node, seen: set[Node]) -> Layer:
-    stored = [n for n in node.all_input_nodes if n.op == "get_attr" and n not in seen]
+    stored = [n for n in _operands(node) if n.op == "get_attr" and n not in seen]
     seen.update(stored)
     return Layer(
         node=node.name,

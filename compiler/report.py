@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from lvc.compiler.graph import is_widening
 from lvc.compiler.groups import groups
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Table
@@ -57,7 +58,7 @@ class Size:
 
     @classmethod
     def of(cls, model: Model) -> Size:
-        calls = sum(node.op == "call_function" for node in model.module.graph.nodes)
+        calls = sum(node.op == "call_function" and not is_widening(node) for node in model.module.graph.nodes)
         return cls(calls, model.parameters, model.bytes)
 
 

@@ -97,7 +97,7 @@ class Channels:
         return iter(self.groups)
 
     def __getitem__(self, name: str) -> ChannelGroup:
-        return next(group for group in self.groups if group.name == name)
+        return {group.name: group for group in self.groups}[name]
 
     @property
     def free(self) -> tuple[ChannelGroup, ...]:

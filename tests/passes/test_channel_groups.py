@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lvc.compiler.dialect import OPS, aten
 from lvc.compiler.errors import CheckError, CompileError, UsageError
 from lvc.compiler.graph import calls, set_argument, spec
 from lvc.compiler.graph_text import parse_model
 from lvc.compiler.model import Model
 from lvc.compiler.verify import verify
 from lvc.passes.analysis.channel_groups import Channels, Removal, Role, channel_groups
+from lvc.passes.analysis.channels.flow import RULES
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.proof import Movement
 from lvc.passes.analysis.channels.surgery import remove
@@ -447,6 +449,46 @@ def test_attention() -> None:
     after = pruned(model, {embedding.name: [0, 5, 6], heads.name: [1]})
     assert shape(after, "qkv.weight") == (18, 5)
     assert shape(after, "apart") == (2, 6, 3, 2, 3)
+
+
+def test_a_product_with_a_stored_matrix_is_a_layer() -> None:
+    model = parse_model("""
+        model words(x: i64[2,5])
+          @table : f32[7,4]
+          @key : f32[4,6]
+          @scale : f32[6] = 0.5
+          @zero : i32[6] = 0
+          @last : f32[6,3]
+          %words = embedding(@table, %x)
+          %keys = matmul(%words, @key)
+          %grid = fake_quantize_per_channel_affine(%keys, @scale, @zero, 2, -8, 7)
+          %product = matmul(%grid, @last)
+          return y=%product
+    """)
+    channels = channel_groups(model)
+    width, keys = channels.free
+    assert units(channels, width.name) == alike([0, 1, 2, 3], "table:1", "key:0")
+    assert units(channels, keys.name) == alike([0, 1, 2, 3, 4, 5], "key:1", "scale:0", "zero:0", "last:0")
+    assert [(m.tensor, m.role) for m in keys.members if m.role is not Role.SCALES] == [
+        ("key", Role.PRODUCES),
+        ("last", Role.CONSUMES),
+    ]
+    after = model.copy()
+    remove(after, channels, removal := {width.name: [3], keys.name: [0, 2]})
+    check_removal(model, after, channels, removal)
+    assert shape(after, "grid") == (2, 5, 4)
+
+
+def test_an_operator_without_a_rule_keeps_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made(PLAIN)
+    channel_groups(model)
+    monkeypatch.delitem(RULES, aten.sigmoid.default)
+    assert [group.fixed for group in channel_groups(model)] == ["they go through sigmoid", "the output 'y' has them"]
+
+
+def test_every_operator_of_the_dialect_has_a_rule() -> None:
+    channel_groups(made(PLAIN))
+    assert [op.name for overload, op in OPS.items() if overload.namespace == "aten" and overload not in RULES] == []
 
 
 FIXED = {

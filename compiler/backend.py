@@ -70,6 +70,10 @@ class Backend(ABC):
         """Why a target cannot compute with these element types; None if it can. Asked before any work is done."""
         return None
 
+    def channel_multiple(self, target: Target) -> int:
+        """The number that widths should be multiples of, for the kernels of a target to waste nothing."""
+        return 1
+
     @abstractmethod
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make code for a model. The same inputs give the same bytes."""

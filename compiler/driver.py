@@ -17,6 +17,7 @@ from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Executable, Target
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.inspection import layers
+from lvc.compiler.latency import TargetStopwatch
 from lvc.compiler.model import Model, Value, check_inputs
 from lvc.compiler.observers import Drift, Timer, Verifier, relative_difference, seeded_inputs
 from lvc.compiler.passes import Effect
@@ -109,6 +110,7 @@ def compile_and_report(
         request = LoadRequest(model) if isinstance(model, str) else model
         model = request.load()
 
+    workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch(target, workspace))
     rewritten, steps = optimise(model, pipeline, workspace, check=check, observers=observers)
 
     started = time.perf_counter()
@@ -142,6 +144,8 @@ def optimise(
 ) -> tuple[Model, list[Step]]:
     """Run a pipeline with the observers that every run has: timing, verification and, with ``check``, drift."""
     workspace = workspace or Workspace()
+    if workspace.stopwatch is None:
+        workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch("native", workspace))
     watching = [Timer(), Verifier(), *([Drift(workspace.seed)] if check else []), *observers]
     return pipeline.run(model, workspace, watching)
 

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from lvc.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from lvc.compiler.model import Model
 
 T = TypeVar("T")
 
@@ -47,11 +50,30 @@ class DataSet(Protocol):
     def __iter__(self) -> Iterator[tuple[np.ndarray, int | None]]: ...
 
 
+class Stopwatch(Protocol):
+    """Measures models on the target that the compilation is for; see `lvc.compiler.latency`."""
+
+    @property
+    def name(self) -> str:
+        """The target."""
+        ...
+
+    @property
+    def channel_multiple(self) -> int:
+        """The widths that the target's kernels like are multiples of this."""
+        ...
+
+    def compare(self, model: Model, with_model: Model) -> tuple[float, float]:
+        """Return the seconds that each of two models takes, measured in turns."""
+        ...
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The outside world of one compilation.
 
-    ``checkpoints`` is the folder where long passes leave what they have finished, to go on from there; None for none.
+    ``stopwatch`` measures models on the target, where there is one. ``checkpoints`` is the folder where long passes
+    leave what they have finished, to go on from there; None for none.
     """
 
     data: Mapping[str, Callable[[], DataSet]] = field(default_factory=dict)
@@ -59,6 +81,7 @@ class Workspace:
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     progress: Progress = field(default_factory=Silence)
     checkpoints: Path | None = None
+    stopwatch: Stopwatch | None = None
 
     def data_set(self, name: str) -> DataSet:
         """Open the data set that the user named on the command line as ``--data NAME=PATH``."""

@@ -35,6 +35,7 @@ from lvc.passes.pruning.choice import choose, find_multiple
 from lvc.passes.pruning.criterion import Criterion, parse_criterion
 from lvc.passes.pruning.curves_file import read_curves
 from lvc.passes.pruning.evidence import Evidence
+from lvc.passes.pruning.latency_search import share_of_latency, stopwatch_of, take_until_fast
 from lvc.passes.pruning.ranking import Queue, global_prices, isomorphic_prices, layer_prices, make_queue
 from lvc.passes.pruning.reconstruction import reconstruct
 from lvc.passes.pruning.scores import score
@@ -46,16 +47,21 @@ _MEANING = {
     "macs": "the share of today's multiply-accumulates to keep",
     "params": "the share of today's parameters to keep",
     "bytes": "the share of today's bytes of weights to keep",
+    "latency": "the share of today's latency to keep, measured on the target",
 }
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a step comes down to: of which cost how much is allowed, and the least width of each group."""
+    """What a step comes down to: of which cost how much is allowed, and the least width of each group.
+
+    Latency counts as a share of that of the original.
+    """
 
     kind: str
     allowed: float
     least: Mapping[str, int]
+    original: Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,7 @@ class PruneChannels(Pass):
     macs: float | None = option(None, _MEANING["macs"])
     params: float | None = option(None, _MEANING["params"])
     bytes: float | None = option(None, _MEANING["bytes"])
+    latency: float | None = option(None, _MEANING["latency"])
     criterion: str = option(
         "auto", "what says which channels matter: 'lvc criteria' lists them; auto: output-error with data, else l2"
     )
@@ -87,7 +94,7 @@ class PruneChannels(Pass):
     recalibrate: bool | None = option(None, "estimate batch norms anew (default: with data, without reconstruct)")
     skip: tuple[str, ...] = option((), "names of groups to leave alone, with * for any characters")
     keep: float = option(0.1, "the share of each group's channels that stays in any case")
-    multiple: int = option(1, "round widths to multiples of this")
+    multiple: int | None = option(None, "round widths to multiples of this (default: 1; for latency, the vectors')")
     steps: int = option(1, "come down to the target in so many steps")
     between: str = option("", "a pipeline to run after each step, such as a training pass")
     data: str = option("calib", "the calibration data, as named by --data NAME=PATH")
@@ -99,9 +106,9 @@ class PruneChannels(Pass):
                 raise UsageError(f"{name} must be between 0 and 1, not {value:g}", help=f"it is {_MEANING[name]}")
         if len(self._targets()) > 1:
             raise UsageError(f"{' and '.join(self._targets())} are both given", help="give one target")
-        for name, least in (("multiple", 1), ("steps", 1), ("images", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for name in ("multiple", "steps", "images"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.keep < 1:
             raise UsageError(f"keep must be from 0 to below 1, not {self.keep:g}")
         Pipeline.parse(self.between)
@@ -129,7 +136,8 @@ class PruneChannels(Pass):
         if not groups:
             outcome.notes.append("nothing changed, because no group of channels may shrink; --explain says why")
             return outcome
-        full = cost_of(kind, model, channels, groups).measure({})
+        original = model.copy()
+        full = 1.0 if kind == "latency" else cost_of(kind, model, channels, groups).measure({})
         account = Account.open(model, groups)
         least = {group.name: max(1, round(self.keep * group.size)) for group in groups}
         checkpoints = Checkpoints.of(workspace.checkpoints, str(self), model)
@@ -138,7 +146,7 @@ class PruneChannels(Pass):
             model.module = done[1].module
             outcome.notes.append(f"went on from step {done[0]} of {self.steps} in {workspace.checkpoints}")
         for step in range(done[0] + 1 if done else 1, self.steps + 1):
-            goal = Goal(kind, full * (1 - (1 - share) * step / self.steps), least)
+            goal = Goal(kind, full * (1 - (1 - share) * step / self.steps), least, original)
             self._step(model, workspace, goal, outcome)
             if self.between:
                 rewritten, _ = Pipeline.parse(self.between).run(model, workspace)
@@ -146,6 +154,8 @@ class PruneChannels(Pass):
                 model.module = rewritten.module
             checkpoints.save(step, model)
         account.close(channel_groups(model), model, outcome)
+        if kind == "latency":
+            account.time(original, model, stopwatch_of(workspace), outcome)
         return outcome
 
     def _step(self, model: Model, workspace: Workspace, goal: Goal, outcome: Outcome) -> None:
@@ -153,10 +163,15 @@ class PruneChannels(Pass):
         groups = tuple(group for group in channels.free if group.name in goal.least)
         data = Calibration.read(model, workspace, self.data, self.images) if self.data in workspace.data else None
         evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
-        cost = cost_of(goal.kind, model, channels, groups)
+        cost = cost_of("macs" if goal.kind == "latency" else goal.kind, model, channels, groups)
         queue = self._queue(groups, goal, cost, evidence, outcome)
-        multiples = {group.name: find_multiple(group, self.multiple) for group in groups}
-        removal = take(queue, cost, goal.allowed, multiples)
+        multiple = self.multiple or (stopwatch_of(workspace).channel_multiple if goal.kind == "latency" else 1)
+        multiples = {group.name: find_multiple(group, multiple) for group in groups}
+        if goal.kind == "latency":
+            timed = share_of_latency(model, channels, goal.original, stopwatch_of(workspace))
+            removal = take_until_fast(queue, cost, goal.allowed, multiples, timed)
+        else:
+            removal = take(queue, cost, goal.allowed, multiples)
         if not removal:
             return
         before = model.copy()

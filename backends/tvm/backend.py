@@ -40,6 +40,9 @@ class TvmBackend(Backend):
             help=f"take --precision fp32, or a target that has it: {', '.join(targets.with_feature(targets.BFLOAT16))}",
         )
 
+    def channel_multiple(self, target: Target) -> int:
+        return targets.vector_of(target).lanes
+
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make a shared library for a model; `CompileError` names every node that cannot be lowered."""
         if importlib.util.find_spec("tvm") is None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from lvc.compiler.inspection import Totals, layers, totals
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Outcome, Table
-from lvc.compiler.text import si
+from lvc.compiler.text import duration, si
+from lvc.compiler.workspace import Stopwatch
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels
 
 
@@ -45,3 +46,9 @@ class Account:
         shares = [(name, old, new, round(new / max(1, old), 4)) for name, old, new in pairs]
         outcome.tables.append(Table("sizes", ("", "before", "after", "share"), tuple(shares)))
         outcome.tables.append(Table("widths", ("group", "before", "after"), tuple(rows)))
+
+    def time(self, before: Model, after: Model, stopwatch: Stopwatch, outcome: Outcome) -> None:
+        """Say how fast the model has become."""
+        now, then = stopwatch.compare(after, before)
+        outcome.notes.append(f"latency on {stopwatch.name} {duration(then)} -> {duration(now)} ({now / then:.3f}x)")
+        outcome.tables.append(Table("latency", ("", "before", "after", "share"), (("seconds", then, now, now / then),)))

@@ -1,0 +1,68 @@
+"""How fast a model would be on its target: built, run in turns with the model that it is compared with, and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+from lvc.compiler.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lvc.compiler.backend import Target
+    from lvc.compiler.model import Model
+
+PIPELINE = "O2"
+"""What a model goes through before it is built, as most are compiled."""
+
+_ROUNDS = 12
+
+
+class TargetStopwatch:
+    """Measures models as built for a target; the model that others are compared with is built once.
+
+    On one thread it reads the processor time, which other programs disturb least, else the wall clock.
+    """
+
+    def __init__(self, target: str | Target, workspace: Workspace) -> None:
+        self._named = target
+        self._workspace = workspace
+        self._built: tuple[Model, Callable[[], object]] | None = None
+
+    @cached_property
+    def target(self) -> Target:
+        from lvc.compiler.backend import Target
+
+        return Target.parse(self._named) if isinstance(self._named, str) else self._named
+
+    @property
+    def name(self) -> str:
+        return self.target.text
+
+    @property
+    def channel_multiple(self) -> int:
+        """The widths that the target's kernels like are multiples of this."""
+        from lvc.compiler import catalogue
+
+        return catalogue.find_backend(self.target.backend).channel_multiple(self.target)
+
+    def compare(self, model: Model, with_model: Model) -> tuple[float, float]:
+        """Return the seconds that each of two models takes, the least of several runs in turns."""
+        from lvc.compiler.bench.measure import interleave
+
+        if self._built is None or self._built[0] is not with_model:
+            self._built = (with_model, self._build(with_model))
+        clock = "cpu" if self._workspace.threads == 1 else "wall"
+        mine, other = interleave([self._build(model), self._built[1]], repeats=_ROUNDS, clock=clock)
+        return mine.best, other.best
+
+    def _build(self, model: Model) -> Callable[[], object]:
+        from lvc.compiler import catalogue
+        from lvc.compiler.observers import seeded_inputs
+        from lvc.compiler.pipeline import Pipeline
+
+        backend = catalogue.find_backend(self.target.backend)
+        optimised, _ = Pipeline.parse(PIPELINE).run(model, self._workspace)
+        artefact = backend.build(optimised, self.target, self._workspace)
+        executable = backend.load(artefact, self._workspace.threads)
+        return partial(executable, *seeded_inputs(model.inputs, self._workspace.seed))

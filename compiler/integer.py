@@ -60,7 +60,7 @@ def dequantise(q: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
 
 
 @_operator(
-    "conv2d(Tensor q, Tensor weight, Tensor? bias, int zero_point, int[2] stride, int[2] padding, int[2] dilation, "
+    "conv2d(Tensor input, Tensor weight, Tensor? bias, int zero_point, int[2] stride, int[2] padding, int[2] dilation, "
     "int groups) -> Tensor"
 )
 def conv2d(  # noqa: PLR0917 - torch gives arguments by place
@@ -80,7 +80,7 @@ def conv2d(  # noqa: PLR0917 - torch gives arguments by place
     return _with_bias(sums, bias, 1)
 
 
-@_operator("linear(Tensor q, Tensor weight, Tensor? bias, int zero_point) -> Tensor")
+@_operator("linear(Tensor input, Tensor weight, Tensor? bias, int zero_point) -> Tensor")
 def linear(q: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, zero_point: int) -> torch.Tensor:
     """The int32 products of rows of ``q - zero_point`` with rows of the weight, plus an int32 bias."""
     _demand(weight, torch.int8)

@@ -13,6 +13,7 @@ from torch.fx import Node
 from tvm import te
 
 from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
+from lvc.backends.tvm.kernels.whole_words import WholePair
 from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, Word
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.ops.contractions import with_bias
@@ -23,9 +24,13 @@ from lvc.backends.tvm.program import AsWritten, ScheduleFunction
 from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
 from lvc.backends.tvm.vector import Vector
 from lvc.backends.tvm.widening import multiplies_pairs, stored
+from lvc.compiler import integer
+from lvc.compiler.bounds import EXACT_FLOAT32, DataRange, sum_bound
 from lvc.compiler.graph import WINOGRAD, arguments, is_call, spec
 
 aten = torch.ops.aten
+
+_CONVOLUTIONS = (aten.conv2d.default, aten.conv_transpose2d.input, integer.conv2d)
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,9 @@ Tensors = Callable[[str, tuple[int, ...] | None], Any]
 
 def wanted_layout(node: Node, operand: Node, layout: Layout, block: int) -> Layout:
     """The layout in which a call's kernel reads an operand that lies in ``layout``."""
-    if is_call(node, aten.conv2d.default, aten.conv_transpose2d.input) and stored(arguments(node)["input"]) is operand:
+    if is_call(node, *_CONVOLUTIONS) and stored(arguments(node)["input"]) is operand:
         return _convolution_layout(node, layout, block)
-    if is_call(node, aten.linear.default, aten.matmul.default):
+    if is_call(node, aten.linear.default, aten.matmul.default, integer.linear):
         return PLAIN
     return layout
 
@@ -72,13 +77,21 @@ def _convolution_layout(node: Node, layout: Layout, block: int) -> Layout:
     few = channels < block and arguments(node)["groups"] == 1
     if layout.block or not few:
         return layout if layout.block else Layout(block)
-    return Layout(channels + channels % 2) if multiplies_pairs(node) else layout
+    is_paired = multiplies_pairs(node) or is_call(node, integer.conv2d)
+    return Layout(channels + channels % 2) if is_paired else layout
 
 
 def anchor_of(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
     """Use the kernel for a call; None where there is none and the general form must do."""
-    find = _FINDERS.get(call.node.target) if call.dtype == "float32" else None
+    find = _FINDERS.get(call.node.target) if _has_kernels(call) else None
     return find(call, layouts, tensors) if find else None
+
+
+def _has_kernels(call: Call) -> bool:
+    """Whether there are kernels for the type of a call's result."""
+    if is_call(call.node, aten.max_pool2d.default):
+        return call.dtype in ("float32", "uint8", "int8")
+    return call.dtype == "float32" or call.node.target in integer.OPERATORS
 
 
 def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
@@ -87,9 +100,10 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
         return None
     c, groups, geometry = call["input"].shape[1], call["groups"], _geometry(call)
     in_block, out_block = _layout_of(call, "input", layouts).block, call.layout.block
-    if groups == c == weight.shape[0] > 1:
-        depthwise_problem = depthwise.Depthwise(channels=c, block=out_block, **geometry)
-        return _packed(call, depthwise, depthwise_problem, weight.constant, tensors)
+    if groups == c == weight.shape[0] > 1 and _is_exact_in_float32(call):
+        zero_point = call.operands.get("zero_point")
+        depthwise_problem = depthwise.Depthwise(channels=c, block=out_block, zero_point=zero_point, **geometry)
+        return _packed(call, depthwise, depthwise_problem, weight.constant.astype(np.float32), tensors)
     problem = conv2d.Conv2d(
         in_channels=c,
         out_channels=weight.shape[0],
@@ -102,6 +116,14 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
     if tile := winograd.choose_tile(problem, call.vector, call.node.meta.get(WINOGRAD, 0)):
         return _packed(call, winograd, winograd.Winograd(problem, tile), weight.constant, tensors)
     return _packed(call, conv2d, problem, weight.constant, tensors)
+
+
+def _is_exact_in_float32(call: Call) -> bool:
+    """Whether the products of an integer convolution sum up exactly in single precision; true of all others."""
+    if not is_call(call.node, integer.conv2d):
+        return True
+    data = DataRange.of(spec(arguments(call.node)["input"]).dtype, call["zero_point"])
+    return sum_bound(torch.from_numpy(call["weight"].constant), data) <= EXACT_FLOAT32
 
 
 def _transposed(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
@@ -126,6 +148,8 @@ def _layout_of(call: Call, name: str, layouts: dict[Node, Layout]) -> Layout:
 
 
 def _word(call: Call) -> Word:
+    if is_call(call.node, integer.conv2d, integer.linear):
+        return WholePair(call["zero_point"])
     return BFLOAT16 if multiplies_pairs(call.node) else FLOAT32
 
 
@@ -234,11 +258,37 @@ def _pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor |
     return Anchor(array, KernelSchedule(pool2d.schedule, problem))
 
 
+def _sum_pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
+    if layouts.get(arguments(call.node)["q"]) != call.layout:
+        return None
+    n, c, height, width = call["q"].shape
+    ph, pw = call["padding"]
+    problem = pool2d.Pool2d(
+        kind="sum",
+        batch=n,
+        channels=c,
+        height=height,
+        width=width,
+        out_height=call.shape[2],
+        out_width=call.shape[3],
+        kernel=tuple(call["kernel_size"]),
+        stride=tuple(call["stride"]),
+        padding=(ph, pw, ph, pw),
+        zero_point=call["zero_point"],
+        block=call.layout.block,
+    )
+    array = call.scope.leaf(pool2d.compute(problem, tensors("q", None)), call.shape, call.layout)
+    return Anchor(array, KernelSchedule(pool2d.schedule, problem))
+
+
 _FINDERS: dict[Any, Callable[[Call, dict[Node, Layout], Tensors], Anchor | None]] = {
     aten.conv2d.default: _convolution,
     aten.conv_transpose2d.input: _transposed,
     aten.linear.default: _linear,
     aten.matmul.default: _matmul,
+    integer.conv2d: _convolution,
+    integer.linear: _linear,
+    integer.sum_pool2d: _sum_pool,
     aten.max_pool2d.default: _pool,
     aten.avg_pool2d.default: _pool,
 }

@@ -76,9 +76,9 @@ def _choose(unit: Unit, layouts: dict[Node, Layout], readers: dict[Node, list[Un
 
 
 def _wanted(unit: Unit, readers: dict[Node, list[Unit]], blocked: Layout) -> Layout:
-    """The layout that the first reader needs of a value that is converted to bfloat16: both are made at once."""
+    """The layout that the first reader needs of a value that is converted to a shorter type: both are made at once."""
     found = readers.get(unit.output, [])
-    if not found or spec(unit.output).dtype is not torch.bfloat16:
+    if not found or spec(unit.output).dtype not in (torch.bfloat16, torch.uint8, torch.int8):
         return PLAIN
     return wanted_layout(found[0].nodes[0], unit.output, PLAIN, blocked.block)
 

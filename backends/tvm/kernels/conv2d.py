@@ -14,7 +14,7 @@ from lvc.backends.tvm.kernels import conv_nest
 from lvc.backends.tvm.kernels.channels import Channels
 from lvc.backends.tvm.kernels.conv_nest import ConvNest, Geometry, Knobs, Sweep
 from lvc.backends.tvm.kernels.fused import take_apart, write_nest
-from lvc.backends.tvm.kernels.words import FLOAT32, Word, widened
+from lvc.backends.tvm.kernels.words import FLOAT32, Word
 from lvc.backends.tvm.vector import Vector
 
 
@@ -58,7 +58,8 @@ class Conv2d:
     @cached_property
     def geometry(self) -> Geometry:
         """What its nest needs to know."""
-        if self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding):
+        is_flat = self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding)
+        if is_flat and not self.word.is_converted:  # data that is converted is copied row by row
             pixels = self.height * self.width
             phase = Sweep(1, 1, 1, 1, 1, 0), Sweep(pixels, pixels, 1, 1, 1, 0)
             return Geometry(self.batch, self.channels, (phase,), self.width)
@@ -85,7 +86,7 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
 
     def padded(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
         inside = tirx.all(y >= top, y < p.height + top, x >= left, x < p.width + left)
-        return tirx.if_then_else(inside, read(n, c, y - top, x - left, lane), tirx.const(0, data.dtype))
+        return tirx.if_then_else(inside, read(n, c, y - top, x - left, lane), tirx.const(p.word.nothing, data.dtype))
 
     source: Callable[..., Any] = read
     if any(p.padding):
@@ -96,7 +97,7 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
         row, column = y * p.stride[0] + ky * p.dilation[0], x * p.stride[1] + kx * p.dilation[1]
         value = source(n, channels.first_block(o) + blocks, row, column, lanes)
         factor = p.word.weight(weight, (o, blocks, ky, kx, lanes, lane))
-        return te.sum(widened(value) * factor, axis=[blocks, ky, kx, lanes])
+        return te.sum(p.word.factor(value) * factor, axis=[blocks, ky, kx, lanes])
 
     shape = (p.batch, channels.out_blocks, p.out_height, p.out_width, p.out_block)
     return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")

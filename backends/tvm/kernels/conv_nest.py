@@ -142,6 +142,11 @@ class Geometry:
         windows = ((*self.margins(0, self.rows), rows.size), (*self.margins(1, self.line), columns.size))
         return any(first < 0 or first + count > size for first, count, size in windows)
 
+    @cached_property
+    def is_copied(self) -> bool:
+        """Whether each task copies its part of the data first."""
+        return self.is_padded or self.channels.word.is_converted
+
     def pixel(self, phase: Phase, row: Expr, column: Expr) -> tuple[Expr, Expr]:
         """Where the result of a pixel belongs."""
         if self.flat_width is not None:
@@ -165,7 +170,7 @@ def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
         data=4 * channels.in_blocks * channels.words * rows.size * columns.size,
         weights=4 * channels.out_blocks * channels.out_block * g.depth,
         margin=0 if flat else (g.margins(0, 1)[1] - rows.stride) / rows.stride,
-        is_copied=g.is_padded,
+        is_copied=g.is_copied,
     )
     return Knobs(*tile, *work.split(g.batch), cost.parts)
 
@@ -196,7 +201,7 @@ class ConvNest:
 
     def _task(self, image: Expr, part: Expr, chunk: Expr) -> Stmt:
         g, data = self.geometry, self.fused.operands[0]
-        if not g.is_padded:
+        if not g.is_copied:
             return self._channels(image, part, chunk, lambda b, *place: g.channels.read(data, image, b, place))
         (top, rows), (left, columns) = g.margins(0, self._rows), g.margins(1, g.line)
         top = part * (self._rows * g.phases[0][0].stride) + top
@@ -206,7 +211,7 @@ class ConvNest:
         def read(channel: Expr, row: Expr, column: Expr, word: Expr) -> Expr:
             return g.channels.word.load(padded, [channel, row - top, column - left, word])
 
-        copy = copy_padded_rows(padded, data, image, top, left)
+        copy = copy_padded_rows(padded, data, image, (top, left), g.channels.word.convert)
         return allocate([padded], copy, self._channels(image, part, chunk, read))
 
     def _channels(self, image: Expr, part: Expr, chunk: Expr, read: Read) -> Stmt:
@@ -218,10 +223,10 @@ class ConvNest:
 
     def _lines(self, phase: Phase, outer: tuple[Expr, ...], vectors: int, read: Read) -> Stmt:
         image, part, channel = outer
-        parts = self.knobs.depth_parts
+        parts, word = self.knobs.depth_parts, self.geometry.channels.word
 
         def whole(row: Expr, column: Expr, pixels: int) -> Stmt:
-            sums = Accumulators.make(vectors, pixels, self.geometry.channels.out_block)
+            sums = Accumulators.make(vectors, pixels, self.geometry.channels.out_block, word.sums)
             products = self._reduce(phase, (channel, row, column), sums, read, 0)
             write = sums.each(lambda v, s: finish(row, column + s, v, sums.at(v, s)))
             return allocate(sums.buffers, sums.clear(), products, write)
@@ -233,11 +238,11 @@ class ConvNest:
         if parts == 1:
             return self._each_tile(phase, part, vectors, whole)
         lanes, first = self.geometry.channels.out_block, part * self._rows
-        partial = scratch([self._rows, phase[1].outputs, vectors, lanes], "partial")
+        partial = scratch([self._rows, phase[1].outputs, vectors, lanes], "partial", word.sums)
 
         def add(depth: Expr) -> Callable[[Expr, Expr, int], Stmt]:
             def tile(row: Expr, column: Expr, pixels: int) -> Stmt:
-                sums = Accumulators.make(vectors, pixels, lanes)
+                sums = Accumulators.make(vectors, pixels, lanes, word.sums)
                 products = self._reduce(phase, (channel, row, column), sums, read, depth)
 
                 def at(vector: int, pixel: int) -> list[Expr]:
@@ -253,7 +258,7 @@ class ConvNest:
             pairs = [(v, s) for s in range(pixels) for v in range(vectors)]
             return block(*(finish(row, column + s, v, partial, row - first, column + s, v) for v, s in pairs))
 
-        clear = grid(partial.shape[:3], lambda *i: store(partial, zeros(lanes), [*i, 0], lanes))
+        clear = grid(partial.shape[:3], lambda *i: store(partial, zeros(lanes, word.sums), [*i, 0], lanes))
         products = loop(parts, lambda depth: self._each_tile(phase, part, vectors, add(depth)), name="depth")
         return allocate([partial], clear, products, self._each_tile(phase, part, vectors, last))
 

@@ -14,6 +14,7 @@ from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, block, load, loop, store, tasks
 from lvc.backends.tvm.kernels.parts import row_parts
 from lvc.backends.tvm.kernels.register_tile import Accumulators, cut
+from lvc.backends.tvm.kernels.whole_words import centred
 from lvc.backends.tvm.kernels.windows import Axis, each_column_tile
 from lvc.backends.tvm.kernels.words import widened
 from lvc.backends.tvm.vector import Vector
@@ -26,7 +27,11 @@ MOST_TASKS = 16
 class Depthwise:
     """Data ``[N, ceil(C/block), H, W, block]``, result ``[N, ceil(C/block), OH, OW, block]``; ``padding`` is (top,
     left, bottom, right). Weights are float32, whatever the data is. With several outputs for each channel it is a
-    `Conv2d` of as many groups."""
+    `Conv2d` of as many groups.
+
+    With a ``zero_point`` the data has 8 bits and the result is int32: whole numbers, summed in float32, which is exact
+    below 2**24. That the weights stay below it is for the caller to prove.
+    """
 
     batch: int
     channels: int
@@ -37,6 +42,11 @@ class Depthwise:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     block: int = 8
+    zero_point: int | None = None
+
+    def number(self, element: Any) -> Any:
+        """Elements of the data in float32."""
+        return widened(element) if self.zero_point is None else centred(element, self.zero_point, "float32")
 
     @cached_property
     def blocks(self) -> int:
@@ -76,7 +86,7 @@ def compute(problem: Depthwise, data: Any, weight: Any) -> Any:
     def padded(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
         row, column = y - p.padding[0], x - p.padding[1]
         inside = tirx.all(row >= 0, row < p.height, column >= 0, column < p.width)
-        return tirx.if_then_else(inside, data[n, c, row, column, lane], tirx.const(0, data.dtype))
+        return tirx.if_then_else(inside, data[n, c, row, column, lane], tirx.const(p.zero_point or 0, data.dtype))
 
     source = data
     if any(p.padding):
@@ -86,10 +96,13 @@ def compute(problem: Depthwise, data: Any, weight: Any) -> Any:
     def anchor(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
         row = y * p.stride[0] + ky * p.dilation[0]
         column = x * p.stride[1] + kx * p.dilation[1]
-        return te.sum(widened(source[n, c, row, column, lane]) * weight[c, ky, kx, lane], axis=[ky, kx])
+        return te.sum(p.number(source[n, c, row, column, lane]) * weight[c, ky, kx, lane], axis=[ky, kx])
 
     shape = (p.batch, p.blocks, p.rows.outputs, p.columns.outputs, p.block)
-    return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")
+    sums = te.compute(shape, anchor, name="anchor")
+    if p.zero_point is None:
+        return te.compute(shape, sums, name="result")
+    return te.compute(shape, lambda *i: tirx.Cast("int32", sums(*i)), name="result")
 
 
 def packed_shape(problem: Depthwise) -> tuple[int, ...]:
@@ -167,7 +180,7 @@ class _Nest:
         statements: list[Stmt] = []
         for pixel, kx in self._products(sums.scalars, known):
             x = p.columns.position(column + pixel, kx)
-            value = widened(load(data, [image, channel, y, x, 0], p.block))
+            value = p.number(load(data, [image, channel, y, x, 0], p.block))
             product = value * load(weight, [channel, ky, kx, 0], p.block)
             register = sums.at(0, pixel)
             statements.append(store(register, load(register, [0], p.block) + product, [0], p.block))

@@ -11,9 +11,10 @@ from tvm import te
 
 from lvc.backends.tvm.kernels import panel_product
 from lvc.backends.tvm.kernels.fused import take_apart, write_nest
-from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, load, tasks
+from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, load, scratch, tasks
+from lvc.backends.tvm.kernels.padding import copy_converted
 from lvc.backends.tvm.kernels.panel_product import Knobs, PanelProduct
-from lvc.backends.tvm.kernels.words import FLOAT32, Word, widened
+from lvc.backends.tvm.kernels.words import FLOAT32, Word
 from lvc.backends.tvm.vector import Vector
 
 
@@ -44,7 +45,7 @@ def compute(problem: Matmul, data: Any, weight: Any) -> Any:
     k = te.reduce_axis((0, p.k), "k")
 
     def anchor(i: Any, j: Any) -> Any:
-        return te.sum(widened(data[i, k]) * p.word.weight(weight, (j // p.block, k, j % p.block)), axis=k)
+        return te.sum(p.word.factor(data[i, k]) * p.word.weight(weight, (j // p.block, k, j % p.block)), axis=k)
 
     sums = te.compute((p.m, p.n), anchor, name="anchor")
     return te.compute((p.m, p.n), sums, name="result")
@@ -73,6 +74,7 @@ def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = No
     p, knobs = problem, knobs or choose_knobs(problem, vector)
     fused = take_apart(sch)
     data, weight = fused.operands
+    rows = scratch([p.m, p.k], "rows", p.word.element) if p.word.is_converted else data
 
     def finish(row: Expr, column: Expr, sums: Buffer, lanes: int) -> Stmt:
         return fused.finish([row, column], sums, lanes=lanes)
@@ -83,9 +85,14 @@ def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = No
         p.block,
         vector,
         knobs,
-        data,
+        rows,
         (),
         lambda panel, k: load(weight, [panel, k, 0], p.block),
         finish,
     )
-    write_nest(sch, p.word.around(tasks((knobs.row_parts, knobs.panel_parts), product.part), vector))
+
+    def task(row_part: Expr, panel_part: Expr) -> Stmt:
+        part = product.part(row_part, panel_part)
+        return allocate([rows], copy_converted(rows, data, p.word.convert), part) if p.word.is_converted else part
+
+    write_nest(sch, p.word.around(tasks((knobs.row_parts, knobs.panel_parts), task), vector))

@@ -1,15 +1,38 @@
-"""Copies of an image's rows with their padding."""
+"""Copies of operands: an image's rows with their padding, and what a kernel reads in another type."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from tvm import tirx
 
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, block, grid, load, loop, store, zeros
 
+Convert = Callable[[Expr], Expr]  # elements as they lie in memory, as elements of the copy
 
-def copy_padded_rows(padded: Buffer, data: Buffer, image: Expr, top: Expr, left: int) -> Stmt:
-    """Fill ``padded`` ``[channels, rows, columns, lanes]`` with the part of an image that begins at row ``top`` and
-    column ``left``, with zeros where it reaches out of the image. The data is blocked; plain if there is one lane."""
+_LANES = 16
+
+
+def copy_converted(copy: Buffer, data: Buffer, convert: Convert) -> Stmt:
+    """Fill a copy of a matrix."""
+    rows, columns = (int(extent) for extent in copy.shape)
+    full = columns // _LANES
+
+    def part(row: Expr, column: Expr, lanes: int) -> Stmt:
+        return store(copy, convert(load(data, [row, column], lanes)), [row, column], lanes)
+
+    def line(row: Expr) -> Stmt:
+        vectors = [loop(full, lambda i: part(row, i * _LANES, _LANES))] if full else []
+        rest = range(full * _LANES, columns)
+        return block(*vectors, *(part(row, column, 1) for column in rest))
+
+    return loop(rows, line, name="row")
+
+
+def copy_padded_rows(padded: Buffer, data: Buffer, image: Expr, corner: tuple[Expr, int], convert: Convert) -> Stmt:
+    """Fill ``padded`` ``[channels, rows, columns, lanes]`` with the part of an image that begins at a corner, a row and
+    a column, with zeros where it reaches out of the image. The data is blocked; plain if there is one lane."""
+    top, left = corner
     channels, rows, columns, lanes = (int(extent) for extent in padded.shape)
     height, width = int(data.shape[2]), int(data.shape[3])
     first = min(max(-left, 0), columns)
@@ -25,7 +48,7 @@ def copy_padded_rows(padded: Buffer, data: Buffer, image: Expr, top: Expr, left:
         def column(x: Expr) -> Stmt:
             place = [image, channel, top + row, x + left]
             value = load(data, [*place, 0], lanes) if len(data.shape) == 5 else load(data, place)
-            return store(padded, value, [channel, row, x, 0], lanes)
+            return store(padded, convert(value), [channel, row, x, 0], lanes)
 
         return [loop(end - first, column, start=first)] if end > first else []
 

@@ -95,7 +95,8 @@ class PanelProduct:
         return each_tile(cost.cut_scalars(vectors, shape, self.size[0]), body, part, self.knobs.row_parts)
 
     def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int) -> Stmt:
-        sums, word = Accumulators.make(*shape, self.width), self.word
+        word = self.word
+        sums = Accumulators.make(*shape, self.width, word.sums)
         steps, rest = divmod(self.size[2], word.elements)
 
         def add(k: Expr, scalar: Callable[[int], Expr]) -> Stmt:

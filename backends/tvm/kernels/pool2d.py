@@ -13,6 +13,7 @@ from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, block, load, loop, splat, store, tasks
 from lvc.backends.tvm.kernels.parts import row_parts
 from lvc.backends.tvm.kernels.register_tile import Accumulators, cut
+from lvc.backends.tvm.kernels.whole_words import centred
 from lvc.backends.tvm.kernels.windows import Axis, each_column_tile
 from lvc.backends.tvm.kernels.words import widened
 from lvc.backends.tvm.vector import Vector
@@ -26,9 +27,9 @@ PIXELS = 4  # outputs in a register tile: the taps are loads, so there is little
 class Pool2d:
     """Pooling of ``[N, ceil(C/block), H, W, block]``, or of plain ``[N, C, H, W]`` where ``block`` is 0.
 
-    ``kind`` is "max" or "avg". ``out_height`` and ``out_width`` are given, since rounding up may add windows. An
-    average divides by ``divisor`` if there is one, else by the taps inside the image, with ``count_include_pad`` those
-    in its padding too.
+    ``kind`` is "max", "avg", or "sum" for the int32 sums of ``q - zero_point``, of data of 8 bits. ``out_height`` and
+    ``out_width`` are given, since rounding up may add windows. An average divides by ``divisor`` if there is one, else
+    by the taps inside the image, with ``count_include_pad`` those in its padding too.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Pool2d:
     count_include_pad: bool = True
     divisor: int | None = None
     block: int = 8
+    zero_point: int = 0
 
     @cached_property
     def rows(self) -> Axis:
@@ -80,23 +82,30 @@ def compute(problem: Pool2d, data: Any) -> Any:
     """The pooling as TE: its anchor finds the maximum or the sum, the stage after it divides."""
     p = problem
     ky, kx = te.reduce_axis((0, p.kernel[0]), "ky"), te.reduce_axis((0, p.kernel[1]), "kx")
-    identity = _identity(p, _dtype(data))
+    identity = _identity(p, _dtype(p, data))
 
     def anchor(*place: Any) -> Any:
         n, c, y, x, *lane = place
         row, column = p.rows.position(y, ky), p.columns.position(x, kx)
         inside = tirx.all(row >= 0, row < p.height, column >= 0, column < p.width)
-        value = tirx.if_then_else(inside, widened(data[(n, c, row, column, *lane)]), identity)
+        value = tirx.if_then_else(inside, _number(p, data[(n, c, row, column, *lane)]), identity)
         return te.max(value, axis=[ky, kx]) if p.kind == "max" else te.sum(value, axis=[ky, kx])
 
     total = te.compute(p.shape, anchor, name="anchor")
-    if p.kind == "max":
+    if p.kind != "avg":
         return te.compute(p.shape, total, name="result")
-    return te.compute(p.shape, lambda *i: total(*i) * _reciprocal(p, i[2], i[3], _dtype(data)), name="result")
+    return te.compute(p.shape, lambda *i: total(*i) * _reciprocal(p, i[2], i[3], _dtype(p, data)), name="result")
 
 
-def _dtype(data: Any) -> str:
+def _number(p: Pool2d, element: Any) -> Expr:
+    """Elements of the data in the type in which windows are reduced."""
+    return centred(element, p.zero_point) if p.kind == "sum" else widened(element)
+
+
+def _dtype(p: Pool2d, data: Any) -> str:
     """The type in which windows of the data are reduced."""
+    if p.kind == "sum":
+        return "int32"
     return "float32" if data.dtype == BITS else str(data.dtype)
 
 
@@ -170,13 +179,13 @@ class _Nest:
         image, channel, row, column = place
         lanes = p.block or 1
         tail = (0,) if p.block else ()
-        best = Accumulators.make(1, pixels, lanes)
-        identity = _identity(p, _dtype(data))
+        best = Accumulators.make(1, pixels, lanes, _dtype(p, data))
+        identity = _identity(p, _dtype(p, data))
         first, count = p.rows.taps(row)
 
         def tap(ky: Expr, kx: int, pixel: int) -> Stmt:
             position = (p.rows.position(row, ky), p.columns.position(column + pixel, kx))
-            value = widened(load(data, [image, channel, *position, *tail], lanes))
+            value = _number(p, load(data, [image, channel, *position, *tail], lanes))
             register = best.at(0, pixel)
             old = load(register, [0], lanes)
             return store(register, tirx.max(old, value) if p.kind == "max" else old + value, [0], lanes)

@@ -79,11 +79,13 @@ class Accumulators:
     scalars: int
     lanes: int
     buffers: tuple[Buffer, ...]
+    dtype: str = "float32"
 
     @classmethod
-    def make(cls, vectors: int, scalars: int, lanes: int) -> Accumulators:
+    def make(cls, vectors: int, scalars: int, lanes: int, dtype: str = "float32") -> Accumulators:
         """Name the registers of a tile; `nest.allocate` must enclose their use."""
-        return cls(vectors, scalars, lanes, tuple(scratch([lanes], "sum") for _ in range(vectors * scalars)))
+        buffers = tuple(scratch([lanes], "sum", dtype) for _ in range(vectors * scalars))
+        return cls(vectors, scalars, lanes, buffers, dtype)
 
     def at(self, vector: int, scalar: int) -> Buffer:
         """The register with the sums of one vector and one scalar."""
@@ -91,7 +93,7 @@ class Accumulators:
 
     def clear(self) -> Stmt:
         """Set all to zero."""
-        return self.each(lambda v, s: store(self.at(v, s), zeros(self.lanes), [0], self.lanes))
+        return self.each(lambda v, s: store(self.at(v, s), zeros(self.lanes, self.dtype), [0], self.lanes))
 
     def add_products(
         self, vector: Callable[[int], Expr], scalar: Callable[[int], Expr], add: AddProduct = multiply_add

@@ -24,12 +24,28 @@ from lvc.backends.tvm.vector import Vector
 @dataclass(frozen=True)
 class Word(ABC):
     """``elements`` of a type that is called ``name`` and is ``element`` in memory; together they are one ``packed``.
-    Sums are float32."""
+    Their products are added to ``sums``. Where ``is_converted``, data lies in memory in another type, and each task
+    reads it by way of a copy."""
 
     name: ClassVar[str]
     element: ClassVar[str]
     packed: ClassVar[str]
     elements: ClassVar[int]
+    sums: ClassVar[str] = "float32"
+    is_converted: ClassVar[bool] = False
+
+    @property
+    def nothing(self) -> int:
+        """What stands for zero in the data."""
+        return 0
+
+    def factor(self, element: Expr) -> Expr:
+        """An element of the data as a number of the type of the sums, in TE."""
+        return widened(element)
+
+    def convert(self, value: Expr) -> Expr:
+        """Elements as they lie in memory, as elements of words."""
+        return value
 
     def count(self, elements: int) -> int:
         """Words that so many elements fill."""
@@ -57,7 +73,7 @@ class Word(ABC):
 
     @abstractmethod
     def value(self, word: Expr, place: Expr) -> Expr:
-        """One element of a word as float32."""
+        """One element of a word as a number of the type of the sums."""
 
     @abstractmethod
     def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:

@@ -6,7 +6,7 @@ import numpy as np
 from tvm import te, tirx
 
 from lvc.backends.tvm.ops.contractions import with_bias
-from lvc.backends.tvm.ops.elementwise import broadcast
+from lvc.backends.tvm.ops.operands import broadcast
 from lvc.backends.tvm.ops.table import Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index, scalar_of
 from lvc.compiler import integer
@@ -102,7 +102,7 @@ def table(call: Call) -> Array:
 @lowers(integer.conv2d)
 def conv2d(call: Call) -> Array:
     """Sums over windows of products with int8 weights."""
-    data, weight = call["q"], call["weight"]
+    data, weight = call["input"], call["weight"]
     (sh, sw), (dh, dw) = call["stride"], call["dilation"]
     out, per_group, kh, kw = weight.shape
     c, i, j = (call.scope.axis(size, name) for size, name in ((per_group, "c"), (kh, "kh"), (kw, "kw")))
@@ -142,7 +142,7 @@ def _inside(call: Call, data: Array, place: tuple[Expr, ...]) -> Expr:
 @lowers(integer.linear)
 def linear(call: Call) -> Array:
     """Rows times the rows of an int8 weight."""
-    data, weight = call["q"], call["weight"]
+    data, weight = call["input"], call["weight"]
     k = call.scope.axis(weight.shape[1])
 
     def body(index: Index) -> Expr:

@@ -1,0 +1,153 @@
+"""Integer kernels against their definitions, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sketch import Sketch
+from torch.fx import Node
+
+from lvc.backends.tvm import BACKEND
+from lvc.compiler import integer
+from lvc.compiler.model import Model
+from lvc.compiler.workspace import Workspace
+
+aten = torch.ops.aten
+DTYPES = [torch.uint8, torch.int8]
+
+
+def whole(seed: int, dtype: torch.dtype, *shape: int) -> np.ndarray:
+    """Random numbers of a type; every other seed, only the ends of the type."""
+    random, limits = np.random.default_rng(seed), torch.iinfo(dtype)
+    values = random.integers(limits.min, limits.max + 1, shape)
+    ends = random.choice([limits.min, limits.max], shape)
+    return torch.from_numpy(ends if seed % 2 else values).to(dtype).numpy()
+
+
+def check_exact(model: Model, *inputs: np.ndarray, target: str = "native") -> None:
+    """Build a model and compare every byte of its outputs with PyTorch's."""
+    parsed = BACKEND.parse_target(target)
+    assert parsed is not None
+    executable = BACKEND.load(BACKEND.build(model, parsed, Workspace(threads=2)), 1)
+    for found, wanted in zip(executable(*inputs), model(*inputs), strict=True):
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found, wanted)
+
+
+def convolution(sketch: Sketch, data: Node, channels: int, **options: object) -> Node:
+    """A convolution with a bias, requantised for each channel."""
+    given = {"kernel": (3, 3), "stride": 1, "padding": 1, "dilation": 1, "groups": 1, "zero": 7, "seed": 0} | options
+    shape, seed = data.meta["spec"].shape, int(given["seed"])  # type: ignore[call-overload]
+    weight = torch.from_numpy(whole(seed, torch.int8, channels, shape[1] // given["groups"], *given["kernel"]))  # type: ignore[operator,misc]
+    random = np.random.default_rng(seed)
+    bias = torch.from_numpy(random.integers(-50_000, 50_000, channels)).to(torch.int32)
+    pairs = [[given[name]] * 2 for name in ("stride", "padding", "dilation")]
+    stored = sketch.stored(weight), sketch.stored(bias)
+    sums = sketch.call(integer.conv2d, data, *stored, given["zero"], *pairs, given["groups"], group="conv")
+    multiplier = torch.from_numpy(random.uniform(1e-4, 1e-3, channels).astype(np.float32))
+    return sketch.call(integer.requantise, sums, sketch.stored(multiplier), 1, -11, -128, 120, group="conv")
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_convolutions(data: st.DataObject) -> None:
+    draw = data.draw
+    dtype = draw(st.sampled_from(DTYPES))
+    limits = torch.iinfo(dtype)
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    inputs, outputs = (groups * draw(st.integers(1, 24)) for _ in range(2))
+    kernel = (draw(st.integers(1, 4)), draw(st.integers(1, 3)))
+    size = (draw(st.integers(1, 2)), inputs, draw(st.integers(7, 15)), draw(st.integers(7, 20)))
+    sketch = Sketch()
+    node = convolution(
+        sketch,
+        sketch.input(*size, dtype=dtype),
+        outputs,
+        kernel=kernel,
+        stride=draw(st.integers(1, 3)),
+        padding=draw(st.integers(0, 2)),
+        dilation=draw(st.integers(1, 2)),
+        groups=groups,
+        zero=draw(st.sampled_from([limits.min, limits.max, 0, 100])),
+        seed=draw(st.integers(0, 3)),
+    )
+    check_exact(sketch.model(node), whole(draw(st.integers(0, 3)), dtype, *size))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 5)])
+def test_depthwise_convolutions(dtype: torch.dtype, stride: int, kernel: int) -> None:
+    sketch = Sketch()
+    data = sketch.input(1, 20, 15, 17, dtype=dtype)
+    options = {"kernel": (kernel, kernel), "stride": stride, "padding": kernel // 2, "groups": 20, "seed": stride}
+    check_exact(sketch.model(convolution(sketch, data, 20, **options)), whole(stride, dtype, 1, 20, 15, 17))
+
+
+def test_depthwise_sums_beyond_single_precision_are_exact() -> None:
+    sketch = Sketch()
+    size = (1, 8, 25, 25)
+    node = convolution(sketch, sketch.input(*size, dtype=torch.uint8), 8, kernel=(25, 25), padding=0, groups=8, zero=0)
+    weight = next(n for n in sketch.graph.nodes if n.op == "get_attr" and len(n.meta["spec"].shape) == 4)
+    torch.nn.init.constant_(getattr(sketch.module, str(weight.target)), 127)
+    data = np.full(size, 255, np.uint8)
+    data[:, :, ::3] = 254  # sums of 20 million that are no multiples of two
+    data[:, 0, 0, 0] = 253
+    sums = node.args[0]
+    assert isinstance(sums, Node)
+    check_exact(sketch.model(node, sums), data)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("depth", [40, 77])
+def test_linear_layers(dtype: torch.dtype, rows: int, depth: int) -> None:
+    sketch = Sketch()
+    data = sketch.input(rows, depth, dtype=dtype)
+    weight = sketch.stored(torch.from_numpy(whole(rows, torch.int8, 21, depth)))
+    bias = sketch.stored(torch.arange(21, dtype=torch.int32) * -999)
+    sums = sketch.call(integer.linear, data, weight, bias, -3, group="linear")
+    scale = sketch.stored(torch.rand(21) * 0.001)
+    check_exact(
+        sketch.model(sketch.call(integer.rescale, sums, scale, 1, group="linear")), whole(1, dtype, rows, depth)
+    )
+
+
+def elementwise(sketch: Sketch, name: str) -> Node:
+    """An elementwise operator on what comes of a convolution, so that it lies in blocks."""
+    left = convolution(sketch, sketch.input(1, 5, 6, 7, dtype=torch.uint8), 11, seed=2)
+    if name == "add":
+        right = sketch.call(aten.clamp.default, left, -5, None)
+        return sketch.call(integer.add, left, 0.7331085205078125, -11, right, 1.9e-3, -5, 128, 0, 255)
+    if name == "mul":
+        gate = sketch.call(integer.sum_pool2d, left, -11, [6, 7], [6, 7], [0, 0])
+        small = sketch.call(integer.requantise, gate, sketch.stored(torch.tensor([0.01])), 0, 3, 0, 255)
+        sums = sketch.call(integer.mul, left, -11, small, 3)
+        return sketch.call(integer.requantise, sums, sketch.stored(torch.tensor([0.003])), 0, 0, -128, 127)
+    if name == "table":
+        table = torch.from_numpy(whole(4, torch.uint8, 256))
+        return sketch.call(integer.table, left, sketch.stored(table))
+    if name == "sum_pool2d":
+        return sketch.call(integer.sum_pool2d, left, -11, [3, 2], [2, 2], [1, 1])
+    if name == "max_pool2d":
+        return sketch.call(aten.max_pool2d.default, left, [3, 3], [2, 2], [1, 1])
+    real = sketch.call(integer.dequantise, left, 0.037, -11)
+    return sketch.call(integer.quantise, real, 0.021, 99, 0, 255)
+
+
+@pytest.mark.parametrize("name", ["add", "mul", "table", "sum_pool2d", "max_pool2d", "quantise"])
+def test_elementwise_operators_and_pools(name: str) -> None:
+    sketch = Sketch()
+    check_exact(sketch.model(elementwise(sketch, name)), whole(0, torch.uint8, 1, 5, 6, 7))
+
+
+def test_halves_are_rounded_to_even() -> None:
+    sketch = Sketch()
+    sums = sketch.input(1, 64, dtype=torch.int32)
+    half = sketch.stored(torch.tensor([0.5]))
+    values = np.arange(-32, 32, dtype=np.int32).reshape(1, 64)
+    model = sketch.model(sketch.call(integer.requantise, sums, half, 1, 0, -128, 127))
+    assert model(values)[0][0, :6].tolist() == [-16, -16, -15, -14, -14, -14]
+    check_exact(model, values)

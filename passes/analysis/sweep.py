@@ -6,7 +6,7 @@ one forward run over the data serves all layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,10 @@ from lvc.compiler.model import Model
 
 
 class Sweep:
-    """A run of a model on several batches that stops where it is told to. Values that nothing reads again are freed."""
+    """A run of a model on several batches that stops where it is told to. Values that nothing reads again are freed.
+
+    What depends on stored tensors alone is computed when it is read, and has no values here.
+    """
 
     def __init__(self, model: Model, batches: Sequence[torch.Tensor]) -> None:
         self._module = model.module
@@ -50,18 +53,36 @@ class Sweep:
     def _run(self, node: Node) -> None:
         if node.op == "placeholder":
             self._values[node] = list(self._batches)
-        elif node.op == "call_function":
-            self._values[node] = [self._call(node, batch) for batch in range(len(self._batches))]
-            for operand in node.all_input_nodes:
+        elif node.op == "call_function" and not _is_constant(node):
+            operands = node.all_input_nodes
+            fixed = {operand: self._constant(operand) for operand in operands if _is_constant(operand)}
+            self._values[node] = [
+                _call(
+                    node,
+                    fixed | {operand: self._values[operand][batch] for operand in operands if operand not in fixed},
+                )
+                for batch in range(len(self._batches))
+            ]
+            for operand in operands:
                 if self._last.get(operand) is node:
                     self._values.pop(operand, None)
 
-    def _call(self, node: Node, batch: int) -> torch.Tensor:
-        def value(operand: Node) -> torch.Tensor:
-            stored = tensor(self._module, operand)
-            return self._values[operand][batch] if stored is None else stored
+    def _constant(self, node: Node) -> torch.Tensor:
+        """Return a value that depends on stored tensors alone, as they are when it is read."""
+        stored = tensor(self._module, node)
+        if stored is not None:
+            return stored
+        return _call(node, {operand: self._constant(operand) for operand in node.all_input_nodes})
 
-        args: tuple[Any, ...] = map_arg(node.args, value)
-        kwargs: dict[str, Any] = map_arg(node.kwargs, value)
-        result: torch.Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
-        return result
+
+def _is_constant(node: Node) -> bool:
+    if node.op != "call_function":
+        return node.op == "get_attr"
+    return bool(node.all_input_nodes) and all(_is_constant(operand) for operand in node.all_input_nodes)
+
+
+def _call(node: Node, values: Mapping[Node, torch.Tensor]) -> torch.Tensor:
+    args: tuple[Any, ...] = map_arg(node.args, values.__getitem__)
+    kwargs: dict[str, Any] = map_arg(node.kwargs, values.__getitem__)
+    result: torch.Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
+    return result

@@ -1,0 +1,69 @@
+"""Move biases so that each layer's mean output over calibration data is that of the floating-point model.
+
+Rounding moves the mean of what a layer gives, channel by channel, and layers after it see that move on all inputs. In
+graph order, with every correction before it made::
+
+    b' = b + mean(float output) - mean(quantised output)
+
+Source: Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", section 4.2
+(empirical correction); Finkelstein et al. 2019, "Fighting quantization bias with bias".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import Node
+
+from lvc.compiler.dialect import aten
+from lvc.compiler.errors import UsageError
+from lvc.compiler.graph import is_call, spec
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass, option
+from lvc.compiler.workspace import Workspace
+from lvc.passes.quantisation.layerwise import Layerwise, quantised_layers, set_bias, stored_bias
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectBias(Pass):
+    """Correct the mean error of each quantised layer in its bias, on calibration data."""
+
+    name: ClassVar[str] = "correct-bias"
+    effect: ClassVar[Effect] = Effect.LOSSY
+    idempotent: ClassVar[bool] = False
+
+    data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
+    images: int = option(128, "use at most so many images, and fewer if their activations would not fit into memory")
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise UsageError(f"images must be at least 1, not {self.images}")
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = Outcome()
+        layers = quantised_layers(model, outcome)
+        if not layers:
+            return outcome
+        both = Layerwise.open(model, workspace, self.data, self.images)
+        for layer in workspace.progress.track(layers, "correcting biases", len(layers)):
+            found = both.found(layer)
+            shift = channel_means(both.wanted(layer), layer) - channel_means(found, layer)
+            set_bias(model, layer, stored_bias(model, layer).double() + shift)
+            for value in found:
+                with torch.inference_mode():
+                    value += shift.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1 - channel_dim(layer)))
+            outcome.change(layer)
+        both.note(outcome)
+        return outcome
+
+
+def channel_dim(layer: Node) -> int:
+    return 1 if is_call(layer, aten.conv2d.default) else len(spec(layer).shape) - 1
+
+
+def channel_means(values: Sequence[torch.Tensor], layer: Node) -> torch.Tensor:
+    """Return the mean of each channel of a layer over all batches and places, ``f64[channels]``."""
+    return torch.stack([value.movedim(channel_dim(layer), 0).flatten(1).double().mean(1) for value in values]).mean(0)

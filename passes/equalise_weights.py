@@ -1,0 +1,171 @@
+"""Scale channels so that all of them use the grid that they share, and scale them back in the weights that read them.
+
+For a layer ``W1``, an activation ``f`` with ``f(s x) = s f(x)``, and the layers ``W2`` that read it, with a positive
+``s`` for each channel between them::
+
+    W2 f(W1 x + b) = (W2 / s) f((s W1) x + s b)
+
+By weights: ``s = sqrt(r2 / r1)`` with the ranges of the weights of a channel on both sides, so that both become the
+same (Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", section 4.1).
+
+By activations: ``s = (m / m_i)^strength``, with the greatest magnitude ``m_i`` of channel i and ``m`` of all of them on
+calibration data. Where weights have a scale for each output channel, as they do here unless told otherwise, it is the
+activations that suffer from uneven channels. (Xiao et al. 2023, "SmoothQuant", section 4, for the balance of strength.)
+A channel that is limited, as by ReLU6, is scaled up no further than to the limit, so what the data never reaches is
+cut off where a grid for this channel alone would end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch.fx import GraphModule, Interpreter, Node
+
+from lvc.compiler.errors import UsageError
+from lvc.compiler.graph import arguments, spec, store, tensor
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass, option
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.affine import scale_inputs, scale_outputs
+from lvc.passes.analysis.calibration import stream
+from lvc.passes.quantisation.chains import Chain, chains
+
+_LARGEST = 64.0
+_ROUNDS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class EqualiseWeights(Pass):
+    """Even out the ranges of channels between layers; put it before insert-fake-quant."""
+
+    name: ClassVar[str] = "equalise-weights"
+    effect: ClassVar[Effect] = Effect.LOSSY
+    idempotent: ClassVar[bool] = False
+
+    by: Literal["weights", "activations"] = option("activations", "whose ranges become even")
+    strength: float = option(0.5, "by activations: 0 leaves them as they are, 1 makes them equal")
+    data: str = option("calib", "by activations: the data set, as named by --data NAME=PATH")
+    images: int = option(64, "by activations: look at no more than so many images")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.strength <= 1:
+            raise UsageError(f"strength must be above 0 and at most 1, not {self.strength}")
+        if self.images < 1:
+            raise UsageError(f"images must be at least 1, not {self.images}")
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = Outcome()
+        found: list[Chain] = []
+        for item in chains(model.module.graph):
+            if isinstance(item, Chain):
+                found.append(item)
+            else:
+                outcome.skip(*item)
+        if self.by == "weights":
+            self.by_weights(model.module, found, outcome)
+        elif found:
+            before = unevenness(ranges := self.ranges(model, workspace, found))
+            scales = {chain: self.activation_scale(chain, ranges[chain]) for chain in found}
+            for chain, scale in scales.items():
+                rescale(model.module, chain, scale)
+                outcome.change(chain.first)
+            after = unevenness({chain: ranges[chain] * scales[chain] for chain in found})
+            outcome.notes.append(
+                f"the range of a tensor is {before:.1f} times that of its typical channel, now {after:.1f}"
+            )
+        return outcome
+
+    def by_weights(self, module: GraphModule, found: list[Chain], outcome: Outcome) -> None:
+        """Equalise all chains a few times over: one chain's second layer is the first of the next."""
+        free = [chain for chain in found if chain.limit is None]
+        for chain in found:
+            if chain.limit is not None:
+                outcome.skip(chain.first, f"values after it are limited to {chain.limit:g}, which the scale would move")
+        for _ in range(_ROUNDS):
+            for chain in free:
+                rescale(module, chain, weight_scale(module, chain))
+        for chain in free:
+            outcome.change(chain.first)
+
+    def activation_scale(self, chain: Chain, ranges: torch.Tensor) -> torch.Tensor:
+        most = float(ranges.max())
+        if not most:
+            return torch.ones_like(ranges)
+        scale = (most / ranges.clamp(min=most / _LARGEST)) ** self.strength
+        return scale
+
+    def ranges(self, model: Model, workspace: Workspace, found: list[Chain]) -> dict[Chain, torch.Tensor]:
+        """Return the greatest magnitude in each channel of each chain's value on the data."""
+        looking = _Magnitudes(model.module, {chain.value for chain in found})
+        for batch in stream(model, workspace, self.data, self.images, "looking at channels"):
+            with torch.inference_mode():
+                looking.run(batch)
+        return {chain: looking.found[chain.value].double() for chain in found}
+
+
+class _Magnitudes(Interpreter):
+    """Runs a model and keeps the greatest magnitude in each channel of some values."""
+
+    def __init__(self, module: GraphModule, values: set[Node]) -> None:
+        super().__init__(module)
+        self.found = {value: torch.zeros(spec(value).shape[1]) for value in values}
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n in self.found:
+            self.found[n] = torch.maximum(self.found[n], result.abs().movedim(1, 0).flatten(1).amax(1))
+        return result
+
+
+def weight_scale(module: GraphModule, chain: Chain) -> torch.Tensor:
+    """Return the scale that makes the weights of each channel equally large before and behind it."""
+    ones = torch.ones(spec(chain.first).shape[1], dtype=torch.float64)
+    before = _weight(module, chain.first).flatten(1).abs().amax(1)
+    behind = torch.stack([_input_ranges(reader, _weight(module, reader), len(ones)) for reader in chain.readers]).amax(
+        0
+    )
+    scale = (behind / before).sqrt()
+    return torch.where((before > 0) & (behind > 0), scale.clamp(1 / _LARGEST, _LARGEST), ones)
+
+
+def rescale(module: GraphModule, chain: Chain, scale: torch.Tensor) -> None:
+    """Multiply each channel behind the first layer by its scale, and divide in the layers that read it."""
+    _store(module, arguments(chain.first)["weight"], scale_outputs(chain.first, _weight(module, chain.first), scale))
+    bias = tensor(module, arguments(chain.first)["bias"])
+    if bias is not None:
+        _store(module, arguments(chain.first)["bias"], bias.detach().double() * scale)
+    for reader in chain.readers:
+        _store(module, arguments(reader)["weight"], scale_inputs(reader, _weight(module, reader), 1 / scale))
+
+
+def unevenness(ranges: dict[Chain, torch.Tensor]) -> float:
+    """Return how many times larger the greatest range of a value is than its median one, as a geometric mean."""
+    shares = [r.max() / r.median() for r in ranges.values() if r.median() > 0]
+    return float(torch.stack(shares).log().mean().exp()) if shares else 1.0
+
+
+def _input_ranges(reader: Node, weight: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return the greatest weight that multiplies each input channel."""
+    groups = channels // weight.shape[1]
+    return (
+        weight.abs()
+        .reshape(groups, -1, weight.shape[1], *weight.shape[2:])
+        .transpose(1, 2)
+        .flatten(0, 1)
+        .flatten(1)
+        .amax(1)
+    )
+
+
+def _weight(module: GraphModule, layer: Node) -> torch.Tensor:
+    weight = tensor(module, arguments(layer)["weight"])
+    assert weight is not None
+    return weight.detach().double()
+
+
+def _store(module: GraphModule, node: Node, value: torch.Tensor) -> None:
+    old = tensor(module, node)
+    assert old is not None
+    store(module, str(node.target), value.to(old.dtype), trainable=isinstance(old, torch.nn.Parameter))

@@ -1,0 +1,110 @@
+"""Chains: a layer whose output channels reach nothing but the inputs of other layers, each channel on its own.
+
+What stands between computes ``f(s x) = s f(x)`` for every positive s, so each channel can be scaled behind the first
+layer and scaled back before the others. A limit ``clamp(x, 0, b)`` does so only as far as no value is cut off.
+
+Source: Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", section 4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch.fx import Graph, Node
+
+from lvc.compiler.dialect import aten
+from lvc.compiler.graph import arguments, calls, is_call, op_name, spec
+
+_LAYERS = (aten.conv2d.default, aten.linear.default)
+_HOMOGENEOUS = (
+    aten.relu.default,
+    aten.leaky_relu.default,
+    aten.max_pool2d.default,
+    aten.avg_pool2d.default,
+    aten.adaptive_avg_pool2d.default,
+    aten.mean.dim,
+    aten.constant_pad_nd.default,
+    aten.upsample_nearest2d.vec,
+    aten.clamp.default,
+)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The layer ``first``, the calls that its result passes through in order, and the layers that read it."""
+
+    first: Node
+    between: tuple[Node, ...]
+    readers: tuple[Node, ...]
+
+    @property
+    def limit(self) -> float | None:
+        """The least upper bound that a clamp sets; None without one."""
+        bounds = [float(arguments(node)["max"]) for node in self.between if is_call(node, aten.clamp.default)]
+        return min(bounds, default=None)
+
+    @property
+    def value(self) -> Node:
+        """The value whose range is to be even: that behind the activation, where a grid stands."""
+        activations = [n for n in self.between if is_call(n, aten.relu.default, aten.clamp.default)]
+        return activations[-1] if activations else self.first
+
+
+def chains(graph: Graph) -> Iterator[Chain | tuple[Node, str]]:
+    """Yield the chain that begins at each layer, or the layer and why there is none."""
+    for layer in calls(graph, *_LAYERS):
+        found = _follow(layer)
+        yield (layer, found) if isinstance(found, str) else found
+
+
+def _follow(layer: Node) -> Chain | str:
+    if reason := _refuse_weights(layer):
+        return reason
+    if len(spec(layer).shape) != (2 if is_call(layer, aten.linear.default) else 4):
+        return "its channels are not dimension 1"
+    between: list[Node] = []
+    value = layer
+    while True:
+        users = list(value.users)
+        if users and all(is_call(user, *_LAYERS) and user.args[0] is value for user in users):
+            break
+        if len(users) != 1:
+            return f"'{value.name}' is read in {len(users)} places, and not all are layers"
+        if reason := _refuse(users[0]):
+            return reason
+        value = users[0]
+        between.append(value)
+    refusals = (_refuse_reader(reader, value) for reader in users)
+    return next(filter(None, refusals), None) or Chain(layer, tuple(between), tuple(users))
+
+
+def _refuse_weights(layer: Node) -> str | None:
+    args = arguments(layer)
+    if args["weight"].op != "get_attr" or len(args["weight"].users) > 1:
+        return f"the weight of '{layer.name}' is computed, or shared"
+    if args["bias"] is not None and (args["bias"].op != "get_attr" or len(args["bias"].users) > 1):
+        return f"the bias of '{layer.name}' is computed, or shared"
+    return None
+
+
+def _refuse_reader(reader: Node, value: Node) -> str | None:
+    if len(spec(value).shape) != (2 if is_call(reader, aten.linear.default) else 4):
+        return f"its channels are not those that '{reader.name}' reads"
+    return _refuse_weights(reader)
+
+
+def _refuse(node: Node) -> str | None:
+    """Why a chain ends before a node; None if it goes on through it."""
+    if node.op == "output":
+        return "its result leaves the model"
+    if not is_call(node, *_HOMOGENEOUS):
+        return f"'{node.name}' ({op_name(node)}) after it does not scale with its input"
+    args = arguments(node)
+    if is_call(node, aten.clamp.default) and (args["min"] != 0 or args["max"] is None):
+        return f"'{node.name}' (clamp) after it has other limits than zero and an upper one"
+    if is_call(node, aten.constant_pad_nd.default) and (args["value"] != 0 or any(args["pad"][4:])):
+        return f"'{node.name}' after it pads with other values than zero, or pads channels"
+    if is_call(node, aten.mean.dim) and {dim % 4 for dim in args["dim"] or ()} != {2, 3}:
+        return f"'{node.name}' after it averages over channels"
+    return None

@@ -1,0 +1,159 @@
+"""The quantised model and the floating-point one, side by side, layer by layer, on the same calibration data.
+
+What a layer of the quantised model sees are the values that it truly gets, with every change to the layers before made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch.fx import Node
+
+from lvc.compiler.dialect import aten
+from lvc.compiler.errors import CompileError
+from lvc.compiler.graph import (
+    add_tensor,
+    arguments,
+    calls,
+    erase_dead,
+    origin,
+    replace,
+    set_argument,
+    spec,
+    store,
+    tensor,
+)
+from lvc.compiler.inspection import peak_activation_bytes
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Outcome
+from lvc.compiler.uncalibrated import HELP, UNCALIBRATED, WHY_NOT
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.calibration import Calibration
+from lvc.passes.analysis.sweep import Sweep
+from lvc.passes.quantisation.comparison import sqnr
+from lvc.passes.quantisation.rules import is_quantised, is_weight
+
+_COMPARED = 16
+
+
+@dataclass
+class Layerwise:
+    """Both models at the same place; ``twins`` are the nodes of the floating-point one by name."""
+
+    model: Model
+    floating: Model
+    quantised_sweep: Sweep
+    floating_sweep: Sweep
+    batches: Sequence[torch.Tensor]
+    error_before: float = 0.0
+
+    @classmethod
+    def open(cls, model: Model, workspace: Workspace, data: str, images: int) -> Layerwise:
+        """Begin before the first layer, on as many images as fit into memory."""
+        twin = without_grids(model)
+        inputs = Calibration.read(model, workspace, data, images).fitting(2 * peak_activation_bytes(model)).inputs
+        both = cls(model, twin, Sweep(model, inputs), Sweep(twin, inputs), inputs)
+        both.error_before = both.error()
+        return both
+
+    @cached_property
+    def twins(self) -> dict[str, Node]:
+        return {node.name: node for node in self.floating.module.graph.nodes}
+
+    def wanted(self, layer: Node) -> Sequence[torch.Tensor]:
+        """Run the floating-point model past a layer; return what it gives."""
+        return self.floating_sweep.past(self.twins[layer.name])
+
+    def inputs(self, layer: Node) -> Sequence[torch.Tensor]:
+        """Run the quantised model up to a layer; return what it reads."""
+        self.quantised_sweep.until(layer)
+        return self.quantised_sweep.values(arguments(layer)["input"])
+
+    def found(self, layer: Node) -> Sequence[torch.Tensor]:
+        """Run the quantised model past a layer; return what it gives, which may be changed in place."""
+        return self.quantised_sweep.past(layer)
+
+    def error(self) -> float:
+        """Return the SQNR in dB of the first output over the first batches."""
+        few = self.batches[: max(1, _COMPARED // len(self.batches[0]))]
+        with torch.inference_mode():
+            wanted, found = (
+                torch.cat([module(batch)[0] for batch in few]) for module in (self.floating.module, self.model.module)
+            )
+        return sqnr(wanted, found - wanted)
+
+    def note(self, outcome: Outcome) -> None:
+        """Say how far the first output was from the floating-point model's before, and is now."""
+        self.model.module.recompile()
+        images = sum(len(batch) for batch in self.batches)
+        outcome.notes.append(
+            f"output '{self.model.output_names[0]}': {self.error_before:.1f} dB before, {self.error():.1f} dB now, "
+            f"from {images} images"
+        )
+
+
+def quantised_layers(model: Model, outcome: Outcome) -> list[Node]:
+    """Return the layers with stored weights whose inputs and weights are both quantised, in order.
+
+    `CompileError` if grids are still to be chosen.
+    """
+    graph = model.module.graph
+    for place in calls(graph, UNCALIBRATED):
+        raise CompileError(f"'{place.name}' is not calibrated", where=origin(place), why=WHY_NOT, help=HELP)
+    found = []
+    for layer in calls(graph, aten.conv2d.default, aten.linear.default):
+        weight, bias = arguments(layer)["weight"], arguments(layer)["bias"]
+        if not is_quantised(weight):
+            continue
+        if not is_weight(weight) or len(weight.users) > 1 or len(weight.all_input_nodes[0].users) > 1:
+            outcome.skip(layer, "its weight is computed in the graph, or shared")
+        elif bias is not None and bias.op != "get_attr":
+            outcome.skip(layer, "its bias is computed in the graph")
+        else:
+            found.append(layer)
+    if not found:
+        outcome.notes.append("no layer is quantised; put insert-fake-quant and calibrate before this pass")
+    return found
+
+
+def stored_weight(model: Model, layer: Node) -> torch.Tensor:
+    weight = tensor(model.module, arguments(layer)["weight"].all_input_nodes[0])
+    assert weight is not None
+    return weight.detach()
+
+
+def stored_bias(model: Model, layer: Node) -> torch.Tensor:
+    """Return a layer's bias, zeros if it has none."""
+    weight = stored_weight(model, layer)
+    bias = tensor(model.module, arguments(layer)["bias"])
+    return torch.zeros(weight.shape[0], dtype=weight.dtype) if bias is None else bias.detach()
+
+
+def set_weight(model: Model, layer: Node, value: torch.Tensor) -> None:
+    node = arguments(layer)["weight"].all_input_nodes[0]
+    store(model.module, str(node.target), value.to(spec(node).dtype))
+
+
+def set_bias(model: Model, layer: Node, value: torch.Tensor) -> None:
+    """Store a bias, as a new tensor if there was none or if others read it."""
+    old, dtype = arguments(layer)["bias"], spec(layer).dtype
+    if old is not None and len(old.users) == 1:
+        store(model.module, str(old.target), value.to(dtype))
+        return
+    weight = arguments(layer)["weight"].all_input_nodes[0]
+    hint = str(weight.target).removesuffix("weight") + "bias"
+    set_argument(layer, "bias", add_tensor(model.module, layer, hint, value.to(dtype)))
+
+
+def without_grids(model: Model) -> Model:
+    """Return a copy without fake quantisation: the floating-point model with the weights as they are now."""
+    twin = model.copy()
+    for node in calls(twin.module.graph):
+        if is_quantised(node):
+            replace(node, node.all_input_nodes[0])
+    erase_dead(twin.module)
+    twin.module.recompile()
+    return twin

@@ -1,0 +1,136 @@
+"""Channels scaled between layers: ranges become even and the network stays what it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from calibration_data import normal, workspace_of
+from hypothesis import given
+from random_models import models
+
+from lvc.compiler.errors import UsageError
+from lvc.compiler.graph_text import parse_model
+from lvc.compiler.model import Model
+from lvc.compiler.observers import Drift, Verifier, relative_difference, seeded_inputs
+from lvc.compiler.passes import Outcome
+from lvc.compiler.pipeline import Pipeline
+
+PAIR = """
+    model pair(x: f32[1,3,6,6])
+      @a.weight : f32[4,3,3,3]
+      @a.bias : f32[4]
+      @b.weight : f32[4,1,3,3]
+      @c.weight : f32[5,4]
+      %a = conv2d(%x, @a.weight, @a.bias, [1, 1], [1, 1])
+      %act = ACTIVATION
+      %padded = constant_pad_nd(%act, [0, 1, 0, 1], 0.0)
+      %b = conv2d(%padded, @b.weight, None, [1, 1], [1, 1], [1, 1], 4)
+      %relu = relu(%b)
+      %mean = mean(%relu, [2, 3])
+      %c = linear(%mean, @c.weight)
+      return out=%c
+"""
+RELU = parse_model(PAIR.replace("ACTIVATION", "relu(%a)"))
+RELU6 = parse_model(PAIR.replace("ACTIVATION", "clamp(%a, 0, 6)"))
+
+
+def equalised(model: Model, options: str, images: int = 8) -> tuple[Model, Outcome]:
+    pipeline = Pipeline.parse(f"equalise-weights{options}")
+    result, (step,) = pipeline.run(model, normal(model, images), [Verifier(), Drift()])
+    return result, step.outcome
+
+
+def weight_range(model: Model, name: str, dim: int) -> torch.Tensor:
+    return model.module.get_parameter(name).detach().movedim(dim, 0).flatten(1).abs().amax(1)
+
+
+def test_by_weights_both_sides_of_a_channel_have_one_range() -> None:
+    model, outcome = equalised(RELU, "{by=weights}")
+    assert outcome.changed == ["a", "b"]
+    np.testing.assert_allclose(weight_range(model, "b.weight", 0), weight_range(model, "c.weight", 1), rtol=1e-2)
+    np.testing.assert_allclose(weight_range(model, "a.weight", 0), weight_range(model, "b.weight", 0), rtol=1e-2)
+    inputs = seeded_inputs(RELU.inputs, 1)
+    assert relative_difference(model(*inputs)[0], RELU(*inputs)[0]) < 1e-6
+
+
+def channel_ranges(model: Model, name: str, images: int = 8) -> torch.Tensor:
+    """The greatest magnitude of each channel of a value, on the images that the pass saw."""
+    node = next(n for n in model.module.graph.nodes if n.name == name)
+    twin = model.copy()
+    same = next(n for n in twin.module.graph.nodes if n.name == node.name)
+    twin.module.graph.output_node().args = ((same,),)
+    twin.module.recompile()
+    data = normal(model, images).data_set("calib")
+    return torch.stack([twin.module(torch.from_numpy(x))[0][0].flatten(1).abs().amax(1) for x, _ in data]).amax(0)
+
+
+@pytest.mark.parametrize("model", [RELU, RELU6])
+def test_by_activations_all_channels_have_one_range(model: Model) -> None:
+    result, outcome = equalised(model, "{strength=1}")
+    assert outcome.changed == ["a", "b"]
+    ranges = channel_ranges(result, "act").detach()
+    np.testing.assert_allclose(ranges, np.full(4, channel_ranges(model, "act").max().item()), rtol=1e-5)
+    for array, _ in normal(model).data_set("calib"):
+        assert relative_difference(result(array)[0], model(array)[0]) < 1e-6
+
+
+def test_half_strength_halves_the_exponent() -> None:
+    model, _ = equalised(RELU, "{strength=0.5}")
+    before = channel_ranges(RELU, "act").detach()
+    np.testing.assert_allclose(channel_ranges(model, "act").detach(), (before * before.max()).sqrt(), rtol=1e-5)
+
+
+def test_a_channel_that_is_never_used_stays_finite() -> None:
+    model, _ = Pipeline.parse("equalise-weights{strength=1}").run(
+        RELU, workspace_of(np.zeros((1, 3, 6, 6), np.float32))
+    )
+    assert all(bool(weight.isfinite().all()) for weight in model.module.parameters())
+
+
+def test_a_limit_cannot_move_without_data() -> None:
+    model, outcome = equalised(RELU6, "{by=weights}")
+    assert outcome.changed == ["b"]
+    assert {skip.node: skip.reason for skip in outcome.skipped}["a"].startswith("values after it are limited to 6")
+    assert torch.equal(model.module.get_parameter("a.bias"), RELU6.module.get_parameter("a.bias"))
+
+
+def test_what_ends_a_chain() -> None:
+    model = parse_model("""
+        model ends(x: f32[1,4,4,4])
+          @w : f32[4,4,1,1]
+          @v : f32[4,4,1,1]
+          @u : f32[4,4,1,1]
+          @t : f32[4,4,1,1]
+          %first = conv2d(%x, @w)
+          %swish = silu(%first)
+          %second = conv2d(%swish, @v)
+          %sum = add(%second, %first)
+          %third = conv2d(%sum, @u)
+          %shared = conv2d(%third, @t)
+          %last = conv2d(%shared, @t)
+          return out=%last
+    """)
+    _, outcome = equalised(model, "{by=weights}")
+    assert outcome.changed == []
+    assert {skip.node: skip.reason for skip in outcome.skipped} == {
+        "first": "'first' is read in 2 places, and not all are layers",
+        "second": "'sum_1' (add) after it does not scale with its input",
+        "third": "the weight of 'shared' is computed, or shared",
+        "shared": "the weight of 'shared' is computed, or shared",
+        "last": "the weight of 'last' is computed, or shared",
+    }
+
+
+@given(models())
+def test_without_data_any_model_stays_what_it_was(model: Model) -> None:
+    result, _ = Pipeline.parse("equalise-weights{by=weights}").run(model, observers=[Verifier()])
+    inputs = seeded_inputs(model.inputs, 0)
+    for found, wanted in zip(result(*inputs), model(*inputs), strict=True):
+        assert relative_difference(found, wanted) < 1e-4
+
+
+@pytest.mark.parametrize("options", ["{strength=0}", "{strength=1.5}", "{images=0}"])
+def test_wrong_options_are_refused(options: str) -> None:
+    with pytest.raises(UsageError, match="must be"):
+        Pipeline.parse(f"equalise-weights{options}")

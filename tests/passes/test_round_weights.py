@@ -1,0 +1,160 @@
+"""Rounding with errors passed on, and corrected biases: by hand on small matrices, and on a network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from calibration_data import normal, workspace_of
+
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.graph import calls
+from lvc.compiler.graph_text import parse_model
+from lvc.compiler.model import Model
+from lvc.compiler.observers import Verifier
+from lvc.compiler.passes import Outcome
+from lvc.compiler.pipeline import Pipeline
+from lvc.passes.quantisation.grids import Grid
+from lvc.passes.quantisation.layerwise import without_grids
+from lvc.passes.quantisation.rounding import Moments, fitted, rounded
+
+NETWORK = parse_model("""
+    model network(x: f32[1,3,12,12])
+      @a.weight : f32[8,3,3,3]
+      @a.bias : f32[8]
+      @b.weight : f32[8,1,3,3]
+      @c.weight : f32[8,4,1,1]
+      @d.weight : f32[5,8]
+      %a = conv2d(%x, @a.weight, @a.bias, [2, 2], [1, 1])
+      %relu = relu(%a)
+      %b = conv2d(%relu, @b.weight, None, [1, 1], [2, 2], [2, 2], 8)
+      %swish = relu(%b)
+      %c = conv2d(%swish, @c.weight, None, [1, 1], [0, 0], [1, 1], 2)
+      %last = relu(%c)
+      %mean = mean(%last, [2, 3])
+      %d = linear(%mean, @d.weight)
+      return out=%d
+""")
+QUANTISE = "insert-fake-quant{weight_bits=3},calibrate"
+
+
+def grid(scale: float, low: int = -8, high: int = 7) -> Grid:
+    return Grid(torch.tensor([scale]), torch.tensor([0], dtype=torch.int32), low, high, 0)
+
+
+def run(text: str, model: Model = NETWORK) -> tuple[Model, Outcome]:
+    result, steps = Pipeline.parse(text).run(model, normal(model, 24), [Verifier()])
+    return result, steps[-1].outcome
+
+
+def decibels(outcome: Outcome) -> tuple[float, float]:
+    """SQNR before and after, as the last note says."""
+    words = outcome.notes[-1].split()
+    return float(words[2]), float(words[5])
+
+
+def test_without_correlation_it_is_rounding_to_the_nearest() -> None:
+    weight = torch.randn(2, 3, 5, dtype=torch.float64)
+    grid6 = Grid(torch.full((6,), 0.25), torch.zeros(6, dtype=torch.int32), -4, 3, 0)
+    inputs = torch.eye(5, dtype=torch.float64).expand(2, 5, 5)
+    nearest = (weight / 0.25).round().clamp(-4, 3) * 0.25
+    torch.testing.assert_close(rounded(weight, inputs, grid6, 1e-6), nearest)
+
+
+def test_an_error_is_passed_on_to_an_input_that_is_the_same() -> None:
+    weight = torch.tensor([[[0.4, 0.4]]], dtype=torch.float64)
+    inputs = torch.ones(1, 2, 2, dtype=torch.float64)
+    assert sorted(rounded(weight, inputs, grid(1.0), 1e-6).flatten().tolist()) == [0.0, 1.0]
+
+
+def test_the_largest_input_is_rounded_first() -> None:
+    weight = torch.tensor([[[0.4, 0.4]]], dtype=torch.float64)
+    inputs = torch.tensor([[[1.0, 2.0], [2.0, 4.0]]], dtype=torch.float64)
+    assert rounded(weight, inputs, grid(1.0), 1e-6).flatten().tolist() == [1.0, 0.0]
+
+
+def test_products_change_less_than_by_rounding_to_the_nearest() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(200, 200, generator=generator, dtype=torch.float64)
+    x = torch.randn(1000, 200, generator=generator, dtype=torch.float64) @ mixed
+    weight = torch.randn(1, 16, 200, generator=generator, dtype=torch.float64)
+    covariance = (x.T @ x / 1000)[None]
+    nearest = (weight / 0.5).round().clamp(-8, 7) * 0.5
+    clever = rounded(weight, covariance, grid(0.5), 0.01)
+    assert torch.equal((clever / 0.5).round() * 0.5, clever)
+    error, least = (float((x @ (w - weight)[0].T).square().mean()) for w in (nearest, clever))
+    assert least < 0.5 * error
+
+
+def test_the_fit_finds_what_made_the_outputs() -> None:
+    x = torch.randn(300, 2, 4, generator=torch.Generator().manual_seed(0))
+    true = torch.tensor([[[1.0, -2.0, 0.5, 3.0]], [[0.0, 1.0, 1.0, -1.0]]])
+    y = torch.einsum("rgi,goi->rgo", x, true) + torch.tensor([[4.0], [-1.0]])
+    moments = Moments.empty(2, 4, 1)
+    moments.add(x[:100], y[:100])
+    moments.add(x[100:], y[100:])
+    weight = fitted(torch.zeros(2, 1, 4, dtype=torch.float64), *moments.centred(), damping=1e-9)
+    torch.testing.assert_close(weight.float(), true, atol=1e-4, rtol=0)
+    torch.testing.assert_close(moments.bias(weight).float(), torch.tensor([[4.0], [-1.0]]), atol=1e-4, rtol=0)
+    stiff = fitted(torch.zeros(2, 1, 4, dtype=torch.float64), *moments.centred(), damping=1e9)
+    assert float(stiff.abs().max()) < 1e-6
+
+
+def test_a_network_comes_closer_and_its_weights_lie_on_their_grids() -> None:
+    model, outcome = run(f"{QUANTISE},round-weights")
+    assert outcome.changed == ["a", "b", "c", "d"]
+    before, after = decibels(outcome)
+    assert after > before + 3
+    for node in calls(model.module.graph, torch.ops.aten.fake_quantize_per_channel_affine.default):
+        weight = model.module.get_parameter(str(node.all_input_nodes[0].target)).detach()
+        torch.testing.assert_close(Grid.of(model.module, node).round(weight), weight, rtol=1e-5, atol=1e-6)
+
+
+def test_biases_restore_the_mean_of_each_channel() -> None:
+    model, outcome = run(f"{QUANTISE},correct-bias")
+    before, after = decibels(outcome)
+    assert after > before
+    floating, _ = Pipeline.parse("").run(NETWORK)
+    images = [torch.from_numpy(x) for x, _ in normal(NETWORK, 24).data_set("calib")]
+    wanted, found = (torch.cat([m.module(x)[0] for x in images]).mean(0).detach() for m in (floating, model))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_floating_point_twin_has_no_grids() -> None:
+    model, _ = run(QUANTISE)
+    assert without_grids(model).to_text() == NETWORK.to_text()
+
+
+@pytest.mark.parametrize("name", ["round-weights", "correct-bias"])
+def test_grids_must_stand(name: str) -> None:
+    with pytest.raises(CompileError, match="is not calibrated") as error:
+        run(f"insert-fake-quant,{name}")
+    assert "run calibrate" in error.value.help
+    _, outcome = run(name)
+    assert outcome.changed == []
+    assert "put insert-fake-quant and calibrate before" in outcome.notes[0]
+
+
+@pytest.mark.parametrize("text", ["round-weights{damping=0}", "round-weights{images=0}", "correct-bias{images=0}"])
+def test_wrong_options_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="must be"):
+        Pipeline.parse(text)
+
+
+def test_layers_that_share_a_weight_are_left_alone() -> None:
+    model = parse_model("""
+        model shared(x: f32[1,4,4,4])
+          @w : f32[4,4,1,1]
+          %a = conv2d(%x, @w)
+          %b = conv2d(%a, @w)
+          return out=%b
+    """)
+    _, outcome = run(f"{QUANTISE},round-weights", model)
+    assert outcome.changed == []
+    assert {skip.reason for skip in outcome.skipped} == {"its weight is computed in the graph, or shared"}
+
+
+def test_one_image_is_enough_to_run() -> None:
+    image = np.ones((1, 3, 12, 12), np.float32)
+    model, _ = Pipeline.parse(f"{QUANTISE},round-weights").run(NETWORK, workspace_of(image))
+    assert bool(torch.from_numpy(model(image)[0]).isfinite().all())

@@ -53,14 +53,14 @@ class _Lowering:
         return self.program
 
     def claim_outputs(self) -> None:
-        """Let kernels write straight into the outputs where their result is one, in the plain layout."""
+        """Let kernels write straight into the outputs where their result is one, and lies as the plain layout does."""
         for position, node in enumerate(self.model.output_nodes):
             while node in self.makers and self.is_alias(self.makers[node]):
                 (node,) = self.makers[node].inputs
-            if node not in self.makers or self.layouts[node] != PLAIN or node in self.joined:
+            if node not in self.makers or not self.layouts[node].is_flat(spec(node).shape) or node in self.joined:
                 continue
             storage = Storage(Kind.OUTPUT, max(1, spec(node).bytes), position)
-            self.places.setdefault((node, PLAIN), Place(storage))
+            self.places.setdefault((node, self.layouts[node]), Place(storage))
 
     def unit(self, unit: Unit) -> None:
         layout = self.layouts[unit.output]
@@ -128,14 +128,14 @@ class _Lowering:
         """Copy a value to its output unless it was made there."""
         shape, dtype = spec(node).shape, dtype_text(spec(node).dtype)
         target = Place(Storage(Kind.OUTPUT, max(1, spec(node).bytes), position))
-        made = self.places.get((node, PLAIN))
+        own = self.layouts.get(node, PLAIN)
+        made = self.places.get((node, own)) if own.is_flat(shape) else None
         if made and made.offset == 0 and made.storage.kind is Kind.OUTPUT and made.storage.position == position:
             target = made
         elif node.op == "get_attr":
             kernel = conversion_kernel(node, PLAIN, PLAIN, self.model.module)
             self.emit(kernel, f"output {position}", [node.name], {}, target)
         else:
-            own = self.layouts[node]
             kernel = conversion_kernel(node, own, PLAIN)
             self.emit(kernel, f"output {position}", [node.name], {node: own}, target)
         self.program.outputs.append(Argument(target, tuple(shape), dtype))

@@ -15,6 +15,7 @@ from lvc.compiler.graph import family, is_call, spec
 aten = torch.ops.aten
 
 _ALIASES = (aten.reshape.default, aten.dropout.default)
+_READS_ONCE = (aten.layer_norm.default,)
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Unit:
     @property
     def anchor(self) -> Node:
         """The node that decides about the layout and the schedule."""
-        return next((node for node in self.nodes if family(node) is not Family.ELEMENTWISE), self.nodes[0])
+        work = [node for node in self.nodes if not _is_map(node)] or self.nodes
+        return next((node for node in work if family(node) is not Family.ELEMENTWISE), work[0])
 
     @property
     def name(self) -> str:
@@ -71,9 +73,29 @@ def units(graph: Graph) -> list[Unit]:
             clusters[node] = clusters[before]
             clusters[node].append(node)
     last = {id(cluster): cluster[-1] for cluster in clusters.values()}
-    return [
-        Unit(tuple(clusters[node])) for node in graph.nodes if node in clusters and last[id(clusters[node])] is node
-    ]
+    return _merge_movements(
+        [Unit(tuple(clusters[node])) for node in graph.nodes if node in clusters and last[id(clusters[node])] is node]
+    )
+
+
+def _merge_movements(parts: Sequence[Unit]) -> list[Unit]:
+    """Let the one reader of a movement take the elements from where they were, if it can read from anywhere."""
+    movements = {unit.output: unit for unit in parts if unit.is_movement and not unit.is_alias}
+    merged: set[Node] = set()
+    result = []
+    for unit in parts:
+        nodes = unit.nodes
+        if _can_read_anywhere(unit):
+            taken = [node for node in unit.inputs if node in movements and set(node.users) <= set(unit.nodes)]
+            nodes = (*(node for output in taken for node in movements[output].nodes), *nodes)
+            merged.update(taken)
+        result.append(Unit(nodes))
+    return [unit for unit in result if unit.output not in merged]
+
+
+def _can_read_anywhere(unit: Unit) -> bool:
+    """Whether a kernel has the general schedule and reads its operands about once."""
+    return unit.anchor.target in _READS_ONCE or all(family(node) is Family.ELEMENTWISE for node in unit.nodes)
 
 
 def _is_map(node: Node) -> bool:

@@ -7,14 +7,14 @@ since their weights are up to four times as large as those of the plain convolut
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lvc.backends.tvm.kernels import conv2d
 from lvc.backends.tvm.kernels.conv2d import Conv2d
-from lvc.backends.tvm.kernels.parts import THREADS
+from lvc.backends.tvm.kernels.parts import FETCH_RATE, THREADS
 from lvc.backends.tvm.kernels.register_tile import cut, tile_count
 from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
 from lvc.backends.tvm.kernels.winograd_nest import Knobs
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 TO_POINTS, TO_OUTPUTS = 4.0, 3.0  # cycles of the transforms for a vector of each point
 MEMORY_RATE, THIRD_LEVEL_RATE = 6, 12  # bytes a cycle
-SECOND_LEVEL = 400 << 10  # bytes of transformed data that stay in the second-level cache
+SECOND_LEVEL = 400 << 10  # bytes of transformed data that stay in that cache
+THIRD_LEVEL = 16 << 20  # bytes of weights that stay in that one from strip to strip
+MOST_DATA = 4 << 20  # bytes of transformed data that a strip may take
 PRODUCTS = 128 << 10  # bytes of products of a chunk
 
 
@@ -66,39 +68,51 @@ class WinogradCost:
     def cycles(self, knobs: Knobs) -> float:
         """Cycles on one thread."""
         strips, columns = cut(self.problem.tiles[0], knobs.rows), self.problem.tiles[1]
-        strip = sum(run.count * self._strip(run.size * columns, knobs) for run in strips)
-        again = (self.problem.plain.batch * tile_count(strips) - 1) * self.weights / THIRD_LEVEL_RATE
-        return self.problem.plain.batch * (self.transforms + strip) + self.weights / MEMORY_RATE + again
+        products = sum(run.count * self._strip(run.size * columns, knobs) for run in strips)
+        passes = self.problem.plain.batch * tile_count(strips) if self.weights > THIRD_LEVEL else 1
+        return self.problem.plain.batch * (self.transforms + products) + passes * self.weights / MEMORY_RATE
 
     def _strip(self, tiles: int, knobs: Knobs) -> float:
-        """Cycles of the products of a strip."""
-        blocks = self.problem.channels.out_blocks
+        """Cycles of the products of a strip, which reads all weights again."""
+        chunks = cut(self.problem.channels.out_blocks, knobs.chunk)
         cost = TileCost(self.vector, self._depth)
-        products = self.problem.points * cost.plane((blocks, tiles), (knobs.vectors, knobs.tiles))
-        data = 4 * self.problem.points * self._depth * tiles
-        passes = tile_count(cut(blocks, knobs.chunk)) + 1 if data > SECOND_LEVEL else 0
-        return products + passes * data / THIRD_LEVEL_RATE
+        planes = sum(run.count * cost.plane((run.size, tiles), (knobs.vectors, knobs.tiles)) for run in chunks)
+        passes = tile_count(chunks) + 1 if self._data(tiles) > SECOND_LEVEL else 0
+        fetch = passes * self._data(tiles) / FETCH_RATE
+        return max(self.problem.points * planes, self.weights / THIRD_LEVEL_RATE) + fetch
+
+    def _data(self, tiles: int) -> int:
+        """Bytes of the transformed data of so many tiles."""
+        return 4 * self.problem.points * self._depth * tiles
 
     def choices(self) -> Iterator[Knobs]:
         """The knobs that are worth a thought."""
         rows, columns = self.problem.tiles
         blocks, cost = self.problem.channels.out_blocks, TileCost(self.vector, self._depth)
         for size in dict.fromkeys(-(-rows // parts) for parts in range(1, rows + 1)):
-            vectors, tiles = cost.best_tile((blocks, size * columns), HEIGHTS)
+            if size > 1 and self._data(size * columns) > MOST_DATA:
+                continue
             block_bytes = 4 * self.problem.points * size * columns * self.problem.channels.out_block
-            chunk = max(PRODUCTS // block_bytes // vectors, 1) * vectors
-            yield Knobs(vectors, tiles, size, min(chunk, blocks))
-            parts = max(THREADS, -(-blocks // chunk))
-            if size == rows:
-                yield Knobs(vectors, tiles, size, -(-blocks // parts), together=True)
+            most = min(max(PRODUCTS // block_bytes, 1), blocks)
+            chunks = {False: most, True: -(-blocks // (THREADS * -(-blocks // (THREADS * most))))}
+            for together in (False, True) if size == rows else (False,):
+                heights = [height for height in HEIGHTS if height > 1 or chunks[together] == 1]
+                vectors, tiles = cost.best_tile((chunks[together], size * columns), heights)
+                yield Knobs(vectors, tiles, size, chunks[together], together)
 
     def best(self) -> Knobs:
         """The knobs with the fewest cycles, where threads that wait count too."""
-        return min(self.choices(), key=lambda knobs: self.cycles(knobs) * self._idle(knobs))
+        return min(self.choices(), key=lambda knobs: self.cycles(knobs) * self._unevenness(knobs))
 
-    def _idle(self, knobs: Knobs) -> float:
-        """How much longer it takes if the tasks are shared out among threads."""
-        tasks = tile_count(cut(self.problem.tiles[0], knobs.rows)) * self.problem.plain.batch
-        if knobs.together:
-            tasks = tile_count(cut(self.problem.channels.out_blocks, knobs.chunk))
-        return -(-tasks // THREADS) * THREADS / tasks
+    def _unevenness(self, knobs: Knobs) -> float:
+        """How much longer it takes than with equal shares, on the average of two and of more threads."""
+        blocks, rows = self.problem.channels.out_blocks, self.problem.tiles[0]
+        runs = cut(blocks, knobs.chunk) if knobs.together else cut(rows, knobs.rows) * self.problem.plain.batch
+        sizes = [run.size for run in runs for _ in range(run.count)]
+        return sum(threads * _longest_share(sizes, threads) for threads in (2, THREADS)) / (2 * sum(sizes))
+
+
+def _longest_share(sizes: Sequence[int], threads: int) -> int:
+    """The most that one of so many threads has to do, each of which takes as many neighbouring tasks."""
+    count = -(-len(sizes) // threads)
+    return max(sum(sizes[first : first + count]) for first in range(0, len(sizes), count))

@@ -16,7 +16,7 @@ from tvm import te
 from lvc.backends.tvm.kernels import conv2d, winograd
 from lvc.backends.tvm.kernels.conv2d import Conv2d
 from lvc.backends.tvm.kernels.winograd import Winograd, can_transform, choose_tile
-from lvc.backends.tvm.kernels.winograd_cost import WinogradCost, plain_cycles
+from lvc.backends.tvm.kernels.winograd_cost import MOST_DATA, WinogradCost, plain_cycles
 from lvc.backends.tvm.kernels.winograd_nest import Knobs
 from lvc.backends.tvm.kernels.words import BFLOAT16
 from lvc.backends.tvm.vector import Vector
@@ -175,3 +175,11 @@ def test_the_cost_counts_what_is_multiplied() -> None:
         == 4 * 4 * np.prod(conv2d.packed_shape(plain))
     )
     assert cost.transforms < cost.cycles(knobs) < plain_cycles(plain, AVX2) / 2
+
+
+@pytest.mark.parametrize("plain", [convolution(64, 224, 64), convolution(512, 56, 512), convolution(2048, 30, 8)])
+def test_scratch_is_bounded(plain: Conv2d) -> None:
+    problem = Winograd(plain, 4)
+    rows = winograd.choose_knobs(problem, AVX2).rows
+    data = problem.points * plain.channels.in_blocks * 8 * rows * problem.tiles[1] * 4
+    assert rows == 1 or data <= MOST_DATA

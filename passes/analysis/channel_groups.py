@@ -143,12 +143,15 @@ def _mask(stays: torch.Tensor, units: torch.Tensor | None) -> torch.Tensor | Non
     return None if bool(mask.all()) else mask
 
 
-def channel_groups(model: Model) -> Channels:
-    """Find the groups of a model: labels are sent through its graph, and what they unite goes together."""
+def channel_groups(model: Model, *, heads: bool = False) -> Channels:
+    """Find the groups of a model: labels are sent through its graph, and what they unite goes together.
+
+    Attention heads become narrower, all by the same channels; with ``heads`` they keep their width and go as a whole.
+    """
     from lvc.passes.analysis.channels.flow import propagate
     from lvc.passes.analysis.channels.grouping import group
 
-    return group(model, propagate(model))
+    return group(model, propagate(model, heads))
 
 
 def findings(model: Model) -> Findings:

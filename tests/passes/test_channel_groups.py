@@ -451,6 +451,22 @@ def test_attention() -> None:
     assert shape(after, "apart") == (2, 6, 3, 2, 3)
 
 
+def test_whole_heads() -> None:
+    model = parse_model(ATTENTION)
+    channels = channel_groups(model, heads=True)
+    _, heads = channels.free
+    first, second = [0] * 4, [1] * 4
+    assert units(channels, heads.name) == {
+        "qkv.weight:0": (first + second) * 3,
+        "qkv.bias:0": (first + second) * 3,
+        "proj.weight:1": first + second,
+    }
+    after = model.copy()
+    remove(after, channels, {heads.name: [0]})
+    check_removal(model, after, channels, {heads.name: [0]})
+    assert shape(after, "scores") == (2, 1, 6, 6)
+
+
 def test_a_product_with_a_stored_matrix_is_a_layer() -> None:
     model = parse_model("""
         model words(x: i64[2,5])

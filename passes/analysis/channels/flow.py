@@ -35,9 +35,10 @@ def rule(*overloads: OpOverload) -> Callable[[Rule], Rule]:
 
 
 class Flow:
-    """The labels of a graph under construction."""
+    """The labels of a graph under construction; with ``heads``, those of attention go as a whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, heads: bool = False) -> None:
+        self.heads = heads
         self.partition = Partition()
         self.labels: dict[Node, Labels] = {}
 
@@ -74,11 +75,11 @@ class Flow:
         return rows[:, 0]
 
 
-def propagate(model: Model) -> Flow:
+def propagate(model: Model, heads: bool = False) -> Flow:
     """Send labels through a model, from its inputs and stored tensors to its outputs."""
     from lvc.passes.analysis.channels import layers, movement, normalisation, pointwise  # noqa: F401  they fill RULES
 
-    flow = Flow()
+    flow = Flow(heads)
     for node in model.module.graph.nodes:
         if node.op == "placeholder":
             flow.labels[node] = (f"the input '{node.target}' has them",) * len(spec(node).shape)

@@ -15,6 +15,7 @@ from torch.fx import Node
 from lvc.compiler.dialect import aten
 from lvc.compiler.graph import arguments, spec
 from lvc.passes.analysis.channels.flow import Dim, Flow, rule
+from lvc.passes.analysis.channels.heads import head_dimension
 from lvc.passes.analysis.channels.partition import Partition
 
 UNMOVED = "they lie along positions, not channels"
@@ -61,7 +62,8 @@ def carry(flow: Flow, node: Node) -> Sequence[Dim]:
         if not (dims := varying(moved)):
             flow.fix(label, "they all hang together")
             continue
-        place, atoms = _read_back(flow, moved, dims)
+        heads = head_dimension(node, dims) if flow.heads and len(dims) > 1 else None
+        place, atoms = _read_back(flow, moved, dims, heads)
         for tied in set(dims) - {place}:
             result[tied] = flow.fix(result[tied], TIED)
         taken = result[place]
@@ -72,13 +74,18 @@ def carry(flow: Flow, node: Node) -> Sequence[Dim]:
     return result
 
 
-def _read_back(flow: Flow, moved: torch.Tensor, dims: Sequence[int]) -> tuple[int, torch.Tensor]:
+def _read_back(
+    flow: Flow, moved: torch.Tensor, dims: Sequence[int], chosen: int | None = None
+) -> tuple[int, torch.Tensor]:
     """Return which of the dimensions along which moved labels vary carries them, and its atoms."""
     for dim in range(moved.dim()):
         if dim not in dims:
             moved = moved.narrow(dim, 0, 1)
     sides = [moved.movedim(dim, 0).reshape(moved.shape[dim], -1) for dim in dims]
-    best = max(range(len(dims)), key=lambda place: _units(sides[place])) if len(dims) > 1 else 0
+    if chosen is not None:
+        best = dims.index(chosen)
+    else:
+        best = max(range(len(dims)), key=lambda place: _units(sides[place])) if len(dims) > 1 else 0
     return dims[best], flow.tie(sides[best])
 
 

@@ -217,6 +217,20 @@ CASES: dict[str, tuple[str, dict[str, list[int]], list[int]]] = {
         {"a:0": [0, 0, 1, 1], "b:1": [1, 0, 0, 1], "c:1": [0, 1]},
         [0],
     ),
+    "one channel of several": (
+        """
+        @a : f32[4,3,1,1]
+        @b : f32[2,4,1,1]
+        %conv = conv2d(%x, @a)
+        %one = slice(%conv, 1, 1, 2)
+        %gate = sigmoid(%one)
+        %mul = mul(%conv, %gate)
+        %last = conv2d(%mul, @b)
+        return y=%last
+        """,
+        alike([0, -1, 1, 2], "a:0", "b:1"),
+        [0, 2],
+    ),
     "channels cut off by a negative padding": (
         """
         @a : f32[5,3,1,1]

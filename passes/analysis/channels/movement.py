@@ -62,8 +62,8 @@ def carry(flow: Flow, node: Node) -> Sequence[Dim]:
         if not (dims := varying(moved)):
             flow.fix(label, "they all hang together")
             continue
-        heads = head_dimension(node, dims) if flow.heads and len(dims) > 1 else None
-        place, atoms = _read_back(flow, moved, dims, heads)
+        place = _carrier(flow, node, moved, dims)
+        atoms = flow.tie(_rows(moved, dims, place))
         for tied in set(dims) - {place}:
             result[tied] = flow.fix(result[tied], TIED)
         taken = result[place]
@@ -74,26 +74,27 @@ def carry(flow: Flow, node: Node) -> Sequence[Dim]:
     return result
 
 
-def _read_back(
-    flow: Flow, moved: torch.Tensor, dims: Sequence[int], chosen: int | None = None
-) -> tuple[int, torch.Tensor]:
-    """Return which of the dimensions along which moved labels vary carries them, and its atoms."""
-    for dim in range(moved.dim()):
-        if dim not in dims:
-            moved = moved.narrow(dim, 0, 1)
-    sides = [moved.movedim(dim, 0).reshape(moved.shape[dim], -1) for dim in dims]
-    if chosen is not None:
-        best = dims.index(chosen)
-    else:
-        best = max(range(len(dims)), key=lambda place: _units(sides[place])) if len(dims) > 1 else 0
-    return dims[best], flow.tie(sides[best])
+def _carrier(flow: Flow, node: Node, moved: torch.Tensor, dims: Sequence[int]) -> int:
+    """Return which of the dimensions along which moved labels vary carries them on."""
+    if len(dims) == 1:
+        return dims[0]
+    heads = head_dimension(node, dims) if flow.heads else None
+    return max(dims, key=lambda dim: _units(_rows(moved, dims, dim))) if heads is None else heads
+
+
+def _rows(moved: torch.Tensor, dims: Sequence[int], place: int) -> torch.Tensor:
+    """Return moved labels as one row for each index of a dimension, constant dimensions left out."""
+    for dim in set(range(moved.dim())) - set(dims):
+        moved = moved.narrow(dim, 0, 1)
+    return moved.movedim(place, 0).reshape(moved.shape[place], -1)
 
 
 def _units(rows: torch.Tensor) -> int:
     """Return how many classes are left when the labels of each row are united."""
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(rows.reshape(-1).tolist()))}
+    labels = rows.reshape(-1).tolist()
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     trial = Partition()
-    atoms = trial.fresh(len(numbers))[[numbers[label] for label in rows.reshape(-1).tolist()]].view(rows.shape)
+    atoms = trial.fresh(len(numbers))[[numbers[label] for label in labels]].view(rows.shape)
     trial.unite(atoms[:, :1], atoms)
     return trial.classes(atoms)
 
@@ -115,10 +116,12 @@ def expand(flow: Flow, node: Node) -> Sequence[Dim]:
 def slice_(flow: Flow, node: Node) -> Sequence[Dim]:
     """A slice with steps takes one of each block of as many elements: blocks go as a whole."""
     args = arguments(node)
-    atoms = flow.of(args["self"])[args["dim"]]
-    if args["step"] > 1 and not isinstance(atoms, str):
-        flow.partition.unite(atoms[torch.arange(len(atoms)) // args["step"] * args["step"]], atoms)
-    return carry(flow, node)
+    labels, dim, step = list(flow.of(args["self"])), args["dim"], args["step"]
+    atoms = labels[dim]
+    if not isinstance(atoms, str):
+        flow.partition.unite(atoms[torch.arange(len(atoms)) // step * step], atoms)
+        labels[dim] = atoms[args["start"] : args["end"] : step]
+    return labels
 
 
 @rule(aten.pixel_shuffle.default)

@@ -16,6 +16,7 @@ from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, dep
 from lvc.backends.tvm.kernels.whole_words import WholePair
 from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, Word
 from lvc.backends.tvm.layout import PLAIN, Layout
+from lvc.backends.tvm.operands import stored, zero_edges
 from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call
@@ -23,7 +24,7 @@ from lvc.backends.tvm.ops.windows import pair
 from lvc.backends.tvm.program import AsWritten, ScheduleFunction
 from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
 from lvc.backends.tvm.vector import Vector
-from lvc.backends.tvm.widening import multiplies_pairs, stored
+from lvc.backends.tvm.widening import multiplies_pairs
 from lvc.compiler import integer
 from lvc.compiler.bounds import EXACT_FLOAT32, DataRange, sum_bound
 from lvc.compiler.graph import WINOGRAD, arguments, is_call, spec
@@ -155,15 +156,17 @@ def _word(call: Call) -> Word:
 
 def _geometry(call: Call) -> dict[str, Any]:
     """What every convolution over images is described by."""
-    n, _, height, width = call["input"].shape
+    image = arguments(call.node)["input"]
+    n, _, height, width = spec(stored(image)).shape
     ph, pw = pair(call["padding"])
+    top, left, bottom, right = zero_edges(image) or (0, 0, 0, 0)
     return {
         "batch": n,
         "height": height,
         "width": width,
         "kernel": tuple(call["weight"].shape[2:]),
         "stride": pair(call["stride"]),
-        "padding": (ph, pw, ph, pw),
+        "padding": (ph + top, pw + left, ph + bottom, pw + right),
         "dilation": pair(call["dilation"]),
     }
 

@@ -9,8 +9,8 @@ import torch
 from torch.fx import Node
 
 from lvc.backends.tvm.layout import Layout
+from lvc.backends.tvm.operands import is_inlined
 from lvc.backends.tvm.units import Unit
-from lvc.backends.tvm.widening import is_inlined
 from lvc.compiler.graph import arguments, is_call, spec
 
 aten = torch.ops.aten

@@ -14,6 +14,7 @@ from tvm import te, tirx
 from lvc.backends.tvm.anchors import Anchor, anchor_of
 from lvc.backends.tvm.bfloat16 import widen
 from lvc.backends.tvm.layout import PLAIN, Layout
+from lvc.backends.tvm.operands import stored, zero_edges
 from lvc.backends.tvm.ops.elementwise import PARTIAL
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call, lowering_of
@@ -22,7 +23,6 @@ from lvc.backends.tvm.schedules.general import GeneralSchedule
 from lvc.backends.tvm.scope import Array, Expr, Parameter, Scope, dtype_text
 from lvc.backends.tvm.units import Unit
 from lvc.backends.tvm.vector import Vector
-from lvc.backends.tvm.widening import is_inlined, stored
 from lvc.compiler.graph import arguments, spec, tensor
 
 
@@ -126,7 +126,9 @@ class _Writer:
         if not isinstance(value, Node):
             return value
         if value not in self.arrays:
-            if is_inlined(value):
+            if zero_edges(value):
+                self.arrays[value] = lowering_of(value)(self.call(value))
+            elif stored(value) is not value:
                 self.arrays[value] = widened(self.operand(stored(value)))
             elif value.op == "get_attr":
                 self.arrays[value] = stored_array(self.module, value, self.scope)

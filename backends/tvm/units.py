@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Graph, Node
 
-from lvc.backends.tvm.widening import is_inlined, stored
+from lvc.backends.tvm.operands import is_inlined, stored
 from lvc.compiler.dialect import Family
 from lvc.compiler.graph import family, is_call, spec
 

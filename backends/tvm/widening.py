@@ -19,11 +19,6 @@ FACTORS = {
 """The operands that a contraction multiplies."""
 
 
-def stored(node: Node) -> Node:
-    """The value in memory behind an operand of a kernel."""
-    return node.all_input_nodes[0] if is_inlined(node) else node
-
-
 def is_inlined(node: Node) -> bool:
     """Whether a conversion to float32 is made by all the kernels that read its result."""
     return is_from_bfloat16(node) and bool(node.users) and all(map(_reads_bfloat16, node.users))

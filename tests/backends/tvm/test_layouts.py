@@ -13,7 +13,7 @@ from lvc.backends.tvm.program import Program
 from lvc.backends.tvm.targets import vector_of
 from lvc.compiler.bench.suite import MODELS
 from lvc.compiler.dialect import Family
-from lvc.compiler.graph import family
+from lvc.compiler.graph import WINOGRAD, family
 from lvc.compiler.load import load
 from lvc.compiler.model import Model
 from lvc.compiler.pipeline import Pipeline
@@ -94,3 +94,37 @@ def test_an_output_is_written_in_its_place(both: bool, steps: int) -> None:
     model = sketch.model(*([pooled, flat] if both else [flat]))
     assert len(program_of(model).steps) == steps
     check(model, *(numbers(*value.spec.shape) for value in model.inputs))
+
+
+@pytest.mark.parametrize("pad", [[0, 1, 0, 1], [2, 0, 1, 0], [1, 0]])
+@pytest.mark.parametrize(("groups", "stride", "allowed"), [(1, 2, 0), (16, 2, 0), (4, 1, 0), (1, 1, 4)])
+def test_uneven_zeros_are_the_convolutions_own(pad: list[int], groups: int, stride: int, allowed: int) -> None:
+    """As TensorFlow pads: more behind than in front. No kernel copies the image."""
+    sketch = Sketch()
+    image = sketch.conv(sketch.input(1, 3, 14, 14), 16, 3)
+    node = sketch.conv(sketch.call(aten.constant_pad_nd.default, image, pad), 16, 3, stride, groups=groups)
+    node.meta[WINOGRAD] = allowed
+    model = sketch.model(sketch.call(aten.relu.default, node))
+    assert [step.nodes[0] for step in program_of(model).steps][:2] == [image.name, node.name]
+    check(model, numbers(1, 3, 14, 14), tolerance=1e-4 if allowed else 2e-5)
+
+
+def test_other_paddings_stay() -> None:
+    sketch = Sketch()
+    image = sketch.input(1, 8, 6, 6)
+    one = sketch.conv(sketch.call(aten.constant_pad_nd.default, image, [0, 1, 0, 1], 1.0), 8, 3)
+    cut = sketch.conv(sketch.call(aten.constant_pad_nd.default, image, [0, 1, -1, 0]), 8, 3)
+    deep = sketch.conv(sketch.call(aten.constant_pad_nd.default, image, [0, 0, 0, 0, 0, 8]), 8, 3)
+    twice = sketch.call(aten.constant_pad_nd.default, image, [0, 1, 0, 1])
+    model = sketch.model(one, cut, deep, twice, sketch.conv(twice, 8, 3))
+    names = [name for step in program_of(model).steps for name in step.nodes if name.startswith("constant_pad")]
+    assert len(set(names)) == 4
+    check(model, numbers(1, 8, 6, 6))
+
+
+def test_zeros_are_shared_by_all_convolutions_that_read_them() -> None:
+    sketch = Sketch()
+    padded = sketch.call(aten.constant_pad_nd.default, sketch.input(1, 8, 9, 9), [0, 1, 0, 1])
+    model = sketch.model(sketch.conv(padded, 8, 3, 2), sketch.conv(padded, 24, 1))
+    assert not any("pad" in name for step in program_of(model).steps for name in step.nodes)
+    check(model, numbers(1, 8, 9, 9))

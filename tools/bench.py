@@ -30,14 +30,11 @@ from typing import Any
 from lvc.compiler.bench.chart import Panel, bar_chart
 from lvc.compiler.bench.suite import MODELS, OURS, Built, Entry, Speed, engines_of, geometric_mean, threads_of
 from lvc.compiler.bench.suite_table import markdown
+from lvc.compiler.catalogue import PRECISIONS
 
-PRECISIONS = {
-    "fp32": ("O2", "onnxruntime,openvino,torch"),
-    "bf16": ("O2,lower-precision{dtype=bfloat16}", "openvino_default"),
-}
+PEERS = {"fp32": "onnxruntime,openvino,torch", "bf16": "openvino_default"}
 # what keeps the peers to AVX2; OpenVINO wants both of the first two, ONNX Runtime has no such switch
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-WORST_PARENT_LOAD = 0.5
 
 
 @dataclass(frozen=True)
@@ -208,11 +205,10 @@ def main() -> int:
         fields |= {name: tuple(fields[name]) for name in ("engines", "threads")}
         print(json.dumps(measure(options.one, Settings(**fields))))
         return 0
-    pipeline, engines = PRECISIONS[options.precision]
     settings = Settings(
-        pipeline=options.pipeline or pipeline,
+        pipeline=",".join(filter(None, (options.pipeline, PRECISIONS[options.precision]))),
         target=options.target,
-        engines=tuple((options.engines or engines).split(",")),
+        engines=tuple((options.engines or PEERS[options.precision]).split(",")),
         threads=tuple(options.threads),
         seconds=options.seconds,
         peers_isa=options.peers_isa,
@@ -274,7 +270,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=12.0, help="time for each model and number of threads")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32")
     parser.add_argument("--target", default="native", help="target of lvc (default native)")
-    parser.add_argument("--pipeline", help="pipeline of lvc (default: that of the precision)")
+    parser.add_argument("--pipeline", default="O2", help="pipeline of lvc, without its precision (default O2)")
     parser.add_argument("--engines", help="peers (default: those of the precision)")
     parser.add_argument("--peers-isa", choices=("all", "avx2"), default="all", help="instruction sets of the peers")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="folder for results")

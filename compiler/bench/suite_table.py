@@ -10,7 +10,7 @@ from lvc.compiler.bench.suite import OURS, Entry, engines_of, geometric_mean, th
 def markdown(entries: Sequence[Entry], title: str, facts: Sequence[str]) -> str:
     """Write a heading, the facts as a list, one table of speeds for each number of threads, and one of what was
     built."""
-    parts = [f"## {title}", "".join(f"- {fact}\n" for fact in facts)]
+    parts = [f"## {title}\n", "".join(f"- {fact}\n" for fact in facts)]
     parts += [_speeds(entries, threads) for threads in threads_of(entries)]
     parts.append(_built(entries))
     return "\n".join(parts)

@@ -48,7 +48,7 @@ def test_engines_and_threads_of_all_entries() -> None:
 def test_the_table_shows_times_ratios_and_means() -> None:
     text = markdown([entry("a", 1.0), entry("b", 4.0)], "Suite", ["a fact"])
     lines = text.splitlines()
-    assert lines[:2] == ["## Suite", "- a fact"]
+    assert lines[:3] == ["## Suite", "", "- a fact"]
     row = next(line for line in lines if line.startswith("| a | 1000.00 / 2000.00"))
     assert row.endswith("| 2.00 | 8.00 | **2.00** |")
     assert "| geometric mean |  |  |  | 1.00 | 4.00 | **1.00** |" in lines

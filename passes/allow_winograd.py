@@ -26,7 +26,8 @@ class AllowWinograd(Pass):
 
     F(4x4, 3x3) takes a quarter of the multiplications and F(2x2, 3x3) four ninths, and both round differently from a
     plain sum. The error of each is measured with the layer's own weights on seeded normal data, against double
-    precision; the largest tile within the limit is marked. Whether it is used is the backend's choice.
+    precision; the largest tile within the limit is marked. Whether it is used is the backend's choice. An infinity or
+    NaN in the data spreads over the whole tile.
     """
 
     name: ClassVar[str] = "allow-winograd"

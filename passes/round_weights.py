@@ -5,6 +5,9 @@ truly gets in the quantised one; so it also makes up for the errors of the layer
 form: weights by ridge regression about those that there are, rounding column by column with each error passed on to
 the columns that are still free, and the bias that restores the mean output.
 
+Few images say little about many weights. So how stiff the regression is, and how far errors are passed on, is tried on
+every other image and judged on the rest, for each layer; to leave the weights alone is among the choices.
+
 Source: Frantar et al. 2023, "GPTQ", section 3.3; Hubara et al. 2021, "Accurate post training quantization with small
 calibration sets", section 3.1 (layers in order on quantised inputs); Nagel et al. 2020, "Up or down? Adaptive rounding
 for post-training quantization", for the aim.
@@ -12,6 +15,7 @@ for post-training quantization", for the aim.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,7 +25,7 @@ from torch.fx import Node
 
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import arguments, is_call
+from lvc.compiler.graph import arguments, is_call, spec
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.workspace import Workspace
@@ -37,6 +41,8 @@ from lvc.passes.quantisation.layerwise import (
 from lvc.passes.quantisation.rounding import Moments, fitted, rounded
 
 _LEAST_ROWS, _MOST_ROWS, _ROWS_AN_INPUT = 4096, 12288, 4
+_STIFFNESS = (math.inf, 10.0, 1.0, 0.1)
+_DAMPING = (math.inf, 1.0, 0.01)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +55,10 @@ class RoundWeights(Pass):
 
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
     images: int = option(256, "use at most so many images, and fewer if their activations would not fit into memory")
-    damping: float = option(0.01, "rounding: the share of the mean variance that is added to every input's")
-    stiffness: float = option(0.1, "fitting: the same; the larger, the nearer the weights stay to what they are")
 
     def __post_init__(self) -> None:
         if self.images < 1:
             raise UsageError(f"images must be at least 1, not {self.images}")
-        for name in ("damping", "stiffness"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
@@ -67,37 +68,41 @@ class RoundWeights(Pass):
         both = Layerwise.open(model, workspace, self.data, self.images)
         generator = torch.Generator().manual_seed(workspace.seed)
         for layer in workspace.progress.track(layers, "rounding weights", len(layers)):
-            moments = gather(layer, both.inputs(layer), both.wanted(layer), generator)
-            self.fit(model, layer, moments)
+            halves = gather(layer, both.inputs(layer), both.wanted(layer), generator)
+            fit(model, layer, *halves)
             outcome.change(layer)
         both.note(outcome)
         return outcome
 
-    def fit(self, model: Model, layer: Node, moments: Moments) -> None:
-        stored = stored_weight(model, layer)
-        grid = Grid.of(model.module, arguments(layer)["weight"])
-        inputs, outputs = moments.centred()
-        weight = stored.double().reshape(inputs.shape[0], -1, inputs.shape[1])
-        weight = fitted(weight, inputs, outputs, self.stiffness)
-        weight = rounded(weight, inputs, grid, self.damping).float()
-        set_weight(model, layer, weight.reshape(stored.shape))
-        set_bias(model, layer, moments.bias(weight).flatten())
+
+def fit(model: Model, layer: Node, tried: Moments, judged: Moments) -> None:
+    """Give a layer the weights and the bias that serve best on both halves of the data."""
+    stored, everything = stored_weight(model, layer), tried + judged
+    grid = Grid.of(model.module, arguments(layer)["weight"])
+    start = stored.double().reshape(everything.xx.shape[0], -1, everything.xx.shape[1])
+    stiffness = min(_STIFFNESS, key=lambda value: judged.error(fitted(start, tried, value)))
+    covariance, _ = tried.centred()
+    half = fitted(start, tried, stiffness)
+    damping = min(_DAMPING, key=lambda value: judged.error(rounded(half, covariance, grid, value)))
+    weight = rounded(fitted(start, everything, stiffness), everything.centred()[0], grid, damping).float()
+    set_weight(model, layer, weight.reshape(stored.shape))
+    set_bias(model, layer, everything.bias(weight).flatten())
 
 
 def gather(
     layer: Node, inputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], generator: torch.Generator
-) -> Moments:
-    """Sum over a draw of places what a layer reads, and what it shall give, group by group."""
+) -> tuple[Moments, Moments]:
+    """Sum over a draw of places what a layer reads and what it shall give: of every other batch, and of the rest."""
     args = arguments(layer)
     groups = args["groups"] if is_call(layer, aten.conv2d.default) else 1
-    found: Moments | None = None
-    for value, target in zip(inputs, wanted, strict=True):
-        columns = args["weight"].meta["spec"].elements // args["weight"].meta["spec"].shape[0]
-        rows = min(max(_ROWS_AN_INPUT * columns, _LEAST_ROWS), _MOST_ROWS)
+    weight = spec(args["weight"])
+    rows = min(max(_ROWS_AN_INPUT * weight.elements // weight.shape[0], _LEAST_ROWS), _MOST_ROWS)
+    halves: list[Moments] = []
+    for place, (value, target) in enumerate(zip(inputs, wanted, strict=True)):
         at = positions(target, layer, -(-rows // len(inputs)), generator)
         x = input_rows(value, layer, target.shape, at).reshape(len(at), groups, -1)
         y = output_rows(target, layer, at).reshape(len(at), groups, -1)
-        found = found or Moments.empty(groups, x.shape[2], y.shape[2])
-        found.add(x, y)
-    assert found is not None
-    return found
+        if not halves:
+            halves = [Moments.empty(x.mean(0), y.shape[2]) for _ in range(2)]
+        halves[place % 2].add(x, y)
+    return (halves[0], halves[1]) if halves[1].rows else (halves[0], halves[0])

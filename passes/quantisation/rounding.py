@@ -12,6 +12,7 @@ section 3.3, with the order of columns by activations from its implementation.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,33 +26,37 @@ _BLOCK = 64
 class Moments:
     """Sums over rows of inputs ``x[rows,groups,in]`` and of the outputs that are wanted, ``y[rows,groups,out]``.
 
-    Inputs are counted from ``origin``, the mean of the first rows, for small differences of large sums are lost.
+    Inputs are counted from ``origin``, near their mean, for small differences of large sums are lost.
     """
 
-    rows: int
     origin: torch.Tensor
+    rows: int
     x: torch.Tensor
     y: torch.Tensor
     xx: torch.Tensor
     xy: torch.Tensor
 
     @classmethod
-    def empty(cls, groups: int, inputs: int, outputs: int) -> Moments:
+    def empty(cls, origin: torch.Tensor, outputs: int) -> Moments:
+        """Nothing yet, of groups with so many outputs; ``origin`` is ``[groups,in]``."""
+        groups, inputs = origin.shape
+
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(groups, *shape, dtype=torch.float64)
 
-        return cls(0, zeros(inputs), zeros(inputs), zeros(outputs), zeros(inputs, inputs), zeros(inputs, outputs))
+        return cls(origin, 0, zeros(inputs), zeros(outputs), zeros(inputs, inputs), zeros(inputs, outputs))
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        x, y = x.movedim(1, 0), y.movedim(1, 0)
-        if not self.rows:
-            self.origin = x.double().mean(1)
-        x = x - self.origin.to(x.dtype)[:, None]
+        x, y = (x - self.origin).movedim(1, 0), y.movedim(1, 0)
         self.rows += x.shape[1]
         self.x += x.sum(1).double()
         self.y += y.sum(1).double()
         self.xx += (x.transpose(1, 2) @ x).double()
         self.xy += (x.transpose(1, 2) @ y).double()
+
+    def __add__(self, other: Moments) -> Moments:
+        sums = (getattr(self, name) + getattr(other, name) for name in ("rows", "x", "y", "xx", "xy"))
+        return Moments(self.origin, *sums)
 
     def centred(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the covariance of the inputs, and that of inputs with outputs."""
@@ -61,24 +66,36 @@ class Moments:
 
     def bias(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the bias with which weights ``[groups,out,in]`` give the wanted mean output, ``f64[groups,out]``."""
-        mean = self.origin.float().double() + self.x / self.rows
+        mean = self.origin.double() + self.x / self.rows
         return self.y / self.rows - (weight.double() @ mean[:, :, None])[..., 0]
 
+    def error(self, weight: torch.Tensor) -> float:
+        """Return the squared error that weights make about the mean, less what no weights change."""
+        inputs, outputs = self.centred()
+        return float(((weight @ inputs) * weight).sum() - 2 * (weight * outputs.transpose(1, 2)).sum())
 
-def fitted(weight: torch.Tensor, inputs: torch.Tensor, outputs: torch.Tensor, damping: float) -> torch.Tensor:
+
+def fitted(weight: torch.Tensor, moments: Moments, stiffness: float) -> torch.Tensor:
     """Return the weights nearest to ``[groups,out,in]`` ones that give the outputs: ridge regression about them."""
-    stiff = inputs + _ridge(inputs, damping)
+    if stiffness == math.inf:
+        return weight
+    inputs, outputs = moments.centred()
     missing = outputs - inputs @ weight.transpose(1, 2)
-    correction: torch.Tensor = torch.linalg.solve(stiff, missing)
+    correction: torch.Tensor = torch.linalg.solve(inputs + _ridge(inputs, stiffness), missing)
     return weight + correction.transpose(1, 2)
 
 
 def rounded(weight: torch.Tensor, inputs: torch.Tensor, grid: Grid, damping: float) -> torch.Tensor:
-    """Return weights ``[groups,out,in]`` on the grid, whose products with inputs of a covariance changed least."""
+    """Return weights ``[groups,out,in]`` on the grid, whose products with inputs of a covariance changed least.
+
+    With infinite damping, each is rounded for itself.
+    """
     groups, outputs, columns = weight.shape
     scale, zero = (
         part.double().expand(groups * outputs).reshape(groups, outputs, 1) for part in (grid.scale, grid.zero)
     )
+    if damping == math.inf:
+        return (((weight / scale).round() + zero).clamp(grid.low, grid.high) - zero) * scale
     order = inputs.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
     free = weight.double().take_along_dim(order[:, None, :], 2)
     sorted_inputs = inputs.take_along_dim(order[:, :, None], 1).take_along_dim(order[:, None, :], 2)

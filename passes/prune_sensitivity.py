@@ -39,7 +39,7 @@ class PruneSensitivity(Pass):
     effect: ClassVar[Effect] = Effect.EXACT
 
     ratios: tuple[float, ...] = option((0.25, 0.5, 0.75, 0.9), "the shares of each group's channels to remove")
-    criterion: str = option("l2", "what says which channels of a group go first; 'lvc criteria' lists them")
+    criterion: str = option("l2", "what says which channels of a group go first; see prune-channels")
     skip: tuple[str, ...] = option((), "names of groups to leave out, with * for any characters")
     data: str = option("calib", "the data set, as named by --data NAME=PATH; with labels accuracy is measured too")
     images: int = option(128, "use at most so many images of it")

@@ -29,6 +29,16 @@ def test_the_pass_of_the_guide_runs_as_a_plugin(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "half.onnx").is_file()
 
 
+def test_the_criterion_of_the_guide_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = next(text for text in blocks("extending.md", "python") if "class LargestWeight" in text)
+    (tmp_path / "largest_weight.py").write_text(example)
+    pipeline = "prune-channels{macs=0.7 criterion=largest_weight.py:LargestWeight}"
+    model = ["torchvision.models:squeezenet1_1", "--shape", "1x3x64x64"]
+    assert main(["opt", *model, "-p", pipeline, "-o", "small.lvc"]) == 0
+    assert (tmp_path / "small.lvc").is_file()
+
+
 def test_the_build_system_example_runs() -> None:
     example = next(text for text in blocks("extending.md", "python") if "lvc.Pipeline.parse" in text)
     names: dict[str, object] = {}

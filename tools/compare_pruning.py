@@ -82,7 +82,7 @@ def main() -> None:
     full = totals(layers(network)).macs
     print(f"{options.network}: {full / BATCH / 1e6:.1f} M MACs, accuracy {_accuracy(network, test):.2%}", flush=True)
     for factor in options.factors:
-        if importlib.util.find_spec("torch_pruning"):
+        if importlib.util.find_spec("torch_pruning") and not options.without_peer:
             _race_torch_pruning(options, factor, calibration, test)
         for criterion, ranking, afterwards in product(options.criteria, options.rankings, options.afterwards):
             settings = f"macs={1 / factor:.6f} criterion={criterion} ranking={ranking} {AFTERWARDS[afterwards]}"
@@ -183,6 +183,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rankings", type=_words, default=["layer", "sensitivity"])
     parser.add_argument("--afterwards", type=_words, default=list(AFTERWARDS))
     parser.add_argument("--images", type=int, default=2000, help="how many of the test images")
+    parser.add_argument("--without-peer", action="store_true", help="leave Torch-Pruning out")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 

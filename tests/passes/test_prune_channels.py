@@ -1,0 +1,208 @@
+"""Pruning meets its targets, keeps what it promises, restores what can be restored, and refuses what makes no sense."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pruning_models import residual, workspace
+
+from lvc.compiler.errors import UsageError
+from lvc.compiler.graph_text import parse_model
+from lvc.compiler.inspection import layers, totals
+from lvc.compiler.model import Model
+from lvc.compiler.observers import Verifier, relative_difference, seeded_inputs
+from lvc.compiler.passes import Outcome
+from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.channel_groups import channel_groups
+from lvc.passes.pruning.criterion import criterion_names
+
+torch.set_num_threads(1)
+
+NOTHING_TO_PRUNE = """
+    model fixed(x: f32[1,2,4,4])
+      @w : f32[3,2,1,1]
+      %y = conv2d(%x, @w)
+      return y=%y
+"""
+
+
+def prune(options: str, model: Model | None = None, used: Workspace | None = None) -> tuple[Model, Outcome]:
+    model = model or residual()
+    pruned, steps = Pipeline.parse(f"prune-channels{{{options}}}").run(
+        model, used or Workspace(threads=1), [Verifier()]
+    )
+    return pruned, steps[0].outcome
+
+
+def shares(model: Model, whole: Model) -> dict[str, float]:
+    now, then = totals(layers(model)), totals(layers(whole))
+    units = [sum(group.size for group in channel_groups(m).free) for m in (model, whole)]
+    return {
+        "macs": now.macs / then.macs,
+        "params": now.parameters / then.parameters,
+        "bytes": now.weight_bytes / then.weight_bytes,
+        "ratio": 1 - units[0] / units[1],
+    }
+
+
+def widths(model: Model) -> dict[str, int]:
+    return {group.name: group.size for group in channel_groups(model).free}
+
+
+def drift(model: Model, whole: Model) -> float:
+    inputs = seeded_inputs(whole.inputs, 3)
+    return relative_difference(model(*inputs)[0], whole(*inputs)[0])
+
+
+@pytest.mark.parametrize("target", ["macs", "params", "bytes", "ratio"])
+@pytest.mark.parametrize("ranking", ["layer", "global", "isomorphic"])
+def test_targets_are_met_closely(target: str, ranking: str) -> None:
+    pruned, outcome = prune(f"{target}=0.6 ranking={ranking} normalise=mean")
+    found = shares(pruned, residual())[target]
+    assert abs(found - 0.6) < 0.04
+    assert found >= 0.6 if target == "ratio" else found <= 0.6
+    assert (pruned.inputs, pruned.outputs) == (residual().inputs, residual().outputs)
+    assert len(outcome.changed) == 3
+    assert {table.title for table in outcome.tables} == {"sizes", "widths"}
+
+
+@pytest.mark.parametrize("criterion", criterion_names())
+def test_every_criterion_prunes(criterion: str) -> None:
+    pruned, _ = prune(f"macs=0.7 criterion={criterion} images=4", used=workspace(residual(), classes=4))
+    assert 0.6 < shares(pruned, residual())["macs"] <= 0.7
+
+
+def test_the_same_share_of_each_layer_goes() -> None:
+    pruned, _ = prune("ratio=0.25 ranking=layer")
+    assert widths(pruned) == {name: round(0.75 * size) for name, size in widths(residual()).items()}
+
+
+def test_widths_are_rounded_and_a_share_stays() -> None:
+    pruned, _ = prune("macs=0.5 multiple=8 ranking=global")
+    assert all(width % 8 == 0 for width in widths(pruned).values())
+    pruned, _ = prune("macs=0.6 keep=0.5 ranking=global skip=inner.0")
+    now, then = widths(pruned), widths(residual())
+    assert now["inner.0"] == then["inner.0"]
+    assert all(now[name] >= then[name] / 2 for name in now)
+
+
+def test_redundant_channels_are_made_up_for() -> None:
+    whole = residual(redundant=True)
+    options = "ratio=0.38 criterion=output-error skip=stem.0 keep=0.4"
+    fitted, outcome = prune(options, whole, workspace(whole))
+    plain, _ = prune(f"{options} reconstruct=false recalibrate=false", whole, workspace(whole))
+    assert drift(fitted, whole) < 0.02 < drift(plain, whole)
+    assert any("2 layers reconstructed on 16 images" in note for note in outcome.notes)
+
+
+def test_sensitivity_spares_what_matters() -> None:
+    """Of two blocks whose second adds next to nothing, the second one gives up its channels."""
+    whole = residual().copy()
+    weights = dict(whole.module.named_parameters())
+    weights["outer.1.weight"].data *= 1e-3
+    pruned, _ = prune("macs=0.8 ranking=sensitivity reconstruct=false", whole, workspace(whole))
+    now, then = widths(pruned), widths(whole)
+    assert now["inner.1"] <= 0.6 * then["inner.1"]
+    assert now["inner.0"] == then["inner.0"]
+
+
+def test_steps_and_what_runs_between(tmp_path: Path) -> None:
+    used = dataclasses.replace(workspace(residual()), checkpoints=tmp_path)
+    options = "macs=0.5 steps=3 criterion=l1 ranking=global between=recalibrate-batch-norm recalibrate=false"
+    first, _ = prune(options, used=used)
+    files = sorted(tmp_path.iterdir())
+    assert [file.name[-6:] for file in files] == ["-1.lvc", "-2.lvc", "-3.lvc"]
+    assert shares(first, residual())["macs"] <= 0.5
+    files[2].unlink()
+    second, outcome = prune(options, used=used)
+    assert any("went on from step 2 of 3" in note for note in outcome.notes)
+    assert second.to_text() == first.to_text()
+    assert drift(second, first) < 1e-6
+
+
+def test_a_changed_request_starts_anew(tmp_path: Path) -> None:
+    used = dataclasses.replace(workspace(residual()), checkpoints=tmp_path)
+    prune("macs=0.5 criterion=l1 ranking=layer", used=used)
+    _, outcome = prune("macs=0.6 criterion=l1 ranking=layer", used=used)
+    assert not any("went on" in note for note in outcome.notes)
+
+
+class Clock:
+    """A stopwatch for which latency falls as MACs do, over a floor, as on true machines."""
+
+    name = "paper"
+    channel_multiple = 4
+
+    def compare(self, model: Model, with_model: Model) -> tuple[float, float]:
+        return tuple(0.2e6 + totals(layers(item)).macs for item in (model, with_model))  # type: ignore[return-value]
+
+
+def test_latency_is_met_by_measuring() -> None:
+    pruned, outcome = prune("latency=0.5", used=Workspace(stopwatch=Clock()))
+    now, then = Clock().compare(pruned, residual())
+    assert abs(now / then - 0.5) < 0.05
+    assert all(width % 4 == 0 for width in widths(pruned).values())
+    assert any("latency on paper" in note for note in outcome.notes)
+
+
+def test_nothing_to_prune_is_said() -> None:
+    model = parse_model(NOTHING_TO_PRUNE)
+    pruned, outcome = prune("ratio=0.5", model)
+    assert pruned.to_text() == model.to_text()
+    assert not outcome.changed
+    assert any("nothing changed, because no group" in note for note in outcome.notes)
+    assert outcome.skipped
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ("ratio=1.0", "ratio must be between 0 and 1, not 1"),
+        ("macs=-0.5", "macs must be between 0 and 1, not -0.5"),
+        ("macs=nan", "macs must be between 0 and 1, not nan"),
+        ("ratio=0.5 macs=0.5", "ratio and macs are both given"),
+        ("", "was not told how small"),
+        ("ratio=0.5 steps=0", "steps must be at least 1"),
+        ("ratio=0.5 keep=1", "keep must be from 0 to below 1"),
+        ("ratio=0.5 criterion=tailor", "there is no criterion 'tailor'"),
+        ("ratio=0.5 between=finetun", "there is no pass 'finetun'"),
+        ("ratio=0.5 skip=layer9.*", "skip=layer9.* matches no group"),
+        ("macs=0.01", "the target cannot be reached"),
+        ("ratio=0.5 criterion=taylor", "there is no calibration data"),
+        ("ratio=0.5 ranking=sensitivity", "there is no calibration data"),
+        ("latency=0.5", "there is no target to measure latency on"),
+        ("ratio=0.5 sensitivity=missing.json", "there is no file of curves"),
+    ],
+)
+def test_misuse(options: str, what: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        prune(options)
+    assert what in caught.value.what
+    assert caught.value.help or "must be" in what
+
+
+def test_labels_are_asked_for_where_they_are_needed() -> None:
+    with pytest.raises(UsageError, match="has no labels"):
+        prune("ratio=0.5 criterion=taylor", used=workspace(residual(), labelled=False))
+    prune("ratio=0.5 criterion=apoz", used=workspace(residual(), labelled=False))
+    with pytest.raises(UsageError, match=r"an image has class \d, and the model knows 4"):
+        prune("ratio=0.5 criterion=taylor", used=workspace(residual(), classes=9))
+
+
+def test_batch_norms_get_the_statistics_of_the_data() -> None:
+    used = workspace(residual())
+    renewed, (step,) = Pipeline.parse("recalibrate-batch-norm").run(residual(), used)
+    buffers = dict(renewed.module.named_buffers()) | dict(renewed.module.named_parameters())
+    weight = buffers["stem.0.weight"].detach().numpy()
+    x = np.concatenate([image for image, _ in used.data_set("calib")])
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    made = np.einsum("nchwij,ocij->onhw", windows, weight).reshape(16, -1)
+    assert buffers["stem.1.running_mean"].detach().numpy() == pytest.approx(made.mean(1), abs=1e-5)
+    assert buffers["stem.1.running_var"].detach().numpy() == pytest.approx(made.var(1, ddof=1), rel=1e-4)
+    assert step.outcome.notes == ["1 batch normalisations estimated anew on 16 images"]

@@ -1,0 +1,80 @@
+"""The command shows and draws what each group costs, and pruning takes its file as it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from pruning_models import residual, workspace
+
+from lvc.compiler.cli import main
+from lvc.compiler.driver import write_model
+from lvc.compiler.errors import UsageError
+from lvc.compiler.pipeline import Pipeline
+from lvc.passes.pruning.sensitivity import Curve
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, its data, and what the command writes."""
+    made = tmp_path_factory.mktemp("sensitivity")
+    write_model(residual(), made / "net.lvc")
+    images = np.concatenate([image for image, _ in workspace(residual(), classes=4).data_set("calib")])
+    np.savez(made / "data.npz", x=images, y=np.arange(len(images)) % 4)
+    arguments = ["--data", str(made / "data.npz"), "--options", "ratios=0.25,0.75", "-o", str(made / "curves.json")]
+    assert main(["sensitivity", str(made / "net.lvc"), *arguments, "--plot", str(made / "curves.svg")]) == 0
+    assert main(["sensitivity", str(made / "net.lvc"), *arguments[:4], "--plot", str(made / "curves.png")]) == 0
+    return made
+
+
+def test_every_group_has_its_curve(folder: Path) -> None:
+    rows = json.loads((folder / "curves.json").read_text())["rows"]
+    assert [(row["group"], row["removed"]) for row in rows] == [
+        *(("stem.0", 4), ("stem.0", 12)),
+        *(("inner.0", 8), ("inner.0", 24)),
+        *(("inner.1", 8), ("inner.1", 24)),
+    ]
+    for mild, harsh in zip(rows[::2], rows[1::2], strict=True):
+        assert 0 < mild["error"] < harsh["error"]
+        assert 0 <= harsh["accuracy"] <= 1
+
+
+def test_the_curves_are_drawn(folder: Path) -> None:
+    drawing = ElementTree.parse(folder / "curves.svg").getroot()
+    assert len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 3
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pruning_goes_by_the_file(folder: Path) -> None:
+    text = f'prune-channels{{macs=0.7 sensitivity="{folder / "curves.json"}"}}'
+    _, (step,) = Pipeline.parse(text).run(residual())
+    assert step.outcome.changed
+
+
+def test_a_file_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    found = json.loads((folder / "curves.json").read_text())
+    for row in found["rows"]:
+        row["channels"] += 1
+    (tmp_path / "other.json").write_text(json.dumps(found))
+    (tmp_path / "damaged.json").write_text('{"rows": [1]}')
+    for name, what in (("other", "is of another model"), ("damaged", "is not a file of curves")):
+        with pytest.raises(UsageError, match=what):
+            Pipeline.parse(f'prune-channels{{macs=0.7 sensitivity="{tmp_path}/{name}.json"}}').run(residual())
+
+
+def test_prices_lie_on_the_convex_hull() -> None:
+    prices = Curve((2, 4, 6), (1.0, 6.0, 7.0)).prices(8).tolist()
+    assert prices == [0.5, 0.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5]
+    assert Curve((1, 2), (3.0, 1.0)).prices(3).tolist() == pytest.approx([1.5, 1.5, 1.5])
+
+
+@pytest.mark.parametrize("options", ["ratios=1.5", "images=0", "criterion=tailor"])
+def test_misuse(options: str) -> None:
+    with pytest.raises(UsageError):
+        Pipeline.parse(f"prune-sensitivity{{{options}}}")

@@ -13,24 +13,23 @@ from torch.fx import Node
 from tvm import te
 
 from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
-from lvc.backends.tvm.kernels.whole_words import WholePair
 from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, Word
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored, zero_edges
-from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.ops.windows import pair
 from lvc.backends.tvm.program import AsWritten, ScheduleFunction
 from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
 from lvc.backends.tvm.vector import Vector
+from lvc.backends.tvm.whole import choose_word, is_exact_in_float32, is_whole, with_correction
 from lvc.backends.tvm.widening import multiplies_pairs
 from lvc.compiler import integer
-from lvc.compiler.bounds import EXACT_FLOAT32, DataRange, sum_bound
 from lvc.compiler.graph import WINOGRAD, arguments, is_call, spec
 
 aten = torch.ops.aten
 
+WORD_BYTES = 4
 _CONVOLUTIONS = (aten.conv2d.default, aten.conv_transpose2d.input, integer.conv2d)
 
 
@@ -78,8 +77,11 @@ def _convolution_layout(node: Node, layout: Layout, block: int) -> Layout:
     few = channels < block and arguments(node)["groups"] == 1
     if layout.block or not few:
         return layout if layout.block else Layout(block)
-    is_paired = multiplies_pairs(node) or is_call(node, integer.conv2d)
-    return Layout(channels + channels % 2) if is_paired else layout
+    if is_call(node, integer.conv2d):
+        return Layout(-(-channels // WORD_BYTES) * WORD_BYTES)
+    if multiplies_pairs(node):
+        return Layout(channels + channels % 2)
+    return layout
 
 
 def anchor_of(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
@@ -101,7 +103,7 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
         return None
     c, groups, geometry = call["input"].shape[1], call["groups"], _geometry(call)
     in_block, out_block = _layout_of(call, "input", layouts).block, call.layout.block
-    if groups == c == weight.shape[0] > 1 and _is_exact_in_float32(call):
+    if groups == c == weight.shape[0] > 1 and is_exact_in_float32(call):
         zero_point = call.operands.get("zero_point")
         depthwise_problem = depthwise.Depthwise(channels=c, block=out_block, zero_point=zero_point, **geometry)
         return _packed(call, depthwise, depthwise_problem, weight.constant.astype(np.float32), tensors)
@@ -111,20 +113,12 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
         groups=groups,
         in_block=in_block,
         out_block=out_block,
-        word=_word(call),
         **geometry,
     )
+    problem = replace(problem, word=_word(call, conv2d, problem))
     if tile := winograd.choose_tile(problem, call.vector, call.node.meta.get(WINOGRAD, 0)):
         return _packed(call, winograd, winograd.Winograd(problem, tile), weight.constant, tensors)
     return _packed(call, conv2d, problem, weight.constant, tensors)
-
-
-def _is_exact_in_float32(call: Call) -> bool:
-    """Whether the products of an integer convolution sum up exactly in single precision; true of all others."""
-    if not is_call(call.node, integer.conv2d):
-        return True
-    data = DataRange.of(spec(arguments(call.node)["input"]).dtype, call["zero_point"])
-    return sum_bound(torch.from_numpy(call["weight"].constant), data) <= EXACT_FLOAT32
 
 
 def _transposed(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
@@ -148,9 +142,11 @@ def _layout_of(call: Call, name: str, layouts: dict[Node, Layout]) -> Layout:
     return layouts[stored(arguments(call.node)[name])]
 
 
-def _word(call: Call) -> Word:
-    if is_call(call.node, integer.conv2d, integer.linear):
-        return WholePair(call["zero_point"])
+def _word(call: Call, kernel: Any = None, problem: Any = None) -> Word:
+    """What the steps of a contraction multiply; for an integer layer, what its kernel's problem allows."""
+    if is_whole(call):
+        weight = call["weight"].constant
+        return choose_word(call, lambda word: kernel.pack_weight(replace(problem, word=word), weight))
     return BFLOAT16 if multiplies_pairs(call.node) else FLOAT32
 
 
@@ -176,7 +172,8 @@ def _packed(call: Call, kernel: Any, problem: Any, values: np.ndarray, tensors: 
     packed = _packed_weight(call, "weight", kernel, problem, values)
     result = kernel.compute(problem, tensors("input", None), packed)
     total = call.scope.leaf(result, call.shape, call.layout)
-    return Anchor(with_bias(call, total, 1), KernelSchedule(kernel.schedule, problem))
+    array = with_correction(call, total, getattr(problem, "word", FLOAT32), 1)
+    return Anchor(array, KernelSchedule(kernel.schedule, problem))
 
 
 def _packed_weight(call: Call, name: str, kernel: Any, problem: Any, values: np.ndarray) -> Any:
@@ -198,7 +195,10 @@ def _linear(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor
     if len(call["weight"].shape) != 2 or call["weight"].constant is None:
         return None
     anchor = _rows_times(call, ("input", "weight"), call["weight"].constant, tensors)
-    return replace(anchor, array=with_bias(call, anchor.array, -1)) if anchor else None
+    if anchor is None:
+        return None
+    assert isinstance(anchor.schedule, KernelSchedule)
+    return replace(anchor, array=with_correction(call, anchor.array, anchor.schedule.problem.word, -1))
 
 
 def _matmul(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
@@ -223,7 +223,8 @@ def _rows_times(call: Call, names: tuple[str, str], values: np.ndarray, tensors:
         return None
     n, k = values.shape
     m = math.prod(data.shape[:-1])
-    problem = matmul.Matmul(m, n, k, call.vector.lanes, _word(call))
+    problem = matmul.Matmul(m, n, k, call.vector.lanes)
+    problem = replace(problem, word=_word(call, matmul, problem))
     packed = _packed_weight(call, names[1], matmul, problem, values)
     result = matmul.compute(problem, tensors(names[0], (m, k)), packed)
     return _plain(call, result, (m, n), KernelSchedule(matmul.schedule, problem))

@@ -8,6 +8,7 @@ psABI whose instruction sets are all there.
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from functools import cache
 
 from lvc.backends.tvm.host import CPUS, cpuinfo, host_features
@@ -55,8 +56,13 @@ def with_feature(feature: str) -> list[str]:
 def vector_of(target: Target) -> Vector:
     """The vector unit of a target."""
     if "avx512f" in target.features:
-        return Vector(16, 32, ("bfloat16",) if BFLOAT16 in target.features else ())
-    return Vector(8, 16) if "avx2" in target.features else Vector(4, 16)
+        return Vector(16, 32, _dots(target, {BFLOAT16: "bfloat16", "avx512vnni": "uint8"}))
+    return Vector(8, 16, _dots(target, {"avxvnni": "uint8"})) if "avx2" in target.features else Vector(4, 16)
+
+
+def _dots(target: Target, types: Mapping[str, str]) -> tuple[str, ...]:
+    """The types that a target's instruction sets multiply and add by words."""
+    return tuple(name for feature, name in types.items() if feature in target.features)
 
 
 def llvm_options(target: Target) -> dict[str, object]:

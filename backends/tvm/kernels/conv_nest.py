@@ -159,7 +159,7 @@ def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count, and the tasks that fetch the least."""
     g, channels, flat = geometry, geometry.channels, geometry.flat_width is not None
     plane = (channels.out_blocks, g.line)
-    costs = [TileCost(vector, g.depth, parts, g.rows) for parts in _depth_parts(g)]
+    costs = [TileCost(channels.word.room(vector), g.depth, parts, g.rows) for parts in _depth_parts(g)]
     choices = [(cost, cost.best_tile(plane, channels.heights)) for cost in costs]
     cost, tile = min(choices, key=lambda choice: choice[0].plane(plane, choice[1]))
     rows, columns = g.phases[0]
@@ -211,7 +211,7 @@ class ConvNest:
         def read(channel: Expr, row: Expr, column: Expr, word: Expr) -> Expr:
             return g.channels.word.load(padded, [channel, row - top, column - left, word])
 
-        copy = copy_padded_rows(padded, data, image, (top, left), g.channels.word.convert)
+        copy = copy_padded_rows(padded, data, image, (top, left), g.channels.word)
         return allocate([padded], copy, self._channels(image, part, chunk, read))
 
     def _channels(self, image: Expr, part: Expr, chunk: Expr, read: Read) -> Stmt:
@@ -265,7 +265,8 @@ class ConvNest:
     def _each_tile(self, phase: Phase, part: Expr, vectors: int, body: Callable[[Expr, Expr, int], Stmt]) -> Stmt:
         """Run ``body(row, first column, pixels)`` for every register tile of one part of the rows."""
         shape = (self.knobs.vectors, self.knobs.pixels)
-        cost = TileCost(self.vector, self.geometry.depth, self.knobs.depth_parts, self.geometry.rows)
+        vector = self.geometry.channels.word.room(self.vector)
+        cost = TileCost(vector, self.geometry.depth, self.knobs.depth_parts, self.geometry.rows)
         runs = cost.cut_scalars(vectors, shape, phase[1].outputs)
         if self.geometry.flat_width is not None:
             return each_tile(runs, lambda column, pixels: body(0, column, pixels), part, self.knobs.row_parts)
@@ -297,7 +298,12 @@ class ConvNest:
             return sums.add_products(vector, scalar, partial(channels.word.add_product, self.vector))
 
         def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
-            (first_y, count_y), (first_x, count_x) = rows.taps_inside(row), columns.taps_inside(column, sums.scalars)
+            (first_y, count_y), (first_x, count_x) = (0, rows.taps), (0, columns.taps)
+            if not channels.word.blank:  # what lies outside the image adds nothing
+                (first_y, count_y), (first_x, count_x) = (
+                    rows.taps_inside(row),
+                    columns.taps_inside(column, sums.scalars),
+                )
             return loop(
                 count_y,
                 lambda y: loop(count_x, lambda x: body(y, x), name="kx", start=first_x),

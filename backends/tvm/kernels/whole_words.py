@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +20,11 @@ _PAIR_DOT = {
     4: "llvm.x86.sse2.pmadd.wd",
     8: "llvm.x86.avx2.pmadd.wd",
     16: "llvm.x86.avx512.pmaddw.d.512",
+}
+_QUAD_DOT = {
+    4: "llvm.x86.ssse3.pmadd.ub.sw.128",
+    8: "llvm.x86.avx2.pmadd.ub.sw",
+    16: "llvm.x86.avx512.pmaddubs.w.512",
 }
 
 
@@ -38,6 +45,58 @@ def centred(element: Expr, zero_point: int, dtype: str = "int32") -> Expr:
 
 
 @dataclass(frozen=True)
+class WholeQuad(Word):
+    """Four products of uint8 with int8, as ``vpdpbusd`` adds them. The sums are of ``q``, not of ``q - zero_point``.
+
+    Without that instruction ``vpmaddubsw`` makes sums of two in 16 bits, and would saturate: for the caller to prove
+    that none is so large, by `lvc.compiler.bounds.pair_bound`.
+    """
+
+    name: ClassVar[str] = "uint8"
+    element: ClassVar[str] = "uint8"
+    packed: ClassVar[str] = "int32"
+    elements: ClassVar[int] = 4
+    sums: ClassVar[str] = "int32"
+    spare: ClassVar[int] = 2
+
+    zero_point: int
+
+    @property
+    def nothing(self) -> int:
+        return self.zero_point
+
+    def factor(self, element: Expr) -> Expr:
+        return centred(element, 0)
+
+    def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return tirx.reinterpret("int32", load(buffer, [*index[:-1], index[-1] * 4], 4))
+
+    def load_last(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return self.join([load(buffer, index)])
+
+    def join(self, parts: Sequence[Expr]) -> Expr:
+        whole = [centred(part, 0) for part in parts]
+        return reduce(or_, (part << like(8 * place, part) for place, part in enumerate(whole)))
+
+    def value(self, word: Expr, place: Expr) -> Expr:
+        return word << (24 - place * 8) >> 24
+
+    def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
+        lanes = sums.ty.dtype.lanes
+        total = f"int32x{lanes}"
+        weights, data = tirx.reinterpret(f"int8x{4 * lanes}", left), tirx.reinterpret(f"uint8x{4 * lanes}", right)
+        if self.name in vector.dots:
+            name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
+            return tirx.call_llvm_pure_intrin(total, name, sums, data, weights)
+        pairs = tirx.call_llvm_pure_intrin(f"int16x{2 * lanes}", _QUAD_DOT[lanes], data, weights)
+        ones = tirx.Broadcast(tirx.const(1, "int16"), 2 * lanes)
+        return sums + tirx.call_llvm_pure_intrin(total, _PAIR_DOT[lanes], pairs, ones)
+
+    def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
+        return _packed(values.astype(np.int8), axis, 4)
+
+
+@dataclass(frozen=True)
 class WholePair(Word):
     """A pair of 16-bit whole numbers, whose products ``vpmaddwd`` adds in 32 bits.
 
@@ -50,6 +109,7 @@ class WholePair(Word):
     elements: ClassVar[int] = 2
     sums: ClassVar[str] = "int32"
     is_converted: ClassVar[bool] = True
+    spare: ClassVar[int] = 1
 
     zero_point: int
 
@@ -83,9 +143,12 @@ class WholePair(Word):
         return sums + tirx.call_llvm_pure_intrin(f"int32x{lanes}", _PAIR_DOT[lanes], *pairs)
 
     def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
-        pairs = np.moveaxis(values.astype(np.int16), axis, 0)
-        if len(pairs) % 2:
-            pairs = np.concatenate([pairs, np.zeros_like(pairs[:1])])
-        halves = np.ascontiguousarray(pairs).view(np.uint16).astype(np.uint32)
-        words = np.moveaxis(halves[::2] | halves[1::2] << 16, 0, axis)
-        return np.ascontiguousarray(words).view(np.int32)
+        return _packed(values.astype(np.int16), axis, 2)
+
+
+def _packed(values: np.ndarray, axis: int, count: int) -> np.ndarray:
+    """So many elements along an axis in each word of 32 bits, the first in the lowest bits."""
+    rows = np.moveaxis(values, axis, -1)
+    rows = np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, -rows.shape[-1] % count)])
+    words = np.ascontiguousarray(rows).view(np.int32)  # little-endian, as the target is
+    return np.ascontiguousarray(np.moveaxis(words, -1, axis))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,11 +33,21 @@ class Word(ABC):
     elements: ClassVar[int]
     sums: ClassVar[str] = "float32"
     is_converted: ClassVar[bool] = False
+    spare: ClassVar[int] = 0  # registers that a step needs for itself
+
+    def room(self, vector: Vector) -> Vector:
+        """The vector unit that is left for sums and operands."""
+        return replace(vector, registers=vector.registers - self.spare)
 
     @property
     def nothing(self) -> int:
         """What stands for zero in the data."""
         return 0
+
+    @property
+    def blank(self) -> int:
+        """What stands for zero among the elements of words."""
+        return 0 if self.is_converted else self.nothing
 
     def factor(self, element: Expr) -> Expr:
         """An element of the data as a number of the type of the sums, in TE."""

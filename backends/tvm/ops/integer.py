@@ -11,6 +11,9 @@ from lvc.backends.tvm.ops.table import Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index, scalar_of
 from lvc.compiler import integer
 
+_ROUNDER = 1.5 * 2**23
+_ROUNDER_BITS = 0x4B400000
+
 
 def centred(value: Expr, zero_point: int) -> Expr:
     """The whole number ``q - zero_point`` in 32 bits."""
@@ -23,11 +26,16 @@ def _float(value: Expr) -> Expr:
 
 
 def _stored(value: Expr, call: Call) -> Expr:
-    """Round, add the zero point, limit; the order is part of the definition."""
+    """Round half to even, add the zero point, limit.
+
+    Limits are whole, so limiting may come first. The sum with 1.5 * 2**23, whose last bit counts ones, is rounded to a
+    whole number and has it in its lowest bits; TVM would compute a rounding function lane by lane.
+    """
     low, high, zero_point = call["low"], call["high"], call["zero_point"]
-    moved = tirx.nearbyint(value) + scalar_of(zero_point, "float32")
-    limited = tirx.max(tirx.min(moved, scalar_of(high, "float32")), scalar_of(low, "float32"))
-    return tirx.Cast(call.dtype, tirx.Cast("int32", limited))
+    limited = tirx.min(value, scalar_of(high - zero_point, "float32"))
+    limited = tirx.max(limited, scalar_of(low - zero_point, "float32"))
+    bits = tirx.reinterpret("int32", limited + scalar_of(_ROUNDER, "float32"))
+    return tirx.Cast(call.dtype, bits - tirx.const(_ROUNDER_BITS - zero_point, "int32"))
 
 
 def _along(values: Array, index: Index, axis: int) -> Expr:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sketch import Sketch
 from torch.fx import Node
+from tvm import ir
+from tvm.s_tir import Schedule
 
 from lvc.backends.tvm import BACKEND
+from lvc.backends.tvm.kernels.whole_words import WholePair, WholeQuad
+from lvc.backends.tvm.lower import lower
+from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler import integer
 from lvc.compiler.model import Model
 from lvc.compiler.workspace import Workspace
@@ -39,9 +45,19 @@ def check_exact(model: Model, *inputs: np.ndarray, target: str = "native") -> No
 
 def convolution(sketch: Sketch, data: Node, channels: int, **options: object) -> Node:
     """A convolution with a bias, requantised for each channel."""
-    given = {"kernel": (3, 3), "stride": 1, "padding": 1, "dilation": 1, "groups": 1, "zero": 7, "seed": 0} | options
+    given = {
+        "kernel": (3, 3),
+        "stride": 1,
+        "padding": 1,
+        "dilation": 1,
+        "groups": 1,
+        "zero": 7,
+        "seed": 0,
+        "shrink": 1,
+    } | options
     shape, seed = data.meta["spec"].shape, int(given["seed"])  # type: ignore[call-overload]
     weight = torch.from_numpy(whole(seed, torch.int8, channels, shape[1] // given["groups"], *given["kernel"]))  # type: ignore[operator,misc]
+    weight = weight.div(given["shrink"], rounding_mode="trunc").to(torch.int8)
     random = np.random.default_rng(seed)
     bias = torch.from_numpy(random.integers(-50_000, 50_000, channels)).to(torch.int32)
     pairs = [[given[name]] * 2 for name in ("stride", "padding", "dilation")]
@@ -73,6 +89,7 @@ def test_convolutions(data: st.DataObject) -> None:
         groups=groups,
         zero=draw(st.sampled_from([limits.min, limits.max, 0, 100])),
         seed=draw(st.integers(0, 3)),
+        shrink=draw(st.sampled_from([1, 2])),
     )
     check_exact(sketch.model(node), whole(draw(st.integers(0, 3)), dtype, *size))
 
@@ -84,6 +101,43 @@ def test_depthwise_convolutions(dtype: torch.dtype, stride: int, kernel: int) ->
     data = sketch.input(1, 20, 15, 17, dtype=dtype)
     options = {"kernel": (kernel, kernel), "stride": stride, "padding": kernel // 2, "groups": 20, "seed": stride}
     check_exact(sketch.model(convolution(sketch, data, 20, **options)), whole(stride, dtype, 1, 20, 15, 17))
+
+
+WORDS = [(torch.uint8, 1, "native", WholePair), (torch.uint8, 2, "native", WholeQuad)]
+WORDS += [(torch.int8, 2, "native", WholePair), (torch.uint8, 1, "znver4", WholeQuad)]
+
+
+@pytest.mark.parametrize(("dtype", "shrink", "target", "word"), WORDS)
+def test_words_are_chosen_by_proof(dtype: torch.dtype, shrink: int, target: str, word: type) -> None:
+    """Weights of 8 bits at their ends would saturate sums of two in 16 bits; halves of them cannot."""
+    sketch = Sketch()
+    size = (1, 16, 6, 9)
+    convolution(sketch, sketch.input(*size, dtype=dtype), 8, seed=1, shrink=shrink, zero=3)
+    model = sketch.model(list(sketch.graph.nodes)[-1])
+    parsed = BACKEND.parse_target("x86-64-v3" if target == "native" else target)
+    assert parsed is not None
+    (step,) = [step for step in lower(model, vector_of(parsed)).steps if "conv2d" in step.nodes[0]]
+    assert isinstance(step.schedule.problem.word, word)  # type: ignore[attr-defined]
+    if target == "native":
+        check_exact(model, whole(1, dtype, *size))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "instruction"), [("znver4", "vpdpbusd"), ("x86-64-v4", "vpmaddwd"), ("x86-64-v3", "vpmaddwd")]
+)
+def test_the_code_has_the_instructions_of_its_target(cpu: str, instruction: str) -> None:
+    sketch = Sketch()
+    model = sketch.model(convolution(sketch, sketch.input(1, 32, 8, 8, dtype=torch.uint8), 32, seed=1))
+    parsed = BACKEND.parse_target(cpu)
+    assert parsed is not None
+    (step,) = [step for step in lower(model, vector_of(parsed)).steps if "conv2d" in step.nodes[0]]
+    schedule = Schedule(step.function)
+    step.schedule(schedule, vector_of(parsed))
+    function = schedule.mod["main"].with_attr("global_symbol", "kernel")
+    library = tvm.compile(ir.IRModule({"kernel": function}), target=llvm_options(parsed))
+    lines = [line for line in library.mod.inspect_source("asm").splitlines() if instruction in line]
+    assert len(lines) > 8
+    assert all(("%zmm" if cpu != "x86-64-v3" else "%ymm") in line for line in lines)
 
 
 def test_depthwise_sums_beyond_single_precision_are_exact() -> None:
@@ -101,14 +155,14 @@ def test_depthwise_sums_beyond_single_precision_are_exact() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [1, 5])
-@pytest.mark.parametrize("depth", [40, 77])
-def test_linear_layers(dtype: torch.dtype, rows: int, depth: int) -> None:
+@pytest.mark.parametrize(("rows", "depth", "shrink"), [(1, 40, 2), (1, 77, 1), (5, 40, 1), (5, 78, 2)])
+def test_linear_layers(dtype: torch.dtype, rows: int, depth: int, shrink: int) -> None:
     sketch = Sketch()
     data = sketch.input(rows, depth, dtype=dtype)
-    weight = sketch.stored(torch.from_numpy(whole(rows, torch.int8, 21, depth)))
+    values = torch.from_numpy(whole(rows, torch.int8, 21, depth)).div(shrink, rounding_mode="trunc")
+    weight = sketch.stored(values.to(torch.int8))
     bias = sketch.stored(torch.arange(21, dtype=torch.int32) * -999)
-    sums = sketch.call(integer.linear, data, weight, bias, -3, group="linear")
+    sums = sketch.call(integer.linear, data, weight, bias, 11, group="linear")
     scale = sketch.stored(torch.rand(21) * 0.001)
     check_exact(
         sketch.model(sketch.call(integer.rescale, sums, scale, 1, group="linear")), whole(1, dtype, rows, depth)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PIPELINE = "O2"
 """What a model goes through before it is built, as most are compiled."""
 
-_ROUNDS = 12
+_ROUNDS = 25
 
 
 class TargetStopwatch:

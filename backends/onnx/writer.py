@@ -181,12 +181,13 @@ def _assemble(writer: GraphWriter) -> onnx.ModelProto:
     model = writer.model
     results = (node for node in model.module.graph.nodes if node.op == "call_function")
     outputs = set(model.output_names)
+    read = {name for node in writer.nodes for name in node.input}  # not the floats of weights in whole numbers
     graph = helper.make_graph(
         writer.nodes,
         model.name,
         [_value_info(value.name, value.spec) for value in model.inputs],
         [_value_info(value.name, value.spec) for value in model.outputs],
-        list(writer.initialisers.values()),
+        [stored for name, stored in writer.initialisers.items() if name in read],
         value_info=[_value_info(writer.name(n), spec(n)) for n in results if writer.name(n) not in outputs],
     )
     opsets = [helper.make_opsetid("", writer.opset)]

@@ -249,3 +249,4 @@ def test_weights_of_a_quantised_model_are_whole_numbers() -> None:
     assert [node.op_type for node in graph.node] == ["DequantizeLinear"]
     stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
     assert stored[graph.node[0].input[0]] == onnx.TensorProto.INT8
+    assert set(stored) == set(graph.node[0].input)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 
@@ -42,13 +41,15 @@ class Calibration:
     def read(cls, model: Model, workspace: Workspace, name: str, limit: int = MOST_IMAGES) -> Calibration:
         """Read the data set that the user gave under a name; `UsageError` if there is none or it is empty.
 
-        It is shuffled in a seeded way, for a file often holds one class after another, and cut to ``limit`` images.
+        At most ``limit`` images are drawn in a seeded way, for a set often holds one class after another.
         """
-        images = list(islice(workspace.data_set(name), MOST_IMAGES))
-        if not images:
+        data = workspace.data_set(name)
+        if not len(data):
             raise UsageError(f"the data set '{name}' is empty")
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(workspace.seed))
-        chosen = [images[place] for place in order[:limit]]
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(workspace.seed))[:limit].tolist()
+        wanted = set(order)
+        images = {place: image for place, image in zip(range(max(order) + 1), data, strict=False) if place in wanted}
+        chosen = [images[place] for place in order]
         size = model.inputs[0].spec.shape[0]
         filled = [item for item in batches(chosen, size) if len(item[1]) == size or len(chosen) < size]
         inputs = tuple(torch.from_numpy(array) for array, _ in filled)

@@ -22,6 +22,7 @@ from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.uncalibrated import UNCALIBRATED
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import MOST_IMAGES, stream
+from lvc.passes.quantisation.bias_room import make_room_for_biases
 from lvc.passes.quantisation.comparison import OutputError, compare
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.observer import OBSERVERS, RangeObserver, Watch
@@ -62,6 +63,7 @@ class Calibrate(Pass):
             kept.add(batch, watched.run(batch))
         for place in places:
             self.decide(model, place, watched, outcome)
+        make_room_for_biases(model.module)
         model.module.recompile()
         report(kept.errors(model), kept.images, outcome)
         return outcome

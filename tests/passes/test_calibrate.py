@@ -151,3 +151,19 @@ def test_places_are_gone_afterwards_and_gradients_pass() -> None:
     gradient = model.module.get_parameter("w").grad
     assert gradient is not None
     assert bool(gradient.any())
+
+
+@pytest.mark.parametrize("per_channel", ["true", "false"])
+def test_a_dead_channel_leaves_room_for_its_bias(per_channel: str) -> None:
+    model = parse_model("""
+        model dead(x: f32[1,2,3,4])
+          @w : f32[3,2,1,1] = 1e-14
+          @b : f32[3] = -2.0
+          %padded = constant_pad_nd(%x, [0, 1, 0, 1], 0.0)
+          %y = conv2d(%padded, @w, @b)
+          return out=%y
+    """)
+    text = f"insert-fake-quant{{per_channel={per_channel}}},calibrate,lower-to-integer"
+    result, steps = Pipeline.parse(text).run(model, normal(model), [Verifier()])
+    assert steps[-1].outcome.skipped == []
+    np.testing.assert_allclose(result(np.zeros((1, 2, 3, 4), np.float32))[0], -2.0, rtol=1e-5)

@@ -58,10 +58,8 @@ ROLES: dict[OpOverload, Role] = {
             aten.roll.default,
             aten.flip.default,
             aten.constant_pad_nd.default,
-            aten.pad.default,
             aten.pixel_shuffle.default,
             aten.pixel_unshuffle.default,
-            aten.upsample_nearest2d.vec,
         ),
         Role.PASS,
     ),
@@ -93,8 +91,6 @@ def refusal(node: Node) -> str | None:
     if node.target is aten.mean.dim and not _is_spatial(node):
         return "integer kernels average over height and width only"
     if node.target is aten.constant_pad_nd.default and args["value"] != 0:
-        return f"it pads with {args['value']}, which the grid may not have"
-    if node.target is aten.pad.default and args["mode"] == "constant" and args["value"] not in (None, 0):
         return f"it pads with {args['value']}, which the grid may not have"
     return None
 

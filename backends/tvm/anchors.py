@@ -117,7 +117,10 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
     )
     problem = replace(problem, word=_word(call, conv2d, problem))
     if tile := winograd.choose_tile(problem, call.vector, call.node.meta.get(WINOGRAD, 0)):
-        return _packed(call, winograd, winograd.Winograd(problem, tile), weight.constant, tensors)
+        filtering = winograd.Winograd(problem, tile)
+        if shape := winograd.shared_shape(filtering, call.vector):
+            call.scope.shared(shape, "float32")
+        return _packed(call, winograd, filtering, weight.constant, tensors)
     return _packed(call, conv2d, problem, weight.constant, tensors)
 
 

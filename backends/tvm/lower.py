@@ -14,7 +14,7 @@ from lvc.backends.tvm.kernel import Kernel, conversion_kernel, unit_kernel
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.planner import plan_layouts
 from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Place, Program, Step, Storage
-from lvc.backends.tvm.scope import Constant, Prepared, dtype_text
+from lvc.backends.tvm.scope import Constant, Prepared, Shared, dtype_text
 from lvc.backends.tvm.units import Unit, units
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.graph import spec
@@ -153,6 +153,8 @@ class _Lowering:
             source, (size, dtype) = parameter.source, _type_of(parameter.tensor)
             if isinstance(source, Prepared):
                 where = self.prepare(source, nodes, size, dtype)
+            elif isinstance(source, Shared):
+                where = Place(Storage(Kind.WORKSPACE, math.prod(size) * ITEM_BYTES[dtype], is_scratch=True))
             else:
                 where = self.store(source) if isinstance(source, Constant) else self.place(source, layouts[source])
             arguments.append(Argument(where, size, dtype))

@@ -51,9 +51,7 @@ def exp(x: Expr) -> Expr:
 
     def guarded(v: Expr) -> Expr:
         inner = _exp(tirx.min(tirx.max(v, f32(_SMALLEST)), f32(_LARGEST)), _scaled_twice)
-        return tirx.Select(
-            v < f32(_SMALLEST), f32(0), tirx.Select(v > f32(_LARGEST), tirx.infinity("float32"), inner)
-        )
+        return tirx.Select(v < f32(_SMALLEST), f32(0), tirx.Select(v > f32(_LARGEST), tirx.infinity("float32"), inner))
 
     return let(x, guarded)
 

@@ -111,7 +111,7 @@ def _cuts(program: Program) -> dict[Storage, list[int]]:
     cuts: dict[Storage, set[int]] = {}
     for argument in (argument for step in program.steps for argument in step.arguments):
         storage, begin = argument.place.storage, argument.place.offset
-        if storage.kind is Kind.WORKSPACE:
+        if storage.kind is Kind.WORKSPACE and not storage.is_scratch:
             cuts.setdefault(storage, set()).update((begin, begin + argument.bytes))
     return {storage: sorted(places) for storage, places in cuts.items()}
 

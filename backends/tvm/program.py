@@ -37,11 +37,15 @@ class Kind(Enum):
 
 @dataclass(eq=False)
 class Storage:
-    """A piece of memory. ``position`` is that of the input or output; the others get theirs when memory is planned."""
+    """A piece of memory. ``position`` is that of the input or output; the others get theirs when memory is planned.
+
+    What ``is_scratch`` holds no value when the step that uses it is done.
+    """
 
     kind: Kind
     bytes: int
     position: int = 0
+    is_scratch: bool = False
 
 
 @dataclass(frozen=True)

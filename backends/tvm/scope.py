@@ -67,11 +67,16 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Memory that all threads of one kernel share while it runs."""
+
+
+@dataclass(frozen=True)
 class Parameter:
-    """One argument of a kernel: the value of a node, or a constant."""
+    """One argument of a kernel: the value of a node, a constant, or shared memory."""
 
     tensor: Any
-    source: Node | Constant | Prepared
+    source: Node | Constant | Prepared | Shared
 
 
 @dataclass
@@ -110,6 +115,10 @@ class Scope:
     def prepared(self, shape: Sequence[int], dtype: str, source: Prepared) -> Any:
         """A parameter that holds a constant which is made when the model is loaded; return the TE tensor."""
         return self._parameter(shape, dtype, source)
+
+    def shared(self, shape: Sequence[int], dtype: str) -> None:
+        """A parameter for the kernel's own use, which its schedule finds by the name ``shared``."""
+        self.parameters.append(Parameter(te.placeholder(tuple(shape), dtype, "shared"), Shared()))
 
     def _parameter(self, shape: Sequence[int], dtype: str, source: Constant | Prepared) -> Any:
         tensor = te.placeholder(tuple(shape), dtype, f"w{len(self.parameters)}")

@@ -81,6 +81,11 @@ def take_apart(sch: Any, inputs: Sequence[str] = ("pad",)) -> Fused:
     return fused
 
 
+def parameter(sch: Any, name: str) -> Buffer | None:
+    """The buffer of a function's parameter of that name."""
+    return next((buffer for buffer in sch.mod["main"].params if buffer.name == name), None)
+
+
 def _check_elementwise(fused: Fused, last: Any) -> None:
     """Refuse a tail that reads the anchor's result anywhere but at the element that it computes."""
     analyzer = sym.Analyzer()

@@ -17,11 +17,11 @@ from tvm import te, tirx
 from lvc.backends.tvm.kernels import conv2d
 from lvc.backends.tvm.kernels.channels import Channels
 from lvc.backends.tvm.kernels.conv2d import Conv2d
-from lvc.backends.tvm.kernels.fused import take_apart, write_nest
+from lvc.backends.tvm.kernels.fused import parameter, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, grid, load, store, tasks
 from lvc.backends.tvm.kernels.point_transform import Registers
 from lvc.backends.tvm.kernels.winograd_cost import WinogradCost, plain_cycles
-from lvc.backends.tvm.kernels.winograd_nest import Knobs, WinogradNest
+from lvc.backends.tvm.kernels.winograd_nest import Knobs, WinogradNest, data_shape
 from lvc.backends.tvm.kernels.words import FLOAT32
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.cook_toom import PAIRS, TAPS, CookToom
@@ -133,7 +133,17 @@ def schedule(sch: Any, problem: Winograd, vector: Vector, knobs: Knobs | None = 
     """Write the nest of the fused function in the schedule."""
     knobs = knobs or choose_knobs(problem, vector)
     fused = take_apart(sch, ("pad", "taps"))
-    write_nest(sch, WinogradNest(problem, vector, knobs, fused).build())
+    write_nest(sch, WinogradNest(problem, vector, knobs, fused, parameter(sch, "shared")).build())
+
+
+def shared_shape(problem: Winograd, vector: Vector) -> tuple[int, ...] | None:
+    """The shape of the transformed data that tasks share: ``[points * points, vectors, lanes]``; None if each task has
+    its own."""
+    knobs = choose_knobs(problem, vector)
+    if not knobs.together:
+        return None
+    rows, columns = problem.tiles
+    return data_shape(problem, rows * columns)
 
 
 def choose_knobs(problem: Winograd, vector: Vector) -> Knobs:

@@ -66,6 +66,7 @@ class WinogradNest:
     vector: Vector
     knobs: Knobs
     fused: Fused
+    shared: Buffer | None = None  # where tasks that work together keep the transformed data
 
     def build(self) -> Stmt:
         """The whole nest."""
@@ -85,20 +86,19 @@ class WinogradNest:
         """Some rows of tiles: transform their data, then do the chunks of the result."""
         channels, tiles = self.problem.channels, rows * self.problem.tiles[1]
         kind = PARALLEL if self.knobs.together else SERIAL
-        data = self._at_points(channels.in_blocks * tiles, "data")
+        own = scratch(data_shape(self.problem, tiles), "data")
+        data = self.shared if self.shared is not None and self.knobs.together else own
 
         def chunk(channel: Expr, blocks: int) -> Stmt:
-            products = self._at_points(blocks * tiles, "products")
+            products = scratch(_at_points(self.problem, blocks * tiles), "products")
             multiply = self._multiply(data, products, channel, (blocks, tiles))
             return allocate([products], multiply, self._to_outputs(products, (image, channel, first), (blocks, rows)))
 
         chunks = cut(channels.out_blocks, self.knobs.chunk)
         count = tile_count(chunks)
         transform = loop(channels.in_blocks, lambda c: self._to_points(data, (image, c, first), rows), kind, "channel")
-        return allocate([data], transform, loop(count, lambda i: each_tile(chunks, chunk, i, count), kind, "chunk"))
-
-    def _at_points(self, vectors: int, name: str) -> Buffer:
-        return scratch([self.problem.points, vectors + SKEW, self._lanes], name)
+        multiply = loop(count, lambda i: each_tile(chunks, chunk, i, count), kind, "chunk")
+        return allocate([own] if data is own else [], transform, multiply)
 
     def _to_points(self, data: Buffer, place: tuple[Expr, Expr, Expr], rows: int) -> Stmt:
         """Transform a block of channels of a strip: down its columns into ``lines``, then along those."""
@@ -210,3 +210,12 @@ class WinogradNest:
             return block(grid((points, columns), lambda *at: along(number, row, *at)), write)
 
         return allocate([lines], grid((blocks, rows), line))
+
+
+def data_shape(problem: Winograd, tiles: int) -> tuple[int, ...]:
+    """The shape of the transformed data of so many tiles."""
+    return _at_points(problem, problem.channels.in_blocks * tiles)
+
+
+def _at_points(problem: Winograd, vectors: int) -> tuple[int, ...]:
+    return (problem.points, vectors + SKEW, problem.channels.out_block)

@@ -16,7 +16,6 @@ from lvc.compiler import integer
 from lvc.compiler.dialect import aten
 from lvc.compiler.graph import spec
 
-
 Shape = tuple[int, ...]
 
 

@@ -113,7 +113,7 @@ class _Reader:
         """Make what was named just before this place, at ``start``, with the options that follow."""
         kind = self.find(name)
         if kind is None:
-            self.fail(start, f"there is no {self.noun} '{name}'", len(name), self.known, name)
+            self.fail(start, f"there is no {self.noun} '{name}'", len(name), known=self.known, typed=name)
         options: dict[str, Any] = {}
         if self.text[self.at : self.at + 1] == "{":
             self.at += 1
@@ -134,7 +134,7 @@ class _Reader:
             start = self.at
             key = self.match(_NAME, "the name of an option").replace("-", "_")
             if key not in fields:
-                self.fail(start, f"{kind.name} has no option '{key}'", len(key), sorted(fields), key)
+                self.fail(start, f"{kind.name} has no option '{key}'", len(key), known=sorted(fields), typed=key)
             if key in values:
                 self.fail(start, f"option '{key}' is given twice", len(key))
             self.expect("=")
@@ -185,6 +185,7 @@ class _Reader:
         at: int,
         what: str,
         length: int = 1,
+        *,
         known: Sequence[str] | None = None,
         typed: str = "",
         help: str = "",

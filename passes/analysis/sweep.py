@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from lvc.compiler.graph import tensor
@@ -27,6 +27,7 @@ class Sweep:
         self._module = model.module
         self._order = [node for node in model.module.graph.nodes if node.op != "output"]
         self._last = {operand: node for node in model.module.graph.nodes for operand in node.all_input_nodes}
+        self._constants = _constants(model.module.graph)
         self._batches = batches
         self._values: dict[Node, list[torch.Tensor]] = {}
         self._at = 0
@@ -53,9 +54,9 @@ class Sweep:
     def _run(self, node: Node) -> None:
         if node.op == "placeholder":
             self._values[node] = list(self._batches)
-        elif node.op == "call_function" and not _is_constant(node):
+        elif node.op == "call_function" and node not in self._constants:
             operands = node.all_input_nodes
-            fixed = {operand: self._constant(operand) for operand in operands if _is_constant(operand)}
+            fixed = {operand: self._constant(operand) for operand in operands if self._is_constant(operand)}
             self._values[node] = [
                 _call(
                     node,
@@ -67,6 +68,9 @@ class Sweep:
                 if self._last.get(operand) is node:
                     self._values.pop(operand, None)
 
+    def _is_constant(self, node: Node) -> bool:
+        return node.op == "get_attr" or node in self._constants  # a tensor may be stored after this began
+
     def _constant(self, node: Node) -> torch.Tensor:
         """Return a value that depends on stored tensors alone, as they are when it is read."""
         stored = tensor(self._module, node)
@@ -75,10 +79,15 @@ class Sweep:
         return _call(node, {operand: self._constant(operand) for operand in node.all_input_nodes})
 
 
-def _is_constant(node: Node) -> bool:
-    if node.op != "call_function":
-        return node.op == "get_attr"
-    return bool(node.all_input_nodes) and all(_is_constant(operand) for operand in node.all_input_nodes)
+def _constants(graph: Graph) -> set[Node]:
+    """Return the nodes whose values depend on stored tensors alone."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        operands = node.all_input_nodes
+        computed = node.op == "call_function" and operands and all(operand in found for operand in operands)
+        if node.op == "get_attr" or computed:
+            found.add(node)
+    return found
 
 
 def _call(node: Node, values: Mapping[Node, torch.Tensor]) -> torch.Tensor:

@@ -189,3 +189,11 @@ def test_one_image_is_enough_to_run() -> None:
     image = np.ones((1, 3, 12, 12), np.float32)
     model, _ = Pipeline.parse(f"{QUANTISE},round-weights").run(NETWORK, workspace_of(image))
     assert bool(torch.from_numpy(model(image)[0]).isfinite().all())
+
+
+def test_a_deep_network_is_no_matter() -> None:
+    """A network of 1,500 operators goes through without recursion."""
+    chain = "\n".join(f"%v{i + 1} = relu(%v{i})" for i in range(1500))
+    model = parse_model(f"model deep(v0: f32[1,4])\n@w : f32[4,4]\n{chain}\n%y = linear(%v1500, @w)\nreturn out=%y")
+    _, outcome = run(f"{QUANTISE},correct-bias", model)
+    assert outcome.changed == ["y"]

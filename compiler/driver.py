@@ -229,12 +229,7 @@ def make_report(model: Model, rewritten: Model, pipeline: Pipeline, target: str,
 
 def _metadata(model: Model, request: LoadRequest | None, report: Report) -> dict[str, Any]:
     source = request.to_json() if request else {"source": model.source}
-    metadata: dict[str, Any] = {"source": source, "pipeline": report.pipeline, "report": report.timeless().to_json()}
-    if model.preprocessing:
-        metadata["preprocessing"] = model.preprocessing
-    if model.labels:
-        metadata["labels"] = list(model.labels)
-    return metadata
+    return {"source": source, "pipeline": report.pipeline, "report": report.timeless().to_json(), **model.usage}
 
 
 @dataclass(frozen=True)
@@ -288,7 +283,8 @@ def write_model(model: Model, path: Path) -> None:
         write_atomically(path, _exported(model))
     else:
         target = Target.parse("onnx" if path.suffix == ".onnx" else "reference")
-        container.write(catalogue.find_backend(target.backend).build(model, target, Workspace()), path)
+        artefact = catalogue.find_backend(target.backend).build(model, target, Workspace())
+        container.write(dataclasses.replace(artefact, metadata={**artefact.metadata, **model.usage}), path)
 
 
 def _exported(model: Model) -> bytes:

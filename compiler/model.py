@@ -16,6 +16,9 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.graph import spec
 from lvc.compiler.spec import TensorSpec
 
+PROPERTY = "lvc."
+"""What the keys of `Model.usage` begin with in the properties of an ONNX file; the values are JSON."""
+
 
 @dataclass(frozen=True)
 class Value:
@@ -94,6 +97,12 @@ class Model:
         from lvc.compiler.driver import write_model
 
         write_model(self, Path(file).with_suffix(".onnx"))
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """What whoever runs the model must know, as plain data: ``preprocessing`` and ``labels``, where known."""
+        known = {"preprocessing": self.preprocessing, "labels": list(self.labels or ())}
+        return {key: value for key, value in known.items() if value}
 
     def copy(self) -> Model:
         """A copy that shares nothing with this model: rewriting one leaves the other alone."""

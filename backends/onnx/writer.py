@@ -6,6 +6,7 @@ signature. What one operator takes more than one ONNX node for is named after it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.fx import Node
 
 from lvc.compiler.errors import CompileError
 from lvc.compiler.graph import op_name, origin, spec, tensor
-from lvc.compiler.model import Model
+from lvc.compiler.model import PROPERTY, Model
 from lvc.compiler.serialise import tensor_bytes
 from lvc.compiler.spec import TensorSpec
 
@@ -194,8 +195,8 @@ def _assemble(writer: GraphWriter) -> onnx.ModelProto:
     proto = helper.make_model(
         graph, producer_name="lvc", opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets)
     )
-    properties = {"source": model.source, "preprocessing": model.preprocessing}
-    helper.set_model_props(proto, {key: value for key, value in properties.items() if value})
+    properties = {f"{PROPERTY}{key}": json.dumps(value) for key, value in model.usage.items()}
+    helper.set_model_props(proto, ({"source": model.source} if model.source else {}) | properties)
     return proto
 
 

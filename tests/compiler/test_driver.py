@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 import lvc
-from lvc.compiler import serialise
-from lvc.compiler.driver import check_artefact
+from lvc.compiler import container, serialise
+from lvc.compiler.driver import check_artefact, write_model
 from lvc.compiler.errors import CheckError
 from lvc.compiler.graph import store
 from lvc.compiler.precision import exact_outputs
@@ -66,3 +68,26 @@ def test_double_precision_is_nearer_the_truth() -> None:
     assert exact is not None
     np.testing.assert_allclose(exact[0], np.float64(np.float32(0.1)), rtol=1e-9)
     assert abs(float(model(*inputs)[0][0, 0]) - 0.1) > 1e-4
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".lvc"])
+def test_a_written_model_says_how_it_is_used(suffix: str, tmp_path: Path) -> None:
+    model = lvc.Model.from_module(torch.nn.Conv2d(3, 2, 1), torch.zeros(1, 3, 4, 4))
+    model.preprocessing, model.labels = "mean=127,std=128,range=255", ("cat", "dog, seen from behind")
+    file = tmp_path / f"small{suffix}"
+    write_model(model, file)
+    again = lvc.Model.load(str(file))
+    assert (again.preprocessing, again.labels) == (model.preprocessing, model.labels)
+    if suffix == ".lvc":
+        assert container.read(file).metadata["preprocessing"] == model.preprocessing
+
+
+def test_damaged_properties_of_an_onnx_file_say_nothing(tmp_path: Path) -> None:
+    model = lvc.Model.from_module(torch.nn.ReLU(), torch.zeros(1, 3))
+    file = tmp_path / "small.onnx"
+    write_model(model, file)
+    proto = onnx.load(file)
+    onnx.helper.set_model_props(proto, {"lvc.preprocessing": "[" * 100_000, "lvc.labels": '{"a": 1}'})
+    onnx.save(proto, file)
+    again = lvc.Model.load(str(file))
+    assert (again.preprocessing, again.labels) == (None, None)

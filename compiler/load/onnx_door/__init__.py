@@ -43,7 +43,7 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     from lvc.compiler.load.onnx_door.build import Builder, load_converters
     from lvc.compiler.load.onnx_door.clean import clean
     from lvc.compiler.load.onnx_door.inputs import check_names, input_spec, name_shapes, real_inputs
-    from lvc.compiler.load.onnx_door.read import opset_of, read_proto
+    from lvc.compiler.load.onnx_door.read import opset_of, read_proto, usage_of
     from lvc.compiler.load.onnx_door.values import Constant, safe_name, to_torch
 
     proto = read_proto(file)
@@ -61,4 +61,6 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     for name, value in constants.items():
         builder.values[name] = Constant(to_torch(np.asarray(value)), safe_name(name))
     builder.add_nodes(graph.nodes)
-    return Model(builder.finish(), file.stem, tuple(outputs), source=str(file), notes=notes)
+    model = Model(builder.finish(), file.stem, tuple(outputs), source=str(file), notes=notes)
+    model.preprocessing, model.labels = usage_of(proto)
+    return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lvc.compiler.errors import CompileError
+from lvc.compiler.model import PROPERTY
 
 MIN_OPSET, MAX_OPSET = 7, 28
 MAX_MODEL_BYTES = 2 << 30  # what protobuf itself can hold
@@ -44,6 +46,21 @@ def opset_of(proto: onnx.ModelProto, file: Path) -> int:
     if not versions:
         raise CompileError(f"{file.name} does not say which ONNX opset it uses", where=str(file))
     return int(versions[0])
+
+
+def usage_of(proto: onnx.ModelProto) -> tuple[str | None, tuple[str, ...] | None]:
+    """Return the preprocessing and the class names that lvc wrote into a file; None for what is not there."""
+    found = {entry.key: entry.value for entry in proto.metadata_props}
+    preprocessing, labels = (_property(found.get(f"{PROPERTY}{key}", "null")) for key in ("preprocessing", "labels"))
+    names = tuple(map(str, labels)) if isinstance(labels, list) else None
+    return preprocessing if isinstance(preprocessing, str) else None, names
+
+
+def _property(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def stored_tensors(graph: onnx.GraphProto, file: Path, depth: int = 0) -> Iterator[onnx.TensorProto]:

@@ -153,7 +153,7 @@ class PruneChannels(Pass):
             checkpoints.save(step, model)
         account.close(channel_groups(model), model, outcome)
         if kind == "latency":
-            account.time(original, model, stopwatch_of(workspace), outcome)
+            account.time(original, model, stopwatch_of(workspace), share, outcome)
         return outcome
 
     def _step(self, model: Model, workspace: Workspace, goal: Goal, outcome: Outcome) -> None:
@@ -174,7 +174,8 @@ class PruneChannels(Pass):
             return
         before = model.copy()
         remove(model, channels, removal)
-        check_removal(before, model, channels, removal, workspace.seed)
+        difference = check_removal(before, model, channels, removal, workspace.seed)
+        outcome.notes.append(f"proof: removed and zeroed channels give outputs {difference:.1e} apart, relative")
         if self._reconstructs(evidence):
             fitted = reconstruct(before, model, channels.kept(removal), evidence.data, outcome)
             outcome.notes.append(f"{fitted} layers reconstructed on {evidence.data.images} images")

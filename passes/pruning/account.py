@@ -12,6 +12,9 @@ from lvc.compiler.text import duration, si
 from lvc.compiler.workspace import Stopwatch
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels
 
+MISSED = 0.05
+"""How far from its target a latency may be, relative to it, before the report calls it missed."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -47,8 +50,13 @@ class Account:
         outcome.tables.append(Table("sizes", ("", "before", "after", "share"), tuple(shares)))
         outcome.tables.append(Table("widths", ("group", "before", "after"), tuple(rows)))
 
-    def time(self, before: Model, after: Model, stopwatch: Stopwatch, outcome: Outcome) -> None:
-        """Say how fast the model has become."""
+    def time(self, before: Model, after: Model, stopwatch: Stopwatch, share: float, outcome: Outcome) -> None:
+        """Say how fast the model has become, of which ``share`` of its latency was wanted."""
         now, then = stopwatch.compare(after, before)
         outcome.notes.append(f"latency on {stopwatch.name} {duration(then)} -> {duration(now)} ({now / then:.3f}x)")
+        if abs(now / then / share - 1) > MISSED:
+            outcome.notes.append(
+                f"that misses the target of {share:g}x: widths go in steps, and on a busy machine times mean little; "
+                "try again on an idle one, or with another target"
+            )
         outcome.tables.append(Table("latency", ("", "before", "after", "share"), (("seconds", then, now, now / then),)))

@@ -19,6 +19,7 @@ from lvc.compiler.passes import Outcome
 from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.channel_groups import channel_groups
+from lvc.passes.pruning.account import Account
 from lvc.passes.pruning.criterion import criterion_names
 
 torch.set_num_threads(1)
@@ -148,6 +149,14 @@ def test_latency_is_met_by_measuring() -> None:
     assert abs(now / then - 0.5) < 0.05
     assert all(width % 4 == 0 for width in widths(pruned).values())
     assert any("latency on paper" in note for note in outcome.notes)
+    assert any("proof: removed and zeroed" in note for note in outcome.notes)
+
+
+@pytest.mark.parametrize(("share", "is_missed"), [(1.0, False), (0.98, False), (0.9, True), (1.2, True)])
+def test_a_missed_latency_is_said(share: float, is_missed: bool) -> None:
+    model, outcome = residual(), Outcome()
+    Account.open(model, ()).time(model, model, Clock(), share, outcome)
+    assert any("misses the target" in note for note in outcome.notes) == is_missed
 
 
 def test_nothing_to_prune_is_said() -> None:

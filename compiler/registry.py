@@ -44,17 +44,18 @@ class Registry(Generic[T]):
         own = catalogue.modules(self.package)
         if name in own:
             found = vars(importlib.import_module(own[name])).values()
-            kind: type[T] = next(k for k in found if self._is_one(k) and k.__dict__.get("name") == name)
+            kind: type[T] = next(k for k in found if self.holds(k) and k.__dict__.get("name") == name)
             return kind
         if name not in catalogue.plugins(self.plugins):
             return None
         loaded = catalogue.load_plugin(catalogue.plugins(self.plugins)[name])
-        if not self._is_one(loaded):
+        if not self.holds(loaded):
             raise CompileError(
                 f"the plug-in '{name}' is no {self.noun}",
                 help=f"its entry point must name a subclass of {self.base.__name__}",
             )
         return loaded  # type: ignore[return-value]
 
-    def _is_one(self, item: object) -> bool:
+    def holds(self, item: object) -> bool:
+        """Whether something is of the kind."""
         return isinstance(item, type) and issubclass(item, self.base)

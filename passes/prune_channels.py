@@ -32,7 +32,7 @@ from lvc.passes.analysis.channels.surgery import remove
 from lvc.passes.pruning.account import Account
 from lvc.passes.pruning.budget import Cost, cost_of, take
 from lvc.passes.pruning.choice import choose, find_multiple
-from lvc.passes.pruning.criterion import Criterion, criterion_names, parse_criterion
+from lvc.passes.pruning.criterion import CRITERIA, Criterion, parse_criterion
 from lvc.passes.pruning.curves_file import read_curves
 from lvc.passes.pruning.evidence import Evidence
 from lvc.passes.pruning.latency_search import share_of_latency, stopwatch_of, take_until_fast
@@ -77,7 +77,7 @@ class PruneChannels(Pass):
     params: float | None = option(None, _MEANING["params"])
     bytes: float | None = option(None, _MEANING["bytes"])
     latency: float | None = option(None, _MEANING["latency"])
-    criterion: str = option("auto", f"what says which channels matter: auto, {', '.join(criterion_names())}")
+    criterion: str = option("auto", f"what says which channels matter: auto, {', '.join(CRITERIA.names())}")
     ranking: Literal["layer", "global", "isomorphic", "sensitivity"] | None = option(
         None, "how groups compare: layer, global, isomorphic, or by sensitivity"
     )

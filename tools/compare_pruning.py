@@ -30,7 +30,7 @@ from lvc.compiler.inspection import layers, totals
 from lvc.compiler.model import Model
 from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.workspace import Workspace
-from lvc.passes.pruning.criterion import criterion_names
+from lvc.passes.pruning.criterion import CRITERIA
 
 BATCH = 50
 NETWORK = Path(__file__).parents[1] / "examples" / "cifar_resnet.py"
@@ -179,7 +179,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("assets", type=Path)
     parser.add_argument("--network", choices=WEIGHTS, default="resnet56")
     parser.add_argument("--factors", type=_numbers, default=[2.1, 1.5])
-    parser.add_argument("--criteria", type=_words, default=criterion_names())
+    parser.add_argument("--criteria", type=_words, default=CRITERIA.names())
     parser.add_argument("--rankings", type=_words, default=["layer", "sensitivity"])
     parser.add_argument("--afterwards", type=_words, default=list(AFTERWARDS))
     parser.add_argument("--images", type=int, default=2000, help="how many of the test images")

@@ -242,49 +242,43 @@ def _plain(call: Call, result: Any, shape: tuple[int, ...], schedule: ScheduleFu
 def _pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
     if len(call.shape) != 4 or layouts.get(stored(arguments(call.node)["self"])) != call.layout:
         return None
-    n, c, height, width = call["self"].shape
-    kernel, (ph, pw) = pair(call["kernel_size"]), pair(call["padding"])
-    problem = pool2d.Pool2d(
+    kernel = pair(call["kernel_size"])
+    return _pooled(
+        call,
+        "self",
+        tensors,
         kind="max" if is_call(call.node, aten.max_pool2d.default) else "avg",
-        batch=n,
-        channels=c,
-        height=height,
-        width=width,
-        out_height=call.shape[2],
-        out_width=call.shape[3],
         kernel=kernel,
         stride=pair(call["stride"], kernel),
-        padding=(ph, pw, ph, pw),
         dilation=pair(call.operands.get("dilation", 1)),
         count_include_pad=call.operands.get("count_include_pad", True),
         divisor=call.operands.get("divisor_override"),
-        block=call.layout.block,
     )
-    result = pool2d.compute(problem, tensors("self", None))
-    array = call.scope.leaf(result, call.shape, call.layout)
-    return Anchor(array, KernelSchedule(pool2d.schedule, problem))
 
 
 def _sum_pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
     if layouts.get(arguments(call.node)["q"]) != call.layout:
         return None
-    n, c, height, width = call["q"].shape
-    ph, pw = call["padding"]
+    kernel, stride = tuple(call["kernel_size"]), tuple(call["stride"])
+    return _pooled(call, "q", tensors, kind="sum", kernel=kernel, stride=stride, zero_point=call["zero_point"])
+
+
+def _pooled(call: Call, name: str, tensors: Tensors, **how: Any) -> Anchor:
+    """The pooling kernel over the operand of that name."""
+    n, c, height, width = call[name].shape
+    ph, pw = pair(call["padding"])
     problem = pool2d.Pool2d(
-        kind="sum",
         batch=n,
         channels=c,
         height=height,
         width=width,
         out_height=call.shape[2],
         out_width=call.shape[3],
-        kernel=tuple(call["kernel_size"]),
-        stride=tuple(call["stride"]),
         padding=(ph, pw, ph, pw),
-        zero_point=call["zero_point"],
         block=call.layout.block,
+        **how,
     )
-    array = call.scope.leaf(pool2d.compute(problem, tensors("q", None)), call.shape, call.layout)
+    array = call.scope.leaf(pool2d.compute(problem, tensors(name, None)), call.shape, call.layout)
     return Anchor(array, KernelSchedule(pool2d.schedule, problem))
 
 

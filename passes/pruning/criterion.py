@@ -7,7 +7,6 @@ through the entry point `lvc.criteria`, and a Python file is named as it is: ``c
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,16 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from lvc.compiler import catalogue
-from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.pipeline_text import format_item, parse_item
+from lvc.compiler.errors import UsageError
+from lvc.compiler.pipeline_text import format_item
+from lvc.compiler.registry import Registry
 from lvc.passes.analysis.channel_groups import ChannelGroup
 
 if TYPE_CHECKING:
     from lvc.passes.pruning.evidence import Evidence
-
-PACKAGE = "lvc.passes.criteria"
-PLUGINS = "lvc.criteria"
 
 
 class Needs(Enum):
@@ -64,35 +60,12 @@ class Criterion(ABC):
         return format_item(self)
 
 
-def criterion_names() -> list[str]:
-    """Names of all criteria, ours and those of plug-ins, sorted."""
-    return sorted({*catalogue.modules(PACKAGE), *catalogue.plugins(PLUGINS)})
+CRITERIA = Registry(Criterion, "lvc.passes.criteria", "lvc.criteria", "criterion")  # type: ignore[type-abstract]
 
 
 def parse_criterion(text: str) -> Criterion:
     """Read ``NAME``, ``NAME{option=value}`` or ``file.py:NAME``; `UsageError` with a suggestion for anything else."""
-    if ".py:" in text:
-        return _from_file(text)
-    made = parse_item(text, find_criterion, criterion_names(), "criterion")
-    assert isinstance(made, Criterion)
-    return made
-
-
-def find_criterion(name: str) -> type[Criterion] | None:
-    """Return the criterion of that name, or None; imports the one file that holds it."""
-    own = catalogue.modules(PACKAGE)
-    if name in own:
-        found = vars(importlib.import_module(own[name])).values()
-        made: type[Criterion] = next(i for i in found if _is_criterion(i) and i.__dict__.get("name") == name)
-        return made
-    if name in catalogue.plugins(PLUGINS):
-        loaded = catalogue.load_plugin(catalogue.plugins(PLUGINS)[name])
-        if not _is_criterion(loaded):
-            raise CompileError(
-                f"the plug-in '{name}' is not a criterion", help="its entry point must name a subclass of Criterion"
-            )
-        return loaded  # type: ignore[return-value]
-    return None
+    return _from_file(text) if ".py:" in text else CRITERIA.parse(text)
 
 
 def _from_file(text: str) -> Criterion:
@@ -100,13 +73,9 @@ def _from_file(text: str) -> Criterion:
 
     file, _, name = text.rpartition(":")
     found = getattr(import_place(file), name, None)
-    if not _is_criterion(found):
+    if not CRITERIA.holds(found):
         raise UsageError(
             f"'{file}' defines no criterion '{name}'", help="a criterion is a class that derives from Criterion"
         )
     made: Criterion = found()  # type: ignore[misc]
     return made
-
-
-def _is_criterion(item: object) -> bool:
-    return isinstance(item, type) and issubclass(item, Criterion)

@@ -13,7 +13,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.model import Model
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import channel_groups
-from lvc.passes.pruning.criterion import Needs, criterion_names, find_criterion, parse_criterion
+from lvc.passes.pruning.criterion import CRITERIA, Needs, parse_criterion
 from lvc.passes.pruning.evidence import Evidence
 from lvc.passes.pruning.histogram import entropy
 from lvc.passes.pruning.scores import score
@@ -147,9 +147,9 @@ def test_random_numbers_are_those_of_the_seed() -> None:
     assert judge("random", model, seed=1) == judge("random", model, seed=1) != judge("random", model, seed=2)
 
 
-@pytest.mark.parametrize("name", criterion_names())
+@pytest.mark.parametrize("name", CRITERIA.names())
 def test_every_criterion_is_found_and_documented(name: str) -> None:
-    kind = find_criterion(name)
+    kind = CRITERIA.find(name)
     assert kind
     assert kind.name == name
     assert len(kind.summary()) > 20

@@ -20,7 +20,7 @@ from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.channel_groups import channel_groups
 from lvc.passes.pruning.account import Account
-from lvc.passes.pruning.criterion import criterion_names
+from lvc.passes.pruning.criterion import CRITERIA
 
 torch.set_num_threads(1)
 
@@ -72,7 +72,7 @@ def test_targets_are_met_closely(target: str, ranking: str) -> None:
     assert {table.title for table in outcome.tables} == {"sizes", "widths"}
 
 
-@pytest.mark.parametrize("criterion", criterion_names())
+@pytest.mark.parametrize("criterion", CRITERIA.names())
 def test_every_criterion_prunes(criterion: str) -> None:
     pruned, _ = prune(f"macs=0.7 criterion={criterion} images=4", used=workspace(residual(), classes=4))
     assert 0.6 < shares(pruned, residual())["macs"] <= 0.7

@@ -15,7 +15,7 @@ import lvc
 from lvc.compiler.cli.console import Console
 from lvc.compiler.errors import CompileError, LvcError, UsageError
 
-COMMANDS = ("compile", "opt", "run", "bench", "eval", "inspect", "sensitivity", "passes", "targets")
+COMMANDS = ("compile", "opt", "run", "bench", "eval", "compare", "inspect", "sensitivity", "passes", "targets")
 
 _EPILOG = """\
 examples:

@@ -1,0 +1,288 @@
+"""Compare a quantised model with the floating-point one, layer by layer, on a data set.
+
+FLOAT and QUANTISED are models of any kind; instead of QUANTISED a pipeline can be given, which makes it from FLOAT:
+
+  lvc compare float.onnx int8.onnx --data photos/
+  lvc compare torchvision.models:resnet18 -p int8-fast --data photos/
+
+Of each layer the table has signal-to-noise ratios in decibels, 6 dB a bit: of what arrives at it, of what it adds by
+itself (the quantised layer on the floating-point model's values), and of what leaves it. The layers that add most
+stand first. A compiled artefact holds code, not layers, so only its outputs are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lvc.compiler.cli.model_options import MODEL_HELP, add_model_options
+from lvc.compiler.cli.subject import positive
+from lvc.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from lvc.compiler.cli.console import Console
+    from lvc.compiler.comparison.layerwise import LayerError
+    from lvc.compiler.comparison.outputs import Images, OutputError
+    from lvc.compiler.comparison.pairs import Pairing
+    from lvc.compiler.model import Model
+
+SUMMARY = "show which layers of a quantised model hurt"
+
+_PREPARATION = "O1,merge-duplicates,O1"
+_ORDERS = ("adds", "leaves", "place")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="FLOAT", help=MODEL_HELP)
+    parser.add_argument("quantised", metavar="QUANTISED", nargs="?", help="the same kinds, or a compiled artefact")
+    add_model_options(parser, positional=False)
+    parser.add_argument("-p", "--pipeline", metavar="TEXT", help="make QUANTISED from FLOAT, such as int8-fast")
+    parser.add_argument(
+        "--data",
+        metavar="[NAME=]PATH",
+        action="append",
+        required=True,
+        help="the images to compare on, which passes know as calib; with NAME= a data set for the pipeline alone",
+    )
+    parser.add_argument("--images", metavar="N", type=positive, default=64, help="use at most N images (default 64)")
+    parser.add_argument("--limit", metavar="N", type=positive, help="show only the first N layers of the table")
+    parser.add_argument(
+        "--sort", choices=_ORDERS, default="adds", help="worst first by what a layer adds or leaves, or in place"
+    )
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the SQNR over the layers as .svg or .png")
+    parser.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
+
+
+def execute(options: argparse.Namespace, console: Console) -> int:
+    _check(options)
+    if options.pipeline is None and (_is_code(options.model) or _is_code(options.quantised)):
+        _compare_code(options, console)
+    else:
+        _compare_models(options, console)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    from lvc.compiler.files import check_writable
+
+    if (options.quantised is None) == (options.pipeline is None):
+        raise UsageError("give either QUANTISED or a pipeline with -p", help="for example -p int8-fast")
+    if options.plot:
+        if options.plot.suffix not in (".svg", ".png"):
+            raise UsageError(f"cannot draw '{options.plot.name}'", help="end the name in .svg or .png")
+        check_writable(options.plot)
+
+
+def _is_code(text: str) -> bool:
+    """Whether a text names an artefact that holds code instead of a graph."""
+    from lvc.compiler import serialise
+    from lvc.compiler.container import is_artefact, read
+
+    return is_artefact(Path(text)) and serialise.GRAPH not in read(Path(text)).files
+
+
+def _compare_models(options: argparse.Namespace, console: Console) -> None:
+    from lvc.compiler.comparison.outputs import compare_layers
+    from lvc.compiler.comparison.pairs import pair_layers
+
+    floating = _load(options, options.model)
+    if options.preprocess:
+        from lvc.compiler.data.preprocess import Preprocess
+
+        floating.preprocessing = str(Preprocess.parse(options.preprocess))
+    quantised = _quantised(options, floating, console)
+    _check_signatures(floating.inputs, quantised.inputs)
+    floating = _prepared(floating, quantised)
+    pairing = pair_layers(floating.module.graph, quantised.module.graph)
+    floating.preprocessing = floating.preprocessing or quantised.preprocessing
+    layers, outputs = compare_layers(floating, quantised, pairing, _images(options, floating, console))
+    if options.plot:
+        _draw(options.plot, floating.name, layers)
+    _show_layers(_sorted(layers, options.sort)[: options.limit], pairing, console)
+    _show_outputs(outputs, console)
+    console.json(
+        {
+            "pairs": len(pairing.pairs),
+            "unpaired": [n.name for n in (*pairing.only_floating, *pairing.only_quantised)],
+            "layers": [_layer_json(layer) for layer in _sorted(layers, options.sort)],
+            "outputs": [_output_json(error) for error in outputs],
+        }
+    )
+
+
+def _compare_code(options: argparse.Namespace, console: Console) -> None:
+    import torch
+
+    from lvc.compiler.cli.subject import Subject, chosen_preprocess, open_subject
+    from lvc.compiler.comparison.outputs import Images, compare_outputs
+    from lvc.compiler.data import open_data
+
+    options.threads = None
+    first, second = (open_subject(_options_for(options, text), text) for text in (options.model, options.quantised))
+    _check_signatures(first.inputs, second.inputs)
+    preprocess = chosen_preprocess(options, first) or chosen_preprocess(options, second)
+    if options.plot:
+        raise UsageError("there is nothing to draw", why="a compiled artefact holds code, not layers")
+
+    def runner(subject: Subject) -> Any:
+        return lambda batch: [torch.from_numpy(output) for output in subject.run(batch.numpy())]
+
+    data = open_data(_path(options), preprocess, first.inputs)
+    if not len(data):
+        raise UsageError(f"the data set '{_path(options)}' is empty")
+    images = Images(data, first.inputs[0].spec.shape[0], options.images, options.seed, console.progress)
+    outputs = compare_outputs(runner(first), runner(second), [value.name for value in first.outputs], images)
+    console.say("note: a compiled artefact holds code, not layers: only outputs are compared")
+    _show_outputs(outputs, console)
+    console.json({"layers": [], "outputs": [_output_json(error) for error in outputs]})
+
+
+def _options_for(options: argparse.Namespace, text: str) -> argparse.Namespace:
+    """The model options as they apply to what ``text`` names: weights and arguments are for factories."""
+    given = {**vars(options), "model": text}
+    if ":" not in text or Path(text).exists():
+        given |= {"weights": None, "arg": []}
+    return argparse.Namespace(**given)
+
+
+def _load(options: argparse.Namespace, text: str) -> Model:
+    from lvc.compiler.cli.model_options import load_model
+
+    return load_model(_options_for(options, text))
+
+
+def _quantised(options: argparse.Namespace, floating: Model, console: Console) -> Model:
+    """Load the quantised model, or make it from the floating-point one."""
+    if options.pipeline is None:
+        return _load(options, options.quantised)
+    from functools import partial
+
+    from lvc.compiler.cli.pipeline_options import open_data_set
+    from lvc.compiler.driver import optimise
+    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.workspace import Workspace
+
+    named = dict(text.split("=", 1) for text in options.data if _name(text))
+    sets = {name: partial(open_data_set, path, floating) for name, path in {"calib": _path(options), **named}.items()}
+    workspace = Workspace(data=sets, seed=options.seed, progress=console.progress)
+    made, steps = optimise(floating, Pipeline.parse(options.pipeline), workspace)
+    for step in steps:
+        for note in step.outcome.notes:
+            console.say(f"{step.item.name}: {note}")
+    return made
+
+
+def _prepared(floating: Model, quantised: Model) -> Model:
+    """The floating-point model with its normalisations folded, if those of the quantised one are."""
+    from lvc.compiler.dialect import aten
+    from lvc.compiler.graph import calls
+    from lvc.compiler.pipeline import Pipeline
+
+    if any(calls(quantised.module.graph, aten.batch_norm.default)):
+        return floating
+    return Pipeline.parse(_PREPARATION).run(floating)[0]
+
+
+def _check_signatures(ours: Any, theirs: Any) -> None:
+    if [value.spec for value in ours] != [value.spec for value in theirs]:
+        texts = (", ".join(map(str, inputs)) for inputs in (ours, theirs))
+        raise UsageError("the two models take different inputs", why=" against ".join(texts))
+
+
+def _name(text: str) -> str:
+    """The name in ``NAME=PATH``; empty without one."""
+    name, equals, _ = text.partition("=")
+    return name if equals and name.isidentifier() else ""
+
+
+def _path(options: argparse.Namespace) -> str:
+    """Where the images are: the data without a name, else that called calib, else the first."""
+    unnamed = [text for text in options.data if not _name(text)]
+    named = dict(text.split("=", 1) for text in options.data if _name(text))
+    path: str = unnamed[0] if unnamed else named.get("calib", next(iter(named.values()), ""))
+    return path
+
+
+def _images(options: argparse.Namespace, model: Model, console: Console) -> Images:
+    from lvc.compiler.cli.pipeline_options import open_data_set
+    from lvc.compiler.comparison.outputs import Images
+
+    data = open_data_set(_path(options), model)
+    if not len(data):
+        raise UsageError(f"the data set '{_path(options)}' is empty")
+    return Images(data, model.inputs[0].spec.shape[0], options.images, options.seed, console.progress)
+
+
+def _sorted(layers: list[LayerError], order: str) -> list[LayerError]:
+    if order == "place":
+        return layers
+    if order == "leaves":
+        return sorted(layers, key=lambda layer: layer.leaves)
+    return sorted(layers, key=lambda layer: layer.leaves if layer.adds is None else layer.adds)
+
+
+def _show_layers(layers: list[LayerError], pairing: Pairing, console: Console) -> None:
+    from lvc.compiler.comparison.pairs import kind
+
+    rows = [
+        (e.name, kind(e.pair.floating), *map(_decibels, (e.arrives, e.adds, e.leaves)), f"{e.cosine:.6f}", e.origin)
+        for e in layers
+    ]
+    headers = ("layer", "operator", "arrives, dB", "adds, dB", "leaves, dB", "cosine", "from")
+    if rows:
+        console.table(headers, rows, "llrrrrl")
+    console.result(f"{len(pairing.pairs)} layers paired")
+    for nodes, whose in ((pairing.only_floating, "first"), (pairing.only_quantised, "second")):
+        if nodes:
+            names = ", ".join(node.name for node in nodes[:8]) + (", ..." if len(nodes) > 8 else "")
+            console.result(f"{len(nodes)} layers of the {whose} model have no partner: {names}")
+    if any(layer.is_integer for layer in layers):
+        console.say(
+            "note: layers in whole numbers are compared up to one factor, and what they add cannot be told: "
+            "compare before lower-to-integer to see it"
+        )
+
+
+def _show_outputs(outputs: list[OutputError], console: Console) -> None:
+    for error in outputs:
+        agreement = "" if error.agreement is None else f", {error.agreed} of {error.images} first choices agree"
+        share = "" if error.agreement is None else f" ({error.agreement:.2%})".replace("%", " %")
+        figures = f"SQNR {_decibels(error.moments.sqnr)} dB, cosine {error.moments.cosine:.6f}"
+        console.result(f"output '{error.name}': {figures}{agreement}{share}")
+
+
+def _decibels(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "exact" if value == math.inf else "lost" if value == -math.inf else f"{value:.1f}"
+
+
+def _draw(path: Path, name: str, layers: list[LayerError]) -> None:
+    from lvc.compiler.curves import png_curves, svg_curves
+    from lvc.compiler.files import write_atomically
+
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for place, layer in enumerate(layers):
+        for what in ("arrives", "adds", "leaves"):
+            value = getattr(layer, what)
+            if value is not None and math.isfinite(value):
+                curves.setdefault(what, []).append((place / max(1, len(layers) - 1), value))
+    draw = svg_curves if path.suffix == ".svg" else png_curves
+    write_atomically(path, draw(f"{name}: SQNR in dB from the first layer to the last", curves))
+
+
+def _layer_json(layer: LayerError) -> dict[str, Any]:
+    figures = {what: _finite(getattr(layer, what)) for what in ("arrives", "adds", "leaves", "cosine")}
+    return {"layer": layer.name, "partner": layer.pair.quantised.name, "origin": layer.origin, **figures}
+
+
+def _output_json(error: OutputError) -> dict[str, Any]:
+    figures = {"sqnr": _finite(error.moments.sqnr), "cosine": error.moments.cosine}
+    return {"output": error.name, **figures, "agreement": error.agreement, "images": error.images}
+
+
+def _finite(value: float | None) -> float | str | None:
+    """A number as JSON has it: infinities as texts."""
+    return value if value is None or math.isfinite(value) else str(value)

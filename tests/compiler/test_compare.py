@@ -1,0 +1,175 @@
+"""Two models side by side: figures worked out by hand, layers that find each other, and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lvc.compiler.cli import main
+from lvc.compiler.comparison.moments import Moments
+from lvc.compiler.comparison.pairs import pair_layers
+from lvc.compiler.driver import write_model
+from lvc.compiler.graph import calls, store, tensor
+from lvc.compiler.model import Model
+from lvc.compiler.pipeline import Pipeline
+
+torch.set_num_threads(1)
+aten = torch.ops.aten
+
+
+class Net(nn.Module):
+    """Three layers behind each other and class scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.second(torch.relu(self.bn(self.first(image)))))
+        return self.fc(x.mean((2, 3)))
+
+
+def net() -> Model:
+    torch.manual_seed(0)
+    return Model.from_module(Net(), torch.zeros(1, 3, 8, 8), name="net")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The network as a file, and images."""
+    monkeypatch.chdir(tmp_path)
+    write_model(net(), tmp_path / "net.lvc")
+    images = np.random.default_rng(0).standard_normal((6, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=images, y=np.zeros(6, np.int64))
+    return tmp_path
+
+
+def compared(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    assert main(["compare", "net.lvc", *arguments, "--data", "data.npz", "--json"]) == 0
+    found: dict = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_moments_by_hand() -> None:
+    moments = Moments()
+    moments.add(torch.tensor([3.0, 0.0]), torch.tensor([3.0, 1.0]))
+    moments.add(torch.tensor([[1.0]]), torch.tensor([[1.0]]))
+    assert moments.sqnr == pytest.approx(10.0)
+    assert moments.cosine == pytest.approx(10 / math.sqrt(110))
+    assert moments.best_sqnr == pytest.approx(10 * math.log10(10 / (10 - 100 / 11)))
+    assert Moments().sqnr == math.inf
+    lost = Moments()
+    lost.add(torch.ones(2), torch.tensor([math.nan, 1.0]))
+    assert lost.sqnr == -math.inf
+
+
+def test_a_model_equals_itself(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    found = compared(capsys, "net.lvc")
+    assert [layer["leaves"] for layer in found["layers"]] == ["inf"] * 3
+    assert found["unpaired"] == []
+    assert found["outputs"][0]["agreement"] == 1.0
+    assert found["outputs"][0]["images"] == 6
+
+
+def test_the_layer_that_hurts_stands_first(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    model = net()
+    node = next(n for n in model.module.graph.nodes if n.op == "get_attr" and "second.weight" in str(n.target))
+    weight = tensor(model.module, node)
+    assert weight is not None
+    store(model.module, str(node.target), weight.detach() * 1.1)
+    write_model(model, folder / "hurt.lvc")
+    second, *others = compared(capsys, "hurt.lvc")["layers"]
+    assert second["layer"] == "conv2d_1"
+    assert second["arrives"] == "inf"
+    assert second["adds"] == pytest.approx(second["leaves"])
+    assert 15 < second["adds"] < 25  # the bias stays
+    assert {layer["layer"]: layer["adds"] for layer in others} == {"conv2d": "inf", "linear": "inf"}
+    assert next(layer for layer in others if layer["layer"] == "linear")["leaves"] < 60
+
+
+def test_grids_are_told_from_what_arrives(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    found = compared(capsys, "-p", "int8-fast", "--plot", "c.svg")
+    assert [layer["partner"] for layer in found["layers"]] == [layer["layer"] for layer in found["layers"]]
+    rows = {layer["layer"]: layer for layer in found["layers"]}
+    assert rows["conv2d"]["arrives"] > 30
+    assert rows["conv2d_1"]["adds"] > rows["conv2d_1"]["leaves"] - 1
+    assert all(25 < row["adds"] < 60 for row in rows.values())
+    drawing = ElementTree.parse(folder / "c.svg").getroot()
+    assert len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 3
+
+
+def test_whole_numbers_are_compared_up_to_a_factor(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    simulated = compared(capsys, "-p", "int8-fast", "--sort", "place")["layers"]
+    whole = compared(capsys, "-p", "int8-fast,lower-to-integer", "--sort", "place")["layers"]
+    assert [row["adds"] for row in whole] == [None] * 3
+    for ours, theirs in zip(whole, simulated, strict=True):
+        assert ours["leaves"] == pytest.approx(theirs["leaves"], abs=2.0)
+
+
+def test_layers_find_each_other_in_order_when_nothing_else_is_known() -> None:
+    ours, theirs = net(), net()
+    for node in calls(theirs.module.graph):
+        node.meta["origin"] = ""
+    extra = next(calls(theirs.module.graph, aten.linear.default))
+    theirs.module.graph.node_copy(extra, lambda n: n)
+    pairing = pair_layers(ours.module.graph, theirs.module.graph)
+    assert [(p.floating.name, p.quantised.name) for p in pairing.pairs] == [
+        ("conv2d", "conv2d"),
+        ("conv2d_1", "conv2d_1"),
+        ("linear", "linear"),
+    ]
+    assert [node.name for node in pairing.only_quantised] == ["linear_1"]
+
+
+def test_code_is_compared_at_its_outputs(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert main(["compile", "net.lvc", "-O1", "-t", "native", "-o", "code.lvc"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "net.lvc", "code.lvc", "--data", "data.npz"]) == 0
+    captured = capsys.readouterr()
+    assert "only outputs are compared" in captured.err
+    assert "6 of 6 first choices agree" in captured.out
+
+
+def test_the_table_can_be_short(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert main(["compare", "net.lvc", "net.lvc", "--data", "data.npz", "--limit", "1", "--images", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("conv2d ")
+    assert "exact" in lines[1]
+    assert lines[2] == "3 layers paired"
+    assert "2 of 2 first choices" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["net.lvc"], "give either QUANTISED or a pipeline"),
+        (["net.lvc", "net.lvc", "-p", "O1"], "give either QUANTISED or a pipeline"),
+        (["net.lvc", "net.lvc", "--plot", "c.gif"], "cannot draw 'c.gif'"),
+        (["net.lvc", "other.lvc"], "the two models take different inputs"),
+        (["net.lvc", "gone.lvc"], "there is no file 'gone.lvc'"),
+        (["net.lvc", "-p", "int9"], "there is no pass 'int9'"),
+    ],
+)
+def test_misuse(capsys: pytest.CaptureFixture[str], folder: Path, arguments: list[str], message: str) -> None:
+    torch.manual_seed(0)
+    write_model(Model.from_module(Net(), torch.zeros(1, 3, 9, 9), name="other"), folder / "other.lvc")
+    assert main(["compare", *arguments, "--data", "data.npz"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_batch_normalisation_is_folded_on_one_side_only_if_on_the_other(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    folded, _ = Pipeline.parse("O1").run(net())
+    write_model(folded, folder / "folded.lvc")
+    assert all(row["leaves"] == "inf" or row["leaves"] > 100 for row in compared(capsys, "folded.lvc")["layers"])

@@ -19,6 +19,7 @@ from lvc.compiler.load.normalise.refusal import depends_on_data
 from lvc.compiler.load.normalise.trace import Stored, Trace
 from lvc.compiler.load.origins import is_library, modules_of, origin_of
 from lvc.compiler.load.outputs import changes_state, name_outputs
+from lvc.compiler.load.regions import inline_regions
 from lvc.compiler.spec import TensorSpec
 
 _PREFIX = "wrapped."
@@ -70,6 +71,7 @@ def input_names(module: torch.nn.Module, count: int) -> list[str]:
 
 
 def read_program(program: ExportedProgram, names: Sequence[str], output_names: tuple[str, ...]) -> Trace:
+    inline_regions(program.graph_module)
     signature = program.graph_signature
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     traced = Trace(program.graph, {}, {}, output_names)

@@ -15,6 +15,7 @@ import torch
 from lvc.compiler import catalogue, container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Executable, Target
+from lvc.compiler.coverage import Requirement
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.inspection import layers
 from lvc.compiler.latency import TargetStopwatch
@@ -32,6 +33,9 @@ CHECK_BOUND = 1e-4
 
 ROUNDING_SLACK = 2.0
 """How many times further from double precision than PyTorch an artefact may be where rounding exceeds the bound."""
+
+_TO_INTEGERS = ("insert-fake-quant", "quantise-dynamically", "lower-to-integer")
+"""The passes that say why a layer does not run in integers."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,12 @@ def compile_and_report(
     workspace: Workspace | None = None,
     observers: Sequence[Observer] = (),
     request: LoadRequest | None = None,
+    requirement: Requirement | None = None,
 ) -> tuple[Artefact, Report]:
     """Compile as `compile` does; return the artefact and the report with its seconds.
 
-    ``request`` says how a model that is already loaded was loaded.
+    ``request`` says how a model that is already loaded was loaded. `CheckError` if the rewritten model does not meet
+    the ``requirement``; then nothing is built.
     """
     workspace = workspace or Workspace()
     pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
@@ -112,6 +118,8 @@ def compile_and_report(
 
     workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch(target, workspace))
     rewritten, steps = optimise(model, pipeline, workspace, check=check, observers=observers)
+    if requirement:
+        check_requirement(requirement, rewritten, steps, simulated=target.backend == "onnx")
 
     started = time.perf_counter()
     artefact = catalogue.find_backend(target.backend).build(rewritten, target, workspace)
@@ -132,6 +140,14 @@ def check_request(pipeline: Pipeline, target: Target) -> None:
     """Raise `UsageError` if a target cannot run what a pipeline makes."""
     if error := catalogue.find_backend(target.backend).refusal(pipeline.dtypes, target):
         raise error
+
+
+def check_requirement(
+    requirement: Requirement, rewritten: Model, steps: Sequence[Step], *, simulated: bool = False
+) -> None:
+    """Raise `CheckError` if a rewritten model does not meet a requirement; who reads ONNX runs ``simulated`` layers."""
+    skips = [skip for step in steps if step.item.name in _TO_INTEGERS for skip in step.outcome.skipped]
+    requirement.check(rewritten, skips, simulated=simulated)
 
 
 def optimise(

@@ -31,7 +31,7 @@ _LARGEST_GRAPH = 64 << 20
 _LARGEST_TENSOR = 1 << 32
 _DEEPEST = 8
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_TENSOR_NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
+_TENSOR_NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
 
 
 def to_files(model: Model) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from lvc.compiler.cli.pipeline_options import (
     make_observers,
     make_workspace,
     read_pipeline,
+    read_requirement,
     show_passes,
 )
 
@@ -39,6 +40,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.files import check_writable
 
     pipeline, target = read_pipeline(options), Target.parse(options.target)
+    requirement = read_requirement(options)
     check_request(pipeline, target)
     for path in (options.output, options.report):
         if path:
@@ -56,6 +58,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
         workspace=make_workspace(options, model, console),
         observers=make_observers(options),
         request=request,
+        requirement=requirement,
     )
     report.load_seconds = round(loaded, 3)
     output = options.output or Path(f"{artefact.name}{artefact.suffix}")

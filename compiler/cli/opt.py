@@ -14,6 +14,7 @@ from lvc.compiler.cli.pipeline_options import (
     make_observers,
     make_workspace,
     read_pipeline,
+    read_requirement,
     show_passes,
 )
 
@@ -32,10 +33,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
-    from lvc.compiler.driver import check_model_suffix, make_report, optimise, write_model
+    from lvc.compiler.driver import check_model_suffix, check_requirement, make_report, optimise, write_model
     from lvc.compiler.files import check_writable
 
-    pipeline = read_pipeline(options)
+    pipeline, requirement = read_pipeline(options), read_requirement(options)
     for path in (options.output, options.report):
         if path:
             check_writable(path)
@@ -50,6 +51,9 @@ def execute(options: argparse.Namespace, console: Console) -> int:
         check=options.check,
         observers=make_observers(options),
     )
+    if requirement:
+        is_onnx = options.output is not None and options.output.suffix == ".onnx"
+        check_requirement(requirement, rewritten, steps, simulated=is_onnx)
     report = make_report(model, rewritten, pipeline, "", steps)
     if options.output:
         write_model(rewritten, options.output)

@@ -14,6 +14,7 @@ from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
+    from lvc.compiler.coverage import Requirement
     from lvc.compiler.model import Model
     from lvc.compiler.passes import Pass
     from lvc.compiler.pipeline import Observer, Pipeline
@@ -32,6 +33,7 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
         "--plugin", metavar="FILE", action="append", default=[], help="a Python file whose passes the text may name"
     )
     group.add_argument("--check", action="store_true", help="measure the drift of every pass and bound it")
+    group.add_argument("--require", metavar="int8=0.9", help="fail if a smaller share of the MACs runs in integers")
     group.add_argument("--dump", metavar="DIR", type=Path, help="write the graph before and after every pass there")
     group.add_argument("--stop-after", metavar="N", type=int, help="run only the first N passes")
     group.add_argument("--data", metavar="NAME=PATH", action="append", default=[], help="a data set for passes")
@@ -52,6 +54,13 @@ def read_pipeline(options: argparse.Namespace) -> Pipeline:
     text = options.pipeline if options.pipeline is not None else f"O{options.level or 2}"
     pipeline = Pipeline.parse(text, [kind for file in options.plugin for kind in passes_of(Path(file))])
     return pipeline.with_precision(options.precision)
+
+
+def read_requirement(options: argparse.Namespace) -> Requirement | None:
+    """Return what must run in integers; None if nothing must."""
+    from lvc.compiler.coverage import Requirement
+
+    return Requirement.parse(options.require) if options.require is not None else None
 
 
 def passes_of(file: Path) -> list[type[Pass]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before PyTorch is imported: threads that wait do not spin
+
 # the same examples on every run, and no verdict on how long one takes: machines are shared
 settings.register_profile("lvc", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lvc")

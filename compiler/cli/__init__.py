@@ -66,6 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(json_wanted="--json" in arguments)
     try:
         options = make_parser().parse_args(arguments)
+        if options.command != "bench":
+            _let_threads_sleep()
         if not os.environ.get("LVC_WARNINGS"):
             warnings.simplefilter("ignore")
         code: int = options.execute(options, console)
@@ -88,6 +90,15 @@ def main(arguments: Sequence[str]) -> int:
         console.say("error: this is a defect of lvc; please report it with the lines above")
         console.say(f"  again lvc {shlex.join(arguments)}")
         return 70
+
+
+def _let_threads_sleep() -> None:
+    """Let PyTorch's threads sleep while they wait for one another, unless the user said otherwise.
+
+    By default they spin, and where other programs hold a core, each waits for one that is not running: a hundred times
+    slower. It has to be said before PyTorch is imported. Races of engines leave each of them as it comes.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _fail(console: Console, error: LvcError) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvc.compiler.catalogue import PRECISIONS
+from lvc.compiler.cli.subject import positive
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--checkpoints", metavar="DIR", type=Path, help="where long passes leave finished steps, to go on from there"
     )
+    group.add_argument("--threads", metavar="N", type=positive, help="threads to work with (default: all cores)")
     group.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
     group.add_argument("--labels", metavar="FILE", help="class names: a text or JSON file, or imagenet, cifar10")
     group.add_argument("--explain", action="store_true", help="say of every place that a pass skipped why it did")
@@ -91,6 +94,8 @@ def make_observers(options: argparse.Namespace) -> list[Observer]:
 
 
 def make_workspace(options: argparse.Namespace, model: Model, console: Console) -> Workspace:
+    import torch
+
     from lvc.compiler.workspace import Workspace
 
     data: dict[str, Callable[[], DataSet]] = {}
@@ -99,7 +104,11 @@ def make_workspace(options: argparse.Namespace, model: Model, console: Console) 
         if not equals or not name or not path:
             raise UsageError(f"'--data {text}' is not NAME=PATH", help="for example --data calib=images/")
         data[name] = partial(open_data_set, path, model)
-    return Workspace(data=data, seed=options.seed, progress=console.progress, checkpoints=options.checkpoints)
+    workspace = Workspace(data=data, seed=options.seed, progress=console.progress, checkpoints=options.checkpoints)
+    if not options.threads:
+        return workspace
+    torch.set_num_threads(options.threads)
+    return dataclasses.replace(workspace, threads=options.threads)
 
 
 def describe_data(options: argparse.Namespace, model: Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -255,3 +256,23 @@ def test_run_refuses_an_input_of_another_shape(capsys: pytest.CaptureFixture[str
     code, err = refused(capsys, folder, "run", "t.lvc", "x.npy")
     assert code == 2
     assert "1x3x16x16" in err
+
+
+def test_threads_are_bounded_and_do_not_spin(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert lvc(capsys, "bench", "missing.lvc")[0] == 2
+    assert "OMP_WAIT_POLICY" not in os.environ
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert lvc(capsys, "opt", *TINY, "-p", "O1", "--threads", "1", "-o", "tiny.onnx")[0] == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    code, _, error = lvc(capsys, "opt", *TINY, "--threads", "0")
+    assert code == 2
+    assert "'0' is not a whole number from 1" in error

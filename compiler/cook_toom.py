@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 
 TAPS = 3
 PAIRS = {2: (Fraction(1),), 4: (Fraction(3, 4), Fraction(3, 2))}  # by the outputs of a tile
@@ -25,6 +25,12 @@ class CookToom:
     """The transforms of F(``outputs``, 3), along one axis."""
 
     outputs: int
+
+    @classmethod
+    @cache
+    def of(cls, outputs: int) -> CookToom:
+        """The one of so many outputs, whose matrices are then computed once."""
+        return cls(outputs)
 
     @cached_property
     def points(self) -> int:

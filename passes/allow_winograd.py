@@ -103,9 +103,16 @@ def rounding(weight: torch.Tensor, tile: int, seed: int) -> float:
 
 def filtered(data: torch.Tensor, weight: torch.Tensor, tile: int) -> torch.Tensor:
     """The convolution of ``[N, C, tile + 2, tile + 2]`` with ``[O, C, 3, 3]``: ``A' [(G g G') * (B' d B)] A``."""
-    transform = CookToom(tile)
+    transform = CookToom.of(tile)
     to_points, taps, sums = map(torch.tensor, (transform.data, transform.weights, transform.sums))
-    points = to_points @ data @ to_points.T
-    factors = taps @ weight @ taps.T
-    products = torch.einsum("ncij,ocij->noij", points, factors)
-    return sums @ products @ sums.T
+    points, factors = (
+        _on_both_sides(matrix, tiles.permute(2, 3, 0, 1)) for matrix, tiles in ((to_points, data), (taps, weight))
+    )
+    return _on_both_sides(sums, points @ factors.transpose(2, 3)).permute(2, 3, 0, 1)
+
+
+def _on_both_sides(matrix: torch.Tensor, tiles: torch.Tensor) -> torch.Tensor:
+    """``M t M'`` for tiles that lie in the first two axes, transposed."""
+    for _ in range(2):
+        tiles = (matrix @ tiles.reshape(tiles.shape[0], -1)).reshape(len(matrix), *tiles.shape[1:]).transpose(0, 1)
+    return tiles

@@ -25,6 +25,7 @@ from lvc.compiler.graph import (
     add_tensor,
     arguments,
     calls,
+    drop_unread_tensors,
     erase_unread,
     is_call,
     op_name,
@@ -60,6 +61,7 @@ class FoldBatchNorm(Pass):
         outcome = Outcome()
         while _sweep(model.module, outcome):
             pass
+        drop_unread_tensors(model.module)
         return outcome
 
 

@@ -8,11 +8,13 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
+from lvc.compiler.coded_weights import is_coded
 from lvc.compiler.dialect import Family
 from lvc.compiler.errors import UsageError
 from lvc.compiler.graph import (
     add_tensor,
     calls,
+    drop_unread_tensors,
     erase_unread,
     family,
     is_widening,
@@ -51,6 +53,7 @@ class FoldConstants(Pass):
                 continue
             outcome.change(node)
             rewrite(model.module, node)
+        drop_unread_tensors(model.module)
         return outcome
 
 
@@ -62,6 +65,8 @@ def check(node: Node, limit: int) -> str | None:
     """Why a call on stored tensors must stay in the graph; None if it can be evaluated now."""
     if family(node) is Family.QUANTISATION:
         return "it rounds a weight to a grid, which the backend must see"
+    if is_coded(node):
+        return "it reads a weight that is stored in few bits"
     if is_widening(node):
         return "it reads a shorter type, in which the tensor stays stored"
     if not is_pure(node):

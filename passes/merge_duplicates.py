@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +17,8 @@ from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.serialise import tensor_bytes
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.purity import is_pure
+
+SKETCHED = 256  # elements that tell most tensors apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +36,10 @@ class MergeDuplicates(Pass):
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
         first: dict[Hashable, Node] = {}
-        for node in list(model.module.graph.nodes):
-            key = self.key(model.module, node)
+        nodes = list(model.module.graph.nodes)
+        seen = Counter(tensor_sketch(model.module, node) for node in nodes if node.op == "get_attr")
+        for node in nodes:
+            key = self.key(model.module, node, seen)
             if key is None:
                 continue
             kept = first.setdefault(key, node)
@@ -44,10 +49,11 @@ class MergeDuplicates(Pass):
         drop_unread_tensors(model.module)
         return outcome
 
-    def key(self, module: GraphModule, node: Node) -> Hashable | None:
-        """What two nodes must share to be merged; None for a node that never is."""
+    def key(self, module: GraphModule, node: Node, seen: Mapping[Hashable, int]) -> Hashable | None:
+        """What two nodes must share to be merged; None for a node that never is. ``seen`` counts tensors that look
+        alike: of those alone all bytes are compared."""
         if node.op == "get_attr" and self.tensors:
-            return tensor_key(module, node)
+            return tensor_key(module, node) if seen[tensor_sketch(module, node)] > 1 else None
         return call_key(node) if node.op == "call_function" else None
 
 
@@ -65,6 +71,14 @@ def _frozen(value: Any) -> Hashable:
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(item) for item in value)
     return (type(value).__name__, repr(value))
+
+
+def tensor_sketch(module: GraphModule, node: Node) -> Hashable:
+    """What equal tensors share and few others do: the kind, and the first elements."""
+    value = tensor(module, node)
+    assert value is not None
+    first = value.detach().reshape(-1)[:SKETCHED]
+    return (spec(node), isinstance(value, torch.nn.Parameter), tensor_bytes(first))
 
 
 def tensor_key(module: GraphModule, node: Node) -> Hashable:

@@ -13,7 +13,7 @@ from lvc.backends.tvm.entry import ENTRY, SETUP, entry_source
 from lvc.backends.tvm.link import link
 from lvc.backends.tvm.memory import live_bytes, plan_constants, plan_prepared, plan_workspace, scratch_bytes
 from lvc.backends.tvm.object_cache import Object, ObjectCache
-from lvc.backends.tvm.objects import compile_kernel, kernel_key
+from lvc.backends.tvm.objects import compile_kernel, kernel_keys
 from lvc.backends.tvm.program import Argument, Kind, Program, Step
 from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler.backend import Target
@@ -48,7 +48,7 @@ def build_files(program: Program, target: Target, workspace: Workspace) -> tuple
 def compile_kernels(steps: Sequence[Step], target: Target, workspace: Workspace) -> tuple[list[str], dict[str, Object]]:
     """Compile each different kernel once; return the kernel's name for each step, and the object files by name."""
     options, vector, cache = llvm_options(target), vector_of(target), ObjectCache.of_user()
-    keys = [kernel_key(step, vector, options) for step in steps]
+    keys = kernel_keys(steps, vector, options)
     different = dict(zip(keys, steps, strict=True))
     known = {key: cache.get(key) for key in different}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,17 @@ from lvc.compiler.errors import CompileError
 KEY_LENGTH = 20
 
 
-def kernel_key(step: Step, vector: Vector, options: dict[str, object]) -> str:
-    """A name for a step's kernel that is equal exactly when the code is."""
-    parts = (step.function.script(), str(step.schedule), repr(vector), repr(options), tvm.__version__, _sources())
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_LENGTH]
+def kernel_keys(steps: Sequence[Step], vector: Vector, options: dict[str, object]) -> list[str]:
+    """A name for each step's kernel that is equal exactly when the code is."""
+    known = (repr(vector), repr(options), tvm.__version__, _sources())
+    functions = {id(step.function): step.function for step in steps}
+    texts = {number: function.script() for number, function in functions.items()}
+
+    def key(step: Step) -> str:
+        parts = (texts[id(step.function)], str(step.schedule), *known)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_LENGTH]
+
+    return list(map(key, steps))
 
 
 def compile_kernel(

@@ -92,7 +92,9 @@ class Channels:
         kernel = weight.shape[2:]
         dense = np.zeros((self.out_blocks, self.out_block, self.span * self.lanes, *kernel), weight.dtype)
         inputs, outputs = self.group
-        for channel in range(self.outputs):
+        if self.groups == 1:
+            dense.reshape(-1, *dense.shape[2:])[: self.outputs, : self.inputs] = weight
+        for channel in range(self.outputs if self.groups > 1 else 0):
             block, lane = divmod(channel, self.out_block)
             first = channel // outputs * inputs - self.first_block(block) * self.lanes
             dense[block, lane, first : first + inputs] = weight[channel]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, reduce
+from operator import or_
 
 from tvm import tirx
 
@@ -20,6 +22,7 @@ from lvc.backends.tvm.kernels.nest import (
     load,
     loop,
     scratch,
+    splat,
     store,
     tasks,
     unrolled,
@@ -155,6 +158,7 @@ class Geometry:
         return row * rows.out[1] + rows.out[0], column * columns.out[1] + columns.out[0]
 
 
+@cache
 def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count, and the tasks that fetch the least."""
     g, channels, flat = geometry, geometry.channels, geometry.flat_width is not None
@@ -183,12 +187,14 @@ def _depth_parts(g: Geometry) -> list[int]:
 
 @dataclass(frozen=True)
 class ConvNest:
-    """The loops of one convolution."""
+    """The loops of one convolution. ``guards`` ``[span, KH, KW, steps, out blocks]`` are not 0 where the weights are
+    not such as the word's usual step takes."""
 
     geometry: Geometry
     vector: Vector
     knobs: Knobs
     fused: Fused
+    guards: Buffer | None = None
 
     def build(self) -> Stmt:
         """The whole nest."""
@@ -284,18 +290,31 @@ class ConvNest:
         channel, row, column = place
         channels, weight, (rows, columns) = self.geometry.channels, self.fused.operands[1], phase
         start, span = channels.first_block(channel), channels.span // self.knobs.depth_parts
+        taken = math.gcd(channels.words, channels.word.together)
 
-        def step(turn: Expr, ky: Expr, kx: Expr, word: Expr) -> Stmt:
+        def step(turn: Expr, ky: Expr, kx: Expr, first: Expr) -> Stmt:
             depth = part * span + turn
             tap = (ky * rows.tap[1] + rows.tap[0], kx * columns.tap[1] + columns.tap[0])
+            words = [first * taken + i for i in range(taken)]
 
-            def scalar(pixel: int) -> Expr:
-                return read(start + depth, rows.position(row, ky), columns.position(column + pixel, kx), word)
+            def scalar(pixel: int, word: Expr) -> Expr:
+                place = rows.position(row, ky), columns.position(column + pixel, kx)
+                return splat(read(start + depth, *place, word), sums.lanes)
 
-            def vector(number: int) -> Expr:
+            def vector(number: int, word: Expr) -> Expr:
                 return load(weight, [channel + number, depth, *tap, word, 0], sums.lanes)
 
-            return sums.add_products(vector, scalar, partial(channels.word.add_product, self.vector))
+            def add(is_risky: bool) -> Stmt:
+                def change(total: Expr, v: int, s: int) -> Expr:
+                    factors = [(vector(v, word), scalar(s, word)) for word in words]
+                    return channels.word.add_products(self.vector, total, factors, is_risky)
+
+                return sums.update(change)
+
+            if self.guards is None:
+                return add(False)
+            marks = [load(self.guards, [depth, *tap, first, channel + v]) for v in range(sums.vectors)]
+            return tirx.IfThenElse(reduce(or_, marks) != 0, add(True), add(False))
 
         def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
             (first_y, count_y), (first_x, count_x) = (0, rows.taps), (0, columns.taps)
@@ -315,7 +334,7 @@ class ConvNest:
             return tirx.Evaluate(0)
 
         def words(block: Expr, y: Expr, x: Expr) -> Stmt:
-            return unrolled(channels.words, UNROLL, lambda word: step(block, y, x, word))
+            return unrolled(channels.words // taken, UNROLL, lambda turn: step(block, y, x, turn))
 
         if not channels.in_block:
             return taps(lambda y, x: unrolled(span, UNROLL, lambda block: step(block, y, x, 0)))

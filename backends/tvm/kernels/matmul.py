@@ -59,8 +59,8 @@ def packed_shape(problem: Matmul) -> tuple[int, ...]:
 def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
     """Put weights ``[N, K]`` (a linear layer's) into panels, zeros past the last column."""
     p = problem
-    padded = np.zeros((p.panels * p.block, p.k), weight.dtype)
-    padded[: p.n] = weight
+    missing = p.panels * p.block - p.n
+    padded = np.pad(weight, ((0, missing), (0, 0))) if missing else weight
     return p.word.pack(np.ascontiguousarray(padded.reshape(p.panels, p.block, p.k).transpose(0, 2, 1)), -2)
 
 

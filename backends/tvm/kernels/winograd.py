@@ -8,7 +8,7 @@ Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ class Winograd:
     @cached_property
     def transform(self) -> CookToom:
         """What it does along each axis."""
-        return CookToom(self.tile)
+        return CookToom.of(self.tile)
 
     @cached_property
     def points(self) -> int:
@@ -101,6 +101,7 @@ def prepared_shape(problem: Winograd) -> tuple[int, ...]:
     return (channels.out_blocks, problem.points, channels.in_blocks, channels.lanes, channels.out_block)
 
 
+@cache
 def prepare_function(problem: Winograd) -> Any:
     """The TIR function that makes the prepared weights of the stored ones."""
     stored = tirx.decl_buffer(packed_shape(problem), "float32", "stored")
@@ -146,17 +147,19 @@ def shared_shape(problem: Winograd, vector: Vector) -> tuple[int, ...] | None:
     return data_shape(problem, rows * columns)
 
 
+@cache
 def choose_knobs(problem: Winograd, vector: Vector) -> Knobs:
     """The knobs of an untuned convolution."""
     return WinogradCost(problem, vector).best()
 
 
+@cache
 def choose_tile(problem: Conv2d, vector: Vector, largest: int) -> int:
     """The tile with which minimal filtering is expected to be fastest; 0 if the plain convolution is."""
     if not can_transform(problem):
         return 0
     cycles = {0: plain_cycles(problem, vector)}
     for tile in (t for t in PAIRS if t <= largest):
-        cost = WinogradCost(Winograd(problem, tile), vector)
-        cycles[tile] = cost.cycles(cost.best()) * MARGIN + START
+        filtering = Winograd(problem, tile)
+        cycles[tile] = WinogradCost(filtering, vector).cycles(choose_knobs(filtering, vector)) * MARGIN + START
     return min(cycles, key=cycles.__getitem__)

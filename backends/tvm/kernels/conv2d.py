@@ -13,7 +13,7 @@ from tvm import te, tirx
 from lvc.backends.tvm.kernels import conv_nest
 from lvc.backends.tvm.kernels.channels import Channels
 from lvc.backends.tvm.kernels.conv_nest import ConvNest, Geometry, Knobs, Sweep
-from lvc.backends.tvm.kernels.fused import take_apart, write_nest
+from lvc.backends.tvm.kernels.fused import parameter, take_apart, write_nest
 from lvc.backends.tvm.kernels.words import FLOAT32, Word
 from lvc.backends.tvm.vector import Vector
 
@@ -108,6 +108,12 @@ def packed_shape(problem: Conv2d) -> tuple[int, ...]:
     return problem.channels.packed_shape(problem.kernel)
 
 
+def guards_shape(problem: Conv2d) -> tuple[int, ...]:
+    """The shape of the guards of packed weights: ``[span, KH, KW, steps, out blocks]``."""
+    blocks, *outer, words, _ = packed_shape(problem)
+    return (*outer, words // problem.word.together, blocks)
+
+
 def pack_weight(problem: Conv2d, weight: np.ndarray) -> np.ndarray:
     """Put weights ``[O, C/groups, KH, KW]`` in the order of their use."""
     return problem.channels.pack(weight)
@@ -121,4 +127,5 @@ def choose_knobs(problem: Conv2d, vector: Vector) -> Knobs:
 def schedule(sch: Any, problem: Conv2d, vector: Vector, knobs: Knobs | None = None) -> None:
     """Write the nest of the fused function in the schedule."""
     knobs = knobs or choose_knobs(problem, vector)
-    write_nest(sch, ConvNest(problem.geometry, vector, knobs, take_apart(sch)).build())
+    guards = parameter(sch, "guards")
+    write_nest(sch, ConvNest(problem.geometry, vector, knobs, take_apart(sch), guards).build())

@@ -103,10 +103,14 @@ class Accumulators:
         The longer side is walked outside, so that it passes through one register while the shorter stays in its own.
         """
 
+        return self.update(lambda sums, v, s: add(sums, vector(v), splat(scalar(s), self.lanes)))
+
+    def update(self, change: Callable[[Expr, int, int], Expr]) -> Stmt:
+        """Put ``change(sums, vector, scalar)`` in the place of each register's sums."""
+
         def step(v: int, s: int) -> Stmt:
-            sums = self.at(v, s)
-            total = add(load(sums, [0], self.lanes), vector(v), splat(scalar(s), self.lanes))
-            return store(sums, total, [0], self.lanes)
+            register = self.at(v, s)
+            return store(register, change(load(register, [0], self.lanes), v, s), [0], self.lanes)
 
         return self.each(step)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
-from typing import ClassVar
+from functools import cache, reduce
+from operator import add, or_
+from typing import Any, ClassVar
 
 import numpy as np
 from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import like
-from lvc.backends.tvm.kernels.nest import Buffer, Expr, load
+from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, grid, load, store, tasks
 from lvc.backends.tvm.kernels.words import Word
 from lvc.backends.tvm.vector import Vector
 
@@ -48,8 +48,9 @@ def centred(element: Expr, zero_point: int, dtype: str = "int32") -> Expr:
 class WholeQuad(Word):
     """Four products of uint8 with int8, as ``vpdpbusd`` adds them. The sums are of ``q``, not of ``q - zero_point``.
 
-    Without that instruction ``vpmaddubsw`` makes sums of two in 16 bits, and would saturate: for the caller to prove
-    that none is so large, by `lvc.compiler.bounds.pair_bound`.
+    Without that instruction ``vpmaddubsw`` makes sums of two in 16 bits, and so many words (``chain``) are summed
+    there before they are widened; for the caller to prove that nothing saturates, by `lvc.compiler.bounds`. Weights
+    that do not allow it are risky: ``risky_chain`` of their words are summed in 16 bits, with 0 none, not even pairs.
     """
 
     name: ClassVar[str] = "uint8"
@@ -60,6 +61,17 @@ class WholeQuad(Word):
     spare: ClassVar[int] = 2
 
     zero_point: int
+    chain: int = 1
+    risky_chain: int = 1
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether some weights are risky."""
+        return self.chain != self.risky_chain
+
+    @property
+    def together(self) -> int:
+        return max(self.chain, 1)
 
     @property
     def nothing(self) -> int:
@@ -82,15 +94,20 @@ class WholeQuad(Word):
         return word << (24 - place * 8) >> 24
 
     def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
-        lanes = sums.ty.dtype.lanes
-        total = f"int32x{lanes}"
-        weights, data = tirx.reinterpret(f"int8x{4 * lanes}", left), tirx.reinterpret(f"uint8x{4 * lanes}", right)
+        return self.add_products(vector, sums, [(left, right)])
+
+    def add_products(
+        self, vector: Vector, sums: Expr, factors: Sequence[tuple[Expr, Expr]], is_risky: bool = False
+    ) -> Expr:
         if self.name in vector.dots:
-            name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
-            return tirx.call_llvm_pure_intrin(total, name, sums, data, weights)
-        pairs = tirx.call_llvm_pure_intrin(f"int16x{2 * lanes}", _QUAD_DOT[lanes], data, weights)
-        ones = tirx.Broadcast(tirx.const(1, "int16"), 2 * lanes)
-        return sums + tirx.call_llvm_pure_intrin(total, _PAIR_DOT[lanes], pairs, ones)
+            return reduce(lambda total, pair: _dot(total, *pair), factors, sums)
+        chain = self.risky_chain if is_risky else self.chain
+        if not chain:
+            return reduce(lambda total, pair: total + _even_and_odd(*pair), factors, sums)
+        for first in range(0, len(factors), chain):
+            pairs = reduce(add, (_pairs(*pair) for pair in factors[first : first + chain]))
+            sums = sums + _pair_dot(pairs, tirx.Broadcast(tirx.const(1, "int16"), 2 * sums.ty.dtype.lanes))
+        return sums
 
     def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
         return _packed(values.astype(np.int8), axis, 4)
@@ -138,12 +155,68 @@ class WholePair(Word):
         return word << (16 - place * 16) >> 16
 
     def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
-        lanes = sums.ty.dtype.lanes
-        pairs = (tirx.reinterpret(f"int16x{2 * lanes}", words) for words in (left, right))
-        return sums + tirx.call_llvm_pure_intrin(f"int32x{lanes}", _PAIR_DOT[lanes], *pairs)
+        return sums + _pair_dot(_halves(left), _halves(right))
 
     def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
         return _packed(values.astype(np.int16), axis, 2)
+
+
+def narrowed(pairs: np.ndarray) -> np.ndarray:
+    """Packed pairs as they are stored: weights of 8 bits fill half of each word."""
+    return pairs.view(np.int16).astype(np.int8)
+
+
+def narrowed_shape(packed: Sequence[int]) -> tuple[int, ...]:
+    """The shape in which packed pairs are stored."""
+    *outer, lanes = packed
+    return (*outer, 2 * lanes)
+
+
+@cache
+def widen_function(packed: tuple[int, ...]) -> Any:
+    """The TIR function that makes packed pairs of the stored ones."""
+    stored = tirx.decl_buffer(narrowed_shape(packed), "int8", "stored")
+    pairs = tirx.decl_buffer(packed, "int32", "pairs")
+    first, *outer, lanes = packed
+
+    def widen(*place: Expr) -> Stmt:
+        wide = tirx.Cast(f"int16x{2 * lanes}", load(stored, [*place, 0], 2 * lanes))
+        return store(pairs, tirx.reinterpret(f"int32x{lanes}", wide), [*place, 0], lanes)
+
+    body = tasks((first,), lambda task: grid(outer, lambda *place: widen(task, *place)))
+    return tirx.PrimFunc([stored, pairs], body).with_attr("tirx.noalias", True)
+
+
+def _dot(sums: Expr, weights: Expr, data: Expr) -> Expr:
+    """Sums and the products of four bytes each, in one instruction."""
+    lanes = sums.ty.dtype.lanes
+    operands = tirx.reinterpret(f"uint8x{4 * lanes}", data), tirx.reinterpret(f"int8x{4 * lanes}", weights)
+    return tirx.call_llvm_pure_intrin(f"int32x{lanes}", f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", sums, *operands)
+
+
+def _pairs(weights: Expr, data: Expr) -> Expr:
+    """The sums of two products of bytes, in 16 bits."""
+    lanes = weights.ty.dtype.lanes
+    operands = tirx.reinterpret(f"uint8x{4 * lanes}", data), tirx.reinterpret(f"int8x{4 * lanes}", weights)
+    return tirx.call_llvm_pure_intrin(f"int16x{2 * lanes}", _QUAD_DOT[lanes], *operands)
+
+
+def _pair_dot(left: Expr, right: Expr) -> Expr:
+    """The sums of two products of 16-bit numbers."""
+    lanes = left.ty.dtype.lanes // 2
+    return tirx.call_llvm_pure_intrin(f"int32x{lanes}", _PAIR_DOT[lanes], left, right)
+
+
+def _even_and_odd(weights: Expr, data: Expr) -> Expr:
+    """The sums of four products of bytes by way of products in 32 bits: of the even bytes, then of the odd ones."""
+    pairs, wide = _halves(weights), _halves(data)
+    eight, byte = (tirx.Broadcast(tirx.const(number, "int16"), pairs.ty.dtype.lanes) for number in (8, 0xFF))
+    even = _pair_dot(pairs << eight >> eight, wide & byte)
+    return even + _pair_dot(pairs >> eight, wide >> eight & byte)
+
+
+def _halves(words: Expr) -> Expr:
+    return tirx.reinterpret(f"int16x{2 * words.ty.dtype.lanes}", words)
 
 
 def _packed(values: np.ndarray, axis: int, count: int) -> np.ndarray:

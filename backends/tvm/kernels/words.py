@@ -40,6 +40,11 @@ class Word(ABC):
         return replace(vector, registers=vector.registers - self.spare)
 
     @property
+    def together(self) -> int:
+        """Neighbouring words that one step may take."""
+        return 1
+
+    @property
     def nothing(self) -> int:
         """What stands for zero in the data."""
         return 0
@@ -88,6 +93,14 @@ class Word(ABC):
     @abstractmethod
     def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
         """One step, on vectors of words with a lane for each sum."""
+
+    def add_products(
+        self, vector: Vector, sums: Expr, factors: Sequence[tuple[Expr, Expr]], is_risky: bool = False
+    ) -> Expr:
+        """One step on neighbouring words; ``is_risky`` where their weights are not such as the usual step takes."""
+        for left, right in factors:
+            sums = self.add_product(vector, sums, left, right)
+        return sums
 
     def around(self, nest: Stmt, vector: Vector) -> Stmt:
         """A nest, with what its steps need around it."""

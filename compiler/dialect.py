@@ -17,6 +17,7 @@ import torch
 from torch._ops import OpOverload
 
 from lvc.compiler import integer
+from lvc.compiler.coded_weights import DECODE
 from lvc.compiler.uncalibrated import UNCALIBRATED
 
 aten = torch.ops.aten
@@ -138,6 +139,7 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
         aten.embedding.default,
         aten.pixel_shuffle.default,
         aten.pixel_unshuffle.default,
+        DECODE,
     ),
     Family.POOLING: (
         aten.max_pool2d.default,

@@ -85,6 +85,17 @@ class GraphWriter:
             self.constants[key] = name
         return self.constants[key]
 
+    def int4(self, pairs: torch.Tensor, shape: Sequence[int]) -> str:
+        """Return the name of an initialiser of 4-bit whole numbers, two to a byte, the first in the lower bits."""
+        name = f"constant_{len(self.constants)}_int4"
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        self.initialisers[name] = TensorProto(
+            name=name, data_type=TensorProto.INT4, dims=shape, raw_data=tensor_bytes(pairs)
+        )
+        return name
+
     def store(self, name: str, value: torch.Tensor) -> None:
         proto = TensorProto(name=name, data_type=_TYPES[value.dtype], dims=value.shape, raw_data=tensor_bytes(value))
         self.initialisers[name] = proto

@@ -12,6 +12,7 @@ import torch
 from torch.fx import Node
 from tvm import te
 
+from lvc.backends.tvm import decoding
 from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
 from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, Word
 from lvc.backends.tvm.layout import PLAIN, Layout
@@ -180,17 +181,28 @@ def _packed(call: Call, kernel: Any, problem: Any, values: np.ndarray, tensors: 
 
 
 def _packed_weight(call: Call, name: str, kernel: Any, problem: Any, values: np.ndarray) -> Any:
+    """The weight as the kernel reads it: stored so, or made of what is stored when the model is loaded."""
     key = f"{stored(arguments(call.node)[name]).target} {problem}"
+    shape, packed = kernel.packed_shape(problem), getattr(problem, "word", FLOAT32).packed
+
+    def pack(weight: np.ndarray) -> np.ndarray:
+        return np.asarray(kernel.pack_weight(problem, weight))
+
+    codes = call[name].codes
+    if codes is not None and packed == "float32":
+        expanded = decoding.prepared(key, codes, shape, pack)
+        if kernel is winograd:
+            return _prepared_weight(call, problem, f"{key} filtered", expanded)
+        return call.scope.prepared(shape, packed, expanded)
     if kernel is winograd:
-        return _prepared_weight(call, problem, Constant(key, lambda: kernel.pack_weight(problem, values)))
-    packed = getattr(problem, "word", FLOAT32).packed
-    return call.scope.packed(key, kernel.packed_shape(problem), packed, lambda: kernel.pack_weight(problem, values))
+        return _prepared_weight(call, problem, f"{key} prepared", Constant(key, lambda: pack(values)))
+    return call.scope.packed(key, shape, packed, lambda: pack(values))
 
 
-def _prepared_weight(call: Call, problem: winograd.Winograd, constant: Constant) -> Any:
-    """Weights that are stored like those of the plain convolution, and transformed when the model is loaded."""
-    source = Parameter(te.placeholder(winograd.packed_shape(problem), "float32", "stored"), constant)
-    prepared = Prepared(f"{constant.key} prepared", source, winograd.prepare_function(problem), AsWritten())
+def _prepared_weight(call: Call, problem: winograd.Winograd, key: str, plain: Constant | Prepared) -> Any:
+    """Weights that lie like those of the plain convolution, and are transformed when the model is loaded."""
+    source = Parameter(te.placeholder(winograd.packed_shape(problem), "float32", "stored"), plain)
+    prepared = Prepared(key, (source,), winograd.prepare_function(problem), AsWritten())
     return call.scope.prepared(winograd.prepared_shape(problem), "float32", prepared)
 
 

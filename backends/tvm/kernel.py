@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,10 @@ from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call, lowering_of
 from lvc.backends.tvm.program import ScheduleFunction
 from lvc.backends.tvm.schedules.general import GeneralSchedule
-from lvc.backends.tvm.scope import Array, Expr, Parameter, Scope, dtype_text
+from lvc.backends.tvm.scope import Array, Codes, Expr, Parameter, Scope, dtype_text
 from lvc.backends.tvm.units import Unit
 from lvc.backends.tvm.vector import Vector
+from lvc.compiler.coded_weights import DECODE, is_coded, unpack
 from lvc.compiler.graph import arguments, spec, tensor
 
 
@@ -57,6 +58,22 @@ def stored_array(module: GraphModule, node: Node, scope: Scope) -> Array:
     values = values.detach()
     bits = values.view(torch.uint16) if values.dtype is torch.bfloat16 else values
     return scope.constant(str(node.target), bits.numpy())
+
+
+def coded_array(module: GraphModule, node: Node, scope: Scope) -> Array:
+    """The array of a weight in few bits: floating-point numbers, and how they are stored."""
+    given = arguments(node)
+    codes, values, scale = (tensor(module, given[name]) for name in ("codes", "values", "scale"))
+    assert codes is not None
+    assert values is not None
+    assert scale is not None
+    shape = spec(node).shape
+    weight = DECODE(codes, values, scale, given["bits"], list(shape))
+    array = scope.constant(f"{given['codes'].target} decoded", weight.detach().numpy())
+    each = spec(node).elements // scale.numel()
+    code = unpack(codes, given["bits"], spec(node).elements).reshape(shape)
+    wide = scale.flatten().repeat_interleave(each).reshape(shape)
+    return replace(array, codes=Codes(code.numpy(), wide.detach().numpy(), values.detach().numpy(), given["bits"]))
 
 
 def widened(array: Array) -> Array:
@@ -128,6 +145,8 @@ class _Writer:
         if value not in self.arrays:
             if zero_edges(value):
                 self.arrays[value] = lowering_of(value)(self.call(value))
+            elif is_coded(value):
+                self.arrays[value] = coded_array(self.module, value, self.scope)
             elif stored(value) is not value:
                 self.arrays[value] = widened(self.operand(stored(value)))
             elif value.op == "get_attr":

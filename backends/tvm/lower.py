@@ -14,7 +14,7 @@ from lvc.backends.tvm.kernel import Kernel, conversion_kernel, unit_kernel
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.planner import plan_layouts
 from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Place, Program, Step, Storage
-from lvc.backends.tvm.scope import Constant, Prepared, Shared, dtype_text
+from lvc.backends.tvm.scope import Constant, Parameter, Prepared, Shared, dtype_text
 from lvc.backends.tvm.units import Unit, units
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.graph import spec
@@ -151,12 +151,13 @@ class _Lowering:
         arguments = []
         for parameter in kernel.parameters:
             source, (size, dtype) = parameter.source, _type_of(parameter.tensor)
-            if isinstance(source, Prepared):
-                where = self.prepare(source, nodes, size, dtype)
-            elif isinstance(source, Shared):
+            if isinstance(source, Prepared | Constant):
+                arguments.append(self.constant(parameter, nodes))
+                continue
+            if isinstance(source, Shared):
                 where = Place(Storage(Kind.WORKSPACE, math.prod(size) * ITEM_BYTES[dtype], is_scratch=True))
             else:
-                where = self.store(source) if isinstance(source, Constant) else self.place(source, layouts[source])
+                where = self.place(source, layouts[source])
             arguments.append(Argument(where, size, dtype))
         arguments.append(Argument(place, *_type_of(kernel.result)))
         self.program.steps.append(Step(name, tuple(nodes), kernel.function, kernel.schedule, tuple(arguments)))
@@ -170,14 +171,20 @@ class _Lowering:
             self.stored[constant.key] = Place(storage)
         return self.stored[constant.key]
 
+    def constant(self, parameter: Parameter, nodes: list[str]) -> Argument:
+        """A stored tensor, or one that setup makes, as an argument."""
+        source, (shape, dtype) = parameter.source, _type_of(parameter.tensor)
+        if isinstance(source, Constant):
+            return Argument(self.store(source), shape, dtype)
+        assert isinstance(source, Prepared)
+        return Argument(self.prepare(source, nodes, shape, dtype), shape, dtype)
+
     def prepare(self, constant: Prepared, nodes: list[str], shape: tuple[int, ...], dtype: str) -> Place:
         """Where a constant lies that setup makes; equal ones are made once."""
         if constant.key not in self.stored:
+            sources = [self.constant(source, nodes) for source in constant.sources]
             made = Argument(Place(Storage(Kind.CONSTANT, math.prod(shape) * ITEM_BYTES[dtype])), shape, dtype)
-            stored = constant.source
-            assert isinstance(stored.source, Constant)
-            source = Argument(self.store(stored.source), *_type_of(stored.tensor))
-            step = Step(nodes[0], tuple(nodes), constant.function, constant.schedule, (source, made))
+            step = Step(nodes[0], tuple(nodes), constant.function, constant.schedule, (*sources, made))
             self.program.setup.append(step)
             self.stored[constant.key] = made.place
         return self.stored[constant.key]

@@ -6,6 +6,7 @@ import torch
 from torch.fx import Node
 
 from lvc.backends.tvm import widening
+from lvc.compiler.coded_weights import is_coded
 from lvc.compiler.graph import arguments, is_call, spec
 
 aten = torch.ops.aten
@@ -20,7 +21,7 @@ def stored(node: Node) -> Node:
 
 def is_inlined(node: Node) -> bool:
     """Whether all the kernels that read a node's result compute it on the way."""
-    return widening.is_inlined(node) or zero_edges(node) is not None
+    return widening.is_inlined(node) or zero_edges(node) is not None or is_coded(node)
 
 
 def zero_edges(node: Node) -> Edges | None:
@@ -42,4 +43,5 @@ def _pads(user: Node, image: Node) -> bool:
     if not is_call(user, aten.conv2d.default):
         return False
     given = arguments(user)
-    return given["input"] is image and given["weight"].op == "get_attr"
+    weight = given["weight"]
+    return given["input"] is image and (weight.op == "get_attr" or is_coded(weight))

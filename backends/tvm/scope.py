@@ -38,13 +38,24 @@ def dtype_text(dtype: torch.dtype) -> str:
 class Array:
     """A tensor inside a kernel. ``read`` gives the expression at a logical index within ``shape``.
 
-    ``constant`` holds the values where they are known at build time.
+    ``constant`` holds the values where they are known at build time, ``codes`` how they are stored if in few bits.
     """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[Index], Expr]
     constant: np.ndarray | None = None
+    codes: Codes | None = None
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A weight in few bits: ``values[code] * scale``, where ``code`` and ``scale`` have the shape of the weight."""
+
+    code: np.ndarray
+    scale: np.ndarray
+    values: np.ndarray
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -57,11 +68,11 @@ class Constant:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A constant that is too large to be stored: ``function``, scheduled by ``schedule``, makes it of ``source``, a
-    stored one, when the model is loaded. ``key`` is equal for equal bytes."""
+    """A constant that is too large to be stored: ``function``, scheduled by ``schedule``, makes it of ``sources``,
+    which are stored or prepared, when the model is loaded. ``key`` is equal for equal bytes."""
 
     key: str
-    source: Parameter
+    sources: tuple[Parameter, ...]
     function: Any
     schedule: ScheduleFunction
 

@@ -6,6 +6,7 @@ import torch
 from torch.fx import Node
 
 from lvc.backends.onnx.writer import GraphWriter
+from lvc.compiler.coded_weights import DECODE, unpack
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError
 from lvc.compiler.graph import arguments, origin, spec
@@ -68,7 +69,30 @@ def uncalibrated(w: GraphWriter, node: Node) -> str:
     raise CompileError(f"'{node.name}' cannot be written as ONNX", where=origin(node), why=WHY_NOT, help=HELP)
 
 
+def decode(w: GraphWriter, node: Node) -> str:
+    """A weight in few bits: on a linear grid as DequantizeLinear, in 4 bits from opset 21 on; else by its table."""
+    args = arguments(node)
+    codes, values, scale = (w.stored(args[name]) for name in ("codes", "values", "scale"))
+    if codes is None or values is None or scale is None:
+        raise w.refuse("its codes are computed in the graph")
+    bits, shape, half = args["bits"], list(args["shape"]), 1 << (args["bits"] - 1)
+    rows = [scale.numel(), spec(node).elements // scale.numel()]
+    if values.equal(torch.arange(-half, half).float()):
+        grid = (w.constant(scale.detach().flatten()), *(() if bits == 4 else (w.constant([0] * rows[0], torch.int8),)))
+        if bits == 4 and w.opset >= 21:
+            whole = w.int4(codes ^ 0x88, rows)
+        else:
+            whole = w.constant(unpack(codes, bits, rows[0] * rows[1]).reshape(rows).int() - half, torch.int8)
+        found = w.emit("DequantizeLinear", whole, *grid, axis=0)
+    else:
+        places = w.convert(w.constant(unpack(codes, bits, rows[0] * rows[1]).reshape(rows)), torch.int32)
+        levels = w.emit("Gather", w.constant(values.detach()), places)
+        found = w.emit("Mul", levels, w.constant(scale.detach().reshape(-1, 1)))
+    return found if rows == shape else w.reshape(found, shape)
+
+
 WRITERS = {
+    DECODE: decode,
     aten.fake_quantize_per_tensor_affine.default: per_tensor,
     aten.fake_quantize_per_channel_affine.default: per_channel,
     UNCALIBRATED: uncalibrated,

@@ -1,5 +1,14 @@
 """How each operator of the dialect is computed: one table, keyed by operator."""
 
-from lvc.backends.tvm.ops import contractions, elementwise, integer, movement, normalisation, reductions, windows
+from lvc.backends.tvm.ops import (
+    contractions,
+    decode,
+    elementwise,
+    integer,
+    movement,
+    normalisation,
+    reductions,
+    windows,
+)
 
-__all__ = ["contractions", "elementwise", "integer", "movement", "normalisation", "reductions", "windows"]
+__all__ = ["contractions", "decode", "elementwise", "integer", "movement", "normalisation", "reductions", "windows"]

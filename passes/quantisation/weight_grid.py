@@ -1,0 +1,86 @@
+"""What a grid for stored weights is: a table of values, and a scale for each row of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from lvc.compiler.coded_weights import pack
+from lvc.compiler.pipeline_text import format_item
+from lvc.compiler.registry import Registry
+
+
+@dataclass(frozen=True)
+class Levels:
+    """``values`` ``f32[2^bits]`` in rising order, zero among them, and ``scale`` ``f32[rows]``, all above zero."""
+
+    values: torch.Tensor
+    scale: torch.Tensor
+
+    def nearest(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return for each weight the code of the nearest level; ``i64`` of the shape of ``rows``."""
+        middles = (self.values[1:] + self.values[:-1]) / 2
+        return torch.bucketize((rows / self.scale[:, None]).contiguous(), middles)
+
+    def error(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the squared error of each row."""
+        return (self.values[self.nearest(rows)] * self.scale[:, None] - rows).double().square().sum(1)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A weight as `lvc::decode` takes it."""
+
+    codes: torch.Tensor
+    values: torch.Tensor
+    scale: torch.Tensor
+    bits: int
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return self.codes.nbytes + self.values.nbytes + self.scale.nbytes
+
+    def decoded(self) -> torch.Tensor:
+        """The weight that it stands for."""
+        weight: torch.Tensor = torch.ops.lvc.decode(self.codes, self.values, self.scale, self.bits, list(self.shape))
+        return weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightGrid(ABC):
+    """A kind of grid. Fields are options, as for passes."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def fit(self, rows: torch.Tensor, bits: int) -> Levels:
+        """Choose the levels for rows of weights, ``f32[rows, n]``: one table for all, a scale for each."""
+
+    @classmethod
+    def options(cls) -> tuple[dataclasses.Field[object], ...]:
+        return dataclasses.fields(cls)
+
+    def __str__(self) -> str:
+        return format_item(self)
+
+    def encode(self, weight: torch.Tensor, bits: int, group: int = 0) -> Coded:
+        """Put a weight ``[O, I, ...]`` on a grid, with a scale for each ``group`` input channels; 0 for one for all."""
+        groups = weight.shape[1] // group if group else 1
+        rows = weight.detach().float().reshape(weight.shape[0] * groups, -1)
+        levels = self.fit(rows, bits)
+        codes = pack(levels.nearest(rows), bits)
+        return Coded(codes, levels.values, levels.scale.reshape(-1, groups), bits, tuple(weight.shape))
+
+
+def largest(rows: torch.Tensor) -> torch.Tensor:
+    """Return the largest magnitude of each row, 1 for rows of zeros."""
+    most = rows.abs().amax(1)
+    return torch.where(most > 0, most, torch.ones_like(most))
+
+
+WEIGHT_GRIDS = Registry(WeightGrid, "lvc.passes.weight_grids", "lvc.weight_grids", "weight grid")  # type: ignore[type-abstract]

@@ -1,0 +1,114 @@
+"""Store the weights of layers in few bits; they are expanded when the model is loaded, and nothing else changes.
+
+The file gets smaller, and all arithmetic stays floating-point: memory in use and time are those of the model as it was.
+No data is needed. Run it at the end of a pipeline, behind `O2`: passes that look at weights see none afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import GraphModule, Node
+
+from lvc.compiler.coded_weights import BITS, DECODE
+from lvc.compiler.dialect import aten
+from lvc.compiler.errors import UsageError
+from lvc.compiler.graph import add_tensor, arguments, calls, erase_unread, insert_call, op_name, set_argument, tensor
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.text import si
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.patterns import choose
+from lvc.passes.quantisation.comparison import sqnr
+from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS, Coded
+
+_LAYERS = (aten.conv2d.default, aten.linear.default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantiseWeights(Pass):
+    """Store the weights of convolutions and linear layers in 8, 4 or 2 bits; all arithmetic stays floating-point."""
+
+    name: ClassVar[str] = "quantise-weights"
+    effect: ClassVar[Effect] = Effect.LOSSY
+
+    bits: int = option(8, "bits of a weight: 8, 4 or 2")
+    grid: str = option("linear", "what weights can be: linear, power-of-two, log or codebook")
+    group: int = option(0, "so many input channels of an output channel get a scale of their own; 0 for all of them")
+    only: tuple[str, ...] = option((), "layers to store in few bits, by patterns of names or origins; all without it")
+    skip: tuple[str, ...] = option((), "layers to leave as they are, by patterns of names or origins")
+
+    def __post_init__(self) -> None:
+        if self.bits not in BITS:
+            raise UsageError(f"bits must be 8, 4 or 2, not {self.bits}")
+        if self.group < 0:
+            raise UsageError(f"group must not be negative, and is {self.group}")
+        WEIGHT_GRIDS.parse(self.grid)
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome, grid = Outcome(), WEIGHT_GRIDS.parse(self.grid)
+        layers = list(calls(model.module.graph, *_LAYERS))
+        wanted, unwanted = choose(layers, self.only), choose(layers, self.skip)
+        before, rows = model.bytes, list[tuple[str | int | float, ...]]()
+        for layer in workspace.progress.track(layers, "coding weights", len(layers)):
+            reason = check(model.module, layer, self.group)
+            if layer in unwanted or (self.only and layer not in wanted):
+                reason = "the options leave it out"
+            if reason:
+                outcome.skip(layer, reason)
+                continue
+            weight = tensor(model.module, arguments(layer)["weight"])
+            assert weight is not None
+            coded = grid.encode(weight, self.bits, self.group)
+            rewrite(model.module, layer, coded)
+            outcome.change(layer)
+            noise = sqnr(weight.detach(), coded.decoded() - weight.detach())
+            rows.append((layer.name, op_name(layer), weight.numel(), coded.bytes, round(noise, 1)))
+        report(model, before, rows, outcome)
+        return outcome
+
+
+def check(module: GraphModule, layer: Node, group: int) -> str | None:
+    """Why the weight of a layer cannot be stored in few bits; None if it can."""
+    node = arguments(layer)["weight"]
+    weight = tensor(module, node)
+    if weight is None:
+        return "its weight is computed in the graph"
+    if weight.dtype is not torch.float32:
+        return f"its weight is {weight.dtype}".replace("torch.", "")
+    if len(node.users) > 1:
+        return "its weight is shared"
+    if not bool(weight.isfinite().all()):
+        return "its weight holds NaN or infinity"
+    if group and weight.shape[1] % group:
+        return f"its {weight.shape[1]} input channels are not a multiple of group={group}"
+    return None
+
+
+def rewrite(module: GraphModule, layer: Node, coded: Coded) -> None:
+    """Let a layer read its weight from codes."""
+    weight = arguments(layer)["weight"]
+    name = str(weight.target)
+    stored = [
+        add_tensor(module, layer, f"{name}_{what}", value, trainable=False)
+        for what, value in (("codes", coded.codes), ("values", coded.values), ("scale", coded.scale))
+    ]
+    decoded = insert_call(layer, DECODE, *stored, coded.bits, list(coded.shape))
+    set_argument(layer, "weight", decoded)
+    erase_unread(module, [weight])
+
+
+def report(model: Model, before: int, rows: list[tuple[str | int | float, ...]], outcome: Outcome) -> None:
+    """Say what became of the bytes; the SQNR of each layer's weights is for those who ask."""
+    if not rows:
+        outcome.notes.append("no weight could be stored in fewer bits")
+        return
+    after = model.bytes
+    outcome.notes.append(
+        f"{len(rows)} weights in few bits; all stored tensors {si(before, 'B')} -> {si(after, 'B')} "
+        f"({after / before:.3f}x); they are expanded when the model is loaded"
+    )
+    headers = ("layer", "operator", "weights", "bytes", "SQNR, dB")
+    outcome.tables.append(Table("weights in few bits", headers, tuple(rows)))

@@ -1,0 +1,175 @@
+"""Weights in few bits: what each grid holds, what the pass leaves alone, and that every backend reads them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lvc.compiler.backend import Target
+from lvc.compiler.catalogue import find_backend
+from lvc.compiler.coded_weights import DECODE
+from lvc.compiler.driver import write_model
+from lvc.compiler.errors import UsageError
+from lvc.compiler.graph import calls
+from lvc.compiler.model import Model
+from lvc.compiler.observers import Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.workspace import Workspace
+from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS
+
+torch.set_num_threads(1)
+GRIDS = ["linear", "power-of-two", "log", "codebook"]
+
+
+class Net(nn.Module):
+    """A convolution of each kind, one for Winograd's algorithm among them, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 20, 3, padding=1)
+        self.wide = nn.Conv2d(20, 32, 3, padding=1, stride=2)
+        self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        self.grouped = nn.Conv2d(32, 32, 3, groups=4)
+        self.square = nn.Conv2d(32, 64, 3, padding=1)
+        self.fc = nn.Linear(64, 11)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.depthwise(torch.relu(self.wide(torch.relu(self.first(image))))))
+        return self.fc(torch.relu(self.square(torch.relu(self.grouped(x)))).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def net() -> Model:
+    torch.manual_seed(0)
+    return Model.from_module(Net(), torch.zeros(1, 3, 64, 64), name="net")
+
+
+def error(grid: str, rows: torch.Tensor, bits: int) -> float:
+    coded = WEIGHT_GRIDS.parse(grid).encode(rows, bits)
+    return float((coded.decoded() - rows).square().sum() / rows.square().sum())
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_levels_are_in_order_and_hold_zero(grid: str, bits: int) -> None:
+    rows = torch.cat([torch.randn(5, 40, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 40)])
+    levels = WEIGHT_GRIDS.parse(grid).fit(rows, bits)
+    assert levels.values.shape == (1 << bits,)
+    assert bool((levels.values.diff() >= 0).all())
+    assert 0.0 in levels.values
+    assert bool((levels.scale > 0).all())
+    found = levels.values[levels.nearest(rows)] * levels.scale[:, None]
+    every = levels.values * levels.scale[:, None]
+    distance = (rows[:, :, None] - every[:, None, :]).abs().amin(2)
+    torch.testing.assert_close((found - rows).abs(), distance)
+    assert not bool(found[5].any())
+
+
+def test_each_grid_holds_what_it_is_for() -> None:
+    steps = torch.arange(-7, 8).float()[None] * 0.3
+    assert error("linear", steps, 4) < 1e-12
+    assert error("power-of-two", torch.arange(-7, 8).float()[None] * 0.25, 4) == 0
+    powers = torch.tensor([[2.0**-e for e in range(7)] + [0.0] + [-(2.0**-e) for e in range(7)]])
+    assert error("log", powers, 4) == 0
+    assert error("linear", powers, 4) > 1e-3
+    clusters = torch.tensor([[-0.9, -0.31, 0.0, 1.0]]).repeat(2, 6)
+    assert error("codebook", clusters, 2) < 1e-12
+    assert error("linear", clusters, 2) > 1e-2
+
+
+def test_power_of_two_scales() -> None:
+    rows = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    scale = WEIGHT_GRIDS.parse("power-of-two").fit(rows, 8).scale
+    assert scale.log2().frac().abs().max() == 0
+
+
+def test_a_learned_codebook_is_better_than_equal_steps() -> None:
+    rows = torch.randn(16, 400, generator=torch.Generator().manual_seed(0))
+    assert error("codebook", rows, 4) < 0.9 * error("linear", rows, 4)
+
+
+def test_groups_follow_the_input_channels() -> None:
+    weight = torch.ones(2, 4, 3, 3)
+    weight[:, 2:] = 100.0
+    whole, parts = (WEIGHT_GRIDS.parse("linear").encode(weight * 0.123, 4, group) for group in (0, 2))
+    assert whole.scale.shape == (2, 1)
+    assert parts.scale.shape == (2, 2)
+    assert parts.scale[0, 1] == pytest.approx(100 * float(parts.scale[0, 0]))
+    torch.testing.assert_close(parts.decoded(), weight * 0.123)
+
+
+@pytest.mark.parametrize(("bits", "most"), [(8, 0.27), (4, 0.16)])
+def test_bytes(bits: int, most: float) -> None:
+    torch.manual_seed(0)
+    model = Model.from_module(nn.Sequential(nn.Conv2d(64, 128, 3), nn.Conv2d(128, 128, 3)), torch.zeros(1, 64, 8, 8))
+    made, (step,) = Pipeline.parse(f"quantise-weights{{bits={bits}}}").run(model, observers=[Verifier()])
+    assert made.bytes <= most * model.bytes
+    assert f"({made.bytes / model.bytes:.3f}x)" in step.outcome.notes[0]
+    assert len(step.outcome.tables[0].rows) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["bits=8", "bits=4 grid=log", "bits=4 grid=codebook{rounds=5}", 'bits=4 group=4 skip="first"', "bits=2"],
+)
+def test_code_gives_the_model(options: str, net: Model) -> None:
+    options = options.replace("codebook{rounds=5}", '"codebook{rounds=5}"')
+    made, steps = Pipeline.parse(f"O2,quantise-weights{{{options}}}").run(net, observers=[Verifier()])
+    assert steps[-1].outcome.changed
+    target = Target.parse("native")
+    backend = find_backend(target.backend)
+    artefact = backend.build(made, target, Workspace(threads=2))
+    inputs = seeded_inputs(net.inputs, 0)
+    for threads in (1, 2):
+        found = backend.load(artefact, threads)(*inputs)
+        assert relative_difference(found[0], made(*inputs)[0]) < 1e-5
+
+
+@pytest.mark.parametrize(("grid", "bits"), [*itertools.product(GRIDS, [8, 4]), ("linear", 2)])
+@pytest.mark.parametrize("opset", [17, 21])
+def test_onnx_gives_the_model(grid: str, bits: int, opset: int, net: Model) -> None:
+    made, _ = Pipeline.parse(f"O1,quantise-weights{{bits={bits} grid={grid}}}").run(net)
+    target = Target.parse(f"onnx-{opset}")
+    backend = find_backend("onnx")
+    inputs = seeded_inputs(net.inputs, 0)
+    artefact = backend.build(made, target, Workspace())
+    found = backend.load(artefact, 1)(*inputs)
+    assert relative_difference(found[0], made(*inputs)[0]) < 1e-5
+    if grid == "linear" and (bits == 8 or (bits == 4 and opset == 21)):
+        assert len(artefact.files["model.onnx"]) < net.bytes * (bits / 32 + 0.12)
+
+
+def test_files_are_read_again(tmp_path, net: Model) -> None:
+    made, _ = Pipeline.parse("O1,quantise-weights{bits=4}").run(net)
+    write_model(made, tmp_path / "small.lvc")
+    again = Model.load(str(tmp_path / "small.lvc"))
+    inputs = seeded_inputs(net.inputs, 0)
+    np.testing.assert_array_equal(again(*inputs)[0], made(*inputs)[0])
+    assert (tmp_path / "small.lvc").stat().st_size < 0.3 * net.bytes
+    folded, _ = Pipeline.parse("O2").run(again)
+    assert len(list(calls(folded.module.graph, DECODE))) == 6
+
+
+def test_what_stays_is_said(net: Model) -> None:
+    made, (step,) = Pipeline.parse('quantise-weights{group=4 only="*conv2d*"}').run(net)
+    reasons = {skip.node: skip.reason for skip in step.outcome.skipped}
+    assert reasons["conv2d"] == "its 3 input channels are not a multiple of group=4"
+    assert reasons["linear"] == "the options leave it out"
+    _, (again,) = Pipeline.parse("quantise-weights").run(made)
+    assert len(again.outcome.changed) == 3
+    assert "its weight is computed in the graph" in {skip.reason for skip in again.outcome.skipped}
+
+
+@pytest.mark.parametrize("options", ["bits=3", "bits=1", "group=-1", "grid=lineal", "bits=9"])
+def test_misuse(options: str) -> None:
+    with pytest.raises(UsageError):
+        Pipeline.parse(f"quantise-weights{{{options}}}")
+
+
+def test_a_pattern_that_matches_nothing(net: Model) -> None:
+    with pytest.raises(UsageError, match="matches nothing"):
+        Pipeline.parse('quantise-weights{only="head"}').run(net)

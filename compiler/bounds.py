@@ -51,15 +51,11 @@ def sum_bound(weight: torch.Tensor, data: DataRange, bias: torch.Tensor | None =
     return int(max(most.max(), -least.min())) if rows.shape[0] else 0
 
 
-def pair_bound(weight: torch.Tensor, data: DataRange) -> int:
-    """The largest absolute value of a sum of two products of neighbouring input channels, as ``vpmaddubsw`` makes them
-    in 16 bits; ``weight`` is ``[outputs, inputs, ...]``."""
-    pairs = weight.to(torch.int64)
-    if pairs.shape[1] % 2:
-        pairs = torch.cat([pairs, torch.zeros_like(pairs[:, :1])], 1)
-    pairs = pairs.reshape(pairs.shape[0], -1, 2, *pairs.shape[2:])
-    positive, negative = pairs.clamp(min=0).sum(2), pairs.clamp(max=0).sum(2)
-    raw = DataRange(data.low, data.high, 0)
+def group_bounds(weights: torch.Tensor, data: DataRange) -> torch.Tensor:
+    """The largest absolute value that any partial sum of the products along the last dimension can have, for each place
+    in the others. The products are of ``q`` itself, as ``vpmaddubsw`` makes them in 16 bits."""
+    whole, raw = weights.to(torch.int32), DataRange(data.low, data.high, 0)
+    positive, negative = whole.clamp(min=0).sum(-1), whole.clamp(max=0).sum(-1)
     most = positive * raw.most + negative * raw.least
     least = positive * raw.least + negative * raw.most
-    return int(max(most.max(), -least.min())) if pairs.numel() else 0
+    return torch.maximum(most, -least)

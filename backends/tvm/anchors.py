@@ -23,7 +23,14 @@ from lvc.backends.tvm.ops.windows import pair
 from lvc.backends.tvm.program import AsWritten, ScheduleFunction
 from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
 from lvc.backends.tvm.vector import Vector
-from lvc.backends.tvm.whole import choose_word, is_exact_in_float32, is_whole, with_correction
+from lvc.backends.tvm.whole import (
+    choose_word,
+    guards_of,
+    is_exact_in_float32,
+    is_whole,
+    widened_weight,
+    with_correction,
+)
 from lvc.backends.tvm.widening import multiplies_pairs
 from lvc.compiler import integer
 from lvc.compiler.graph import WINOGRAD, arguments, is_call, spec
@@ -122,6 +129,13 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
         if shape := winograd.shared_shape(filtering, call.vector):
             call.scope.shared(shape, "float32")
         return _packed(call, winograd, filtering, weight.constant, tensors)
+    if getattr(problem.word, "is_guarded", False):
+        values = weight.constant
+        call.scope.guards(
+            f"{stored(arguments(call.node)['weight']).target} {problem} guards",
+            conv2d.guards_shape(problem),
+            lambda: guards_of(problem.word, conv2d.pack_weight(problem, values)),
+        )
     return _packed(call, conv2d, problem, weight.constant, tensors)
 
 
@@ -196,6 +210,9 @@ def _packed_weight(call: Call, name: str, kernel: Any, problem: Any, values: np.
         return call.scope.prepared(shape, packed, expanded)
     if kernel is winograd:
         return _prepared_weight(call, problem, f"{key} prepared", Constant(key, lambda: pack(values)))
+    narrow = widened_weight(call, key, getattr(problem, "word", FLOAT32), shape, lambda: pack(values))
+    if narrow is not None:
+        return call.scope.prepared(shape, packed, narrow)
     return call.scope.packed(key, shape, packed, lambda: pack(values))
 
 

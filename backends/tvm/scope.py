@@ -131,6 +131,10 @@ class Scope:
         """A parameter for the kernel's own use, which its schedule finds by the name ``shared``."""
         self.parameters.append(Parameter(te.placeholder(tuple(shape), dtype, "shared"), Shared()))
 
+    def guards(self, key: str, shape: Sequence[int], pack: Callable[[], np.ndarray]) -> None:
+        """A parameter that tells a kernel which weights are risky, which its schedule finds by the name ``guards``."""
+        self.parameters.append(Parameter(te.placeholder(tuple(shape), "uint8", "guards"), Constant(key, pack)))
+
     def _parameter(self, shape: Sequence[int], dtype: str, source: Constant | Prepared) -> Any:
         tensor = te.placeholder(tuple(shape), dtype, f"w{len(self.parameters)}")
         self.parameters.append(Parameter(tensor, source))

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
+from tvm import te
 
+from lvc.backends.tvm.kernels.whole_storage import narrowed, narrowed_shape, stored_bits, widen_function
 from lvc.backends.tvm.kernels.whole_words import WholePair, WholeQuad
 from lvc.backends.tvm.kernels.words import Word
 from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.table import Call
-from lvc.backends.tvm.scope import Array
+from lvc.backends.tvm.program import AsWritten
+from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
 from lvc.compiler import integer
-from lvc.compiler.bounds import EXACT_FLOAT32, INT16, INT32, DataRange, pair_bound, sum_bound
+from lvc.compiler.bounds import EXACT_FLOAT32, INT16, INT32, DataRange, group_bounds, sum_bound
 from lvc.compiler.graph import arguments, is_call, spec
+
+_BYTES = DataRange.of(torch.uint8, 0)
+_ELEMENTS: dict[type[Word], str] = {WholeQuad: "int8", WholePair: "int16"}  # of which packed weights are made
+_CHAINED, _PLAIN, _PAIRS, _SAFE = 0.82, 1.0, 1.3, 2.2  # cycles of a word on AVX2, relative to each other
 
 
 def is_whole(call: Call) -> bool:
@@ -23,20 +31,70 @@ def is_whole(call: Call) -> bool:
 
 
 def choose_word(call: Call, pack: Callable[[Word], np.ndarray]) -> Word:
-    """Quadruples where the target multiplies them in 32 bits, or where no sum of two products can leave 16; else pairs.
+    """Quadruples of uint8 where 32 bits hold their sums too, and there is an instruction for it or the weights let most
+    steps sum in 16 bits what provably fits there; else pairs.
 
-    ``pack`` gives the weights as the kernel would read them.
+    ``pack`` gives the weights as the kernel would read them: ``[.., words, lanes]``.
     """
-    pair, quad = WholePair(call["zero_point"]), WholeQuad(call["zero_point"])
-    data = DataRange.of(torch.uint8, 0)
+    quad, pair = WholeQuad(call["zero_point"]), WholePair(call["zero_point"])
     if is_call(call.node, integer.linear) and call["input"].shape[-1] % quad.elements:
         return pair
-    if call["input"].dtype != "uint8" or sum_bound(torch.from_numpy(call["weight"].constant), data) > INT32:
+    if call["input"].dtype != "uint8" or sum_bound(torch.from_numpy(call["weight"].constant), _BYTES) > INT32:
         return pair
     if quad.name in call.vector.dots:
         return quad
-    products = torch.from_numpy(pack(quad).view(np.int8).reshape(-1, 2))
-    return quad if pair_bound(products, data) <= INT16 else pair
+    can_guard = is_call(call.node, integer.conv2d)
+    ways = [(_PAIRS, pair), *_ways(quad, pack(quad), can_guard)]
+    return min(ways, key=lambda way: way[0])[1]
+
+
+def _ways(word: WholeQuad, packed: np.ndarray, can_guard: bool) -> Iterator[tuple[float, WholeQuad]]:
+    """Quadruples with steps that do not saturate, each with its cycles per word."""
+    alone = float(risky_steps(packed, 1).mean())
+    if not can_guard:
+        if not alone:
+            yield _PLAIN, word
+        return
+    yield _mean(_PLAIN, _SAFE, alone), replace(word, risky_chain=0 if alone else 1)
+    if packed.shape[-2] % 2 == 0:
+        share, rest = float(risky_steps(packed, 2).mean()), 0 if alone else 1
+        usual = _mean(_CHAINED, _PLAIN if rest else _SAFE, share)
+        yield usual, replace(word, chain=2, risky_chain=rest if share else 2)
+
+
+def _mean(usual: float, risky: float, share: float) -> float:
+    """Cycles where a step does for two vectors, one of which suffices to make it risky."""
+    both = (1 - share) ** 2
+    return usual * both + risky * (1 - both)
+
+
+def risky_steps(packed: np.ndarray, chain: int) -> np.ndarray:
+    """Which steps of so many words, ``[.., steps]`` for packed weights ``[.., words, lanes]``, could leave 16 bits."""
+    *outer, words, lanes = packed.shape
+    pairs = torch.from_numpy(packed.view(np.int8)).reshape(*outer, words // chain, chain, lanes, 2, 2)
+    summed = pairs.movedim(-4, -2).flatten(-2)
+    return np.asarray((group_bounds(summed, _BYTES) > INT16).flatten(-2).any(-1).numpy())
+
+
+def guards_of(word: Word, packed: np.ndarray) -> np.ndarray:
+    """The guards of packed weights ``[out blocks, .., words, lanes]``: ``[.., steps, out blocks]``."""
+    assert isinstance(word, WholeQuad)
+    return np.ascontiguousarray(np.moveaxis(risky_steps(packed, word.chain), 0, -1).astype(np.uint8))
+
+
+def widened_weight(
+    call: Call, key: str, word: Word, shape: tuple[int, ...], pack: Callable[[], np.ndarray]
+) -> Prepared | None:
+    """Packed weights of a shape that the file holds in fewer bits; None if they are stored as they are."""
+    if not is_whole(call):
+        return None
+    element, bits = _ELEMENTS.get(type(word), "float32"), stored_bits(call["weight"].constant)
+    if element == "int8" and bits == 8:
+        return None
+    narrow = Constant(f"{key} in {bits} bits", lambda: narrowed(pack(), element, bits))
+    size = narrowed_shape(shape, np.dtype(element).itemsize, bits)
+    source = Parameter(te.placeholder(size, "int8", "stored"), narrow)
+    return Prepared(f"{key} widened", (source,), widen_function(shape, element, bits), AsWritten())
 
 
 def with_correction(call: Call, total: Array, word: Word, dim: int) -> Array:

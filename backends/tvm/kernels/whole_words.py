@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import reduce
 from operator import add, or_
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import like
-from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, grid, load, store, tasks
+from lvc.backends.tvm.kernels.nest import Buffer, Expr, load
 from lvc.backends.tvm.kernels.words import Word
 from lvc.backends.tvm.vector import Vector
 
@@ -159,32 +159,6 @@ class WholePair(Word):
 
     def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
         return _packed(values.astype(np.int16), axis, 2)
-
-
-def narrowed(pairs: np.ndarray) -> np.ndarray:
-    """Packed pairs as they are stored: weights of 8 bits fill half of each word."""
-    return pairs.view(np.int16).astype(np.int8)
-
-
-def narrowed_shape(packed: Sequence[int]) -> tuple[int, ...]:
-    """The shape in which packed pairs are stored."""
-    *outer, lanes = packed
-    return (*outer, 2 * lanes)
-
-
-@cache
-def widen_function(packed: tuple[int, ...]) -> Any:
-    """The TIR function that makes packed pairs of the stored ones."""
-    stored = tirx.decl_buffer(narrowed_shape(packed), "int8", "stored")
-    pairs = tirx.decl_buffer(packed, "int32", "pairs")
-    first, *outer, lanes = packed
-
-    def widen(*place: Expr) -> Stmt:
-        wide = tirx.Cast(f"int16x{2 * lanes}", load(stored, [*place, 0], 2 * lanes))
-        return store(pairs, tirx.reinterpret(f"int32x{lanes}", wide), [*place, 0], lanes)
-
-    body = tasks((first,), lambda task: grid(outer, lambda *place: widen(task, *place)))
-    return tirx.PrimFunc([stored, pairs], body).with_attr("tirx.noalias", True)
 
 
 def _dot(sums: Expr, weights: Expr, data: Expr) -> Expr:

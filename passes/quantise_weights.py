@@ -53,7 +53,7 @@ class QuantiseWeights(Pass):
         wanted, unwanted = choose(layers, self.only), choose(layers, self.skip)
         before, rows = model.bytes, list[tuple[str | int | float, ...]]()
         for layer in workspace.progress.track(layers, "coding weights", len(layers)):
-            reason = check(model.module, layer, self.group)
+            reason = check(model.module, arguments(layer)["weight"], self.group)
             if layer in unwanted or (self.only and layer not in wanted):
                 reason = "the options leave it out"
             if reason:
@@ -70,9 +70,8 @@ class QuantiseWeights(Pass):
         return outcome
 
 
-def check(module: GraphModule, layer: Node, group: int) -> str | None:
-    """Why the weight of a layer cannot be stored in few bits; None if it can."""
-    node = arguments(layer)["weight"]
+def check(module: GraphModule, node: Node, group: int) -> str | None:
+    """Why the weight of a layer, the value of a node, cannot be stored in few bits; None if it can."""
     weight = tensor(module, node)
     if weight is None:
         return "its weight is computed in the graph"

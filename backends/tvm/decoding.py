@@ -22,7 +22,7 @@ def prepared(key: str, codes: Codes, shape: tuple[int, ...], pack: Pack) -> Prep
     ``pack`` puts an array of the weight's shape into that order, with zeros where nothing is connected.
     """
     zero = int(np.flatnonzero(codes.values == 0)[0])
-    scale = _narrowed(pack(codes.scale))
+    scale, repeats = _narrowed(pack(codes.scale))
     count = -(-math.prod(shape) * codes.bits // 8)
 
     def packed_codes() -> np.ndarray:
@@ -35,17 +35,18 @@ def prepared(key: str, codes: Codes, shape: tuple[int, ...], pack: Pack) -> Prep
         ),
         Parameter(te.placeholder(scale.shape, "float32", "scale"), Constant(f"{key} scale", lambda: scale)),
     )
-    function = _decode_function(tuple(shape), scale.shape, codes.bits)
+    function = _decode_function(tuple(shape), repeats, codes.bits)
     return Prepared(f"{key} decoded", sources, function, GeneralSchedule(apart=True))
 
 
 @cache
-def _decode_function(shape: tuple[int, ...], scale_shape: tuple[int, ...], bits: int) -> Any:
-    """The TIR function ``values[code] * scale``."""
+def _decode_function(shape: tuple[int, ...], repeats: tuple[int, ...], bits: int) -> Any:
+    """The TIR function ``values[code] * scale``, where each scale stands for so many places along each axis."""
     each = 8 // bits
     codes = te.placeholder((-(-math.prod(shape) * bits // 8),), "uint8", "codes")
     values = te.placeholder((1 << bits,), "float32", "values")
-    scale = te.placeholder(scale_shape, "float32", "scale")
+    counts = [size // repeat for size, repeat in zip(shape, repeats, strict=True)]
+    scale = te.placeholder(counts, "float32", "scale")
 
     def decoded(*axes: Any) -> Any:
         place: Any = 0
@@ -53,7 +54,7 @@ def _decode_function(shape: tuple[int, ...], scale_shape: tuple[int, ...], bits:
             place = place * extent + axis
         byte = tirx.Cast("int32", codes[place // each].asobject())
         code = (byte >> (place % each * bits)) & ((1 << bits) - 1) if each > 1 else byte
-        at = [axis if size > 1 else 0 for axis, size in zip(axes, scale_shape, strict=True)]
+        at = [axis // repeat if count > 1 else 0 for axis, repeat, count in zip(axes, repeats, counts, strict=True)]
         return values[code] * scale[tuple(at)]
 
     return te.create_prim_func([codes, values, scale, te.compute(shape, decoded, name="decoded")])
@@ -67,10 +68,15 @@ def _joined(codes: np.ndarray, bits: int) -> np.ndarray:
     return np.asarray(rows @ weights).astype(np.uint8)
 
 
-def _narrowed(scale: np.ndarray) -> np.ndarray:
-    """The least array that broadcasts to scales, zeros among them left open."""
-    for axis in range(scale.ndim):
-        most = scale.max(axis, keepdims=True)
-        if np.all((scale == most) | (scale == 0)):
-            scale = most
-    return np.ascontiguousarray(scale)
+def _narrowed(scale: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The least array that holds scales, where zeros stay open, and how often each of its places repeats by axis."""
+    repeats = []
+    for axis, size in enumerate(scale.shape):
+        for repeat in (n for n in range(size, 0, -1) if size % n == 0):
+            parts = scale.reshape(*scale.shape[:axis], size // repeat, repeat, *scale.shape[axis + 1 :])
+            most = parts.max(axis + 1, keepdims=True)
+            if np.all((parts == most) | (parts == 0)):
+                break
+        scale = most.squeeze(axis + 1)
+        repeats.append(repeat)
+    return np.ascontiguousarray(scale), tuple(repeats)

@@ -1,0 +1,229 @@
+"""Choose for each layer how many bits its weights get, by what each layer's weights in few bits do to the outputs.
+
+Each layer alone gets its weights in 8 and in 4 bits while all others stay as they are, and the outputs on the data are
+compared with those of the whole model: the relative entropy of the class probabilities, or the squared error where
+there are none. A path from all layers in floating point to all in the fewest bits then takes the cheapest steps first,
+and the budget says where on it to stop. What was chosen is measured together at the end, for costs do not quite add up.
+
+Behind `insert-fake-quant` the bits of the grids that wait to be calibrated are set, for integer kernels; otherwise
+weights are stored in few bits as `quantise-weights` does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import Node
+
+from lvc.compiler.dialect import aten
+from lvc.compiler.errors import UsageError
+from lvc.compiler.graph import arguments, calls, erase_dead, replace, set_argument, spec, tensor
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.text import si
+from lvc.compiler.uncalibrated import UNCALIBRATED
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.calibration import stream
+from lvc.passes.analysis.patterns import choose
+from lvc.passes.analysis.rerun import Rerun
+from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, filled, path
+from lvc.passes.quantisation.divergence import changed_choices, divergence
+from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS, Coded
+from lvc.passes.quantise_weights import check, rewrite
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A layer whose weights may get fewer bits; ``forms`` are they by bits, and ``place`` waits for their grid."""
+
+    layer: Node
+    node: Node
+    place: Node | None
+    forms: Mapping[int, Coded]
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    def bytes(self, bits: int) -> int:
+        return spec(self.node).bytes if bits == FLOAT else self.forms[bits].bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedPrecision(Pass):
+    """Choose 8, 4 or 32 bits for the weights of each layer under a budget, by measured sensitivity of the outputs."""
+
+    name: ClassVar[str] = "mixed-precision"
+    effect: ClassVar[Effect] = Effect.LOSSY
+    idempotent: ClassVar[bool] = False
+
+    bytes: float | None = option(None, "share of today's bytes of stored tensors that may be left")
+    drop: float | None = option(
+        None, "share of first choices that may change; for a model without class scores the relative squared error"
+    )
+    bits: tuple[int, ...] = option((8, 4), "bits that a weight may get; it may always stay in floating point")
+    grid: str = option("linear", "what weights can be; see quantise-weights")
+    only: tuple[str, ...] = option((), "layers to choose for, by patterns of names or origins; all without it")
+    skip: tuple[str, ...] = option((), "layers to leave in floating point, by patterns of names or origins")
+    data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
+    images: int = option(16, "measure each layer on at most so many images")
+    checked: int = option(128, "measure what was chosen on at most so many images")
+
+    def __post_init__(self) -> None:
+        if (self.bytes is None) == (self.drop is None):
+            raise UsageError("give one budget, bytes= or drop=", help="for example mixed-precision{bytes=0.2}")
+        if self.bytes is not None and not 0 < self.bytes < 1:
+            raise UsageError(f"bytes must be a share between 0 and 1, not {self.bytes}")
+        if self.drop is not None and not 0 <= self.drop < 1:
+            raise UsageError(f"drop must be a share from 0 on and below 1, not {self.drop}")
+        if not self.bits or not set(self.bits) <= {2, 4, 8}:
+            raise UsageError("bits must be some of 8, 4 and 2", help="for example bits=8,4")
+        if self.images < 1 or self.checked < 1:
+            raise UsageError("images and checked must be at least 1")
+        WEIGHT_GRIDS.parse(self.grid)
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = Outcome()
+        layers = list(self.weights(model, outcome))
+        if not layers:
+            outcome.notes.append("no layer has weights that can get fewer bits")
+            return outcome
+        costs = self.costs(model, layers, workspace)
+        choices = {
+            w.name: [Choice(bits, w.bytes(bits), costs[w.name, bits]) for bits in (FLOAT, *self.bits)] for w in layers
+        }
+        trial = Trial(model, layers, list(stream(model, workspace, self.data, self.checked, "running the whole model")))
+        rest = model.bytes - sum(w.bytes(FLOAT) for w in layers)
+        point = self.under_bytes(choices, rest, model.bytes) if self.bytes else self.under_drop(choices, trial)
+        report(layers, costs, point, outcome)
+        divergence, changed = trial.measure(point.bits)
+        outcome.notes.append(
+            f"{_counted(point.bits)}; stored tensors {si(model.bytes, 'B')} -> {si(rest + point.bytes, 'B')} "
+            f"({(rest + point.bytes) / model.bytes:.3f}x)"
+        )
+        outcome.notes.append(
+            f"the outputs diverge by {divergence:.3g}, {point.cost:.3g} was the sum over layers; {changed:.2%} of the "
+            f"first choices change over {trial.images} images"
+        )
+        for weights in layers:
+            if point.bits[weights.name] != FLOAT:
+                outcome.change(weights.layer)
+            settle(model, weights, point.bits[weights.name])
+        erase_dead(model.module)
+        return outcome
+
+    def weights(self, model: Model, outcome: Outcome) -> Iterator[Weights]:
+        """Yield the layers whose weights may get fewer bits."""
+        layers = list(calls(model.module.graph, aten.conv2d.default, aten.linear.default))
+        wanted, unwanted = choose(layers, self.only), choose(layers, self.skip)
+        grid = WEIGHT_GRIDS.parse(self.grid)
+        for layer in layers:
+            node = arguments(layer)["weight"]
+            place = node if node.target is UNCALIBRATED else None
+            node = node.all_input_nodes[0] if place else node
+            if layer in unwanted or (self.only and layer not in wanted):
+                outcome.skip(layer, "the options leave it out")
+            elif reason := check(model.module, node, 0):
+                outcome.skip(layer, reason)
+            else:
+                weight = tensor(model.module, node)
+                assert weight is not None
+                yield Weights(layer, node, place, {bits: grid.encode(weight, bits) for bits in self.bits})
+
+    def costs(self, model: Model, layers: Sequence[Weights], workspace: Workspace) -> dict[tuple[str, int], float]:
+        """Return by layer and bits how far the outputs move when it alone has its weights in so many bits."""
+        rerun = Rerun(model)
+        total = {(w.name, bits): 0.0 for w in layers for bits in (FLOAT, *self.bits)}
+        batches = list(stream(model, workspace, self.data, self.images, "reading images"))
+        for batch in workspace.progress.track(batches, "measuring layers", len(batches)):
+            values = rerun.run(batch)
+            wanted = rerun.outputs(values)
+            for weights in layers:
+                for bits in self.bits:
+                    found = rerun.again(values, weights.node, weights.forms[bits].decoded())
+                    total[weights.name, bits] += divergence(wanted, found) / len(batches)
+        return total
+
+    def under_bytes(self, choices: Choices, rest: int, before: int) -> Point:
+        """Return the best choice for every layer that is found within so many bytes."""
+        assert self.bytes is not None
+        most, points = int(self.bytes * before) - rest, path(choices)
+        for point in points:
+            if point.bytes <= most:
+                return filled(choices, point, most)
+        least = (rest + points[-1].bytes) / before
+        raise UsageError(
+            f"the budget bytes={self.bytes:g} cannot be reached: {least:.3f} of today's bytes are left at least",
+            why=f"every layer then has {min(self.bits)} bits, and what is no weight of a layer stays",
+            help="ask for less, or let bits= go lower",
+        )
+
+    def under_drop(self, choices: Choices, trial: Trial) -> Point:
+        """Return the furthest point of the path that changes few enough choices, by bisection."""
+        assert self.drop is not None
+        points = path(choices)
+        fine, beyond = 0, len(points)
+        while beyond - fine > 1:
+            middle = (fine + beyond) // 2
+            _, changed = trial.measure(points[middle].bits)
+            fine, beyond = (middle, beyond) if changed <= self.drop else (fine, middle)
+        return points[fine]
+
+
+class Trial:
+    """The whole model over some images, to measure assignments against."""
+
+    def __init__(self, model: Model, layers: Sequence[Weights], batches: Sequence[torch.Tensor]) -> None:
+        self.layers = layers
+        self.images = sum(map(len, batches))
+        self._rerun = Rerun(model)
+        self._batches = batches
+        self._wanted = [self._outputs(batch, {}) for batch in batches]
+
+    def measure(self, bits: Assignment) -> tuple[float, float]:
+        """Return the mean divergence of the outputs, and the share of first choices that change."""
+        changed = {w.node: w.forms[bits[w.name]].decoded() for w in self.layers if bits[w.name] != FLOAT}
+        found = [self._outputs(batch, changed) for batch in self._batches]
+        pairs = list(zip(self._wanted, found, strict=True))
+        figures = [(divergence(*pair), changed_choices(*pair)) for pair in pairs]
+        mean, share = (sum(column) / len(pairs) for column in zip(*figures, strict=True))
+        return mean, share
+
+    def _outputs(self, batch: torch.Tensor, changed: Mapping[Node, torch.Tensor]) -> list[torch.Tensor]:
+        return self._rerun.outputs(self._rerun.run(batch, changed))
+
+
+def settle(model: Model, weights: Weights, bits: int) -> None:
+    """Give a layer's weights so many bits, as a grid that waits to be calibrated or as codes."""
+    if weights.place is None:
+        if bits != FLOAT:
+            rewrite(model.module, weights.layer, weights.forms[bits])
+    elif bits == FLOAT:
+        replace(weights.place, weights.node)
+    else:
+        set_argument(weights.place, "bits", bits)
+
+
+def report(layers: Sequence[Weights], costs: Mapping[tuple[str, int], float], point: Point, outcome: Outcome) -> None:
+    """Show what each layer costs at each number of bits, and what it got."""
+    tried = sorted({bits for _, bits in costs} - {FLOAT}, reverse=True)
+    headers = ("layer", "weights", *(f"divergence at {bits} bits" for bits in tried), "chosen")
+    rows: tuple[tuple[str | int | float, ...], ...] = tuple(
+        (
+            w.name,
+            spec(w.node).elements,
+            *(float(f"{costs[w.name, bits]:.3g}") for bits in tried),
+            "float" if point.bits[w.name] == FLOAT else f"{point.bits[w.name]} bits",
+        )
+        for w in layers
+    )
+    outcome.tables.append(Table("what each layer costs", headers, rows))
+
+
+def _counted(bits: Assignment) -> str:
+    counts = Counter(bits.values())
+    return ", ".join(f"{counts[b]} in {'float' if b == FLOAT else f'{b} bits'}" for b in sorted(counts, reverse=True))

@@ -8,12 +8,14 @@ Weights are random, drawn so that no branch of a network is silent.
     python tools/bench.py                                    # the whole suite, about 15 minutes on two cores
     python tools/bench.py resnet18 vit_b_16 --threads 1 --seconds 20
     python tools/bench.py --precision bf16 --out build/bench-bf16
+    python tools/bench.py --int8 --out build/bench-int8      # needs lvc[quantisation-peers]
     python tools/bench.py --target x86-64-v3 --peers-isa avx2 --out build/bench-avx2
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -32,15 +34,18 @@ from lvc.compiler.bench.suite import MODELS, OURS, Built, Entry, Speed, engines_
 from lvc.compiler.bench.suite_table import markdown
 from lvc.compiler.catalogue import PRECISIONS
 
-PEERS = {"fp32": "onnxruntime,openvino,torch", "bf16": "openvino_default"}
+PEERS = {"fp32": "onnxruntime,openvino,torch", "bf16": "openvino_default", "int8": "onnxruntime_int8,openvino_int8"}
+INT8 = "int8-fast,lower-to-integer,fuse-operators"
 # what keeps the peers to AVX2; OpenVINO wants both of the first two, ONNX Runtime has no such switch
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a measurement depends on, machine and versions apart."""
+    """What a measurement depends on, machine and versions apart. ``quantise`` is a pipeline that is run before the
+    clock of building starts; where it is not empty the build without it races too."""
 
+    quantise: str
     pipeline: str
     target: str
     engines: tuple[str, ...]
@@ -49,13 +54,14 @@ class Settings:
     peers_isa: str
 
 
-def measure(model_name: str, settings: Settings) -> dict[str, Any]:
-    """Build and time one model in this process."""
+def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]:
+    """Build and time one model in this process; what peers make of it is kept in the folder."""
     import lvc.backends.tvm.build  # its seconds are start-up
     import lvc.backends.tvm.lower  # noqa: F401
     from lvc.compiler import container, driver
     from lvc.compiler.bench.comparison import processor
-    from lvc.compiler.bench.engine import Original, find_engine
+    from lvc.compiler.bench.engine import Original
+    from lvc.compiler.bench.suite import IN_FLOAT
     from lvc.compiler.memory import memory_of
     from lvc.compiler.observers import relative_difference, seeded_inputs
 
@@ -63,12 +69,18 @@ def measure(model_name: str, settings: Settings) -> dict[str, Any]:
     request = _request(model_name)
     model = request.load()
     inputs = seeded_inputs(model.inputs, 0)
+    source = _quantised(model, settings.quantise) if settings.quantise else model
     with tempfile.TemporaryDirectory(prefix="lvc-bench-") as scratch:
         os.environ["LVC_CACHE"] = str(Path(scratch) / "cache")
-        first = _timed(lambda: driver.compile(model, settings.pipeline, settings.target))
-        again = _timed(lambda: driver.compile(model, settings.pipeline, settings.target))
+        first = _timed(lambda: driver.compile(source, settings.pipeline, settings.target))
+        again = _timed(lambda: driver.compile(source, settings.pipeline, settings.target))
         artefact, file = first[1], Path(scratch) / f"{model_name}.lvc"
         container.write(artefact, file)
+        artefacts, float_bytes = {OURS: artefact}, None
+        if settings.quantise:
+            artefacts[IN_FLOAT] = driver.compile(model, "O2", settings.target)
+            container.write(artefacts[IN_FLOAT], Path(scratch) / "float.lvc")
+            float_bytes = (Path(scratch) / "float.lvc").stat().st_size
         memory = memory_of(artefact)
         assert memory
         built = Built(
@@ -78,9 +90,10 @@ def measure(model_name: str, settings: Settings) -> dict[str, Any]:
             sum(layer["weight_bytes"] for layer in artefact.metadata["layers"]),
             memory.activations(max(settings.threads)),
             memory.live,
+            float_bytes,
         )
-        original = Original(request, Path(scratch))
-        runs = {threads: _race(artefact, original, inputs, threads, settings) for threads in settings.threads}
+        original = Original(request, folder)
+        runs = {threads: _race(artefacts, original, inputs, threads, settings) for threads in settings.threads}
         found = driver.load(artefact, 1).executable(*inputs)
         difference = max(map(relative_difference, found, model(*inputs)))
     entry = Entry(model_name, ", ".join(map(str, model.inputs)), built, difference, runs)
@@ -89,8 +102,31 @@ def measure(model_name: str, settings: Settings) -> dict[str, Any]:
         "processor": processor(),
         "load": round(load, 2),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "versions": {name: find_engine(name).version() for name in settings.engines},
+        "versions": _versions(settings),
     }
+
+
+def _versions(settings: Settings) -> dict[str, str]:
+    """The versions of those peers that are installed."""
+    from lvc.compiler.bench.engine import find_engine
+    from lvc.compiler.errors import UsageError
+
+    versions = {}
+    for name in settings.engines:
+        with contextlib.suppress(UsageError):
+            versions[name] = find_engine(name).version()
+    return versions
+
+
+def _quantised(model: Any, pipeline: str) -> Any:
+    """The model in whole numbers, calibrated on the images on which the peers are."""
+    from lvc.compiler.bench.calibration import random_images
+    from lvc.compiler.driver import optimise
+    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.workspace import Workspace
+
+    images = [(one[0], None) for one in random_images(model.inputs)]
+    return optimise(model, Pipeline.parse(pipeline), Workspace({"calib": lambda: images}))[0]
 
 
 def _request(model_name: str) -> Any:
@@ -110,7 +146,9 @@ def _timed(action: Any) -> tuple[float, Any]:
     return time.perf_counter() - started, result
 
 
-def _race(artefact: Any, original: Any, inputs: Any, threads: int, settings: Settings) -> dict[str, Speed]:
+def _race(
+    artefacts: Mapping[str, Any], original: Any, inputs: Any, threads: int, settings: Settings
+) -> dict[str, Speed]:
     """Time lvc and the peers in turns; a peer that cannot run a model is told and left out."""
     from lvc.compiler.bench.comparison import Contestant, compare
     from lvc.compiler.bench.engine import find_engine, prepare
@@ -118,7 +156,7 @@ def _race(artefact: Any, original: Any, inputs: Any, threads: int, settings: Set
     from lvc.compiler.errors import UsageError
     from lvc.compiler.workspace import Silence
 
-    contestants = [Contestant(OURS, "", load(artefact, threads).executable)]
+    contestants = [Contestant(name, "", load(artefact, threads).executable) for name, artefact in artefacts.items()]
     for name in settings.engines:
         try:
             contestants.append(Contestant(name, "", prepare(find_engine(name), original, threads)))
@@ -128,10 +166,12 @@ def _race(artefact: Any, original: Any, inputs: Any, threads: int, settings: Set
     return {row.name: Speed(row.timing.best, row.timing.median) for row in rows}
 
 
-def run_apart(model_name: str, settings: Settings, timeout: float) -> dict[str, Any]:
+def run_apart(model_name: str, settings: Settings, folder: Path, timeout: float) -> dict[str, Any]:
     """Measure a model in a process of its own, under the environment that the settings ask for."""
     environment = {**os.environ, **(AVX2 if settings.peers_isa == "avx2" else {})}
+    folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, "--one", model_name, "--settings", json.dumps(asdict(settings))]
+    command += ["--out", str(folder)]
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=timeout, check=False, env=environment)
     except subprocess.TimeoutExpired:
@@ -165,7 +205,8 @@ def facts(kept: Sequence[Mapping[str, Any]], settings: Settings, command: str) -
     lines = [
         f"`{command}`, {joined('date')}",
         f"{joined('processor')}, {os.cpu_count()} cores; load before each model {min(loads):.1f} to {max(loads):.1f}",
-        f"lvc {lvc.__version__}, pipeline `{settings.pipeline}`, target `{settings.target}`, no tuning; {peers}",
+        f"lvc {lvc.__version__}, pipeline `{settings.quantise or settings.pipeline}`, target `{settings.target}`, "
+        f"no tuning; {peers}",
         f"batch 1, engines in turns in one process, {settings.seconds:g} s for each model and number of threads; "
         "build times without start-up and loading, from an empty cache and from a full one",
     ]
@@ -203,10 +244,11 @@ def main() -> int:
     if options.one:
         fields = {**json.loads(options.settings)}
         fields |= {name: tuple(fields[name]) for name in ("engines", "threads")}
-        print(json.dumps(measure(options.one, Settings(**fields))))
+        print(json.dumps(measure(options.one, Settings(**fields), options.out)))
         return 0
     settings = Settings(
-        pipeline=",".join(filter(None, (options.pipeline, PRECISIONS[options.precision]))),
+        quantise=INT8 if options.precision == "int8" else "",
+        pipeline="O0" if options.precision == "int8" else _pipeline(options),
         target=options.target,
         engines=tuple((options.engines or PEERS[options.precision]).split(",")),
         threads=tuple(options.threads),
@@ -219,7 +261,7 @@ def main() -> int:
         file = options.out / f"{name}.json"
         result = None if options.again else known(file, settings)
         if result is None:
-            result = run_apart(name, settings, options.timeout)
+            result = run_apart(name, settings, options.out / "peers" / name, options.timeout)
             if "error" in result:
                 failed.append(name)
                 print(f"{name}: {result['error']}", file=sys.stderr, flush=True)
@@ -231,6 +273,10 @@ def main() -> int:
     if kept:
         _report(kept, settings, options)
     return 1 if failed else 0
+
+
+def _pipeline(options: argparse.Namespace) -> str:
+    return ",".join(filter(None, (options.pipeline, PRECISIONS[options.precision])))
 
 
 def _report(kept: Sequence[Mapping[str, Any]], settings: Settings, options: argparse.Namespace) -> None:
@@ -268,7 +314,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("models", metavar="MODEL", nargs="*", help="models of torchvision (default: the suite)")
     parser.add_argument("--threads", type=lambda text: [int(t) for t in text.split(",")], default=[1, 2], metavar="N,N")
     parser.add_argument("--seconds", type=float, default=12.0, help="time for each model and number of threads")
-    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32")
+    parser.add_argument("--precision", choices=tuple(PEERS), default="fp32")
+    parser.add_argument("--int8", dest="precision", action="store_const", const="int8", help="as --precision int8")
     parser.add_argument("--target", default="native", help="target of lvc (default native)")
     parser.add_argument("--pipeline", default="O2", help="pipeline of lvc, without its precision (default O2)")
     parser.add_argument("--engines", help="peers (default: those of the precision)")

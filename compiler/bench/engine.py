@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ Run = Callable[..., tuple[np.ndarray, ...]]
 
 @dataclass(frozen=True)
 class Original:
-    """The model as it was before lvc, in the forms that engines take. ``scratch`` is a folder for files made of it."""
+    """The model as it was before lvc, in the forms that engines take. ``scratch`` is a folder for files made of it;
+    those that are there are used again."""
 
     request: LoadRequest
     scratch: Path
@@ -42,6 +44,13 @@ class Original:
         if not path.exists():
             write_model(self.model, path)
         return path
+
+    def put(self, file: Path, write: Callable[[Path], None]) -> None:
+        """Let ``write`` make a file of the folder, and what it puts beside it; all appears when it is whole."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            write(Path(folder) / file.name)
+            for made in sorted(Path(folder).iterdir(), key=lambda path: path.name == file.name):
+                made.replace(file.with_name(made.name))
 
 
 class Engine(ABC):

@@ -22,6 +22,8 @@ MODELS = (
     "inception_v3",
 )
 OURS = "lvc"
+IN_FLOAT = "lvc_fp32"
+"""lvc's own build in floating point, beside one in 8 bits; no peer."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class Built:
-    """What building cost and made: seconds without start-up, from nothing and again with a full cache; bytes."""
+    """What building cost and made: seconds without start-up, from nothing and again with a full cache; bytes.
+
+    ``float_bytes`` are those of the artefact in floating point, where one was made too.
+    """
 
     seconds: float
     seconds_again: float
@@ -42,6 +47,7 @@ class Built:
     weight_bytes: int
     activation_bytes: int
     live_bytes: int
+    float_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,13 +64,13 @@ class Entry:
     runs: Mapping[int, Mapping[str, Speed]]
 
     def peers(self, threads: int) -> dict[str, Speed]:
-        return {name: speed for name, speed in self.runs[threads].items() if name != OURS}
+        return {name: speed for name, speed in self.runs[threads].items() if name not in (OURS, IN_FLOAT)}
 
     def ratio(self, threads: int, peer: str | None = None) -> float:
-        """Time of a peer (default: the fastest one) over lvc's; above one, lvc is faster."""
-        peers = self.peers(threads)
-        theirs = peers[peer].best if peer else min(speed.best for speed in peers.values())
-        return theirs / self.runs[threads][OURS].best
+        """Time of another engine (default: the fastest peer) over lvc's; above one, lvc is faster."""
+        runs, peers = self.runs[threads], self.peers(threads).values()
+        theirs = runs[peer].best if peer else min(speed.best for speed in peers)
+        return theirs / runs[OURS].best
 
     def scaling(self, threads: int) -> float:
         """How many times faster lvc is on so many threads than on one."""

@@ -45,6 +45,7 @@ def _built(entries: Sequence[Entry]) -> str:
     more = [
         threads for threads in threads_of(entries) if threads > 1 and all({1, threads} <= set(e.runs) for e in entries)
     ]
+    has_floats = any(entry.built.float_bytes for entry in entries)
     headers = [
         "model",
         "input",
@@ -52,24 +53,26 @@ def _built(entries: Sequence[Entry]) -> str:
         "again, s",
         "artefact, MB",
         "of the weights",
+        *(["of fp32"] * has_floats),
         "activations, MB",
         "of the live tensors",
         "difference to PyTorch",
         *(f"1 / {threads} threads" for threads in more),
     ]
-    rows = [_built_row(entry, more) for entry in entries]
+    rows = [_built_row(entry, more, has_floats) for entry in entries]
     rows += [
         [
             "geometric mean",
-            *[""] * 8,
+            *[""] * (8 + has_floats),
             *(f"{geometric_mean(e.scaling(threads) for e in entries):.2f}" for threads in more),
         ]
     ] * bool(more)
     return "### Build, size, memory\n\n" + _table(headers, rows)
 
 
-def _built_row(entry: Entry, more: Sequence[int]) -> list[str]:
+def _built_row(entry: Entry, more: Sequence[int], has_floats: bool) -> list[str]:
     built = entry.built
+    share = f"{built.artefact_bytes / built.float_bytes:.3f}" if built.float_bytes else ""
     return [
         entry.model,
         entry.inputs,
@@ -77,6 +80,7 @@ def _built_row(entry: Entry, more: Sequence[int]) -> list[str]:
         f"{built.seconds_again:.2f}",
         f"{built.artefact_bytes / 1e6:.2f}",
         f"{built.artefact_bytes / max(1, built.weight_bytes):.3f}",
+        *([share] * has_floats),
         f"{built.activation_bytes / 1e6:.2f}",
         f"{built.activation_bytes / max(1, built.live_bytes):.2f}",
         f"{entry.difference:.1e}",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_models import build, convolutions, shades
 
 from lvc.compiler import container
@@ -23,6 +24,8 @@ from lvc.compiler.bench.steps import steps
 from lvc.compiler.cli import main
 from lvc.compiler.driver import LoadRequest, write_model
 from lvc.compiler.errors import UsageError
+from lvc.compiler.model import Model
+from lvc.compiler.observers import relative_difference
 from lvc.compiler.workspace import Silence
 
 
@@ -90,7 +93,8 @@ def test_shares_and_arithmetic_of_kernels() -> None:
 
 
 def test_engines_are_the_files_of_their_folder() -> None:
-    assert engine_names() == ["onnxruntime", "openvino", "openvino_default", "torch"]
+    peers = ["onnxruntime", "onnxruntime_int8", "openvino", "openvino_default", "openvino_int8", "torch"]
+    assert engine_names() == peers
     assert all(find_engine(name).name == name for name in engine_names())
     with pytest.raises(UsageError, match="there is no engine") as caught:
         find_engine("onnxrutime")
@@ -109,6 +113,24 @@ def test_engines_compute_what_the_model_computes(name: str, tmp_path: Path) -> N
     for ours, theirs in zip(found, model(inputs), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     assert engine.version()[0].isdigit()
+
+
+@pytest.mark.filterwarnings("ignore")  # quantisers use what their libraries have deprecated
+@pytest.mark.parametrize("name", ["onnxruntime_int8", pytest.param("openvino_int8", marks=pytest.mark.slow)])
+def test_engines_in_8_bits_are_near_the_model_and_are_made_once(name: str, tmp_path: Path) -> None:
+    engine = find_engine(name)
+    pytest.importorskip(engine.package)
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, groups=8))
+    write_model(Model.from_module(layers, torch.zeros(1, 4, 16, 16)), tmp_path / "given.onnx")
+    original = Original(LoadRequest(str(tmp_path / "given.onnx")), tmp_path)
+    inputs = np.random.default_rng(0).standard_normal((1, 4, 16, 16)).astype(np.float32)
+    found = engine.prepare(original, 1)(inputs)
+    differences = [relative_difference(*pair) for pair in zip(found, original.model(inputs), strict=True)]
+    assert all(1e-5 < difference < 0.2 for difference in differences)
+    made = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    engine.prepare(original, 1)
+    assert made == {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
 
 
 class Absent(Engine):

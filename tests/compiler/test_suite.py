@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from xml.etree import ElementTree
@@ -7,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lvc.compiler.bench.chart import Panel, bar_chart
-from lvc.compiler.bench.suite import Built, Entry, Speed, engines_of, geometric_mean, threads_of
+from lvc.compiler.bench.suite import IN_FLOAT, Built, Entry, Speed, engines_of, geometric_mean, threads_of
 from lvc.compiler.bench.suite_table import markdown
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -59,6 +60,17 @@ def test_a_peer_that_did_not_run_leaves_a_gap() -> None:
     alone = Entry("b", "x", entry("b", 1.0).built, 0.0, {1: {"lvc": Speed(1.0, 1.0), "fast": Speed(0.5, 0.5)}})
     text = markdown([entry("a", 1.0), alone], "Suite", [])
     assert "| b | 1000.00 / 1000.00 | 500.00 / 500.00 |  | 0.50 |  | **0.50** |" in text.splitlines()
+
+
+def test_a_build_in_8_bits_is_shown_beside_the_one_in_floating_point() -> None:
+    plain = entry("a", 1.0)
+    runs = {1: {**plain.runs[1], IN_FLOAT: Speed(1.5, 1.5)}}
+    one = dataclasses.replace(plain, built=dataclasses.replace(plain.built, float_bytes=4400), runs=runs)
+    assert one.ratio(1) == 2.0, "it is no peer"
+    assert one.ratio(1, IN_FLOAT) == 1.5
+    lines = markdown([one], "Suite", []).splitlines()
+    assert "| a | x: f32[1,3,8,8] | 3.0 | 0.50 | 0.00 | 1.100 | 0.250 | 0.00 | 1.20 | 1.0e-06 |" in lines
+    assert Entry.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
 def test_bars_are_as_high_as_their_values() -> None:

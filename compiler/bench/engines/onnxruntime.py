@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from lvc.compiler.bench.engine import Engine, Original, Run
@@ -21,13 +23,17 @@ class OnnxRuntime(Engine):
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
-        session = ort.InferenceSession(str(original.onnx), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(self.file(original)), options, providers=["CPUExecutionProvider"])
         names = [item.name for item in session.get_inputs()]
 
         def run(*inputs: np.ndarray) -> tuple[np.ndarray, ...]:
             return tuple(session.run(None, dict(zip(names, inputs, strict=True))))
 
         return run
+
+    def file(self, original: Original) -> Path:
+        """The model in a form that ONNX Runtime reads."""
+        return original.onnx
 
 
 ENGINE = OnnxRuntime()

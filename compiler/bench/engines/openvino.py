@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +21,7 @@ class OpenVino(Engine):
         import openvino
 
         core = openvino.Core()
-        model = core.read_model(str(original.onnx))
+        model = core.read_model(str(self.file(original)))
         settings = {
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
@@ -35,6 +36,10 @@ class OpenVino(Engine):
             return tuple(results[output] for output in compiled.outputs)
 
         return run
+
+    def file(self, original: Original) -> Path:
+        """The model in a form that OpenVINO reads."""
+        return original.onnx
 
 
 ENGINE = OpenVino()

@@ -10,6 +10,8 @@ THREADS = 4  # tasks are shared out evenly among so many threads
 TASK_CYCLES = 120_000  # more tasks than threads are not worth their edges below this
 LEAST_CYCLES = 30_000  # below this a task is not worth another thread, which takes some 5,000 cycles to be told
 CACHED_BYTES = 192 << 10  # of the data that a task goes through again and again: a part of the second-level cache
+COPIED_BYTES = 96 << 10  # more of a copy is memory that is waited for and that each thread has for itself
+LEAST_SHARE = 20  # margins in a part that is cut for that
 FETCH_RATE = 24  # bytes a cycle from beyond that cache: most of the time is hidden behind the arithmetic
 COPY_RATE = 6  # of what is waited for
 
@@ -49,7 +51,14 @@ class Work:
         enough = [parts for parts in pairs if parts[0] * parts[1] >= wanted]
         if not enough:
             return self.lines, self.tiles
+        enough = [parts for parts in enough if not self._is_large(parts[0])] or enough
         return min(enough, key=lambda parts: self._cost(parts, copies))
+
+    def _is_large(self, rows: int) -> bool:
+        """Whether the copies of so many parts of the lines are worth to be cut further."""
+        share = -(-self.lines // rows)
+        size = self.data * (share + self.margin) / self.lines
+        return self.is_copied and size > COPIED_BYTES and share > LEAST_SHARE * self.margin
 
     def _cost(self, parts: tuple[int, int], copies: int) -> float:
         """Cycles of arithmetic, stretched by what the last parts and threads lack, and cycles to fetch the operands."""

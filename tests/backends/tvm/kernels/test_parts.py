@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lvc.backends.tvm.kernels.parts import LEAST_CYCLES, MOST_TASKS, TASK_CYCLES, Work, row_parts
+from lvc.backends.tvm.kernels.parts import COPIED_BYTES, LEAST_CYCLES, MOST_TASKS, TASK_CYCLES, Work, row_parts
 
 
 def work(cycles: float, lines: int = 28, tiles: int = 8) -> Work:
@@ -24,6 +24,13 @@ def test_more_work_is_shared_evenly_by_two_and_by_four_threads(cycles: float) ->
 
 def test_copies_of_the_work_are_tasks_already() -> None:
     assert work(10 * TASK_CYCLES).split(16) == (1, 1)
+
+
+@pytest.mark.parametrize(("is_copied", "parts"), [(True, 8), (False, 4)])
+def test_large_copies_are_cut_further(is_copied: bool, parts: int) -> None:
+    image = Work(5 * TASK_CYCLES, 112, 1, data=3 * 4 * 224 * 224, weights=1 << 12, margin=0.5, is_copied=is_copied)
+    assert image.split(1) == (parts, 1)
+    assert (image.data / parts > COPIED_BYTES) == (not is_copied)
 
 
 @pytest.mark.parametrize(

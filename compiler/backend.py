@@ -74,6 +74,10 @@ class Backend(ABC):
         """The number that widths should be multiples of, for the kernels of a target to waste nothing."""
         return 1
 
+    def completion(self, model: Model) -> str:
+        """The pipeline that a rewritten model still has to go through before it is built; none by default."""
+        return ""
+
     @abstractmethod
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make code for a model. The same inputs give the same bytes."""

@@ -81,7 +81,8 @@ def compile(
 ) -> Artefact:
     """Compile a model for a target.
 
-    The model is left as it was. ``precision`` is what contractions multiply: ``bf16`` adds ``lower-precision`` to the
+    The model is left as it was. A backend may complete the pipeline: for code, what is quantised is computed in
+    integers. ``precision`` is what contractions multiply: ``bf16`` adds ``lower-precision`` to the
     pipeline, and is refused for targets without the instructions. With ``check`` the drift of every pass is measured on
     seeded inputs, and the built
     artefact is compared with the model as it was loaded; `CheckError` if either is beyond its bound. The record of what
@@ -117,12 +118,18 @@ def compile_and_report(
         model = request.load()
 
     workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch(target, workspace))
+    backend = catalogue.find_backend(target.backend)
     rewritten, steps = optimise(model, pipeline, workspace, check=check, observers=observers)
+    if len(steps) == len(pipeline) and (completion := Pipeline.parse(backend.completion(rewritten))):
+        rewritten, more = optimise(
+            rewritten, completion, workspace, check=check, observers=observers, done=len(pipeline)
+        )
+        pipeline, steps = pipeline + completion, [*steps, *more]
     if requirement:
         check_requirement(requirement, rewritten, steps, simulated=target.backend == "onnx")
 
     started = time.perf_counter()
-    artefact = catalogue.find_backend(target.backend).build(rewritten, target, workspace)
+    artefact = backend.build(rewritten, target, workspace)
     build_seconds = time.perf_counter() - started
 
     report = make_report(model, rewritten, pipeline, target.text, steps)
@@ -157,13 +164,14 @@ def optimise(
     *,
     check: bool = False,
     observers: Sequence[Observer] = (),
+    done: int = 0,
 ) -> tuple[Model, list[Step]]:
     """Run a pipeline with the observers that every run has: timing, verification and, with ``check``, drift."""
     workspace = workspace or Workspace()
     if workspace.stopwatch is None:
         workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch("native", workspace))
     watching = [Timer(), Verifier(), *([Drift(workspace.seed)] if check else []), *observers]
-    return pipeline.run(model, workspace, watching)
+    return pipeline.run(model, workspace, watching, done)
 
 
 def check_artefact(

@@ -79,16 +79,20 @@ class Pipeline:
         return frozenset[torch.dtype]().union(*(item.dtypes for item in self.passes))
 
     def run(
-        self, model: Model, workspace: Workspace | None = None, observers: Sequence[Observer] = ()
+        self,
+        model: Model,
+        workspace: Workspace | None = None,
+        observers: Sequence[Observer] = (),
+        done: int = 0,
     ) -> tuple[Model, list[Step]]:
-        """Rewrite a copy of the model; return it with a record of every pass that ran."""
+        """Rewrite a copy of the model; return it with a record of every pass that ran. ``done`` passes ran before."""
         workspace = workspace or Workspace()
         model = model.copy()
         steps: list[Step] = []
         for observer in observers:
             observer.start(model)
-        for number, item in enumerate(self.passes, 1):
-            step = Step(number, len(self.passes), item)
+        for number, item in enumerate(self.passes, done + 1):
+            step = Step(number, done + len(self.passes), item)
             verdicts = [observer.before(step, model) for observer in observers]
             if not all(verdicts):
                 break

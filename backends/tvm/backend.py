@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from lvc.backends.tvm import targets
+from lvc.compiler import integer
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Target
+from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.graph import calls, op_name, origin, spec
 from lvc.compiler.model import Model
@@ -43,6 +45,10 @@ class TvmBackend(Backend):
     def channel_multiple(self, target: Target) -> int:
         return targets.vector_of(target).lanes
 
+    def completion(self, model: Model) -> str:
+        """What quantisation only simulates is computed in integers."""
+        return "lower-to-integer,fuse-operators" if simulates_integers(model) else ""
+
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make a shared library for a model; `CompileError` names every node that cannot be lowered."""
         if importlib.util.find_spec("tvm") is None:
@@ -63,6 +69,13 @@ class TvmBackend(Backend):
         from lvc.backends.tvm.runtime.executable import Executable
 
         return Executable(artefact.files, threads)
+
+
+def simulates_integers(model: Model) -> bool:
+    """Whether activations are rounded to grids in floating point."""
+    grids = list(calls(model.module.graph, aten.fake_quantize_per_tensor_affine.default))
+    is_lowered = any(node.target in integer.OPERATORS for node in calls(model.module.graph))
+    return not is_lowered and any(node.all_input_nodes[0].op != "get_attr" for node in grids)
 
 
 def multiplied_dtypes(model: Model) -> set[torch.dtype]:

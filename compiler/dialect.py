@@ -4,7 +4,7 @@ A graph holds functional ATen calls, each with one tensor as its result. The doo
 listed here (`reshape` for view, flatten, squeeze and unsqueeze; `permute` for every transpose; `slice` for split,
 chunk, select and unbind; the `Tensor` overload for arithmetic and comparison, where only `add`, `sub`, `mul` and
 `div` take a number in place of the second tensor), so that a pass meets one case. Operators on whole numbers are those
-of `lvc.compiler.integer`. `Family` says what an operator does to its operands; the tables of one concern (how to lower
+of `lvc.compiler.integer` and `lvc.compiler.dynamic`. `Family` says what an operator does to its operands; the tables of one concern (how to lower
 an op, how to count it, how to write it as ONNX) live with that concern and are keyed by the same operators.
 """
 
@@ -16,7 +16,7 @@ from enum import Enum
 import torch
 from torch._ops import OpOverload
 
-from lvc.compiler import integer
+from lvc.compiler import dynamic, integer
 from lvc.compiler.coded_weights import DECODE
 from lvc.compiler.uncalibrated import UNCALIBRATED
 
@@ -122,6 +122,11 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
         integer.add,
         integer.mul,
         integer.table,
+        dynamic.quantise_rows,
+        integer.sigmoid,
+        integer.silu,
+        integer.hardsigmoid,
+        integer.hardswish,
     ),
     Family.MOVEMENT: (
         aten.reshape.default,
@@ -157,6 +162,7 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
         aten.argmin.default,
         aten.cumsum.default,
         aten.linalg_vector_norm.default,
+        dynamic.row_scale,
     ),
     Family.NORMALISATION: (
         aten.batch_norm.default,

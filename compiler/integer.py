@@ -5,6 +5,7 @@ stands for the numbers ``scale * (q - zero_point)``. Products are summed in int3
 `lvc.compiler.bounds` proves for given weights. What leaves the sums is computed in single precision, in this order:
 convert, multiply, round half to even, add the zero point, limit to ``[low, high]``. There is no other rounding: sums
 of two products have factors so short that the products are exact, so that a fused multiply-add gives the same.
+Functions of real numbers between the sums and the rounding are defined here too, for the same reason.
 
 A result is int8 where ``low`` is negative, else uint8. Operands of other types raise `TypeError`.
 """
@@ -149,6 +150,57 @@ def table(q: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     if tuple(values.shape) != (256,):
         raise TypeError(f"a table has 256 entries, not {tuple(values.shape)}")
     return values[q.long() - torch.iinfo(q.dtype).min]
+
+
+@_operator("sigmoid(Tensor x) -> Tensor")
+def sigmoid(x: torch.Tensor) -> torch.Tensor:
+    """1 / (1 + e^-x) in single precision, with the exponential of `_exp_negated`."""
+    result: torch.Tensor = 1 / (1 + _exp_negated(x))
+    return result
+
+
+@_operator("silu(Tensor x) -> Tensor")
+def silu(x: torch.Tensor) -> torch.Tensor:
+    """x / (1 + e^-x) in single precision, with the exponential of `_exp_negated`."""
+    return x / (1 + _exp_negated(x))
+
+
+@_operator("hardsigmoid(Tensor x) -> Tensor")
+def hardsigmoid(x: torch.Tensor) -> torch.Tensor:
+    """(x limited to [-3, 3], plus 3) times the single-precision number nearest to 1/6."""
+    _demand(x, torch.float32)
+    return (x.clamp(-3, 3) + 3) * _single(1 / 6)
+
+
+@_operator("hardswish(Tensor x) -> Tensor")
+def hardswish(x: torch.Tensor) -> torch.Tensor:
+    """x times its hardsigmoid."""
+    return x * hardsigmoid(x)
+
+
+POWER_BITS = 15
+"""Bits behind the point of the power of two in `_exp_negated`."""
+
+POWER_SCALE = float(torch.tensor(-math.log2(math.e) * 2**POWER_BITS, dtype=torch.float32))
+POWER_LIMIT = float(110 << POWER_BITS)
+POWER_SERIES = (630, 3638, 15743, 45426, 65536)
+"""ln(2)^k / k! times 2^16, from k = 4 to 0."""
+
+
+def _exp_negated(x: torch.Tensor) -> torch.Tensor:
+    """e^-x, within 8e-5 of it for x from -76 to 76 and beyond as there; no product meets a sum.
+
+    ``p = round(-x log2(e) 2^15)`` is split into a whole power of two and the rest, whose power is a polynomial in whole
+    numbers: each step multiplies by the rest and drops 15 bits.
+    """
+    _demand(x, torch.float32)
+    power = (x * POWER_SCALE).clamp(-POWER_LIMIT, POWER_LIMIT).round().to(torch.int32)
+    whole = (power + (1 << (POWER_BITS - 1))) >> POWER_BITS
+    rest = power - (whole << POWER_BITS)
+    total = torch.full_like(rest, POWER_SERIES[0])
+    for coefficient in POWER_SERIES[1:]:
+        total = ((total * rest) >> POWER_BITS) + coefficient
+    return total.float() * ((whole + (127 - 16)) << 23).view(torch.float32)
 
 
 def inverse(scale: float) -> float:

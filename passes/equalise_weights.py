@@ -12,7 +12,11 @@ By activations: ``s = (m / m_i)^strength``, with the greatest magnitude ``m_i`` 
 calibration data. Where weights have a scale for each output channel, as they do here unless told otherwise, it is the
 activations that suffer from uneven channels. (Xiao et al. 2023, "SmoothQuant", section 4, for the balance of strength.)
 A channel that is limited, as by ReLU6, is scaled up no further than to the limit, so what the data never reaches is
-cut off where a grid for this channel alone would end.
+cut off where a grid for this channel alone would end. Layers that read each channel on its own have a scale for it in
+their weights, so there nothing has to be balanced, and the strength is 1.
+
+Where ``f`` does not scale with its input, as SiLU, a multiplication behind it does: ``W2 f(x) = (W2 / s) (s f(x))``. It
+becomes a part of the kernel before it.
 """
 
 from __future__ import annotations
@@ -23,8 +27,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
+from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import arguments, spec, store, tensor
+from lvc.compiler.graph import add_tensor, arguments, insert_call, origin, spec, store, tensor
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.workspace import Workspace
@@ -45,7 +50,9 @@ class EqualiseWeights(Pass):
     idempotent: ClassVar[bool] = False
 
     by: Literal["weights", "activations"] = option("activations", "whose ranges become even")
-    strength: float = option(0.5, "by activations: 0 leaves them as they are, 1 makes them equal")
+    strength: float = option(
+        0.5, "by activations: 0 leaves them as they are, 1 makes them equal; 1 always where depthwise layers read them"
+    )
     data: str = option("calib", "by activations: the data set, as named by --data NAME=PATH")
     images: int = option(64, "by activations: look at no more than so many images")
 
@@ -79,9 +86,11 @@ class EqualiseWeights(Pass):
 
     def by_weights(self, module: GraphModule, found: list[Chain], outcome: Outcome) -> None:
         """Equalise all chains a few times over: one chain's second layer is the first of the next."""
-        free = [chain for chain in found if chain.limit is None]
+        free = [chain for chain in found if chain.limit is None and not chain.is_curved]
         for chain in found:
-            if chain.limit is not None:
+            if chain.is_curved:
+                outcome.skip(chain.first, "it does not scale with its input")
+            elif chain.limit is not None:
                 outcome.skip(chain.first, f"values after it are limited to {chain.limit:g}, which the scale would move")
         for _ in range(_ROUNDS):
             for chain in free:
@@ -93,8 +102,8 @@ class EqualiseWeights(Pass):
         most = float(ranges.max())
         if not most:
             return torch.ones_like(ranges)
-        scale = (most / ranges.clamp(min=most / _LARGEST)) ** self.strength
-        return scale
+        scale: torch.Tensor = most / ranges.clamp(min=most / _LARGEST)
+        return scale if chain.is_depthwise else scale**self.strength
 
     def ranges(self, model: Model, workspace: Workspace, found: list[Chain]) -> dict[Chain, torch.Tensor]:
         """Return the greatest magnitude in each channel of each chain's value on the data."""
@@ -131,13 +140,25 @@ def weight_scale(module: GraphModule, chain: Chain) -> torch.Tensor:
 
 
 def rescale(module: GraphModule, chain: Chain, scale: torch.Tensor) -> None:
-    """Multiply each channel behind the first layer by its scale, and divide in the layers that read it."""
-    _store(module, arguments(chain.first)["weight"], scale_outputs(chain.first, _weight(module, chain.first), scale))
-    bias = tensor(module, arguments(chain.first)["bias"])
-    if bias is not None:
-        _store(module, arguments(chain.first)["bias"], bias.detach().double() * scale)
+    """Multiply each channel where the chain begins by its scale, and divide in the layers that read it."""
+    if chain.is_curved:
+        multiply(module, chain.first, scale)
+    else:
+        weight = scale_outputs(chain.first, _weight(module, chain.first), scale)
+        _store(module, arguments(chain.first)["weight"], weight)
+        bias = tensor(module, arguments(chain.first)["bias"])
+        if bias is not None:
+            _store(module, arguments(chain.first)["bias"], bias.detach().double() * scale)
     for reader in chain.readers:
         _store(module, arguments(reader)["weight"], scale_inputs(reader, _weight(module, reader), 1 / scale))
+
+
+def multiply(module: GraphModule, value: Node, scale: torch.Tensor) -> None:
+    """Let all who read a value read it with each channel multiplied by its scale."""
+    factor = scale.to(spec(value).dtype).reshape(1, -1, *[1] * (len(spec(value).shape) - 2))
+    stored = add_tensor(module, value.next, f"{value.name}_factor", factor)
+    scaled = insert_call(stored.next, aten.mul.Tensor, value, stored, origin=origin(value))
+    value.replace_all_uses_with(scaled, lambda user: user is not scaled)
 
 
 def unevenness(ranges: dict[Chain, torch.Tensor]) -> float:

@@ -16,10 +16,10 @@ from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass
 from lvc.compiler.text import si
 from lvc.compiler.workspace import Workspace
-from lvc.passes.integer import Rules, layers, meetings, movement
+from lvc.passes.integer import Rules, functions, layers, meetings, movement
 from lvc.passes.integer.grid import Grid
 
-_RULES: Rules = {**layers.RULES, **movement.RULES, **meetings.RULES}
+_RULES: Rules = {**layers.RULES, **movement.RULES, **functions.RULES, **meetings.RULES}
 _INTEGER_LAYERS = (integer.conv2d, integer.linear)
 
 

@@ -16,6 +16,7 @@ from lvc.compiler import integer
 from lvc.compiler.dialect import Family, aten
 from lvc.compiler.graph import add_tensor, arguments, family, insert_call, is_call, op_name, spec, tensor
 from lvc.passes.integer import Rules
+from lvc.passes.integer.functions import is_function_of_sums
 from lvc.passes.integer.grid import Grid, dequantised, describe
 from lvc.passes.integer.movement import real_bounds
 
@@ -23,10 +24,12 @@ _LONGEST_FUNCTION = 16
 
 
 def meet(module: GraphModule, node: Node) -> Node | str | None:
-    """The integer form of what a quantise reads; None for an input of the model."""
+    """The integer form of what a quantise reads; None for an input of the model, or what a layer's kernel computes."""
     source, grid = node.args[0], Grid.of(node)
     assert isinstance(source, Node)
     if source.op != "call_function":
+        return None
+    if is_function_of_sums(source) and not is_call(_behind_limits(source, grid)[0], integer.rescale):
         return None
     return _requantised(module, node, source, grid) or _tabulated(module, node, source, grid) or _refusal(source)
 

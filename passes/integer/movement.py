@@ -29,6 +29,14 @@ def move(module: GraphModule, node: Node) -> Node | None:
     return insert_call(node, before.target, moved, *rest)  # type: ignore[arg-type]
 
 
+def enlarge(module: GraphModule, node: Node) -> Node | str | None:
+    """Repetition of places; PyTorch has it for numbers without a sign."""
+    operand = dequantised(node.args[0])
+    if operand and spec(operand[0]).dtype is torch.int8:
+        return "PyTorch does not enlarge images of signed whole numbers"
+    return move(module, node)
+
+
 def limit(module: GraphModule, node: Node) -> Node | None:
     """``relu`` and ``clamp`` where the grid has their bounds."""
     operand = dequantised(node.args[0])
@@ -99,6 +107,7 @@ RULES: Rules = {
         ),
         move,
     ),
+    aten.upsample_nearest2d.vec: enlarge,
     aten.relu.default: limit,
     aten.clamp.default: limit,
     aten.constant_pad_nd.default: pad,

@@ -1,7 +1,8 @@
 """Chains: a layer whose output channels reach nothing but the inputs of other layers, each channel on its own.
 
 What stands between computes ``f(s x) = s f(x)`` for every positive s, so each channel can be scaled behind the first
-layer and scaled back before the others. A limit ``clamp(x, 0, b)`` does so only as far as no value is cut off.
+layer and scaled back before the others. A limit ``clamp(x, 0, b)`` does so only as far as no value is cut off. Behind a
+function that does not, such as SiLU, the chain begins anew, and scaling takes a multiplication there.
 
 Source: Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", section 4.1.
 """
@@ -28,15 +29,35 @@ _HOMOGENEOUS = (
     aten.upsample_nearest2d.vec,
     aten.clamp.default,
 )
+_CURVES = (
+    aten.silu.default,
+    aten.hardswish.default,
+    aten.mish.default,
+    aten.gelu.default,
+    aten.elu.default,
+    aten.sigmoid.default,
+    aten.hardsigmoid.default,
+    aten.tanh.default,
+)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The layer ``first``, the calls that its result passes through in order, and the layers that read it."""
+    """Where scaling begins, a layer or a function behind one; the calls that follow, in order; the layers that read."""
 
     first: Node
     between: tuple[Node, ...]
     readers: tuple[Node, ...]
+
+    @property
+    def is_curved(self) -> bool:
+        """Whether it begins behind a function, so that no weights can take its scale up."""
+        return is_call(self.first, *_CURVES)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each channel is read by channels of its own, in whose weights a factor costs nothing."""
+        return all(_is_depthwise(reader) for reader in self.readers)
 
     @property
     def limit(self) -> float | None:
@@ -59,24 +80,30 @@ def chains(graph: Graph) -> Iterator[Chain | tuple[Node, str]]:
 
 
 def _follow(layer: Node) -> Chain | str:
-    if reason := _refuse_weights(layer):
-        return reason
     if len(spec(layer).shape) != (2 if is_call(layer, aten.linear.default) else 4):
         return "its channels are not dimension 1"
     between: list[Node] = []
-    value = layer
+    first = value = layer
     while True:
         users = list(value.users)
         if users and all(is_call(user, *_LAYERS) and user.args[0] is value for user in users):
             break
         if len(users) != 1:
             return f"'{value.name}' is read in {len(users)} places, and not all are layers"
-        if reason := _refuse(users[0]):
-            return reason
         value = users[0]
-        between.append(value)
-    refusals = (_refuse_reader(reader, value) for reader in users)
-    return next(filter(None, refusals), None) or Chain(layer, tuple(between), tuple(users))
+        if is_call(value, *_CURVES):
+            first, between = value, []
+        elif reason := _refuse(value):
+            return reason
+        else:
+            between.append(value)
+    refusals = [_refuse_weights(layer)] if first is layer else []
+    refusals += [_refuse_reader(reader, value) for reader in users]
+    return next(filter(None, refusals), None) or Chain(first, tuple(between), tuple(users))
+
+
+def _is_depthwise(reader: Node) -> bool:
+    return is_call(reader, aten.conv2d.default) and spec(arguments(reader)["weight"]).shape[1] == 1
 
 
 def _refuse_weights(layer: Node) -> str | None:

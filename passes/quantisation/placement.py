@@ -20,7 +20,7 @@ from torch.fx import Graph, Node
 
 from lvc.compiler.dialect import Family
 from lvc.compiler.graph import calls, family, spec
-from lvc.passes.quantisation.rules import FUSED, Role, activations, is_quantised, role
+from lvc.passes.quantisation.rules import CURVES, LIMITS, Role, activations, is_quantised, role
 
 _WRITERS = (Role.WEIGHTED, Role.PRODUCT, Role.RESCALE)
 
@@ -36,11 +36,15 @@ class Placement:
     def fused(self) -> frozenset[Node]:
         """The activations that the kernel before them computes as it writes its result."""
         found: set[Node] = set()
-        for node in calls(self.graph, *FUSED):
+        behind_layers = set(self.layers)
+        for node in calls(self.graph, *LIMITS, *CURVES):
             before = node.args[0]
-            assert isinstance(before, Node)
-            writes = before in found or before in self.layers or self._roles.get(before) in _WRITERS
-            if writes and len(before.users) == 1:
+            if not isinstance(before, Node) or len(before.users) > 1 or node not in self._roles:
+                continue
+            if before in behind_layers:
+                behind_layers.add(node)
+                found.add(node)
+            elif node.target in LIMITS and (before in found or self._roles.get(before) in _WRITERS):
                 found.add(node)
         return frozenset(found)
 

@@ -19,6 +19,7 @@ class Role(Enum):
     PRODUCT = "multiplies two activations"
     RESCALE = "computes in integers from grids of its operands to one of its own"
     TABLE = "any function of one value: a table with an entry for each point of the grid"
+    FACTOR = "multiplies by a stored number for each channel, behind a layer only"
     PASS = "moves or selects values: the result lies on the grid of the operands"
 
 
@@ -27,6 +28,7 @@ ROLES: dict[OpOverload, Role] = {
     aten.linear.default: Role.WEIGHTED,
     aten.matmul.default: Role.PRODUCT,
     aten.add.Tensor: Role.RESCALE,
+    aten.mul.Tensor: Role.FACTOR,
     aten.avg_pool2d.default: Role.RESCALE,
     aten.adaptive_avg_pool2d.default: Role.RESCALE,
     aten.mean.dim: Role.RESCALE,
@@ -60,13 +62,25 @@ ROLES: dict[OpOverload, Role] = {
             aten.constant_pad_nd.default,
             aten.pixel_shuffle.default,
             aten.pixel_unshuffle.default,
+            aten.upsample_nearest2d.vec,
         ),
         Role.PASS,
     ),
 }
 
-FUSED = (aten.relu.default, aten.clamp.default)
-"""What the kernel before it does as it writes its result, so that no grid stands between the two."""
+LIMITS = (aten.relu.default, aten.clamp.default)
+"""What every kernel before them does in whole numbers as it writes its result, so that no grid stands between."""
+
+CURVES = (
+    aten.silu.default,
+    aten.sigmoid.default,
+    aten.hardswish.default,
+    aten.hardsigmoid.default,
+    aten.leaky_relu.default,
+    aten.mul.Tensor,
+)
+"""What the kernel of a layer computes in single precision before it rounds its result, so that no grid stands between:
+on a grid in front of SiLU the large values would leave few steps to those near zero, where it bends."""
 
 CONTRACTIONS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default, aten.matmul.default)
 """The operators whose multiply-accumulates count for the coverage."""
@@ -88,6 +102,8 @@ def refusal(node: Node) -> str | None:
         return "its weight is computed in the graph"
     if node.target is aten.add.Tensor:
         return _refuse_add(node)
+    if node.target is aten.mul.Tensor and not _is_factor(args["other"]):
+        return "the integer kernel multiplies by stored factors"
     if node.target is aten.mean.dim and not _is_spatial(node):
         return "integer kernels average over height and width only"
     if node.target is aten.constant_pad_nd.default and args["value"] != 0:
@@ -102,6 +118,14 @@ def _refuse_add(node: Node) -> str | None:
     if spec(args["self"]).shape != spec(args["other"]).shape:
         return "the integer kernel adds tensors of one shape"
     return None
+
+
+def _is_factor(value: object) -> bool:
+    """Whether it is one stored number, or one for each channel."""
+    if not isinstance(value, Node) or value.op != "get_attr":
+        return False
+    shape = spec(value).shape
+    return spec(value).elements == (shape[1] if len(shape) > 1 else 1)
 
 
 def _is_spatial(node: Node) -> bool:

@@ -77,8 +77,30 @@ def test_by_activations_all_channels_have_one_range(model: Model) -> None:
 
 def test_half_strength_halves_the_exponent() -> None:
     model, _ = equalised(RELU, "{strength=0.5}")
-    before = channel_ranges(RELU, "act").detach()
-    np.testing.assert_allclose(channel_ranges(model, "act").detach(), (before * before.max()).sqrt(), rtol=1e-5)
+    before = channel_ranges(RELU, "relu").detach()
+    np.testing.assert_allclose(channel_ranges(model, "relu").detach(), (before * before.max()).sqrt(), rtol=1e-5)
+
+
+def test_where_a_depthwise_layer_reads_channels_become_equal() -> None:
+    model, _ = equalised(RELU, "{strength=0.5}")
+    np.testing.assert_allclose(
+        channel_ranges(model, "act").detach(), np.full(4, channel_ranges(RELU, "act").max().item()), rtol=1e-5
+    )
+
+
+def test_behind_a_function_that_bends_a_multiplication_scales() -> None:
+    """The kernel before it takes the multiplication in: no grid stands between, and the model is the same."""
+    source = parse_model(
+        PAIR.replace("ACTIVATION", "silu(%a)").replace("constant_pad_nd(%act, [0, 1, 0, 1], 0.0)", "relu(%act)")
+    )
+    model, outcome = equalised(source, "")
+    assert outcome.changed == ["act", "b"]
+    np.testing.assert_allclose(model.module.get_parameter("act_factor").detach().amin().item(), 1.0)
+    for array, _ in normal(source).data_set("calib"):
+        assert relative_difference(model(array)[0], source(array)[0]) < 1e-6
+    placed, _ = Pipeline.parse("insert-fake-quant").run(model)
+    grids = {n.all_input_nodes[0].name for n in placed.module.graph.nodes if "uncalibrated" in str(n.target)}
+    assert grids == {"x", "padded", "relu", "mean", "a_weight", "b_weight", "c_weight"}
 
 
 def test_a_channel_that_is_never_used_stays_finite() -> None:
@@ -118,7 +140,7 @@ def test_what_ends_a_chain() -> None:
         "second": "'sum_1' (add) after it does not scale with its input",
         "third": "the weight of 'shared' is computed, or shared",
         "shared": "the weight of 'shared' is computed, or shared",
-        "last": "the weight of 'last' is computed, or shared",
+        "last": "its result leaves the model",
     }
 
 

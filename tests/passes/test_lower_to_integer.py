@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from calibration_data import normal
 from torch import nn
 
 from lvc.compiler.driver import write_model
-from lvc.compiler.graph import calls
+from lvc.compiler.graph import calls, op_name
 from lvc.compiler.graph_text import parse_model
 from lvc.compiler.model import Model
 from lvc.compiler.observers import Verifier
@@ -154,3 +155,31 @@ def test_what_stays_has_a_reason(call: str, reason: str) -> None:
     assert any(reason in skip.reason for skip in outcome.skipped), outcome.skipped
     inputs = [np.random.default_rng(seed).standard_normal((1, 4, 4, 4)).astype(np.float32) for seed in (0, 1)]
     assert np.array_equal(result(*inputs)[0], model(*inputs)[0])
+
+
+def test_functions_of_sums_are_computed_before_the_rounding() -> None:
+    """By their exact meaning, with no grid between; what comes of the float model keeps PyTorch's."""
+    model = parse_model("""
+        model curved(x: f32[1,3,8,8])
+          @v : f32[4,3,3,3]
+          @w : f32[4,4,1,1]
+          @factor : f32[1,4,1,1] = [1.0, 2.0, 3.0, 4.0]
+          %a = conv2d(%x, @v)
+          %swish = silu(%a)
+          %scaled = mul(%swish, @factor)
+          %b = conv2d(%scaled, @w)
+          %gate = sigmoid(%b)
+          %other = sigmoid(%x)
+          return gate=%gate, other=%other
+    """)
+    result, steps = Pipeline.parse("insert-fake-quant,calibrate,lower-to-integer").run(
+        model, normal(model), [Verifier()]
+    )
+    assert steps[-1].outcome.skipped == []
+    assert [op_name(node) for node in calls(result.module.graph)] == [
+        *("lvc.quantise", "lvc.conv2d", "lvc.rescale", "lvc.silu", "mul"),
+        *("lvc.quantise", "lvc.conv2d", "lvc.rescale", "lvc.sigmoid", "sigmoid"),
+    ]
+    for array, _ in normal(model).data_set("calib"):
+        np.testing.assert_allclose(result(array)[0], model(array)[0], atol=0.2)
+        np.testing.assert_allclose(result(array)[1], model(array)[1], rtol=1e-6)

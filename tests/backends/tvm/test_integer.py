@@ -169,6 +169,35 @@ def test_linear_layers(dtype: torch.dtype, rows: int, depth: int, shrink: int) -
     )
 
 
+FUNCTIONS = {name: getattr(integer, name) for name in ("sigmoid", "silu", "hardsigmoid", "hardswish")}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_between_sums_and_rounding(name: str) -> None:
+    """Of sums, a factor a channel, in the kernel of the layer: no product meets a sum, so that none can be fused."""
+    sketch = Sketch()
+    data = sketch.input(1, 8, 9, 9, dtype=torch.uint8)
+    weight = sketch.stored(torch.from_numpy(whole(3, torch.int8, 16, 8, 3, 3)))
+    sums = sketch.call(integer.conv2d, data, weight, None, 7, [1, 1], [1, 1], [1, 1], 1, group="conv")
+    scale = sketch.stored(torch.rand(16, generator=torch.Generator().manual_seed(5)) * 3e-4)
+    real = sketch.call(FUNCTIONS[name], sketch.call(integer.rescale, sums, scale, 1, group="conv"), group="conv")
+    factor = sketch.stored(torch.rand(1, 16, 1, 1, generator=torch.Generator().manual_seed(6)) + 0.5)
+    scaled = sketch.call(aten.mul.Tensor, real, factor, group="conv")
+    node = sketch.call(integer.quantise, scaled, 0.011, 13, 0, 255, group="conv")
+    check_exact(sketch.model(node), whole(0, torch.uint8, 1, 8, 9, 9))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_any_number(name: str) -> None:
+    sketch = Sketch()
+    small = (
+        torch.randn(3, 1, 400, generator=torch.Generator().manual_seed(1))
+        * torch.tensor([1.0, 20, 1e-6])[:, None, None]
+    )
+    every = torch.cat([small.reshape(1, 1200), torch.tensor([[0.0, -0.0, 1e38, -1e38, 3, -3, 87.4, -87.4]])], 1)
+    check_exact(sketch.model(sketch.call(FUNCTIONS[name], sketch.input(1, 1208, dtype=torch.float32))), every.numpy())
+
+
 def elementwise(sketch: Sketch, name: str) -> Node:
     """An elementwise operator on what comes of a convolution, so that it lies in blocks."""
     left = convolution(sketch, sketch.input(1, 5, 6, 7, dtype=torch.uint8), 11, seed=2)
@@ -183,6 +212,9 @@ def elementwise(sketch: Sketch, name: str) -> Node:
     if name == "table":
         table = torch.from_numpy(whole(4, torch.uint8, 256))
         return sketch.call(integer.table, left, sketch.stored(table))
+    if name in FUNCTIONS:
+        real = sketch.call(integer.dequantise, left, 0.6, -11)
+        return sketch.call(FUNCTIONS[name], real)
     if name == "sum_pool2d":
         return sketch.call(integer.sum_pool2d, left, -11, [3, 2], [2, 2], [1, 1])
     if name == "max_pool2d":
@@ -191,7 +223,7 @@ def elementwise(sketch: Sketch, name: str) -> Node:
     return sketch.call(integer.quantise, real, 0.021, 99, 0, 255)
 
 
-@pytest.mark.parametrize("name", ["add", "mul", "table", "sum_pool2d", "max_pool2d", "quantise"])
+@pytest.mark.parametrize("name", ["add", "mul", "table", "sum_pool2d", "max_pool2d", "quantise", *FUNCTIONS])
 def test_elementwise_operators_and_pools(name: str) -> None:
     sketch = Sketch()
     check_exact(sketch.model(elementwise(sketch, name)), whole(0, torch.uint8, 1, 5, 6, 7))

@@ -1,0 +1,42 @@
+"""Functions of a layer's sums, computed in single precision by the layer's kernel before it rounds its result.
+
+ATen's functions may differ in the last bit from one library to the next, and a rounding behind them by a step. So those
+of `lvc.compiler.integer`, which are the same everywhere, take their place.
+"""
+
+from __future__ import annotations
+
+from torch.fx import GraphModule, Node
+
+from lvc.compiler import integer
+from lvc.compiler.dialect import aten
+from lvc.compiler.graph import insert_call, is_call
+from lvc.passes.integer import Rules
+
+_EXACT = {
+    aten.sigmoid.default: integer.sigmoid,
+    aten.silu.default: integer.silu,
+    aten.hardsigmoid.default: integer.hardsigmoid,
+    aten.hardswish.default: integer.hardswish,
+}
+_KEPT = (aten.leaky_relu.default, aten.relu.default, aten.clamp.default, aten.mul.Tensor)
+
+
+def is_function_of_sums(node: object) -> bool:
+    """Whether a value is made of a layer's sums by functions that are the same everywhere, and stored numbers."""
+    while is_call(node, *_EXACT.values(), *_KEPT):
+        assert isinstance(node, Node)
+        if any(operand.op != "get_attr" for operand in node.all_input_nodes if operand is not node.args[0]):
+            return False
+        node = node.args[0]
+    return is_call(node, integer.rescale)
+
+
+def make_exact(_: GraphModule, node: Node) -> Node | None:
+    """A function of sums by its exact meaning."""
+    if not is_function_of_sums(node.args[0]):
+        return None
+    return insert_call(node, _EXACT[node.target], node.args[0])  # type: ignore[index]
+
+
+RULES: Rules = dict.fromkeys(_EXACT, make_exact)

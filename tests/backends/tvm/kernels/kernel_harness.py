@@ -41,8 +41,18 @@ def unblocked(array: np.ndarray, channels: int) -> np.ndarray:
     return array.transpose(0, 1, 4, 2, 3).reshape(n, blocks * block, h, w)[:, :channels]
 
 
-def build(kernel: Any, problem: Any, shapes: Sequence[tuple[int, ...]], vector: Vector = AVX2, **knobs: Any) -> Any:
-    """Compile ``relu(2 * sums + residual) + sums`` (a diamond) for a kernel's operands; returns the function."""
+def build(
+    kernel: Any,
+    problem: Any,
+    shapes: Sequence[tuple[int, ...]],
+    vector: Vector = AVX2,
+    mcpu: str = "",
+    **knobs: Any,
+) -> Any:
+    """Compile ``relu(2 * sums + residual) + sums`` (a diamond) for a kernel's operands; returns the function.
+
+    The processor is one with vectors as wide, unless ``mcpu`` names another, for which LLVM cuts them.
+    """
     operands = [te.placeholder(shape, "float32", f"x{i}") for i, shape in enumerate(shapes)]
     sums = kernel.compute(problem, *operands)
     residual = te.placeholder(sums.shape, "float32", "residual")
@@ -50,7 +60,7 @@ def build(kernel: Any, problem: Any, shapes: Sequence[tuple[int, ...]], vector: 
     last = te.compute(sums.shape, lambda *i: te.max(double(*i), 0.0) + sums(*i), name="last")
     sch = Schedule(te.create_prim_func([*operands, residual, last]))
     kernel.schedule(sch, problem, vector, **knobs)
-    mcpu = {16: "znver4", 8: "haswell", 4: "x86-64"}[vector.lanes]
+    mcpu = mcpu or {16: "znver4", 8: "haswell", 4: "x86-64"}[vector.lanes]
     return tvm.compile(sch.mod, target={"kind": "llvm", "mcpu": mcpu})
 
 

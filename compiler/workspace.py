@@ -50,6 +50,19 @@ class DataSet(Protocol):
     def __iter__(self) -> Iterator[tuple[np.ndarray, int | None]]: ...
 
 
+@dataclass(frozen=True)
+class Race:
+    """The seconds of two models that ran in turns, and the first as a share of the second.
+
+    The seconds are the best of all rounds. The share is the median over the rounds, each of which other programs slow
+    down for both alike.
+    """
+
+    seconds: float
+    other: float
+    share: float
+
+
 class Stopwatch(Protocol):
     """Measures models on the target that the compilation is for; see `lvc.compiler.latency`."""
 
@@ -63,8 +76,8 @@ class Stopwatch(Protocol):
         """The widths that the target's kernels like are multiples of this."""
         ...
 
-    def compare(self, model: Model, with_model: Model) -> tuple[float, float]:
-        """Return the seconds that each of two models takes, measured in turns."""
+    def compare(self, model: Model, with_model: Model) -> Race:
+        """Measure two models in turns."""
         ...
 
 

@@ -85,12 +85,13 @@ class PruneChannels(Pass):
     reduction: Literal["sum", "mean", "max", "min", "first"] = option(
         "mean", "how the scores of coupled layers become one: sum, mean, max, min, first"
     )
-    normalise: Literal["none", "mean", "max", "sum", "deviation"] = option(
-        "none", "divide a group's scores by their mean, max, sum or deviation"
+    normalise: Literal["auto", "none", "mean", "max", "sum", "deviation"] = option(
+        "auto", "divide a group's scores by their mean, max, sum or deviation (auto: mean, if the criterion needs it)"
     )
     reconstruct: bool | None = option(None, "fit the layers that lost inputs by least squares (default: with data)")
     recalibrate: bool | None = option(None, "estimate batch norms anew (default: with data, without reconstruct)")
     skip: tuple[str, ...] = option((), "names of groups to leave alone, with * for any characters")
+    heads: bool = option(False, "attention loses whole heads, in place of becoming narrower in each")
     keep: float = option(0.1, "the share of each group's channels that stays in any case")
     multiple: int | None = option(None, "round widths to multiples of this (default: 1; for latency, the vectors')")
     steps: int = option(1, "come down to the target in so many steps")
@@ -129,7 +130,7 @@ class PruneChannels(Pass):
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
         kind, share = self._target()
-        channels = channel_groups(model)
+        channels = channel_groups(model, heads=self.heads)
         groups = choose(channels, self.skip, model, outcome)
         if not groups:
             outcome.notes.append("nothing changed, because no group of channels may shrink; --explain says why")
@@ -151,13 +152,13 @@ class PruneChannels(Pass):
                 verify(rewritten)
                 model.module = rewritten.module
             checkpoints.save(step, model)
-        account.close(channel_groups(model), model, outcome)
+        account.close(channel_groups(model, heads=self.heads), model, outcome)
         if kind == "latency":
             account.time(original, model, stopwatch_of(workspace), share, outcome)
         return outcome
 
     def _step(self, model: Model, workspace: Workspace, goal: Goal, outcome: Outcome) -> None:
-        channels = channel_groups(model)
+        channels = channel_groups(model, heads=self.heads)
         groups = tuple(group for group in channels.free if group.name in goal.least)
         data = Calibration.read(model, workspace, self.data, self.images) if self.data in workspace.data else None
         evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)

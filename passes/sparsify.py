@@ -5,8 +5,9 @@ Unstructured: of each layer's weights the share ``ratio`` of least ``|w|`` goes 
 go along its input channels, at one place of the kernel, as hardware reads them.
 
 No kernel of lvc skips zeros, so the model is **not faster**: it is smaller once compressed, and the note says by how
-much. Sources: Han et al., "Learning both weights and connections for efficient neural networks", 2015; Mishra et al.,
-"Accelerating sparse deep neural networks", 2021, for N:M.
+much. Regularising weights towards zero needs training, and comes with the passes that train. Sources: Han et al.,
+"Learning both weights and connections for efficient neural networks", 2015; Mishra et al., "Accelerating sparse deep
+neural networks", 2021, for N:M.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
 import torch
@@ -28,6 +28,7 @@ from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.serialise import tensor_bytes
 from lvc.compiler.text import si
 from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.patterns import choose
 
 _LAYERS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default)
 
@@ -83,17 +84,15 @@ class Sparsify(Pass):
         return outcome
 
     def _weights(self, model: Model, outcome: Outcome) -> Iterator[tuple[Node, torch.Tensor]]:
-        names = [origin(node) for node in calls(model.module.graph, *_LAYERS)]
-        for pattern in self.skip:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise UsageError(f"skip={pattern} matches no layer", why=f"layers are: {', '.join(names[:5])}, ...")
+        layers = list(calls(model.module.graph, *_LAYERS))
+        skipped = choose(layers, self.skip)
         seen: set[object] = set()
-        for node in calls(model.module.graph, *_LAYERS):
+        for node in layers:
             weight = tensor(model.module, node.args[1])
             if weight is None:
                 outcome.skip(node, "its weight is computed in the graph")
-            elif any(fnmatchcase(origin(node), pattern) for pattern in self.skip):
-                outcome.skip(node, "skip names it")
+            elif node in skipped:
+                outcome.skip(node, f"skip={skipped[node]} names it")
             elif node.args[1] not in seen:
                 seen.add(node.args[1])
                 yield node, weight.detach()

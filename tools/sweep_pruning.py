@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import sweep_torchvision as zoo
+import torch
+import torchvision
 
+from lvc.compiler.errors import LvcError
+from lvc.compiler.inspection import layers, totals
+from lvc.compiler.load import load
+from lvc.compiler.load.zoo import find_recipe
+from lvc.compiler.observers import Verifier, seeded_inputs
+from lvc.compiler.pipeline import Pipeline
+from lvc.passes.analysis.channel_groups import channel_groups
+
+FORK = multiprocessing.get_context("fork")
 DETECTION = ("resnet50_fpn",)
 PIPELINES = ("prune-channels{ratio=0.5 ranking=layer}", "prune-channels{ratio=0.5 ranking=global}")
 COLUMNS = ("model", "groups", "fixed", "MACs", "parameters", "analysis s", "all s", "ok")
@@ -40,13 +51,6 @@ def make(name: str) -> Any:
 
 def measure(name: str, pipelines: Sequence[str]) -> list[dict[str, Any]]:
     """Prune one model by each pipeline; returns what the tables show."""
-    import torch
-    import torchvision
-
-    from lvc.compiler.load import load
-    from lvc.compiler.load.zoo import find_recipe
-
-    torch.set_num_threads(1)
     size = 224 if name in DETECTION else find_recipe(torchvision.models.get_model_builder(name), {}).size
     model = load(f"{__file__}:make", arguments={"name": name}, shapes={"": (1, 3, size, size)})
     return [{"model": name, "pipeline": pipeline, **prune(model, pipeline)} for pipeline in pipelines]
@@ -54,12 +58,6 @@ def measure(name: str, pipelines: Sequence[str]) -> list[dict[str, Any]]:
 
 def prune(model: Any, pipeline: str) -> dict[str, Any]:
     """Run one pipeline on a model; an error is a result too."""
-    from lvc.compiler.errors import LvcError
-    from lvc.compiler.inspection import layers, totals
-    from lvc.compiler.observers import Verifier, seeded_inputs
-    from lvc.compiler.pipeline import Pipeline
-    from lvc.passes.analysis.channel_groups import channel_groups
-
     started = time.process_time()
     channels = channel_groups(model)
     analysed = time.process_time()
@@ -99,17 +97,21 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def run_apart(name: str, pipelines: Sequence[str], timeout: float) -> list[dict[str, Any]]:
     """Measure a model in a process of its own, so that its memory is free afterwards."""
-    chosen = [text for pipeline in pipelines for text in ("--pipeline", pipeline)]
+    receiver, sender = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=lambda: sender.send(measure(name, pipelines)))
+    process.start()
+    sender.close()
     try:
-        command = [sys.executable, __file__, "--one", name, *chosen]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-        error = "\n".join(done.stderr.strip().splitlines()[-6:])
-    except subprocess.TimeoutExpired:
-        error = f"took more than {timeout} s"
-    else:
-        if not done.returncode:
-            rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+        if receiver.poll(timeout):
+            rows: list[dict[str, Any]] = receiver.recv()
             return rows
+        error = f"took more than {timeout} s"
+    except EOFError:
+        process.join()
+        error = f"its process ended with {process.exitcode}"
+    finally:
+        process.kill()
+        process.join()
     return [{"model": name, "pipeline": pipeline, "ok": False, "error": error} for pipeline in pipelines]
 
 
@@ -120,12 +122,9 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("pruning.jsonl"), help="file of JSON lines to go on from")
     parser.add_argument("--table", type=Path, help="write the Markdown tables here")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one model")
-    parser.add_argument("--one", metavar="MODEL", help=argparse.SUPPRESS)
     options = parser.parse_args()
     pipelines = options.pipeline or PIPELINES
-    if options.one:
-        print(json.dumps(measure(options.one, pipelines)))
-        return 0
+    torch.set_num_threads(1)
     lines = options.results.read_text().splitlines() if options.results.exists() else []
     done = {(row["pipeline"], row["model"]): row for row in map(json.loads, lines) if row["ok"]}
     wanted = names(options.only)

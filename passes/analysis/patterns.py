@@ -1,31 +1,42 @@
-"""Choosing calls by name: patterns of the shell's kind over the names of nodes and of where they came from."""
+"""Choosing by name: patterns of the shell's kind over the names of nodes and of where they came from, or of groups."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from torch.fx import Node
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.graph import origin
 
+T = TypeVar("T", bound=Hashable)
+
 
 def choose(nodes: Iterable[Node], patterns: Iterable[str]) -> dict[Node, str]:
     """Return the nodes that patterns match, each with the first that does; `UsageError` for one that matches none."""
-    nodes, chosen = list(nodes), dict[Node, str]()
+    return choose_named({node: (node.name, origin(node)) for node in nodes}, patterns)
+
+
+def choose_named(names: Mapping[T, tuple[str, ...]], patterns: Iterable[str]) -> dict[T, str]:
+    """As `choose`, for anything of which the names are given."""
+    chosen: dict[T, str] = {}
     for pattern in patterns:
-        found = [node for node in nodes if fnmatchcase(node.name, pattern) or fnmatchcase(origin(node), pattern)]
+        found = [item for item, known in names.items() if any(fnmatchcase(name, pattern) for name in known)]
         if not found:
-            raise UsageError(f"the pattern '{pattern}' matches nothing", help=_suggestion(nodes, pattern))
-        for node in found:
-            chosen.setdefault(node, pattern)
+            raise UsageError(
+                f"the pattern '{pattern}' matches nothing",
+                help=_suggestion([name for known in names.values() for name in known], pattern),
+            )
+        for item in found:
+            chosen.setdefault(item, pattern)
     return chosen
 
 
-def _suggestion(nodes: list[Node], pattern: str) -> str:
-    names = list(dict.fromkeys(name for node in nodes for name in (node.name, origin(node))))
+def _suggestion(names: Iterable[str], pattern: str) -> str:
+    names = list(dict.fromkeys(names))
     close = difflib.get_close_matches(pattern.strip("*"), names, n=2)
     if close:
         return f"did you mean {' or '.join(repr(name) for name in close)}?"

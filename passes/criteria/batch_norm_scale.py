@@ -23,6 +23,7 @@ class BatchNormScale(Criterion):
 
     name: ClassVar[str] = "batch-norm-scale"
     needs: ClassVar[Needs] = Needs.WEIGHTS
+    comparable: ClassVar[bool] = True
 
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]:
         for member in group.members:

@@ -24,6 +24,7 @@ class Fisher(Criterion):
 
     name: ClassVar[str] = "fisher"
     needs: ClassVar[Needs] = Needs.LABELS
+    comparable: ClassVar[bool] = True
 
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]:
         edges = evidence.edges(group)

@@ -24,6 +24,7 @@ class Lamp(Criterion):
 
     name: ClassVar[str] = "lamp"
     needs: ClassVar[Needs] = Needs.WEIGHTS
+    comparable: ClassVar[bool] = True
 
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]:
         for member in evidence.weights(group):

@@ -24,6 +24,7 @@ class Obd(Criterion):
 
     name: ClassVar[str] = "obd"
     needs: ClassVar[Needs] = Needs.LABELS
+    comparable: ClassVar[bool] = True
 
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]:
         for member in evidence.weights(group):

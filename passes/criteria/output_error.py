@@ -26,6 +26,7 @@ class OutputError(Criterion):
 
     name: ClassVar[str] = "output-error"
     needs: ClassVar[Needs] = Needs.DATA
+    comparable: ClassVar[bool] = True
 
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]:
         states = [

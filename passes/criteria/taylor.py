@@ -24,6 +24,7 @@ class Taylor(Criterion):
 
     name: ClassVar[str] = "taylor"
     needs: ClassVar[Needs] = Needs.LABELS
+    comparable: ClassVar[bool] = True
 
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]:
         return by_edge(evidence, group, lambda edge: evidence.slopes(edge).gates.abs().mean(0))

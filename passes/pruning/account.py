@@ -52,11 +52,15 @@ class Account:
 
     def time(self, before: Model, after: Model, stopwatch: Stopwatch, share: float, outcome: Outcome) -> None:
         """Say how fast the model has become, of which ``share`` of its latency was wanted."""
-        now, then = stopwatch.compare(after, before)
-        outcome.notes.append(f"latency on {stopwatch.name} {duration(then)} -> {duration(now)} ({now / then:.3f}x)")
-        if abs(now / then / share - 1) > MISSED:
+        race = stopwatch.compare(after, before)
+        outcome.notes.append(
+            f"latency on {stopwatch.name} {race.share:.3f}x, in turns (at best {duration(race.other)} before, "
+            f"{duration(race.seconds)} after)"
+        )
+        if abs(race.share / share - 1) > MISSED:
             outcome.notes.append(
                 f"that misses the target of {share:g}x: widths go in steps, and on a busy machine times mean little; "
-                "try again on an idle one, or with another target"
+                "try again on an idle one, with --threads 1, or with another target"
             )
-        outcome.tables.append(Table("latency", ("", "before", "after", "share"), (("seconds", then, now, now / then),)))
+        row = ("seconds", race.other, race.seconds, race.share)
+        outcome.tables.append(Table("latency", ("", "before", "after", "share"), (row,)))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
-from lvc.compiler.errors import UsageError
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Outcome
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels
+from lvc.passes.analysis.patterns import choose_named
 
 
 def choose(channels: Channels, skip: Sequence[str], model: Model, outcome: Outcome) -> tuple[ChannelGroup, ...]:
@@ -18,19 +16,11 @@ def choose(channels: Channels, skip: Sequence[str], model: Model, outcome: Outco
 
     `UsageError` for a pattern that matches no group.
     """
-    names = [group.name for group in channels]
-    for pattern in skip:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            close = difflib.get_close_matches(pattern, names, n=3)
-            raise UsageError(
-                f"skip={pattern} matches no group of channels",
-                why=f"groups are named after the first layer that makes them, for example {', '.join(names[:3])}",
-                help=f"did you mean {' or '.join(close)}?" if close else "'lvc inspect MODEL --groups' lists them",
-            )
+    skipped = choose_named({group: (group.name,) for group in channels}, skip)
     nodes = {node.name: node for node in model.module.graph.nodes}
     free = []
     for group in channels:
-        reason = group.fixed or next((f"skip={p} names it" for p in skip if fnmatchcase(group.name, p)), None)
+        reason = group.fixed or (f"skip={skipped[group]} names it" if group in skipped else None)
         if reason is None:
             free.append(group)
         else:

@@ -38,11 +38,13 @@ class Criterion(ABC):
 
     ``importance`` yields one ``f64[group.size]``, not negative, for each tensor or activation that speaks of the
     group: the reduction of the user's choice makes one score of them. It yields nothing for a group that it cannot
-    judge, and that group is left alone.
+    judge, and that group is left alone. ``comparable`` says that scores mean the same in every group, a loss for
+    example; others depend on how large a group's weights or activations happen to be.
     """
 
     name: ClassVar[str]
     needs: ClassVar[Needs]
+    comparable: ClassVar[bool] = False
 
     @abstractmethod
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]: ...

@@ -13,7 +13,7 @@ from lvc.passes.pruning.criterion import Criterion
 from lvc.passes.pruning.evidence import Evidence
 
 Reduction = Literal["sum", "mean", "max", "min", "first"]
-Normalisation = Literal["none", "mean", "max", "sum", "deviation"]
+Normalisation = Literal["auto", "none", "mean", "max", "sum", "deviation"]
 
 _REDUCE: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sum": lambda rows: rows.sum(0),
@@ -30,7 +30,7 @@ _SCALE: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "deviation": lambda scores: scores.std(correction=0),
 }
 assert set(_REDUCE) == set(get_args(Reduction))
-assert set(_SCALE) == set(get_args(Normalisation))
+assert {"auto", *_SCALE} == set(get_args(Normalisation))
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,16 @@ def score(
     criterion: Criterion,
     evidence: Evidence,
     reduction: Reduction = "mean",
-    normalise: Normalisation = "none",
+    normalise: Normalisation = "auto",
 ) -> Scores:
     """Judge the units of groups.
 
-    Each group's vectors are reduced to one, then divided by their own mean, maximum, sum or standard deviation.
+    Each group's vectors are reduced to one, then divided by their own mean, maximum, sum or standard deviation: by
+    default the mean, unless the criterion's scores compare as they are. Without it the narrow and cheap layers of a
+    network, whose filters are small, would go first.
     """
+    if normalise == "auto":
+        normalise = "none" if criterion.comparable else "mean"
     known, unknown = {}, {}
     for group in evidence.progress.track(groups, f"judging by {criterion.name}"):
         parts = list(criterion.importance(group, evidence))

@@ -25,12 +25,20 @@ UNREAD = [[1.0, 0.0, 2.0, 1.0], [0.5, 0.0, -2.0, 1.0], [-1.0, 0.0, 1.0, 2.0]]
 """A second layer that does not look at the second unit."""
 
 
-def judge(text: str, model: Model, *, reduction: str = "first", low: float = -2.0, seed: int = 0) -> list[float]:
+def judge(
+    text: str,
+    model: Model,
+    *,
+    reduction: str = "first",
+    normalise: str = "none",
+    low: float = -2.0,
+    seed: int = 0,
+) -> list[float]:
     data = Calibration.read(model, workspace(model, low=low), "calib")
     channels = channel_groups(model)
     (group,) = channels.free
     evidence = Evidence(model, channels, data, seed)
-    found = score((group,), parse_criterion(text), evidence, reduction).known  # type: ignore[arg-type]
+    found = score((group,), parse_criterion(text), evidence, reduction, normalise).known  # type: ignore[arg-type]
     return [float(value) for value in found[group.name]]
 
 
@@ -61,6 +69,14 @@ def test_reductions_join_the_layers_that_make_and_read_a_unit() -> None:
     assert judge("l1", model, reduction="mean") == pytest.approx([(a + b) / 2 for a, b in pairs])
     assert judge("l1", model, reduction="max") == pytest.approx([max(pair) for pair in pairs])
     assert judge("l1", model, reduction="min") == pytest.approx([min(pair) for pair in pairs])
+
+
+def test_scores_that_mean_nothing_elsewhere_are_compared_by_their_mean() -> None:
+    model = chain(WEIGHTS)
+    mean = sum([1, 7, 3, 0.5]) / 4
+    assert judge("l1", model, normalise="auto") == pytest.approx([score / mean for score in (1, 7, 3, 0.5)])
+    assert judge("lamp", model, normalise="auto") == judge("lamp", model)
+    assert judge("taylor", model, normalise="auto") == judge("taylor", model)
 
 
 def test_batch_norm_scale() -> None:

@@ -17,7 +17,7 @@ from lvc.compiler.model import Model
 from lvc.compiler.observers import Verifier, relative_difference, seeded_inputs
 from lvc.compiler.passes import Outcome
 from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.workspace import Race, Workspace
 from lvc.passes.analysis.channel_groups import channel_groups
 from lvc.passes.pruning.account import Account
 from lvc.passes.pruning.criterion import CRITERIA
@@ -139,14 +139,14 @@ class Clock:
     name = "paper"
     channel_multiple = 4
 
-    def compare(self, model: Model, with_model: Model) -> tuple[float, float]:
-        return tuple(0.2e6 + totals(layers(item)).macs for item in (model, with_model))  # type: ignore[return-value]
+    def compare(self, model: Model, with_model: Model) -> Race:
+        now, then = (0.2e6 + totals(layers(item)).macs for item in (model, with_model))
+        return Race(now, then, now / then)
 
 
 def test_latency_is_met_by_measuring() -> None:
     pruned, outcome = prune("latency=0.5", used=Workspace(stopwatch=Clock()))
-    now, then = Clock().compare(pruned, residual())
-    assert abs(now / then - 0.5) < 0.05
+    assert abs(Clock().compare(pruned, residual()).share - 0.5) < 0.05
     assert all(width % 4 == 0 for width in widths(pruned).values())
     assert any("latency on paper" in note for note in outcome.notes)
     assert any("proof: removed and zeroed" in note for note in outcome.notes)
@@ -180,7 +180,7 @@ def test_nothing_to_prune_is_said() -> None:
         ("ratio=0.5 keep=1", "keep must be from 0 to below 1"),
         ("ratio=0.5 criterion=tailor", "there is no criterion 'tailor'"),
         ("ratio=0.5 between=finetun", "there is no pass 'finetun'"),
-        ("ratio=0.5 skip=layer9.*", "skip=layer9.* matches no group"),
+        ("ratio=0.5 skip=layer9.*", "the pattern 'layer9.*' matches nothing"),
         ("macs=0.01", "the target cannot be reached"),
         ("ratio=0.5 criterion=taylor", "there is no calibration data"),
         ("ratio=0.5 ranking=sensitivity", "there is no calibration data"),

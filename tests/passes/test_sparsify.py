@@ -45,7 +45,7 @@ def test_a_threshold_and_names_to_skip() -> None:
     weights, outcome = sparsify("threshold=1.5 skip=second", chain([[1.0, -2.0], [0.5, 4.0]]))
     assert weights["first"].flatten().tolist() == [0, -2, 0, 4]
     assert bool((weights["second"] != 0).all())
-    assert [skip.reason for skip in outcome.skipped] == ["skip names it"]
+    assert [skip.reason for skip in outcome.skipped] == ["skip=second names it"]
 
 
 def test_two_of_four_along_the_input_channels() -> None:
@@ -83,7 +83,7 @@ def test_a_second_run_changes_nothing() -> None:
         ("threshold=0", "threshold must be above 0"),
         ("pattern=4:2", "is not a pattern N:M"),
         ("ratio=0.5 threshold=1", "ratio and threshold are both given"),
-        ("ratio=0.5 skip=third", "skip=third matches no layer"),
+        ("ratio=0.5 skip=third", "the pattern 'third' matches nothing"),
     ],
 )
 def test_misuse(options: str, what: str) -> None:

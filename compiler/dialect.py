@@ -4,8 +4,9 @@ A graph holds functional ATen calls, each with one tensor as its result. The doo
 listed here (`reshape` for view, flatten, squeeze and unsqueeze; `permute` for every transpose; `slice` for split,
 chunk, select and unbind; the `Tensor` overload for arithmetic and comparison, where only `add`, `sub`, `mul` and
 `div` take a number in place of the second tensor), so that a pass meets one case. Operators on whole numbers are those
-of `lvc.compiler.integer` and `lvc.compiler.dynamic`. `Family` says what an operator does to its operands; the tables of one concern (how to lower
-an op, how to count it, how to write it as ONNX) live with that concern and are keyed by the same operators.
+of `lvc.compiler.integer` and `lvc.compiler.dynamic`. `Family` says what an operator does to its operands; the tables of
+one concern (how to lower an op, how to count it, how to write it as ONNX) live with that concern and are keyed by the
+same operators.
 """
 
 from __future__ import annotations

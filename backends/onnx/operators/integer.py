@@ -5,11 +5,13 @@ from __future__ import annotations
 from torch.fx import Node
 
 from lvc.backends.onnx.writer import GraphWriter
-from lvc.compiler import integer
+from lvc.compiler import dynamic, integer
 
 
 def refuse(w: GraphWriter, node: Node) -> str:
-    raise w.refuse("ONNX has no operators of this meaning; write the model as it was before lower-to-integer")
+    raise w.refuse(
+        "ONNX has no operators of this meaning; write the model as it was before lower-to-integer or quantise-dynamically"
+    )
 
 
-WRITERS = dict.fromkeys(integer.OPERATORS, refuse)
+WRITERS = dict.fromkeys((*integer.OPERATORS, *dynamic.OPERATORS), refuse)

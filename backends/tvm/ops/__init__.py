@@ -3,6 +3,7 @@
 from lvc.backends.tvm.ops import (
     contractions,
     decode,
+    dynamic,
     elementwise,
     integer,
     movement,
@@ -11,4 +12,14 @@ from lvc.backends.tvm.ops import (
     windows,
 )
 
-__all__ = ["contractions", "decode", "elementwise", "integer", "movement", "normalisation", "reductions", "windows"]
+__all__ = [
+    "contractions",
+    "decode",
+    "dynamic",
+    "elementwise",
+    "integer",
+    "movement",
+    "normalisation",
+    "reductions",
+    "windows",
+]

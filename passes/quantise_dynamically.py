@@ -1,0 +1,119 @@
+"""Compute linear layers in whole numbers with grids that follow the data, so that no calibration is needed.
+
+Each row of the input gets the scale ``s[i] = max |x[i]| / 127`` as the model runs, and the weights have one scale
+``t[o]`` for each output channel::
+
+    q = round(x / s)      y[i, o] = (sum_k q[i, k] * v[o, k]) * t[o] * s[i] + bias[o]
+
+The sums are exact in 32 bits; the bias is added in floating point. Layers that read the same tensor share its rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import GraphModule, Node
+
+from lvc.compiler import dynamic, integer
+from lvc.compiler.bounds import INT32, DataRange, sum_bound
+from lvc.compiler.counts import macs
+from lvc.compiler.dialect import aten
+from lvc.compiler.graph import add_tensor, arguments, calls, erase_unread, insert_call, replace, spec, tensor
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Effect, Outcome, Pass, option
+from lvc.compiler.text import si
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.patterns import choose
+from lvc.passes.quantisation.grids import GridKind
+from lvc.passes.quantisation.stored import stored_grid
+
+_KIND = GridKind(bits=8, axis=0, symmetric=True, stored=True)
+Rows = dict[Node, tuple[Node, Node]]
+"""The whole numbers and the scales of a tensor's rows, where they stand already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantiseDynamically(Pass):
+    """Compute linear layers in 8-bit whole numbers, their inputs ranged row by row as the model runs; needs no data."""
+
+    name: ClassVar[str] = "quantise-dynamically"
+    effect: ClassVar[Effect] = Effect.LOSSY
+
+    only: tuple[str, ...] = option((), "layers to compute in whole numbers, by patterns of names or origins")
+    skip: tuple[str, ...] = option((), "layers to leave in floating point, by patterns of names or origins")
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome, rows = Outcome(), Rows()
+        layers = list(calls(model.module.graph, aten.linear.default))
+        wanted, unwanted = choose(layers, self.only), choose(layers, self.skip)
+        total = sum(map(macs, calls(model.module.graph)))
+        done = 0
+        for layer in layers:
+            reason = check(model.module, layer)
+            if layer in unwanted or (self.only and layer not in wanted):
+                reason = "the options leave it out"
+            if reason:
+                outcome.skip(layer, reason)
+                continue
+            done += macs(layer)
+            outcome.change(layer)
+            rewrite(model.module, layer, rows)
+        if outcome.changed:
+            share = f"{done / total:.1%}".replace("%", " %")
+            outcome.notes.append(
+                f"{share} of {si(total, 'MACs')} run in integers: {len(outcome.changed)} linear layers"
+            )
+        return outcome
+
+
+def check(module: GraphModule, layer: Node) -> str | None:
+    """Why a linear layer cannot be computed so; None if it can."""
+    args = arguments(layer)
+    weight = tensor(module, args["weight"])
+    if weight is None:
+        return "its weight is computed in the graph"
+    if len(args["weight"].users) > 1:
+        return "its weight is shared"
+    if weight.dtype is not torch.float32 or spec(args["input"]).dtype is not torch.float32:
+        return "it does not compute in float32"
+    if not bool(weight.isfinite().all()):
+        return "its weight holds NaN or infinity"
+    bound = sum_bound(_whole(weight)[0], DataRange(-dynamic.LARGEST, dynamic.LARGEST, 0), None)
+    if bound > INT32:
+        return f"its sums could reach {bound}, and 32 bits hold {INT32}"
+    return None
+
+
+def rewrite(module: GraphModule, layer: Node, rows: Rows) -> None:
+    """Put the integer layer in the place of a linear one."""
+    args = arguments(layer)
+    weight = tensor(module, args["weight"])
+    assert weight is not None
+    whole, scale = _whole(weight)
+    name = str(args["weight"].target)
+    q, row_scale = rows.get(args["input"]) or _rows(layer, args["input"])
+    rows[args["input"]] = (q, row_scale)
+    stored = add_tensor(module, layer, f"{name}_int8", whole)
+    factor = add_tensor(module, layer, f"{name}_scale", scale, trainable=False)
+    sums = insert_call(layer, integer.linear, q, stored, None, 0)
+    found = insert_call(layer, integer.rescale, sums, factor, len(spec(sums).shape) - 1)
+    found = insert_call(layer, aten.mul.Tensor, found, row_scale)
+    if args["bias"] is not None:
+        found = insert_call(layer, aten.add.Tensor, found, args["bias"])
+    replace(layer, found)
+    erase_unread(module, [args["weight"]])
+
+
+def _rows(layer: Node, value: Node) -> tuple[Node, Node]:
+    """Put the rows of a layer's input into whole numbers, before the layer."""
+    scale = insert_call(layer, dynamic.row_scale, value)
+    return insert_call(layer, dynamic.quantise_rows, value, scale), scale
+
+
+def _whole(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a weight as ``i8`` and its scales, one for each output channel."""
+    grid = stored_grid(_KIND, weight, least_error=True)
+    steps = (weight.detach() / grid.scale[:, None]).round().clamp(grid.low, grid.high)
+    return steps.to(torch.int8), grid.scale

@@ -10,7 +10,7 @@ from lvc.compiler import dynamic, integer
 
 def refuse(w: GraphWriter, node: Node) -> str:
     raise w.refuse(
-        "ONNX has no operators of this meaning; write the model as it was before lower-to-integer or quantise-dynamically"
+        "ONNX has no operators of this meaning; write the model as it was before lower-to-integer or the like"
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.workspace import Race, Workspace
 
 if TYPE_CHECKING:
@@ -74,7 +75,14 @@ class TargetStopwatch:
         backend = catalogue.find_backend(self.target.backend)
         optimised, _ = Pipeline.parse(PIPELINE).run(model, self._workspace)
         artefact = backend.build(optimised, self.target, self._workspace)
-        executable = backend.load(artefact, self._workspace.threads)
+        try:
+            executable = backend.load(artefact, self._workspace.threads)
+        except CompileError as error:
+            raise UsageError(
+                f"latency on {self.name} cannot be measured here",
+                why=error.why or error.what,
+                help="prune on a machine of that kind, or give macs= in place of latency=",
+            ) from error
         return partial(executable, *seeded_inputs(model.inputs, self._workspace.seed))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,10 +105,15 @@ class Model:
         known = {"preprocessing": self.preprocessing, "labels": list(self.labels or ())}
         return {key: value for key, value in known.items() if value}
 
-    def copy(self) -> Model:
-        """A copy that shares nothing with this model: rewriting one leaves the other alone."""
+    def copy(self, *, share_tensors: bool = False) -> Model:
+        """A copy that shares nothing with this model: rewriting one leaves the other alone.
+
+        With ``share_tensors`` both hold the same tensors until `graph.store` gives one of them another: cheap, for
+        models that nobody trains.
+        """
         twin = copy.copy(self)
-        twin.module = copy.deepcopy(self.module)
+        stored = itertools.chain(self.module.parameters(), self.module.buffers()) if share_tensors else ()
+        twin.module = copy.deepcopy(self.module, {id(tensor): tensor for tensor in stored})
         for ours, theirs in zip(self.module.graph.nodes, twin.module.graph.nodes, strict=True):
             theirs.meta = copy.copy(ours.meta)
         twin.notes = list(self.notes)

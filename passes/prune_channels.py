@@ -51,6 +51,10 @@ _MEANING = {
 }
 
 
+DATA = "calib"
+"""The data set that is used if there is one."""
+
+
 @dataclass(frozen=True)
 class Goal:
     """What a step comes down to: of which cost how much is allowed, and the least width of each group.
@@ -96,7 +100,7 @@ class PruneChannels(Pass):
     multiple: int | None = option(None, "round widths to multiples of this (default: 1; for latency, the vectors')")
     steps: int = option(1, "come down to the target in so many steps")
     between: str = option("", "a pipeline to run after each step, such as a training pass")
-    data: str = option("calib", "the calibration data, as named by --data NAME=PATH")
+    data: str = option(DATA, "the calibration data, as named by --data NAME=PATH")
     images: int = option(512, "use at most so many images of it")
 
     def __post_init__(self) -> None:
@@ -135,7 +139,7 @@ class PruneChannels(Pass):
         if not groups:
             outcome.notes.append("nothing changed, because no group of channels may shrink; --explain says why")
             return outcome
-        original = model.copy()
+        original = model.copy(share_tensors=True)
         full = 1.0 if kind == "latency" else cost_of(kind, model, channels, groups).measure({})
         account = Account.open(model, groups)
         least = {group.name: max(1, round(self.keep * group.size)) for group in groups}
@@ -152,6 +156,8 @@ class PruneChannels(Pass):
                 verify(rewritten)
                 model.module = rewritten.module
             checkpoints.save(step, model)
+        if self.data not in workspace.data:
+            outcome.notes.append("by weights alone; a few images, --data calib=PATH, would keep more accuracy")
         account.close(channel_groups(model, heads=self.heads), model, outcome)
         if kind == "latency":
             account.time(original, model, stopwatch_of(workspace), share, outcome)
@@ -160,7 +166,7 @@ class PruneChannels(Pass):
     def _step(self, model: Model, workspace: Workspace, goal: Goal, outcome: Outcome) -> None:
         channels = channel_groups(model, heads=self.heads)
         groups = tuple(group for group in channels.free if group.name in goal.least)
-        data = Calibration.read(model, workspace, self.data, self.images) if self.data in workspace.data else None
+        data = self._calibration(model, workspace)
         evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
         cost = cost_of("macs" if goal.kind == "latency" else goal.kind, model, channels, groups)
         queue = self._queue(groups, goal, cost, evidence, outcome)
@@ -173,7 +179,7 @@ class PruneChannels(Pass):
             removal = take(queue, cost, goal.allowed, multiples)
         if not removal:
             return
-        before = model.copy()
+        before = model.copy(share_tensors=True)
         remove(model, channels, removal)
         difference = check_removal(before, model, channels, removal, workspace.seed)
         outcome.notes.append(f"proof: removed and zeroed channels give outputs {difference:.1e} apart, relative")
@@ -184,6 +190,12 @@ class PruneChannels(Pass):
             renewed = Outcome()
             recalibrate(model, evidence.data, renewed)
             outcome.notes.append(f"{len(renewed.changed)} batch normalisations estimated anew")
+
+    def _calibration(self, model: Model, workspace: Workspace) -> Calibration | None:
+        """Read the data set if there is one; `UsageError` if one was named that is not there."""
+        if self.data == DATA and DATA not in workspace.data:
+            return None
+        return Calibration.read(model, workspace, self.data, self.images)
 
     def _queue(
         self,

@@ -87,7 +87,6 @@ def chosen_preprocess(options: argparse.Namespace, subject: Subject) -> Preproce
 
 def positive(text: str) -> int:
     """Read a whole number from 1 as the value of an option."""
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
-    return number
+    return int(text)

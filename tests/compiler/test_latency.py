@@ -9,6 +9,9 @@ import pytest
 
 from lvc.compiler import latency
 from lvc.compiler.bench import measure
+from lvc.compiler.catalogue import find_backend
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.graph_text import parse_model
 from lvc.compiler.latency import TargetStopwatch
 from lvc.compiler.workspace import Workspace
 
@@ -53,3 +56,14 @@ def test_measuring_ends_on_the_noisiest_machine(monkeypatch: pytest.MonkeyPatch)
     machine = Machine(shared=0.5, own=2.0)
     race(machine, monkeypatch)
     assert machine.rounds == latency._MOST_ROUNDS
+
+
+def test_a_target_that_is_not_this_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise CompileError("this artefact was built for another machine", why="the processor lacks avx1024")
+
+    monkeypatch.setattr(type(find_backend("reference")), "load", refuse)
+    model = parse_model("model m(x: f32[1,2])\n  %y = relu(%x)\n  return y=%y")
+    with pytest.raises(UsageError, match="latency on reference cannot be measured here") as caught:
+        TargetStopwatch("reference", Workspace(threads=1)).compare(model, model)
+    assert caught.value.why == "the processor lacks avx1024"

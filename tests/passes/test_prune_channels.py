@@ -10,7 +10,7 @@ import pytest
 import torch
 from pruning_models import residual, workspace
 
-from lvc.compiler.errors import UsageError
+from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.graph_text import parse_model
 from lvc.compiler.inspection import layers, totals
 from lvc.compiler.model import Model
@@ -19,6 +19,7 @@ from lvc.compiler.passes import Outcome
 from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.workspace import Race, Workspace
 from lvc.passes.analysis.channel_groups import channel_groups
+from lvc.passes.analysis.channels.surgery import remove
 from lvc.passes.pruning.account import Account
 from lvc.passes.pruning.criterion import CRITERIA
 
@@ -133,6 +134,37 @@ def test_a_changed_request_starts_anew(tmp_path: Path) -> None:
     assert not any("went on" in note for note in outcome.notes)
 
 
+def test_a_folder_of_checkpoints_is_checked_first(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("precious")
+    used = dataclasses.replace(workspace(residual()), checkpoints=file)
+    with pytest.raises(UsageError, match="cannot be a folder of checkpoints"):
+        prune("macs=0.5 criterion=l1 ranking=layer", used=used)
+    assert file.read_text() == "precious"
+
+
+def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+    used = dataclasses.replace(workspace(residual()), checkpoints=tmp_path)
+    prune("macs=0.5 criterion=l1 ranking=layer", used=used)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"broken")
+    with pytest.raises(CompileError, match=file.name) as caught:
+        prune("macs=0.5 criterion=l1 ranking=layer", used=used)
+    assert caught.value.help == f"remove {file} to go on from the step before"
+
+
+def test_models_that_share_tensors_are_pruned_apart() -> None:
+    model = residual().copy()
+    twin = model.copy(share_tensors=True)
+    shared = dict(model.module.named_parameters())
+    assert all(shared[name] is value for name, value in twin.module.named_parameters())
+    inputs, channels = seeded_inputs(model.inputs, 0), channel_groups(twin)
+    before = model(*inputs)[0]
+    remove(twin, channels, {channels.free[0].name: [0, 2]})
+    assert totals(layers(twin)).macs < totals(layers(model)).macs
+    assert np.array_equal(model(*inputs)[0], before)
+
+
 class Clock:
     """A stopwatch for which latency falls as MACs do, over a floor, as on true machines."""
 
@@ -186,6 +218,7 @@ def test_nothing_to_prune_is_said() -> None:
         ("ratio=0.5 ranking=sensitivity", "there is no calibration data"),
         ("latency=0.5", "there is no target to measure latency on"),
         ("ratio=0.5 sensitivity=missing.json", "there is no file of curves"),
+        ("ratio=0.5 data=train", "no data set named 'train'"),
     ],
 )
 def test_misuse(options: str, what: str) -> None:

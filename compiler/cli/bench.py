@@ -207,6 +207,11 @@ def _show_steps(console: Console, found: list[Step]) -> None:
     console.say(
         f"peak: {found[0].peak / 1e9:.1f} GFLOP/s, what a kernel of multiply-adds alone reaches on this machine"
     )
+    if any(step.peak_share > 1 for step in found):
+        console.say(
+            "more than 100 % of peak: MACs are those of the layer's definition, of which Winograd's algorithm does a "
+            "part, and short types do several at once"
+        )
 
 
 def _warn_if_busy(console: Console) -> None:

@@ -24,6 +24,7 @@ from lvc.compiler.bench.steps import steps
 from lvc.compiler.cli import main
 from lvc.compiler.driver import LoadRequest, write_model
 from lvc.compiler.errors import UsageError
+from lvc.compiler.inspection import Layer
 from lvc.compiler.model import Model
 from lvc.compiler.observers import relative_difference
 from lvc.compiler.workspace import Silence
@@ -177,6 +178,18 @@ def test_command_shows_kernels(
     start = next(number for number, line in enumerate(lines) if line.startswith("kernel"))
     assert [line.split()[0] for line in lines[start + 1 :]] == [*wanted, "all"]
     assert "peak: 2.0 GFLOP/s" in err
+    assert "more than 100 % of peak" not in err
+
+
+def test_more_than_the_peak_is_explained(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heavy = Layer("linear", "linear", "", "f32[1,6]", 6, 10**7, 24, 24)  # 20 GFLOP/s of 2
+    monkeypatch.setattr("lvc.compiler.inspection.artefact_layers", lambda _: [heavy])
+    monkeypatch.setattr("lvc.backends.reference.ReferenceBackend.load", lambda *_: Timed())
+    code, _, err = lvc_bench(capsys, str(folder / "a.lvc"), "--per-op")
+    assert code == 0, err
+    assert "more than 100 % of peak: MACs are those of the layer's definition" in err
 
 
 class Failing(Absent):

@@ -1,0 +1,120 @@
+"""Integer kernels for vector units that this machine may lack: the same schedules, with plain arithmetic of the same
+meaning in the place of each instruction. Sixteen lanes are legalised by LLVM to what the machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sketch import Sketch
+from test_integer import DTYPES, check_exact, convolution, whole
+from tvm import tirx
+
+from lvc.backends.tvm import bfloat16, build, targets
+from lvc.backends.tvm.kernels import whole_words
+from lvc.backends.tvm.vector import Vector
+from lvc.compiler import integer
+
+UNITS = {
+    "avx512_vnni": Vector(16, 32, ("uint8",)),
+    "avx_vnni": Vector(8, 16, ("uint8",)),
+    "avx512bw": Vector(16, 32),
+}
+
+
+def word_bytes(words: Any, is_signed: bool) -> list[Any]:
+    """The bytes of 32-bit words, the lowest first, as 32-bit numbers."""
+    like = bfloat16.like
+    high = [words << like(24 - 8 * place, words) >> like(24, words) for place in range(4)]
+    return high if is_signed else [byte & like(0xFF, words) for byte in high]
+
+
+def dot(sums: Any, weights: Any, data: Any) -> Any:
+    """What vpdpbusd adds."""
+    pairs = zip(word_bytes(weights, True), word_bytes(data, False), strict=True)
+    return reduce(add, (left * right for left, right in pairs), sums)
+
+
+def pairs(weights: Any, data: Any) -> Any:
+    """What vpmaddubsw makes, but that it wraps around where that saturates."""
+    lanes = weights.ty.dtype.lanes
+    products = [a * b for a, b in zip(word_bytes(weights, True), word_bytes(data, False), strict=True)]
+    mask, shift = bfloat16.like(0xFFFF, weights), bfloat16.like(16, weights)
+    words = ((products[0] + products[1]) & mask) | ((products[2] + products[3]) << shift)
+    return tirx.reinterpret(f"int16x{2 * lanes}", words)
+
+
+def pair_dot(left: Any, right: Any) -> Any:
+    """What vpmaddwd makes."""
+    lanes = left.ty.dtype.lanes // 2
+    a, b = (tirx.reinterpret(f"int32x{lanes}", halves) for halves in (left, right))
+    shift = bfloat16.like(16, a)
+    return (a << shift >> shift) * (b << shift >> shift) + (a >> shift) * (b >> shift)
+
+
+@pytest.fixture(params=UNITS, scope="module")
+def unit(request: pytest.FixtureRequest) -> Any:
+    """Let models be built for a vector unit."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("LVC_CACHE", "")
+    for module in (targets, build):
+        patch.setattr(module, "vector_of", lambda _: UNITS[request.param])
+    used: set[str] = set()
+
+    def recorded(name: str, stand_in: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*operands: Any) -> Any:
+            used.add(name)
+            return stand_in(*operands)
+
+        return call
+
+    for name, stand_in in {"_dot": dot, "_pairs": pairs, "_pair_dot": pair_dot}.items():
+        patch.setattr(whole_words, name, recorded(name, stand_in))
+    yield request.param
+    patch.undo()
+    assert used == ({"_pairs", "_pair_dot"} if request.param == "avx512bw" else {"_dot", "_pair_dot"})
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.data())
+def test_convolutions(unit: str, data: st.DataObject) -> None:
+    draw = data.draw
+    dtype = draw(st.sampled_from([torch.uint8, *DTYPES]))
+    limits = torch.iinfo(dtype)
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    inputs, outputs = (groups * draw(st.integers(1, 36)) for _ in range(2))
+    size = (1, inputs, draw(st.integers(5, 9)), draw(st.integers(5, 12)))
+    sketch = Sketch()
+    node = convolution(
+        sketch,
+        sketch.input(*size, dtype=dtype),
+        outputs,
+        kernel=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+        stride=draw(st.integers(1, 2)),
+        padding=draw(st.integers(0, 2)),
+        dilation=draw(st.integers(1, 2)),
+        groups=groups,
+        zero=draw(st.sampled_from([limits.min, limits.max, 0, 100])),
+        seed=draw(st.integers(0, 3)),
+        shrink=draw(st.sampled_from([1, 2, 5, 20])),
+    )
+    check_exact(sketch.model(node), whole(draw(st.integers(0, 3)), dtype, *size))
+
+
+@pytest.mark.parametrize("depth", [40, 77])
+def test_linear_layers(unit: str, depth: int) -> None:
+    sketch = Sketch()
+    weight = torch.from_numpy(whole(1, torch.int8, 37, depth))
+    sums = sketch.call(
+        integer.linear, sketch.input(5, depth, dtype=torch.uint8), sketch.stored(weight), None, 11, group="linear"
+    )
+    scale = sketch.stored(torch.rand(37) * 0.001)
+    model = sketch.model(sketch.call(integer.rescale, sums, scale, 1, group="linear"))
+    check_exact(model, np.full((5, depth), 255, np.uint8))

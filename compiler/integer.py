@@ -175,7 +175,8 @@ def hardsigmoid(x: torch.Tensor) -> torch.Tensor:
 @_operator("hardswish(Tensor x) -> Tensor")
 def hardswish(x: torch.Tensor) -> torch.Tensor:
     """x times its hardsigmoid."""
-    return x * hardsigmoid(x)
+    product: torch.Tensor = x * hardsigmoid(x)
+    return product
 
 
 POWER_BITS = 15

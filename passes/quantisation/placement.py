@@ -22,7 +22,7 @@ from lvc.compiler.dialect import Family
 from lvc.compiler.graph import calls, family, spec
 from lvc.passes.quantisation.rules import CURVES, LIMITS, Role, activations, is_quantised, role
 
-_WRITERS = (Role.WEIGHTED, Role.PRODUCT, Role.RESCALE)
+_WRITERS = (Role.WEIGHTED, Role.RESCALE)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ class Role(Enum):
     """How an operator computes in integers."""
 
     WEIGHTED = "multiplies by a stored weight"
-    PRODUCT = "multiplies two activations"
     RESCALE = "computes in integers from grids of its operands to one of its own"
     TABLE = "any function of one value: a table with an entry for each point of the grid"
     FACTOR = "multiplies by a stored number for each channel, behind a layer only"
@@ -26,7 +25,6 @@ class Role(Enum):
 ROLES: dict[OpOverload, Role] = {
     aten.conv2d.default: Role.WEIGHTED,
     aten.linear.default: Role.WEIGHTED,
-    aten.matmul.default: Role.PRODUCT,
     aten.add.Tensor: Role.RESCALE,
     aten.mul.Tensor: Role.FACTOR,
     aten.avg_pool2d.default: Role.RESCALE,

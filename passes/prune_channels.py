@@ -26,7 +26,7 @@ from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.verify import verify
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
-from lvc.passes.analysis.channel_groups import ChannelGroup, channel_groups
+from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove
 from lvc.passes.pruning.account import Account
@@ -147,24 +147,25 @@ class PruneChannels(Pass):
         done = checkpoints.last()
         if done:
             model.module = done[1].module
+            channels = channel_groups(model, heads=self.heads)
             outcome.notes.append(f"went on from step {done[0]} of {self.steps} in {workspace.checkpoints}")
         for step in range(done[0] + 1 if done else 1, self.steps + 1):
             goal = Goal(kind, full * (1 - (1 - share) * step / self.steps), least, original)
-            self._step(model, workspace, goal, outcome)
+            self._step(model, channels, workspace, goal, outcome)
             if self.between:
                 rewritten, _ = Pipeline.parse(self.between).run(model, workspace)
                 verify(rewritten)
                 model.module = rewritten.module
+            channels = channel_groups(model, heads=self.heads)
             checkpoints.save(step, model)
         if self.data not in workspace.data:
             outcome.notes.append("by weights alone; a few images, --data calib=PATH, would keep more accuracy")
-        account.close(channel_groups(model, heads=self.heads), model, outcome)
+        account.close(channels, model, outcome)
         if kind == "latency":
             account.time(original, model, stopwatch_of(workspace), share, outcome)
         return outcome
 
-    def _step(self, model: Model, workspace: Workspace, goal: Goal, outcome: Outcome) -> None:
-        channels = channel_groups(model, heads=self.heads)
+    def _step(self, model: Model, channels: Channels, workspace: Workspace, goal: Goal, outcome: Outcome) -> None:
         groups = tuple(group for group in channels.free if group.name in goal.least)
         data = self._calibration(model, workspace)
         evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)

@@ -2,8 +2,8 @@
 
 Each model runs in a process of its own, with the random weights of `sweep_torchvision`. It is pruned by a pipeline,
 whose pass checks at once that removed channels equal zeroed ones; the table has what is left of MACs and parameters,
-and the seconds that one thread worked for the analysis alone and for everything, the check included. Results are
-appended to a file of JSON lines, and a model that stands there for the same pipeline is not run again.
+and the seconds that one thread worked for the analysis alone, and for pruning, its own analyses and the check included.
+Results are appended to a file of JSON lines, and a model that stands there for the same pipeline is not run again.
 
     python tools/sweep_pruning.py --pipeline 'prune-channels{ratio=0.5 ranking=global}' --table table.md
 """
@@ -35,7 +35,7 @@ from lvc.passes.analysis.channel_groups import channel_groups
 FORK = multiprocessing.get_context("fork")
 DETECTION = ("resnet50_fpn",)
 PIPELINES = ("prune-channels{ratio=0.5 ranking=layer}", "prune-channels{ratio=0.5 ranking=global}")
-COLUMNS = ("model", "groups", "fixed", "MACs", "parameters", "analysis s", "all s", "ok")
+COLUMNS = ("model", "groups", "fixed", "MACs", "parameters", "analysis s", "pruning s", "ok")
 MACS_LEFT = 0.6
 """What a model may keep of its MACs when half of the channels go."""
 
@@ -74,7 +74,7 @@ def prune(model: Any, pipeline: str) -> dict[str, Any]:
         "MACs": f"{after.macs / before.macs:.3f}",
         "parameters": f"{after.parameters / before.parameters:.3f}",
         "analysis s": round(analysed - started, 1),
-        "all s": round(finished - started, 1),
+        "pruning s": round(finished - analysed, 1),
         "ok": after.macs < MACS_LEFT * before.macs and all(abs(part).max() > 0 for part in outputs),
     }
 
@@ -125,6 +125,8 @@ def main() -> int:
     options = parser.parse_args()
     pipelines = options.pipeline or PIPELINES
     torch.set_num_threads(1)
+    for pipeline in pipelines:
+        Pipeline.parse(pipeline)
     lines = options.results.read_text().splitlines() if options.results.exists() else []
     done = {(row["pipeline"], row["model"]): row for row in map(json.loads, lines) if row["ok"]}
     wanted = names(options.only)

@@ -1,4 +1,4 @@
-"""A trained network from floating point to integer kernels: every byte of the artefact's output is the oracle's."""
+"""Trained networks from floating point to integer kernels: every byte of the artefact's output is the oracle's."""
 
 from __future__ import annotations
 
@@ -13,25 +13,47 @@ from lvc.compiler.cli import main
 from lvc.compiler.container import read
 from lvc.compiler.driver import load
 
-NETWORKS = Path(__file__).parents[3] / "examples" / "cifar_resnet.py"
+EXAMPLES = Path(__file__).parents[3] / "examples"
+CIFAR = ["--shape", "1x3x32x32", "--preprocess", "cifar10"]
+IMAGENET = ["--shape", "1x3x224x224", "--preprocess", "crop=224,range=255,mean=127.5,std=127.5"]
+NETWORKS = {
+    "resnet20": ("cifar_resnet.py:resnet20", "cifar10/resnet20-12fca82f.th", CIFAR),
+    "resnet56": ("cifar_resnet.py:resnet56", "cifar10/resnet56-4bfd9763.th", CIFAR),
+    "mobilenet": (
+        "mobilenet_v1.py:mobilenet_v1",
+        "imagenet/mobilenet_v1_0.75_224_fp16.npz",
+        [*IMAGENET, "--arg", "width=0.75"],
+    ),
+    "lite0": ("efficientnet_lite0.py:trained", None, IMAGENET),
+}
+PIPELINES = {"native": "O1,insert-fake-quant,calibrate{images=4}"}
+PIPELINES["reference"] = f"{PIPELINES['native']},lower-to-integer,fuse-operators"
+
+
+def pictures(assets: Path) -> np.ndarray:
+    pixels = np.asarray(Image.open(assets / "cifar10" / "cifar10_train400.webp").convert("RGB"))
+    return pixels.reshape(8, 32, 50, 32, 3).transpose(0, 2, 1, 3, 4).reshape(400, 32, 32, 3)
 
 
 @pytest.mark.slow
-def test_a_trained_network_in_integers(assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pixels = np.asarray(Image.open(assets / "cifar10" / "cifar10_train400.webp").convert("RGB"))
-    tiles = pixels.reshape(8, 32, 50, 32, 3).transpose(0, 2, 1, 3, 4).reshape(400, 32, 32, 3)
-    np.savez(tmp_path / "calib.npz", x=tiles[::10])
-    weights = str(assets / "cifar10" / "resnet20-12fca82f.th")
-    command = ["compile", f"{NETWORKS}:resnet20", "--weights", weights, "--shape", "1x3x32x32"]
-    command += ["--preprocess", "cifar10", "--data", f"calib={tmp_path / 'calib.npz'}"]
-    pipelines = {"native": "int8-fast", "reference": "int8-fast,lower-to-integer,fuse-operators"}
-    paths = {name: tmp_path / f"{name}.lvc" for name in ("native", "reference")}
-    for name, path in paths.items():
-        assert main([*command, "-p", pipelines[name], "--target", name, "-o", str(path)]) == 0
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_trained_network_in_integers(
+    name: str, assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, weights, options = NETWORKS[name]
+    images = pictures(assets)[::100]
+    if options is not CIFAR:
+        images = images.repeat(7, 1).repeat(7, 2)
+    np.savez(tmp_path / "calib.npz", x=images)
+    command = ["compile", f"{EXAMPLES / source}", *options, "--data", f"calib={tmp_path / 'calib.npz'}"]
+    command += ["--weights", str(assets / weights)] if weights else []
+    paths = {target: tmp_path / f"{target}.lvc" for target in PIPELINES}
+    for target, path in paths.items():
+        assert main([*command, "-p", PIPELINES[target], "--target", target, "-o", str(path)]) == 0
     assert "(100.0%)" in capsys.readouterr().out
     native, oracle = (load(read(path), threads=1) for path in paths.values())
     assert native.artefact.backend == BACKEND.name
     random = np.random.default_rng(0)
-    for _ in range(20):
-        image = random.standard_normal((1, 3, 32, 32)).astype(np.float32)
+    for _ in range(4):
+        image = random.standard_normal(native.inputs[0].spec.shape).astype(np.float32)
         np.testing.assert_array_equal(native(image), oracle(image))

@@ -1,0 +1,105 @@
+"""8-bit models between tools: what lvc writes runs as int8 elsewhere, what others quantised becomes integers here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lvc.compiler import driver
+from lvc.compiler.driver import load, write_model
+from lvc.compiler.model import Model
+from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.workspace import DataSet, Workspace
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+SHAPE = (1, 3, 16, 16)
+# seven bits, since ONNX Runtime's kernels for AVX2 saturate with eight
+QUANTISE = "O1,insert-fake-quant{weight_bits=7},calibrate{images=4}"
+
+
+class Network(torch.nn.Module):
+    """A residual block between a convolution, a pooling and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.Linear(16, 10)
+        self.left, self.right = torch.nn.Conv2d(16, 16, 3, padding=1), torch.nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.nn.functional.max_pool2d(torch.relu(self.first(x)), 2)
+        x = torch.relu(x + self.right(torch.relu(self.left(x))))
+        found: torch.Tensor = self.last(x.mean((2, 3)))
+        return found
+
+
+class Images(list[tuple[np.ndarray, int | None]]):
+    """Random images."""
+
+
+def images(seed: int = 0) -> DataSet:
+    random = np.random.default_rng(seed)
+    return Images((random.standard_normal(SHAPE).astype(np.float32), None) for _ in range(4))
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model.from_module(Network().eval(), torch.zeros(SHAPE))
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def assert_within_a_step(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """A step of an 8-bit grid that reaches from the least to the greatest output."""
+    step = np.ptp(ours) / 255
+    assert float((np.abs(ours - theirs) <= step).mean()) >= 0.97
+
+
+def test_quantised_models_run_as_int8_in_onnx_runtime(model: Model, tmp_path: Path) -> None:
+    workspace = Workspace(data={"calib": images}, threads=1)
+    simulated, _ = Pipeline.parse(QUANTISE).run(model, workspace)
+    write_model(simulated, tmp_path / "qdq.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    theirs = onnxruntime.InferenceSession(str(tmp_path / "qdq.onnx"), options, providers=["CPUExecutionProvider"])
+    onnx = pytest.importorskip("onnx")
+    kinds = [node.op_type for node in onnx.load(str(tmp_path / "fused.onnx")).graph.node]
+    assert kinds.count("QLinearConv") == 3
+    ours = load(driver.compile(simulated, "O0", "native", workspace=workspace), threads=1)
+    assert "lower-to-integer" in str(ours.artefact.metadata["pipeline"])
+    name = theirs.get_inputs()[0].name
+    pairs = [(ours(x), theirs.run(None, {name: x})[0]) for x, _ in images(1)]
+    assert_within_a_step(*(np.concatenate(found) for found in zip(*pairs, strict=True)))
+
+
+def test_models_quantised_by_onnx_runtime_become_integer_kernels(model: Model, tmp_path: Path) -> None:
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        """Random images under the name of the input."""
+
+        def __init__(self) -> None:
+            self.left: Iterator[dict[str, np.ndarray]] = ({model.inputs[0].name: x} for x, _ in images())
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.left, None)
+
+    write_model(Pipeline.parse("O1").run(model)[0], tmp_path / "float.onnx")
+    quantization.quantize_static(
+        tmp_path / "float.onnx", tmp_path / "qdq.onnx", Reader(), per_channel=True, reduce_range=True
+    )
+    artefact, report = driver.compile_and_report(str(tmp_path / "qdq.onnx"), "O2", "native", check=True)
+    assert "lower-to-integer" in report.pipeline
+    (note,) = [note for item in report.passes for note in item.notes if "MAC in integers" in note]
+    assert "(100.0%)" in note
+    ours, theirs = load(artefact, threads=1), session(tmp_path / "qdq.onnx")
+    name = theirs.get_inputs()[0].name
+    pairs = [(ours(x), theirs.run(None, {name: x})[0]) for x, _ in images(1)]
+    assert_within_a_step(*(np.concatenate(found) for found in zip(*pairs, strict=True)))

@@ -58,9 +58,14 @@ def group(model: Model, flow: Flow) -> Channels:
     units = {node.name: _units(flow, node, numbers) for node in flow.labels}
     free = [bucket for bucket in buckets if not bucket.fixed]
     carriers = dict(zip(map(id, free), _carriers(model, units, [len(bucket.roots) for bucket in free]), strict=True))
+    owner, unit = _owners(buckets, len(flow.partition))
+    members = [
+        _members(bucket, [torch.where(owner[p.roots] == number, unit[p.roots], -1) for p in bucket.places])
+        for number, bucket in enumerate(buckets)
+    ]
     groups = (
-        ChannelGroup(name, len(bucket.roots), _members(bucket), carriers.get(id(bucket), ()), bucket.fixed)
-        for name, bucket in zip(_names(buckets), buckets, strict=True)
+        ChannelGroup(name, len(bucket.roots), its, carriers.get(id(bucket), ()), bucket.fixed)
+        for name, bucket, its in zip(_names(buckets), buckets, members, strict=True)
     )
     return Channels(tuple(groups), units, {node.name: spec(node).shape for node in flow.labels})
 
@@ -122,17 +127,25 @@ def _names(buckets: list[_Bucket]) -> list[str]:
     return names
 
 
-def _members(bucket: _Bucket) -> tuple[Member, ...]:
-    known = {root: unit for unit, root in enumerate(bucket.roots)}
+def _owners(buckets: list[_Bucket], atoms: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return for each root the number of its bucket, -1 if it is in none, and its place there; both ``i64[atoms]``."""
+    owner, unit = torch.full((atoms,), -1), torch.zeros(atoms, dtype=torch.int64)
+    for number, bucket in enumerate(buckets):
+        owner[bucket.roots] = number
+        unit[bucket.roots] = torch.arange(len(bucket.roots))
+    return owner, unit
+
+
+def _members(bucket: _Bucket, units: list[torch.Tensor]) -> tuple[Member, ...]:
     return tuple(
         Member(
             tensor=str(place.node.target),
             dim=place.dim,
-            units=torch.tensor([known.get(root, -1) for root in place.roots.tolist()]),
+            units=own,
             role=place.role,
             layer=place.layer.name,
         )
-        for place in bucket.places
+        for place, own in zip(bucket.places, units, strict=True)
     )
 
 

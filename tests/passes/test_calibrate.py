@@ -17,6 +17,8 @@ from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.uncalibrated import UNCALIBRATED
 from lvc.compiler.workspace import Workspace
 from lvc.passes.calibrate import Calibrate
+from lvc.passes.quantisation.grids import GridKind
+from lvc.passes.quantisation.observer import OBSERVERS
 
 LAYER = parse_model("""
     model layer(x: f32[1,2,3,4])
@@ -50,8 +52,27 @@ def test_min_max() -> None:
 
 
 def test_moving_average() -> None:
-    scale, zero = input_grid('{observer="moving-average{weight=0.25}"}', 0.0, 4.0)
+    scale, zero = input_grid('{observer="moving-average{weight=0.25 batch=1}"}', 0.0, 4.0)
     assert (scale, zero) == (pytest.approx(1.0 / 255), 0)
+
+
+def test_a_moving_average_takes_the_extremes_of_a_batch_of_images() -> None:
+    """The largest of single images would average to 2, and the last batch is half full."""
+    options = '{observer="moving-average{weight=0.5 batch=2}"}'
+    scale, _ = input_grid(options, 0.0, 4.0)
+    assert scale == pytest.approx(4.0 / 255)
+    scale, _ = input_grid(options, 4.0, 4.0, 8.0)
+    assert scale == pytest.approx(5.0 / 255)
+
+
+def test_entropy_keeps_what_few_large_values_say() -> None:
+    """Half zeros, as behind a ReLU, and a tail: the zeros must not buy a range that cuts half of the tail off."""
+    values = torch.randn(200_000, generator=torch.Generator().manual_seed(0)).relu()
+    watch = OBSERVERS.parse("entropy").watch(GridKind())
+    watch.see(values)
+    low, high = watch.range()
+    assert low == 0
+    assert 2.5 < high <= float(values.max())
 
 
 @pytest.mark.parametrize("observer", ["percentile", "mse", "entropy", "histogram"])

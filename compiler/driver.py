@@ -119,7 +119,10 @@ def compile_and_report(
 
     workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch(target, workspace))
     backend = catalogue.find_backend(target.backend)
-    rewritten, steps = optimise(model, pipeline, workspace, check=check, observers=observers)
+    is_trained = any(item.effect is Effect.LOSSY for item in pipeline)
+    rewritten, steps = optimise(
+        model, pipeline, workspace, check=check, observers=observers, share_tensors=not is_trained
+    )
     if len(steps) == len(pipeline) and (completion := Pipeline.parse(backend.completion(rewritten))):
         rewritten, more = optimise(
             rewritten, completion, workspace, check=check, observers=observers, done=len(pipeline)
@@ -165,13 +168,14 @@ def optimise(
     check: bool = False,
     observers: Sequence[Observer] = (),
     done: int = 0,
+    share_tensors: bool = False,
 ) -> tuple[Model, list[Step]]:
     """Run a pipeline with the observers that every run has: timing, verification and, with ``check``, drift."""
     workspace = workspace or Workspace()
     if workspace.stopwatch is None:
         workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch("native", workspace))
     watching = [Timer(), Verifier(), *([Drift(workspace.seed)] if check else []), *observers]
-    return pipeline.run(model, workspace, watching, done)
+    return pipeline.run(model, workspace, watching, done, share_tensors)
 
 
 def check_artefact(

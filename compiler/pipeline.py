@@ -84,10 +84,14 @@ class Pipeline:
         workspace: Workspace | None = None,
         observers: Sequence[Observer] = (),
         done: int = 0,
+        share_tensors: bool = False,
     ) -> tuple[Model, list[Step]]:
-        """Rewrite a copy of the model; return it with a record of every pass that ran. ``done`` passes ran before."""
+        """Rewrite a copy of the model; return it with a record of every pass that ran. ``done`` passes ran before.
+
+        ``share_tensors`` is for results that are not trained; see `Model.copy`.
+        """
         workspace = workspace or Workspace()
-        model = model.copy()
+        model = model.copy(share_tensors=share_tensors)
         steps: list[Step] = []
         for observer in observers:
             observer.start(model)

@@ -40,6 +40,16 @@ def check(model: lvc.Model, scale: float) -> float:
     return check_artefact(built_with(model, scale), model, lvc.Pipeline(), lvc.Workspace())
 
 
+def test_compiling_leaves_the_model_as_it_was() -> None:
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()).eval()
+    torch.nn.init.uniform_(layers[1].running_var, 0.5, 1.5)
+    model = lvc.Model.from_module(layers, torch.zeros(1, 3, 8, 8))
+    before = serialise.to_files(model)
+    artefact = lvc.compile(model, "O2", "reference")
+    assert serialise.to_files(model) == before
+    assert artefact.files["weights.bin"] != before["weights.bin"], "the normalisation was folded into other weights"
+
+
 def test_a_faithful_artefact_passes() -> None:
     assert check(lvc.Model.from_module(Scaled(0.0), torch.zeros(1, 64)), 1.0) == 0.0
 

@@ -198,17 +198,20 @@ class Comparison:
             iterative_steps=steps,
             ignored_layers=[layer for layer in others if layer not in inner],
         )
+        if cell.criterion == "taylor":
+            self._differentiate(module)
         for _ in range(steps):
             now, _ = torch_pruning.utils.count_ops_and_params(module, example)
             if full / now >= cell.factor:
                 break
-            if cell.criterion == "taylor":
-                self._differentiate(module)
             pruner.step()
         return float(full / now)
 
     def _differentiate(self, module: torch.nn.Module) -> None:
-        """Leave the gradients of the loss on a part of the calibration data where Torch-Pruning looks for them."""
+        """Leave the gradients of the loss on a part of the calibration data where Torch-Pruning looks for them.
+
+        It prunes them with the weights.
+        """
         part = self.calibration.spread(100)
         module.zero_grad()
         torch.nn.functional.cross_entropy(module(torch.from_numpy(part.x)), torch.from_numpy(part.y).long()).backward()

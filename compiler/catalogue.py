@@ -24,8 +24,10 @@ PRESETS: dict[str, str] = {
     "O1": "eliminate-dead,fold-constants,eliminate-identities,fold-batch-norm,eliminate-dead",
     "O2": "O1,merge-duplicates,O1,fuse-operators,allow-winograd",
     "O3": "O2",
-    "int8-fast": "O1,merge-duplicates,O1,insert-fake-quant,calibrate{images=64},correct-bias{images=64}",
-    "int8": "O1,merge-duplicates,O1,insert-fake-quant,calibrate,round-weights",
+    "int8-fast": (
+        "O1,merge-duplicates,O1,equalise-weights,insert-fake-quant,calibrate{images=64},correct-bias{images=64}"
+    ),
+    "int8": "O1,merge-duplicates,O1,equalise-weights,insert-fake-quant,calibrate,round-weights",
 }
 
 PRECISIONS: dict[str, str] = {"fp32": "", "bf16": "lower-precision{dtype=bfloat16}"}

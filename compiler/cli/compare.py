@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SUMMARY = "show which layers of a quantised model hurt"
 
 _PREPARATION = "O1,merge-duplicates,O1"
+_QUANTISING = ("insert-fake-quant", "quantise-weights", "quantise-dynamically", "mixed-precision")
 _ORDERS = ("adds", "leaves", "place")
 
 
@@ -94,7 +95,7 @@ def _compare_models(options: argparse.Namespace, console: Console) -> None:
         floating.preprocessing = str(Preprocess.parse(options.preprocess))
     quantised = _quantised(options, floating, console)
     _check_signatures(floating.inputs, quantised.inputs)
-    floating = _prepared(floating, quantised)
+    floating = _prepared(options, floating, quantised)
     pairing = pair_layers(floating.module.graph, quantised.module.graph)
     floating.preprocessing = floating.preprocessing or quantised.preprocessing
     layers, outputs = compare_layers(floating, quantised, pairing, _images(options, floating, console))
@@ -174,12 +175,16 @@ def _quantised(options: argparse.Namespace, floating: Model, console: Console) -
     return made
 
 
-def _prepared(floating: Model, quantised: Model) -> Model:
-    """The floating-point model with its normalisations folded, if those of the quantised one are."""
+def _prepared(options: argparse.Namespace, floating: Model, quantised: Model) -> Model:
+    """The floating-point model as it was before anything was quantised: folded, and scaled, as the quantised one is."""
     from lvc.compiler.dialect import aten
     from lvc.compiler.graph import calls
     from lvc.compiler.pipeline import Pipeline
 
+    passes = Pipeline.parse(options.pipeline or "").passes
+    first = next((place for place, item in enumerate(passes) if item.name in _QUANTISING), None)
+    if first is not None:
+        return Pipeline(passes[:first]).run(floating)[0]
     if any(calls(quantised.module.graph, aten.batch_norm.default)):
         return floating
     return Pipeline.parse(_PREPARATION).run(floating)[0]

@@ -22,6 +22,7 @@ from lvc.compiler.pipeline import Pipeline
 
 torch.set_num_threads(1)
 aten = torch.ops.aten
+GRIDS = "O1,insert-fake-quant,calibrate{observer=min-max weights=min-max}"
 
 
 class Net(nn.Module):
@@ -98,22 +99,22 @@ def test_the_layer_that_hurts_stands_first(capsys: pytest.CaptureFixture[str], f
 
 
 def test_grids_are_told_from_what_arrives(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    found = compared(capsys, "-p", "int8-fast", "--plot", "c.svg")
+    found = compared(capsys, "-p", GRIDS, "--plot", "c.svg")
     assert [layer["partner"] for layer in found["layers"]] == [layer["layer"] for layer in found["layers"]]
     rows = {layer["layer"]: layer for layer in found["layers"]}
     assert rows["conv2d"]["arrives"] > 30
     assert rows["conv2d_1"]["adds"] > rows["conv2d_1"]["leaves"] - 1
-    assert all(25 < row["adds"] < 60 for row in rows.values())
+    assert {name for name, row in rows.items() if not 25 < row["adds"] < 60} == set()
     drawing = ElementTree.parse(folder / "c.svg").getroot()
     assert len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 3
 
 
 def test_whole_numbers_are_compared_up_to_a_factor(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    simulated = compared(capsys, "-p", "int8-fast", "--sort", "place")["layers"]
-    whole = compared(capsys, "-p", "int8-fast,lower-to-integer", "--sort", "place")["layers"]
+    simulated = compared(capsys, "-p", GRIDS, "--sort", "place")["layers"]
+    whole = compared(capsys, "-p", f"{GRIDS},lower-to-integer", "--sort", "place")["layers"]
     assert [row["adds"] for row in whole] == [None] * 3
     for ours, theirs in zip(whole, simulated, strict=True):
-        assert ours["leaves"] == pytest.approx(theirs["leaves"], abs=2.0)
+        assert ours["leaves"] == pytest.approx(theirs["leaves"], abs=6.0)
 
 
 def test_layers_find_each_other_in_order_when_nothing_else_is_known() -> None:

@@ -28,7 +28,7 @@ def test_copies_of_the_work_are_tasks_already() -> None:
 
 @pytest.mark.parametrize(("is_copied", "parts"), [(True, 8), (False, 4)])
 def test_large_copies_are_cut_further(is_copied: bool, parts: int) -> None:
-    image = Work(5 * TASK_CYCLES, 112, 1, data=3 * 4 * 224 * 224, weights=1 << 12, margin=0.5, is_copied=is_copied)
+    image = Work(4 * TASK_CYCLES, 112, 1, data=3 * 4 * 224 * 224, weights=1 << 12, margin=0.5, is_copied=is_copied)
     assert image.split(1) == (parts, 1)
     assert (image.data / parts > COPIED_BYTES) == (not is_copied)
 

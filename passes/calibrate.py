@@ -146,18 +146,38 @@ class _Kept:
 def report(errors: Iterable[OutputError], images: int, outcome: Outcome) -> None:
     """Note how far each output moved; a collapse is said first."""
     found = list(errors)
-    for error in found:
-        if error.has_collapsed:
-            outcome.notes.append(
-                f"COLLAPSED: {error}; in {error.lost:.0%} of its places the error is as large as what varies. "
-                "Do not use this model: try another observer, equalise-weights, or leave layers out with skip="
-            )
-    outcome.notes += [f"output {error} over {images} images" for error in found if not error.has_collapsed]
+    outcome.notes += [_verdict(error) or f"output {error} over {images} images" for error in sorted(found, key=_rank)]
     rows = tuple(
-        (e.name, round(e.sqnr, 2), "" if e.agreement is None else round(e.agreement, 4), round(e.lost, 4))
+        (
+            e.name,
+            round(e.sqnr, 2),
+            "" if e.agreement is None else round(e.agreement, 4),
+            round(e.lost, 4),
+            round(e.damaged, 4),
+        )
         for e in found
     )
     if rows:
         outcome.tables.append(
-            Table(f"outputs on {images} images", ("output", "SQNR, dB", "agreement", "places lost"), rows)
+            Table(
+                f"outputs on {images} images",
+                ("output", "SQNR, dB", "agreement", "places lost", "places damaged"),
+                rows,
+            )
         )
+
+
+def _rank(error: OutputError) -> int:
+    return 0 if error.has_collapsed else 1 if error.is_damaged else 2
+
+
+def _verdict(error: OutputError) -> str:
+    """What a user must not miss about an output; empty if it is well."""
+    cure = "another observer, equalise-weights, or leave layers out with skip="
+    if error.has_collapsed:
+        places = f"in {error.lost:.0%} of its places the error is as large as what varies"
+        return f"COLLAPSED: {error}; {places}. Do not use this model: try {cure}"
+    if error.is_damaged:
+        places = f"in {error.damaged:.0%} of its places less than one bit of what varies is left"
+        return f"DAMAGED: {error}; {places}. Evaluate this model on labelled data before it is used, or try {cure}"
+    return ""

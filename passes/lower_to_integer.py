@@ -97,4 +97,6 @@ def report_coverage(module: GraphModule, total: int, outcome: Outcome) -> None:
     """Say how much of the arithmetic is done in whole numbers."""
     done = sum(map(macs, calls(module.graph, *_INTEGER_LAYERS)))
     if total:
-        outcome.notes.append(f"{si(done, 'MAC')} of {si(total, 'MAC')} in integers ({done / total:.1%})")
+        outcome.notes.append(
+            f"{si(done, 'MACs')} of {si(total, 'MACs')} in integers ({done / total:.1%})".replace("%", " %")
+        )

@@ -16,22 +16,29 @@ import torch
 
 from lvc.compiler.evaluation import is_class_scores
 
-_LOST_SHARE = 0.5
+_MOST_PLACES = 0.5
+_ONE_BIT = 4.0  # of power
 
 
 @dataclass(frozen=True)
 class OutputError:
     """One output over some images. ``sqnr`` is in dB; ``agreement`` is the share of equal first choices, None if the
-    output is no class scores; ``lost`` is the largest share, over the dimensions, of places without information."""
+    output is no class scores; ``lost`` and ``damaged`` are the largest shares, over the dimensions, of places without
+    information and of places with less than a bit of it."""
 
     name: str
     sqnr: float
     agreement: float | None
     lost: float
+    damaged: float
 
     @property
     def has_collapsed(self) -> bool:
-        return self.lost > _LOST_SHARE or self.sqnr == -math.inf
+        return self.lost > _MOST_PLACES or self.sqnr == -math.inf
+
+    @property
+    def is_damaged(self) -> bool:
+        return self.damaged > _MOST_PLACES and not self.has_collapsed
 
     @property
     def agreement_text(self) -> str:
@@ -49,7 +56,7 @@ def compare(name: str, wanted: Sequence[torch.Tensor], found: Sequence[torch.Ten
     agreement = None
     if is_class_scores(wanted[0].shape):
         agreement = float((y.flatten(1).argmax(1) == (y + noise).flatten(1).argmax(1)).double().mean())
-    return OutputError(name, sqnr(y, noise), agreement, _lost(y, noise))
+    return OutputError(name, sqnr(y, noise), agreement, _lost(y, noise, 1.0), _lost(y, noise, _ONE_BIT))
 
 
 def sqnr(signal: torch.Tensor, noise: torch.Tensor) -> float:
@@ -60,15 +67,16 @@ def sqnr(signal: torch.Tensor, noise: torch.Tensor) -> float:
     return 10 * math.log10(power / error) if power and math.isfinite(error) else -math.inf
 
 
-def _lost(y: torch.Tensor, noise: torch.Tensor) -> float:
-    """Return the largest share of places, over each dimension and the whole, whose error is as large as they vary."""
+def _lost(y: torch.Tensor, noise: torch.Tensor, least: float) -> float:
+    """Return the largest share of places, over each dimension and the whole, that vary at most ``least`` times as much
+    as their error, in power."""
     dims = [dim for dim in range(1, y.ndim) if y.shape[dim] > 1]
     places = [(y.reshape(1, -1), noise.reshape(1, -1))]
     places += [(y.movedim(dim, 0).flatten(1), noise.movedim(dim, 0).flatten(1)) for dim in dims]
-    return max(_lost_share(values, errors) for values, errors in places)
+    return max(_lost_share(values, errors, least) for values, errors in places)
 
 
-def _lost_share(values: torch.Tensor, errors: torch.Tensor) -> float:
+def _lost_share(values: torch.Tensor, errors: torch.Tensor, least: float) -> float:
     variation = (values - values.mean(1, keepdim=True)).square().sum(1)
-    lost = errors.square().sum(1) >= variation
+    lost = least * errors.square().sum(1) >= variation
     return float(lost[variation > 0].double().mean()) if bool((variation > 0).any()) else 0.0

@@ -80,7 +80,7 @@ def test_a_model_from_onnxruntime_is_all_integer_and_agrees(tmp_path: Path, symm
     simulated = quantised_by_onnxruntime(tmp_path, symmetric)
     whole, outcome = lowered(simulated)
     assert not outcome.skipped
-    assert "(100.0%)" in outcome.notes[0]
+    assert "(100.0 %)" in outcome.notes[0]
     names = [str(node.target).split(".")[0] for node in calls(whole.module.graph)]
     assert set(names) <= {"lvc", "aten"}
     step = next(calls(whole.module.graph, torch.ops.lvc.dequantise.default)).args[1]
@@ -115,7 +115,7 @@ def test_a_layer_that_would_be_wrong_stays(change: dict[str, float], reason: str
     model = parse_model(LAYER.format(**(USUAL | change)))
     result, outcome = lowered(model)
     assert any(reason in skip.reason for skip in outcome.skipped), outcome.skipped
-    assert outcome.notes == ["0 MAC of 96 MAC in integers (0.0%)"]
+    assert outcome.notes == ["0 MACs of 96 MACs in integers (0.0 %)"]
     x = np.random.default_rng(0).standard_normal((1, 2, 4, 4)).astype(np.float32)
     assert np.array_equal(result(x)[0], model(x)[0])
 
@@ -123,7 +123,7 @@ def test_a_layer_that_would_be_wrong_stays(change: dict[str, float], reason: str
 def test_weights_about_a_zero_point_become_int8() -> None:
     model = parse_model(LAYER.format(**(USUAL | {"zero": 128, "wlow": 0, "whigh": 255})))
     result, outcome = lowered(model)
-    assert outcome.notes == ["96 MAC of 96 MAC in integers (100.0%)"]
+    assert outcome.notes == ["96 MACs of 96 MACs in integers (100.0 %)"]
     x = np.random.default_rng(0).standard_normal((1, 2, 4, 4)).astype(np.float32)
     assert np.array_equal(result(x)[0], model(x)[0])  # all numbers are multiples of 1/8
 

@@ -28,6 +28,17 @@ def test_decoding_places_a_box() -> None:
     assert boxes.scores[0] == pytest.approx(0.9)
 
 
+def test_a_detector_is_scored_on_the_pictures_that_it_saw(assets: Path) -> None:
+    seen: list[np.ndarray] = []
+
+    def blind(picture: np.ndarray) -> np.ndarray:
+        seen.append(picture)
+        return np.zeros((1, 3549, 85), np.float32)
+
+    assert score(blind, assets / "coco", step=50) == (0.0, 0.0)
+    assert len(seen) == 3
+
+
 @pytest.mark.slow
 def test_yolox_keeps_its_average_precision(assets: Path) -> None:
     torch.set_num_threads(1)

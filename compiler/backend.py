@@ -78,6 +78,10 @@ class Backend(ABC):
         """The pipeline that a rewritten model still has to go through before it is built; none by default."""
         return ""
 
+    def remarks(self, model: Model, target: Target) -> list[str]:
+        """What a user should know about a model that is built for a target, such as a faster way to say the same."""
+        return []
+
     @abstractmethod
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make code for a model. The same inputs give the same bytes."""

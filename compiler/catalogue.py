@@ -28,7 +28,9 @@ PRESETS: dict[str, str] = {
         "O1,merge-duplicates,O1,equalise-weights,insert-fake-quant,calibrate{images=64},correct-bias{images=64}"
     ),
     "int8": "O1,merge-duplicates,O1,equalise-weights,insert-fake-quant,calibrate,round-weights",
+    "int8-avx2": "O1,merge-duplicates,O1,equalise-weights,insert-fake-quant{weight_bits=7},calibrate,round-weights",
 }
+"""Pipelines by name. ``int8-avx2`` is for processors without VNNI, where products of 7-bit weights cannot saturate."""
 
 PRECISIONS: dict[str, str] = {"fp32": "", "bf16": "lower-precision{dtype=bfloat16}"}
 """What a precision adds to the end of a pipeline."""

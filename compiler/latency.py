@@ -74,6 +74,7 @@ class TargetStopwatch:
 
         backend = catalogue.find_backend(self.target.backend)
         optimised, _ = Pipeline.parse(PIPELINE).run(model, self._workspace)
+        optimised, _ = Pipeline.parse(backend.completion(optimised)).run(optimised, self._workspace)
         artefact = backend.build(optimised, self.target, self._workspace)
         try:
             executable = backend.load(artefact, self._workspace.threads)

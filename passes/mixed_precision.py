@@ -74,8 +74,8 @@ class MixedPrecision(Pass):
     checked: int = option(128, "measure what was chosen on at most so many images")
 
     def __post_init__(self) -> None:
-        if (self.bytes is None) == (self.drop is None):
-            raise UsageError("give one budget, bytes= or drop=", help="for example mixed-precision{bytes=0.2}")
+        if self.bytes is not None and self.drop is not None:
+            raise UsageError("bytes and drop are both given", help="give one budget")
         if self.bytes is not None and not 0 < self.bytes < 1:
             raise UsageError(f"bytes must be a share between 0 and 1, not {self.bytes}")
         if self.drop is not None and not 0 <= self.drop < 1:
@@ -87,6 +87,8 @@ class MixedPrecision(Pass):
         WEIGHT_GRIDS.parse(self.grid)
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        if self.bytes is None and self.drop is None:
+            raise UsageError("mixed-precision has no budget", help="give bytes= or drop=, as in {bytes=0.2}")
         outcome = Outcome()
         layers = list(self.weights(model, outcome))
         if not layers:

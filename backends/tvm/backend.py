@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from torch.fx import Node
 
 from lvc.backends.tvm import targets
 from lvc.compiler import integer
@@ -14,12 +15,14 @@ from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Target
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import calls, op_name, origin, spec
+from lvc.compiler.graph import arguments, calls, op_name, origin, spec, tensor
 from lvc.compiler.model import Model
 from lvc.compiler.workspace import Workspace
 
 if TYPE_CHECKING:
     from lvc.backends.tvm.runtime.executable import Executable
+
+_SEVEN_BITS = 64
 
 
 class TvmBackend(Backend):
@@ -49,6 +52,15 @@ class TvmBackend(Backend):
         """What quantisation only simulates is computed in integers."""
         return "lower-to-integer,fuse-operators" if simulates_integers(model) else ""
 
+    def remarks(self, model: Model, target: Target) -> list[str]:
+        wide = layers_of_wide_weights(model)
+        if not wide or "uint8" in targets.vector_of(target).dots:
+            return []
+        return [
+            f"{len(wide)} layers have weights of 8 bits, and {target.cpu} multiplies 7 bits about 1.4 times as "
+            "fast, since it has no VNNI: try the preset int8-avx2"
+        ]
+
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make a shared library for a model; `CompileError` names every node that cannot be lowered."""
         if importlib.util.find_spec("tvm") is None:
@@ -76,6 +88,16 @@ def simulates_integers(model: Model) -> bool:
     grids = list(calls(model.module.graph, aten.fake_quantize_per_tensor_affine.default))
     is_lowered = any(node.target in integer.OPERATORS for node in calls(model.module.graph))
     return not is_lowered and any(node.all_input_nodes[0].op != "get_attr" for node in grids)
+
+
+def layers_of_wide_weights(model: Model) -> list[Node]:
+    """The integer layers with weights of more than 7 bits, products of two of which exceed 16 bits."""
+    found = []
+    for node in calls(model.module.graph, integer.conv2d, integer.linear):
+        weight = tensor(model.module, arguments(node)["weight"])
+        if weight is not None and weight.shape[1] > 1 and bool((weight.int().abs() > _SEVEN_BITS).any()):
+            found.append(node)
+    return found
 
 
 def multiplied_dtypes(model: Model) -> set[torch.dtype]:

@@ -93,8 +93,7 @@ def test_grids_that_wait_get_their_bits(net: Model) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "give one budget"),
-        ("bytes=0.2 drop=0.1", "give one budget"),
+        ("bytes=0.2 drop=0.1", "bytes and drop are both given"),
         ("bytes=1.5", "bytes must be a share"),
         ("bytes=0", "bytes must be a share"),
         ("drop=1", "drop must be a share"),
@@ -106,6 +105,11 @@ def test_grids_that_wait_get_their_bits(net: Model) -> None:
 def test_misuse(options: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Pipeline.parse(f"mixed-precision{{{options}}}")
+
+
+def test_no_budget(net: Model) -> None:
+    with pytest.raises(UsageError, match="has no budget"):
+        made(net, "")
 
 
 def test_a_budget_out_of_reach(net: Model) -> None:

@@ -1,0 +1,28 @@
+"""What the backend has to say about a model that it builds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lvc.backends.tvm.backend import TvmBackend
+from lvc.compiler.backend import Target
+from lvc.compiler.graph_text import parse_model
+from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.workspace import Workspace
+
+
+@pytest.mark.parametrize(("bits", "target", "count"), [(8, "x86-64-v3", 1), (7, "x86-64-v3", 0), (8, "cascadelake", 0)])
+def test_wide_weights_are_remarked_on_where_they_are_slow(bits: int, target: str, count: int) -> None:
+    model = parse_model("""
+        model layer(x: f32[1,8,4,4])
+          @w : f32[8,8,1,1]
+          %y = conv2d(%x, @w)
+          return out=%y
+    """)
+    images = [(np.random.default_rng(0).normal(size=(1, 8, 4, 4)).astype(np.float32), None)]
+    pipeline = Pipeline.parse(f"insert-fake-quant{{weight_bits={bits}}},calibrate,lower-to-integer")
+    lowered, _ = pipeline.run(model, Workspace({"calib": lambda: images}))
+    remarks = TvmBackend().remarks(lowered, Target.parse(target))
+    assert len(remarks) == count
+    assert all("int8-avx2" in remark for remark in remarks)

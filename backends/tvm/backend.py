@@ -57,7 +57,7 @@ class TvmBackend(Backend):
         if not wide or "uint8" in targets.vector_of(target).dots:
             return []
         return [
-            f"{len(wide)} layers have weights of 8 bits, and {target.cpu} multiplies 7 bits about 1.4 times as "
+            f"{len(wide)} layers have weights of 8 bits, and {target.cpu} multiplies 7 bits about 1.5 times as "
             "fast, since it has no VNNI: try the preset int8-avx2"
         ]
 

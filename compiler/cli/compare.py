@@ -88,14 +88,7 @@ def _compare_models(options: argparse.Namespace, console: Console) -> None:
     from lvc.compiler.comparison.outputs import compare_layers
     from lvc.compiler.comparison.pairs import pair_layers
 
-    floating = _load(options, options.model)
-    if options.preprocess:
-        from lvc.compiler.data.preprocess import Preprocess
-
-        floating.preprocessing = str(Preprocess.parse(options.preprocess))
-    quantised = _quantised(options, floating, console)
-    _check_signatures(floating.inputs, quantised.inputs)
-    floating = _prepared(options, floating, quantised)
+    floating, quantised = _pair(options, console)
     pairing = pair_layers(floating.module.graph, quantised.module.graph)
     floating.preprocessing = floating.preprocessing or quantised.preprocessing
     layers, outputs = compare_layers(floating, quantised, pairing, _images(options, floating, console))
@@ -154,10 +147,26 @@ def _load(options: argparse.Namespace, text: str) -> Model:
     return load_model(_options_for(options, text))
 
 
-def _quantised(options: argparse.Namespace, floating: Model, console: Console) -> Model:
-    """Load the quantised model, or make it from the floating-point one."""
-    if options.pipeline is None:
-        return _load(options, options.quantised)
+def _pair(options: argparse.Namespace, console: Console) -> tuple[Model, Model]:
+    """The floating-point model as it was before anything was quantised, and the quantised one.
+
+    Both are as far folded and scaled: a pipeline is cut before its first pass that quantises; a file without batch
+    normalisation is compared with the folded model.
+    """
+    floating = _load(options, options.model)
+    if options.preprocess:
+        from lvc.compiler.data.preprocess import Preprocess
+
+        floating.preprocessing = str(Preprocess.parse(options.preprocess))
+    if options.pipeline is not None:
+        return _cut(options, floating, console)
+    quantised = _load(options, options.quantised)
+    _check_signatures(floating.inputs, quantised.inputs)
+    return _folded_like(quantised, floating), quantised
+
+
+def _cut(options: argparse.Namespace, floating: Model, console: Console) -> tuple[Model, Model]:
+    """Make both models of a pair by a pipeline."""
     from functools import partial
 
     from lvc.compiler.cli.pipeline_options import open_data_set
@@ -168,23 +177,21 @@ def _quantised(options: argparse.Namespace, floating: Model, console: Console) -
     named = dict(text.split("=", 1) for text in options.data if _name(text))
     sets = {name: partial(open_data_set, path, floating) for name, path in {"calib": _path(options), **named}.items()}
     workspace = Workspace(data=sets, seed=options.seed, progress=console.progress)
-    made, steps = optimise(floating, Pipeline.parse(options.pipeline), workspace)
-    for step in steps:
+    passes = Pipeline.parse(options.pipeline).passes
+    first = next((place for place, item in enumerate(passes) if item.name in _QUANTISING), 0)
+    before, steps = optimise(floating, Pipeline(passes[:first]), workspace)
+    made, more = optimise(before, Pipeline(passes[first:]), workspace, done=first)
+    for step in [*steps, *more]:
         for note in step.outcome.notes:
             console.say(f"{step.item.name}: {note}")
-    return made
+    return before if first else _folded_like(made, before), made
 
 
-def _prepared(options: argparse.Namespace, floating: Model, quantised: Model) -> Model:
-    """The floating-point model as it was before anything was quantised: folded, and scaled, as the quantised one is."""
+def _folded_like(quantised: Model, floating: Model) -> Model:
     from lvc.compiler.dialect import aten
     from lvc.compiler.graph import calls
     from lvc.compiler.pipeline import Pipeline
 
-    passes = Pipeline.parse(options.pipeline or "").passes
-    first = next((place for place, item in enumerate(passes) if item.name in _QUANTISING), None)
-    if first is not None:
-        return Pipeline(passes[:first]).run(floating)[0]
     if any(calls(quantised.module.graph, aten.batch_norm.default)):
         return floating
     return Pipeline.parse(_PREPARATION).run(floating)[0]

@@ -109,6 +109,12 @@ def test_grids_are_told_from_what_arrives(capsys: pytest.CaptureFixture[str], fo
     assert len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 3
 
 
+def test_passes_before_the_first_that_quantises_have_the_data(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    found = compared(capsys, "-p", "int8-fast")
+    assert len(found["layers"]) == 3
+    assert all(layer["leaves"] > 20 for layer in found["layers"])
+
+
 def test_whole_numbers_are_compared_up_to_a_factor(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     simulated = compared(capsys, "-p", GRIDS, "--sort", "place")["layers"]
     whole = compared(capsys, "-p", f"{GRIDS},lower-to-integer", "--sort", "place")["layers"]

@@ -97,8 +97,8 @@ def test_models_quantised_by_onnx_runtime_become_integer_kernels(model: Model, t
     )
     artefact, report = driver.compile_and_report(str(tmp_path / "qdq.onnx"), "O2", "native", check=True)
     assert "lower-to-integer" in report.pipeline
-    (note,) = [note for item in report.passes for note in item.notes if "MAC in integers" in note]
-    assert "(100.0%)" in note
+    (note,) = [note for item in report.passes for note in item.notes if "MACs in integers" in note]
+    assert "(100.0 %)" in note
     ours, theirs = load(artefact, threads=1), session(tmp_path / "qdq.onnx")
     name = theirs.get_inputs()[0].name
     pairs = [(ours(x), theirs.run(None, {name: x})[0]) for x, _ in images(1)]

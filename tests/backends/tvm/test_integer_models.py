@@ -50,7 +50,7 @@ def test_a_trained_network_in_integers(
     paths = {target: tmp_path / f"{target}.lvc" for target in PIPELINES}
     for target, path in paths.items():
         assert main([*command, "-p", PIPELINES[target], "--target", target, "-o", str(path)]) == 0
-    assert "(100.0%)" in capsys.readouterr().out
+    assert "(100.0 %)" in capsys.readouterr().out
     native, oracle = (load(read(path), threads=1) for path in paths.values())
     assert native.artefact.backend == BACKEND.name
     random = np.random.default_rng(0)

@@ -1,4 +1,8 @@
-"""Concatenation without copies: where the parts lie one after the other in memory, they are made in their place."""
+"""Concatenation without copies: where the parts lie one after the other in memory, they are made in their place.
+
+Every part must begin at a multiple of a vector's bytes, for kernels load and store whole vectors from there: 8 channels
+of 7x7 bytes, for one, end between two vectors.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,12 @@ aten = torch.ops.aten
 Joined = dict[Node, tuple[Node, int]]
 
 
-def plan_joins(parts: Sequence[Unit], layouts: Mapping[Node, Layout], outputs: Collection[Node]) -> Joined:
+def plan_joins(
+    parts: Sequence[Unit], layouts: Mapping[Node, Layout], outputs: Collection[Node], alignment: int
+) -> Joined:
     """Decide which values are made inside a concatenation; a concatenation that is joined maps to itself.
+
+    Places are multiples of ``alignment`` bytes.
 
     Later concatenations come first, so that one which begins with an earlier one (as in DenseNet) holds that too.
     """
@@ -34,6 +42,8 @@ def plan_joins(parts: Sequence[Unit], layouts: Mapping[Node, Layout], outputs: C
         ):
             continue
         offsets = list(_offsets(unit.output, layouts[unit.output]))
+        if any(offset * spec(part).dtype.itemsize % alignment for part, offset in offsets):
+            continue
         if _is_inside_already(unit.output, offsets, joined, outputs):
             first = offsets[0][0]
             joined[unit.output] = joined[first]

@@ -34,7 +34,7 @@ class _Lowering:
         self.vector = vector
         self.units = units(model.module.graph)
         self.layouts = plan_layouts(model.module.graph, self.units, vector.lanes)
-        self.joined = joins.plan_joins(self.units, self.layouts, set(model.output_nodes))
+        self.joined = joins.plan_joins(self.units, self.layouts, set(model.output_nodes), vector.bytes)
         self.makers = {unit.output: unit for unit in self.units}
         self.places: dict[tuple[Node, Layout], Place] = {}
         self.stored: dict[str, Place] = {}

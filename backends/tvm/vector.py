@@ -13,3 +13,8 @@ class Vector:
     lanes: int
     registers: int
     dots: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of a register."""
+        return 4 * self.lanes

@@ -129,7 +129,7 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
         if shape := winograd.shared_shape(filtering, call.vector):
             call.scope.shared(shape, "float32")
         return _packed(call, winograd, filtering, weight.constant, tensors)
-    if getattr(problem.word, "is_guarded", False):
+    if problem.word.is_guarded:
         values = weight.constant
         call.scope.guards(
             f"{stored(arguments(call.node)['weight']).target} {problem} guards",

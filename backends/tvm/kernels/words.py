@@ -45,6 +45,11 @@ class Word(ABC):
         return 1
 
     @property
+    def is_guarded(self) -> bool:
+        """Whether some weights are not such as the usual step takes, and marks tell which."""
+        return False
+
+    @property
     def nothing(self) -> int:
         """What stands for zero in the data."""
         return 0

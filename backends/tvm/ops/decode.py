@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tvm import tirx
 
 from lvc.backends.tvm.ops.table import Call, lowers
@@ -14,9 +16,7 @@ def decode(call: Call) -> Array:
     """The value of each code times the scale of its group."""
     codes, values, scale, bits = call["codes"], call["values"], call["scale"], call["bits"]
     per_byte, count = 8 // bits, 1 << bits
-    elements = 1
-    for size in call.shape[1:]:
-        elements *= size
+    elements = math.prod(call.shape[1:])
     each = elements // scale.shape[1]
 
     def read(index: Index) -> Expr:

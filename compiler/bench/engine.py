@@ -45,12 +45,16 @@ class Original:
             write_model(self.model, path)
         return path
 
-    def put(self, file: Path, write: Callable[[Path], None]) -> None:
-        """Let ``write`` make a file of the folder, and what it puts beside it; all appears when it is whole."""
-        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
-            write(Path(folder) / file.name)
-            for made in sorted(Path(folder).iterdir(), key=lambda path: path.name == file.name):
-                made.replace(file.with_name(made.name))
+    def made_once(self, name: str, write: Callable[[Path], None]) -> Path:
+        """A file of the folder. ``write`` makes it if it is missing, and what it puts beside it; all appears when it
+        is whole."""
+        file = self.scratch / name
+        if not file.exists():
+            with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+                write(Path(folder) / name)
+                for made in sorted(Path(folder).iterdir(), key=lambda path: path.name == name):
+                    made.replace(file.with_name(made.name))
+        return file
 
 
 class Engine(ABC):

@@ -17,10 +17,7 @@ class OnnxRuntimeInt8(OnnxRuntime):
     name = "onnxruntime_int8"
 
     def file(self, original: Original) -> Path:
-        file = original.scratch / f"{self.name}-{self.version()}.onnx"
-        if not file.exists():
-            original.put(file, lambda made: quantise(original, made))
-        return file
+        return original.made_once(f"{self.name}-{self.version()}.onnx", lambda file: quantise(original, file))
 
 
 def quantise(original: Original, file: Path) -> None:

@@ -23,10 +23,7 @@ class OpenVinoInt8(OpenVino):
         return f"{OPENVINO.version()}-nncf-{super().version()}"
 
     def file(self, original: Original) -> Path:
-        file = original.scratch / f"{self.name}-{self.version()}.xml"
-        if not file.exists():
-            original.put(file, lambda made: quantise(original, made))
-        return file
+        return original.made_once(f"{self.name}-{self.version()}.xml", lambda file: quantise(original, file))
 
 
 def quantise(original: Original, file: Path) -> None:

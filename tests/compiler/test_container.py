@@ -7,6 +7,7 @@ import json
 import random
 import stat
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,21 @@ def test_newer_format_is_named(tmp_path: Path) -> None:
         container.read(tmp_path / "a.lvc")
 
 
-def test_compressed_entries_are_refused(tmp_path: Path) -> None:
+def test_what_gets_half_as_large_is_deflated(tmp_path: Path) -> None:
+    files = {
+        "model.so": json.dumps(list(range(50_000))).encode(),
+        "weights.bin": random.Random(0).randbytes(100_000),
+        "zeros.bin": bytes(100_000),
+    }
+    container.write(replace(artefact(), files=files), tmp_path / "a.lvc")
+    with zipfile.ZipFile(tmp_path / "a.lvc") as archive:
+        deflated = {info.filename: info.compress_type == zipfile.ZIP_DEFLATED for info in archive.infolist()}
+    del deflated["manifest.json"]
+    assert deflated == {"model.so": True, "weights.bin": False, "zeros.bin": False}
+    assert container.read(tmp_path / "a.lvc").files == files
+
+
+def test_entries_that_grow_out_of_all_proportion_are_refused(tmp_path: Path) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("manifest.json", bytes(10_000_000))

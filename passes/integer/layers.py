@@ -141,7 +141,7 @@ def _average(
 
 
 def lower_product(module: GraphModule, node: Node) -> Node | str | None:
-    """The product of two dequantised tensors."""
+    """The product of two dequantised tensors, of at most 255 * 255 steps: 32 bits hold it, and single precision too."""
     left, right = dequantised(node.args[0]), dequantised(node.args[1])
     if left is None or right is None:
         return None

@@ -39,7 +39,7 @@ class Placement:
         behind_layers = set(self.layers)
         for node in calls(self.graph, *LIMITS, *CURVES):
             before = node.args[0]
-            if not isinstance(before, Node) or len(before.users) > 1 or node not in self._roles:
+            if not isinstance(before, Node) or len(before.users) > 1 or self._roles.get(node) in (None, Role.RESCALE):
                 continue
             if before in behind_layers:
                 behind_layers.add(node)

@@ -9,7 +9,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from lvc.compiler.dialect import Family, aten
-from lvc.compiler.graph import arguments, family, op_name, spec
+from lvc.compiler.graph import arguments, family, is_call, op_name, spec
 
 
 class Role(Enum):
@@ -26,7 +26,7 @@ ROLES: dict[OpOverload, Role] = {
     aten.conv2d.default: Role.WEIGHTED,
     aten.linear.default: Role.WEIGHTED,
     aten.add.Tensor: Role.RESCALE,
-    aten.mul.Tensor: Role.FACTOR,
+    aten.mul.Tensor: Role.RESCALE,
     aten.avg_pool2d.default: Role.RESCALE,
     aten.adaptive_avg_pool2d.default: Role.RESCALE,
     aten.mean.dim: Role.RESCALE,
@@ -86,7 +86,9 @@ CONTRACTIONS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.de
 
 def role(node: Node) -> Role | None:
     """Return how a node computes in integers; None if there is no kernel for it."""
-    return None if refusal(node) else ROLES[node.target]  # type: ignore[index]
+    if refusal(node):
+        return None
+    return Role.FACTOR if is_call(node, aten.mul.Tensor) and _is_factor(node.args[1]) else ROLES[node.target]  # type: ignore[index]
 
 
 def refusal(node: Node) -> str | None:
@@ -100,8 +102,8 @@ def refusal(node: Node) -> str | None:
         return "its weight is computed in the graph"
     if node.target is aten.add.Tensor:
         return _refuse_add(node)
-    if node.target is aten.mul.Tensor and not _is_factor(args["other"]):
-        return "the integer kernel multiplies by stored factors"
+    if node.target is aten.mul.Tensor:
+        return _refuse_mul(node)
     if node.target is aten.mean.dim and not _is_spatial(node):
         return "integer kernels average over height and width only"
     if node.target is aten.constant_pad_nd.default and args["value"] != 0:
@@ -116,6 +118,13 @@ def _refuse_add(node: Node) -> str | None:
     if spec(args["self"]).shape != spec(args["other"]).shape:
         return "the integer kernel adds tensors of one shape"
     return None
+
+
+def _refuse_mul(node: Node) -> str | None:
+    left, right = node.args
+    if _is_factor(right) or all(isinstance(side, Node) and side.op != "get_attr" for side in (left, right)):
+        return None
+    return "the integer kernel multiplies two tensors, or one by a stored number for each channel"
 
 
 def _is_factor(value: object) -> bool:

@@ -142,6 +142,45 @@ def test_attention_products_stay_in_floating_point_and_count_as_such() -> None:
     assert any(note.startswith("0.0 % of") for note in outcome.notes)
 
 
+def test_a_gate_gets_a_grid_behind_its_function_and_the_product_one_of_its_own() -> None:
+    model = parse_model("""
+        model squeezed(x: f32[1,4,6,6])
+          @v : f32[4,4,3,3]
+          @u : f32[4,4,1,1]
+          @w : f32[2,4,1,1]
+          %a = conv2d(%x, @v)
+          %wide = silu(%a)
+          %mean = mean(%wide, [2, 3], True)
+          %b = conv2d(%mean, @u)
+          %gate = sigmoid(%b)
+          %gated = mul(%gate, %wide)
+          %out = conv2d(%gated, @w)
+          return out=%out
+    """)
+    grids = {f"{name}_grid" for name in ("x", "v", "u", "w", "wide", "mean", "gate", "gated")}
+    assert set(places(inserted(model)[0])) == grids
+    whole, steps = Pipeline.parse("insert-fake-quant,calibrate,lower-to-integer").run(model, normal(model))
+    assert steps[-1].outcome.skipped == []
+    (product,) = calls(whole.module.graph, torch.ops.lvc.mul.default)
+    assert [is_call(user, torch.ops.lvc.requantise.default) for user in product.users] == [True]
+
+
+@pytest.mark.parametrize("product", ["mul(%a, 0.5)", "mul(%a, @small)", "mul(%a, %double)"])
+def test_products_that_have_no_integer_kernel_get_no_grids(product: str) -> None:
+    model = parse_model(f"""
+        model product(x: f32[1,4,6,6], double: f64[])
+          @v : f32[4,4,1,1]
+          @w : f32[2,4,1,1]
+          @small : f32[6,6]
+          %first = conv2d(%x, @v)
+          %a = permute(%first, [0, 1, 3, 2])
+          %b = {product}
+          %out = conv2d(%b, @w)
+          return out=%out
+    """)
+    assert set(places(inserted(model)[0])) == {"x_grid", "v_grid", "w_grid", "b_grid"}
+
+
 @given(models())
 def test_any_model_stays_what_it_was_and_keeps_its_form(model: Model) -> None:
     result, _ = inserted(model)

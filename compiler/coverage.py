@@ -37,8 +37,8 @@ class Coverage:
 
     @property
     def share(self) -> float:
-        """The share of the multiply-accumulates that run in whole numbers; 1 if there are none."""
-        return _work(self.whole) / self.total if self.total else 1.0
+        """The share of the multiply-accumulates that run in whole numbers; 0 if there are none."""
+        return _work(self.whole) / self.total if self.total else 0.0
 
     @property
     def total(self) -> int:
@@ -75,6 +75,12 @@ class Requirement:
         coverage = Coverage.of(model, simulated=simulated)
         if coverage.share >= self.share:
             return
+        if not coverage.total:
+            raise CheckError(
+                f"nothing runs in integers, and {_percent(self.share)} are required",
+                why="the model has no layer that multiplies and accumulates",
+                help="build it without --require",
+            )
         reasons = {skip.node: skip.reason for skip in reversed(list(skips))}
         largest = sorted(coverage.rest, key=lambda node: -macs(node))
         lines = [_line(node, coverage.total, reasons, simulated=simulated) for node in largest[:_SHOWN]]

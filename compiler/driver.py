@@ -26,6 +26,7 @@ from lvc.compiler.pipeline import Observer, Pipeline, Step
 from lvc.compiler.precision import exact_outputs
 from lvc.compiler.report import Report, Size, group_labels, reports_of
 from lvc.compiler.spec import TensorSpec
+from lvc.compiler.uncalibrated import refuse_uncalibrated
 from lvc.compiler.workspace import Workspace
 
 CHECK_BOUND = 1e-4
@@ -128,6 +129,7 @@ def compile_and_report(
             rewritten, completion, workspace, check=check, observers=observers, done=len(pipeline)
         )
         pipeline, steps = pipeline + completion, [*steps, *more]
+    refuse_uncalibrated(rewritten.module.graph)
     if requirement:
         check_requirement(requirement, rewritten, steps, simulated=target.backend == "onnx")
 

@@ -150,7 +150,10 @@ class _Reader:
 
     def value(self) -> str:
         if self.text[self.at : self.at + 1] != '"':
-            return self.match(_BARE, "a value")
+            value = self.match(_BARE, "a value")
+            if self.text[self.at : self.at + 1] == "{":
+                self.fail(self.at, "a value with braces must be quoted", help=f'for example "{value}{{...}}"')
+            return value
         start, self.at, out = self.at, self.at + 1, ""
         while self.at < len(self.text):
             char = self.text[self.at]

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import torch
 from torch._ops import OpOverload
+from torch.fx import Graph
 from torch.library import Library
+
+from lvc.compiler.errors import CompileError
 
 _LIBRARY = Library("lvc", "FRAGMENT")  # type: ignore[no-untyped-call]
 
@@ -27,3 +30,15 @@ _LIBRARY.impl("uncalibrated", _unchanged, "CompositeImplicitAutograd")  # type: 
 UNCALIBRATED: OpOverload = torch.ops.lvc.uncalibrated.default
 WHY_NOT = "its grid is not known yet"
 HELP = "run calibrate{data=NAME} after insert-fake-quant, with --data NAME=PATH"
+
+
+def refuse_uncalibrated(graph: Graph) -> None:
+    """Raise `CompileError` if a grid was never chosen: what runs then is the model in floating point."""
+    places = [node for node in graph.nodes if node.target is UNCALIBRATED]
+    if places:
+        raise CompileError(
+            f"{len(places)} grids have not been chosen, so the model is not quantised",
+            where=f"'{places[0].name}', the first of them",
+            why="insert-fake-quant places them, and calibrate chooses them on data",
+            help=HELP,
+        )

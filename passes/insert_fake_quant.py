@@ -22,7 +22,8 @@ from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.text import si
 from lvc.compiler.uncalibrated import UNCALIBRATED
 from lvc.compiler.workspace import Workspace
-from lvc.passes.analysis.patterns import choose
+from lvc.passes.analysis.patterns import left_out
+from lvc.passes.quantisation.already import refuse_quantised
 from lvc.passes.quantisation.placement import Placement
 from lvc.passes.quantisation.rules import CONTRACTIONS, ROLES, Role, is_quantised, refusal
 
@@ -40,6 +41,7 @@ class InsertFakeQuant(Pass):
     activation_symmetric: bool = option(False, "let the grids of activations be symmetric about zero")
     per_channel: bool = option(True, "give each output channel of a weight a scale of its own")
     scale: Literal["linear", "power-of-two"] = option("linear", "what a step of a grid may be")
+    attention: bool = option(True, "quantise the factors of products of two computed matrices too")
     only: tuple[str, ...] = option((), "layers to quantise, by patterns of names or origins; all if none is given")
     skip: tuple[str, ...] = option((), "layers to leave in floating point, by patterns of names or origins")
 
@@ -52,7 +54,10 @@ class InsertFakeQuant(Pass):
         outcome = Outcome()
         graph = model.module.graph
         refuse_calibrated(graph)
+        refuse_quantised(graph)
         left = refused_layers(graph, self.only, self.skip)
+        if not self.attention:
+            left = dict.fromkeys(calls(graph, aten.matmul.default), "attention=false leaves it out") | left
         placement = Placement(graph, frozenset(set(calls(graph, *CONTRACTIONS)) - set(left)))
         report(graph, placement, left, outcome)
         values, groups = placement.gridded, placement.groups
@@ -110,10 +115,7 @@ def refuse_calibrated(graph: Graph) -> None:
 def refused_layers(graph: Graph, only: tuple[str, ...], skip: tuple[str, ...]) -> dict[Node, str]:
     """Return the layers that stay in floating point, each with the reason."""
     layers = list(calls(graph, *CONTRACTIONS))
-    wanted, unwanted = choose(layers, only), choose(layers, skip)
-    asked = {layer: f"skip={pattern} leaves it out" for layer, pattern in unwanted.items()}
-    if only:
-        asked |= {layer: f"only={','.join(only)} leaves it out" for layer in layers if layer not in wanted}
+    asked = left_out(layers, only, skip)
     return {layer: why for layer in layers if (why := asked.get(layer) or refusal(layer)) is not None}
 
 

@@ -26,7 +26,7 @@ from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.spec import TensorSpec
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.narrowing import Narrowing, can_move, factors, is_depthwise
-from lvc.passes.analysis.patterns import choose
+from lvc.passes.analysis.patterns import left_out
 
 _DTYPES = {"bfloat16": torch.bfloat16}
 
@@ -56,10 +56,10 @@ class LowerPrecision(Pass):
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         graph, outcome = model.module.graph, Outcome()
         contractions = [node for node in calls(graph) if family(node) is Family.CONTRACTION]
-        skipped = choose(contractions, self.skip)
+        skipped = left_out(contractions, (), self.skip)
         chosen = []
         for node in contractions:
-            reason = f"the option skip={skipped[node]} names it" if node in skipped else check(model.module, node)
+            reason = skipped.get(node) or check(model.module, node)
             if reason is None:
                 chosen.append(node)
                 node.meta.pop(WINOGRAD, None)

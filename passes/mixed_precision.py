@@ -28,8 +28,9 @@ from lvc.compiler.text import si
 from lvc.compiler.uncalibrated import UNCALIBRATED
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import stream
-from lvc.passes.analysis.patterns import choose
+from lvc.passes.analysis.patterns import left_out
 from lvc.passes.analysis.rerun import Rerun
+from lvc.passes.quantisation.already import refuse_quantised
 from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, filled, path
 from lvc.passes.quantisation.divergence import changed_choices, divergence
 from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS, Coded
@@ -90,6 +91,7 @@ class MixedPrecision(Pass):
         if self.bytes is None and self.drop is None:
             raise UsageError("mixed-precision has no budget", help="give bytes= or drop=, as in {bytes=0.2}")
         outcome = Outcome()
+        refuse_quantised(model.module.graph)
         layers = list(self.weights(model, outcome))
         if not layers:
             outcome.notes.append("no layer has weights that can get fewer bits")
@@ -121,15 +123,13 @@ class MixedPrecision(Pass):
     def weights(self, model: Model, outcome: Outcome) -> Iterator[Weights]:
         """Yield the layers whose weights may get fewer bits."""
         layers = list(calls(model.module.graph, aten.conv2d.default, aten.linear.default))
-        wanted, unwanted = choose(layers, self.only), choose(layers, self.skip)
+        left = left_out(layers, self.only, self.skip)
         grid = WEIGHT_GRIDS.parse(self.grid)
         for layer in layers:
             node = arguments(layer)["weight"]
             place = node if node.target is UNCALIBRATED else None
             node = node.all_input_nodes[0] if place else node
-            if layer in unwanted or (self.only and layer not in wanted):
-                outcome.skip(layer, "the options leave it out")
-            elif reason := check(model.module, node, 0):
+            if reason := left.get(layer) or check(model.module, node, 0):
                 outcome.skip(layer, reason)
             else:
                 weight = tensor(model.module, node)

@@ -25,7 +25,8 @@ from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.text import si
 from lvc.compiler.workspace import Workspace
-from lvc.passes.analysis.patterns import choose
+from lvc.passes.analysis.patterns import left_out
+from lvc.passes.quantisation.already import WHY_NOT, is_quantised_layer, refuse_quantised
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.stored import stored_grid
 
@@ -46,15 +47,13 @@ class QuantiseDynamically(Pass):
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome, rows = Outcome(), Rows()
+        refuse_quantised(model.module.graph)
         layers = list(calls(model.module.graph, aten.linear.default))
-        wanted, unwanted = choose(layers, self.only), choose(layers, self.skip)
+        left = left_out(layers, self.only, self.skip)
         total = sum(map(macs, calls(model.module.graph)))
         done = 0
         for layer in layers:
-            reason = check(model.module, layer)
-            if layer in unwanted or (self.only and layer not in wanted):
-                reason = "the options leave it out"
-            if reason:
+            if reason := left.get(layer) or check(model.module, layer):
                 outcome.skip(layer, reason)
                 continue
             done += macs(layer)
@@ -72,6 +71,8 @@ def check(module: GraphModule, layer: Node) -> str | None:
     """Why a linear layer cannot be computed so; None if it can."""
     args = arguments(layer)
     weight = tensor(module, args["weight"])
+    if is_quantised_layer(layer):
+        return WHY_NOT
     if weight is None:
         return "its weight is computed in the graph"
     if len(args["weight"].users) > 1:

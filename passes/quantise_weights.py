@@ -15,13 +15,25 @@ from torch.fx import GraphModule, Node
 from lvc.compiler.coded_weights import BITS, DECODE
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import add_tensor, arguments, calls, erase_unread, insert_call, op_name, set_argument, tensor
+from lvc.compiler.graph import (
+    add_tensor,
+    arguments,
+    calls,
+    erase_unread,
+    insert_call,
+    is_call,
+    op_name,
+    set_argument,
+    tensor,
+)
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.text import si
 from lvc.compiler.workspace import Workspace
-from lvc.passes.analysis.patterns import choose
+from lvc.passes.analysis.patterns import left_out
+from lvc.passes.quantisation.already import WHY_NOT, refuse_quantised
 from lvc.passes.quantisation.comparison import sqnr
+from lvc.passes.quantisation.rules import is_quantised
 from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS, Coded
 
 _LAYERS = (aten.conv2d.default, aten.linear.default)
@@ -49,19 +61,21 @@ class QuantiseWeights(Pass):
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome, grid = Outcome(), WEIGHT_GRIDS.parse(self.grid)
+        refuse_quantised(model.module.graph)
         layers = list(calls(model.module.graph, *_LAYERS))
-        wanted, unwanted = choose(layers, self.only), choose(layers, self.skip)
+        left = left_out(layers, self.only, self.skip)
         before, rows = model.bytes, list[tuple[str | int | float, ...]]()
         for layer in workspace.progress.track(layers, "coding weights", len(layers)):
-            reason = check(model.module, arguments(layer)["weight"], self.group)
-            if layer in unwanted or (self.only and layer not in wanted):
-                reason = "the options leave it out"
+            reason = left.get(layer) or check(model.module, arguments(layer)["weight"], self.group)
             if reason:
                 outcome.skip(layer, reason)
                 continue
             weight = tensor(model.module, arguments(layer)["weight"])
             assert weight is not None
             coded = grid.encode(weight, self.bits, self.group)
+            if coded.bytes >= weight.nbytes:
+                outcome.skip(layer, f"its {weight.nbytes} bytes would become {coded.bytes}, with the table of values")
+                continue
             rewrite(model.module, layer, coded)
             outcome.change(layer)
             noise = sqnr(weight.detach(), coded.decoded() - weight.detach())
@@ -74,7 +88,7 @@ def check(module: GraphModule, node: Node, group: int) -> str | None:
     """Why the weight of a layer, the value of a node, cannot be stored in few bits; None if it can."""
     weight = tensor(module, node)
     if weight is None:
-        return "its weight is computed in the graph"
+        return WHY_NOT if is_quantised(node) or is_call(node, DECODE) else "its weight is computed in the graph"
     if weight.dtype is not torch.float32:
         return f"its weight is {weight.dtype}".replace("torch.", "")
     if len(node.users) > 1:

@@ -28,7 +28,7 @@ from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.serialise import tensor_bytes
 from lvc.compiler.text import si
 from lvc.compiler.workspace import Workspace
-from lvc.passes.analysis.patterns import choose
+from lvc.passes.analysis.patterns import left_out
 
 _LAYERS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default)
 
@@ -85,14 +85,14 @@ class Sparsify(Pass):
 
     def _weights(self, model: Model, outcome: Outcome) -> Iterator[tuple[Node, torch.Tensor]]:
         layers = list(calls(model.module.graph, *_LAYERS))
-        skipped = choose(layers, self.skip)
+        skipped = left_out(layers, (), self.skip)
         seen: set[object] = set()
         for node in layers:
             weight = tensor(model.module, node.args[1])
             if weight is None:
                 outcome.skip(node, "its weight is computed in the graph")
             elif node in skipped:
-                outcome.skip(node, f"skip={skipped[node]} names it")
+                outcome.skip(node, skipped[node])
             elif node.args[1] not in seen:
                 seen.add(node.args[1])
                 yield node, weight.detach()

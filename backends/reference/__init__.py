@@ -37,8 +37,11 @@ class ReferenceBackend(Backend):
 
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
         from lvc.compiler.serialise import from_files
+        from lvc.compiler.uncalibrated import refuse_uncalibrated
 
-        return _Runner(from_files(artefact.files), threads)
+        model = from_files(artefact.files)
+        refuse_uncalibrated(model.module.graph)
+        return _Runner(model, threads)
 
 
 class _Runner:

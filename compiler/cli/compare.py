@@ -87,8 +87,10 @@ def _is_code(text: str) -> bool:
 def _compare_models(options: argparse.Namespace, console: Console) -> None:
     from lvc.compiler.comparison.outputs import compare_layers
     from lvc.compiler.comparison.pairs import pair_layers
+    from lvc.compiler.uncalibrated import refuse_uncalibrated
 
     floating, quantised = _pair(options, console)
+    refuse_uncalibrated(quantised.module.graph)
     pairing = pair_layers(floating.module.graph, quantised.module.graph)
     floating.preprocessing = floating.preprocessing or quantised.preprocessing
     layers, outputs = compare_layers(floating, quantised, pairing, _images(options, floating, console))
@@ -261,7 +263,8 @@ def _show_outputs(outputs: list[OutputError], console: Console) -> None:
     for error in outputs:
         agreement = "" if error.agreement is None else f", {error.agreed} of {error.images} first choices agree"
         share = "" if error.agreement is None else f" ({error.agreement:.2%})".replace("%", " %")
-        figures = f"SQNR {_decibels(error.moments.sqnr)} dB, cosine {error.moments.cosine:.6f}"
+        noise = "equal" if error.moments.sqnr == math.inf else f"SQNR {_decibels(error.moments.sqnr)} dB"
+        figures = f"{noise}, cosine {error.moments.cosine:.6f}"
         console.result(f"output '{error.name}': {figures}{agreement}{share}")
 
 

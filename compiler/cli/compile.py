@@ -12,8 +12,10 @@ from lvc.compiler.cli.pipeline_options import (
     describe_data,
     make_observers,
     make_workspace,
+    read_data_names,
     read_pipeline,
     read_requirement,
+    say_unread,
     show_passes,
 )
 
@@ -41,6 +43,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
     pipeline, target = read_pipeline(options), Target.parse(options.target)
     requirement = read_requirement(options)
+    read_data_names(options)
     check_request(pipeline, target)
     for path in (options.output, options.report):
         if path:
@@ -50,16 +53,18 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     model = request.load()
     describe_data(options, model)
     loaded = time.perf_counter() - started
+    workspace = make_workspace(options, model, console)
     artefact, report = compile_and_report(
         model,
         pipeline,
         target,
         check=options.check,
-        workspace=make_workspace(options, model, console),
+        workspace=workspace,
         observers=make_observers(options),
         request=request,
         requirement=requirement,
     )
+    say_unread(workspace, console)
     report.load_seconds = round(loaded, 3)
     output = options.output or Path(f"{artefact.name}{artefact.suffix}")
     container.write(artefact, output)

@@ -13,8 +13,10 @@ from lvc.compiler.cli.pipeline_options import (
     describe_data,
     make_observers,
     make_workspace,
+    read_data_names,
     read_pipeline,
     read_requirement,
+    say_unread,
     show_passes,
 )
 
@@ -37,6 +39,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.files import check_writable
 
     pipeline, requirement = read_pipeline(options), read_requirement(options)
+    read_data_names(options)
     for path in (options.output, options.report):
         if path:
             check_writable(path)
@@ -44,16 +47,18 @@ def execute(options: argparse.Namespace, console: Console) -> int:
         check_model_suffix(options.output)
     model = load_request(options).load()
     describe_data(options, model)
+    workspace = make_workspace(options, model, console)
     rewritten, steps = optimise(
         model,
         pipeline,
-        make_workspace(options, model, console),
+        workspace,
         check=options.check,
         observers=make_observers(options),
     )
     if requirement:
         is_onnx = options.output is not None and options.output.suffix == ".onnx"
         check_requirement(requirement, rewritten, steps, simulated=is_onnx)
+    say_unread(workspace, console)
     report = make_report(model, rewritten, pipeline, "", steps)
     if options.output:
         write_model(rewritten, options.output)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,17 +92,48 @@ def make_observers(options: argparse.Namespace) -> list[Observer]:
     return observers
 
 
+def read_data_names(options: argparse.Namespace) -> dict[str, str]:
+    """Return the places of the data sets by name; `UsageError` for one that is nowhere, before any work is done."""
+    from lvc.compiler.data.sources import check_data
+
+    places: dict[str, str] = {}
+    for text in options.data:
+        name, equals, place = text.partition("=")
+        if not equals or not name or not place:
+            raise UsageError(f"'--data {text}' is not NAME=PATH", help=f"for example --data calib={text.strip('=')}")
+        if name in places:
+            raise UsageError(f"two data sets are named '{name}'", why=f"{places[name]} and {place}")
+        check_data(place)
+        places[name] = place
+    return places
+
+
+@dataclass
+class NamedData:
+    """A data set that is opened when a pass asks for it; ``was_read`` tells whether one did."""
+
+    place: str
+    model: Model
+    was_read: bool = False
+
+    def __call__(self) -> DataSet:
+        self.was_read = True
+        return open_data_set(self.place, self.model)
+
+
+def say_unread(workspace: Workspace, console: Console) -> None:
+    """Say which data sets no pass asked for: perhaps the wrong name, or a pass is missing."""
+    for name, data in workspace.data.items():
+        if isinstance(data, NamedData) and not data.was_read:
+            console.say(f"note: no pass read the data set '{name}'")
+
+
 def make_workspace(options: argparse.Namespace, model: Model, console: Console) -> Workspace:
     import torch
 
     from lvc.compiler.workspace import Workspace
 
-    data: dict[str, Callable[[], DataSet]] = {}
-    for text in options.data:
-        name, equals, path = text.partition("=")
-        if not equals or not name or not path:
-            raise UsageError(f"'--data {text}' is not NAME=PATH", help="for example --data calib=images/")
-        data[name] = partial(open_data_set, path, model)
+    data = {name: NamedData(path, model) for name, path in read_data_names(options).items()}
     workspace = Workspace(data=data, seed=options.seed, progress=console.progress, checkpoints=options.checkpoints)
     if not options.threads:
         return workspace

@@ -40,7 +40,10 @@ def decode_image(content: bytes, where: str) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise many types for broken files
         kinds = ", ".join(FORMATS)
         raise UsageError(
-            "the image cannot be decoded", where=where, why=_reason(error), help=f"formats that can be read: {kinds}"
+            "the image cannot be decoded",
+            where=where,
+            why=_reason(error) if content else "the file is empty",
+            help=f"formats that can be read: {kinds}",
         ) from error
     return _to_bytes(image, where)
 

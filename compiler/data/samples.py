@@ -71,12 +71,12 @@ class Fit:
         if array.dtype.kind == "f" and self.dtype.kind != "f":
             raise UsageError(f"a sample holds {array.dtype}, and input '{self.name}' takes {self.dtype}", where=where)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise UsageError("a sample holds NaN or infinity", where=where)
+            raise UsageError("a sample holds NaN or infinity", where=where, help="mend it or leave it out")
         return np.ascontiguousarray(array, self.dtype)
 
     def _advice(self, found: tuple[int, ...]) -> str:
         if len(found) != 4 or len(self.shape) != 4:
-            return ""
+            return f"arrays are fed as they are: give each as {sizes(self.shape[1:])}"
         channels, height, width = self.shape[1:]
         if found[1] != channels:
             layout = {1: "gray", 3: "rgb"}.get(channels)

@@ -43,5 +43,15 @@ def open_data(
         from lvc.compiler.data.callables import open_callable
 
         return open_callable(text, preprocess, fits)
-    what = f"'{text}' is not a data set" if path.exists() else f"there is no data set '{text}'"
-    raise UsageError(what, help=f"name {FORMS}")
+    raise _unknown(text)
+
+
+def check_data(text: str) -> None:
+    """Raise `UsageError` for a text that names no file, folder or callable, before any work is done."""
+    if not Path(text).exists() and not _CALLABLE.fullmatch(text):
+        raise _unknown(text)
+
+
+def _unknown(text: str) -> UsageError:
+    what = f"'{text}' is not a data set" if Path(text).exists() else f"there is no data set '{text}'"
+    return UsageError(what, help=f"name {FORMS}")

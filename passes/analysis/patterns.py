@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
@@ -18,6 +18,14 @@ T = TypeVar("T", bound=Hashable)
 def choose(nodes: Iterable[Node], patterns: Iterable[str]) -> dict[Node, str]:
     """Return the nodes that patterns match, each with the first that does; `UsageError` for one that matches none."""
     return choose_named({node: (node.name, origin(node)) for node in nodes}, patterns)
+
+
+def left_out(nodes: Iterable[Node], only: Sequence[str], skip: Sequence[str]) -> dict[Node, str]:
+    """Return the nodes that the options ``only`` and ``skip`` leave out, each with the reason."""
+    nodes = list(nodes)
+    wanted, unwanted = choose(nodes, only), choose(nodes, skip)
+    reasons = {node: f"only={','.join(only)} leaves it out" for node in nodes if only and node not in wanted}
+    return reasons | {node: f"skip={pattern} leaves it out" for node, pattern in unwanted.items()}
 
 
 def choose_named(names: Mapping[T, tuple[str, ...]], patterns: Iterable[str]) -> dict[T, str]:

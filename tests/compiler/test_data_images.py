@@ -123,7 +123,7 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "none of the formats"),
+        (b"", "the file is empty"),
         (b"GIF89a", ""),
         (image_bytes(1, size=(64, 64))[:60], ""),
         (image_bytes(1, format="JPEG", size=(64, 64))[:400], "Truncated"),

@@ -124,7 +124,7 @@ def test_a_layer_alone_is_bit_exact() -> None:
 def test_what_stays_is_said() -> None:
     model = attention()
     made, (step,) = Pipeline.parse('quantise-dynamically{skip="gate" only="*"}').run(model)
-    assert [(skip.origin, skip.reason) for skip in step.outcome.skipped] == [("gate", "the options leave it out")]
+    assert [(skip.origin, skip.reason) for skip in step.outcome.skipped] == [("gate", "skip=gate leaves it out")]
     _, (again,) = Pipeline.parse("quantise-dynamically{skip=gate}").run(made)
     assert again.outcome.changed == []
     with pytest.raises(UsageError, match="matches nothing"):

@@ -158,10 +158,19 @@ def test_what_stays_is_said(net: Model) -> None:
     made, (step,) = Pipeline.parse('quantise-weights{group=4 only="*conv2d*"}').run(net)
     reasons = {skip.node: skip.reason for skip in step.outcome.skipped}
     assert reasons["conv2d"] == "its 3 input channels are not a multiple of group=4"
-    assert reasons["linear"] == "the options leave it out"
+    assert reasons["linear"] == "only=*conv2d* leaves it out"
     _, (again,) = Pipeline.parse("quantise-weights").run(made)
-    assert len(again.outcome.changed) == 3
-    assert "its weight is computed in the graph" in {skip.reason for skip in again.outcome.skipped}
+    assert again.outcome.changed == ["conv2d", "linear"]
+    assert "it is quantised already" in {skip.reason for skip in again.outcome.skipped}
+
+
+def test_what_would_not_get_smaller_stays() -> None:
+    model = Model.from_module(torch.nn.Linear(8, 4), torch.zeros(1, 8))
+    made, (step,) = Pipeline.parse("quantise-weights").run(model)
+    assert [skip.reason for skip in step.outcome.skipped] == [
+        "its 128 bytes would become 1072, with the table of values"
+    ]
+    assert made.to_text() == model.to_text()
 
 
 @pytest.mark.parametrize("options", ["bits=3", "bits=1", "group=-1", "grid=lineal", "bits=9"])

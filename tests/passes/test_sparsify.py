@@ -45,7 +45,7 @@ def test_a_threshold_and_names_to_skip() -> None:
     weights, outcome = sparsify("threshold=1.5 skip=second", chain([[1.0, -2.0], [0.5, 4.0]]))
     assert weights["first"].flatten().tolist() == [0, -2, 0, 4]
     assert bool((weights["second"] != 0).all())
-    assert [skip.reason for skip in outcome.skipped] == ["skip=second names it"]
+    assert [skip.reason for skip in outcome.skipped] == ["skip=second leaves it out"]
 
 
 def test_two_of_four_along_the_input_channels() -> None:

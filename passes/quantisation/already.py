@@ -1,0 +1,37 @@
+"""A model whose layers are all quantised leaves nothing for a pass that quantises: that is a mistake, and is said."""
+
+from __future__ import annotations
+
+from torch.fx import Graph, Node
+
+from lvc.compiler import integer
+from lvc.compiler.coded_weights import DECODE
+from lvc.compiler.dialect import Family
+from lvc.compiler.errors import CompileError
+from lvc.compiler.graph import arguments, calls, family, is_call, op_name, origin
+from lvc.compiler.uncalibrated import UNCALIBRATED
+from lvc.passes.quantisation.rules import is_quantised
+
+WHY_NOT = "it is quantised already"
+
+
+def is_quantised_layer(layer: Node) -> bool:
+    """Whether a layer computes in integers, or its weight has few bits; a grid that still waits does not count."""
+    if layer.target in integer.OPERATORS:
+        return True
+    weight = arguments(layer).get("weight")
+    if not isinstance(weight, Node):
+        return False
+    return is_call(weight, DECODE) or (is_quantised(weight) and weight.target is not UNCALIBRATED)
+
+
+def refuse_quantised(graph: Graph) -> None:
+    """Raise `CompileError` if there are layers, and all of them are quantised."""
+    layers = [node for node in calls(graph) if family(node) is Family.CONTRACTION]
+    if layers and all(map(is_quantised_layer, layers)):
+        raise CompileError(
+            "the model is quantised already",
+            where=f"{origin(layers[0])}, {op_name(layers[0])} at '{layers[0].name}'",
+            why="no layer is left in floating point",
+            help="start from the floating-point model",
+        )

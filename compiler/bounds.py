@@ -51,6 +51,12 @@ def sum_bound(weight: torch.Tensor, data: DataRange, bias: torch.Tensor | None =
     return int(max(most.max(), -least.min())) if rows.shape[0] else 0
 
 
+def product_bound(depth: int, left: DataRange, right: DataRange) -> int:
+    """The largest absolute value that any sum of so many products of data with data can have."""
+    products = [a * b for a in (left.least, left.most) for b in (right.least, right.most)]
+    return depth * max(map(abs, products))
+
+
 def group_bounds(weights: torch.Tensor, data: DataRange) -> torch.Tensor:
     """The largest absolute value that any partial sum of the products along the last dimension can have, for each place
     in the others. The products are of ``q`` itself, as ``vpmaddubsw`` makes them in 16 bits."""

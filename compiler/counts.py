@@ -58,4 +58,5 @@ _COUNTERS: dict[OpOverload, Callable[[Shape, Shape, Shape], int]] = {
     aten.matmul.default: _matmul,
     integer.conv2d: _convolution,
     integer.linear: _linear,
+    integer.matmul: _matmul,
 }

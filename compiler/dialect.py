@@ -54,6 +54,7 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
         aten.matmul.default,
         integer.conv2d,
         integer.linear,
+        integer.matmul,
     ),
     Family.ELEMENTWISE: (
         aten.relu.default,

@@ -88,6 +88,12 @@ def linear(q: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, zer
     return _with_bias(_centred(q, zero_point).double() @ weight.double().T, bias, -1)
 
 
+@_operator("matmul(Tensor self, Tensor other, int zero_self, int zero_other) -> Tensor")
+def matmul(a: torch.Tensor, b: torch.Tensor, zero_a: int, zero_b: int) -> torch.Tensor:
+    """The int32 products of the matrices ``a - zero_a`` with the matrices ``b - zero_b``, both computed."""
+    return (_centred(a, zero_a).double() @ _centred(b, zero_b).double()).to(torch.int32)
+
+
 @_operator("sum_pool2d(Tensor q, int zero_point, int[2] kernel_size, int[2] stride, int[2] padding) -> Tensor")
 def sum_pool2d(
     q: torch.Tensor, zero_point: int, kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int]

@@ -20,7 +20,7 @@ from lvc.passes.integer import Rules, functions, layers, meetings, movement
 from lvc.passes.integer.grid import Grid
 
 _RULES: Rules = {**layers.RULES, **movement.RULES, **functions.RULES, **meetings.RULES}
-_INTEGER_LAYERS = (integer.conv2d, integer.linear)
+_INTEGER_LAYERS = (integer.conv2d, integer.linear, integer.matmul)
 
 
 @dataclass(frozen=True, kw_only=True)

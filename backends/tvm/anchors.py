@@ -14,6 +14,7 @@ from tvm import te
 
 from lvc.backends.tvm import decoding
 from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
+from lvc.backends.tvm.kernels.whole_words import WholePair
 from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, Word
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored, zero_edges
@@ -75,7 +76,7 @@ def wanted_layout(node: Node, operand: Node, layout: Layout, block: int) -> Layo
     """The layout in which a call's kernel reads an operand that lies in ``layout``."""
     if is_call(node, *_CONVOLUTIONS) and stored(arguments(node)["input"]) is operand:
         return _convolution_layout(node, layout, block)
-    if is_call(node, aten.linear.default, aten.matmul.default, integer.linear):
+    if is_call(node, aten.linear.default, aten.matmul.default, integer.linear, integer.matmul):
         return PLAIN
     return layout
 
@@ -240,10 +241,13 @@ def _matmul(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor
     if call["other"].constant is not None:
         known = len(right) == 2
         return _rows_times(call, ("self", "other"), call["other"].constant.T, tensors) if known else None
-    if left[:-2] != right[:-2] or call["self"].dtype != call["other"].dtype:
+    is_product = is_call(call.node, integer.matmul)
+    if left[:-2] != right[:-2] or not (is_product or call["self"].dtype == call["other"].dtype):
         return None
     batch, (m, k), n = math.prod(left[:-2]), left[-2:], right[-1]
     problem = batch_matmul.BatchMatmul(batch, m, n, k, block=call.vector.lanes, word=_word(call))
+    if is_product:
+        problem = replace(problem, word=WholePair(call["zero_self"]), panel_word=WholePair(call["zero_other"]))
     result = batch_matmul.compute(problem, tensors("self", (batch, m, k)), tensors("other", (batch, k, n)))
     return _plain(call, result, (batch, m, n), KernelSchedule(batch_matmul.schedule, problem))
 
@@ -318,6 +322,7 @@ _FINDERS: dict[Any, Callable[[Call, dict[Node, Layout], Tensors], Anchor | None]
     aten.matmul.default: _matmul,
     integer.conv2d: _convolution,
     integer.linear: _linear,
+    integer.matmul: _matmul,
     integer.sum_pool2d: _sum_pool,
     aten.max_pool2d.default: _pool,
     aten.avg_pool2d.default: _pool,

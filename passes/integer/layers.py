@@ -13,7 +13,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from lvc.compiler import integer
-from lvc.compiler.bounds import INT32, DataRange, sum_bound
+from lvc.compiler.bounds import INT32, DataRange, product_bound, sum_bound
 from lvc.compiler.dialect import aten
 from lvc.compiler.graph import add_tensor, arguments, insert_call, is_call, spec, tensor
 from lvc.passes.integer import Rules
@@ -149,6 +149,22 @@ def lower_product(module: GraphModule, node: Node) -> Node | str | None:
     return _rescaled(module, node, sums, torch.tensor([left[1] * right[1]], dtype=torch.float64), 0)
 
 
+def lower_matmul(module: GraphModule, node: Node) -> Node | str:
+    """Products of two stacks of dequantised matrices."""
+    left, right = dequantised(node.args[0]), dequantised(node.args[1])
+    if left is None or right is None:
+        return f"its factor {describe(node.args[0 if left is None else 1])} is not quantised"
+    (a, scale_a, zero_a), (b, scale_b, zero_b) = left, right
+    if spec(a).shape[:-2] != spec(b).shape[:-2]:
+        return "its factors are not stacks of as many matrices"
+    ranges = (DataRange.of(spec(q).dtype, zero_point) for q, _, zero_point in (left, right))
+    bound = product_bound(spec(a).shape[-1], *ranges)
+    if bound > INT32:
+        return f"its sums could reach {bound}, and 32 bits hold {INT32}"
+    sums = insert_call(node, integer.matmul, a, b, zero_a, zero_b)
+    return _rescaled(module, node, sums, torch.tensor([scale_a * scale_b], dtype=torch.float64), 0)
+
+
 def _pair(value: Sequence[int] | int) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * 2 if len(values) == 1 else values
@@ -157,6 +173,7 @@ def _pair(value: Sequence[int] | int) -> list[int]:
 RULES: Rules = {
     aten.conv2d.default: lower_layer,
     aten.linear.default: lower_layer,
+    aten.matmul.default: lower_matmul,
     aten.avg_pool2d.default: lower_average,
     aten.adaptive_avg_pool2d.default: lower_adaptive_average,
     aten.mean.dim: lower_mean,

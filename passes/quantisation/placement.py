@@ -20,7 +20,7 @@ from torch.fx import Graph, Node
 
 from lvc.compiler.dialect import Family
 from lvc.compiler.graph import calls, family, spec
-from lvc.passes.quantisation.rules import CURVES, LIMITS, Role, activations, is_quantised, role
+from lvc.passes.quantisation.rules import CURVES, LIMITS, ROLES, Role, activations, is_quantised, role
 
 _WRITERS = (Role.WEIGHTED, Role.RESCALE)
 
@@ -53,7 +53,7 @@ class Placement:
         """The calls that run in integers: the layers, and what stands between them."""
         found = set(self.layers)
         for node in calls(self.graph):
-            if node in self._roles and self._can_be_integer(node, found):
+            if node in self._roles and node not in self._led_to_products and self._can_be_integer(node, found):
                 found.add(node)
         for node in reversed(list(calls(self.graph))):
             if node in found - self.layers and not any(user in found for user in node.users):
@@ -87,6 +87,18 @@ class Placement:
         if node in self.integer:
             return list(node.users)
         return [user for user in node.users if user in self.integer and user not in self.fused]
+
+    @cached_property
+    def _led_to_products(self) -> frozenset[Node]:
+        """What moves values for none in integers but products of computed matrices: their grids stand behind it, for
+        there each factor has a range of its own, and is rounded as it is moved."""
+        found = {node for node in self.layers if ROLES[node.target] is Role.PRODUCT}  # type: ignore[index]
+        others = {*self.layers, *self._roles} - found
+        for node in reversed(list(calls(self.graph))):
+            if self._roles.get(node) is Role.PASS and not others & node.users.keys():
+                found.add(node)
+                others.discard(node)
+        return frozenset(found)
 
     @cached_property
     def _roles(self) -> dict[Node, Role]:

@@ -16,6 +16,7 @@ class Role(Enum):
     """How an operator computes in integers."""
 
     WEIGHTED = "multiplies by a stored weight"
+    PRODUCT = "multiplies computed matrices"
     RESCALE = "computes in integers from grids of its operands to one of its own"
     TABLE = "any function of one value: a table with an entry for each point of the grid"
     FACTOR = "multiplies by a stored number for each channel, behind a layer only"
@@ -25,6 +26,7 @@ class Role(Enum):
 ROLES: dict[OpOverload, Role] = {
     aten.conv2d.default: Role.WEIGHTED,
     aten.linear.default: Role.WEIGHTED,
+    aten.matmul.default: Role.PRODUCT,
     aten.add.Tensor: Role.RESCALE,
     aten.mul.Tensor: Role.RESCALE,
     aten.avg_pool2d.default: Role.RESCALE,
@@ -100,6 +102,8 @@ def refusal(node: Node) -> str | None:
     args = arguments(node)
     if ROLES[node.target] is Role.WEIGHTED and not is_weight(args["weight"]):
         return "its weight is computed in the graph"
+    if node.target is aten.matmul.default:
+        return _refuse_matmul(node)
     if node.target is aten.add.Tensor:
         return _refuse_add(node)
     if node.target is aten.mul.Tensor:
@@ -108,6 +112,15 @@ def refusal(node: Node) -> str | None:
         return "integer kernels average over height and width only"
     if node.target is aten.constant_pad_nd.default and args["value"] != 0:
         return f"it pads with {args['value']}, which the grid may not have"
+    return None
+
+
+def _refuse_matmul(node: Node) -> str | None:
+    left, right = node.all_input_nodes[0], node.all_input_nodes[-1]
+    if is_weight(left) or is_weight(right):
+        return "the integer kernel multiplies computed matrices, and one is stored"
+    if len(spec(left).shape) < 2 or spec(left).shape[:-2] != spec(right).shape[:-2]:
+        return "the integer kernel multiplies two stacks of as many matrices"
     return None
 
 

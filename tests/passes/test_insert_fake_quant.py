@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from calibration_data import normal
@@ -128,17 +129,56 @@ def test_unfolded_batch_norms_are_mentioned() -> None:
     assert any("run fold-batch-norm before" in note for note in inserted(model)[1].notes)
 
 
-def test_attention_products_stay_in_floating_point_and_count_as_such() -> None:
-    model = parse_model("""
-        model attention(q: f32[1,4,8], k: f32[1,8,4])
-          %scores = matmul(%q, %k)
-          %weights = softmax(%scores, -1)
-          %mixed = matmul(%weights, %q)
-          return out=%mixed
+ATTENTION = parse_model("""
+    model attention(x: f32[1,4,8])
+      @w : f32[16,8]
+      @u : f32[8,8]
+      %both = linear(%x, @w)
+      %q = slice(%both, 2, 0, 8)
+      %half = mul(%q, 0.05)
+      %k = slice(%both, 2, 8, 16)
+      %turned = permute(%k, [0, 2, 1])
+      %scores = matmul(%half, %turned)
+      %weights = softmax(%scores, -1)
+      %mixed = matmul(%weights, %q)
+      %flat = reshape(%mixed, [4, 8])
+      %out = linear(%flat, @u)
+      return out=%out
+""")
+
+
+def test_factors_of_attention_get_grids_of_their_own_where_they_are_multiplied() -> None:
+    factors = {f"{name}_grid" for name in ("half", "turned", "weights", "q")}
+    layers = {f"{name}_grid" for name in ("x", "w", "u")}
+    found, outcome = inserted(ATTENTION)
+    assert set(places(found)) == factors | layers | {"mixed_grid"}
+    assert outcome.skipped == []
+    whole, steps = Pipeline.parse("insert-fake-quant,calibrate,lower-to-integer").run(ATTENTION, normal(ATTENTION))
+    assert len(list(calls(whole.module.graph, torch.ops.lvc.matmul.default))) == 2
+    assert "(100.0 %)" in steps[-1].outcome.notes[0]
+    for array, _ in normal(ATTENTION).data_set("calib"):
+        exact = ATTENTION(array)[0]
+        assert np.linalg.norm(whole(array)[0] - exact) < 0.05 * np.linalg.norm(exact)
+    found, outcome = inserted(ATTENTION, "{attention=false}")
+    assert set(places(found)) == layers | {"flat_grid"}
+    assert {skip.reason for skip in outcome.skipped} == {"attention=false leaves it out"}
+
+
+@pytest.mark.parametrize(
+    ("right", "reason"),
+    [("@w", "one is stored"), ("%k", "stacks of as many matrices"), ("%v", "stacks of as many matrices")],
+)
+def test_products_of_matrices_without_an_integer_kernel_stay(right: str, reason: str) -> None:
+    model = parse_model(f"""
+        model product(x: f32[2,4,8], k: f32[1,8,4], v: f32[8])
+          @w : f32[2,8,4]
+          %out = matmul(%x, {right})
+          return out=%out
     """)
     found, outcome = inserted(model)
     assert places(found) == {}
-    assert {skip.reason for skip in outcome.skipped} == {"there is no integer kernel for matmul"}
+    (skip,) = outcome.skipped
+    assert reason in skip.reason
     assert any(note.startswith("0.0 % of") for note in outcome.notes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,15 +12,16 @@ from tvm import te, tirx
 from lvc.backends.tvm.kernels import panel_product
 from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, block, grid, load, loop, scratch, store, tasks
+from lvc.backends.tvm.kernels.padding import copy_converted
 from lvc.backends.tvm.kernels.panel_product import Knobs, PanelProduct
-from lvc.backends.tvm.kernels.words import FLOAT32, Word, widened
+from lvc.backends.tvm.kernels.words import FLOAT32, Word
 from lvc.backends.tvm.vector import Vector
 
 
 @dataclass(frozen=True)
 class BatchMatmul:
     """``a [B, M, K]`` times ``b [B, K, N]``, or ``b [B, N, K]`` where ``transpose_b``, all plain. Each ``b`` is copied
-    into panels of ``block`` columns first."""
+    into panels of ``block`` columns first, of words of its own if there is a ``panel_word``."""
 
     batch: int
     m: int
@@ -29,6 +30,12 @@ class BatchMatmul:
     transpose_b: bool = False
     block: int = 8
     word: Word = FLOAT32
+    panel_word: Word | None = None
+
+    @property
+    def other(self) -> Word:
+        """The words of ``b``."""
+        return self.panel_word or self.word
 
     @cached_property
     def panels(self) -> int:
@@ -48,7 +55,7 @@ def compute(problem: BatchMatmul, a: Any, b: Any) -> Any:
 
     def anchor(i: Any, row: Any, column: Any) -> Any:
         factor = b[i, column, k] if p.transpose_b else b[i, k, column]
-        return te.sum(widened(a[i, row, k]) * widened(factor), axis=k)
+        return te.sum(p.word.factor(a[i, row, k]) * p.other.factor(factor), axis=k)
 
     shape = (p.batch, p.m, p.n)
     return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")
@@ -66,9 +73,15 @@ def schedule(sch: Any, problem: BatchMatmul, vector: Vector, knobs: Knobs | None
     fused = take_apart(sch)
 
     def task(batch: Expr, row_part: Expr, panel_part: Expr) -> Stmt:
-        panels = scratch([p.panels, p.steps, p.block], "panels", p.word.packed)
+        panels = scratch([p.panels, p.steps, p.block], "panels", p.other.packed)
+        pack = _pack(p, fused.operands[1], batch, panels)
         product = _product(p, vector, knobs, fused, (batch, panels))
-        return allocate([panels], _pack(p, fused.operands[1], batch, panels), product.part(row_part, panel_part))
+        if not p.word.is_converted:
+            return allocate([panels], pack, product.part(row_part, panel_part))
+        rows = scratch([p.m, p.k], "rows", p.word.element)
+        copy = copy_converted(rows, product.data, p.word.convert, product.place)
+        part = replace(product, data=rows, place=()).part(row_part, panel_part)
+        return allocate([panels, rows], pack, copy, part)
 
     write_nest(sch, p.word.around(tasks((p.batch, knobs.row_parts, knobs.panel_parts), task), vector))
 
@@ -108,7 +121,7 @@ def _pack_steps(
     def word(column: Expr, step: Expr, lanes: int = 1) -> Expr:
         rows = [step * p.word.elements + i for i in range(elements)]
         places = [[batch, column, row] if p.transpose_b else [batch, row, column] for row in rows]
-        return p.word.join([load(b, place, lanes) for place in places])
+        return p.other.join([p.other.convert(load(b, place, lanes)) for place in places])
 
     def whole(panel: Expr, step: Expr) -> Stmt:
         step = step + first
@@ -117,7 +130,7 @@ def _pack_steps(
         return loop(p.block, lambda lane: store(panels, word(panel * p.block + lane, step), [panel, step, lane]))
 
     def ragged(step: Expr) -> Stmt:
-        step, zero = step + first, tirx.const(0, p.word.packed)
+        step, zero = step + first, tirx.const(0, p.other.packed)
         lanes = loop(rest, lambda lane: store(panels, word(full * p.block + lane, step), [full, step, lane]))
         return block(lanes, loop(p.block - rest, lambda lane: store(panels, zero, [full, step, lane]), start=rest))
 

@@ -14,13 +14,13 @@ Convert = Callable[[Expr], Expr]  # elements as they lie in memory, as elements 
 _LANES = 16
 
 
-def copy_converted(copy: Buffer, data: Buffer, convert: Convert) -> Stmt:
-    """Fill a copy of a matrix."""
+def copy_converted(copy: Buffer, data: Buffer, convert: Convert, place: tuple[Expr, ...] = ()) -> Stmt:
+    """Fill a copy of a matrix, which is at a place in the outer dimensions of the data."""
     rows, columns = (int(extent) for extent in copy.shape)
     full = columns // _LANES
 
     def part(row: Expr, column: Expr, lanes: int) -> Stmt:
-        return store(copy, convert(load(data, [row, column], lanes)), [row, column], lanes)
+        return store(copy, convert(load(data, [*place, row, column], lanes)), [row, column], lanes)
 
     def line(row: Expr) -> Stmt:
         vectors = [loop(full, lambda i: part(row, i * _LANES, _LANES))] if full else []

@@ -147,7 +147,7 @@ class WholePair(Word):
         return self.join([load(buffer, index)])
 
     def join(self, parts: Sequence[Expr]) -> Expr:
-        first, *rest = (tirx.Cast("int32", part) for part in parts)
+        first, *rest = (centred(part, 0) for part in parts)
         low = first & like(0xFFFF, first)
         return low | rest[0] << like(16, first) if rest else low
 

@@ -79,7 +79,12 @@ def linear(call: Call) -> Array:
 @lowers(aten.matmul.default)
 def matmul(call: Call) -> Array:
     """Matrix product with broadcast leading dimensions; vectors count as a row or a column."""
-    left, right = _matrix(call["self"], 0), _matrix(call["other"], 1)
+    return matrix_product(call, call["self"], call["other"])
+
+
+def matrix_product(call: Call, first: Array, second: Array) -> Array:
+    """The product of two arrays as a call's result."""
+    left, right = _matrix(first, 0), _matrix(second, 1)
     k = call.scope.axis(left.shape[-1])
     batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     shape = (*batch, left.shape[-2], right.shape[-1])
@@ -89,7 +94,7 @@ def matmul(call: Call) -> Array:
         return te.sum(_read(left, lead, row, k.var) * _read(right, lead, k.var, column), axis=k)
 
     total = call.scope.stage(shape, body, layout=PLAIN)
-    one_left, one_right = len(call["self"].shape) == 1, len(call["other"].shape) == 1
+    one_left, one_right = len(first.shape) == 1, len(second.shape) == 1
 
     def read(index: Index) -> Expr:
         index = list(index)

@@ -6,7 +6,7 @@ import numpy as np
 from torch._ops import OpOverload
 from tvm import te, tirx
 
-from lvc.backends.tvm.ops.contractions import with_bias
+from lvc.backends.tvm.ops.contractions import matrix_product, with_bias
 from lvc.backends.tvm.ops.operands import broadcast
 from lvc.backends.tvm.ops.table import Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index, let, scalar_of
@@ -199,6 +199,17 @@ def _inside(call: Call, data: Array, place: tuple[Expr, ...]) -> Expr:
     is_inside = call.scope.simplify(tirx.all(y >= 0, y < data.shape[2], x >= 0, x < data.shape[3]))
     value = centred(data.read([n, c, y, x]), call["zero_point"])
     return tirx.if_then_else(is_inside, value, tirx.const(0, "int32"))
+
+
+@lowers(integer.matmul)
+def matmul(call: Call) -> Array:
+    """Products of stacks of matrices."""
+    left, right = (_centred_array(call[name], call[f"zero_{name}"]) for name in ("self", "other"))
+    return matrix_product(call, left, right)
+
+
+def _centred_array(array: Array, zero_point: int) -> Array:
+    return Array(array.shape, "int32", lambda index: centred(array.read(index), zero_point))
 
 
 @lowers(integer.linear)

@@ -130,14 +130,20 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
         if shape := winograd.shared_shape(filtering, call.vector):
             call.scope.shared(shape, "float32")
         return _packed(call, winograd, filtering, weight.constant, tensors)
-    if problem.word.is_guarded:
-        values = weight.constant
-        call.scope.guards(
-            f"{stored(arguments(call.node)['weight']).target} {problem} guards",
-            conv2d.guards_shape(problem),
-            lambda: guards_of(problem.word, conv2d.pack_weight(problem, values)),
-        )
+    _guard(call, conv2d, problem)
     return _packed(call, conv2d, problem, weight.constant, tensors)
+
+
+def _guard(call: Call, kernel: Any, problem: Any) -> None:
+    """Let a kernel know which weights are risky."""
+    if not problem.word.is_guarded:
+        return
+    values = call["weight"].constant
+    call.scope.guards(
+        f"{stored(arguments(call.node)['weight']).target} {problem} guards",
+        kernel.guards_shape(problem),
+        lambda: guards_of(problem.word, kernel.pack_weight(problem, values)),
+    )
 
 
 def _transposed(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
@@ -261,6 +267,7 @@ def _rows_times(call: Call, names: tuple[str, str], values: np.ndarray, tensors:
     m = math.prod(data.shape[:-1])
     problem = matmul.Matmul(m, n, k, call.vector.lanes)
     problem = replace(problem, word=_word(call, matmul, problem))
+    _guard(call, matmul, problem)
     packed = _packed_weight(call, names[1], matmul, problem, values)
     result = matmul.compute(problem, tensors(names[0], (m, k)), packed)
     return _plain(call, result, (m, n), KernelSchedule(matmul.schedule, problem))

@@ -10,7 +10,7 @@ import torch
 from tvm import te
 
 from lvc.backends.tvm.kernels.whole_storage import narrowed, narrowed_shape, stored_bits, widen_function
-from lvc.backends.tvm.kernels.whole_words import WholePair, WholeQuad
+from lvc.backends.tvm.kernels.whole_words import CYCLES, PAIR_CYCLES, WholePair, WholeQuad
 from lvc.backends.tvm.kernels.words import Word
 from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.table import Call
@@ -22,7 +22,6 @@ from lvc.compiler.graph import arguments, is_call, spec
 
 _BYTES = DataRange.of(torch.uint8, 0)
 _ELEMENTS: dict[type[Word], str] = {WholeQuad: "int8", WholePair: "int16"}  # of which packed weights are made
-_CHAINED, _PLAIN, _PAIRS, _SAFE = 0.82, 1.0, 1.3, 2.2  # cycles of a word on AVX2, relative to each other
 
 
 def is_whole(call: Call) -> bool:
@@ -43,22 +42,17 @@ def choose_word(call: Call, pack: Callable[[Word], np.ndarray]) -> Word:
         return pair
     if quad.name in call.vector.dots:
         return quad
-    can_guard = is_call(call.node, integer.conv2d)
-    ways = [(_PAIRS, pair), *_ways(quad, pack(quad), can_guard)]
+    ways = [(2 * PAIR_CYCLES, pair), *_ways(quad, pack(quad))]
     return min(ways, key=lambda way: way[0])[1]
 
 
-def _ways(word: WholeQuad, packed: np.ndarray, can_guard: bool) -> Iterator[tuple[float, WholeQuad]]:
+def _ways(word: WholeQuad, packed: np.ndarray) -> Iterator[tuple[float, WholeQuad]]:
     """Quadruples with steps that do not saturate, each with its cycles per word."""
     alone = float(risky_steps(packed, 1).mean())
-    if not can_guard:
-        if not alone:
-            yield _PLAIN, word
-        return
-    yield _mean(_PLAIN, _SAFE, alone), replace(word, risky_chain=0 if alone else 1)
+    yield _mean(CYCLES[1], CYCLES[0], alone), replace(word, risky_chain=0 if alone else 1)
     if packed.shape[-2] % 2 == 0:
         share, rest = float(risky_steps(packed, 2).mean()), 0 if alone else 1
-        usual = _mean(_CHAINED, _PLAIN if rest else _SAFE, share)
+        usual = _mean(CYCLES[2], CYCLES[rest], share)
         yield usual, replace(word, chain=2, risky_chain=rest if share else 2)
 
 

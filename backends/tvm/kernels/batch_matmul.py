@@ -64,7 +64,7 @@ def compute(problem: BatchMatmul, a: Any, b: Any) -> Any:
 def choose_knobs(problem: BatchMatmul, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count. Panels are split among tasks, since each packs its own."""
     p = problem
-    return panel_product.choose_knobs((p.m, p.n, p.steps), p.batch, p.block, vector)
+    return panel_product.choose_knobs((p.m, p.n, p.steps), p.batch, p.block, vector, p.word)
 
 
 def schedule(sch: Any, problem: BatchMatmul, vector: Vector, knobs: Knobs | None = None) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, reduce
-from operator import or_
+from functools import cache, cached_property
 
 from tvm import tirx
 
@@ -163,7 +162,7 @@ def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count, and the tasks that fetch the least."""
     g, channels, flat = geometry, geometry.channels, geometry.flat_width is not None
     plane = (channels.out_blocks, g.line)
-    costs = [TileCost(channels.word.room(vector), g.depth, parts, g.rows) for parts in _depth_parts(g)]
+    costs = [TileCost(vector, g.depth, parts, g.rows, channels.word) for parts in _depth_parts(g)]
     choices = [(cost, cost.best_tile(plane, channels.heights)) for cost in costs]
     cost, tile = min(choices, key=lambda choice: choice[0].plane(plane, choice[1]))
     rows, columns = g.phases[0]
@@ -271,8 +270,8 @@ class ConvNest:
     def _each_tile(self, phase: Phase, part: Expr, vectors: int, body: Callable[[Expr, Expr, int], Stmt]) -> Stmt:
         """Run ``body(row, first column, pixels)`` for every register tile of one part of the rows."""
         shape = (self.knobs.vectors, self.knobs.pixels)
-        vector = self.geometry.channels.word.room(self.vector)
-        cost = TileCost(vector, self.geometry.depth, self.knobs.depth_parts, self.geometry.rows)
+        g = self.geometry
+        cost = TileCost(self.vector, g.depth, self.knobs.depth_parts, g.rows, g.channels.word)
         runs = cost.cut_scalars(vectors, shape, phase[1].outputs)
         if self.geometry.flat_width is not None:
             return each_tile(runs, lambda column, pixels: body(0, column, pixels), part, self.knobs.row_parts)
@@ -304,17 +303,12 @@ class ConvNest:
             def vector(number: int, word: Expr) -> Expr:
                 return load(weight, [channel + number, depth, *tap, word, 0], sums.lanes)
 
-            def add(is_risky: bool) -> Stmt:
-                def change(total: Expr, v: int, s: int) -> Expr:
-                    factors = [(vector(v, word), scalar(s, word)) for word in words]
-                    return channels.word.add_products(self.vector, total, factors, is_risky)
+            def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
+                return [(vector(v, word), scalar(s, word)) for word in words]
 
-                return sums.update(change)
-
-            if self.guards is None:
-                return add(False)
-            marks = [load(self.guards, [depth, *tap, first, channel + v]) for v in range(sums.vectors)]
-            return tirx.IfThenElse(reduce(or_, marks) != 0, add(True), add(False))
+            guards = [] if self.guards is None else [self.guards]
+            marks = [load(of, [depth, *tap, first, channel + v]) for of in guards for v in range(sums.vectors)]
+            return channels.word.step(self.vector, sums, factors, marks)
 
         def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
             (first_y, count_y), (first_x, count_x) = (0, rows.taps), (0, columns.taps)

@@ -10,7 +10,7 @@ import numpy as np
 from tvm import te
 
 from lvc.backends.tvm.kernels import panel_product
-from lvc.backends.tvm.kernels.fused import take_apart, write_nest
+from lvc.backends.tvm.kernels.fused import parameter, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, load, scratch, tasks
 from lvc.backends.tvm.kernels.padding import copy_converted
 from lvc.backends.tvm.kernels.panel_product import Knobs, PanelProduct
@@ -56,6 +56,11 @@ def packed_shape(problem: Matmul) -> tuple[int, ...]:
     return (problem.panels, problem.steps, problem.block)
 
 
+def guards_shape(problem: Matmul) -> tuple[int, ...]:
+    """The shape of the guards of packed weights: ``[steps, panels]``."""
+    return (problem.steps // problem.word.together, problem.panels)
+
+
 def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
     """Put weights ``[N, K]`` (a linear layer's) into panels, zeros past the last column."""
     p = problem
@@ -66,7 +71,7 @@ def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
 
 def choose_knobs(problem: Matmul, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count; tasks whose rows stay in the second-level cache."""
-    return panel_product.choose_knobs((problem.m, problem.n, problem.steps), 1, problem.block, vector)
+    return panel_product.choose_knobs((problem.m, problem.n, problem.steps), 1, problem.block, vector, problem.word)
 
 
 def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = None) -> None:
@@ -89,6 +94,7 @@ def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = No
         (),
         lambda panel, k: load(weight, [panel, k, 0], p.block),
         finish,
+        parameter(sch, "guards"),
     )
 
     def task(row_part: Expr, panel_part: Expr) -> Stmt:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 
 from tvm import tirx
 
-from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, block, unrolled
+from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, block, load, splat, unrolled
 from lvc.backends.tvm.kernels.parts import Work
 from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
 from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
@@ -32,10 +33,10 @@ class Knobs:
     unroll: int = 8
 
 
-def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vector) -> Knobs:
+def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vector, word: Word) -> Knobs:
     """Knobs for a product of ``size`` (m, n, steps), of which there are ``batch``, with panels of ``width`` columns."""
     m, n, k = size
-    cost, panels = TileCost(vector, k), -(-n // width)
+    cost, panels = TileCost(vector, k, word=word), -(-n // width)
     vectors, rows = cost.best_tile((panels, m), TALL_HEIGHTS if m < 4 else HEIGHTS)
     work = Work(
         cycles=cost.plane((panels, m), (vectors, rows)),
@@ -52,7 +53,8 @@ def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vec
 class PanelProduct:
     """The loops of one product of ``size`` (m, n, k). ``data`` ``[M, K]`` are the elements of ``word``s, at ``place``
     in the outer dimensions; ``panel(number, step)`` reads a row of a panel, and ``finish(row, column, sums, lanes)``
-    writes what came of a register."""
+    writes what came of a register. ``guards`` ``[steps, panels]`` are not 0 where the weights are not such as the
+    word's usual step takes."""
 
     size: tuple[int, int, int]
     word: Word
@@ -63,6 +65,11 @@ class PanelProduct:
     place: tuple[Expr, ...]
     panel: Callable[[Expr, Expr], Expr]
     finish: Callable[[Expr, Expr, Buffer, int], Stmt]
+    guards: Buffer | None = None
+
+    @cached_property
+    def _cost(self) -> TileCost:
+        return TileCost(self.vector, self.word.count(self.size[2]), word=self.word)
 
     def part(self, row_part: Expr, panel_part: Expr) -> Stmt:
         """The product of one part of the rows with one part of the panels."""
@@ -91,26 +98,36 @@ class PanelProduct:
 
     def _rows(self, part: Expr, vectors: int, body: Callable[[Expr, int], Stmt]) -> Stmt:
         """Run ``body(first row, rows)`` for every tile of a part of the rows, for tiles of so many panels."""
-        shape, cost = (self.knobs.vectors, self.knobs.rows), TileCost(self.vector, self.word.count(self.size[2]))
+        shape, cost = (self.knobs.vectors, self.knobs.rows), self._cost
         return each_tile(cost.cut_scalars(vectors, shape, self.size[0]), body, part, self.knobs.row_parts)
 
     def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int) -> Stmt:
         word = self.word
         sums = Accumulators.make(*shape, self.width, word.sums)
-        steps, rest = divmod(self.size[2], word.elements)
+        words, rest = divmod(self.size[2], word.elements)
+        taken = math.gcd(words, word.together)
 
-        def add(k: Expr, scalar: Callable[[int], Expr]) -> Stmt:
-            return sums.add_products(lambda v: self.panel(panel + v, k), scalar, partial(word.add_product, self.vector))
+        def step(turn: Expr) -> Stmt:
+            places = [turn * taken + i for i in range(taken)]
 
-        def step(k: Expr) -> Stmt:
-            return add(k, lambda s: word.load(self.data, [*self.place, row + s, k]))
+            def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
+                return [(self.panel(panel + v, k), self._data(row + s, k)) for k in places]
 
-        def last() -> Stmt:
-            return add(steps, lambda s: word.load_last(self.data, [*self.place, row + s, self.size[2] - 1]))
+            guards = [] if self.guards is None else [self.guards]
+            marks = [load(of, [turn, panel + v]) for of in guards for v in range(sums.vectors)]
+            return word.step(self.vector, sums, factors, marks)
+
+        def last(v: int, s: int) -> list[tuple[Expr, Expr]]:
+            element = word.load_last(self.data, [*self.place, row + s, self.size[2] - 1])
+            return [(self.panel(panel + v, words), splat(element, self.width))]
 
         def finish(v: int, s: int) -> Stmt:
             return self.finish(row + s, (panel + v) * self.width, sums.at(v, s), lanes)
 
-        reduction = [unrolled(steps, self.knobs.unroll, step)] if steps else []
-        reduction += [last()] if rest else []
+        reduction = [unrolled(words // taken, self.knobs.unroll, step)] if words else []
+        reduction += [word.step(self.vector, sums, last)] if rest else []
         return allocate(sums.buffers, sums.clear(), *reduction, sums.each(finish))
+
+    def _data(self, row: Expr, k: Expr) -> Expr:
+        """A word of the data in every lane."""
+        return splat(self.word.load(self.data, [*self.place, row, k]), self.width)

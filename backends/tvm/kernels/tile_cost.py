@@ -1,4 +1,4 @@
-"""The rule that picks register tiles: cycles by count, on a core that does two multiply-adds and two loads a cycle.
+"""The rule that picks register tiles: cycles by count, on a core that does two loads a cycle.
 
 The figures are those of x86 cores since Haswell and Zen 2. They only rank tiles, and most of the ranking comes from
 what tiles leave over at the edges, so they need not be exact.
@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lvc.backends.tvm.kernels.register_tile import Run, cut, tile_count
+from lvc.backends.tvm.kernels.words import FLOAT32, Word
 from lvc.backends.tvm.vector import Vector
 
-FMA_PER_CYCLE = 2
 LOADS_PER_CYCLE = 2
-FMA_LATENCY = 4
 TILE_OVERHEAD = 24  # cycles to enter and leave the reduction of one tile
 FIRST_LEVEL, SECOND_LEVEL = 24 << 10, 320 << 10  # bytes of the stored operand that the caches keep between two tiles
 SECOND_LEVEL_RATE, THIRD_LEVEL_RATE = 12, 6  # bytes a cycle that come from there
@@ -36,15 +35,18 @@ class TileCost:
     depth: int
     parts: int = 1
     lines: int = 1
+    word: Word = FLOAT32
 
     def fits(self, vectors: int, scalars: int) -> bool:
-        """Whether a tile and the operands in flight fit the registers."""
-        return vectors * scalars + min(vectors, scalars) + 1 <= self.vector.registers
+        """Whether a tile, the operands in flight and what a step needs for itself fit the registers."""
+        operands = min(vectors, scalars) * self.word.together + 1
+        return vectors * scalars + operands + self.word.spare <= self.vector.registers
 
     def tile(self, vectors: int, scalars: int, is_again: bool = True) -> float:
-        """Cycles of one tile: bound by the multipliers, the loads, the latency of the chain, and, where the vectors'
+        """Cycles of one tile: bound by the arithmetic, the loads, the latency of the chain, and, where the vectors'
         operand ``is_again`` read, the cache that it comes from."""
-        step = max(vectors * scalars / FMA_PER_CYCLE, (vectors + scalars) / LOADS_PER_CYCLE, FMA_LATENCY)
+        pace = self.word.pace(self.vector)
+        step = max(vectors * scalars * pace.cycles, (vectors + scalars) / LOADS_PER_CYCLE, pace.latency)
         if is_again:
             step = max(step, self._bytes_per_step(vectors) / self._rate(vectors))
         if self.parts == 1:

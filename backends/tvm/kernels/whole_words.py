@@ -13,7 +13,7 @@ from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import like
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, load
-from lvc.backends.tvm.kernels.words import Word
+from lvc.backends.tvm.kernels.words import FUSED, Pace, Word
 from lvc.backends.tvm.vector import Vector
 
 _PAIR_DOT = {
@@ -21,6 +21,9 @@ _PAIR_DOT = {
     8: "llvm.x86.avx2.pmadd.wd",
     16: "llvm.x86.avx512.pmaddw.d.512",
 }
+CYCLES = {0: 2.2, 1: 1.0, 2: 0.82}
+"""Cycles of four products on AVX2 by the words that are summed in 16 bits, as measured on Zen 3."""
+PAIR_CYCLES = 0.65
 _QUAD_DOT = {
     4: "llvm.x86.ssse3.pmadd.ub.sw.128",
     8: "llvm.x86.avx2.pmadd.ub.sw",
@@ -76,6 +79,9 @@ class WholeQuad(Word):
     @property
     def nothing(self) -> int:
         return self.zero_point
+
+    def pace(self, vector: Vector) -> Pace:
+        return FUSED if self.name in vector.dots else Pace(CYCLES[self.chain], 1)
 
     def factor(self, element: Expr) -> Expr:
         return centred(element, 0)
@@ -133,6 +139,9 @@ class WholePair(Word):
     @property
     def nothing(self) -> int:
         return self.zero_point
+
+    def pace(self, vector: Vector) -> Pace:
+        return Pace(PAIR_CYCLES, 1)
 
     def factor(self, element: Expr) -> Expr:
         return centred(element, self.zero_point)

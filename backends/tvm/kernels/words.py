@@ -8,8 +8,10 @@ step, and the knobs that shape them, are the same for every type.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,8 +19,22 @@ from tvm import ir, tirx
 
 from lvc.backends.tvm.bfloat16 import BITS, like, to_bits, to_int32, widen
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, load
-from lvc.backends.tvm.kernels.register_tile import multiply_add
+from lvc.backends.tvm.kernels.register_tile import Accumulators, multiply_add
 from lvc.backends.tvm.vector import Vector
+
+Factors = Callable[[int, int], Sequence[tuple[Expr, Expr]]]  # vector, scalar: neighbouring words of weights and data
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Cycles that a step keeps the arithmetic units busy for each vector of sums, and cycles after which its sums may
+    take another one; on x86 cores since Haswell and Zen 2."""
+
+    cycles: float
+    latency: int
+
+
+FUSED = Pace(0.5, 4)  # an instruction that multiplies and adds
 
 
 @dataclass(frozen=True)
@@ -35,9 +51,9 @@ class Word(ABC):
     is_converted: ClassVar[bool] = False
     spare: ClassVar[int] = 0  # registers that a step needs for itself
 
-    def room(self, vector: Vector) -> Vector:
-        """The vector unit that is left for sums and operands."""
-        return replace(vector, registers=vector.registers - self.spare)
+    def pace(self, vector: Vector) -> Pace:
+        """The time that a step takes."""
+        return FUSED
 
     @property
     def together(self) -> int:
@@ -106,6 +122,14 @@ class Word(ABC):
         for left, right in factors:
             sums = self.add_product(vector, sums, left, right)
         return sums
+
+    def step(self, vector: Vector, sums: Accumulators, factors: Factors, marks: Sequence[Expr] = ()) -> Stmt:
+        """One step for all sums of a tile; risky where a mark is not 0."""
+
+        def add(is_risky: bool) -> Stmt:
+            return sums.update(lambda total, v, s: self.add_products(vector, total, factors(v, s), is_risky))
+
+        return tirx.IfThenElse(reduce(or_, marks) != 0, add(True), add(False)) if marks else add(False)
 
     def around(self, nest: Stmt, vector: Vector) -> Stmt:
         """A nest, with what its steps need around it."""

@@ -4,9 +4,9 @@ A graph holds functional ATen calls, each with one tensor as its result. The doo
 listed here (`reshape` for view, flatten, squeeze and unsqueeze; `permute` for every transpose; `slice` for split,
 chunk, select and unbind; the `Tensor` overload for arithmetic and comparison, where only `add`, `sub`, `mul` and
 `div` take a number in place of the second tensor), so that a pass meets one case. Operators on whole numbers are those
-of `lvc.compiler.integer` and `lvc.compiler.dynamic`. `Family` says what an operator does to its operands; the tables of
-one concern (how to lower an op, how to count it, how to write it as ONNX) live with that concern and are keyed by the
-same operators.
+of `lvc.compiler.integer`, `lvc.compiler.functions` and `lvc.compiler.dynamic`. `Family` says what an operator does to
+its operands; the tables of one concern (how to lower an op, how to count it, how to write it as ONNX) live with that
+concern and are keyed by the same operators.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from enum import Enum
 import torch
 from torch._ops import OpOverload
 
-from lvc.compiler import dynamic, integer
+from lvc.compiler import dynamic, functions, integer
 from lvc.compiler.coded_weights import DECODE
 from lvc.compiler.uncalibrated import UNCALIBRATED
 
@@ -125,10 +125,14 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
         integer.mul,
         integer.table,
         dynamic.quantise_rows,
-        integer.sigmoid,
-        integer.silu,
-        integer.hardsigmoid,
-        integer.hardswish,
+        functions.sigmoid,
+        functions.silu,
+        functions.hardsigmoid,
+        functions.hardswish,
+        functions.tanh,
+        functions.gelu,
+        functions.elu,
+        functions.mish,
     ),
     Family.MOVEMENT: (
         aten.reshape.default,

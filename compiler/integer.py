@@ -5,7 +5,7 @@ stands for the numbers ``scale * (q - zero_point)``. Products are summed in int3
 `lvc.compiler.bounds` proves for given weights. What leaves the sums is computed in single precision, in this order:
 convert, multiply, round half to even, add the zero point, limit to ``[low, high]``. There is no other rounding: sums
 of two products have factors so short that the products are exact, so that a fused multiply-add gives the same.
-Functions of real numbers between the sums and the rounding are defined here too, for the same reason.
+Functions of real numbers between the sums and the rounding are defined in `lvc.compiler.functions`.
 
 A result is int8 where ``low`` is negative, else uint8. Operands of other types raise `TypeError`.
 """
@@ -23,12 +23,12 @@ from torch.library import Library
 DATA = (torch.uint8, torch.int8)
 
 OPERATORS: list[OpOverload] = []
-"""All operators of this file."""
+"""All operators of this file, and of `lvc.compiler.functions`."""
 
 _LIBRARY: Any = Library("lvc", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-def _operator(schema: str) -> Callable[[Callable[..., torch.Tensor]], OpOverload]:
+def operator(schema: str) -> Callable[[Callable[..., torch.Tensor]], OpOverload]:
     """Register a function under ``lvc::``; the operator stands in its place."""
 
     def register(meaning: Callable[..., torch.Tensor]) -> OpOverload:
@@ -47,20 +47,20 @@ def data_type(low: int) -> torch.dtype:
     return torch.int8 if low < 0 else torch.uint8
 
 
-@_operator("quantise(Tensor x, float scale, int zero_point, int low, int high) -> Tensor")
+@operator("quantise(Tensor x, float scale, int zero_point, int low, int high) -> Tensor")
 def quantise(x: torch.Tensor, scale: float, zero_point: int, low: int, high: int) -> torch.Tensor:
     """round(x * (1 / scale)) + zero_point, limited; as ATen's fake quantisation has it. Not defined for NaN."""
-    _demand(x, torch.float32)
+    demand(x, torch.float32)
     return _store(x * inverse(scale), zero_point, low, high)
 
 
-@_operator("dequantise(Tensor q, float scale, int zero_point) -> Tensor")
+@operator("dequantise(Tensor q, float scale, int zero_point) -> Tensor")
 def dequantise(q: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
     """scale * (q - zero_point) as float32."""
-    return _centred(q, zero_point).float() * _single(scale)
+    return _centred(q, zero_point).float() * single(scale)
 
 
-@_operator(
+@operator(
     "conv2d(Tensor input, Tensor weight, Tensor? bias, int zero_point, int[2] stride, int[2] padding, int[2] dilation, "
     "int groups) -> Tensor"
 )
@@ -75,26 +75,26 @@ def conv2d(  # noqa: PLR0917 - torch gives arguments by place
     groups: int,
 ) -> torch.Tensor:
     """The int32 sums of ``(q - zero_point) * weight``, zeros outside the image, plus an int32 bias."""
-    _demand(weight, torch.int8)
+    demand(weight, torch.int8)
     data = _centred(q, zero_point).double()  # exact: no sum reaches 2**53
     sums = torch.nn.functional.conv2d(data, weight.double(), None, stride, padding, dilation, groups)
     return _with_bias(sums, bias, 1)
 
 
-@_operator("linear(Tensor input, Tensor weight, Tensor? bias, int zero_point) -> Tensor")
+@operator("linear(Tensor input, Tensor weight, Tensor? bias, int zero_point) -> Tensor")
 def linear(q: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, zero_point: int) -> torch.Tensor:
     """The int32 products of rows of ``q - zero_point`` with rows of the weight, plus an int32 bias."""
-    _demand(weight, torch.int8)
+    demand(weight, torch.int8)
     return _with_bias(_centred(q, zero_point).double() @ weight.double().T, bias, -1)
 
 
-@_operator("matmul(Tensor self, Tensor other, int zero_self, int zero_other) -> Tensor")
+@operator("matmul(Tensor self, Tensor other, int zero_self, int zero_other) -> Tensor")
 def matmul(a: torch.Tensor, b: torch.Tensor, zero_a: int, zero_b: int) -> torch.Tensor:
     """The int32 products of the matrices ``a - zero_a`` with the matrices ``b - zero_b``, both computed."""
     return (_centred(a, zero_a).double() @ _centred(b, zero_b).double()).to(torch.int32)
 
 
-@_operator("sum_pool2d(Tensor q, int zero_point, int[2] kernel_size, int[2] stride, int[2] padding) -> Tensor")
+@operator("sum_pool2d(Tensor q, int zero_point, int[2] kernel_size, int[2] stride, int[2] padding) -> Tensor")
 def sum_pool2d(
     q: torch.Tensor, zero_point: int, kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int]
 ) -> torch.Tensor:
@@ -104,19 +104,19 @@ def sum_pool2d(
     return sums.to(torch.int32)
 
 
-@_operator("mul(Tensor a, int zero_a, Tensor b, int zero_b) -> Tensor")
+@operator("mul(Tensor a, int zero_a, Tensor b, int zero_b) -> Tensor")
 def mul(a: torch.Tensor, zero_a: int, b: torch.Tensor, zero_b: int) -> torch.Tensor:
     """The int32 products ``(a - zero_a) * (b - zero_b)``."""
     return _centred(a, zero_a) * _centred(b, zero_b)
 
 
-@_operator("rescale(Tensor sums, Tensor scale, int axis) -> Tensor")
+@operator("rescale(Tensor sums, Tensor scale, int axis) -> Tensor")
 def rescale(sums: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
     """scale * sums as float32, with one scale for all or one for each place along an axis."""
     return _scaled(sums, scale, axis)
 
 
-@_operator("requantise(Tensor sums, Tensor multiplier, int axis, int zero_point, int low, int high) -> Tensor")
+@operator("requantise(Tensor sums, Tensor multiplier, int axis, int zero_point, int low, int high) -> Tensor")
 def requantise(  # noqa: PLR0917 - torch gives arguments by place
     sums: torch.Tensor, multiplier: torch.Tensor, axis: int, zero_point: int, low: int, high: int
 ) -> torch.Tensor:
@@ -124,7 +124,7 @@ def requantise(  # noqa: PLR0917 - torch gives arguments by place
     return _store(_scaled(sums, multiplier, axis), zero_point, low, high)
 
 
-@_operator(
+@operator(
     "add(Tensor a, float multiplier_a, int zero_a, Tensor b, float multiplier_b, int zero_b, int zero_point, int low, "
     "int high) -> Tensor"
 )
@@ -148,66 +148,14 @@ def add(  # noqa: PLR0917 - torch gives arguments by place
     return _store(left + right, zero_point, low, high)
 
 
-@_operator("table(Tensor q, Tensor values) -> Tensor")
+@operator("table(Tensor q, Tensor values) -> Tensor")
 def table(q: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """The entry for each q of a table of 256, the first for the least number of q's type."""
-    _demand(q, *DATA)
-    _demand(values, *DATA)
+    demand(q, *DATA)
+    demand(values, *DATA)
     if tuple(values.shape) != (256,):
         raise TypeError(f"a table has 256 entries, not {tuple(values.shape)}")
     return values[q.long() - torch.iinfo(q.dtype).min]
-
-
-@_operator("sigmoid(Tensor x) -> Tensor")
-def sigmoid(x: torch.Tensor) -> torch.Tensor:
-    """1 / (1 + e^-x) in single precision, with the exponential of `_exp_negated`."""
-    result: torch.Tensor = 1 / (1 + _exp_negated(x))
-    return result
-
-
-@_operator("silu(Tensor x) -> Tensor")
-def silu(x: torch.Tensor) -> torch.Tensor:
-    """x / (1 + e^-x) in single precision, with the exponential of `_exp_negated`."""
-    return x / (1 + _exp_negated(x))
-
-
-@_operator("hardsigmoid(Tensor x) -> Tensor")
-def hardsigmoid(x: torch.Tensor) -> torch.Tensor:
-    """(x limited to [-3, 3], plus 3) times the single-precision number nearest to 1/6."""
-    _demand(x, torch.float32)
-    return (x.clamp(-3, 3) + 3) * _single(1 / 6)
-
-
-@_operator("hardswish(Tensor x) -> Tensor")
-def hardswish(x: torch.Tensor) -> torch.Tensor:
-    """x times its hardsigmoid."""
-    product: torch.Tensor = x * hardsigmoid(x)
-    return product
-
-
-POWER_BITS = 15
-"""Bits behind the point of the power of two in `_exp_negated`."""
-
-POWER_SCALE = float(torch.tensor(-math.log2(math.e) * 2**POWER_BITS, dtype=torch.float32))
-POWER_LIMIT = float(110 << POWER_BITS)
-POWER_SERIES = (630, 3638, 15743, 45426, 65536)
-"""ln(2)^k / k! times 2^16, from k = 4 to 0."""
-
-
-def _exp_negated(x: torch.Tensor) -> torch.Tensor:
-    """e^-x, within 8e-5 of it for x from -76 to 76 and beyond as there; no product meets a sum.
-
-    ``p = round(-x log2(e) 2^15)`` is split into a whole power of two and the rest, whose power is a polynomial in whole
-    numbers: each step multiplies by the rest and drops 15 bits.
-    """
-    _demand(x, torch.float32)
-    power = (x * POWER_SCALE).clamp(-POWER_LIMIT, POWER_LIMIT).round().to(torch.int32)
-    whole = (power + (1 << (POWER_BITS - 1))) >> POWER_BITS
-    rest = power - (whole << POWER_BITS)
-    total = torch.full_like(rest, POWER_SERIES[0])
-    for coefficient in POWER_SERIES[1:]:
-        total = ((total * rest) >> POWER_BITS) + coefficient
-    return total.float() * ((whole + (127 - 16)) << 23).view(torch.float32)
 
 
 def inverse(scale: float) -> float:
@@ -221,17 +169,17 @@ def short_multiplier(value: float) -> float:
     return math.ldexp(round(mantissa * 2**16), exponent - 16)
 
 
-def _single(value: float) -> float:
+def single(value: float) -> float:
     return float(torch.tensor(value, dtype=torch.float32))
 
 
-def _demand(tensor: torch.Tensor, *dtypes: torch.dtype) -> None:
+def demand(tensor: torch.Tensor, *dtypes: torch.dtype) -> None:
     if tensor.dtype not in dtypes:
         raise TypeError(f"an operand is {tensor.dtype}, and must be {' or '.join(map(str, dtypes))}")
 
 
 def _centred(q: torch.Tensor, zero_point: int) -> torch.Tensor:
-    _demand(q, *DATA)
+    demand(q, *DATA)
     return q.to(torch.int32) - zero_point
 
 
@@ -239,13 +187,13 @@ def _with_bias(sums: torch.Tensor, bias: torch.Tensor | None, axis: int) -> torc
     whole = sums.to(torch.int32)
     if bias is None:
         return whole
-    _demand(bias, torch.int32)
+    demand(bias, torch.int32)
     return whole + _along(bias, whole, axis)
 
 
 def _scaled(sums: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
-    _demand(sums, torch.int32)
-    _demand(scale, torch.float32)
+    demand(sums, torch.int32)
+    demand(scale, torch.float32)
     return sums.float() * _along(scale, sums, axis)
 
 

@@ -1,23 +1,27 @@
 """Functions of a layer's sums, computed in single precision by the layer's kernel before it rounds its result.
 
 ATen's functions may differ in the last bit from one library to the next, and a rounding behind them by a step. So those
-of `lvc.compiler.integer`, which are the same everywhere, take their place.
+of `lvc.compiler.functions`, which are the same everywhere, take their place.
 """
 
 from __future__ import annotations
 
 from torch.fx import GraphModule, Node
 
-from lvc.compiler import integer
+from lvc.compiler import functions, integer
 from lvc.compiler.dialect import aten
-from lvc.compiler.graph import insert_call, is_call
+from lvc.compiler.graph import arguments, insert_call, is_call
 from lvc.passes.integer import Rules
 
 _EXACT = {
-    aten.sigmoid.default: integer.sigmoid,
-    aten.silu.default: integer.silu,
-    aten.hardsigmoid.default: integer.hardsigmoid,
-    aten.hardswish.default: integer.hardswish,
+    aten.sigmoid.default: functions.sigmoid,
+    aten.silu.default: functions.silu,
+    aten.hardsigmoid.default: functions.hardsigmoid,
+    aten.hardswish.default: functions.hardswish,
+    aten.tanh.default: functions.tanh,
+    aten.gelu.default: functions.gelu,
+    aten.elu.default: functions.elu,
+    aten.mish.default: functions.mish,
 }
 _KEPT = (aten.leaky_relu.default, aten.relu.default, aten.clamp.default, aten.mul.Tensor)
 
@@ -36,7 +40,7 @@ def make_exact(_: GraphModule, node: Node) -> Node | None:
     """A function of sums by its exact meaning."""
     if not is_function_of_sums(node.args[0]):
         return None
-    return insert_call(node, _EXACT[node.target], node.args[0])  # type: ignore[index]
+    return insert_call(node, _EXACT[node.target], *arguments(node).values())  # type: ignore[index]
 
 
 RULES: Rules = dict.fromkeys(_EXACT, make_exact)

@@ -76,6 +76,10 @@ CURVES = (
     aten.sigmoid.default,
     aten.hardswish.default,
     aten.hardsigmoid.default,
+    aten.tanh.default,
+    aten.gelu.default,
+    aten.elu.default,
+    aten.mish.default,
     aten.leaky_relu.default,
     aten.mul.Tensor,
 )

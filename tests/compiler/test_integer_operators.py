@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvc.compiler import integer
-from lvc.compiler.bounds import DataRange, group_bounds, sum_bound
+from lvc.compiler.bounds import DataRange, group_bounds, product_bound, sum_bound
 from lvc.compiler.errors import CompileError
 from lvc.compiler.graph_text import parse_model
 from lvc.compiler.serialise import from_files, to_files
@@ -77,12 +77,16 @@ def test_products_of_short_multipliers_are_exact(value: float, difference: int) 
     assert float(np.float32(difference) * np.float32(short)) == difference * short
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "silu", "hardsigmoid", "hardswish"])
-def test_functions_are_near_those_of_torch(name: str) -> None:
-    """Far nearer than the 255 steps of a grid: an error of 8e-5 of the value is a fiftieth of a step."""
-    x = torch.linspace(-90, 90, 100_001)
-    found, wanted = getattr(integer, name)(x), getattr(torch.nn.functional, name)(x.double())
-    assert bool(((found - wanted).abs() <= 8e-5 * wanted.abs() + 1e-7).all())
+@given(st.sampled_from(DTYPES), st.sampled_from(DTYPES), st.data())
+def test_the_bound_of_products_of_data_is_reached_and_not_passed(
+    left: torch.dtype, right: torch.dtype, data: st.DataObject
+) -> None:
+    limits = [torch.iinfo(dtype) for dtype in (left, right)]
+    zeros = [data.draw(st.integers(limit.min, limit.max)) for limit in limits]
+    ends = [[limit.min - zero, limit.max - zero] for limit, zero in zip(limits, zeros, strict=True)]
+    depth = data.draw(st.integers(1, 50))
+    bound = product_bound(depth, DataRange.of(left, zeros[0]), DataRange.of(right, zeros[1]))
+    assert bound == depth * max(abs(a * b) for a, b in itertools.product(*ends))
 
 
 def test_a_table_is_indexed_from_the_least_number() -> None:

@@ -157,6 +157,33 @@ def test_what_stays_has_a_reason(call: str, reason: str) -> None:
     assert np.array_equal(result(*inputs)[0], model(*inputs)[0])
 
 
+SMOOTH = ["gelu(%a)", 'gelu(%a, approximate="tanh")', "tanh(%a)", "elu(%a, 1.5)", "mish(%a)"]
+
+
+@pytest.mark.parametrize("function", SMOOTH)
+def test_every_smooth_function_belongs_to_the_layer_before_it(function: str) -> None:
+    model = parse_model(f"""
+        model smooth(x: f32[1,8])
+          @v : f32[6,8]
+          @w : f32[4,6]
+          %a = linear(%x, @v)
+          %b = {function}
+          %out = linear(%b, @w)
+          return out=%out
+    """)
+    result, steps = Pipeline.parse("insert-fake-quant,calibrate,lower-to-integer").run(
+        model, normal(model), [Verifier()]
+    )
+    assert steps[-1].outcome.skipped == []
+    name = function.partition("(")[0]
+    assert [op_name(node) for node in calls(result.module.graph)] == [
+        *("lvc.quantise", "lvc.linear", "lvc.rescale", f"lvc.{name}"),
+        *("lvc.quantise", "lvc.linear", "lvc.rescale"),
+    ]
+    for array, _ in normal(model).data_set("calib"):
+        np.testing.assert_allclose(result(array)[0], model(array)[0], atol=0.2)
+
+
 def test_functions_of_sums_are_computed_before_the_rounding() -> None:
     """By their exact meaning, with no grid between; what comes of the float model keeps PyTorch's."""
     model = parse_model("""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from torch._ops import OpOverload
 from tvm import te, tirx
 
 from lvc.backends.tvm.ops.contractions import matrix_product, with_bias
 from lvc.backends.tvm.ops.operands import broadcast
 from lvc.backends.tvm.ops.table import Call, lowers
-from lvc.backends.tvm.scope import Array, Expr, Index, let, scalar_of
+from lvc.backends.tvm.scope import Array, Expr, Index, scalar_of
 from lvc.compiler import integer
 
-_ROUNDER = 1.5 * 2**23
-_ROUNDER_BITS = 0x4B400000
+ROUNDER = 1.5 * 2**23
+ROUNDER_BITS = 0x4B400000
 
 
 def centred(value: Expr, zero_point: int) -> Expr:
@@ -35,8 +34,8 @@ def _stored(value: Expr, call: Call) -> Expr:
     low, high, zero_point = call["low"], call["high"], call["zero_point"]
     limited = tirx.min(value, scalar_of(high - zero_point, "float32"))
     limited = tirx.max(limited, scalar_of(low - zero_point, "float32"))
-    bits = tirx.reinterpret("int32", limited + scalar_of(_ROUNDER, "float32"))
-    return tirx.Cast(call.dtype, bits - tirx.const(_ROUNDER_BITS - zero_point, "int32"))
+    bits = tirx.reinterpret("int32", limited + scalar_of(ROUNDER, "float32"))
+    return tirx.Cast(call.dtype, bits - tirx.const(ROUNDER_BITS - zero_point, "int32"))
 
 
 def _along(values: Array, index: Index, axis: int) -> Expr:
@@ -106,59 +105,6 @@ def table(call: Call) -> Array:
         return call.scope.lookup(place, 256, lambda at: whole.read((0, at)))
 
     return call.result(read)
-
-
-def _exp_negated(x: Expr) -> Expr:
-    """e^-x as `lvc.compiler.integer` has it."""
-    bits, limit = integer.POWER_BITS, scalar_of(integer.POWER_LIMIT, "float32")
-    scaled = x * scalar_of(integer.POWER_SCALE, "float32")
-    limited = tirx.max(tirx.min(scaled, limit), -limit)
-    power = tirx.reinterpret("int32", limited + scalar_of(_ROUNDER, "float32")) - tirx.const(_ROUNDER_BITS, "int32")
-
-    def raised(power: Expr, whole: Expr) -> Expr:
-        rest = power - (whole << bits)
-        first, *series = integer.POWER_SERIES
-        total = tirx.const(first, "int32")
-        for coefficient in series:
-            total = ((total * rest) >> bits) + tirx.const(coefficient, "int32")
-        return _float(total) * tirx.reinterpret("float32", (whole + tirx.const(127 - 16, "int32")) << 23)
-
-    return let(power, lambda p: let((p + tirx.const(1 << (bits - 1), "int32")) >> bits, lambda n: raised(p, n)))
-
-
-def _sigmoid(x: Expr) -> Expr:
-    one = scalar_of(1, "float32")
-    return one / (one + _exp_negated(x))
-
-
-def _silu(x: Expr) -> Expr:
-    return let(x, lambda v: v / (scalar_of(1, "float32") + _exp_negated(v)))
-
-
-def _hardsigmoid(x: Expr) -> Expr:
-    three = scalar_of(3, "float32")
-    limited = tirx.max(tirx.min(x, three), -three)
-    return (limited + three) * scalar_of(float(np.float32(1 / 6)), "float32")
-
-
-def _hardswish(x: Expr) -> Expr:
-    return let(x, lambda v: v * _hardsigmoid(v))
-
-
-_FUNCTIONS = {
-    integer.sigmoid: _sigmoid,
-    integer.silu: _silu,
-    integer.hardsigmoid: _hardsigmoid,
-    integer.hardswish: _hardswish,
-}
-
-
-@lowers(*_FUNCTIONS)
-def function(call: Call) -> Array:
-    """A function of real numbers, computed alike everywhere."""
-    assert isinstance(call.node.target, OpOverload)
-    compute = _FUNCTIONS[call.node.target]
-    return call.result(lambda index: compute(call["x"].read(index)))
 
 
 @lowers(integer.conv2d)

@@ -17,7 +17,7 @@ from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.kernels.whole_words import WholePair, WholeQuad
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.targets import llvm_options, vector_of
-from lvc.compiler import integer
+from lvc.compiler import functions, integer
 from lvc.compiler.model import Model
 from lvc.compiler.workspace import Workspace
 
@@ -169,7 +169,15 @@ def test_linear_layers(dtype: torch.dtype, rows: int, depth: int, shrink: int) -
     )
 
 
-FUNCTIONS = {name: getattr(integer, name) for name in ("sigmoid", "silu", "hardsigmoid", "hardswish")}
+FUNCTIONS = {name: (getattr(functions, name), ()) for name in ("sigmoid", "silu", "hardsigmoid", "hardswish")}
+FUNCTIONS |= {"tanh": (functions.tanh, ()), "mish": (functions.mish, ()), "elu": (functions.elu, (1.3, 0.7, 0.9))}
+FUNCTIONS |= {f"gelu {name}": (functions.gelu, (name,)) for name in ("none", "tanh")}
+
+
+def applied(sketch: Sketch, name: str, operand: Node, group: str = "") -> Node:
+    """A function of an operand."""
+    operator, rest = FUNCTIONS[name]
+    return sketch.call(operator, operand, *rest, group=group)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -180,7 +188,7 @@ def test_functions_between_sums_and_rounding(name: str) -> None:
     weight = sketch.stored(torch.from_numpy(whole(3, torch.int8, 16, 8, 3, 3)))
     sums = sketch.call(integer.conv2d, data, weight, None, 7, [1, 1], [1, 1], [1, 1], 1, group="conv")
     scale = sketch.stored(torch.rand(16, generator=torch.Generator().manual_seed(5)) * 3e-4)
-    real = sketch.call(FUNCTIONS[name], sketch.call(integer.rescale, sums, scale, 1, group="conv"), group="conv")
+    real = applied(sketch, name, sketch.call(integer.rescale, sums, scale, 1, group="conv"), "conv")
     factor = sketch.stored(torch.rand(1, 16, 1, 1, generator=torch.Generator().manual_seed(6)) + 0.5)
     scaled = sketch.call(aten.mul.Tensor, real, factor, group="conv")
     node = sketch.call(integer.quantise, scaled, 0.011, 13, 0, 255, group="conv")
@@ -195,7 +203,7 @@ def test_functions_of_any_number(name: str) -> None:
         * torch.tensor([1.0, 20, 1e-6])[:, None, None]
     )
     every = torch.cat([small.reshape(1, 1200), torch.tensor([[0.0, -0.0, 1e38, -1e38, 3, -3, 87.4, -87.4]])], 1)
-    check_exact(sketch.model(sketch.call(FUNCTIONS[name], sketch.input(1, 1208, dtype=torch.float32))), every.numpy())
+    check_exact(sketch.model(applied(sketch, name, sketch.input(1, 1208, dtype=torch.float32))), every.numpy())
 
 
 def elementwise(sketch: Sketch, name: str) -> Node:
@@ -214,7 +222,7 @@ def elementwise(sketch: Sketch, name: str) -> Node:
         return sketch.call(integer.table, left, sketch.stored(table))
     if name in FUNCTIONS:
         real = sketch.call(integer.dequantise, left, 0.6, -11)
-        return sketch.call(FUNCTIONS[name], real)
+        return applied(sketch, name, real)
     if name == "sum_pool2d":
         return sketch.call(integer.sum_pool2d, left, -11, [3, 2], [2, 2], [1, 1])
     if name == "max_pool2d":

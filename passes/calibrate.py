@@ -22,6 +22,7 @@ from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.uncalibrated import UNCALIBRATED
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import MOST_IMAGES, stream
+from lvc.passes.analysis.frozen import Frozen
 from lvc.passes.quantisation.bias_room import make_room_for_biases
 from lvc.passes.quantisation.comparison import OutputError, compare
 from lvc.passes.quantisation.grids import GridKind
@@ -102,7 +103,7 @@ class _Watched(Interpreter):
         if n not in self.watches:
             return super().run_node(n)
         values = self.env[n.all_input_nodes[0]]
-        if not bool(values.isfinite().all()):
+        if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
             raise CompileError(
                 f"'{n.all_input_nodes[0].name}' is NaN or infinite on the calibration data",
                 where=origin(n),
@@ -134,8 +135,8 @@ class _Kept:
         """Compare what the model gives now with what was kept, output by output."""
         if not self.batches:
             return []
-        with torch.inference_mode():
-            found = [model.module(batch) for batch, _ in self.batches]
+        frozen = Frozen(model)
+        found = [frozen(batch) for batch, _ in self.batches]
         wanted = [outputs for _, outputs in self.batches]
         return [
             compare(name, [outputs[place] for outputs in wanted], [outputs[place] for outputs in found])

@@ -5,12 +5,13 @@ truly gets in the quantised one; so it also makes up for the errors of the layer
 form: weights by ridge regression about those that there are, rounding column by column with each error passed on to
 the columns that are still free, and the bias that restores the mean output.
 
+Grids of few bits get, for each output channel, the scale near the one that they have that leaves the least error.
 Few images say little about many weights. So how stiff the regression is, and how far errors are passed on, is tried on
 every other image and judged on the rest, for each layer; to leave the weights alone is among the choices.
 
 Source: Frantar et al. 2023, "GPTQ", section 3.3; Hubara et al. 2021, "Accurate post training quantization with small
 calibration sets", section 3.1 (layers in order on quantised inputs); Nagel et al. 2020, "Up or down? Adaptive rounding
-for post-training quantization", for the aim.
+for post-training quantization", for the aim; `lvc.passes.quantisation.rounding` for the solution.
 """
 
 from __future__ import annotations
@@ -35,14 +36,19 @@ from lvc.passes.quantisation.layerwise import (
     Layerwise,
     quantised_layers,
     set_bias,
+    set_scale,
     set_weight,
     stored_weight,
 )
-from lvc.passes.quantisation.rounding import Moments, fitted, rounded
+from lvc.passes.quantisation.rounding import Lack, Moments, Places
 
 _LEAST_ROWS, _MOST_ROWS, _ROWS_AN_INPUT = 4096, 12288, 4
+_ROWS_AT_ONCE = 1024
 _STIFFNESS = (math.inf, 10.0, 1.0, 0.1)
-_DAMPING = (math.inf, 1.0, 0.01)
+_DAMPING = (math.inf, 0.1, 0.01)
+_MOST_JUDGED = 128
+_FEW = 64  # steps of a grid
+_FACTORS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0, 1.06, 1.12, 1.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,31 +84,67 @@ class RoundWeights(Pass):
 def fit(model: Model, layer: Node, tried: Moments, judged: Moments) -> None:
     """Give a layer the weights and the bias that serve best on both halves of the data."""
     stored, everything = stored_weight(model, layer), tried + judged
+    start, order = stored.reshape(everything.xx.shape[0], -1, everything.xx.shape[1]), everything.order()
     grid = Grid.of(model.module, arguments(layer)["weight"])
-    start = stored.double().reshape(everything.xx.shape[0], -1, everything.xx.shape[1])
-    stiffness = min(_STIFFNESS, key=lambda value: judged.error(fitted(start, tried, value)))
-    covariance, _ = tried.centred()
-    half = fitted(start, tried, stiffness)
-    damping = min(_DAMPING, key=lambda value: judged.error(rounded(half, covariance, grid, value)))
-    weight = rounded(fitted(start, everything, stiffness), everything.centred()[0], grid, damping).float()
+    places = Places.of(start, grid, order)
+    some = slice(None, None, -(-start.shape[1] // _MOST_JUDGED))
+    first, second = tried.some(some), judged.some(some)
+    factors, few = scale_factors(grid), start[:, some]
+    stiffness, damping = choose(places.some(some), first.lack(few, order), second.lack(few, order), factors)
+    lack = everything.lack(start, order)
+    places, whole = lack.placed(places, lack.fitted(stiffness), damping, factors)
+    weight = places.weights(whole, order)
     set_weight(model, layer, weight.reshape(stored.shape))
+    if len(factors) > 1:
+        set_scale(model, layer, places.scale.flatten())
     set_bias(model, layer, everything.bias(weight).flatten())
+
+
+def scale_factors(grid: Grid) -> Sequence[float]:
+    """Return by what the scales of a grid may be multiplied; steps of fine grids are as good in any size."""
+    is_free = grid.axis is not None and bool((grid.scale.log2() % 1 > 0).any())
+    return _FACTORS if is_free and grid.high - grid.low < _FEW else (1.0,)
+
+
+def choose(places: Places, tried: Lack, judged: Lack, factors: Sequence[float]) -> tuple[float, float]:
+    """Return how stiff and how damped, tried on the one and judged by the other."""
+    changes = {stiffness: tried.fitted(stiffness) for stiffness in _STIFFNESS}
+    stiffness = min(changes, key=lambda value: judged.error(changes[value]))
+    placed = {damping: tried.placed(places, changes[stiffness], damping, factors) for damping in _DAMPING}
+    errors = {damping: judged.error(found.change(whole)) for damping, (found, whole) in placed.items()}
+    return stiffness, min(errors, key=errors.__getitem__)
 
 
 def gather(
     layer: Node, inputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], generator: torch.Generator
 ) -> tuple[Moments, Moments]:
     """Sum over a draw of places what a layer reads and what it shall give: of every other batch, and of the rest."""
+    weight = spec(arguments(layer)["weight"])
+    rows = min(max(_ROWS_AN_INPUT * weight.elements // weight.shape[0], _LEAST_ROWS), _MOST_ROWS)
+    each = -(-rows // len(inputs))
+    together = max(1, _ROWS_AT_ONCE // each)
+    halves: list[Moments] = []
+    for half in range(min(2, len(inputs))):
+        pairs = list(zip(inputs[half::2], wanted[half::2], strict=True))
+        for start in range(0, len(pairs), together):
+            x, y = drawn(layer, pairs[start : start + together], each, generator)
+            if len(halves) == half:
+                halves.append(Moments.empty(halves[0].origin if halves else x.mean(0), y.shape[2]))
+            halves[half].add(x, y)
+    return halves[0], halves[-1]
+
+
+def drawn(
+    layer: Node, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], each: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return so many rows of each input and output, ``[rows,groups,in]`` and ``[rows,groups,out]``."""
     args = arguments(layer)
     groups = args["groups"] if is_call(layer, aten.conv2d.default) else 1
-    weight = spec(args["weight"])
-    rows = min(max(_ROWS_AN_INPUT * weight.elements // weight.shape[0], _LEAST_ROWS), _MOST_ROWS)
-    halves: list[Moments] = []
-    for place, (value, target) in enumerate(zip(inputs, wanted, strict=True)):
-        at = positions(target, layer, -(-rows // len(inputs)), generator)
-        x = input_rows(value, layer, target.shape, at).reshape(len(at), groups, -1)
-        y = output_rows(target, layer, at).reshape(len(at), groups, -1)
-        if not halves:
-            halves = [Moments.empty(x.mean(0), y.shape[2]) for _ in range(2)]
-        halves[place % 2].add(x, y)
-    return (halves[0], halves[1]) if halves[1].rows else (halves[0], halves[0])
+    x: list[torch.Tensor] = []
+    y: list[torch.Tensor] = []
+    for value, target in pairs:
+        at = positions(target, layer, each, generator)
+        x.append(input_rows(value, layer, target.shape, at))
+        y.append(output_rows(target, layer, at))
+    rows = len(x) * len(x[0])
+    return torch.cat(x).reshape(rows, groups, -1), torch.cat(y).reshape(rows, groups, -1)

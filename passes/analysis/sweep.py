@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Node
 from torch.fx.node import map_arg
 
 from lvc.compiler.graph import tensor
 from lvc.compiler.model import Model
+from lvc.passes.analysis.frozen import constants
 
 
 class Sweep:
@@ -27,7 +28,7 @@ class Sweep:
         self._module = model.module
         self._order = [node for node in model.module.graph.nodes if node.op != "output"]
         self._last = {operand: node for node in model.module.graph.nodes for operand in node.all_input_nodes}
-        self._constants = _constants(model.module.graph)
+        self._constants = constants(model.module.graph)
         self._batches = batches
         self._values: dict[Node, list[torch.Tensor]] = {}
         self._at = 0
@@ -77,17 +78,6 @@ class Sweep:
         if stored is not None:
             return stored
         return _call(node, {operand: self._constant(operand) for operand in node.all_input_nodes})
-
-
-def _constants(graph: Graph) -> set[Node]:
-    """Return the nodes whose values depend on stored tensors alone."""
-    found: set[Node] = set()
-    for node in graph.nodes:
-        operands = node.all_input_nodes
-        computed = node.op == "call_function" and operands and all(operand in found for operand in operands)
-        if node.op == "get_attr" or computed:
-            found.add(node)
-    return found
 
 
 def _call(node: Node, values: Mapping[Node, torch.Tensor]) -> torch.Tensor:

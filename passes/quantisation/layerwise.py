@@ -32,6 +32,7 @@ from lvc.compiler.passes import Outcome
 from lvc.compiler.uncalibrated import HELP, UNCALIBRATED, WHY_NOT
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
+from lvc.passes.analysis.frozen import Frozen
 from lvc.passes.analysis.sweep import Sweep
 from lvc.passes.quantisation.comparison import sqnr
 from lvc.passes.quantisation.rules import is_quantised, is_weight
@@ -78,12 +79,18 @@ class Layerwise:
 
     def error(self) -> float:
         """Return the SQNR in dB of the first output over the first batches."""
-        few = self.batches[: max(1, _COMPARED // len(self.batches[0]))]
-        with torch.inference_mode():
-            wanted, found = (
-                torch.cat([module(batch)[0] for batch in few]) for module in (self.floating.module, self.model.module)
-            )
-        return sqnr(wanted, found - wanted)
+        frozen = Frozen(self.model)
+        found = torch.cat([frozen(batch)[0] for batch in self.few])
+        return sqnr(self.few_wanted, found - self.few_wanted)
+
+    @cached_property
+    def few(self) -> Sequence[torch.Tensor]:
+        return self.batches[: max(1, _COMPARED // len(self.batches[0]))]
+
+    @cached_property
+    def few_wanted(self) -> torch.Tensor:
+        frozen = Frozen(self.floating)
+        return torch.cat([frozen(batch)[0] for batch in self.few])
 
     def note(self, outcome: Outcome) -> None:
         """Say how far the first output was from the floating-point model's before, and is now."""
@@ -135,6 +142,11 @@ def stored_bias(model: Model, layer: Node) -> torch.Tensor:
 def set_weight(model: Model, layer: Node, value: torch.Tensor) -> None:
     node = arguments(layer)["weight"].all_input_nodes[0]
     store(model.module, str(node.target), value.to(spec(node).dtype))
+
+
+def set_scale(model: Model, layer: Node, value: torch.Tensor) -> None:
+    """Store the scales of a weight that has one for each output channel."""
+    store(model.module, str(arguments(arguments(layer)["weight"])["scale"].target), value, trainable=False)
 
 
 def set_bias(model: Model, layer: Node, value: torch.Tensor) -> None:

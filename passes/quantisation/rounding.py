@@ -1,19 +1,25 @@
-"""Round a matrix to a grid so that its products with given inputs change least: each error is passed on.
+"""Fit a matrix to the outputs that are wanted, and round it to a grid so that its products change least.
 
-``W`` multiplies inputs with the second moments ``H = E[x x']``. Columns are rounded in turn, those of the largest
-inputs first. What rounding column j adds to the output is made up for, as well as can be, by the columns that are still
-free: with ``inv(H) = U' U``, ``U`` upper triangular,
+``W`` shall give the outputs ``y`` from inputs ``x``. A change ``D`` of it moves the squared error about the mean by
 
-    e = (W_j - round(W_j)) / U_jj        W_k -= e U_jk for all k > j
+    E(D) = tr(D' C D) - 2 tr(D' M)        C = cov(x)    M = cov(x, y - W x)
 
-Source: Frantar et al. 2023, "GPTQ: accurate post-training quantization for generative pre-trained transformers",
-section 3.3, with the order of columns by activations from its implementation.
+Few data say little about many weights, so changes are held back: ``(C + r) T = M`` is ridge regression about those that
+there are. Of all changes D that lead onto the grid, one with a small ``|L' (D - T)|^2`` is wanted, ``C + d = L L'``.
+Back substitution finds the rows of D from the last to the first (``L'`` is triangular); each is rounded as it is found,
+and those that are still free make up for its error. Inputs that vary most come last, so they are rounded first.
+
+This is the error feedback of Frantar et al. 2023, "GPTQ: accurate post-training quantization for generative pre-trained
+transformers", section 3.3, with the order of columns by activations from its implementation, in the form of the nearest
+plane of Babai 1986, "On Lovasz' lattice reduction and the nearest lattice point problem": it takes no inverse. The
+squared length that is left over is known on the way, so steps of several sizes can be tried, output by output.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -42,81 +48,145 @@ class Moments:
         groups, inputs = origin.shape
 
         def zeros(*shape: int) -> torch.Tensor:
-            return torch.zeros(groups, *shape, dtype=torch.float64)
+            return torch.zeros(groups, *shape)
 
         return cls(origin, 0, zeros(inputs), zeros(outputs), zeros(inputs, inputs), zeros(inputs, outputs))
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         x, y = (x - self.origin).movedim(1, 0), y.movedim(1, 0)
         self.rows += x.shape[1]
-        self.x += x.sum(1).double()
-        self.y += y.sum(1).double()
-        self.xx += (x.transpose(1, 2) @ x).double()
-        self.xy += (x.transpose(1, 2) @ y).double()
+        self.x += x.sum(1)
+        self.y += y.sum(1)
+        self.xx.baddbmm_(x.transpose(1, 2), x)
+        self.xy.baddbmm_(x.transpose(1, 2), y)
 
     def __add__(self, other: Moments) -> Moments:
         sums = (getattr(self, name) + getattr(other, name) for name in ("rows", "x", "y", "xx", "xy"))
         return Moments(self.origin, *sums)
 
-    def centred(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the covariance of the inputs, and that of inputs with outputs."""
-        x = self.x / self.rows
-        inputs = self.xx / self.rows - x[:, :, None] * x[:, None, :]
-        return inputs, self.xy / self.rows - x[:, :, None] * (self.y / self.rows)[:, None, :]
-
     def bias(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the bias with which weights ``[groups,out,in]`` give the wanted mean output, ``f64[groups,out]``."""
-        mean = self.origin.double() + self.x / self.rows
-        return self.y / self.rows - (weight.double() @ mean[:, :, None])[..., 0]
+        mean = self.origin.double() + self.x.double() / self.rows
+        return self.y.double() / self.rows - (weight.double() @ mean[:, :, None])[..., 0]
 
-    def error(self, weight: torch.Tensor) -> float:
-        """Return the squared error that weights make about the mean, less what no weights change."""
-        inputs, outputs = self.centred()
-        return float(((weight @ inputs) * weight).sum() - 2 * (weight * outputs.transpose(1, 2)).sum())
+    def order(self) -> torch.Tensor:
+        """Return the inputs from the one that varies least to the one that varies most, over all groups."""
+        return (self.xx.diagonal(dim1=1, dim2=2) - self.x.square() / self.rows).sum(0).argsort()
 
+    def some(self, outputs: slice) -> Moments:
+        return Moments(self.origin, self.rows, self.x, self.y[..., outputs], self.xx, self.xy[..., outputs])
 
-def fitted(weight: torch.Tensor, moments: Moments, stiffness: float) -> torch.Tensor:
-    """Return the weights nearest to ``[groups,out,in]`` ones that give the outputs: ridge regression about them."""
-    if stiffness == math.inf:
-        return weight
-    inputs, outputs = moments.centred()
-    missing = outputs - inputs @ weight.transpose(1, 2)
-    correction: torch.Tensor = torch.linalg.solve(inputs + _ridge(inputs, stiffness), missing)
-    return weight + correction.transpose(1, 2)
-
-
-def rounded(weight: torch.Tensor, inputs: torch.Tensor, grid: Grid, damping: float) -> torch.Tensor:
-    """Return weights ``[groups,out,in]`` on the grid, whose products with inputs of a covariance changed least.
-
-    With infinite damping, each is rounded for itself.
-    """
-    groups, outputs, columns = weight.shape
-    scale, zero = (
-        part.double().expand(groups * outputs).reshape(groups, outputs, 1) for part in (grid.scale, grid.zero)
-    )
-    if damping == math.inf:
-        return (((weight / scale).round() + zero).clamp(grid.low, grid.high) - zero) * scale
-    order = inputs.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
-    free = weight.double().take_along_dim(order[:, None, :], 2)
-    sorted_inputs = inputs.take_along_dim(order[:, :, None], 1).take_along_dim(order[:, None, :], 2)
-    factor = torch.linalg.cholesky(sorted_inputs + _ridge(inputs, damping))
-    upper = torch.linalg.cholesky(torch.cholesky_inverse(factor), upper=True)
-    result = torch.empty_like(free)
-    for start in range(0, columns, _BLOCK):
-        end = min(start + _BLOCK, columns)
-        errors = torch.empty_like(free[..., start:end])
-        for j in range(start, end):
-            column = free[..., j : j + 1]
-            whole = ((column / scale).round() + zero).clamp(grid.low, grid.high)
-            result[..., j : j + 1] = (whole - zero) * scale
-            error = (column - result[..., j : j + 1]) / upper[:, j, j, None, None]
-            free[..., j:end] -= error * upper[:, None, j, j:end]
-            errors[..., j - start : j - start + 1] = error
-        free[..., end:] -= errors @ upper[:, start:end, end:]
-    return torch.empty_like(result).scatter_(2, order[:, None, :].expand_as(result), result)
+    def lack(self, weight: torch.Tensor, order: torch.Tensor) -> Lack:
+        """Return what weights ``[groups,out,in]`` leave to be wished for, with the inputs in some order."""
+        mean = self.x / self.rows
+        inputs = torch.baddbmm(self.xx, mean[:, :, None], self.x[:, None, :], alpha=-1).div_(self.rows)
+        outputs = torch.baddbmm(self.xy, mean[:, :, None], self.y[:, None, :], alpha=-1).div_(self.rows)
+        missing = outputs.baddbmm_(inputs, weight.transpose(1, 2), alpha=-1)
+        return Lack(inputs[:, order][:, :, order], missing[:, order])
 
 
-def _ridge(inputs: torch.Tensor, damping: float) -> torch.Tensor:
-    """Return a share of the mean variance on the diagonal, which also stands for inputs that never vary."""
-    size = inputs.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
-    return damping * size[:, None, None] * torch.eye(inputs.shape[1], dtype=inputs.dtype)
+@dataclass(frozen=True)
+class Places:
+    """Weights in steps of their grids, ``[groups,in,out]``, inputs in some order; the rest is ``[groups,1,out]``."""
+
+    start: torch.Tensor
+    scale: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, grid: Grid, order: torch.Tensor) -> Places:
+        groups, outputs, _ = weight.shape
+        scale, zero = (part.float().expand(groups * outputs).reshape(groups, 1, -1) for part in (grid.scale, grid.zero))
+        return cls(weight.transpose(1, 2)[:, order] / scale, scale, grid.low - zero, grid.high - zero)
+
+    def some(self, outputs: slice | torch.Tensor) -> Places:
+        return Places(*(part[..., outputs] for part in (self.start, self.scale, self.low, self.high)))
+
+    def scaled(self, factor: torch.Tensor | float) -> Places:
+        """Return the places of the same weights in steps that are larger by a factor."""
+        return Places(self.start / factor, self.scale * factor, self.low, self.high)
+
+    @classmethod
+    def joined(cls, several: Sequence[Places]) -> Places:
+        """Return places that lie beside each other, as further outputs."""
+        parts = zip(*((p.start, p.scale, p.low, p.high) for p in several), strict=True)
+        return cls(*(torch.cat(part, 2) for part in parts))
+
+    def change(self, whole: torch.Tensor) -> torch.Tensor:
+        """Return by how much the weights change that become whole numbers of steps."""
+        return (whole - self.start) * self.scale
+
+    def weights(self, whole: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+        """Return weights ``[groups,out,in]`` of whole numbers of steps."""
+        found = torch.empty_like(whole)
+        found[:, order] = whole * self.scale
+        return found.transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Lack:
+    """The covariance of inputs, ``[groups,in,in]``, and that of inputs and what is missing, ``[groups,in,out]``."""
+
+    inputs: torch.Tensor
+    missing: torch.Tensor
+    factors: dict[float, torch.Tensor] = field(default_factory=dict)
+
+    def error(self, change: torch.Tensor) -> float:
+        """Return the squared error that a change ``[groups,in,out]`` of the weights adds."""
+        return float((change * (self.inputs @ change - 2 * self.missing)).double().sum())
+
+    def fitted(self, stiffness: float) -> torch.Tensor:
+        """Return the change of weights by ridge regression; none if they are infinitely stiff."""
+        if stiffness == math.inf:
+            return torch.zeros_like(self.missing)
+        return torch.cholesky_solve(self.missing, self.factor(stiffness))
+
+    def placed(
+        self, places: Places, wanted: torch.Tensor, damping: float, factors: Sequence[float] = (1.0,)
+    ) -> tuple[Places, torch.Tensor]:
+        """Return weights in whole steps as `rounded` does, of the size that serves each output best."""
+        sizes = Places.joined([places.scaled(factor) for factor in factors])
+        whole, errors = self.rounded(sizes, wanted.repeat(1, 1, len(factors)), damping)
+        groups, inputs, outputs = wanted.shape
+        best = errors.reshape(groups, 1, len(factors), outputs).argmin(2, keepdim=True)
+        whole = whole.reshape(groups, inputs, -1, outputs).take_along_dim(best, 2)[:, :, 0]
+        return places.scaled(torch.tensor(factors)[best][:, :, 0]), whole
+
+    def rounded(self, places: Places, wanted: torch.Tensor, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return weights in whole steps, whose products differ least from those of the weights with a wanted change.
+
+        The second result is what they differ by, squared, ``[groups,out]``. With infinite damping, each is rounded for
+        itself.
+        """
+        change = wanted / places.scale
+        if damping == math.inf:
+            whole = (places.start + change).round_().clamp_(places.low, places.high)
+            return whole, ((places.change(whole) - wanted).square()).sum(1)
+        factor = self.factor(damping)
+        left = factor.transpose(1, 2) @ change
+        sizes = factor.diagonal(dim1=1, dim2=2)[:, :, None]
+        steps, low, high = sizes.reciprocal(), places.low[:, 0], places.high[:, 0]
+        whole, errors = torch.empty_like(left), torch.zeros_like(low)
+        for end in range(left.shape[1], 0, -_BLOCK):
+            begin = max(0, end - _BLOCK)
+            for j in range(end - 1, begin - 1, -1):
+                free = torch.addcmul(places.start[:, j], left[:, j], steps[:, j])
+                whole[:, j] = free.round().clamp_(low, high)
+                errors += free.sub_(whole[:, j]).mul_(sizes[:, j]).square_()
+                change[:, j] = whole[:, j] - places.start[:, j]
+                left[:, begin:j].addcmul_(factor[:, j, begin:j, None], change[:, j, None], value=-1)
+            left[:, :begin].baddbmm_(factor[:, begin:end, :begin].transpose(1, 2), change[:, begin:end], alpha=-1)
+        return whole, errors * places.scale[:, 0].square()
+
+    def factor(self, ridge: float) -> torch.Tensor:
+        """Return the Cholesky factor of the inputs' covariance with a share of its mean variance on the diagonal.
+
+        That share also stands for inputs that never vary. Factors are kept, for they are most of the work.
+        """
+        if ridge not in self.factors:
+            damped = self.inputs.clone()
+            variances = damped.diagonal(dim1=1, dim2=2)
+            variances += ridge * variances.mean(1, keepdim=True).clamp(min=1e-12)
+            self.factors[ridge] = torch.linalg.cholesky(damped)
+        return self.factors[ridge]

@@ -9,6 +9,8 @@ import torch
 from lvc.passes.quantisation.grids import Grid, GridKind
 
 _SHARES = torch.linspace(1.0, 0.3, 57, dtype=torch.float64)
+_BLOCK = 1 << 16  # values that stay in a cache
+_HOPELESS = 4.0
 
 
 def stored_grid(kind: GridKind, values: torch.Tensor, *, least_error: bool) -> Grid:
@@ -25,8 +27,26 @@ def stored_grid(kind: GridKind, values: torch.Tensor, *, least_error: bool) -> G
 
 
 def _best_shares(kind: GridKind, rows: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """Try the shares from the widest range on, until all rows have left the best of theirs far behind."""
     by_row = dataclasses.replace(kind, axis=0)
-    errors = torch.stack(
-        [(by_row.grid(low * s, high * s).round(rows) - rows).double().square().sum(1) for s in _SHARES]
-    )
-    return _SHARES[errors.argmin(0)].to(low.dtype)
+    least = torch.full_like(low, torch.inf)
+    best = torch.ones_like(low)
+    for share in _SHARES.tolist():
+        error = _errors(by_row.grid(low * share, high * share), rows)
+        best[error < least] = share
+        least = torch.minimum(error, least)
+        if bool((error > _HOPELESS * least).all()):
+            break
+    return best
+
+
+def _errors(grid: Grid, rows: torch.Tensor) -> torch.Tensor:
+    """Return the squared error of each row on its grid."""
+    scale, zero = grid.scale[:, None], grid.zero[:, None].float()
+    count = max(1, _BLOCK // rows.shape[1])
+    errors = []
+    for at in range(0, len(rows), count):
+        here = slice(at, at + count)
+        places = rows[here].div(scale[here]).add_(zero[here]).round_().clamp_(grid.low, grid.high).sub_(zero[here])
+        errors.append(places.mul_(scale[here]).sub_(rows[here]).square_().sum(1))
+    return torch.cat(errors)

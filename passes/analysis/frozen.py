@@ -1,0 +1,46 @@
+"""A model whose weights do not change any more: what depends on stored tensors alone is computed once."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Graph, Interpreter, Node
+
+from lvc.compiler.graph import tensor
+from lvc.compiler.model import Model
+
+
+class Frozen:
+    """Runs of a model as it was when this was made, such as one with simulated grids on large weights."""
+
+    def __init__(self, model: Model) -> None:
+        self._module = model.module
+        self._fixed = constant_values(model)
+
+    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs for a batch; intermediate values are freed on the way."""
+        with torch.inference_mode():
+            outputs: tuple[torch.Tensor, ...] = Interpreter(self._module).run(batch, initial_env=dict(self._fixed))
+        return outputs
+
+
+def constant_values(model: Model) -> dict[Node, torch.Tensor]:
+    """Return the value of each node that depends on stored tensors alone."""
+    values: dict[Node, torch.Tensor] = {}
+    interpreter = Interpreter(model.module)
+    with torch.inference_mode():
+        for node in constants(model.module.graph):
+            stored = tensor(model.module, node)
+            interpreter.env = values
+            values[node] = stored.detach() if stored is not None else interpreter.run_node(node)
+    return values
+
+
+def constants(graph: Graph) -> dict[Node, None]:
+    """Return the nodes whose values depend on stored tensors alone, in graph order."""
+    found: dict[Node, None] = {}
+    for node in graph.nodes:
+        operands = node.all_input_nodes
+        computed = node.op == "call_function" and operands and all(operand in found for operand in operands)
+        if node.op == "get_attr" or computed:
+            found[node] = None
+    return found

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lvc.compiler import driver
+from lvc.compiler.coverage import Coverage
 from lvc.compiler.driver import load, write_model
 from lvc.compiler.model import Model
 from lvc.compiler.pipeline import Pipeline
@@ -34,6 +35,23 @@ class Network(torch.nn.Module):
         x = torch.nn.functional.max_pool2d(torch.relu(self.first(x)), 2)
         x = torch.relu(x + self.right(torch.relu(self.left(x))))
         found: torch.Tensor = self.last(x.mean((2, 3)))
+        return found
+
+
+class Mixer(torch.nn.Module):
+    """A gated convolution, and attention between its places with a layer of a smooth function behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate = torch.nn.Conv2d(3, 16, 3, 2, padding=1), torch.nn.Conv2d(16, 16, 1)
+        self.attention = torch.nn.MultiheadAttention(16, 2, batch_first=True)
+        self.wide, self.last = torch.nn.Linear(16, 32), torch.nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        x = (x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))).flatten(2).transpose(1, 2)
+        x = self.attention(x, x, x, need_weights=False)[0]
+        found: torch.Tensor = self.last(torch.nn.functional.gelu(self.wide(x)))
         return found
 
 
@@ -74,6 +92,26 @@ def test_quantised_models_run_as_int8_in_onnx_runtime(model: Model, tmp_path: Pa
     assert kinds.count("QLinearConv") == 3
     ours = load(driver.compile(simulated, "O0", "native", workspace=workspace), threads=1)
     assert "lower-to-integer" in str(ours.artefact.metadata["pipeline"])
+    name = theirs.get_inputs()[0].name
+    pairs = [(ours(x), theirs.run(None, {name: x})[0]) for x, _ in images(1)]
+    assert_within_a_step(*(np.concatenate(found) for found in zip(*pairs, strict=True)))
+
+
+def test_gates_and_attention_run_as_int8_in_onnx_runtime(tmp_path: Path) -> None:
+    workspace = Workspace(data={"calib": images}, threads=1)
+    torch.manual_seed(0)
+    mixer = Model.from_module(Mixer().eval(), torch.zeros(SHAPE))
+    simulated, _ = Pipeline.parse(QUANTISE).run(mixer, workspace)
+    assert Coverage.of(simulated, simulated=True).share == 1
+    write_model(simulated, tmp_path / "qdq.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    theirs = onnxruntime.InferenceSession(str(tmp_path / "qdq.onnx"), options, providers=["CPUExecutionProvider"])
+    onnx = pytest.importorskip("onnx")
+    kinds = [node.op_type for node in onnx.load(str(tmp_path / "fused.onnx")).graph.node]
+    assert {"QLinearMul", "MatMulIntegerToFloat", "QLinearMatMul"} <= set(kinds)
+    assert "MatMul" not in kinds
+    ours = load(driver.compile(simulated, "O2", "native", workspace=workspace), threads=1)
     name = theirs.get_inputs()[0].name
     pairs = [(ours(x), theirs.run(None, {name: x})[0]) for x, _ in images(1)]
     assert_within_a_step(*(np.concatenate(found) for found in zip(*pairs, strict=True)))

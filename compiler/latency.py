@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lvc.compiler.counts import macs
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.graph import calls, origin
 from lvc.compiler.workspace import Race, Workspace
 
 if TYPE_CHECKING:
-    from lvc.compiler.backend import Target
+    from lvc.compiler.backend import Executable, Target
     from lvc.compiler.model import Model
 
 PIPELINE = "O2"
@@ -57,9 +59,9 @@ class TargetStopwatch:
         from lvc.compiler.bench.measure import interleave
 
         if self._built is None or self._built[0] is not with_model:
-            self._built = (with_model, self._build(with_model))
+            self._built = (with_model, self._runner(with_model))
         clock = "cpu" if self._workspace.threads == 1 else "wall"
-        runs = [self._build(model), self._built[1]]
+        runs = [self._runner(model), self._built[1]]
         rounds = np.empty((0, 2))
         while len(rounds) < _MOST_ROUNDS and _uncertainty(rounds) > _SURE:
             timings = interleave(runs, repeats=_ROUNDS, clock=clock)
@@ -67,9 +69,29 @@ class TargetStopwatch:
         mine, other = map(float, rounds.min(axis=0))
         return Race(mine, other, float(np.median(rounds[:, 0] / rounds[:, 1])))
 
-    def _build(self, model: Model) -> Callable[[], object]:
-        from lvc.compiler import catalogue
+    def layers(self, model: Model) -> dict[str, float]:
+        """Measure the kernels of a model: seconds by the origin of the layer in each, and under "" of the rest."""
+        from lvc.compiler.bench.steps import TimesSteps
         from lvc.compiler.observers import seeded_inputs
+
+        optimised, executable = self._build(model)
+        if not isinstance(executable, TimesSteps):
+            raise UsageError(f"the kernels of {self.name} cannot be timed one by one")
+        layers = {node.name: origin(node) for node in calls(optimised.module.graph) if macs(node)}
+        seconds: dict[str, float] = {}
+        for _, nodes, taken in executable.time_steps(seeded_inputs(model.inputs, self._workspace.seed), _ROUNDS):
+            place = next((layers[node] for node in nodes if node in layers), "")
+            seconds[place] = seconds.get(place, 0.0) + taken
+        return seconds
+
+    def _runner(self, model: Model) -> Callable[[], object]:
+        from lvc.compiler.observers import seeded_inputs
+
+        return partial(self._build(model)[1], *seeded_inputs(model.inputs, self._workspace.seed))
+
+    def _build(self, model: Model) -> tuple[Model, Executable]:
+        """Return a model as it is built, and what runs it."""
+        from lvc.compiler import catalogue
         from lvc.compiler.pipeline import Pipeline
 
         backend = catalogue.find_backend(self.target.backend)
@@ -77,14 +99,13 @@ class TargetStopwatch:
         optimised, _ = Pipeline.parse(backend.completion(optimised)).run(optimised, self._workspace)
         artefact = backend.build(optimised, self.target, self._workspace)
         try:
-            executable = backend.load(artefact, self._workspace.threads)
+            return optimised, backend.load(artefact, self._workspace.threads)
         except CompileError as error:
             raise UsageError(
                 f"latency on {self.name} cannot be measured here",
                 why=error.why or error.what,
-                help="prune on a machine of that kind, or give macs= in place of latency=",
+                help="measure on a machine of that kind, or give another budget in place of latency=",
             ) from error
-        return partial(executable, *seeded_inputs(model.inputs, self._workspace.seed))
 
 
 def _uncertainty(rounds: np.ndarray) -> float:

@@ -80,6 +80,10 @@ class Stopwatch(Protocol):
         """Measure two models in turns."""
         ...
 
+    def layers(self, model: Model) -> dict[str, float]:
+        """Measure the kernels of a model: seconds by the origin of the layer in each, and under "" of the rest."""
+        ...
+
 
 @dataclass(frozen=True)
 class Workspace:

@@ -6,7 +6,8 @@ there are none. A path from all layers in floating point to all in the fewest bi
 and the budget says where on it to stop. What was chosen is measured together at the end, for costs do not quite add up.
 
 Behind `insert-fake-quant` the bits of the grids that wait to be calibrated are set, for integer kernels; otherwise
-weights are stored in few bits as `quantise-weights` does.
+weights are stored in few bits as `quantise-weights` does. Under a budget of latency the question is which layers run in
+integers at all; grids are then placed for these, so it stands in the place of `insert-fake-quant`.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import stream
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.analysis.rerun import Rerun
+from lvc.passes.insert_fake_quant import refuse_calibrated, refused_layers
+from lvc.passes.pruning.latency_search import stopwatch_of
 from lvc.passes.quantisation.already import refuse_quantised
 from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, filled, path
 from lvc.passes.quantisation.divergence import changed_choices, divergence
+from lvc.passes.quantisation.integer_choice import INTEGER, Latency, integer_costs, seconds_table, until_fast
 from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS, Coded
 from lvc.passes.quantise_weights import check, rewrite
 
@@ -66,7 +70,12 @@ class MixedPrecision(Pass):
     drop: float | None = option(
         None, "share of first choices that may change; for a model without class scores the relative squared error"
     )
-    bits: tuple[int, ...] = option((8, 4), "bits that a weight may get; it may always stay in floating point")
+    latency: float | None = option(
+        None, "share of today's latency that may be left, measured on the target; in the place of insert-fake-quant"
+    )
+    bits: tuple[int, ...] = option(
+        (8, 4), "bits that a weight may get, and it may always stay in floating point; with latency= the first counts"
+    )
     grid: str = option("linear", "what weights can be; see quantise-weights")
     only: tuple[str, ...] = option((), "layers to choose for, by patterns of names or origins; all without it")
     skip: tuple[str, ...] = option((), "layers to leave in floating point, by patterns of names or origins")
@@ -75,23 +84,31 @@ class MixedPrecision(Pass):
     checked: int = option(128, "measure what was chosen on at most so many images")
 
     def __post_init__(self) -> None:
-        if self.bytes is not None and self.drop is not None:
-            raise UsageError("bytes and drop are both given", help="give one budget")
+        given = [name for name in ("bytes", "drop", "latency") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{given[0]} and {given[1]} are both given", help="give one budget")
+        if self.latency is not None and not 0 < self.latency < 1:
+            raise UsageError(f"latency must be a share between 0 and 1, not {self.latency}")
         if self.bytes is not None and not 0 < self.bytes < 1:
             raise UsageError(f"bytes must be a share between 0 and 1, not {self.bytes}")
         if self.drop is not None and not 0 <= self.drop < 1:
             raise UsageError(f"drop must be a share from 0 on and below 1, not {self.drop}")
-        if not self.bits or not set(self.bits) <= {2, 4, 8}:
-            raise UsageError("bits must be some of 8, 4 and 2", help="for example bits=8,4")
+        known = {2, 4, 8} if self.latency is None else {4, 7, 8}
+        if not self.bits or not set(self.bits) <= known:
+            listed = ", ".join(map(str, sorted(known, reverse=True)))
+            raise UsageError(f"bits must be some of {listed}", help="for example bits=8,4")
         if self.images < 1 or self.checked < 1:
             raise UsageError("images and checked must be at least 1")
         WEIGHT_GRIDS.parse(self.grid)
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
-        if self.bytes is None and self.drop is None:
-            raise UsageError("mixed-precision has no budget", help="give bytes= or drop=, as in {bytes=0.2}")
         outcome = Outcome()
         refuse_quantised(model.module.graph)
+        if self.latency is not None:
+            self.until_fast(model, workspace, self.latency, outcome)
+            return outcome
+        if self.bytes is None and self.drop is None:
+            raise UsageError("mixed-precision has no budget", help="give bytes=, drop= or latency=, as in {bytes=0.2}")
         layers = list(self.weights(model, outcome))
         if not layers:
             outcome.notes.append("no layer has weights that can get fewer bits")
@@ -149,6 +166,33 @@ class MixedPrecision(Pass):
                     found = rerun.again(values, weights.node, weights.forms[bits].decoded())
                     total[weights.name, bits] += divergence(wanted, found) / len(batches)
         return total
+
+    def until_fast(self, model: Model, workspace: Workspace, share: float, outcome: Outcome) -> None:
+        """Place grids on the layers that run in integers, so many that the model is fast enough."""
+        graph = model.module.graph
+        refuse_calibrated(graph)
+        if any(calls(graph, UNCALIBRATED)):
+            raise UsageError("latency= places grids, and some stand already", help="leave out insert-fake-quant")
+        reasons = refused_layers(graph, self.only, self.skip)
+        for layer, reason in reasons.items():
+            outcome.skip(layer, reason)
+        layers = [n for n in calls(graph, aten.conv2d.default, aten.linear.default) if n not in reasons]
+        if not layers:
+            outcome.notes.append("no layer can run in integers")
+            return
+        race = Latency(model, layers, self.bits[0], workspace, stopwatch_of(workspace))
+        batches = list(stream(model, workspace, self.data, self.images, "reading images"))
+        choices, total = race.choices(integer_costs(model, layers, batches, self.bits[0]))
+        found = until_fast(choices, total, share, race.measure)
+        race.place(model, found.point.bits)
+        for layer in layers:
+            if found.point.bits[layer.name] == INTEGER:
+                outcome.change(layer)
+        outcome.notes.append(
+            f"{len(outcome.changed)} of {len(layers)} layers run in integers; {found.measured:.3f} of today's latency "
+            f"on {race.stopwatch.name} is left, {found.estimated:.3f} was the sum over layers, {share:g} the budget"
+        )
+        outcome.tables.append(seconds_table(choices, found.point))
 
     def under_bytes(self, choices: Choices, rest: int, before: int) -> Point:
         """Return the best choice for every layer that is found within so many bytes."""

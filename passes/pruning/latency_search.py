@@ -20,7 +20,7 @@ _TRIES = 8
 
 def stopwatch_of(workspace: Workspace) -> Stopwatch:
     if workspace.stopwatch is None:
-        raise UsageError("there is no target to measure latency on", help="compile for one, or give macs= in its place")
+        raise UsageError("there is no target to measure latency on", help="compile for one, or give another budget")
     return workspace.stopwatch
 
 

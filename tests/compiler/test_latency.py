@@ -35,7 +35,7 @@ class Machine:
 
 def race(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> float:
     monkeypatch.setattr(measure, "interleave", machine.interleave)
-    monkeypatch.setattr(TargetStopwatch, "_build", lambda *_: lambda: None)
+    monkeypatch.setattr(TargetStopwatch, "_runner", lambda *_: lambda: None)
     stopwatch = TargetStopwatch("reference", Workspace(threads=1))
     return stopwatch.compare(object(), object()).share  # type: ignore[arg-type]
 

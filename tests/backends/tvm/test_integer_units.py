@@ -118,3 +118,14 @@ def test_linear_layers(unit: str, depth: int) -> None:
     scale = sketch.stored(torch.rand(37) * 0.001)
     model = sketch.model(sketch.call(integer.rescale, sums, scale, 1, group="linear"))
     check_exact(model, np.full((5, depth), 255, np.uint8))
+
+
+@pytest.mark.parametrize("depth", [32, 49])
+def test_products_of_matrices(unit: str, depth: int) -> None:
+    sketch = Sketch()
+    shapes = [(3, 17, depth), (3, depth, 21)]
+    inputs = [sketch.input(*shape, dtype=dtype) for shape, dtype in zip(shapes, DTYPES, strict=True)]
+    sums = sketch.call(integer.matmul, *inputs, 255, -128, group="product")
+    scale = sketch.stored(torch.tensor([0.001]))
+    model = sketch.model(sketch.call(integer.rescale, sums, scale, 0, group="product"))
+    check_exact(model, *(whole(1, dtype, *shape) for dtype, shape in zip(DTYPES, shapes, strict=True)))

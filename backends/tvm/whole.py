@@ -71,9 +71,9 @@ def risky_steps(packed: np.ndarray, chain: int) -> np.ndarray:
 
 
 def guards_of(word: Word, packed: np.ndarray) -> np.ndarray:
-    """The guards of packed weights ``[out blocks, .., words, lanes]``: ``[.., steps, out blocks]``."""
+    """The guards of packed weights ``[out blocks, .., words, lanes]``: ``[out blocks, steps]``."""
     assert isinstance(word, WholeQuad)
-    return np.ascontiguousarray(np.moveaxis(risky_steps(packed, word.chain), 0, -1).astype(np.uint8))
+    return risky_steps(packed, word.chain).reshape(len(packed), -1).astype(np.uint8)
 
 
 def widened_weight(

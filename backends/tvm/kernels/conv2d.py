@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,9 +110,9 @@ def packed_shape(problem: Conv2d) -> tuple[int, ...]:
 
 
 def guards_shape(problem: Conv2d) -> tuple[int, ...]:
-    """The shape of the guards of packed weights: ``[span, KH, KW, steps, out blocks]``."""
-    blocks, *outer, words, _ = packed_shape(problem)
-    return (*outer, words // problem.word.together, blocks)
+    """The shape of the guards of packed weights: ``[out blocks, steps]``."""
+    blocks, *inner, _ = packed_shape(problem)
+    return (blocks, math.prod(inner) // problem.word.together)
 
 
 def pack_weight(problem: Conv2d, weight: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from tvm import tirx
 
 from lvc.backends.tvm.kernels.channels import Channels
 from lvc.backends.tvm.kernels.fused import Fused
+from lvc.backends.tvm.kernels.guarded import Marks
 from lvc.backends.tvm.kernels.nest import (
     Buffer,
     Expr,
@@ -186,8 +187,8 @@ def _depth_parts(g: Geometry) -> list[int]:
 
 @dataclass(frozen=True)
 class ConvNest:
-    """The loops of one convolution. ``guards`` ``[span, KH, KW, steps, out blocks]`` are not 0 where the weights are
-    not such as the word's usual step takes."""
+    """The loops of one convolution. ``guards`` ``[out blocks, steps]``, the steps in the order of the weights, are not
+    0 where these are not such as the word's usual step takes."""
 
     geometry: Geometry
     vector: Vector
@@ -290,8 +291,10 @@ class ConvNest:
         channels, weight, (rows, columns) = self.geometry.channels, self.fused.operands[1], phase
         start, span = channels.first_block(channel), channels.span // self.knobs.depth_parts
         taken = math.gcd(channels.words, channels.word.together)
+        kernel, steps = [int(size) for size in weight.shape[2:4]], channels.words // taken
+        marks = self.guards and Marks(self.guards, tuple(channel + number for number in range(sums.vectors)))
 
-        def step(turn: Expr, ky: Expr, kx: Expr, first: Expr) -> Stmt:
+        def step(turn: Expr, ky: Expr, kx: Expr, first: Expr, is_watched: bool = False) -> Stmt:
             depth = part * span + turn
             tap = (ky * rows.tap[1] + rows.tap[0], kx * columns.tap[1] + columns.tap[0])
             words = [first * taken + i for i in range(taken)]
@@ -306,9 +309,10 @@ class ConvNest:
             def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
                 return [(vector(v, word), scalar(s, word)) for word in words]
 
-            guards = [] if self.guards is None else [self.guards]
-            marks = [load(of, [depth, *tap, first, channel + v]) for of in guards for v in range(sums.vectors)]
-            return channels.word.step(self.vector, sums, factors, marks)
+            if not (marks and is_watched):
+                return channels.word.step(self.vector, sums, factors)
+            mark = ((depth * kernel[0] + tap[0]) * kernel[1] + tap[1]) * steps + first
+            return channels.word.step(self.vector, sums, factors, marks.any(mark))
 
         def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
             (first_y, count_y), (first_x, count_x) = (0, rows.taps), (0, columns.taps)
@@ -327,9 +331,12 @@ class ConvNest:
         if not rows.taps * columns.taps:
             return tirx.Evaluate(0)
 
-        def words(block: Expr, y: Expr, x: Expr) -> Stmt:
-            return unrolled(channels.words // taken, UNROLL, lambda turn: step(block, y, x, turn))
+        def of_block(block: Expr, is_watched: bool = False) -> Stmt:
+            return taps(lambda y, x: unrolled(steps, UNROLL, lambda turn: step(block, y, x, turn, is_watched)))
 
         if not channels.in_block:
             return taps(lambda y, x: unrolled(span, UNROLL, lambda block: step(block, y, x, 0)))
-        return loop(span, lambda block: taps(lambda y, x: words(block, y, x)))
+        if not marks:
+            return loop(span, of_block)
+        each = kernel[0] * kernel[1] * steps
+        return marks.guard(span, each, part * span * each, of_block)

@@ -57,8 +57,8 @@ def packed_shape(problem: Matmul) -> tuple[int, ...]:
 
 
 def guards_shape(problem: Matmul) -> tuple[int, ...]:
-    """The shape of the guards of packed weights: ``[steps, panels]``."""
-    return (problem.steps // problem.word.together, problem.panels)
+    """The shape of the guards of packed weights: ``[panels, steps]``."""
+    return (problem.panels, problem.steps // problem.word.together)
 
 
 def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from functools import cached_property
 
 from tvm import tirx
 
-from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, block, load, splat, unrolled
+from lvc.backends.tvm.kernels.guarded import Marks
+from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, block, splat, unrolled
 from lvc.backends.tvm.kernels.parts import Work
 from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
 from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
@@ -53,7 +54,7 @@ def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vec
 class PanelProduct:
     """The loops of one product of ``size`` (m, n, k). ``data`` ``[M, K]`` are the elements of ``word``s, at ``place``
     in the outer dimensions; ``panel(number, step)`` reads a row of a panel, and ``finish(row, column, sums, lanes)``
-    writes what came of a register. ``guards`` ``[steps, panels]`` are not 0 where the weights are not such as the
+    writes what came of a register. ``guards`` ``[panels, steps]`` are not 0 where the weights are not such as the
     word's usual step takes."""
 
     size: tuple[int, int, int]
@@ -106,16 +107,15 @@ class PanelProduct:
         sums = Accumulators.make(*shape, self.width, word.sums)
         words, rest = divmod(self.size[2], word.elements)
         taken = math.gcd(words, word.together)
+        marks = self.guards and Marks(self.guards, tuple(panel + v for v in range(sums.vectors)))
 
-        def step(turn: Expr) -> Stmt:
+        def step(turn: Expr, is_watched: bool = False) -> Stmt:
             places = [turn * taken + i for i in range(taken)]
 
             def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
                 return [(self.panel(panel + v, k), self._data(row + s, k)) for k in places]
 
-            guards = [] if self.guards is None else [self.guards]
-            marks = [load(of, [turn, panel + v]) for of in guards for v in range(sums.vectors)]
-            return word.step(self.vector, sums, factors, marks)
+            return word.step(self.vector, sums, factors, marks.any(turn) if marks and is_watched else None)
 
         def last(v: int, s: int) -> list[tuple[Expr, Expr]]:
             element = word.load_last(self.data, [*self.place, row + s, self.size[2] - 1])
@@ -124,7 +124,11 @@ class PanelProduct:
         def finish(v: int, s: int) -> Stmt:
             return self.finish(row + s, (panel + v) * self.width, sums.at(v, s), lanes)
 
-        reduction = [unrolled(words // taken, self.knobs.unroll, step)] if words else []
+        reduction = []
+        if marks:
+            reduction = [marks.guard(words // taken, 1, 0, step)]
+        elif words:
+            reduction = [unrolled(words // taken, self.knobs.unroll, step)]
         reduction += [word.step(self.vector, sums, last)] if rest else []
         return allocate(sums.buffers, sums.clear(), *reduction, sums.each(finish))
 

@@ -61,7 +61,7 @@ class WholeQuad(Word):
     packed: ClassVar[str] = "int32"
     elements: ClassVar[int] = 4
     sums: ClassVar[str] = "int32"
-    spare: ClassVar[int] = 2
+    spare: ClassVar[int] = 3
 
     zero_point: int
     chain: int = 1

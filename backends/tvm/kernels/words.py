@@ -10,8 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from typing import Any, ClassVar
 
 import numpy as np
@@ -123,13 +121,13 @@ class Word(ABC):
             sums = self.add_product(vector, sums, left, right)
         return sums
 
-    def step(self, vector: Vector, sums: Accumulators, factors: Factors, marks: Sequence[Expr] = ()) -> Stmt:
-        """One step for all sums of a tile; risky where a mark is not 0."""
+    def step(self, vector: Vector, sums: Accumulators, factors: Factors, is_marked: Expr = None) -> Stmt:
+        """One step for all sums of a tile; where it is known from a mark only whether it is risky, by that."""
 
         def add(is_risky: bool) -> Stmt:
             return sums.update(lambda total, v, s: self.add_products(vector, total, factors(v, s), is_risky))
 
-        return tirx.IfThenElse(reduce(or_, marks) != 0, add(True), add(False)) if marks else add(False)
+        return add(False) if is_marked is None else tirx.IfThenElse(is_marked, add(True), add(False))
 
     def around(self, nest: Stmt, vector: Vector) -> Stmt:
         """A nest, with what its steps need around it."""

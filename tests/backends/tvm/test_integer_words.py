@@ -81,6 +81,34 @@ def test_no_step_saturates(data: st.DataObject) -> None:
     check_exact(layer(weight, zero=draw(st.sampled_from([0, 5, 255]))), draw(st.sampled_from(ends)))
 
 
+def with_one_step_at_risk(weight: torch.Tensor, place: int) -> torch.Tensor:
+    """Eight large weights side by side, of one output and from one input on."""
+    weight[place % len(weight), place // 8 * 8 : place // 8 * 8 + 8] = 63
+    return weight
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("place", [0, 37, 79])
+def test_a_convolution_looks_at_the_marks_of_each_group(kernel: int, place: int) -> None:
+    weight = with_one_step_at_risk(bell(place, 4, 24, 80, kernel, kernel), place)
+    model = layer(weight)
+    assert word_of(lowered(model)) == WholeQuad(5, 2, 1)
+    check_exact(model, np.full((1, 80, 9, 9), 255, np.uint8))
+
+
+@pytest.mark.parametrize("depth", [8, 200])
+@pytest.mark.parametrize("place", [0, 6, 199])
+def test_a_linear_layer_looks_at_the_marks_of_each_group(depth: int, place: int) -> None:
+    weight = with_one_step_at_risk(bell(place, 4, 21, depth), place % depth)
+    sketch = Sketch()
+    sums = sketch.call(integer.linear, sketch.input(5, depth, dtype=torch.uint8), sketch.stored(weight), None, 7)
+    scale = sketch.stored(torch.rand(21))
+    model = sketch.model(sketch.call(integer.rescale, sums, scale, 1))
+    (step,) = [step for step in lowered(model).steps if "linear" in step.nodes[0]]
+    assert step.schedule.problem.word == WholeQuad(7, 2, 1)  # type: ignore[attr-defined]
+    check_exact(model, np.full((5, depth), 255, np.uint8))
+
+
 def test_a_guard_is_raised_exactly_where_16_bits_may_not_do() -> None:
     packed = np.zeros((1, 4, 8, 4), np.int8)
     packed[0, 0, 3, :2] = 64  # 128 * 255 is the most that fits

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +22,7 @@ from lvc.compiler.uncalibrated import UNCALIBRATED
 from lvc.compiler.workspace import Workspace
 from lvc.passes.calibrate import Calibrate
 from lvc.passes.quantisation.grids import GridKind
+from lvc.passes.quantisation.histogram import Histogram
 from lvc.passes.quantisation.observer import OBSERVERS
 
 LAYER = parse_model("""
@@ -188,3 +193,41 @@ def test_a_dead_channel_leaves_room_for_its_bias(per_channel: str) -> None:
     result, steps = Pipeline.parse(text).run(model, normal(model), [Verifier()])
     assert steps[-1].outcome.skipped == []
     np.testing.assert_allclose(result(np.zeros((1, 2, 3, 4), np.float32))[0], -2.0, rtol=1e-5)
+
+
+class Alive:
+    """Counts how many of the things that it was shown still exist, and the most there ever were."""
+
+    def __init__(self) -> None:
+        self.shown: list[weakref.ref[Any]] = []
+        self.most = 0
+
+    def show(self, thing: Any) -> None:
+        self.shown = [seen for seen in self.shown if seen() is not None] + [weakref.ref(thing)]
+        self.most = max(self.most, len(self.shown))
+
+
+@pytest.mark.parametrize(("compare", "kept"), [(0, 0), (5, 5)])
+def test_memory_does_not_grow_with_the_data(compare: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 60 images at most a few exist at a time, beside those whose outputs are compared; of activations as well."""
+    images, values = Alive(), Alive()
+
+    class Stream:
+        def __len__(self) -> int:
+            return 60
+
+        def __iter__(self) -> Iterator[tuple[np.ndarray, int | None]]:
+            for seed in range(60):
+                image = np.random.default_rng(seed).standard_normal((1, 2, 3, 4)).astype(np.float32)
+                images.show(image)
+                yield image, None
+
+    def add(histogram: Histogram, seen: torch.Tensor) -> None:
+        values.show(seen)
+        true_add(histogram, seen)
+
+    true_add = Histogram.add
+    monkeypatch.setattr(Histogram, "add", add)
+    calibrated(LAYER, Workspace(data={"calib": Stream}, threads=1), f"{{compare={compare}}}")
+    assert 1 <= images.most <= kept + 3
+    assert 1 <= values.most <= kept + 3

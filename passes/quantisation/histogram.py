@@ -31,7 +31,8 @@ class Histogram:
         if self.reach:
             flat = values.detach().flatten().float()
             sampled = flat[:: -(-flat.numel() // _MOST_SAMPLES)]
-            self.counts += torch.histc(sampled, BINS, -self.reach, self.reach).double()
+            bins = (sampled / self.reach).add_(1).mul_(BINS / 2).clamp_(max=BINS - 1)
+            self.counts += torch.bincount(bins.long(), minlength=BINS)
 
     @property
     def width(self) -> float:

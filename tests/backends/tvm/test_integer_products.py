@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,10 @@ from test_integer import DTYPES, check_exact, whole
 from torch.fx import Node
 
 from lvc.compiler import integer
+from lvc.compiler.graph import calls
+from lvc.compiler.model import Model
+from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.workspace import Workspace
 
 
 def zero_points(dtype: torch.dtype) -> st.SearchStrategy[int]:
@@ -41,3 +46,34 @@ def test_gates(data: st.DataObject) -> None:
     sums = sketch.call(integer.mul, *operands, group="product")
     values = [whole(draw(st.integers(0, 3)), dtype, *shape) for dtype, shape in zip(dtypes, shapes, strict=True)]
     check_exact(sketch.model(requantised(sketch, sums, 255 * 255)), *values)
+
+
+class Squeezed(torch.nn.Module):
+    """Two blocks with gates, as in EfficientNet and in MobileNetV3, and a product of equals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(3, 20, 3, 2, 1), torch.nn.Conv2d(20, 6, 1)
+        self.gates = torch.nn.ModuleList(torch.nn.Conv2d(20, 20, 1) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.nn.functional.silu(self.first(x))
+        x = x * torch.sigmoid(self.gates[0](x.mean((2, 3), keepdim=True)))
+        x = x * torch.nn.functional.hardsigmoid(self.gates[1](x.mean((2, 3), keepdim=True)))
+        found: torch.Tensor = self.last(torch.relu(x * x.flip(3)))
+        return found
+
+
+def test_a_network_with_gates_is_all_integer_and_exact() -> None:
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    images = [(random.standard_normal((1, 3, 15, 14)).astype(np.float32), None) for _ in range(6)]
+    model = Model.from_module(Squeezed().eval(), torch.zeros(1, 3, 15, 14))
+    workspace = Workspace(data={"calib": lambda: images}, threads=1)
+    simulated, _ = Pipeline.parse("O1,insert-fake-quant,calibrate").run(model, workspace)
+    whole_model, (lowering, _) = Pipeline.parse("lower-to-integer,fuse-operators").run(simulated)
+    assert not lowering.outcome.skipped
+    assert len(list(calls(whole_model.module.graph, integer.mul))) == 3
+    check_exact(whole_model, images[0][0])
+    difference = np.linalg.norm(whole_model(images[1][0])[0] - model(images[1][0])[0])
+    assert difference < 0.05 * np.linalg.norm(model(images[1][0])[0])

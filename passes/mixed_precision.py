@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -53,6 +54,11 @@ class Weights:
     @property
     def name(self) -> str:
         return self.layer.name
+
+    @cached_property
+    def decoded(self) -> dict[int, torch.Tensor]:
+        """What the forms stand for."""
+        return {bits: form.decoded() for bits, form in self.forms.items()}
 
     def bytes(self, bits: int) -> int:
         return spec(self.node).bytes if bits == FLOAT else self.forms[bits].bytes
@@ -163,7 +169,7 @@ class MixedPrecision(Pass):
             wanted = rerun.outputs(values)
             for weights in layers:
                 for bits in self.bits:
-                    found = rerun.again(values, weights.node, weights.forms[bits].decoded())
+                    found = rerun.again(values, weights.node, weights.decoded[bits])
                     total[weights.name, bits] += divergence(wanted, found) / len(batches)
         return total
 
@@ -232,7 +238,7 @@ class Trial:
 
     def measure(self, bits: Assignment) -> tuple[float, float]:
         """Return the mean divergence of the outputs, and the share of first choices that change."""
-        changed = {w.node: w.forms[bits[w.name]].decoded() for w in self.layers if bits[w.name] != FLOAT}
+        changed = {w.node: w.decoded[bits[w.name]] for w in self.layers if bits[w.name] != FLOAT}
         found = [self._outputs(batch, changed) for batch in self._batches]
         pairs = list(zip(self._wanted, found, strict=True))
         figures = [(divergence(*pair), changed_choices(*pair)) for pair in pairs]

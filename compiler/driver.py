@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,13 +122,15 @@ def compile_and_report(
     backend = catalogue.find_backend(target.backend)
     is_trained = any(item.effect is Effect.LOSSY for item in pipeline)
     rewritten, steps = optimise(
-        model, pipeline, workspace, check=check, observers=observers, share_tensors=not is_trained
+        model,
+        pipeline,
+        workspace,
+        check=check,
+        observers=observers,
+        share_tensors=not is_trained,
+        completion=backend.completion,
     )
-    if len(steps) == len(pipeline) and (completion := Pipeline.parse(backend.completion(rewritten))):
-        rewritten, more = optimise(
-            rewritten, completion, workspace, check=check, observers=observers, done=len(pipeline)
-        )
-        pipeline, steps = pipeline + completion, [*steps, *more]
+    pipeline += Pipeline(tuple(step.item for step in steps[len(pipeline) :]))
     refuse_uncalibrated(rewritten.module.graph)
     if requirement:
         check_requirement(requirement, rewritten, steps, simulated=target.backend == "onnx")
@@ -172,13 +174,14 @@ def optimise(
     observers: Sequence[Observer] = (),
     done: int = 0,
     share_tensors: bool = False,
+    completion: Callable[[Model], str] | None = None,
 ) -> tuple[Model, list[Step]]:
     """Run a pipeline with the observers that every run has: timing, verification and, with ``check``, drift."""
     workspace = workspace or Workspace()
     if workspace.stopwatch is None:
         workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch("native", workspace))
     watching = [Timer(), Verifier(), *([Drift(workspace.seed)] if check else []), *observers]
-    return pipeline.run(model, workspace, watching, done, share_tensors)
+    return pipeline.run(model, workspace, watching, done, share_tensors=share_tensors, completion=completion)
 
 
 def check_artefact(

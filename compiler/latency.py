@@ -95,8 +95,7 @@ class TargetStopwatch:
         from lvc.compiler.pipeline import Pipeline
 
         backend = catalogue.find_backend(self.target.backend)
-        optimised, _ = Pipeline.parse(PIPELINE).run(model, self._workspace)
-        optimised, _ = Pipeline.parse(backend.completion(optimised)).run(optimised, self._workspace)
+        optimised, _ = Pipeline.parse(PIPELINE).run(model, self._workspace, completion=backend.completion)
         artefact = backend.build(optimised, self.target, self._workspace)
         try:
             return optimised, backend.load(artefact, self._workspace.threads)

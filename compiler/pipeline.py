@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,11 +84,14 @@ class Pipeline:
         workspace: Workspace | None = None,
         observers: Sequence[Observer] = (),
         done: int = 0,
+        *,
         share_tensors: bool = False,
+        completion: Callable[[Model], str] | None = None,
     ) -> tuple[Model, list[Step]]:
         """Rewrite a copy of the model; return it with a record of every pass that ran. ``done`` passes ran before.
 
-        ``share_tensors`` is for results that are not trained; see `Model.copy`.
+        ``share_tensors`` is for results that are not trained; see `Model.copy`. Once all passes have run,
+        ``completion`` is asked for more, as a backend is by its method of that name.
         """
         workspace = workspace or Workspace()
         model = model.copy(share_tensors=share_tensors)
@@ -111,6 +114,9 @@ class Pipeline:
                 place = f"{error.where}  ({step})" if error.where else str(step)
                 raise type(error)(error.what, where=place, why=error.why, help=error.help) from error
             steps.append(step)
+        if completion and len(steps) == len(self) and (rest := Pipeline.parse(completion(model))):
+            model, more = rest.run(model, workspace, observers, done + len(self))
+            steps += more
         return model, steps
 
 

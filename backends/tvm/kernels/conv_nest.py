@@ -292,7 +292,7 @@ class ConvNest:
         start, span = channels.first_block(channel), channels.span // self.knobs.depth_parts
         taken = math.gcd(channels.words, channels.word.together)
         kernel, steps = [int(size) for size in weight.shape[2:4]], channels.words // taken
-        marks = self.guards and Marks(self.guards, tuple(channel + number for number in range(sums.vectors)))
+        marks = Marks.of(self.guards, channel, sums.vectors)
 
         def step(turn: Expr, ky: Expr, kx: Expr, first: Expr, is_watched: bool = False) -> Stmt:
             depth = part * span + turn

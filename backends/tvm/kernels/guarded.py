@@ -25,6 +25,11 @@ class Marks:
     guards: Buffer
     blocks: tuple[Expr, ...]
 
+    @classmethod
+    def of(cls, guards: Buffer | None, first: Expr, count: int) -> Marks | None:
+        """The marks of so many blocks from ``first`` on; None where no weights are risky."""
+        return None if guards is None else cls(guards, tuple(first + number for number in range(count)))
+
     def guard(self, extent: int, steps: int, first: Expr, body: Body) -> Stmt:
         """Run ``body`` for each turn below ``extent``, of so many ``steps`` each, the first being step ``first``."""
         size = max(1, min(GROUP // steps, extent))

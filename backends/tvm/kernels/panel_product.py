@@ -107,7 +107,7 @@ class PanelProduct:
         sums = Accumulators.make(*shape, self.width, word.sums)
         words, rest = divmod(self.size[2], word.elements)
         taken = math.gcd(words, word.together)
-        marks = self.guards and Marks(self.guards, tuple(panel + v for v in range(sums.vectors)))
+        marks = Marks.of(self.guards, panel, sums.vectors)
 
         def step(turn: Expr, is_watched: bool = False) -> Stmt:
             places = [turn * taken + i for i in range(taken)]

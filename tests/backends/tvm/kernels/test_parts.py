@@ -26,7 +26,7 @@ def test_copies_of_the_work_are_tasks_already() -> None:
     assert work(10 * TASK_CYCLES).split(16) == (1, 1)
 
 
-@pytest.mark.parametrize(("is_copied", "parts"), [(True, 8), (False, 4)])
+@pytest.mark.parametrize(("is_copied", "parts"), [(True, 16), (False, 4)])
 def test_large_copies_are_cut_further(is_copied: bool, parts: int) -> None:
     image = Work(4 * TASK_CYCLES, 112, 1, data=3 * 4 * 224 * 224, weights=1 << 12, margin=0.5, is_copied=is_copied)
     assert image.split(1) == (parts, 1)

@@ -26,7 +26,7 @@ from torch.fx import Node
 
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import arguments, is_call, spec
+from lvc.compiler.graph import arguments, is_call
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.workspace import Workspace
@@ -42,7 +42,7 @@ from lvc.passes.quantisation.layerwise import (
 )
 from lvc.passes.quantisation.rounding import Lack, Moments, Places
 
-_LEAST_ROWS, _MOST_ROWS, _ROWS_AN_INPUT = 4096, 12288, 4
+_ROWS = 12288
 _ROWS_AT_ONCE = 1024
 _STIFFNESS = (math.inf, 10.0, 1.0, 0.1)
 _DAMPING = (math.inf, 0.1, 0.01)
@@ -60,7 +60,7 @@ class RoundWeights(Pass):
     idempotent: ClassVar[bool] = False
 
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
-    images: int = option(256, "use at most so many images, and fewer if their activations would not fit into memory")
+    images: int = option(512, "use at most so many images, and fewer if their activations would not fit into memory")
 
     def __post_init__(self) -> None:
         if self.images < 1:
@@ -119,9 +119,7 @@ def gather(
     layer: Node, inputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], generator: torch.Generator
 ) -> tuple[Moments, Moments]:
     """Sum over a draw of places what a layer reads and what it shall give: of every other batch, and of the rest."""
-    weight = spec(arguments(layer)["weight"])
-    rows = min(max(_ROWS_AN_INPUT * weight.elements // weight.shape[0], _LEAST_ROWS), _MOST_ROWS)
-    each = -(-rows // len(inputs))
+    each = -(-_ROWS // len(inputs))
     together = max(1, _ROWS_AT_ONCE // each)
     halves: list[Moments] = []
     for half in range(min(2, len(inputs))):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before PyTorch is imported: threads that wait do not spin
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before PyTorch is imported: workers share the cores
 
 # the same examples on every run, and no verdict on how long one takes: machines are shared
 settings.register_profile("lvc", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -93,11 +93,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _let_threads_sleep() -> None:
-    """Let PyTorch's threads sleep when they have waited for one another for some microseconds, unless the user said how.
+    """Let PyTorch's threads sleep soon when they wait for one another, unless the user said how they shall wait.
 
-    By default they spin for milliseconds, and where other programs hold a core each waits for one that is not running: a
-    hundred times slower. Threads that sleep at once are up to three times slower on an idle machine. It has to be said
-    before PyTorch is imported. Races of engines leave each of them as it comes.
+    By default they spin for milliseconds, and where other programs hold a core each waits for one that is not running:
+    a hundred times slower. Threads that sleep at once are up to three times slower on an idle machine; so they spin
+    for some microseconds first. It has to be said before PyTorch is imported. Races of engines leave each as it comes.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")

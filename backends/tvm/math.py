@@ -14,6 +14,7 @@ from typing import Any
 from tvm import tirx
 
 from lvc.backends.tvm.scope import Expr, dtype_of, let
+from lvc.compiler.functions import ERF_EVEN, ERF_LIMIT, ERF_ODD, TANH_EVEN, TANH_LIMIT, TANH_ODD
 
 
 def f32(value: float) -> Expr:
@@ -134,40 +135,13 @@ def log(x: Expr) -> Expr:
 @_or_libm(tirx.tanh)
 def tanh(x: Expr) -> Expr:
     """Hyperbolic tangent."""
-    odd = (
-        -2.76076847742355e-16,
-        2.00018790482477e-13,
-        -8.60467152213735e-11,
-        5.12229709037114e-08,
-        1.48572235717979e-05,
-        6.37261928875436e-04,
-        4.89352455891786e-03,
-    )
-    even = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
-    limit = 7.90531110763549805
-    return _rational(x, odd, even, limit)
+    return _rational(x, TANH_ODD, TANH_EVEN, TANH_LIMIT)
 
 
 @_or_libm(tirx.erf)
 def erf(x: Expr) -> Expr:
     """The error function."""
-    odd = (
-        -2.72614225801306e-10,
-        2.77068142495902e-08,
-        -2.10102402082508e-06,
-        -5.69250639462346e-05,
-        -7.34990630326855e-04,
-        -2.95459980854025e-03,
-        -1.60960333262415e-02,
-    )
-    even = (
-        -1.45660718464996e-05,
-        -2.13374055278905e-04,
-        -1.68282697438203e-03,
-        -7.37332916720468e-03,
-        -1.42647390514189e-02,
-    )
-    return _rational(x, odd, even, 4.0)
+    return _rational(x, ERF_ODD, ERF_EVEN, ERF_LIMIT)
 
 
 def _rational(x: Expr, odd: Sequence[float], even: Sequence[float], limit: float) -> Expr:

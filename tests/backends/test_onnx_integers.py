@@ -74,6 +74,16 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
+def fused(simulated: Model, folder: Path) -> tuple[onnxruntime.InferenceSession, list[str]]:
+    """Write a model as QDQ; return what runs it in ONNX Runtime, and the kinds of its nodes after fusion there."""
+    write_model(simulated, folder / "qdq.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "fused.onnx")
+    theirs = onnxruntime.InferenceSession(str(folder / "qdq.onnx"), options, providers=["CPUExecutionProvider"])
+    onnx = pytest.importorskip("onnx")
+    return theirs, [node.op_type for node in onnx.load(str(folder / "fused.onnx")).graph.node]
+
+
 def assert_within_a_step(ours: np.ndarray, theirs: np.ndarray) -> None:
     """A step of an 8-bit grid that reaches from the least to the greatest output."""
     step = np.ptp(ours) / 255
@@ -83,12 +93,7 @@ def assert_within_a_step(ours: np.ndarray, theirs: np.ndarray) -> None:
 def test_quantised_models_run_as_int8_in_onnx_runtime(model: Model, tmp_path: Path) -> None:
     workspace = Workspace(data={"calib": images}, threads=1)
     simulated, _ = Pipeline.parse(QUANTISE).run(model, workspace)
-    write_model(simulated, tmp_path / "qdq.onnx")
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
-    theirs = onnxruntime.InferenceSession(str(tmp_path / "qdq.onnx"), options, providers=["CPUExecutionProvider"])
-    onnx = pytest.importorskip("onnx")
-    kinds = [node.op_type for node in onnx.load(str(tmp_path / "fused.onnx")).graph.node]
+    theirs, kinds = fused(simulated, tmp_path)
     assert kinds.count("QLinearConv") == 3
     ours = load(driver.compile(simulated, "O0", "native", workspace=workspace), threads=1)
     assert "lower-to-integer" in str(ours.artefact.metadata["pipeline"])
@@ -103,12 +108,7 @@ def test_gates_and_attention_run_as_int8_in_onnx_runtime(tmp_path: Path) -> None
     mixer = Model.from_module(Mixer().eval(), torch.zeros(SHAPE))
     simulated, _ = Pipeline.parse(QUANTISE).run(mixer, workspace)
     assert Coverage.of(simulated, simulated=True).share == 1
-    write_model(simulated, tmp_path / "qdq.onnx")
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
-    theirs = onnxruntime.InferenceSession(str(tmp_path / "qdq.onnx"), options, providers=["CPUExecutionProvider"])
-    onnx = pytest.importorskip("onnx")
-    kinds = [node.op_type for node in onnx.load(str(tmp_path / "fused.onnx")).graph.node]
+    theirs, kinds = fused(simulated, tmp_path)
     assert {"QLinearMul", "MatMulIntegerToFloat", "QLinearMatMul"} <= set(kinds)
     assert "MatMul" not in kinds
     ours = load(driver.compile(simulated, "O2", "native", workspace=workspace), threads=1)

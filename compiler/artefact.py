@@ -15,7 +15,7 @@ class Artefact:
 
     ``metadata`` holds under fixed keys, each optional: ``preprocessing`` (text), ``labels`` (list of text),
     ``pipeline`` (text), ``source`` (object), ``report`` (object), ``layers`` (list, see `lvc.compiler.inspection`),
-    ``memory`` (object, see `lvc.compiler.memory`).
+    ``memory`` (object, see `lvc.compiler.memory`), ``remarks`` (list of text: what a user should know of the build).
     ``suffix`` is the file name's ending if the only file stands for itself (``.onnx``).
     """
 

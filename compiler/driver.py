@@ -141,7 +141,7 @@ def compile_and_report(
 
     report = make_report(model, rewritten, pipeline, target.text, steps)
     report.build_seconds = round(build_seconds, 3)
-    report.notes += tuple(backend.remarks(rewritten, target))
+    report.notes += (*backend.remarks(rewritten, target), *artefact.metadata.get("remarks", ()))
     report.files = {name: len(content) for name, content in artefact.files.items()}
     if check:
         loss = max((s.measured.get("drift", 0.0) for s in steps if s.item.effect is Effect.LOSSY), default=0.0)

@@ -142,6 +142,8 @@ def artefact_facts(artefact: Artefact) -> list[tuple[str, str]]:
         facts += memory_facts(memory)
     if isinstance(report, dict) and isinstance(report.get("difference"), float):
         facts.append(("checked", f"largest difference to PyTorch {report['difference']:.1e} relative"))
+    if isinstance(report, dict) and isinstance(report.get("notes"), list | tuple):
+        facts += [("note", str(note)) for note in report["notes"]]
     return facts
 
 

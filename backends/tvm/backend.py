@@ -72,9 +72,9 @@ class TvmBackend(Backend):
         from lvc.backends.tvm.lower import lower
 
         program = lower(model, targets.vector_of(target))
-        files, memory = build_files(program, target, workspace)
-        metadata = {"memory": memory.to_json()}
-        return Artefact(model.name, self.name, target.text, model.inputs, model.outputs, files, metadata)
+        built = build_files(program, target, workspace)
+        metadata = {"memory": built.memory.to_json(), "remarks": built.remarks}
+        return Artefact(model.name, self.name, target.text, model.inputs, model.outputs, built.files, metadata)
 
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
         """Load a built model; it may be called from several threads at once."""

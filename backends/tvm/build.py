@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,21 @@ from lvc.compiler.workspace import Workspace
 PLAN_VERSION = 2
 
 
-def build_files(program: Program, target: Target, workspace: Workspace) -> tuple[dict[str, bytes], Memory]:
-    """Make the files of an artefact, ``model.so``, ``weights.bin`` and ``plan.json``, and its account of memory."""
+@dataclass(frozen=True)
+class Built:
+    """The files of an artefact, its account of memory, and what a user should know of its kernels."""
+
+    files: dict[str, bytes]
+    memory: Memory
+    remarks: list[str]
+
+
+def build_files(program: Program, target: Target, workspace: Workspace) -> Built:
+    """Make the files of an artefact: ``model.so``, ``weights.bin`` and ``plan.json``."""
     workspace_bytes, constant_bytes = plan_workspace(program), plan_constants(program)
     prepared_bytes = plan_prepared(program, constant_bytes)
-    names, objects = compile_kernels([*program.setup, *program.steps], target, workspace)
+    steps = [*program.setup, *program.steps]
+    names, objects = compile_kernels(steps, target, workspace)
     memory = Memory(
         weights=constant_bytes,
         prepared=prepared_bytes,
@@ -42,7 +53,21 @@ def build_files(program: Program, target: Target, workspace: Workspace) -> tuple
         "weights.bin": weights_blob(program, constant_bytes),
         "plan.json": json.dumps(plan(program, names, target, memory), indent=1).encode(),
     }
-    return files, memory
+    return Built(files, memory, _remarks(steps, names, objects))
+
+
+def _remarks(steps: Sequence[Step], names: Sequence[str], objects: Mapping[str, Object]) -> list[str]:
+    """One sentence for each kernel that runs a plain schedule, since it is slow."""
+    found = []
+    for name, made in objects.items():
+        if made.refused:
+            users = [step.name for step, kernel in zip(steps, names, strict=True) if kernel == name]
+            others = f" and {len(users) - 1} more" if users[1:] else ""
+            found.append(
+                f"the kernel of {users[0]}{others} is exact but many times slower than it should be: TVM refused its "
+                f"schedule, and it got a plain one ({made.refused})"
+            )
+    return found
 
 
 def compile_kernels(steps: Sequence[Step], target: Target, workspace: Workspace) -> tuple[list[str], dict[str, Object]]:
@@ -55,7 +80,7 @@ def compile_kernels(steps: Sequence[Step], target: Target, workspace: Workspace)
     def make(key: str) -> Object:
         made = known[key]
         if made is None:
-            made = compile_kernel(different[key], f"k_{key}", vector, options, workspace.progress.say)
+            made = compile_kernel(different[key], f"k_{key}", vector, options)
             cache.put(key, made)
         return made
 

@@ -12,15 +12,19 @@ from pathlib import Path
 
 MOST_BYTES = 512 << 20
 KEPT_SHARE = 0.75  # of the most bytes, after the oldest entries have been removed
-_MAGIC = "lvc kernel 1"
+_MAGIC = "lvc kernel 2"
 
 
 @dataclass(frozen=True)
 class Object:
-    """A compiled kernel: an object file, and the bytes of each buffer that a task takes from its thread's pool."""
+    """A compiled kernel: an object file, and the bytes of each buffer that a task takes from its thread's pool.
+
+    ``refused`` is why TVM refused the kernel's own schedule, if it did and the kernel got a plain one.
+    """
 
     code: bytes
     scratch: tuple[int, ...] = ()
+    refused: str = ""
 
 
 class ObjectCache:
@@ -104,7 +108,7 @@ class ObjectCache:
 
 def _pack(made: Object) -> bytes:
     digest = hashlib.sha256(made.code).hexdigest()
-    header = {"magic": _MAGIC, "scratch": made.scratch, "sha256": digest}
+    header = {"magic": _MAGIC, "scratch": made.scratch, "refused": made.refused, "sha256": digest}
     return json.dumps(header).encode() + b"\n" + made.code
 
 
@@ -114,4 +118,4 @@ def _unpack(content: bytes) -> Object:
     header = json.loads(first)
     if header["magic"] != _MAGIC or header["sha256"] != hashlib.sha256(code).hexdigest():
         raise ValueError("a damaged entry")
-    return Object(code, tuple(map(int, header["scratch"])))
+    return Object(code, tuple(map(int, header["scratch"])), str(header["refused"]))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import tvm
@@ -22,6 +24,7 @@ from lvc.backends.tvm.vector import Vector
 from lvc.compiler.errors import CompileError
 
 KEY_LENGTH = 20
+_REASON_LENGTH = 160
 
 
 def kernel_keys(steps: Sequence[Step], vector: Vector, options: dict[str, object]) -> list[str]:
@@ -37,22 +40,20 @@ def kernel_keys(steps: Sequence[Step], vector: Vector, options: dict[str, object
     return list(map(key, steps))
 
 
-def compile_kernel(
-    step: Step, name: str, vector: Vector, options: dict[str, object], say: Callable[[str], None] = lambda _: None
-) -> Object:
+def compile_kernel(step: Step, name: str, vector: Vector, options: dict[str, object]) -> Object:
     """Schedule a step's kernel and compile it to an object file.
 
-    Where TVM refuses the step's own schedule the kernel gets one that asks nothing of it, and ``say`` is told.
+    Where TVM refuses the step's own schedule the kernel gets one that asks nothing of it, and says so.
     """
-    reasons = []
+    reasons: list[str] = []
     for attempt in (step.schedule, GeneralSchedule(apart=True), _unscheduled):
         schedule = Schedule(step.function)
         try:
             attempt(schedule, vector)
-            return compile_function(schedule.mod["main"].with_attr("global_symbol", name), name, options)
+            made = compile_function(schedule.mod["main"].with_attr("global_symbol", name), name, options)
+            return replace(made, refused="".join(reasons[:1]))
         except Exception as error:  # TVM's checks raise many types
             reasons.append(f"{type(error).__name__}: {_last_line(error)}")
-            say(f"note: the kernel of {', '.join(step.nodes)} gets a plain schedule: {reasons[-1]}")
     raise CompileError(f"no kernel can be made for {', '.join(step.nodes)}", why=reasons[-1])
 
 
@@ -62,7 +63,7 @@ def _unscheduled(schedule: Any, vector: Vector) -> None:
 
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    return shorten(lines[-1], _REASON_LENGTH, placeholder=" ...") if lines else "no reason given"
 
 
 def compile_function(function: Any, name: str, options: dict[str, object]) -> Object:

@@ -46,7 +46,7 @@ def peak_flops(target: Target) -> float:
 def measure(target: Target) -> float:
     """Time the kernel in bursts of a millisecond or so; the fastest one counts."""
     vector = vector_of(target)
-    files, _ = build_files(program(vector), target, Workspace(threads=1))
+    files = build_files(program(vector), target, Workspace(threads=1)).files
     run, data = Executable(files, threads=1), np.full(data_shape(vector), 0.5, np.float32)
     seconds = []
     for _ in range(ROUNDS):

@@ -88,7 +88,7 @@ def traced(module: nn.Module, *shape: int) -> Model:
 
 
 def run(program: Program, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-    files, _ = build_files(program, native(), Workspace(threads=2))
+    files = build_files(program, native(), Workspace(threads=2)).files
     return Executable(files, 1)(*inputs)
 
 

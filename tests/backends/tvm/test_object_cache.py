@@ -11,7 +11,7 @@ import pytest
 
 from lvc.backends.tvm.object_cache import Object, ObjectCache
 
-MADE = Object(b"\x7fELF\n of some kind", (8192, 4096))
+MADE = Object(b"\x7fELF\n of some kind", (8192, 4096), "not this way")
 
 
 def test_what_was_put_is_got(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_what_was_put_is_got(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.o"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"\x7fELF", b"null\ncode", b'{"magic": "lvc kernel 1"}\ncode'])
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\x7fELF", b"null\ncode", b'{"magic": "lvc kernel 2"}\ncode'])
 def test_a_damaged_entry_is_no_entry(tmp_path: Path, damage: bytes) -> None:
     cache = ObjectCache(tmp_path)
     (tmp_path / "a.o").write_bytes(damage)

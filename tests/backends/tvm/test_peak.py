@@ -24,11 +24,11 @@ def native() -> Target:
 
 def test_it_does_all_of_its_multiply_adds() -> None:
     vector = vector_of(native())
-    files, memory = build_files(peak.program(vector), native(), Workspace(threads=1))
-    (found,) = Executable(files, threads=1)(np.full(peak.data_shape(vector), 0.5, np.float32))
+    built = build_files(peak.program(vector), native(), Workspace(threads=1))
+    (found,) = Executable(built.files, threads=1)(np.full(peak.data_shape(vector), 0.5, np.float32))
     assert found.shape == (peak.VECTORS * peak.SCALARS, vector.lanes)
     assert (found == 0.25 * peak.DEPTH * peak.TURNS).all()
-    assert memory.scratch == 0
+    assert built.memory.scratch == 0
 
 
 def test_the_figure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

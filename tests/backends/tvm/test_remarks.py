@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from lvc.backends.tvm.anchors import KernelSchedule
 from lvc.backends.tvm.backend import TvmBackend
+from lvc.compiler import driver
 from lvc.compiler.backend import Target
 from lvc.compiler.graph_text import parse_model
+from lvc.compiler.inspection import artefact_facts
 from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.workspace import Workspace
 
@@ -26,3 +31,29 @@ def test_wide_weights_are_remarked_on_where_they_are_slow(bits: int, target: str
     remarks = TvmBackend().remarks(lowered, Target.parse(target))
     assert len(remarks) == count
     assert all("int8-avx2" in remark for remark in remarks)
+
+
+def test_a_kernel_whose_schedule_is_refused_is_remarked_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Exact still, and told in the report and the artefact; by the cache of kernels, too."""
+
+    def refuse(*_: object) -> None:
+        raise ValueError("loops of another kind")
+
+    model = parse_model("""
+        model layers(x: f32[1,8,4,4])
+          @w : f32[8,8,1,1]
+          %y = conv2d(%x, @w)
+          %z = conv2d(%y, @w)
+          return out=%z
+    """)
+    monkeypatch.setenv("LVC_CACHE", str(tmp_path))
+    assert driver.compile_and_report(model)[1].notes == ()
+    monkeypatch.setenv("LVC_CACHE", str(tmp_path / "other"))
+    with monkeypatch.context() as patch:
+        patch.setattr(KernelSchedule, "__call__", refuse)
+        artefact, report = driver.compile_and_report(model, check=True)
+    (note,) = report.notes
+    assert "the kernel of y and 1 more is exact but many times slower" in note
+    assert "ValueError: loops of another kind" in note
+    assert ("note", note) in artefact_facts(artefact)
+    assert driver.compile_and_report(model)[1].notes == (note,)

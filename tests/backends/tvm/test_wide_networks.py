@@ -39,7 +39,7 @@ def test_network(name: str, size: int) -> None:
     target = Target("AVX-512 without it", "tvm", "x86-64", "haswell", features)
     vector = targets.vector_of(target)
     assert vector.lanes == 16
-    files, _ = build_files(lower(rewritten, vector), target, Workspace())
+    files = build_files(lower(rewritten, vector), target, Workspace()).files
     plan = json.loads(files["plan.json"])
     runnable = {**files, "plan.json": json.dumps({**plan, "features": []}).encode()}
     (inputs,) = seeded_inputs(model.inputs, 0)

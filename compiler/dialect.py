@@ -19,6 +19,7 @@ from torch._ops import OpOverload
 
 from lvc.compiler import dynamic, functions, integer
 from lvc.compiler.coded_weights import DECODE
+from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.uncalibrated import UNCALIBRATED
 
 aten = torch.ops.aten
@@ -186,6 +187,7 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
     Family.QUANTISATION: (
         aten.fake_quantize_per_tensor_affine.default,
         aten.fake_quantize_per_channel_affine.default,
+        FAKE_QUANTIZE_LEVELS,
         UNCALIBRATED,
     ),
 }

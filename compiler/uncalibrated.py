@@ -1,9 +1,10 @@
 """Where a fake quantisation will stand once its grid is known: `lvc::uncalibrated`, which changes nothing.
 
-`insert-fake-quant` places it, and `calibrate` puts ATen's fake quantisation in its stead. Until then the model computes
+`insert-fake-quant` places it, and `calibrate` puts a fake quantisation in its stead. Until then the model computes
 what it did, and nothing that builds code takes it. Its arguments say which grids come into question: ``bits`` from 2
 to 8; one grid, or one for each place of ``axis``; ``symmetric`` about zero; steps of ``scale`` (linear, or a power of
-two); and the ``group``, if it is not empty: places of one group get the same grid.
+two), or the levels of the weight grid that it names; and the ``group``, if it is not empty: places of one group get
+the same grid. A weight has a scale for each ``channels`` input channels of an output channel; 0 stands for all.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def _unchanged(x: torch.Tensor, *_: object) -> torch.Tensor:
 
 
 _LIBRARY.define(  # type: ignore[no-untyped-call]
-    "uncalibrated(Tensor self, int bits, int? axis, bool symmetric, str scale, str group) -> Tensor"
+    "uncalibrated(Tensor self, int bits, int? axis, bool symmetric, str scale, str group, int channels=0) -> Tensor"
 )
 _LIBRARY.impl("uncalibrated", _unchanged, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
 

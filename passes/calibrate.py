@@ -28,6 +28,7 @@ from lvc.passes.quantisation.comparison import OutputError, compare
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.observer import OBSERVERS, RangeObserver, Watch
 from lvc.passes.quantisation.stored import stored_grid
+from lvc.passes.quantisation.stored_levels import replace_by_levels, stored_levels
 
 _MOST_COMPARED_BYTES = 256 << 20
 
@@ -41,7 +42,7 @@ class Calibrate(Pass):
 
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
     observer: str = option("mse", "what chooses the range of an activation, such as percentile{p=99.9}")
-    weights: Literal["mse", "min-max"] = option("mse", "what chooses the range of a weight")
+    weights: Literal["mse", "min-max"] = option("mse", "what chooses the range of a weight on a linear grid")
     images: int = option(MOST_IMAGES, "read at most so many images")
     compare: int = option(64, "compare the outputs on at most so many of them; 0 for none")
 
@@ -72,13 +73,16 @@ class Calibrate(Pass):
     def decide(self, model: Model, place: Node, watched: _Watched, outcome: Outcome) -> None:
         kind = GridKind.of(place)
         stored = tensor(model.module, place.args[0])
+        outcome.change(place)
+        if stored is not None and kind.has_levels:
+            replace_by_levels(model.module, place, stored_levels(kind, stored))
+            return
         if stored is not None:
             grid = stored_grid(kind, stored, least_error=self.weights == "mse")
         else:
             low, high = watched.watches[place].range()
             grid = kind.grid(torch.tensor(low), torch.tensor(high))
         grid.replace(model.module, place)
-        outcome.change(place)
 
 
 class _Watched(Interpreter):

@@ -24,8 +24,10 @@ from lvc.compiler.uncalibrated import UNCALIBRATED
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import refuse_quantised
+from lvc.passes.quantisation.grids import STEPS
 from lvc.passes.quantisation.placement import Placement
 from lvc.passes.quantisation.rules import CONTRACTIONS, ROLES, Role, is_quantised, refusal
+from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,9 @@ class InsertFakeQuant(Pass):
     weight_symmetric: bool = option(True, "let the grids of weights be symmetric about zero")
     activation_symmetric: bool = option(False, "let the grids of activations be symmetric about zero")
     per_channel: bool = option(True, "give each output channel of a weight a scale of its own")
-    scale: Literal["linear", "power-of-two"] = option("linear", "what a step of a grid may be")
+    scale: Literal["linear", "power-of-two"] = option("linear", "what a step of a linear grid may be")
+    weight_grid: str = option("linear", "what weights can be: linear, power-of-two, log or codebook")
+    group: int = option(0, "so many input channels of an output channel get a scale of their own; 0 for all of them")
     attention: bool = option(True, "quantise the factors of products of two computed matrices too")
     only: tuple[str, ...] = option((), "layers to quantise, by patterns of names or origins; all if none is given")
     skip: tuple[str, ...] = option((), "layers to leave in floating point, by patterns of names or origins")
@@ -49,6 +53,19 @@ class InsertFakeQuant(Pass):
         for name in ("weight_bits", "activation_bits"):
             if not 2 <= getattr(self, name) <= 8:
                 raise UsageError(f"{name} must be 2 to 8, not {getattr(self, name)}")
+        WEIGHT_GRIDS.parse(self.weight_grid)
+        if self.group < 0:
+            raise UsageError(f"group must not be negative, and is {self.group}")
+        if self.group and not self.per_channel:
+            raise UsageError("group= asks for many scales a channel, and per_channel=false for one for all of them")
+        if not self.weight_symmetric and (self.group or self.weight_steps not in STEPS):
+            what = f"group={self.group}" if self.group else f"weight_grid={self.weight_grid}"
+            raise UsageError(f"{what} has no form with weight_symmetric=false", help="leave one of them out")
+
+    @property
+    def weight_steps(self) -> str:
+        """What a weight can be, where a linear grid has the steps that ``scale`` allows."""
+        return self.scale if self.weight_grid == "linear" else self.weight_grid
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
@@ -68,6 +85,8 @@ class InsertFakeQuant(Pass):
                 readers.setdefault(weight, []).append(layer)
         for value in [node for node in graph.nodes if node in readers]:
             outcome.change(self.insert(value, readers[value], groups.get(value, "")))
+        if self.group:
+            self.report_groups(graph, outcome)
         return outcome
 
     def insert(self, value: Node, readers: list[Node], group: str) -> Node:
@@ -84,13 +103,26 @@ class InsertFakeQuant(Pass):
             reader.replace_input_with(value, place)
         return place
 
+    def report_groups(self, graph: Graph, outcome: Outcome) -> None:
+        """Say how many weights cannot be split into groups."""
+        weights = [place for place in calls(graph, UNCALIBRATED) if arguments(place)["axis"] == 0]
+        odd = sum(place.name in outcome.changed and not arguments(place)["channels"] for place in weights)
+        if odd:
+            outcome.notes.append(
+                f"{odd} of {len(weights)} weights get one scale for each output channel, "
+                f"for their input channels are no multiple of group={self.group}"
+            )
+
     def grid_arguments(self, value: Node, readers: list[Node], group: str) -> tuple[Argument, ...]:
         """Return what `lvc::uncalibrated` is told of the grids that come into question for a value."""
         if value.op != "get_attr":
             return (self.activation_bits, None, self.activation_symmetric, self.scale, group)
         has_channels = all(ROLES[reader.target] is Role.WEIGHTED for reader in readers)  # type: ignore[index]
-        axis = 0 if has_channels and self.per_channel else None
-        return (self.weight_bits, axis, self.weight_symmetric, self.scale, group)
+        if not has_channels:
+            return (self.weight_bits, None, self.weight_symmetric, self.scale, group)
+        axis = 0 if self.per_channel else None
+        asked = (self.weight_bits, axis, self.weight_symmetric, self.weight_steps, group)
+        return (*asked, self.group) if self.group and spec(value).shape[1] % self.group == 0 else asked
 
 
 def _first_call_after(value: Node) -> Node:

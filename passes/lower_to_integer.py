@@ -17,6 +17,7 @@ from lvc.compiler.passes import Effect, Outcome, Pass
 from lvc.compiler.text import si
 from lvc.compiler.workspace import Workspace
 from lvc.passes.integer import Rules, functions, layers, meetings, movement
+from lvc.passes.integer.codes import store_codes
 from lvc.passes.integer.grid import Grid
 
 _RULES: Rules = {**layers.RULES, **movement.RULES, **functions.RULES, **meetings.RULES}
@@ -29,7 +30,8 @@ class LowerToInteger(Pass):
 
     Layers with quantised inputs and weights, averages, additions, products, concatenations and functions of one value
     between two quantised tensors become integer operators; what stays in floating point is listed with its reason. A
-    layer whose sums could overflow is left alone. Results differ from the simulation by rounding: rarely, and then by
+    layer whose sums could overflow is left alone, and so is one whose weight has scales for groups of input channels:
+    the floating-point kernel reads it from codes. Results differ from the simulation by rounding: rarely, and then by
     one step of their grid.
     """
 
@@ -42,6 +44,7 @@ class LowerToInteger(Pass):
         total = sum(map(macs, calls(module.graph)))
         split_fake_quantisation(module, outcome)
         refusals = rewrite(module, outcome)
+        store_codes(module)
         erase_dead(module)
         for node, reason in refusals.items():
             if node in set(module.graph.nodes):

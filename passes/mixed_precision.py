@@ -82,7 +82,7 @@ class MixedPrecision(Pass):
     bits: tuple[int, ...] = option(
         (8, 4), "bits that a weight may get, and it may always stay in floating point; with latency= the first counts"
     )
-    grid: str = option("linear", "what weights can be; see quantise-weights")
+    grid: str = option("linear", "what weights can be, unless insert-fake-quant said it; see quantise-weights")
     only: tuple[str, ...] = option((), "layers to choose for, by patterns of names or origins; all without it")
     skip: tuple[str, ...] = option((), "layers to leave in floating point, by patterns of names or origins")
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
@@ -147,17 +147,18 @@ class MixedPrecision(Pass):
         """Yield the layers whose weights may get fewer bits."""
         layers = list(calls(model.module.graph, aten.conv2d.default, aten.linear.default))
         left = left_out(layers, self.only, self.skip)
-        grid = WEIGHT_GRIDS.parse(self.grid)
         for layer in layers:
-            node = arguments(layer)["weight"]
+            node, grid, group = arguments(layer)["weight"], self.grid, 0
             place = node if node.target is UNCALIBRATED else None
-            node = node.all_input_nodes[0] if place else node
-            if reason := left.get(layer) or check(model.module, node, 0):
+            if place is not None:
+                node, grid, group = (arguments(place)[name] for name in ("self", "scale", "channels"))
+            if reason := left.get(layer) or check(model.module, node, group):
                 outcome.skip(layer, reason)
             else:
                 weight = tensor(model.module, node)
                 assert weight is not None
-                yield Weights(layer, node, place, {bits: grid.encode(weight, bits) for bits in self.bits})
+                coded = WEIGHT_GRIDS.parse(grid)
+                yield Weights(layer, node, place, {bits: coded.encode(weight, bits, group) for bits in self.bits})
 
     def costs(self, model: Model, layers: Sequence[Weights], workspace: Workspace) -> dict[tuple[str, int], float]:
         """Return by layer and bits how far the outputs move when it alone has its weights in so many bits."""

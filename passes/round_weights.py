@@ -27,6 +27,7 @@ from torch.fx import Node
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
 from lvc.compiler.graph import arguments, is_call
+from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.workspace import Workspace
@@ -68,7 +69,7 @@ class RoundWeights(Pass):
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
-        layers = quantised_layers(model, outcome)
+        layers = [layer for layer in quantised_layers(model, outcome) if not leave_levels(layer, outcome)]
         if not layers:
             return outcome
         both = Layerwise.open(model, workspace, self.data, self.images)
@@ -79,6 +80,14 @@ class RoundWeights(Pass):
             outcome.change(layer)
         both.note(outcome)
         return outcome
+
+
+def leave_levels(layer: Node, outcome: Outcome) -> bool:
+    """Whether a weight stays as it is, since its levels are no whole steps."""
+    if not is_call(arguments(layer)["weight"], FAKE_QUANTIZE_LEVELS):
+        return False
+    outcome.skip(layer, "its weight lies on levels of a table, and only whole steps of one scale are rounded")
+    return True
 
 
 def fit(model: Model, layer: Node, tried: Moments, judged: Moments) -> None:

@@ -7,6 +7,7 @@ from torch.fx import Node
 
 from lvc.compiler.dialect import OPS
 from lvc.compiler.graph import spec
+from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.uncalibrated import UNCALIBRATED, WHY_NOT
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.int64, torch.int32, torch.bool, torch.uint8, torch.int8})
@@ -20,6 +21,8 @@ def refusal(node: Node) -> str | None:
         return "the operator is not in the dialect"
     if node.target is UNCALIBRATED:
         return f"{WHY_NOT}: run calibrate first"
+    if node.target is FAKE_QUANTIZE_LEVELS:
+        return "its levels are only simulated: run lower-to-integer"
     if spec(node).elements == 0:
         return "it has no elements"
     return None

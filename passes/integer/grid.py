@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 from lvc.compiler import integer
 from lvc.compiler.dialect import aten
 from lvc.compiler.graph import arguments, is_call, spec, tensor
+from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS, fit_int8, nearest
 
 _FAKE = (aten.fake_quantize_per_tensor_affine.default, aten.fake_quantize_per_channel_affine.default)
 
@@ -70,6 +71,8 @@ class WholeWeight:
 
 def whole_weight(module: GraphModule, node: object) -> WholeWeight | str:
     """Read a weight that is rounded to a grid; a sentence if it is not, or not to one that int8 can hold."""
+    if isinstance(node, Node) and is_call(node, FAKE_QUANTIZE_LEVELS):
+        return _weight_on_levels(module, node)
     if not isinstance(node, Node) or not is_call(node, *_FAKE):
         return "its weight is not quantised"
     args = arguments(node)
@@ -87,6 +90,19 @@ def whole_weight(module: GraphModule, node: object) -> WholeWeight | str:
     if q.numel() and (q.min() < -128 or q.max() > 127):
         return f"its weight reaches from {int(q.min())} to {int(q.max())} steps about zero, and int8 from -128 to 127"
     return WholeWeight(str(args["self"].target), q.to(torch.int8), scale.double())
+
+
+def _weight_on_levels(module: GraphModule, node: Node) -> WholeWeight | str:
+    args = arguments(node)
+    stored, values, scale = (tensor(module, args[name]) for name in ("self", "values", "scale"))
+    if stored is None or values is None or scale is None:
+        return "its weight is computed in the graph"
+    if scale.shape[1] > 1:
+        return "its weight has scales for groups of input channels, and sums need one for each output channel"
+    if not fit_int8(values):
+        return f"the {len(values)} levels of its weight are no whole numbers that int8 holds"
+    q = values[nearest(stored.detach().flatten(1), values, scale.flatten())].reshape(stored.shape)
+    return WholeWeight(str(args["self"].target), q.to(torch.int8), scale.flatten().double())
 
 
 def _scales(module: GraphModule, value: object) -> torch.Tensor | None:

@@ -24,13 +24,15 @@ def make_room_for_biases(module: GraphModule) -> None:
         bias, source = tensor(module, args["bias"]), _grid_before(args["input"])
         if bias is None or source is None or not is_quantised(args["weight"]):
             continue
-        grid = Grid.of(module, args["weight"])
         least = bias.detach().abs().double() / (Grid.of(module, source).scale.double() * _MOST_STEPS)
-        if grid.axis is None:
-            set_argument(args["weight"], "scale", max(float(grid.scale), float(least.max())))
-        elif bool((least > grid.scale).any()):
-            scale = grid.scale.double().maximum(least).float()
-            store(module, str(arguments(args["weight"])["scale"].target), scale, trainable=False)
+        scale = arguments(args["weight"])["scale"]
+        stored = tensor(module, scale)
+        if stored is None:
+            set_argument(args["weight"], "scale", max(scale, float(least.max())))
+            continue
+        least = least.reshape(-1, *[1] * (stored.ndim - 1))
+        if bool((least > stored).any()):
+            store(module, str(scale.target), stored.double().maximum(least).float(), trainable=False)
 
 
 def _grid_before(node: Node) -> Node | None:

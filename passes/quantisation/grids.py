@@ -24,6 +24,9 @@ from lvc.compiler.dialect import aten
 from lvc.compiler.graph import add_tensor, arguments, tensor
 from lvc.compiler.uncalibrated import UNCALIBRATED
 
+STEPS = ("linear", "power-of-two")
+"""What the step of a grid may be."""
+
 _SMALLEST = 2.0**-100  # a scale whose inverse is still a number
 
 
@@ -36,12 +39,21 @@ class GridKind:
     symmetric: bool = False
     scale: str = "linear"
     stored: bool = False
+    channels: int = 0
 
     @classmethod
     def of(cls, place: Node) -> GridKind:
         """Read what a `lvc::uncalibrated` call asks for."""
         args = arguments(place)
-        return cls(args["bits"], args["axis"], args["symmetric"], args["scale"], args["self"].op == "get_attr")
+        bits, axis, symmetric, scale, channels = (
+            args[name] for name in ("bits", "axis", "symmetric", "scale", "channels")
+        )
+        return cls(bits, axis, symmetric, scale, args["self"].op == "get_attr", channels)
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether more than one step and one zero point for each channel says where a weight may lie."""
+        return self.scale not in STEPS or self.channels > 0
 
     def grid(self, low: torch.Tensor, high: torch.Tensor) -> Grid:
         """Return the grid for a range, or those for one range a channel; ``low`` and ``high`` are scalars or rows."""

@@ -10,8 +10,11 @@ from typing import ClassVar
 import torch
 
 from lvc.compiler.coded_weights import pack
+from lvc.compiler.levels import fit_int8, nearest
 from lvc.compiler.pipeline_text import format_item
 from lvc.compiler.registry import Registry
+
+_POWERS = tuple(2.0**n for n in range(8))
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,25 @@ class Levels:
 
     def nearest(self, rows: torch.Tensor) -> torch.Tensor:
         """Return for each weight the code of the nearest level; ``i64`` of the shape of ``rows``."""
-        middles = (self.values[1:] + self.values[:-1]) / 2
-        return torch.bucketize((rows / self.scale[:, None]).contiguous(), middles)
+        return nearest(rows, self.values, self.scale)
 
     def error(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the squared error of each row."""
         return (self.values[self.nearest(rows)] * self.scale[:, None] - rows).double().square().sum(1)
+
+    def whole(self) -> Levels:
+        """Return the levels on whole numbers that int8 holds, if none falls together with another; else themselves.
+
+        They are multiplied by a power of two if that makes them whole, else counted in steps of a 64th of the largest,
+        which processors without VNNI multiply fastest, or of a 127th.
+        """
+        exact = [steps for steps in _POWERS if fit_int8(self.values * steps)]
+        most = float(self.values.abs().max())
+        for steps in exact or [64 / most, 127 / most]:
+            found = (self.values * steps).round()
+            if int((found.diff() > 0).sum()) == int((self.values.diff() > 0).sum()):
+                return Levels(found, self.scale / steps)
+        return self
 
 
 @dataclass(frozen=True)
@@ -70,11 +86,16 @@ class WeightGrid(ABC):
 
     def encode(self, weight: torch.Tensor, bits: int, group: int = 0) -> Coded:
         """Put a weight ``[O, I, ...]`` on a grid, with a scale for each ``group`` input channels; 0 for one for all."""
-        groups = weight.shape[1] // group if group else 1
-        rows = weight.detach().float().reshape(weight.shape[0] * groups, -1)
+        rows = grouped(weight, group)
         levels = self.fit(rows, bits)
         codes = pack(levels.nearest(rows), bits)
-        return Coded(codes, levels.values, levels.scale.reshape(-1, groups), bits, tuple(weight.shape))
+        return Coded(codes, levels.values, levels.scale.reshape(len(weight), -1), bits, tuple(weight.shape))
+
+
+def grouped(weight: torch.Tensor, group: int) -> torch.Tensor:
+    """Return a weight ``[O, I, ...]`` in rows of ``group`` input channels of an output channel; 0 for all of them."""
+    groups = weight.shape[1] // group if group else 1
+    return weight.detach().float().reshape(len(weight) * groups, -1)
 
 
 def largest(rows: torch.Tensor) -> torch.Tensor:

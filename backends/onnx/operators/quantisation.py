@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.fx import Node
 
 from lvc.backends.onnx.writer import GraphWriter
-from lvc.compiler.coded_weights import DECODE, unpack
+from lvc.compiler.coded_weights import DECODE, pack, unpack
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError
 from lvc.compiler.graph import arguments, origin, spec
+from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS, fit_int8, nearest
 from lvc.compiler.uncalibrated import HELP, UNCALIBRATED, WHY_NOT
 
 _RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.int16: (-(1 << 15), (1 << 15) - 1)}
@@ -69,30 +72,51 @@ def uncalibrated(w: GraphWriter, node: Node) -> str:
     raise CompileError(f"'{node.name}' cannot be written as ONNX", where=origin(node), why=WHY_NOT, help=HELP)
 
 
+def levels(w: GraphWriter, node: Node) -> str:
+    """A stored weight that is simulated on levels."""
+    args = arguments(node)
+    stored, values, scale = (w.stored(args[name]) for name in ("self", "values", "scale"))
+    if stored is None or values is None or scale is None:
+        raise w.refuse("its weight or its levels are computed in the graph")
+    codes = nearest(stored.detach().reshape(scale.numel(), -1), values, scale.flatten())
+    return _on_levels(w, codes.flatten(), values, scale, stored.shape)
+
+
 def decode(w: GraphWriter, node: Node) -> str:
-    """A weight in few bits: on a linear grid as DequantizeLinear, in 4 bits from opset 21 on; else by its table."""
+    """A weight in few bits."""
     args = arguments(node)
     codes, values, scale = (w.stored(args[name]) for name in ("codes", "values", "scale"))
     if codes is None or values is None or scale is None:
         raise w.refuse("its codes are computed in the graph")
-    bits, shape, half = args["bits"], list(args["shape"]), 1 << (args["bits"] - 1)
-    rows = [scale.numel(), spec(node).elements // scale.numel()]
-    if values.equal(torch.arange(-half, half).float()):
-        grid = (w.constant(scale.detach().flatten()), *(() if bits == 4 else (w.constant([0] * rows[0], torch.int8),)))
-        if bits == 4 and w.opset >= 21:
-            whole = w.int4(codes ^ 0x88, rows)
-        else:
-            whole = w.constant(unpack(codes, bits, rows[0] * rows[1]).reshape(rows).int() - half, torch.int8)
-        found = w.emit("DequantizeLinear", whole, *grid, axis=0)
+    return _on_levels(w, unpack(codes, args["bits"], spec(node).elements), values, scale, args["shape"])
+
+
+def _on_levels(
+    w: GraphWriter, codes: torch.Tensor, values: torch.Tensor, scale: torch.Tensor, shape: Sequence[int]
+) -> str:
+    """Where levels are whole numbers as DequantizeLinear, in 4 bits from opset 21 on; else by their table."""
+    rows = list(shape) if scale.shape[1] == 1 else [scale.numel(), len(codes) // scale.numel()]
+    if fit_int8(values):
+        found = _dequantised(w, values[codes.int()].reshape(rows), scale.flatten(), 0)
     else:
-        places = w.convert(w.constant(unpack(codes, bits, rows[0] * rows[1]).reshape(rows)), torch.int32)
-        levels = w.emit("Gather", w.constant(values.detach()), places)
-        found = w.emit("Mul", levels, w.constant(scale.detach().reshape(-1, 1)))
-    return found if rows == shape else w.reshape(found, shape)
+        places = w.convert(w.constant(codes.to(torch.uint8).reshape(rows)), torch.int32)
+        table = w.emit("Gather", w.constant(values.detach()), places)
+        found = w.emit("Mul", table, w.constant(scale.detach().reshape(-1, *[1] * (len(rows) - 1))))
+    return found if rows == list(shape) else w.reshape(found, shape)
+
+
+def _dequantised(w: GraphWriter, whole: torch.Tensor, scale: torch.Tensor, axis: int | None) -> str:
+    """Stored whole numbers about zero times their scale, in 4 bits if the numbers and the opset allow it."""
+    if w.opset >= 21 and whole.min() >= -8 and whole.max() <= 7:
+        stored = w.int4(pack(whole.int() & 15, 4), whole.shape)
+        return w.emit("DequantizeLinear", stored, w.constant(scale.detach()), axis=axis)
+    zero = w.constant(torch.zeros(scale.shape, dtype=torch.int8))
+    return w.emit("DequantizeLinear", w.constant(whole, torch.int8), w.constant(scale.detach()), zero, axis=axis)
 
 
 WRITERS = {
     DECODE: decode,
+    FAKE_QUANTIZE_LEVELS: levels,
     aten.fake_quantize_per_tensor_affine.default: per_tensor,
     aten.fake_quantize_per_channel_affine.default: per_channel,
     UNCALIBRATED: uncalibrated,

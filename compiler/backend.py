@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import torch
 
 from lvc.compiler import catalogue
 from lvc.compiler.artefact import Artefact
-from lvc.compiler.errors import UsageError
+from lvc.compiler.errors import UsageError, did_you_mean
 from lvc.compiler.model import Model
 from lvc.compiler.workspace import Workspace
 
@@ -42,9 +41,8 @@ class Target:
             if target is not None:
                 return target
             known.extend(backend.targets())
-        close = difflib.get_close_matches(text, known, n=1)
-        help = f"did you mean '{close[0]}'? " if close else ""
-        raise UsageError(f"there is no target '{text}'", help=help + "'lvc targets' lists all: " + ", ".join(known))
+        help = f"{did_you_mean(text, known)}'lvc targets' lists all: {', '.join(known)}"
+        raise UsageError(f"there is no target '{text}'", help=help)
 
 
 class Executable(Protocol):

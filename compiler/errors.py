@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import ClassVar
 
 
@@ -49,3 +51,9 @@ class CheckError(LvcError):
     """The model was built, and a check that the user asked for failed."""
 
     exit_code = 3
+
+
+def did_you_mean(typed: str, known: Iterable[str], most: int = 1) -> str:
+    """Return ``did you mean 'x'? `` for the names that look most like what was typed; nothing if none does."""
+    close = get_close_matches(typed, list(known), n=most)
+    return f"did you mean {' or '.join(map(repr, close))}? " if close else ""

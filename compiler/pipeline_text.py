@@ -11,7 +11,6 @@ of these with its parts separated by commas.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import types
 import typing
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lvc.compiler import catalogue
-from lvc.compiler.errors import UsageError
+from lvc.compiler.errors import UsageError, did_you_mean
 from lvc.compiler.passes import Pass
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -193,10 +192,8 @@ class _Reader:
         typed: str = "",
         help: str = "",
     ) -> typing.NoReturn:
-        close = difflib.get_close_matches(typed, known or [], n=1)
-        help = f"did you mean '{close[0]}'?" if close else help
-        if not close and known is not None:
-            help = "known: " + (", ".join(known) or "none")
+        if known is not None:
+            help = did_you_mean(typed, known).rstrip() or "known: " + (", ".join(known) or "none")
         line = self.text.replace("\n", " ")
         raise UsageError(what, where=self.place, why=f"{line}\n{' ' * at}{'^' * length}", help=help)
 

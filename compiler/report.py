@@ -88,9 +88,10 @@ class Report:
         passes = tuple(replace(item, seconds=0.0, measured={}) for item in self.passes)
         return replace(self, passes=passes, load_seconds=0.0, build_seconds=0.0)
 
-    def pass_rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Rows for a table, of the passes that found something: pass, changed, skipped, seconds, drift."""
-        return [
+    def pass_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Headers and rows of a table of the passes that found something; with their drift if it was measured."""
+        headers: tuple[str, ...] = ("pass", "changed", "skipped", "time", "drift")
+        rows: list[tuple[str, ...]] = [
             (
                 item.text,
                 str(len(item.changed)),
@@ -101,6 +102,13 @@ class Report:
             for item in self.passes
             if item.found_something
         ]
+        if all(item.drift is None for item in self.passes):
+            return headers[:-1], [row[:-1] for row in rows]
+        return headers, rows
+
+    def note_lines(self) -> list[str]:
+        """What passes have to say to every user."""
+        return [f"{item.text.partition('{')[0]}: {note}" for item in self.passes for note in item.notes]
 
     def skip_lines(self) -> list[str]:
         """One line for each place that a pass left alone; of a pass that ran twice, what it said last."""

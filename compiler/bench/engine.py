@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import tempfile
@@ -17,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from lvc.compiler.driver import LoadRequest, write_model
-from lvc.compiler.errors import LvcError, UsageError
+from lvc.compiler.errors import LvcError, UsageError, did_you_mean
 from lvc.compiler.model import Model
 
 Run = Callable[..., tuple[np.ndarray, ...]]
@@ -90,9 +89,7 @@ def find_engine(name: str) -> Engine:
     """Return the engine of that name; `UsageError` with a suggestion if there is none."""
     known = engine_names()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        raise UsageError(f"there is no engine '{name}'", help=f"{hint}known: {', '.join(known)}")
+        raise UsageError(f"there is no engine '{name}'", help=f"{did_you_mean(name, known)}known: {', '.join(known)}")
     engine: Engine = importlib.import_module(f"lvc.compiler.bench.engines.{name}").ENGINE
     return engine
 

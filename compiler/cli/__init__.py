@@ -9,11 +9,11 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import lvc
 from lvc.compiler.cli.console import Console
-from lvc.compiler.errors import CompileError, LvcError, UsageError
+from lvc.compiler.errors import CompileError, LvcError, UsageError, did_you_mean
 
 COMMANDS = ("compile", "opt", "run", "bench", "eval", "compare", "inspect", "sensitivity", "passes", "targets")
 
@@ -28,10 +28,30 @@ exit codes: 0 done, 1 the model could not be compiled, 2 wrong usage, 3 a check 
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose mistakes look like every other error."""
+    """A parser whose mistakes look like every other error, with a suggestion where something looks alike."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, help=f"'{self.prog} --help' shows what can be given")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, rest = super().parse_known_args(args, namespace)
+        if not rest:
+            return found, rest
+        option = next((text.partition("=")[0] for text in rest if text.startswith("-")), None)
+        if option is None:
+            self.error(f"nothing takes {shlex.join(rest)}")
+        hint = did_you_mean(option, self._option_string_actions)
+        raise UsageError(
+            f"'{self.prog}' has no option {option}", help=f"{hint}'{self.prog} --help' shows what can be given"
+        )
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        known = list(map(str, action.choices))
+        option = "/".join(action.option_strings)
+        what = f"{option} cannot be" if option else f"there is no {str(action.metavar).lower()}"
+        raise UsageError(f"{what} '{value}'", help=f"{did_you_mean(str(value), known)}one of {', '.join(known)}")
 
 
 def make_parser() -> argparse.ArgumentParser:

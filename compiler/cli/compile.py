@@ -17,7 +17,9 @@ from lvc.compiler.cli.pipeline_options import (
     read_requirement,
     say_unread,
     show_passes,
+    written,
 )
+from lvc.compiler.text import si
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
@@ -85,13 +87,13 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def _summary(report: Report, output: Path) -> str:
-    size = output.stat().st_size
     lines = [
         f"{report.model} for {report.target}: {report.before.calls} operators in, "
         f"{report.after.calls} left, {len(report.groups)} fused groups; "
-        f"{report.after.parameters / 1e6:.2f} M parameters",
+        f"{si(report.after.parameters)} parameters",
         f"loaded in {report.load_seconds:.1f} s, built in {report.build_seconds:.1f} s",
     ]
     if report.difference is not None:
-        lines.append(f"largest difference to PyTorch: {report.difference:.1e} relative")
-    return "\n".join([*lines, f"wrote {output} ({size / 1e6:.1f} MB)"])
+        inputs = ", on random inputs" if any(item.effect == "lossy" for item in report.passes) else ""
+        lines.append(f"largest difference to PyTorch: {report.difference:.1e} relative{inputs}")
+    return "\n".join([*lines, written(output)])

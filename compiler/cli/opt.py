@@ -18,6 +18,7 @@ from lvc.compiler.cli.pipeline_options import (
     read_requirement,
     say_unread,
     show_passes,
+    written,
 )
 
 if TYPE_CHECKING:
@@ -63,8 +64,10 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     if options.output:
         write_model(rewritten, options.output)
         show_passes(options, console, report)
-        console.result(f"wrote {options.output}")
+        console.result(written(options.output))
     else:
+        for line in report.note_lines():
+            console.say(line)
         console.result(rewritten.to_text().rstrip())
     if options.report:
         write_report(report, options.report)

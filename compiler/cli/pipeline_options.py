@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lvc.compiler.catalogue import PRECISIONS
 from lvc.compiler.cli.subject import positive
 from lvc.compiler.errors import UsageError
+from lvc.compiler.text import si
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
@@ -155,14 +156,13 @@ def describe_data(options: argparse.Namespace, model: Model) -> None:
 
 def show_passes(options: argparse.Namespace, console: Console, report: Report) -> None:
     """Print the table of passes, with ``--explain`` what each left alone and why, and the notes."""
-    rows = report.pass_rows()
+    headers, rows = report.pass_table()
     if rows:
-        console.table(("pass", "changed", "skipped", "time", "drift"), rows, "lrrrr")
+        console.table(headers, rows, "lr")
     if idle := len(report.passes) - len(rows):
         console.say(f"note: {idle} of {len(report.passes)} passes had nothing to do")
-    for item in report.passes:
-        for note in item.notes:
-            console.result(f"{item.text.partition('{')[0]}: {note}")
+    for line in report.note_lines():
+        console.result(line)
     skips = report.skip_lines()
     if options.explain:
         for table in (table for item in report.passes for table in item.tables):
@@ -174,6 +174,11 @@ def show_passes(options: argparse.Namespace, console: Console, report: Report) -
         console.say("note: --explain says why places were skipped")
     for note in report.notes:
         console.say(f"note: {note}")
+
+
+def written(path: Path) -> str:
+    """Say that a file was written, and how large it is."""
+    return f"wrote {path} ({si(path.stat().st_size, 'B')})"
 
 
 def open_data_set(path: str, model: Model) -> DataSet:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Iterable
 from typing import Any
 
-from lvc.compiler.errors import UsageError
+from lvc.compiler.errors import UsageError, did_you_mean
 
 PRESETS: dict[str, str] = {
     "imagenet": "resize=256,crop=224,mean=0.485/0.456/0.406,std=0.229/0.224/0.225",
@@ -56,7 +54,7 @@ def format_setting(name: str, value: Any) -> str:
 def _preset(name: str) -> str:
     if name not in PRESETS:
         known = f"presets: {', '.join(PRESETS)}; settings: {', '.join((*SIZES, *CHOICES, *NUMBERS))}"
-        raise UsageError(f"there is no preprocessing '{name}'", help=_suggest(name, PRESETS) + known)
+        raise UsageError(f"there is no preprocessing '{name}'", help=did_you_mean(name, PRESETS) + known)
     return PRESETS[name]
 
 
@@ -65,7 +63,7 @@ def _setting(item: str) -> tuple[str, Any]:
     known = (*SIZES, *CHOICES, *NUMBERS)
     if name not in known or not equals:
         raise UsageError(
-            f"'{item}' is not a preprocessing setting", help=_suggest(name, known) + "settings: " + ", ".join(known)
+            f"'{item}' is not a preprocessing setting", help=did_you_mean(name, known) + "settings: " + ", ".join(known)
         )
     if name in CHOICES:
         return name, _choice(name, text)
@@ -77,7 +75,7 @@ def _setting(item: str) -> tuple[str, Any]:
 def _choice(name: str, text: str) -> str:
     if text not in CHOICES[name]:
         options = ", ".join(CHOICES[name])
-        raise UsageError(f"{name} cannot be '{text}'", help=_suggest(text, CHOICES[name]) + f"one of {options}")
+        raise UsageError(f"{name} cannot be '{text}'", help=did_you_mean(text, CHOICES[name]) + f"one of {options}")
     return text
 
 
@@ -111,8 +109,3 @@ def _letterbox(text: str) -> tuple[int, ...]:
 
 def _square(height: int, width: int) -> str:
     return str(height) if height == width else f"{height}x{width}"
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean '{close[0]}'? " if close else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lvc.compiler.errors import CompileError, LvcError, UsageError
+from lvc.compiler.errors import CompileError, LvcError, UsageError, did_you_mean
 from lvc.compiler.load.examples import make_examples
 from lvc.compiler.load.torch_door import from_own_module
 from lvc.compiler.load.user_code import failed, import_place
@@ -60,10 +59,9 @@ def find_factory(place: str, name: str) -> Callable[..., object]:
             help="name a function or class that returns a torch.nn.Module",
         )
     names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-    close = difflib.get_close_matches(name, names, n=3)
     own = [key for key in names if getattr(getattr(module, key), "__module__", None) == module.__name__]
     known = f"it defines {', '.join(own[:12])}" if own else "name a function that returns the model"
-    help = f"did you mean {' or '.join(map(repr, close))}?" if close else known
+    help = did_you_mean(name, names, most=3).rstrip() or known
     raise UsageError(f"'{place}' has no factory '{name}'", help=help)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from torch.fx import Node
 
-from lvc.compiler.errors import UsageError
+from lvc.compiler.errors import UsageError, did_you_mean
 from lvc.compiler.graph import origin
 
 T = TypeVar("T", bound=Hashable)
@@ -45,7 +44,5 @@ def choose_named(names: Mapping[T, tuple[str, ...]], patterns: Iterable[str]) ->
 
 def _suggestion(names: Iterable[str], pattern: str) -> str:
     names = list(dict.fromkeys(names))
-    close = difflib.get_close_matches(pattern.strip("*"), names, n=2)
-    if close:
-        return f"did you mean {' or '.join(repr(name) for name in close)}?"
-    return f"it could match {', '.join(names[:8]) or 'nothing'}" + (", ..." if len(names) > 8 else "")
+    suggestion = did_you_mean(pattern.strip("*"), names, most=2).rstrip()
+    return suggestion or f"it could match {', '.join(names[:8]) or 'nothing'}" + (", ..." if len(names) > 8 else "")

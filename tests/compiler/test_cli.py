@@ -184,6 +184,36 @@ def test_bad_input_is_refused(
         assert word in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "what", "help"),
+    [
+        (["compil", "t.onnx"], "there is no command 'compil'", "did you mean 'compile'?"),
+        (["compile", "t.onnx", "--prepocess=imagenet"], "'lvc compile' has no option --prepocess", "'--preprocess'?"),
+        (["compile", "t.onnx", "--precision", "bf61"], "--precision cannot be 'bf61'", "did you mean 'bf16'?"),
+        (["inspect", "t.onnx", "u.onnx"], "nothing takes u.onnx", "'lvc inspect --help'"),
+    ],
+)
+def test_a_slip_of_the_keyboard_gets_a_suggestion(
+    capsys: pytest.CaptureFixture[str], folder: Path, arguments: list[str], what: str, help: str
+) -> None:
+    code, err = refused(capsys, folder, *arguments)
+    assert code == 2
+    assert what in err
+    assert help in err
+
+
+def test_the_table_has_drift_only_where_it_was_measured(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    compile_tiny = ["compile", *TINY, "-t", "reference", "-o", "t.lvc"]
+    assert "drift" not in lvc(capsys, *compile_tiny)[1]
+    assert "drift" in lvc(capsys, *compile_tiny, "--check")[1]
+
+
+def test_small_files_and_networks_have_a_size(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    _, out, _ = lvc(capsys, "compile", *TINY, "-t", "reference", "-o", "t.lvc")
+    assert "; 260 parameters" in out
+    assert f"wrote t.lvc ({(folder / 't.lvc').stat().st_size / 1000:.2f} kB)" in out
+
+
 def test_truncated_onnx_is_refused(capsys: pytest.CaptureFixture[str], folder: Path, assets: Path) -> None:
     whole = (assets / "onnx" / "mnist_cntk.onnx").read_bytes()
     (folder / "cut.onnx").write_bytes(whole[: len(whole) // 2])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 import onnx_graphsurgeon as gs
 
-from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.errors import CompileError, UsageError, did_you_mean
 from lvc.compiler.load.onnx_door.values import Unsupported, input_name, torch_dtype
 from lvc.compiler.spec import TensorSpec
 
@@ -21,10 +20,9 @@ def check_names(given: Mapping[str, object], names: Sequence[str], option: str) 
     """Refuse a name that no input has."""
     for name in given:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            suggestion = f"did you mean '{close[0]}'? " if close else ""
             raise UsageError(
-                f"{option}: the model has no input '{name}'", help=f"{suggestion}its inputs are: {', '.join(names)}"
+                f"{option}: the model has no input '{name}'",
+                help=f"{did_you_mean(name, names)}its inputs are: {', '.join(names)}",
             )
 
 

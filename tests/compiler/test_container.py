@@ -10,6 +10,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lvc.compiler import container
@@ -91,17 +92,26 @@ def test_newer_format_is_named(tmp_path: Path) -> None:
         container.read(tmp_path / "a.lvc")
 
 
-def test_what_gets_half_as_large_is_deflated(tmp_path: Path) -> None:
+def test_what_gets_smaller_is_deflated(tmp_path: Path) -> None:
+    normal = np.random.default_rng(0).standard_normal(200_000).astype(np.float32)
     files = {
         "model.so": json.dumps(list(range(50_000))).encode(),
-        "weights.bin": random.Random(0).randbytes(100_000),
-        "zeros.bin": bytes(100_000),
+        "random.bin": random.Random(0).randbytes(100_000),
+        "float32.bin": normal.tobytes(),
+        "int8.bin": (normal * 28).clip(-127, 127).astype(np.int8).tobytes(),
     }
     container.write(replace(artefact(), files=files), tmp_path / "a.lvc")
     with zipfile.ZipFile(tmp_path / "a.lvc") as archive:
-        deflated = {info.filename: info.compress_type == zipfile.ZIP_DEFLATED for info in archive.infolist()}
-    del deflated["manifest.json"]
-    assert deflated == {"model.so": True, "weights.bin": False, "zeros.bin": False}
+        sizes = {info.filename: info.compress_size / info.file_size for info in archive.infolist()}
+    assert sizes["random.bin"] == sizes["float32.bin"] == 1
+    assert sizes["model.so"] < 0.5
+    assert sizes["int8.bin"] < 0.9
+    assert container.read(tmp_path / "a.lvc").files == files
+
+
+def test_what_is_all_but_empty_can_be_read_again(tmp_path: Path) -> None:
+    files = {"weights.bin": bytes(1_000_000)}
+    container.write(replace(artefact(), files=files), tmp_path / "a.lvc")
     assert container.read(tmp_path / "a.lvc").files == files
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch.fx import Graph, Interpreter, Node
+from torch.fx import Graph, Node
 
 from lvc.compiler.graph import tensor
 from lvc.compiler.model import Model
+from lvc.passes.analysis.quick import QuickRun, compute
 
 
 class Frozen:
@@ -19,19 +20,17 @@ class Frozen:
     def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs for a batch; intermediate values are freed on the way."""
         with torch.inference_mode():
-            outputs: tuple[torch.Tensor, ...] = Interpreter(self._module).run(batch, initial_env=dict(self._fixed))
+            outputs: tuple[torch.Tensor, ...] = QuickRun(self._module).run(batch, initial_env=dict(self._fixed))
         return outputs
 
 
 def constant_values(model: Model) -> dict[Node, torch.Tensor]:
     """Return the value of each node that depends on stored tensors alone."""
     values: dict[Node, torch.Tensor] = {}
-    interpreter = Interpreter(model.module)
     with torch.inference_mode():
         for node in constants(model.module.graph):
             stored = tensor(model.module, node)
-            interpreter.env = values
-            values[node] = stored.detach() if stored is not None else interpreter.run_node(node)
+            values[node] = stored.detach() if stored is not None else compute(node, values)
     return values
 
 

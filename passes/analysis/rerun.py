@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch.fx import Node
-from torch.fx.node import map_arg
 
 from lvc.compiler.graph import tensor
 from lvc.compiler.model import Model
+from lvc.passes.analysis.quick import compute
 
 Values = Mapping[Node, torch.Tensor]
 
@@ -43,11 +42,11 @@ class Rerun:
         found = ChainMap({node: instead}, dict(values))
         with torch.inference_mode():
             for reader in self._after(node):
-                found[reader] = _call(reader, found)
+                found[reader] = compute(reader, found)
         return self.outputs(found)
 
     def _value(self, node: Node, batch: torch.Tensor, values: Values) -> torch.Tensor:
-        return batch if node.op == "placeholder" else _call(node, values)
+        return batch if node.op == "placeholder" else compute(node, values)
 
     def _after(self, node: Node) -> list[Node]:
         """Return the calls that depend on a node, in order."""
@@ -58,10 +57,3 @@ class Rerun:
                     reached.add(reader)
             self._readers[node] = [reader for reader in self._order if reader in reached - {node}]
         return self._readers[node]
-
-
-def _call(node: Node, values: Values) -> torch.Tensor:
-    args: Any = map_arg(node.args, values.__getitem__)
-    kwargs: Any = map_arg(node.kwargs, values.__getitem__)
-    result: torch.Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
-    return result

@@ -6,16 +6,15 @@ one forward run over the data serves all layers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch.fx import Node
-from torch.fx.node import map_arg
 
 from lvc.compiler.graph import tensor
 from lvc.compiler.model import Model
 from lvc.passes.analysis.frozen import constants
+from lvc.passes.analysis.quick import compute
 
 
 class Sweep:
@@ -59,7 +58,7 @@ class Sweep:
             operands = node.all_input_nodes
             fixed = {operand: self._constant(operand) for operand in operands if self._is_constant(operand)}
             self._values[node] = [
-                _call(
+                compute(
                     node,
                     fixed | {operand: self._values[operand][batch] for operand in operands if operand not in fixed},
                 )
@@ -77,11 +76,4 @@ class Sweep:
         stored = tensor(self._module, node)
         if stored is not None:
             return stored
-        return _call(node, {operand: self._constant(operand) for operand in node.all_input_nodes})
-
-
-def _call(node: Node, values: Mapping[Node, torch.Tensor]) -> torch.Tensor:
-    args: tuple[Any, ...] = map_arg(node.args, values.__getitem__)
-    kwargs: dict[str, Any] = map_arg(node.kwargs, values.__getitem__)
-    result: torch.Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
-    return result
+        return compute(node, {operand: self._constant(operand) for operand in node.all_input_nodes})

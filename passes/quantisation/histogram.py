@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from lvc.passes.quantisation.grids import Grid, GridKind
+from lvc.passes.analysis.quick import round_per_channel
+from lvc.passes.quantisation.grids import GridKind
 
 BINS = 8192
 _MOST_SAMPLES = 1 << 16
@@ -57,10 +58,9 @@ class Histogram:
         """Return the mean squared distance of the values to the grid of each candidate range, ``f64[candidates]``."""
         values, counts = self.points()
         grid = kind.grid(low, high)
-        rounded = Grid(grid.scale, grid.zero, grid.low, grid.high, 0).round(
-            values.float().expand(len(low), -1).contiguous()
-        )
-        return ((rounded.double() - values) ** 2 * counts).sum(1) / counts.sum()
+        candidates = values.float().expand(len(low), -1)
+        rounded = round_per_channel(candidates, grid.scale, grid.zero, 0, grid.low, grid.high)
+        return (rounded.double().sub_(values).square_() @ counts) / counts.sum()
 
     def _cover(self, magnitude: float) -> None:
         if magnitude <= self.reach:

@@ -43,29 +43,18 @@ def hardswish(x: torch.Tensor) -> torch.Tensor:
     return product
 
 
-POWER_BITS = 15
-"""Bits behind the point of the power of two in `_exp_negated`."""
-
-POWER_SCALE = float(torch.tensor(-math.log2(math.e) * 2**POWER_BITS, dtype=torch.float32))
-POWER_LIMIT = float(110 << POWER_BITS)
-POWER_SERIES = (630, 3638, 15743, 45426, 65536)
-"""ln(2)^k / k! times 2^16, from k = 4 to 0."""
+POWER_LIMIT = 110.0
+POWER_SERIES = (0.05517149, 0.24261093, 0.69326097, 0.99992806)
+"""2^r for r from -1/2 to 1/2, within 7.5e-5 of it: the polynomial of degree 3 with the least relative error."""
 
 
 def _exp_negated(x: torch.Tensor) -> torch.Tensor:
-    """e^-x, within 8e-5 of it for x from -76 to 76 and beyond as there; no product meets a sum.
-
-    ``p = round(-x log2(e) 2^15)`` is split into a whole power of two and the rest, whose power is a polynomial in whole
-    numbers: each step multiplies by the rest and drops 15 bits.
-    """
+    """e^-x, within 8e-5 of it for x from -76 to 76 and beyond as there: 2^-x log2(e) by a whole power and the rest."""
     demand(x, torch.float32)
-    power = (x * POWER_SCALE).clamp(-POWER_LIMIT, POWER_LIMIT).round().to(torch.int32)
-    whole = (power + (1 << (POWER_BITS - 1))) >> POWER_BITS
-    rest = power - (whole << POWER_BITS)
-    total = torch.full_like(rest, POWER_SERIES[0])
-    for coefficient in POWER_SERIES[1:]:
-        total = ((total * rest) >> POWER_BITS) + coefficient
-    return total.float() * ((whole + (127 - 16)) << 23).view(torch.float32)
+    power = (x * single(-EXP_BASE)).clamp(-POWER_LIMIT, POWER_LIMIT)
+    whole = power.round()
+    series = _polynomial(power - whole, POWER_SERIES)
+    return series * ((whole.to(torch.int32) + 127) << 23).view(torch.float32)
 
 
 TANH_LIMIT = 7.90531110763549805
@@ -161,7 +150,7 @@ def _rational(x: torch.Tensor, odd: Sequence[float], even: Sequence[float], limi
 
 def _polynomial(x: torch.Tensor, coefficients: Sequence[float]) -> torch.Tensor:
     """The value of a polynomial, highest power first."""
-    total = torch.full_like(x, coefficients[0])
+    total = torch.full_like(x, single(coefficients[0]))
     for coefficient in coefficients[1:]:
         total = total * x + single(coefficient)
     return total

@@ -33,20 +33,16 @@ def _limited(x: Expr, low: float, high: float) -> Expr:
 
 def _exp_negated(x: Expr) -> Expr:
     """e^-x as `lvc.compiler.functions` has it."""
-    bits, limit = functions.POWER_BITS, scalar_of(functions.POWER_LIMIT, "float32")
-    scaled = x * scalar_of(functions.POWER_SCALE, "float32")
-    limited = tirx.max(tirx.min(scaled, limit), -limit)
-    power = tirx.reinterpret("int32", limited + scalar_of(ROUNDER, "float32")) - tirx.const(ROUNDER_BITS, "int32")
+    rounder = _f32(ROUNDER)
 
-    def raised(power: Expr, whole: Expr) -> Expr:
-        rest = power - (whole << bits)
-        first, *series = functions.POWER_SERIES
-        total = tirx.const(first, "int32")
-        for coefficient in series:
-            total = ((total * rest) >> bits) + tirx.const(coefficient, "int32")
-        return tirx.Cast("float32", total) * tirx.reinterpret("float32", (whole + tirx.const(127 - 16, "int32")) << 23)
+    def raised(power: Expr, shifted: Expr) -> Expr:
+        """``shifted`` has the whole part of the power in its lowest bits, which are added to the exponent."""
+        series = let(power - (shifted - rounder), lambda rest: _polynomial(rest, functions.POWER_SERIES))
+        exponent = tirx.reinterpret("int32", shifted) << tirx.const(23, "int32")
+        return tirx.reinterpret("float32", tirx.reinterpret("int32", series) + exponent)
 
-    return let(power, lambda p: let((p + tirx.const(1 << (bits - 1), "int32")) >> bits, lambda n: raised(p, n)))
+    power = _limited(x * _f32(-functions.EXP_BASE), -functions.POWER_LIMIT, functions.POWER_LIMIT)
+    return let(power, lambda p: let(p + rounder, lambda shifted: raised(p, shifted)))
 
 
 def _sigmoid(x: Expr) -> Expr:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from functools import cached_property
+from itertools import pairwise, product, zip_longest
 
 from lvc.backends.tvm.program import Kind, Program, Storage
 
@@ -13,19 +14,49 @@ PAGE = 4096  # bytes by which the pools of TVM's runtime grow
 
 
 @dataclass(frozen=True)
-class Lifetime:
-    """A storage, with the first and the last step that touch it."""
+class Piece:
+    """Bytes of a storage from ``begin`` to ``end``, with the first and the last step that touch them."""
 
-    storage: Storage
+    begin: int
+    end: int
     first: int
     last: int
 
-    def overlaps(self, other: Lifetime) -> bool:
+    def overlaps(self, other: Piece) -> bool:
+        """Whether both are in use at once."""
         return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """When a storage is in use: each of its pieces, such as the parts of a concatenation, on its own."""
+
+    storage: Storage
+    pieces: tuple[Piece, ...]
+
+    @cached_property
+    def first(self) -> int:
+        """The first step that touches it."""
+        return min(piece.first for piece in self.pieces)
+
+    @cached_property
+    def last(self) -> int:
+        """The last step that touches it."""
+        return max(piece.last for piece in self.pieces)
 
     @property
     def steps(self) -> int:
+        """How many steps it is in use for."""
         return self.last - self.first + 1
+
+    def clashes(self, other: Lifetime) -> Iterator[tuple[int, int]]:
+        """The positions, between two that are free, where a piece would share bytes with one of a placed storage."""
+        if self.first > other.last or other.first > self.last:
+            return
+        place = other.storage.position
+        for mine, its in product(self.pieces, other.pieces):
+            if mine.overlaps(its):
+                yield place + its.begin - mine.end, place + its.end - mine.begin
 
 
 # what is placed first; which of these wins depends on the network
@@ -76,14 +107,19 @@ def _paged(size: int) -> int:
 
 
 def lifetimes(program: Program) -> list[Lifetime]:
-    """When each workspace storage is in use."""
-    spans: dict[Storage, tuple[int, int]] = {}
+    """When each workspace storage is in use, in the order of first use."""
+    cuts, spans = _cuts(program), dict[Storage, dict[tuple[int, int], tuple[int, int]]]()
     for number, step in enumerate(program.steps):
         for argument in step.arguments:
-            storage = argument.place.storage
-            if storage.kind is Kind.WORKSPACE:
-                spans[storage] = (spans.get(storage, (number, 0))[0], number)
-    return [Lifetime(storage, first, last) for storage, (first, last) in spans.items()]
+            storage, begin = argument.place.storage, argument.place.offset
+            for start, end in pairwise(cuts.get(storage, ())):
+                if begin <= start and end <= begin + argument.bytes:
+                    pieces = spans.setdefault(storage, {})
+                    pieces[start, end] = (pieces.get((start, end), (number, 0))[0], number)
+    return [
+        Lifetime(storage, tuple(Piece(*place, *span) for place, span in sorted(pieces.items())))
+        for storage, pieces in spans.items()
+    ]
 
 
 def live_bytes(program: Program) -> int:
@@ -91,17 +127,11 @@ def live_bytes(program: Program) -> int:
 
     A piece of a storage, such as a part of a concatenation, lives from the step that writes it.
     """
-    spans: dict[tuple[Storage, int], list[int]] = {}
-    cuts = _cuts(program)
-    for number, step in enumerate(program.steps):
-        for argument in step.arguments:
-            storage, begin = argument.place.storage, argument.place.offset
-            for start, end in pairwise(cuts.get(storage, ())):
-                if begin <= start and end <= begin + argument.bytes:
-                    spans.setdefault((storage, end), [end - start, number, number])[2] = number
-    pieces = spans.values()
+    values = [value for value in lifetimes(program) if not value.storage.is_scratch]
+    pieces = [piece for value in values for piece in value.pieces]
     alive = [
-        sum(size for size, first, last in pieces if first <= number <= last) for number in range(len(program.steps))
+        sum(piece.end - piece.begin for piece in pieces if piece.first <= number <= piece.last)
+        for number in range(len(program.steps))
     ]
     return max(alive, default=0)
 
@@ -111,7 +141,7 @@ def _cuts(program: Program) -> dict[Storage, list[int]]:
     cuts: dict[Storage, set[int]] = {}
     for argument in (argument for step in program.steps for argument in step.arguments):
         storage, begin = argument.place.storage, argument.place.offset
-        if storage.kind is Kind.WORKSPACE and not storage.is_scratch:
+        if storage.kind is Kind.WORKSPACE:
             cuts.setdefault(storage, set()).update((begin, begin + argument.bytes))
     return {storage: sorted(places) for storage, places in cuts.items()}
 
@@ -122,25 +152,22 @@ def assign(values: Sequence[Lifetime], order: Callable[[Lifetime], int] = _ORDER
     placed: list[Lifetime] = []
     end = 0
     for value in sorted(values, key=lambda v: (-order(v), -v.storage.bytes, v.first)):
-        neighbours = sorted(
-            (other.storage.position, other.storage.position + other.storage.bytes)
-            for other in placed
-            if other.overlaps(value)
-        )
-        value.storage.position = _tightest_gap(neighbours, value.storage.bytes)
+        taken = sorted(clash for other in placed for clash in value.clashes(other))
+        value.storage.position = _tightest_gap(taken)
         placed.append(value)
         end = max(end, align(value.storage.position + value.storage.bytes))
     return end
 
 
-def _tightest_gap(taken: Iterable[tuple[int, int]], size: int) -> int:
-    """The aligned start of the smallest free range that holds ``size`` bytes, or the end of all that is taken."""
-    best, best_size, start = -1, 0, 0
-    for begin, end in taken:
-        room = begin - start
-        if room >= size and (best < 0 or room < best_size):
-            best, best_size = start, room
-        start = max(start, align(end))
+def _tightest_gap(taken: Iterable[tuple[int, int]]) -> int:
+    """The aligned position in the smallest gap that is free, or behind all that is taken; what is taken lies between
+    two positions that are not."""
+    best, best_room, start = -1, 0, 0
+    for low, high in taken:
+        room = low - start
+        if room >= 0 and (best < 0 or room < best_room):
+            best, best_room = start, room
+        start = max(start, align(high))
     return best if best >= 0 else start
 
 

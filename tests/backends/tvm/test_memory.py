@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvc.backends.tvm.memory import ALIGNMENT, PAGE, Lifetime, assign, live_bytes, plan_workspace, scratch_bytes
+from lvc.backends.tvm.memory import ALIGNMENT, PAGE, Lifetime, Piece, assign, live_bytes, plan_workspace, scratch_bytes
 from lvc.backends.tvm.program import Argument, Kind, Place, Program, Step, Storage
 from lvc.backends.tvm.schedules.general import GeneralSchedule
 
-LIFETIMES = st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 20), st.integers(0, 6)), min_size=1, max_size=40)
+PIECES = st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 20), st.integers(0, 6)), min_size=1, max_size=3)
 
 
-@given(LIFETIMES)
+def lifetime(*pieces: tuple[int, int, int]) -> Lifetime:
+    """A storage of pieces one after the other: bytes, first step, and how many steps follow."""
+    ends = list(accumulate((size for size, *_ in pieces), initial=0))
+    places = zip(ends, ends[1:], pieces, strict=False)
+    made = tuple(Piece(begin, end, first, first + length) for begin, end, (_, first, length) in places)
+    return Lifetime(Storage(Kind.WORKSPACE, ends[-1]), made)
+
+
+@given(st.lists(PIECES, min_size=1, max_size=20))
 @settings(deadline=None)
-def test_live_values_never_overlap(rows: list[tuple[int, int, int]]) -> None:
-    values = [Lifetime(Storage(Kind.WORKSPACE, size), first, first + length) for size, first, length in rows]
+def test_live_values_never_overlap(rows: list[list[tuple[int, int, int]]]) -> None:
+    """At no step is a byte in use by two; as each step would see it."""
+    values = [lifetime(*row) for row in rows]
     end = assign(values)
-    for number, value in enumerate(values):
-        start, stop = value.storage.position, value.storage.position + value.storage.bytes
-        assert start % ALIGNMENT == 0
-        assert stop <= end
-        for other in values[:number]:
-            apart = stop <= other.storage.position or other.storage.position + other.storage.bytes <= start
-            assert apart or not value.overlaps(other)
+    assert all(value.storage.position % ALIGNMENT == 0 for value in values)
+    assert all(0 <= value.storage.position <= end - value.storage.bytes for value in values)
+    for step in range(27):
+        used = sorted(
+            (value.storage.position + piece.begin, value.storage.position + piece.end)
+            for value in values
+            for piece in value.pieces
+            if piece.first <= step <= piece.last
+        )
+        assert all(before[1] <= after[0] for before, after in pairwise(used))
 
 
 def test_a_chain_needs_two_places() -> None:
-    values = [Lifetime(Storage(Kind.WORKSPACE, 640), step, step + 1) for step in range(10)]
+    values = [lifetime((640, step, 1)) for step in range(10)]
     assert assign(values) == 2 * 640
+
+
+def test_what_is_not_written_yet_is_lent() -> None:
+    """The place of the later parts of a concatenation holds what its first part is made of, as in DenseNet."""
+    joined, large = lifetime((64, 1, 2), (640, 3, 0)), lifetime((640, 0, 1))
+    assert assign([joined, large]) == 64 + 640
 
 
 def step(*places: tuple[Storage, int, int]) -> Step:

@@ -22,6 +22,7 @@ from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.dialect import OPS
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.memory import memory_of
 from lvc.compiler.model import Model
 from lvc.compiler.uncalibrated import UNCALIBRATED
@@ -46,7 +47,7 @@ def build(model: Model, text: str = "native") -> Artefact:
 
 
 def test_every_operator_of_the_dialect_has_a_lowering() -> None:
-    assert set(LOWERINGS) == set(OPS) - {UNCALIBRATED}
+    assert set(LOWERINGS) == set(OPS) - {UNCALIBRATED, FAKE_QUANTIZE_LEVELS}
 
 
 def test_equal_models_give_equal_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ becomes a part of the kernel before it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -29,13 +30,14 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import add_tensor, arguments, insert_call, origin, spec, store, tensor
+from lvc.compiler.graph import add_tensor, arguments, insert_call, origin, spec
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.affine import scale_inputs, scale_outputs
 from lvc.passes.analysis.calibration import stream
 from lvc.passes.quantisation.chains import Chain, chains
+from lvc.passes.quantisation.operands import rewrite, stored_operand
 
 _LARGEST = 64.0
 _ROUNDS = 4
@@ -131,10 +133,9 @@ class _Magnitudes(Interpreter):
 def weight_scale(module: GraphModule, chain: Chain) -> torch.Tensor:
     """Return the scale that makes the weights of each channel equally large before and behind it."""
     ones = torch.ones(spec(chain.first).shape[1], dtype=torch.float64)
-    before = _weight(module, chain.first).flatten(1).abs().amax(1)
-    behind = torch.stack([_input_ranges(reader, _weight(module, reader), len(ones)) for reader in chain.readers]).amax(
-        0
-    )
+    before = stored_operand(module, chain.first, "weight").flatten(1).abs().amax(1)
+    weights = [stored_operand(module, reader, "weight") for reader in chain.readers]
+    behind = torch.stack([_input_ranges(weight, len(ones)) for weight in weights]).amax(0)
     scale = (behind / before).sqrt()
     return torch.where((before > 0) & (behind > 0), scale.clamp(1 / _LARGEST, _LARGEST), ones)
 
@@ -144,13 +145,11 @@ def rescale(module: GraphModule, chain: Chain, scale: torch.Tensor) -> None:
     if chain.is_curved:
         multiply(module, chain.first, scale)
     else:
-        weight = scale_outputs(chain.first, _weight(module, chain.first), scale)
-        _store(module, arguments(chain.first)["weight"], weight)
-        bias = tensor(module, arguments(chain.first)["bias"])
-        if bias is not None:
-            _store(module, arguments(chain.first)["bias"], bias.detach().double() * scale)
+        rewrite(module, chain.first, "weight", lambda weight: scale_outputs(chain.first, weight, scale))
+        if arguments(chain.first)["bias"] is not None:
+            rewrite(module, chain.first, "bias", lambda bias: bias * scale)
     for reader in chain.readers:
-        _store(module, arguments(reader)["weight"], scale_inputs(reader, _weight(module, reader), 1 / scale))
+        rewrite(module, reader, "weight", partial(scale_inputs, reader, scale=1 / scale))
 
 
 def multiply(module: GraphModule, value: Node, scale: torch.Tensor) -> None:
@@ -167,7 +166,7 @@ def unevenness(ranges: dict[Chain, torch.Tensor]) -> float:
     return float(torch.stack(shares).log().mean().exp()) if shares else 1.0
 
 
-def _input_ranges(reader: Node, weight: torch.Tensor, channels: int) -> torch.Tensor:
+def _input_ranges(weight: torch.Tensor, channels: int) -> torch.Tensor:
     """Return the greatest weight that multiplies each input channel."""
     groups = channels // weight.shape[1]
     return (
@@ -178,15 +177,3 @@ def _input_ranges(reader: Node, weight: torch.Tensor, channels: int) -> torch.Te
         .flatten(1)
         .amax(1)
     )
-
-
-def _weight(module: GraphModule, layer: Node) -> torch.Tensor:
-    weight = tensor(module, arguments(layer)["weight"])
-    assert weight is not None
-    return weight.detach().double()
-
-
-def _store(module: GraphModule, node: Node, value: torch.Tensor) -> None:
-    old = tensor(module, node)
-    assert old is not None
-    store(module, str(node.target), value.to(old.dtype), trainable=isinstance(old, torch.nn.Parameter))

@@ -26,13 +26,14 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import add_tensor, arguments, calls, is_call, op_name, set_argument, spec, store, tensor
+from lvc.compiler.graph import arguments, calls, is_call, op_name, spec
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import stream
 from lvc.passes.quantisation.comparison import sqnr
 from lvc.passes.quantisation.grids import GridKind
+from lvc.passes.quantisation.operands import rewrite, stored_operand
 from lvc.passes.quantisation.stored import stored_grid
 
 _LARGEST = 1e4
@@ -82,7 +83,7 @@ class SmoothActivations(Pass):
                 looking.run(batch)
         before, after = [], []
         for item in found:
-            weights = [_stored(model.module, arguments(reader)["weight"]) for reader in item.readers]
+            weights = [stored_operand(model.module, reader, "weight") for reader in item.readers]
             factor = scale(looking.most[item.norm], weights, self.strength)
             rows = looking.rows[item.norm]
             as_it_is, smoothed = error(rows, weights), error(rows / factor, [weight * factor for weight in weights])
@@ -171,27 +172,7 @@ def error(rows: torch.Tensor, weights: Sequence[torch.Tensor]) -> float:
 
 def rescale(module: GraphModule, item: Smoothing, factor: torch.Tensor) -> None:
     """Divide what the normalisation gives by the factor of each channel, and multiply in the weights that read it."""
-    for layer, name, by in [
-        (item.norm, "weight", 1 / factor),
-        (item.norm, "bias", 1 / factor),
-        *((reader, "weight", factor) for reader in item.readers),
-    ]:
-        multiply(module, layer, name, by)
-
-
-def multiply(module: GraphModule, layer: Node, name: str, by: torch.Tensor) -> None:
-    """Multiply a stored operand of a layer; one that is read elsewhere too stays there as it is."""
-    node = arguments(layer)[name]
-    old = tensor(module, node)
-    assert old is not None
-    value, trainable = (old.detach().double() * by).to(old.dtype), isinstance(old, torch.nn.Parameter)
-    if list(node.users) == [layer] and list(arguments(layer).values()).count(node) == 1:
-        store(module, str(node.target), value, trainable=trainable)
-    else:
-        set_argument(layer, name, add_tensor(module, layer, str(node.target), value, trainable=trainable))
-
-
-def _stored(module: GraphModule, node: Node) -> torch.Tensor:
-    value = tensor(module, node)
-    assert value is not None
-    return value.detach().double()
+    for name in ("weight", "bias"):
+        rewrite(module, item.norm, name, lambda value: value / factor)
+    for reader in item.readers:
+        rewrite(module, reader, "weight", lambda value: value * factor)

@@ -12,7 +12,7 @@ from lvc.compiler.errors import CheckError
 from lvc.compiler.model import Model, Value
 from lvc.compiler.passes import Effect
 from lvc.compiler.pipeline import Observer, Step
-from lvc.compiler.verify import verify
+from lvc.compiler.verify import picture, verify
 
 
 class Timer(Observer):
@@ -27,17 +27,23 @@ class Timer(Observer):
 
 
 class Verifier(Observer):
-    """Verifies the model after every pass, and that the signature is what it was unless the pass may change it."""
+    """Verifies the model after every pass, and that the signature is what it was unless the pass may change it.
+
+    A model that looks as it did when it was verified last is not verified again.
+    """
 
     def start(self, model: Model) -> None:
         verify(model)
+        self.verified = picture(model)
 
     def before(self, step: Step, model: Model) -> bool:
         self.signature = (model.inputs, model.outputs)
         return True
 
     def after(self, step: Step, model: Model) -> None:
-        verify(model)
+        if (found := picture(model)) != self.verified:
+            verify(model)
+            self.verified = found
         if not step.item.changes_signature and (model.inputs, model.outputs) != self.signature:
             raise CheckError(f"{step.item.name} changed the model's signature", why="the pass does not say that it may")
 

@@ -43,6 +43,20 @@ def verify(model: Model) -> None:
     check_groups(graph)
 
 
+def picture(model: Model) -> tuple[object, ...]:
+    """Everything of a model that `verify` looks at, to be compared: it finds the same in two that are equal.
+
+    Literals stand there as text, since 1 and 1.0 are equal, and not alike to an operator.
+    """
+    module = model.module
+    nodes = [
+        (n.op, n.name, n.target, repr(n.args), repr(n.kwargs), n.meta.get("spec"), n.meta.get("group"))
+        for n in module.graph.nodes
+    ]
+    stored = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return tuple(model.output_names), nodes, [(name, value.shape, value.dtype) for name, value in stored]
+
+
 def _compare(node: torch.fx.Node, found: TensorSpec) -> None:
     if "spec" not in node.meta:
         raise _broken(node, "the node has no spec")

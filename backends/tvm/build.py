@@ -51,7 +51,7 @@ def build_files(program: Program, target: Target, workspace: Workspace) -> Built
     files = {
         "model.so": link({name: made.code for name, made in objects.items()}, entry),
         "weights.bin": weights_blob(program, constant_bytes),
-        "plan.json": json.dumps(plan(program, names, target, memory), indent=1).encode(),
+        "plan.json": json.dumps(plan(program, names, target, memory)).encode(),
     }
     return Built(files, memory, _remarks(steps, names, objects))
 

@@ -14,7 +14,7 @@ from lvc.compiler.graph import store
 from lvc.compiler.graph_text import parse_model
 from lvc.compiler.model import Model
 from lvc.compiler.spec import TensorSpec
-from lvc.compiler.verify import verify
+from lvc.compiler.verify import picture, verify
 
 TEXT = """model small(x: f32[2,3])
   @w : f32[3]
@@ -96,7 +96,17 @@ def group_read_from_outside(model: Model) -> None:
 def test_damage_is_found(damage: Callable[[Model], None], what: str, why: str) -> None:
     model = parse_model(TEXT)
     verify(model)
+    before = picture(model)
     damage(model)
+    assert picture(model) != before  # or it would pass for verified
     with pytest.raises(CompileError, match=what) as caught:
         verify(model)
     assert re.search(why, caught.value.why)
+
+
+def test_literals_of_another_type_are_another_picture() -> None:
+    model = parse_model(TEXT)
+    before = picture(model)
+    assert before == picture(model.copy())
+    node(model, "t").args = (node(model, "z"), [True, 0])
+    assert before != picture(model)

@@ -15,6 +15,7 @@ import torch
 from onnx import TensorProto, helper
 from torch.fx import Node
 
+from lvc.compiler.coded_weights import pack
 from lvc.compiler.errors import CompileError
 from lvc.compiler.graph import op_name, origin, spec, tensor
 from lvc.compiler.model import PROPERTY, Model
@@ -85,14 +86,14 @@ class GraphWriter:
             self.constants[key] = name
         return self.constants[key]
 
-    def int4(self, pairs: torch.Tensor, shape: Sequence[int]) -> str:
-        """Return the name of an initialiser of 4-bit whole numbers, two to a byte, the first in the lower bits."""
+    def int4(self, whole: torch.Tensor) -> str:
+        """Return the name of an initialiser of 4-bit whole numbers; of larger ones the lower bits are stored."""
         name = f"constant_{len(self.constants)}_int4"
         while name in self.taken:
             name += "_"
         self.taken.add(name)
         self.initialisers[name] = TensorProto(
-            name=name, data_type=TensorProto.INT4, dims=shape, raw_data=tensor_bytes(pairs)
+            name=name, data_type=TensorProto.INT4, dims=whole.shape, raw_data=tensor_bytes(pack(whole.int() & 15, 4))
         )
         return name
 

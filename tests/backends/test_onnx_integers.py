@@ -102,6 +102,28 @@ def test_quantised_models_run_as_int8_in_onnx_runtime(model: Model, tmp_path: Pa
     assert_within_a_step(*(np.concatenate(found) for found in zip(*pairs, strict=True)))
 
 
+@pytest.mark.parametrize("options", ["weight_bits=4", "weight_bits=4 weight_grid=codebook", "weight_bits=3"])
+def test_weights_of_4_bits_run_as_int8_in_onnx_runtime(options: str, model: Model, tmp_path: Path) -> None:
+    """They fill half a byte each, and the file read again is the model that was written."""
+    onnx = pytest.importorskip("onnx")
+    workspace = Workspace(data={"calib": images}, threads=1)
+    quantise = QUANTISE.replace("weight_bits=7", options)
+    simulated, _ = Pipeline.parse(quantise).run(model, workspace)
+    theirs, kinds = fused(simulated, tmp_path)
+    assert kinds.count("QLinearConv") == 3
+    stored = onnx.load(str(tmp_path / "qdq.onnx")).graph.initializer
+    packed = [part for part in stored if part.data_type == onnx.TensorProto.INT4]
+    assert sorted(tuple(part.dims) for part in packed) == [(10, 16), (16, 3, 3, 3), (16, 16, 3, 3), (16, 16, 3, 3)]
+    assert all(len(part.raw_data) == -(-np.prod(part.dims) // 2) for part in packed)
+    ours, again = simulated, Model.load(str(tmp_path / "qdq.onnx"))
+    whole, _ = Pipeline.parse("lower-to-integer").run(again)
+    assert Coverage.of(whole).share == 1
+    name = theirs.get_inputs()[0].name
+    for x, _ in images(1):
+        np.testing.assert_array_equal(ours(x)[0], again(x)[0])
+        assert_within_a_step(ours(x)[0], theirs.run(None, {name: x})[0])
+
+
 def test_gates_and_attention_run_as_int8_in_onnx_runtime(tmp_path: Path) -> None:
     workspace = Workspace(data={"calib": images}, threads=1)
     torch.manual_seed(0)

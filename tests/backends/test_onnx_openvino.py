@@ -17,7 +17,14 @@ openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed; it
 
 SHAPE = (1, 3, 16, 16)
 # seven bits, since OpenVINO's kernels for AVX2 saturate with eight
-QUANTISE = "O1,insert-fake-quant{weight_bits=7 OPTIONS},calibrate{images=4}"
+QUANTISE = "O1,insert-fake-quant{OPTIONS},calibrate{images=4}"
+OPTIONS = (
+    "weight_bits=7",
+    "weight_bits=7 per_channel=false",
+    "weight_bits=7 activation_symmetric=true",
+    "weight_bits=4",
+    "weight_bits=4 weight_grid=codebook",
+)
 
 
 class Network(torch.nn.Module):
@@ -44,7 +51,7 @@ def images(seed: int = 0) -> DataSet:
     return Images((random.standard_normal(SHAPE).astype(np.float32), None) for _ in range(16))
 
 
-@pytest.mark.parametrize("options", ["", "per_channel=false", "activation_symmetric=true"])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_quantised_models_run_as_int8_in_openvino(options: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Model.from_module(Network().eval(), torch.zeros(SHAPE))

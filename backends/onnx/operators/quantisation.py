@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from lvc.backends.onnx.writer import GraphWriter
-from lvc.compiler.coded_weights import DECODE, pack, unpack
+from lvc.compiler.coded_weights import DECODE, unpack
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError
 from lvc.compiler.graph import arguments, origin, spec
@@ -42,7 +42,8 @@ def _quantise(w: GraphWriter, node: Node, scale: torch.Tensor, zero: torch.Tenso
     if stored is not None:
         shape = [-1 if dim == axis else 1 for dim in range(stored.ndim)] if axis is not None else []
         steps = (stored.detach() * (1 / scale).reshape(shape)).round() + zero.reshape(shape)
-        whole = w.constant(steps.clamp(low, high), dtype)
+        steps = steps.detach().clamp(low, high)
+        whole = _whole(w, steps) if dtype is torch.int8 else w.constant(steps, dtype)
     else:
         x = w.name(operand)
         if (low, high) != _RANGES[dtype]:
@@ -94,24 +95,47 @@ def decode(w: GraphWriter, node: Node) -> str:
 def _on_levels(
     w: GraphWriter, codes: torch.Tensor, values: torch.Tensor, scale: torch.Tensor, shape: Sequence[int]
 ) -> str:
-    """Where levels are whole numbers as DequantizeLinear, in 4 bits from opset 21 on; else by their table."""
+    """Where levels are whole numbers as DequantizeLinear; else by their table."""
     rows = list(shape) if scale.shape[1] == 1 else [scale.numel(), len(codes) // scale.numel()]
+    codes = codes.reshape(rows)
     if fit_int8(values):
-        found = _dequantised(w, values[codes.int()].reshape(rows), scale.flatten(), 0)
+        whole = _looked_up(w, codes, values.to(torch.int8)) or _whole(w, values[codes.int()])
+        found = _dequantised(w, whole, scale.flatten(), 0)
     else:
-        places = w.convert(w.constant(codes.to(torch.uint8).reshape(rows)), torch.int32)
+        places = w.convert(w.constant(codes.to(torch.uint8)), torch.int32)
         table = w.emit("Gather", w.constant(values.detach()), places)
         found = w.emit("Mul", table, w.constant(scale.detach().reshape(-1, *[1] * (len(rows) - 1))))
     return found if rows == list(shape) else w.reshape(found, shape)
 
 
-def _dequantised(w: GraphWriter, whole: torch.Tensor, scale: torch.Tensor, axis: int | None) -> str:
-    """Stored whole numbers about zero times their scale, in 4 bits if the numbers and the opset allow it."""
-    if w.opset >= 21 and whole.min() >= -8 and whole.max() <= 7:
-        stored = w.int4(pack(whole.int() & 15, 4), whole.shape)
-        return w.emit("DequantizeLinear", stored, w.constant(scale.detach()), axis=axis)
+def _looked_up(w: GraphWriter, codes: torch.Tensor, values: torch.Tensor) -> str | None:
+    """Entries of a table by codes of 4 bits, where that takes fewer bytes than the entries themselves."""
+    if w.opset < 21 or len(values) > 16 or _fit_int4(values) or codes.numel() < 64:
+        return None
+    table = torch.cat([values, values[-1:].expand(16 - len(values))])
+    places = w.convert(w.int4(codes), torch.int32)  # a negative index counts from the end of the 16 entries
+    return w.emit("Gather", w.constant(table), places)
+
+
+def _whole(w: GraphWriter, whole: torch.Tensor) -> str:
+    """Stored whole numbers as int8, in a file of 4 bits each if they and the opset allow it.
+
+    What the conversion gives is known when a runtime loads the model. So it finds the weights in int8 which its integer
+    kernels take; DequantizeLinear of 4 bits makes ONNX Runtime and OpenVINO compute convolutions in float32.
+    """
+    if w.opset >= 21 and _fit_int4(whole):
+        return w.convert(w.int4(whole), torch.int8)
+    return w.constant(whole, torch.int8)
+
+
+def _fit_int4(whole: torch.Tensor) -> bool:
+    return float(whole.min()) >= -8 and float(whole.max()) <= 7
+
+
+def _dequantised(w: GraphWriter, whole: str, scale: torch.Tensor, axis: int | None) -> str:
+    """Whole numbers about zero times their scale."""
     zero = w.constant(torch.zeros(scale.shape, dtype=torch.int8))
-    return w.emit("DequantizeLinear", w.constant(whole, torch.int8), w.constant(scale.detach()), zero, axis=axis)
+    return w.emit("DequantizeLinear", whole, w.constant(scale.detach()), zero, axis=axis)
 
 
 WRITERS = {

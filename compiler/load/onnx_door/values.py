@@ -27,6 +27,7 @@ DTYPES: dict[str, torch.dtype] = {
     "uint8": torch.uint8,
     "bool": torch.bool,
 }
+_WIDENED = {"int4": np.dtype(np.int8), "uint4": np.dtype(np.uint8)}
 
 
 class Unsupported(Exception):
@@ -78,7 +79,8 @@ def torch_dtype(element_type: object) -> torch.dtype:
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
-    """Copy an array of any element type of the dialect into a tensor."""
+    """Copy an array of any element type of the dialect into a tensor; whole numbers of 4 bits become such of 8."""
+    array = array.astype(_WIDENED.get(array.dtype.name, array.dtype))
     dtype = torch_dtype(array.dtype)
     array = np.array(array, order="C", copy=True)
     if dtype is torch.bfloat16:

@@ -8,7 +8,6 @@ loss shows in nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -18,17 +17,18 @@ from torch.fx import Interpreter, Node
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.graph import arguments, calls, origin, tensor
 from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.uncalibrated import UNCALIBRATED
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import MOST_IMAGES, stream
 from lvc.passes.analysis.frozen import Frozen
 from lvc.passes.quantisation.bias_room import make_room_for_biases
-from lvc.passes.quantisation.comparison import OutputError, compare
+from lvc.passes.quantisation.comparison import OutputError, compare_all
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.observer import OBSERVERS, RangeObserver, Watch
 from lvc.passes.quantisation.stored import stored_grid
 from lvc.passes.quantisation.stored_levels import replace_by_levels, stored_levels
+from lvc.passes.quantisation.verdict import note_errors
 
 _MOST_COMPARED_BYTES = 256 << 20
 
@@ -67,7 +67,7 @@ class Calibrate(Pass):
             self.decide(model, place, watched, outcome)
         make_room_for_biases(model.module)
         model.module.recompile()
-        report(kept.errors(model), kept.images, outcome)
+        note_errors(kept.errors(model), kept.images, outcome)
         return outcome
 
     def decide(self, model: Model, place: Node, watched: _Watched, outcome: Outcome) -> None:
@@ -141,48 +141,4 @@ class _Kept:
             return []
         frozen = Frozen(model)
         found = [frozen(batch) for batch, _ in self.batches]
-        wanted = [outputs for _, outputs in self.batches]
-        return [
-            compare(name, [outputs[place] for outputs in wanted], [outputs[place] for outputs in found])
-            for place, name in enumerate(model.output_names)
-        ]
-
-
-def report(errors: Iterable[OutputError], images: int, outcome: Outcome) -> None:
-    """Note how far each output moved; a collapse is said first."""
-    found = list(errors)
-    outcome.notes += [_verdict(error) or f"output {error} over {images} images" for error in sorted(found, key=_rank)]
-    rows = tuple(
-        (
-            e.name,
-            round(e.sqnr, 2),
-            "" if e.agreement is None else round(e.agreement, 4),
-            round(e.lost, 4),
-            round(e.damaged, 4),
-        )
-        for e in found
-    )
-    if rows:
-        outcome.tables.append(
-            Table(
-                f"outputs on {images} images",
-                ("output", "SQNR, dB", "agreement", "places lost", "places damaged"),
-                rows,
-            )
-        )
-
-
-def _rank(error: OutputError) -> int:
-    return 0 if error.has_collapsed else 1 if error.is_damaged else 2
-
-
-def _verdict(error: OutputError) -> str:
-    """What a user must not miss about an output; empty if it is well."""
-    cure = "another observer, equalise-weights, or leave layers out with skip="
-    if error.has_collapsed:
-        places = f"in {error.lost:.0%} of its places the error is as large as what varies"
-        return f"COLLAPSED: {error}; {places}. Do not use this model: try {cure}"
-    if error.is_damaged:
-        places = f"in {error.damaged:.0%} of its places less than one bit of what varies is left"
-        return f"DAMAGED: {error}; {places}. Evaluate this model on labelled data before it is used, or try {cure}"
-    return ""
+        return compare_all(model.output_names, [outputs for _, outputs in self.batches], found)

@@ -165,6 +165,6 @@ def report(graph: Graph, placement: Placement, left: Mapping[Node, str], outcome
     else:
         outcome.notes.append("there is no layer to quantise")
     if count := len(list(calls(graph, aten.batch_norm.default))):
-        outcome.notes.append(f"{count} batch normalisations stay in floating point; run fold-batch-norm before")
+        outcome.notes.append(f"{count} batch normalisations stay in floating point, where fold-batch-norm folds none")
     rows = tuple((node.name, op_name(node), macs(node), left.get(node, "integer")) for node in layers)
     outcome.tables.append(Table("coverage", ("layer", "operator", "MACs", "runs in"), rows))

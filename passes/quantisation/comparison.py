@@ -59,6 +59,16 @@ def compare(name: str, wanted: Sequence[torch.Tensor], found: Sequence[torch.Ten
     return OutputError(name, sqnr(y, noise), agreement, _lost(y, noise, 1.0), _lost(y, noise, _ONE_BIT))
 
 
+def compare_all(
+    names: Sequence[str], wanted: Sequence[Sequence[torch.Tensor]], found: Sequence[Sequence[torch.Tensor]]
+) -> list[OutputError]:
+    """Compare all outputs of two models, given for each batch."""
+    return [
+        compare(name, [outputs[place] for outputs in wanted], [outputs[place] for outputs in found])
+        for place, name in enumerate(names)
+    ]
+
+
 def sqnr(signal: torch.Tensor, noise: torch.Tensor) -> float:
     """Return the signal-to-noise ratio in dB; infinite without noise."""
     power, error = float(signal.double().square().sum()), float(noise.double().square().sum())

@@ -34,8 +34,9 @@ from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.frozen import Frozen
 from lvc.passes.analysis.sweep import Sweep
-from lvc.passes.quantisation.comparison import sqnr
+from lvc.passes.quantisation.comparison import OutputError, compare_all
 from lvc.passes.quantisation.rules import is_quantised, is_weight
+from lvc.passes.quantisation.verdict import note_errors
 
 _COMPARED = 16
 
@@ -49,7 +50,7 @@ class Layerwise:
     quantised_sweep: Sweep
     floating_sweep: Sweep
     batches: Sequence[torch.Tensor]
-    error_before: float = 0.0
+    errors_before: Sequence[OutputError] = ()
 
     @classmethod
     def open(cls, model: Model, workspace: Workspace, data: str, images: int) -> Layerwise:
@@ -57,7 +58,7 @@ class Layerwise:
         twin = without_grids(model)
         inputs = Calibration.read(model, workspace, data, images).fitting(2 * peak_activation_bytes(model)).inputs
         both = cls(model, twin, Sweep(model, inputs), Sweep(twin, inputs), inputs)
-        both.error_before = both.error()
+        both.errors_before = both.errors()
         return both
 
     @cached_property
@@ -77,29 +78,24 @@ class Layerwise:
         """Run the quantised model past a layer; return what it gives, which may be changed in place."""
         return self.quantised_sweep.past(layer)
 
-    def error(self) -> float:
-        """Return the SQNR in dB of the first output over the first batches."""
+    def errors(self) -> list[OutputError]:
+        """Return how far each output is from the floating-point model's, over the first batches."""
         frozen = Frozen(self.model)
-        found = torch.cat([frozen(batch)[0] for batch in self.few])
-        return sqnr(self.few_wanted, found - self.few_wanted)
+        return compare_all(self.model.output_names, self.few_wanted, [frozen(batch) for batch in self.few])
 
     @cached_property
     def few(self) -> Sequence[torch.Tensor]:
         return self.batches[: max(1, _COMPARED // len(self.batches[0]))]
 
     @cached_property
-    def few_wanted(self) -> torch.Tensor:
+    def few_wanted(self) -> Sequence[tuple[torch.Tensor, ...]]:
         frozen = Frozen(self.floating)
-        return torch.cat([frozen(batch)[0] for batch in self.few])
+        return [frozen(batch) for batch in self.few]
 
     def note(self, outcome: Outcome) -> None:
-        """Say how far the first output was from the floating-point model's before, and is now."""
+        """Say how far each output is from the floating-point model's now, and was before."""
         self.model.module.recompile()
-        images = sum(len(batch) for batch in self.batches)
-        outcome.notes.append(
-            f"output '{self.model.output_names[0]}': {self.error_before:.1f} dB before, {self.error():.1f} dB now, "
-            f"from {images} images"
-        )
+        note_errors(self.errors(), sum(map(len, self.few)), outcome, self.errors_before)
 
 
 def quantised_layers(model: Model, outcome: Outcome) -> list[Node]:

@@ -166,7 +166,7 @@ def test_small_scores_that_drown_beside_large_ones_are_called_collapsed() -> Non
     _, (step,) = Pipeline.parse("calibrate{observer=min-max}").run(model, normal(model, 16))
     (note,) = step.outcome.notes
     assert note.startswith("COLLAPSED: 'out': ")
-    assert "88% of its places" in note
+    assert "88 % of its places" in note
     assert step.outcome.tables[0].rows[0][1] > 30  # type: ignore[operator]
 
 

@@ -60,8 +60,8 @@ def run(text: str, model: Model = NETWORK) -> tuple[Model, Outcome]:
 
 def decibels(outcome: Outcome) -> tuple[float, float]:
     """SQNR before and after, as the last note says."""
-    words = outcome.notes[-1].split()
-    return float(words[2]), float(words[5])
+    now, before = (float(part.split()[-1]) for part in outcome.notes[-1].split(" dB")[:2])
+    return before, now
 
 
 def test_without_correlation_it_is_rounding_to_the_nearest() -> None:

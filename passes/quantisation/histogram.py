@@ -10,7 +10,7 @@ from lvc.passes.analysis.quick import round_per_channel
 from lvc.passes.quantisation.grids import GridKind
 
 BINS = 8192
-_MOST_SAMPLES = 1 << 16
+_MOST_SAMPLES = 1 << 14
 
 
 class Histogram:

@@ -26,13 +26,15 @@ import torch
 from lvc.passes.quantisation.grids import Grid
 
 _BLOCK = 64
+_PANEL = 256
 
 
 @dataclass
 class Moments:
     """Sums over rows of inputs ``x[rows,groups,in]`` and of the outputs that are wanted, ``y[rows,groups,out]``.
 
-    Inputs are counted from ``origin``, near their mean, for small differences of large sums are lost.
+    Inputs are counted from ``origin``, near their mean, for small differences of large sums are lost. ``xx`` is
+    symmetric, and only its lower triangle counts.
     """
 
     origin: torch.Tensor
@@ -57,7 +59,9 @@ class Moments:
         self.rows += x.shape[1]
         self.x += x.sum(1)
         self.y += y.sum(1)
-        self.xx.baddbmm_(x.transpose(1, 2), x)
+        for at in range(0, x.shape[2], _PANEL):
+            panel = slice(at, at + _PANEL)
+            self.xx[:, at:, panel].baddbmm_(x[..., at:].transpose(1, 2), x[..., panel])
         self.xy.baddbmm_(x.transpose(1, 2), y)
 
     def __add__(self, other: Moments) -> Moments:
@@ -78,11 +82,12 @@ class Moments:
 
     def lack(self, weight: torch.Tensor, order: torch.Tensor) -> Lack:
         """Return what weights ``[groups,out,in]`` leave to be wished for, with the inputs in some order."""
-        mean = self.x / self.rows
-        inputs = torch.baddbmm(self.xx, mean[:, :, None], self.x[:, None, :], alpha=-1).div_(self.rows)
+        mean, inputs = self.x / self.rows, self.xx.tril()
+        inputs += inputs.tril(-1).transpose(1, 2)
+        inputs.baddbmm_(mean[:, :, None], self.x[:, None, :], alpha=-1).div_(self.rows)
         outputs = torch.baddbmm(self.xy, mean[:, :, None], self.y[:, None, :], alpha=-1).div_(self.rows)
         missing = outputs.baddbmm_(inputs, weight.transpose(1, 2), alpha=-1)
-        return Lack(inputs[:, order][:, :, order], missing[:, order])
+        return Lack(inputs[:, order[:, None], order], missing[:, order])
 
 
 @dataclass(frozen=True)

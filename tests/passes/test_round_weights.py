@@ -147,15 +147,17 @@ def test_each_output_takes_the_size_of_steps_that_serves_it_best() -> None:
     torch.testing.assert_close(found.weights(whole, order), weight)
 
 
-def test_moments_are_those_of_the_rows() -> None:
-    x = torch.randn(50, 3, 4, generator=torch.Generator().manual_seed(0)) + 100
+@pytest.mark.parametrize("inputs", [4, 300])
+def test_moments_are_those_of_the_rows(inputs: int) -> None:
+    """Of one panel of inputs, and of several."""
+    x = torch.randn(50, 3, inputs, generator=torch.Generator().manual_seed(0)) + 100
     y = torch.randn(50, 3, 2, generator=torch.Generator().manual_seed(1))
     moments = Moments.empty(x[0], 2)
     moments.add(x, y)
-    lack = moments.lack(torch.zeros(3, 2, 4), torch.arange(4))
+    lack = moments.lack(torch.zeros(3, 2, inputs), torch.arange(inputs))
     covariance = torch.cat([x[:, 1], y[:, 1]], 1).double().T.cov(correction=0).float()
-    torch.testing.assert_close(lack.inputs[1], covariance[:4, :4], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(lack.missing[1], covariance[:4, 4:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(lack.inputs[1], covariance[:inputs, :inputs], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(lack.missing[1], covariance[:inputs, inputs:], atol=1e-4, rtol=1e-4)
 
 
 def test_few_images_do_not_bend_many_weights() -> None:

@@ -109,6 +109,12 @@ class Workspace:
             )
         return self.data[name]()
 
+    def target_stopwatch(self) -> Stopwatch:
+        """Return the stopwatch; `UsageError` where there is no target to measure on."""
+        if self.stopwatch is None:
+            raise UsageError("there is no target to measure latency on", help="compile for one, or give another budget")
+        return self.stopwatch
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder that is gone when the ``with`` block ends."""

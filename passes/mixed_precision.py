@@ -33,7 +33,6 @@ from lvc.passes.analysis.calibration import stream
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.analysis.rerun import Rerun
 from lvc.passes.insert_fake_quant import refuse_calibrated, refused_layers
-from lvc.passes.pruning.latency_search import stopwatch_of
 from lvc.passes.quantisation.already import refuse_quantised
 from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, filled, path
 from lvc.passes.quantisation.divergence import changed_choices, divergence
@@ -187,7 +186,7 @@ class MixedPrecision(Pass):
         if not layers:
             outcome.notes.append("no layer can run in integers")
             return
-        race = Latency(model, layers, self.bits[0], workspace, stopwatch_of(workspace))
+        race = Latency(model, layers, self.bits[0], workspace, workspace.target_stopwatch())
         batches = list(stream(model, workspace, self.data, self.images, "reading images"))
         choices, total = race.choices(integer_costs(model, layers, batches, self.bits[0]))
         found = until_fast(choices, total, share, race.measure)

@@ -35,7 +35,7 @@ from lvc.passes.pruning.choice import choose, find_multiple
 from lvc.passes.pruning.criterion import CRITERIA, Criterion, parse_criterion
 from lvc.passes.pruning.curves_file import read_curves
 from lvc.passes.pruning.evidence import Evidence
-from lvc.passes.pruning.latency_search import share_of_latency, stopwatch_of, take_until_fast
+from lvc.passes.pruning.latency_search import share_of_latency, take_until_fast
 from lvc.passes.pruning.ranking import Queue, global_prices, isomorphic_prices, layer_prices, make_queue
 from lvc.passes.pruning.reconstruction import reconstruct
 from lvc.passes.pruning.scores import score
@@ -162,7 +162,7 @@ class PruneChannels(Pass):
             outcome.notes.append("by weights alone; a few images, --data calib=PATH, would keep more accuracy")
         account.close(channels, model, outcome)
         if kind == "latency":
-            account.time(original, model, stopwatch_of(workspace), share, outcome)
+            account.time(original, model, workspace.target_stopwatch(), share, outcome)
         return outcome
 
     def _step(self, model: Model, channels: Channels, workspace: Workspace, goal: Goal, outcome: Outcome) -> None:
@@ -171,10 +171,10 @@ class PruneChannels(Pass):
         evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
         cost = cost_of("macs" if goal.kind == "latency" else goal.kind, model, channels, groups)
         queue = self._queue(groups, goal, cost, evidence, outcome)
-        multiple = self.multiple or (stopwatch_of(workspace).channel_multiple if goal.kind == "latency" else 1)
+        multiple = self.multiple or (workspace.target_stopwatch().channel_multiple if goal.kind == "latency" else 1)
         multiples = {group.name: find_multiple(group, multiple) for group in groups}
         if goal.kind == "latency":
-            timed = share_of_latency(model, channels, goal.original, stopwatch_of(workspace))
+            timed = share_of_latency(model, channels, goal.original, workspace.target_stopwatch())
             removal = take_until_fast(queue, cost, goal.allowed, multiples, timed)
         else:
             removal = take(queue, cost, goal.allowed, multiples)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.model import Model
-from lvc.compiler.workspace import Stopwatch, Workspace
+from lvc.compiler.workspace import Stopwatch
 from lvc.passes.analysis.channel_groups import Channels, Removal
 from lvc.passes.analysis.channels.surgery import remove
 from lvc.passes.pruning.budget import Cost, take
@@ -16,12 +16,6 @@ TOLERANCE = 0.03
 """How near the measured latency shall be to the target, relative to it."""
 
 _TRIES = 8
-
-
-def stopwatch_of(workspace: Workspace) -> Stopwatch:
-    if workspace.stopwatch is None:
-        raise UsageError("there is no target to measure latency on", help="compile for one, or give another budget")
-    return workspace.stopwatch
 
 
 def share_of_latency(

@@ -139,7 +139,8 @@ def test_gates_and_attention_run_as_int8_in_onnx_runtime(tmp_path: Path) -> None
     assert_within_a_step(*(np.concatenate(found) for found in zip(*pairs, strict=True)))
 
 
-def test_models_quantised_by_onnx_runtime_become_integer_kernels(model: Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+def test_models_quantised_by_onnx_runtime_become_integer_kernels(form: str, model: Model, tmp_path: Path) -> None:
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -153,7 +154,13 @@ def test_models_quantised_by_onnx_runtime_become_integer_kernels(model: Model, t
 
     write_model(Pipeline.parse("O1").run(model)[0], tmp_path / "float.onnx")
     quantization.quantize_static(
-        tmp_path / "float.onnx", tmp_path / "qdq.onnx", Reader(), per_channel=True, reduce_range=True
+        tmp_path / "float.onnx",
+        tmp_path / "qdq.onnx",
+        Reader(),
+        quant_format=quantization.QuantFormat[form],
+        activation_type=quantization.QuantType.QUInt8,
+        per_channel=form == "QDQ",
+        reduce_range=True,
     )
     artefact, report = driver.compile_and_report(str(tmp_path / "qdq.onnx"), "O2", "native", check=True)
     assert "lower-to-integer" in report.pipeline
@@ -163,3 +170,46 @@ def test_models_quantised_by_onnx_runtime_become_integer_kernels(model: Model, t
     name = theirs.get_inputs()[0].name
     pairs = [(ours(x), theirs.run(None, {name: x})[0]) for x, _ in images(1)]
     assert_within_a_step(*(np.concatenate(found) for found in zip(*pairs, strict=True)))
+
+
+OF_ONNX_RUNTIME = """
+    <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+    g (float[1,4,6,6] x) => (float[1,5] y)
+    <float s = {0.05}, uint8 z = {120}, float t = {0.02}, uint8 u = {7}, float v = {0.004}, uint8 o = {0},
+     int8[5,32] w = {WEIGHTS}, float ws = {0.01}, int8 wz = {0}, int32[5] b = {10, -20, 30, 400, -500}>
+    {
+        q = QuantizeLinear(x, s, z)
+        a = com.microsoft.QLinearAdd(q, s, z, q, s, z, t, u)
+        m = com.microsoft.QLinearMul(q, s, z, a, t, u, s, z)
+        g = com.microsoft.QLinearSigmoid(m, s, z, v, o)
+        l = com.microsoft.QLinearLeakyRelu <alpha = 0.1> (a, t, u, s, z)
+        c = com.microsoft.QLinearConcat <axis = 1> (s, z, l, s, z, g, v, o)
+        p = com.microsoft.QLinearAveragePool <kernel_shape = [3, 3], strides = [3, 3]> (c, s, z, s, z)
+        h = com.microsoft.QLinearGlobalAveragePool(c, s, z, s, z)
+        ps = DequantizeLinear(p, s, z)
+        hs = DequantizeLinear(h, s, z)
+        n = Mul(ps, hs)
+        r = Flatten(n)
+        f = QuantizeLinear(r, s, z)
+        k = com.microsoft.QGemm <transB = 1> (f, s, z, w, ws, wz, b, s, z)
+        y = DequantizeLinear(k, s, z)
+    }
+"""
+
+
+def test_whole_operators_of_onnx_runtime_are_read(tmp_path: Path) -> None:
+    """Each computes what ONNX Runtime computes, up to a step of the result's grid where its place was in the middle."""
+    onnx = pytest.importorskip("onnx")
+    random = np.random.default_rng(0)
+    weights = ", ".join(map(str, random.integers(-64, 64, 160)))
+    path = tmp_path / "whole.onnx"
+    onnx.save(onnx.parser.parse_model(OF_ONNX_RUNTIME.replace("WEIGHTS", weights)), path)
+    entered, theirs = Model.load(str(path)), session(path)
+    x = random.standard_normal((8, 1, 4, 6, 6)).astype(np.float32)
+    ours = np.concatenate([entered(image)[0] for image in x])
+    wanted = np.concatenate([theirs.run(None, {"x": image})[0] for image in x])
+    assert np.ptp(wanted) > 1
+    assert np.abs(ours - wanted).max() < 0.051
+    assert float((np.abs(ours - wanted) < 1e-6).mean()) >= 0.9
+    whole, _ = Pipeline.parse("lower-to-integer").run(entered)
+    assert Coverage.of(whole).share == 1

@@ -18,6 +18,7 @@ from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.graph import erase_dead, infer_spec, is_free, store
 from lvc.compiler.load.onnx_door.call import CONVERTERS, Call, Converter
 from lvc.compiler.load.onnx_door.idioms import recompose
+from lvc.compiler.load.onnx_door.ops.quantise import on_real_numbers, stays_on_grid
 from lvc.compiler.load.onnx_door.values import (
     Constant,
     Unsupported,
@@ -138,9 +139,9 @@ class Builder:
     def _convert(self, node: gs.Node, converter: Converter) -> list[Value | None]:
         names = [tensor.name if tensor.outputs or tensor.name in self.outputs else "" for tensor in node.outputs]
         operands = [self._value(tensor) if tensor.name else None for tensor in node.inputs]
-        call = Call(node.op, _name(node), self.opset, operands, node.attrs, names, self)
+        call = Call(_operator(node), _name(node), self.opset, operands, node.attrs, names, self)
         try:
-            result = converter(call)
+            result = on_real_numbers(call, converter) if stays_on_grid(call) else converter(call)
         except (LvcError, Unsupported):
             raise
         except Exception as error:  # attributes and shapes of an untrusted file go wrong in many types
@@ -211,11 +212,9 @@ def _fold(overload: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], 
 
 def _converter(node: gs.Node) -> Converter:
     """Return what converts a node; `Unsupported` if nothing does."""
-    if node.domain not in STANDARD_DOMAINS:
-        raise Unsupported("is a custom operator")
-    if node.op not in CONVERTERS:
-        raise Unsupported("has no converter")
-    return CONVERTERS[node.op]
+    if _operator(node) in CONVERTERS:
+        return CONVERTERS[_operator(node)]
+    raise Unsupported("has no converter" if node.domain in STANDARD_DOMAINS else "is a custom operator")
 
 
 def _name(node: gs.Node) -> str:

@@ -152,7 +152,7 @@ CONVERTERS: dict[str, Converter] = {}
 
 
 def converts(*ops: str) -> Callable[[Converter], Converter]:
-    """Register the function that converts these operators of the standard ONNX domain."""
+    """Register the function that converts these operators, named with their domain unless it is the standard one."""
 
     def register(function: Converter) -> Converter:
         for op in ops:

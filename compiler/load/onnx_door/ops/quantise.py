@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from lvc.compiler.load.onnx_door.call import Call, converts
+from lvc.compiler.load.onnx_door.call import Call, Converter, converts
 from lvc.compiler.load.onnx_door.ops.contraction import multiplied
 from lvc.compiler.load.onnx_door.ops.convolution import convolved
 from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, constant, dtype_of, shape_of, torch_dtype
 
 aten = torch.ops.aten
+
+_MOVES = frozenset({"MaxPool", "GlobalMaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,8 @@ class Grid:
         )
 
 
-def _grid(call: Call, dtype: torch.dtype, scale: int = 1, zero: int = 2, x: Value | None = None) -> Grid:
+def grid_of(call: Call, dtype: torch.dtype, scale: int = 1, zero: int = 2, x: Value | None = None) -> Grid:
+    """Return the grid of a value, the first operand if none is given, by the places of its scale and zero point."""
     x = call[0] if x is None else x
     if call.attribute("block_size", 0):
         raise Unsupported("quantises in blocks")
@@ -115,6 +118,24 @@ def _fake(call: Call, x: Value, grid: Grid) -> Value:
     return call.emit_unfolded(aten.fake_quantize_per_channel_affine.default, x, scales, zeros, grid.axis, *grid.bounds)
 
 
+def stays_on_grid(call: Call) -> bool:
+    """Whether a node only moves or selects whole numbers that were just made on one grid."""
+    x = call.get(0)
+    if call.op not in _MOVES or not isinstance(x, torch.fx.Node) or x not in call.emitter.quantised:
+        return False
+    _, grid = call.emitter.quantised[x]
+    return _can_fake(grid) and not grid.is_per_axis
+
+
+def on_real_numbers(call: Call, converter: Converter) -> Value:
+    """Do a node's work on what whole numbers stand for, so that their grid stays known."""
+    q = call[0]
+    assert isinstance(q, torch.fx.Node)
+    _, grid = call.emitter.quantised[q]
+    result = converter(replace(call, operands=[dequantised(call, q, grid), *call.operands[1:]]))
+    return quantised(call, result if isinstance(result, Value) else result[0], grid)
+
+
 @converts("QuantizeLinear")
 def quantise(call: Call) -> Value:
     dtype = torch.uint8
@@ -122,29 +143,29 @@ def quantise(call: Call) -> Value:
         dtype = call.dtype(2)
     elif call.attribute("output_dtype", 0):
         dtype = torch_dtype(int(call.attribute("output_dtype")))
-    return quantised(call, call[0], _grid(call, dtype))
+    return quantised(call, call[0], grid_of(call, dtype))
 
 
 @converts("DequantizeLinear")
 def dequantise(call: Call) -> Value:
-    return dequantised(call, call[0], _grid(call, call.dtype()))
+    return dequantised(call, call[0], grid_of(call, call.dtype()))
 
 
 @converts("QLinearConv")
 def quantised_convolution(call: Call) -> Value:
     """The convolution of the dequantised operands, quantised; the bias lies on the grid of both scales' product."""
-    x = dequantised(call, call[0], _grid(call, call.dtype(), 1, 2))
-    grid = _grid(call, call.dtype(3), 4, 5, call[3])
+    x = dequantised(call, call[0], grid_of(call, call.dtype(), 1, 2))
+    grid = grid_of(call, call.dtype(3), 4, 5, call[3])
     weight = dequantised(call, call[3], Grid(grid.scale, grid.zero, grid.dtype, 0, grid.rank))
     bias = call.get(8)
     if bias is not None:
         step = call.emit(aten.mul.Tensor, call.reshape(call[4], [-1]), call.reshape(call[1], []))
         bias = call.emit(aten.mul.Tensor, call.cast(bias, torch.float32), step)
-    return quantised(call, convolved(call, x, weight, bias), _grid(call, call.dtype(7), 6, 7))
+    return quantised(call, convolved(call, x, weight, bias), grid_of(call, call.dtype(7), 6, 7))
 
 
 @converts("QLinearMatMul")
 def quantised_matrix_product(call: Call) -> Value:
-    a = dequantised(call, call[0], _grid(call, call.dtype(0), 1, 2))
-    b = dequantised(call, call[3], _grid(call, call.dtype(3), 4, 5, call[3]))
-    return quantised(call, multiplied(call, a, b), _grid(call, call.dtype(7), 6, 7))
+    a = dequantised(call, call[0], grid_of(call, call.dtype(0), 1, 2))
+    b = dequantised(call, call[3], grid_of(call, call.dtype(3), 4, 5, call[3]))
+    return quantised(call, multiplied(call, a, b), grid_of(call, call.dtype(7), 6, 7))

@@ -22,6 +22,7 @@ from lvc.compiler.uncalibrated import UNCALIBRATED
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import MOST_IMAGES, stream
 from lvc.passes.analysis.frozen import Frozen
+from lvc.passes.analysis.variety import Variety
 from lvc.passes.quantisation.bias_room import make_room_for_biases
 from lvc.passes.quantisation.comparison import OutputError, compare_all
 from lvc.passes.quantisation.grids import GridKind
@@ -61,13 +62,17 @@ class Calibrate(Pass):
             return outcome
         watched = _Watched(model, OBSERVERS.parse(self.observer))
         kept = _Kept(self.compare)
+        variety = Variety()
         for batch in stream(model, workspace, self.data, self.images, "calibrating"):
+            variety.add(batch)
             kept.add(batch, watched.run(batch))
         for place in places:
             self.decide(model, place, watched, outcome)
         make_room_for_biases(model.module)
         model.module.recompile()
         note_errors(kept.errors(model), kept.images, outcome)
+        if warning := variety.warning():
+            outcome.notes.append(warning)
         return outcome
 
     def decide(self, model: Model, place: Node, watched: _Watched, outcome: Outcome) -> None:

@@ -56,6 +56,23 @@ def test_min_max() -> None:
     assert input_grid("{observer=min-max}", 0.0) == (1.0, 0)
 
 
+@pytest.mark.parametrize(
+    ("images", "note"),
+    [
+        ([np.ones((1, 2, 3, 4), np.float32)] * 20, "the data is blank: 1 image, one value throughout"),
+        ([np.full((1, 2, 3, 4), n, np.float32) for n in range(9)], "the data is blank: 9 different images"),
+        ([np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)] * 20, "the grids rest on 1 image, "),
+        ([np.random.default_rng(n % 7).random((1, 2, 3, 4), np.float32) for n in range(20)], "on 7 different images"),
+        ([np.random.default_rng(n).random((1, 2, 3, 4), np.float32) for n in range(8)], None),
+    ],
+)
+def test_data_that_says_too_little_is_told(images: list[np.ndarray], note: str | None) -> None:
+    _, outcome = calibrated(LAYER, workspace_of(*images))
+    told = [text for text in outcome.notes if "give a few dozen" in text]
+    assert len(told) == (note is not None)
+    assert all(note is not None and note in text for text in told)
+
+
 def test_moving_average() -> None:
     scale, zero = input_grid('{observer="moving-average{weight=0.25 batch=1}"}', 0.0, 4.0)
     assert (scale, zero) == (pytest.approx(1.0 / 255), 0)
@@ -88,7 +105,7 @@ def test_every_observer_takes_constant_data(observer: str) -> None:
 def test_the_data_is_cut_to_so_many_images() -> None:
     images = normal(LAYER, 9).data_set("calib")
     _, outcome = calibrated(LAYER, workspace_of(*(array for array, _ in images)), "{images=5}")
-    assert "over 5 images" in outcome.notes[-1]
+    assert "over 5 images" in outcome.notes[0]
 
 
 def test_nothing_to_do() -> None:

@@ -15,6 +15,9 @@ A channel that is limited, as by ReLU6, is scaled up no further than to the limi
 cut off where a grid for this channel alone would end. Layers that read each channel on its own have a scale for it in
 their weights, so there nothing has to be balanced, and the strength is 1.
 
+What a scale gains is judged on every other batch, with the ranges of the rest: where the layers that read would lose
+by it, a channel cut off on other images for one, the chain stays as it is (`lvc.passes.quantisation.channel_scaling`).
+
 Where ``f`` does not scale with its input, as SiLU, a multiplication behind it does: ``W2 f(x) = (W2 / s) (s f(x))``. It
 becomes a part of the kernel before it.
 """
@@ -23,10 +26,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
@@ -37,6 +40,7 @@ from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.affine import scale_inputs, scale_outputs
 from lvc.passes.analysis.calibration import stream
 from lvc.passes.quantisation.chains import Chain, chains
+from lvc.passes.quantisation.channel_scaling import Channels, by_input, noise
 from lvc.passes.quantisation.operands import rewrite, stored_operand
 
 _LARGEST = 64.0
@@ -57,6 +61,7 @@ class EqualiseWeights(Pass):
     )
     data: str = option("calib", "by activations: the data set, as named by --data NAME=PATH")
     images: int = option(64, "by activations: look at no more than so many images")
+    always: bool = option(False, "by activations: also where other images speak against it")
 
     def __post_init__(self) -> None:
         if not 0 < self.strength <= 1:
@@ -75,10 +80,18 @@ class EqualiseWeights(Pass):
         if self.by == "weights":
             self.by_weights(model.module, found, outcome)
         elif found:
-            before = unevenness(ranges := self.ranges(model, workspace, found))
+            looked = self.look(model, workspace, found)
+            ranges = {chain: looked.ranges(chain.value) for chain in found}
+            before = unevenness(ranges)
             scales = {chain: self.activation_scale(chain, ranges[chain]) for chain in found}
-            for chain, scale in scales.items():
-                rescale(model.module, chain, scale)
+            for chain in list(found):
+                if self.is_worse(model.module, chain, looked):
+                    outcome.skip(
+                        chain.first, "on the images kept for judging, the layers that read it would lose by it"
+                    )
+                    scales[chain] = torch.ones_like(ranges[chain])
+                    continue
+                rescale(model.module, chain, scales[chain])
                 outcome.change(chain.first)
             after = unevenness({chain: ranges[chain] * scales[chain] for chain in found})
             outcome.notes.append(
@@ -107,27 +120,19 @@ class EqualiseWeights(Pass):
         scale: torch.Tensor = most / ranges.clamp(min=most / _LARGEST)
         return scale if chain.is_depthwise else scale**self.strength
 
-    def ranges(self, model: Model, workspace: Workspace, found: list[Chain]) -> dict[Chain, torch.Tensor]:
-        """Return the greatest magnitude in each channel of each chain's value on the data."""
-        looking = _Magnitudes(model.module, {chain.value for chain in found})
+    def look(self, model: Model, workspace: Workspace, found: list[Chain]) -> Channels:
+        """Run the data through the model."""
+        looking = Channels(model.module, {chain.value for chain in found})
         for batch in stream(model, workspace, self.data, self.images, "looking at channels"):
-            with torch.inference_mode():
-                looking.run(batch)
-        return {chain: looking.found[chain.value].double() for chain in found}
+            looking.run(batch)
+        return looking
 
-
-class _Magnitudes(Interpreter):
-    """Runs a model and keeps the greatest magnitude in each channel of some values."""
-
-    def __init__(self, module: GraphModule, values: set[Node]) -> None:
-        super().__init__(module)
-        self.found = {value: torch.zeros(spec(value).shape[1]) for value in values}
-
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
-        if n in self.found:
-            self.found[n] = torch.maximum(self.found[n], result.abs().movedim(1, 0).flatten(1).amax(1))
-        return result
+    def is_worse(self, module: GraphModule, chain: Chain, looked: Channels) -> bool:
+        """Whether the scale by one half of the data does no good on the other."""
+        if self.always or looked.batches < 2:
+            return False
+        scale = self.activation_scale(chain, looked.ranges_seen(chain.value))
+        return noise(module, chain, looked, scale) >= noise(module, chain, looked, torch.ones_like(scale))
 
 
 def weight_scale(module: GraphModule, chain: Chain) -> torch.Tensor:
@@ -135,7 +140,7 @@ def weight_scale(module: GraphModule, chain: Chain) -> torch.Tensor:
     ones = torch.ones(spec(chain.first).shape[1], dtype=torch.float64)
     before = stored_operand(module, chain.first, "weight").flatten(1).abs().amax(1)
     weights = [stored_operand(module, reader, "weight") for reader in chain.readers]
-    behind = torch.stack([_input_ranges(weight, len(ones)) for weight in weights]).amax(0)
+    behind = torch.stack([by_input(weight, len(ones)).abs().amax(1) for weight in weights]).amax(0)
     scale = (behind / before).sqrt()
     return torch.where((before > 0) & (behind > 0), scale.clamp(1 / _LARGEST, _LARGEST), ones)
 
@@ -164,16 +169,3 @@ def unevenness(ranges: dict[Chain, torch.Tensor]) -> float:
     """Return how many times larger the greatest range of a value is than its median one, as a geometric mean."""
     shares = [r.max() / r.median() for r in ranges.values() if r.median() > 0]
     return float(torch.stack(shares).log().mean().exp()) if shares else 1.0
-
-
-def _input_ranges(weight: torch.Tensor, channels: int) -> torch.Tensor:
-    """Return the greatest weight that multiplies each input channel."""
-    groups = channels // weight.shape[1]
-    return (
-        weight.abs()
-        .reshape(groups, -1, weight.shape[1], *weight.shape[2:])
-        .transpose(1, 2)
-        .flatten(0, 1)
-        .flatten(1)
-        .amax(1)
-    )

@@ -67,7 +67,7 @@ def channel_ranges(model: Model, name: str, images: int = 8) -> torch.Tensor:
 
 @pytest.mark.parametrize("model", [RELU, RELU6])
 def test_by_activations_all_channels_have_one_range(model: Model) -> None:
-    result, outcome = equalised(model, "{strength=1}")
+    result, outcome = equalised(model, "{strength=1 always=true}")
     assert outcome.changed == ["a", "b"]
     ranges = channel_ranges(result, "act").detach()
     np.testing.assert_allclose(ranges, np.full(4, channel_ranges(model, "act").max().item()), rtol=1e-5)
@@ -76,16 +76,49 @@ def test_by_activations_all_channels_have_one_range(model: Model) -> None:
 
 
 def test_half_strength_halves_the_exponent() -> None:
-    model, _ = equalised(RELU, "{strength=0.5}")
+    model, _ = equalised(RELU, "{strength=0.5 always=true}")
     before = channel_ranges(RELU, "relu").detach()
     np.testing.assert_allclose(channel_ranges(model, "relu").detach(), (before * before.max()).sqrt(), rtol=1e-5)
 
 
 def test_where_a_depthwise_layer_reads_channels_become_equal() -> None:
-    model, _ = equalised(RELU, "{strength=0.5}")
+    model, _ = equalised(RELU, "{strength=0.5 always=true}")
     np.testing.assert_allclose(
         channel_ranges(model, "act").detach(), np.full(4, channel_ranges(RELU, "act").max().item()), rtol=1e-5
     )
+
+
+LIMITED = parse_model("""
+    model limited(x: f32[1,2,4,4])
+      @a.weight : f32[2,2,1,1]
+      @b.weight : f32[2,1,1,1]
+      %a = conv2d(%x, @a.weight)
+      %act = clamp(%a, 0, 6)
+      %b = conv2d(%act, @b.weight, None, [1, 1], [0, 0], [1, 1], 2)
+      return out=%b
+""")
+
+
+@pytest.mark.parametrize(("other", "is_scaled"), [(0.05, True), (5.0, False)])
+def test_other_images_decide_whether_a_channel_is_scaled(other: float, is_scaled: bool) -> None:
+    """Every other image is kept for judging: one that goes beyond what the rest showed would be cut off."""
+    model = LIMITED.copy()
+    with torch.no_grad():
+        model.module.get_parameter("a.weight").copy_(torch.eye(2)[:, :, None, None])
+        model.module.get_parameter("b.weight").fill_(1.0)
+    random, images = np.random.default_rng(0), []
+    for number in range(8):
+        image = random.random((1, 2, 4, 4), np.float32)
+        image[:, 0] *= 5
+        image[:, 1] *= 0.05 if number % 2 == 0 else other
+        images.append(image)
+    result, (step,) = Pipeline.parse("equalise-weights").run(model, workspace_of(*images))
+    assert step.outcome.changed == (["a"] if is_scaled else [])
+    reasons = [skip.reason for skip in step.outcome.skipped if skip.node == "a"]
+    assert reasons == (
+        [] if is_scaled else ["on the images kept for judging, the layers that read it would lose by it"]
+    )
+    assert torch.equal(result.module.get_parameter("b.weight"), model.module.get_parameter("b.weight")) != is_scaled
 
 
 def test_behind_a_function_that_bends_a_multiplication_scales() -> None:
@@ -93,7 +126,7 @@ def test_behind_a_function_that_bends_a_multiplication_scales() -> None:
     source = parse_model(
         PAIR.replace("ACTIVATION", "silu(%a)").replace("constant_pad_nd(%act, [0, 1, 0, 1], 0.0)", "relu(%act)")
     )
-    model, outcome = equalised(source, "")
+    model, outcome = equalised(source, "{always=true}")
     assert outcome.changed == ["act", "b"]
     np.testing.assert_allclose(model.module.get_parameter("act_factor").detach().amin().item(), 1.0)
     for array, _ in normal(source).data_set("calib"):

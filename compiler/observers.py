@@ -111,12 +111,8 @@ class Dump(Observer):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.is_started = False
 
     def start(self, model: Model) -> None:
-        if self.is_started:
-            return
-        self.is_started = True
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "00-input.txt").write_text(model.to_text())
 

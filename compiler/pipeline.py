@@ -95,9 +95,16 @@ class Pipeline:
         """
         workspace = workspace or Workspace()
         model = model.copy(share_tensors=share_tensors)
-        steps: list[Step] = []
         for observer in observers:
             observer.start(model)
+        steps = self._rewrite(model, workspace, observers, done)
+        if completion and len(steps) == len(self) and (rest := Pipeline.parse(completion(model))):
+            steps += rest._rewrite(model, workspace, observers, done + len(self))
+        return model, steps
+
+    def _rewrite(self, model: Model, workspace: Workspace, observers: Sequence[Observer], done: int) -> list[Step]:
+        """Run the passes on the model itself, until an observer ends the run."""
+        steps: list[Step] = []
         for number, item in enumerate(self.passes, done + 1):
             step = Step(number, done + len(self.passes), item)
             verdicts = [observer.before(step, model) for observer in observers]
@@ -114,10 +121,7 @@ class Pipeline:
                 place = f"{error.where}  ({step})" if error.where else str(step)
                 raise type(error)(error.what, where=place, why=error.why, help=error.help) from error
             steps.append(step)
-        if completion and len(steps) == len(self) and (rest := Pipeline.parse(completion(model))):
-            model, more = rest.run(model, workspace, observers, done + len(self))
-            steps += more
-        return model, steps
+        return steps
 
 
 def _written(model: Model) -> list[tuple[object, ...]]:

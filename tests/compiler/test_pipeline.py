@@ -113,6 +113,24 @@ def test_a_run_stops_early() -> None:
     assert torch.equal(model.module.w, parse_model(TEXT).module.w)
 
 
+def test_a_completion_is_part_of_the_run(tmp_path: Path) -> None:
+    asked: list[Model] = []
+
+    def completion(model: Model) -> str:
+        asked.append(model)
+        return "eliminate-identities,eliminate-dead"
+
+    pipeline, model = Pipeline.parse("eliminate-dead"), parse_model(TEXT)
+    rewritten, steps = pipeline.run(model, observers=[Dump(tmp_path)], completion=completion)
+    assert [str(step) for step in steps[1:]] == ["pass 2 of 3, eliminate-identities", "pass 3 of 3, eliminate-dead"]
+    assert asked == [rewritten]
+    assert rewritten is not model
+    assert [file.name[:2] for file in sorted(tmp_path.iterdir())] == ["00", "01", "02", "03"]
+
+    _, steps = pipeline.run(model, observers=[StopAfter(0)], completion=completion)
+    assert (steps, len(asked)) == ([], 1)
+
+
 def test_an_empty_pipeline_changes_nothing() -> None:
     model, steps = Pipeline.parse("O0").run(parse_model(TEXT), observers=[Verifier(), Drift()])
     assert (model.to_text(), steps) == (TEXT, [])

@@ -19,45 +19,25 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.dialect import aten
-from lvc.compiler.errors import UsageError
 from lvc.compiler.graph import is_call, spec
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.workspace import Workspace
-from lvc.passes.quantisation.layerwise import Layerwise, quantised_layers, set_bias, stored_bias
+from lvc.passes.quantisation.layer_pass import LayerPass
+from lvc.passes.quantisation.layerwise import Layerwise, set_bias, stored_bias
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrectBias(Pass):
+class CorrectBias(LayerPass):
     """Correct the mean error of each quantised layer in its bias, on calibration data."""
 
     name: ClassVar[str] = "correct-bias"
-    effect: ClassVar[Effect] = Effect.LOSSY
-    idempotent: ClassVar[bool] = False
+    doing: ClassVar[str] = "correcting biases"
 
-    data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
-    images: int = option(128, "use at most so many images, and fewer if their activations would not fit into memory")
-
-    def __post_init__(self) -> None:
-        if self.images < 1:
-            raise UsageError(f"images must be at least 1, not {self.images}")
-
-    def apply(self, model: Model, workspace: Workspace) -> Outcome:
-        outcome = Outcome()
-        layers = quantised_layers(model, outcome)
-        if not layers:
-            return outcome
-        both = Layerwise.open(model, workspace, self.data, self.images)
-        for layer in workspace.progress.track(layers, "correcting biases", len(layers)):
-            found = both.found(layer)
-            shift = channel_means(both.wanted(layer), layer) - channel_means(found, layer)
-            set_bias(model, layer, stored_bias(model, layer).double() + shift)
-            for value in found:
-                with torch.inference_mode():
-                    value += shift.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1 - channel_dim(layer)))
-            outcome.change(layer)
-        both.note(outcome)
-        return outcome
+    def mend(self, both: Layerwise, layer: Node) -> None:
+        found = both.found(layer)
+        shift = channel_means(both.wanted(layer), layer) - channel_means(found, layer)
+        set_bias(both.model, layer, stored_bias(both.model, layer).double() + shift)
+        for value in found:
+            with torch.inference_mode():
+                value += shift.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1 - channel_dim(layer)))
 
 
 def channel_dim(layer: Node) -> int:

@@ -27,6 +27,16 @@ def si(value: float, unit: str = "", *, digits: int = 3) -> str:
     return f"{number} {prefix}{unit}".rstrip()
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """Print a share of one: ``percent(0.821)`` is ``82.1 %``."""
+    return f"{share * 100:.{digits}f} %"
+
+
+def counted(number: int, noun: str) -> str:
+    """Print so many of a thing, named in the singular: ``1 layer``, ``2 layers``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """Print a time for people: ``812 µs``, ``34.7 ms``, ``2.31 s``, ``3 min 12 s``."""
     if not math.isfinite(seconds) or abs(seconds) < 60:

@@ -19,7 +19,7 @@ from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.graph import arguments, calls, op_name, origin, spec
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
-from lvc.compiler.text import si
+from lvc.compiler.text import counted, percent, si
 from lvc.compiler.uncalibrated import UNCALIBRATED
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.patterns import left_out
@@ -158,13 +158,14 @@ def report(graph: Graph, placement: Placement, left: Mapping[Node, str], outcome
         outcome.skip(layer, reason)
     work, total = sum(map(macs, placement.layers)), sum(map(macs, layers))
     if layers:
-        share = f"{work / total:.1%}".replace("%", " %") if total else "none"
-        outcome.notes.append(
-            f"{share} of {si(total, 'MACs')} run in integers: {len(placement.layers)} of {len(layers)} layers"
-        )
+        share = percent(work / total) if total else "none"
+        placed = f"{len(placement.layers)} of {counted(len(layers), 'layer')}"
+        outcome.notes.append(f"{share} of {si(total, 'MACs')} run in integers: {placed}")
     else:
         outcome.notes.append("there is no layer to quantise")
     if count := len(list(calls(graph, aten.batch_norm.default))):
-        outcome.notes.append(f"{count} batch normalisations stay in floating point, where fold-batch-norm folds none")
+        outcome.notes.append(
+            f"{counted(count, 'batch normalisation')} left in floating point, where fold-batch-norm folds none"
+        )
     rows = tuple((node.name, op_name(node), macs(node), left.get(node, "integer")) for node in layers)
     outcome.tables.append(Table("coverage", ("layer", "operator", "MACs", "runs in"), rows))

@@ -14,7 +14,7 @@ from lvc.compiler.dialect import Family, aten
 from lvc.compiler.graph import calls, erase_dead, family, insert_call, is_call, op_name, replace
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass
-from lvc.compiler.text import si
+from lvc.compiler.text import percent, si
 from lvc.compiler.workspace import Workspace
 from lvc.passes.integer import Rules, functions, layers, meetings, movement
 from lvc.passes.integer.codes import store_codes
@@ -100,6 +100,4 @@ def report_coverage(module: GraphModule, total: int, outcome: Outcome) -> None:
     """Say how much of the arithmetic is done in whole numbers."""
     done = sum(map(macs, calls(module.graph, *_INTEGER_LAYERS)))
     if total:
-        outcome.notes.append(
-            f"{si(done, 'MACs')} of {si(total, 'MACs')} in integers ({done / total:.1%})".replace("%", " %")
-        )
+        outcome.notes.append(f"{si(done, 'MACs')} of {si(total, 'MACs')} in integers ({percent(done / total)})")

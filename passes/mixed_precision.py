@@ -26,7 +26,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.graph import arguments, calls, erase_dead, replace, set_argument, spec, tensor
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
-from lvc.compiler.text import si
+from lvc.compiler.text import percent, si
 from lvc.compiler.uncalibrated import UNCALIBRATED
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import stream
@@ -132,8 +132,8 @@ class MixedPrecision(Pass):
             f"({(rest + point.bytes) / model.bytes:.3f}x)"
         )
         outcome.notes.append(
-            f"the outputs diverge by {divergence:.3g}, {point.cost:.3g} was the sum over layers; {changed:.2%} of the "
-            f"first choices change over {trial.images} images"
+            f"the outputs diverge by {divergence:.3g}, {point.cost:.3g} was the sum over layers; "
+            f"{percent(changed, 2)} of the first choices change over {trial.images} images"
         )
         for weights in layers:
             if point.bits[weights.name] != FLOAT:

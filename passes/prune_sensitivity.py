@@ -19,6 +19,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.evaluation import is_class_scores
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.text import percent
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import Channels, Removal, channel_groups
@@ -70,7 +71,7 @@ class PruneSensitivity(Pass):
         today = accuracy(whole[0], data)
         outcome.notes.append(
             f"{len({row[0] for row in rows})} groups at {len(self.ratios)} ratios on {data.images} images"
-            + (f"; accuracy of the whole model {today:.2%}" if today is not None else "")
+            + (f"; accuracy of the whole model {percent(today, 2)}" if today is not None else "")
         )
         outcome.tables.append(Table("sensitivity", COLUMNS, tuple(rows)))
         return outcome

@@ -23,7 +23,7 @@ from lvc.compiler.dialect import aten
 from lvc.compiler.graph import add_tensor, arguments, calls, erase_unread, insert_call, replace, spec, tensor
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.text import si
+from lvc.compiler.text import counted, percent, si
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import WHY_NOT, is_quantised_layer, refuse_quantised
@@ -60,10 +60,8 @@ class QuantiseDynamically(Pass):
             outcome.change(layer)
             rewrite(model.module, layer, rows)
         if outcome.changed:
-            share = f"{done / total:.1%}".replace("%", " %")
-            outcome.notes.append(
-                f"{share} of {si(total, 'MACs')} run in integers: {len(outcome.changed)} linear layers"
-            )
+            share, count = percent(done / total), counted(len(outcome.changed), "linear layer")
+            outcome.notes.append(f"{share} of {si(total, 'MACs')} run in integers: {count}")
         return outcome
 
 

@@ -26,7 +26,7 @@ from lvc.compiler.graph import calls, is_call, origin, store, tensor
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.serialise import tensor_bytes
-from lvc.compiler.text import si
+from lvc.compiler.text import percent, si
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.patterns import left_out
 
@@ -77,7 +77,7 @@ class Sparsify(Pass):
         zeros = sum(int((weight == 0).sum()) for weight in found.values())
         weights = max(1, sum(weight.numel() for weight in found.values()))
         outcome.notes.append(
-            f"{zeros / weights:.1%} of {si(weights)} weights are zero; compressed (zlib) they take "
+            f"{percent(zeros / weights)} of {si(weights)} weights are zero; compressed (zlib) they take "
             f"{si(_compressed(found.values()), 'B')}, before {si(before, 'B')}; the model is not faster"
         )
         outcome.tables.append(Table("zeros", ("layer", "weights", "share of zeros"), tuple(rows)))

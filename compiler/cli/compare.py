@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lvc.compiler.cli.model_options import MODEL_HELP, add_model_options
 from lvc.compiler.cli.subject import positive
 from lvc.compiler.errors import UsageError
+from lvc.compiler.text import counted, percent
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
@@ -33,6 +34,8 @@ SUMMARY = "show which layers of a quantised model hurt"
 _PREPARATION = "O1,merge-duplicates,O1"
 _QUANTISING = ("insert-fake-quant", "quantise-weights", "quantise-dynamically", "mixed-precision")
 _ORDERS = ("adds", "leaves", "place")
+_SCALED = 20.0
+"""Layers that are so many decibels further from their partners than the outputs are, have another unit."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +101,7 @@ def _compare_models(options: argparse.Namespace, console: Console) -> None:
         _draw(options.plot, floating.name, layers)
     _show_layers(_sorted(layers, options.sort)[: options.limit], pairing, console)
     _show_outputs(outputs, console)
+    _say_if_scaled(layers, outputs, console)
     console.json(
         {
             "pairs": len(pairing.pairs),
@@ -247,11 +251,11 @@ def _show_layers(layers: list[LayerError], pairing: Pairing, console: Console) -
     headers = ("layer", "operator", "arrives, dB", "adds, dB", "leaves, dB", "cosine", "from")
     if rows:
         console.table(headers, rows, "llrrrrl")
-    console.result(f"{len(pairing.pairs)} layers paired")
+    console.result(f"{counted(len(pairing.pairs), 'layer')} paired")
     for nodes, whose in ((pairing.only_floating, "first"), (pairing.only_quantised, "second")):
         if nodes:
             names = ", ".join(node.name for node in nodes[:8]) + (", ..." if len(nodes) > 8 else "")
-            console.result(f"{len(nodes)} layers of the {whose} model have no partner: {names}")
+            console.result(f"{counted(len(nodes), 'layer')} of the {whose} model without a partner: {names}")
     if any(layer.is_integer for layer in layers):
         console.say(
             "note: layers in whole numbers are compared up to one factor, and what they add cannot be told: "
@@ -262,10 +266,20 @@ def _show_layers(layers: list[LayerError], pairing: Pairing, console: Console) -
 def _show_outputs(outputs: list[OutputError], console: Console) -> None:
     for error in outputs:
         agreement = "" if error.agreement is None else f", {error.agreed} of {error.images} first choices agree"
-        share = "" if error.agreement is None else f" ({error.agreement:.2%})".replace("%", " %")
+        share = "" if error.agreement is None else f" ({percent(error.agreement, 2)})"
         noise = "equal" if error.moments.sqnr == math.inf else f"SQNR {_decibels(error.moments.sqnr)} dB"
         figures = f"{noise}, cosine {error.moments.cosine:.6f}"
         console.result(f"output '{error.name}': {figures}{agreement}{share}")
+
+
+def _say_if_scaled(layers: list[LayerError], outputs: list[OutputError], console: Console) -> None:
+    """Say so where layers are much further from their partners than the outputs are: they have another unit."""
+    least = min(error.moments.sqnr for error in outputs)
+    if far := sum(layer.leaves < least - _SCALED for layer in layers):
+        console.say(
+            f"note: {counted(far, 'layer')} with much more error than the outputs: equalise-weights may have scaled "
+            "the channels; compare with -p, or with a floating-point model that went through it"
+        )
 
 
 def _decibels(value: float | None) -> str:

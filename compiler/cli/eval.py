@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lvc.compiler.cli.model_options import add_model_options
 from lvc.compiler.cli.subject import Subject, add_run_options, chosen_preprocess, open_subject, positive
 from lvc.compiler.errors import UsageError
+from lvc.compiler.text import percent
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
@@ -84,12 +85,12 @@ def _check_classes(console: Console, folders: tuple[str, ...], subject: Subject)
 def _show(console: Console, options: argparse.Namespace, score: Score, seconds: float) -> None:
     rows = []
     if score.labelled:
-        rows.append(("top-1", f"{score.top1 / score.labelled:.2%}", f"{score.top1} of {score.labelled}"))
+        rows.append(("top-1", percent(score.top1 / score.labelled, 2), f"{score.top1} of {score.labelled}"))
     if score.labelled and score.classes > 5:
-        rows.append(("top-5", f"{score.top5 / score.labelled:.2%}", f"{score.top5} of {score.labelled}"))
+        rows.append(("top-5", percent(score.top5 / score.labelled, 2), f"{score.top5} of {score.labelled}"))
     if score.agreed is not None:
-        rows.append(("agreement", f"{score.agreed / score.images:.2%}", f"{score.agreed} of {score.images}"))
-    console.table(("", options.model, "images"), [(name, share.replace("%", " %"), n) for name, share, n in rows], "lr")
+        rows.append(("agreement", percent(score.agreed / score.images, 2), f"{score.agreed} of {score.images}"))
+    console.table(("", options.model, "images"), rows, "lr")
     console.say(f"{score.images} images in {seconds:.1f} s, {seconds / score.images * 1e3:.2f} ms an image")
     console.json(
         {

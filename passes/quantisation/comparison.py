@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from lvc.compiler.evaluation import is_class_scores
+from lvc.compiler.text import percent
 
 _MOST_PLACES = 0.5
 _ONE_BIT = 4.0  # of power
@@ -42,7 +43,7 @@ class OutputError:
 
     @property
     def agreement_text(self) -> str:
-        return "" if self.agreement is None else f"{self.agreement:.2%}".replace("%", " %")
+        return "" if self.agreement is None else percent(self.agreement, 2)
 
     def __str__(self) -> str:
         agreement = f", {self.agreement_text} of the first choices agree" if self.agreement_text else ""

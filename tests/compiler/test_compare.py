@@ -98,6 +98,21 @@ def test_the_layer_that_hurts_stands_first(capsys: pytest.CaptureFixture[str], f
     assert next(layer for layer in others if layer["layer"] == "linear")["leaves"] < 60
 
 
+def test_scaled_channels_are_told_from_error(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert main(["opt", "net.lvc", "-p", "fold-batch-norm", "-o", "folded.lvc"]) == 0
+    module = (model := Model.load("folded.lvc")).module
+    first, second, _ = calls(module.graph, aten.conv2d.default, aten.linear.default)
+    for node, factor in ((first.args[1], 4.0), (first.args[2], 4.0), (second.args[1], 0.25)):
+        value = tensor(module, node)
+        assert value is not None
+        store(module, str(node.target), value.detach() * factor)
+    write_model(model, folder / "scaled.lvc")
+    capsys.readouterr()
+    for other, is_said in ((["scaled.lvc"], True), (["folded.lvc"], False), (["-p", GRIDS], False)):
+        assert main(["compare", "folded.lvc", *other, "--data", "data.npz"]) == 0
+        assert ("1 layer with much more error than the outputs" in capsys.readouterr().err) == is_said
+
+
 def test_grids_are_told_from_what_arrives(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     found = compared(capsys, "-p", GRIDS, "--plot", "c.svg")
     assert [layer["partner"] for layer in found["layers"]] == [layer["layer"] for layer in found["layers"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lvc.compiler.text import duration, printable, shape, si, table
+from lvc.compiler.text import counted, duration, percent, printable, shape, si, table
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,8 @@ def test_cells_cannot_steer_the_terminal() -> None:
 def test_shape() -> None:
     assert shape((1, 3, 224, 224)) == "1x3x224x224"
     assert shape(()) == "scalar"
+
+
+def test_shares_and_counts() -> None:
+    assert (percent(0.8214), percent(1.0), percent(0.99946, 2)) == ("82.1 %", "100.0 %", "99.95 %")
+    assert (counted(0, "layer"), counted(1, "layer"), counted(2, "layer")) == ("0 layers", "1 layer", "2 layers")

@@ -126,7 +126,7 @@ def test_unfolded_batch_norms_are_mentioned() -> None:
           %bn = batch_norm(%conv, None, None, @mean, @var, False, 0.1, 1e-05, True)
           return out=%bn
     """)
-    assert any("run fold-batch-norm before" in note for note in inserted(model)[1].notes)
+    assert any("1 batch normalisation left in floating point" in note for note in inserted(model)[1].notes)
 
 
 ATTENTION = parse_model("""

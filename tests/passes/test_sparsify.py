@@ -31,7 +31,7 @@ def test_the_least_weights_of_each_layer_go() -> None:
     assert weights["first"].flatten().tolist() == [0, -2, 0, 4]
     assert int((weights["second"] == 0).sum()) == 3
     assert len(outcome.changed) == 2
-    assert "50.0% of 10 weights are zero" in outcome.notes[0]
+    assert "50.0 % of 10 weights are zero" in outcome.notes[0]
     assert "not faster" in outcome.notes[0]
 
 

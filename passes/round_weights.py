@@ -25,17 +25,15 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.dialect import aten
-from lvc.compiler.errors import UsageError
 from lvc.compiler.graph import arguments, is_call
 from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.passes import Outcome, option
 from lvc.passes.analysis.layer_rows import input_rows, output_rows, positions
 from lvc.passes.quantisation.grids import Grid
+from lvc.passes.quantisation.layer_pass import IMAGES, LayerPass
 from lvc.passes.quantisation.layerwise import (
     Layerwise,
-    quantised_layers,
     set_bias,
     set_scale,
     set_weight,
@@ -53,33 +51,19 @@ _FACTORS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0, 1.06, 1.12, 1.2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundWeights(Pass):
+class RoundWeights(LayerPass):
     """Fit and round the weights of each quantised layer to what it gives in floating point, on calibration data."""
 
     name: ClassVar[str] = "round-weights"
-    effect: ClassVar[Effect] = Effect.LOSSY
-    idempotent: ClassVar[bool] = False
+    doing: ClassVar[str] = "rounding weights"
 
-    data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
-    images: int = option(512, "use at most so many images, and fewer if their activations would not fit into memory")
+    images: int = option(512, IMAGES)
 
-    def __post_init__(self) -> None:
-        if self.images < 1:
-            raise UsageError(f"images must be at least 1, not {self.images}")
+    def layers(self, model: Model, outcome: Outcome) -> list[Node]:
+        return [layer for layer in super().layers(model, outcome) if not leave_levels(layer, outcome)]
 
-    def apply(self, model: Model, workspace: Workspace) -> Outcome:
-        outcome = Outcome()
-        layers = [layer for layer in quantised_layers(model, outcome) if not leave_levels(layer, outcome)]
-        if not layers:
-            return outcome
-        both = Layerwise.open(model, workspace, self.data, self.images)
-        generator = torch.Generator().manual_seed(workspace.seed)
-        for layer in workspace.progress.track(layers, "rounding weights", len(layers)):
-            halves = gather(layer, both.inputs(layer), both.wanted(layer), generator)
-            fit(model, layer, *halves)
-            outcome.change(layer)
-        both.note(outcome)
-        return outcome
+    def mend(self, both: Layerwise, layer: Node) -> None:
+        fit(both.model, layer, *gather(layer, both.inputs(layer), both.wanted(layer), both.generator))
 
 
 def leave_levels(layer: Node, outcome: Outcome) -> bool:

@@ -34,7 +34,7 @@ class LayerPass(Pass):
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
-        layers = quantised_layers(model, outcome)
+        layers = self.layers(model, outcome)
         if not layers:
             return outcome
         both = Layerwise.open(model, workspace, self.data, self.images)
@@ -43,6 +43,10 @@ class LayerPass(Pass):
             outcome.change(layer)
         both.note(outcome)
         return outcome
+
+    def layers(self, model: Model, outcome: Outcome) -> list[Node]:
+        """Return the layers to mend, in order."""
+        return quantised_layers(model, outcome)
 
     @abstractmethod
     def mend(self, both: Layerwise, layer: Node) -> None:

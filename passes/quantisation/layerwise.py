@@ -50,6 +50,7 @@ class Layerwise:
     quantised_sweep: Sweep
     floating_sweep: Sweep
     batches: Sequence[torch.Tensor]
+    generator: torch.Generator
     errors_before: Sequence[OutputError] = ()
 
     @classmethod
@@ -57,7 +58,8 @@ class Layerwise:
         """Begin before the first layer, on as many images as fit into memory."""
         twin = without_grids(model)
         inputs = Calibration.read(model, workspace, data, images).fitting(2 * peak_activation_bytes(model)).inputs
-        both = cls(model, twin, Sweep(model, inputs), Sweep(twin, inputs), inputs)
+        generator = torch.Generator().manual_seed(workspace.seed)
+        both = cls(model, twin, Sweep(model, inputs), Sweep(twin, inputs), inputs, generator)
         both.errors_before = both.errors()
         return both
 

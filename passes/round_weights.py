@@ -25,7 +25,7 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call
+from lvc.compiler.graph import arguments, is_call, spec
 from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Outcome, option
@@ -46,7 +46,7 @@ _ROWS_AT_ONCE = 1024
 _STIFFNESS = (math.inf, 10.0, 1.0)
 _DAMPING = (math.inf, 0.01)
 _MOST_JUDGED = 64
-_FEW = 64  # steps of a grid
+_FEW = 64  # points of a grid
 _FACTORS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0, 1.06, 1.12, 1.2)
 
 
@@ -67,10 +67,11 @@ class RoundWeights(LayerPass):
 
 
 def leave_levels(layer: Node, outcome: Outcome) -> bool:
-    """Whether a weight stays as it is, since its levels are no whole steps."""
-    if not is_call(arguments(layer)["weight"], FAKE_QUANTIZE_LEVELS):
+    """Whether a weight stays as it is, since an output channel of it has several scales."""
+    weight = arguments(layer)["weight"]
+    if not is_call(weight, FAKE_QUANTIZE_LEVELS) or spec(arguments(weight)["scale"]).shape[1] == 1:
         return False
-    outcome.skip(layer, "its weight lies on levels of a table, and only whole steps of one scale are rounded")
+    outcome.skip(layer, "its weight has scales for groups of input channels, and rounding knows one for each output")
     return True
 
 
@@ -96,7 +97,7 @@ def fit(model: Model, layer: Node, tried: Moments, judged: Moments) -> None:
 def scale_factors(grid: Grid) -> Sequence[float]:
     """Return by what the scales of a grid may be multiplied; steps of fine grids are as good in any size."""
     is_free = grid.axis is not None and bool((grid.scale.log2() % 1 > 0).any())
-    return _FACTORS if is_free and grid.high - grid.low < _FEW else (1.0,)
+    return _FACTORS if is_free and grid.points <= _FEW else (1.0,)
 
 
 def choose(places: Places, tried: Lack, judged: Lack, factors: Sequence[float]) -> tuple[float, float]:

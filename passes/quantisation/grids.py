@@ -22,6 +22,7 @@ from torch.fx import GraphModule, Node
 
 from lvc.compiler.dialect import aten
 from lvc.compiler.graph import add_tensor, arguments, tensor
+from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.uncalibrated import UNCALIBRATED
 
 STEPS = ("linear", "power-of-two")
@@ -77,18 +78,28 @@ class GridKind:
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid, or one for each place of an axis; ``scale`` is ``f32[]`` or ``f32[n]``, ``zero`` ``i32`` of its shape."""
+    """A grid, or one for each place of an axis; ``scale`` is ``f32[]`` or ``f32[n]``, ``zero`` ``i32`` of its shape.
+
+    ``levels`` are the numbers ``q``, in rising order, if they are not all whole ones from ``low`` to ``high``.
+    """
 
     scale: torch.Tensor
     zero: torch.Tensor
     low: int
     high: int
     axis: int | None = None
+    levels: torch.Tensor | None = None
 
     @classmethod
     def of(cls, module: GraphModule, node: Node) -> Grid:
-        """Read the grid of a fake quantisation."""
+        """Read the grid of a fake quantisation; of one on levels, each output channel must have one scale."""
         args = arguments(node)
+        if node.target is FAKE_QUANTIZE_LEVELS:
+            levels, scales = tensor(module, args["values"]), tensor(module, args["scale"])
+            assert levels is not None
+            assert scales is not None
+            zeros = torch.zeros(len(scales), dtype=torch.int32)
+            return cls(scales[:, 0], zeros, int(levels[0]), int(levels[-1]), 0, levels)
         bounds = (args["quant_min"], args["quant_max"])
         if node.target is aten.fake_quantize_per_tensor_affine.default:
             return cls(torch.tensor(args["scale"]), torch.tensor(args["zero_point"], dtype=torch.int32), *bounds)
@@ -96,6 +107,11 @@ class Grid:
         assert scale is not None
         assert zero is not None
         return cls(scale.detach(), zero, *bounds, args["axis"])
+
+    @property
+    def points(self) -> int:
+        """How many numbers it has for a channel."""
+        return self.high - self.low + 1 if self.levels is None else len(self.levels)
 
     def round(self, values: torch.Tensor) -> torch.Tensor:
         """Return the nearest points of the grid."""

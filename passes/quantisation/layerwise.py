@@ -144,7 +144,8 @@ def set_weight(model: Model, layer: Node, value: torch.Tensor) -> None:
 
 def set_scale(model: Model, layer: Node, value: torch.Tensor) -> None:
     """Store the scales of a weight that has one for each output channel."""
-    store(model.module, str(arguments(arguments(layer)["weight"])["scale"].target), value, trainable=False)
+    scale = arguments(arguments(layer)["weight"])["scale"]
+    store(model.module, str(scale.target), value.reshape(spec(scale).shape), trainable=False)
 
 
 def set_bias(model: Model, layer: Node, value: torch.Tensor) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -98,25 +98,34 @@ class Places:
     scale: torch.Tensor
     low: torch.Tensor
     high: torch.Tensor
+    levels: torch.Tensor | None = None
 
     @classmethod
     def of(cls, weight: torch.Tensor, grid: Grid, order: torch.Tensor) -> Places:
         groups, outputs, _ = weight.shape
         scale, zero = (part.float().expand(groups * outputs).reshape(groups, 1, -1) for part in (grid.scale, grid.zero))
-        return cls(weight.transpose(1, 2)[:, order] / scale, scale, grid.low - zero, grid.high - zero)
+        return cls(weight.transpose(1, 2)[:, order] / scale, scale, grid.low - zero, grid.high - zero, grid.levels)
+
+    def nearest(self, steps: torch.Tensor) -> torch.Tensor:
+        """Return the nearest numbers of steps that weights can have, ``[groups,in,out]``."""
+        if self.levels is None:
+            return steps.round().clamp_(self.low, self.high)
+        return self.levels[torch.bucketize(steps, (self.levels[1:] + self.levels[:-1]) / 2)]
 
     def some(self, outputs: slice | torch.Tensor) -> Places:
-        return Places(*(part[..., outputs] for part in (self.start, self.scale, self.low, self.high)))
+        start, scale, low, high = (part[..., outputs] for part in (self.start, self.scale, self.low, self.high))
+        return Places(start, scale, low, high, self.levels)
 
     def scaled(self, factor: torch.Tensor | float) -> Places:
         """Return the places of the same weights in steps that are larger by a factor."""
-        return Places(self.start / factor, self.scale * factor, self.low, self.high)
+        return replace(self, start=self.start / factor, scale=self.scale * factor)
 
     @classmethod
     def joined(cls, several: Sequence[Places]) -> Places:
         """Return places that lie beside each other, as further outputs."""
         parts = zip(*((p.start, p.scale, p.low, p.high) for p in several), strict=True)
-        return cls(*(torch.cat(part, 2) for part in parts))
+        start, scale, low, high = (torch.cat(part, 2) for part in parts)
+        return cls(start, scale, low, high, several[0].levels)
 
     def change(self, whole: torch.Tensor) -> torch.Tensor:
         """Return by how much the weights change that become whole numbers of steps."""
@@ -166,18 +175,18 @@ class Lack:
         """
         change = wanted / places.scale
         if damping == math.inf:
-            whole = (places.start + change).round_().clamp_(places.low, places.high)
+            whole = places.nearest(places.start + change)
             return whole, ((places.change(whole) - wanted).square()).sum(1)
         factor = self.factor(damping)
         left = factor.transpose(1, 2) @ change
         sizes = factor.diagonal(dim1=1, dim2=2)[:, :, None]
-        steps, low, high = sizes.reciprocal(), places.low[:, 0], places.high[:, 0]
-        whole, errors = torch.empty_like(left), torch.zeros_like(low)
+        steps = sizes.reciprocal()
+        whole, errors = torch.empty_like(left), torch.zeros_like(places.low[:, 0])
         for end in range(left.shape[1], 0, -_BLOCK):
             begin = max(0, end - _BLOCK)
             for j in range(end - 1, begin - 1, -1):
                 free = torch.addcmul(places.start[:, j], left[:, j], steps[:, j])
-                whole[:, j] = free.round().clamp_(low, high)
+                whole[:, j] = places.nearest(free[:, None])[:, 0]
                 errors += free.sub_(whole[:, j]).mul_(sizes[:, j]).square_()
                 change[:, j] = whole[:, j] - places.start[:, j]
                 left[:, begin:j].addcmul_(factor[:, j, begin:j, None], change[:, j, None], value=-1)

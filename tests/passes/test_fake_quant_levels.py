@@ -186,14 +186,26 @@ def test_weights_without_whole_groups_are_said(net: Model) -> None:
     assert set(found_levels(model)) == {"square.weight", "fc.weight"}
 
 
-def test_passes_that_correct_know_levels(net: Model) -> None:
-    text = "insert-fake-quant{weight_bits=4 weight_grid=codebook},calibrate,correct-bias,round-weights"
+@pytest.mark.parametrize("grid", ["log", "codebook"])
+def test_weights_are_rounded_to_levels(grid: str, net: Model) -> None:
+    text = f"insert-fake-quant{{weight_bits=4 weight_grid={grid}}},calibrate"
+    plain, rounded = (through(net, text + more)[0] for more in ("", ",round-weights"))
+    inputs = [np.random.default_rng(seed).standard_normal((1, 3, 16, 16)).astype(np.float32) for seed in range(8)]
+    wanted = [net(image)[0] for image in inputs]
+    errors = [sum(np.square(m(x)[0] - y).sum() for x, y in zip(inputs, wanted, strict=True)) for m in (plain, rounded)]
+    assert errors[1] < 0.5 * errors[0]
+    for name, (values, scale) in found_levels(rounded).items():
+        stored = rounded.module.get_parameter(name).detach()
+        torch.testing.assert_close(FAKE_QUANTIZE_LEVELS(stored, values, scale), stored, rtol=1e-6, atol=0)
+
+
+def test_passes_that_correct_leave_scales_of_groups(net: Model) -> None:
+    text = "insert-fake-quant{weight_bits=4 weight_grid=codebook group=16},calibrate,correct-bias,round-weights"
     _, outcomes = through(net, text)
     assert len(outcomes[2].changed) == 4
-    assert not outcomes[3].changed
-    assert {skip.reason for skip in outcomes[3].skipped} == {
-        "its weight lies on levels of a table, and only whole steps of one scale are rounded"
-    }
+    assert outcomes[3].changed == ["conv2d", "conv2d_1"]
+    why = "its weight has scales for groups of input channels, and rounding knows one for each output"
+    assert [skip.reason for skip in outcomes[3].skipped] == [why] * 2
 
 
 def test_mixed_precision_measures_the_grid_that_was_asked_for(net: Model) -> None:

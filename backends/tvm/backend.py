@@ -17,6 +17,7 @@ from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.graph import arguments, calls, op_name, origin, spec, tensor
 from lvc.compiler.model import Model
+from lvc.compiler.text import counted
 from lvc.compiler.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class TvmBackend(Backend):
         if not wide or "uint8" in targets.vector_of(target).dots:
             return []
         return [
-            f"{len(wide)} layers have weights of 8 bits, and {target.cpu} multiplies 7 bits about 1.5 times as "
-            "fast, since it has no VNNI: try the preset int8-avx2"
+            f"{counted(len(wide), 'layer')} with weights of 8 bits, and {target.cpu} multiplies 7 bits about 1.5 "
+            "times as fast, since it has no VNNI: try the preset int8-avx2"
         ]
 
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
@@ -100,6 +101,11 @@ def layers_of_wide_weights(model: Model) -> list[Node]:
     return found
 
 
+def _widen(model: Model) -> str:
+    halves = any(value.spec.dtype == torch.float16 for value in model.inputs)
+    return "export the model in float32; " if halves else ""
+
+
 def multiplied_dtypes(model: Model) -> set[torch.dtype]:
     """The element types in which factors of contractions are stored."""
     from lvc.backends.tvm.widening import multiplies_pairs
@@ -120,5 +126,5 @@ def check(model: Model) -> None:
         raise CompileError(
             f"the tvm backend cannot build {len(problems)} node(s) of this model",
             why="\n".join(problems),
-            help="--target reference runs any model",
+            help=f"{_widen(model)}--target reference runs any model",
         )

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from lvc.backends.tvm.anchors import KernelSchedule
-from lvc.backends.tvm.backend import TvmBackend
+from lvc.backends.tvm.backend import TvmBackend, check
 from lvc.compiler import driver
 from lvc.compiler.backend import Target
+from lvc.compiler.errors import CompileError
 from lvc.compiler.graph_text import parse_model
 from lvc.compiler.inspection import artefact_facts
 from lvc.compiler.pipeline import Pipeline
@@ -57,3 +58,10 @@ def test_a_kernel_whose_schedule_is_refused_is_remarked_on(monkeypatch: pytest.M
     assert "ValueError: loops of another kind" in note
     assert ("note", note) in artefact_facts(artefact)
     assert driver.compile_and_report(model)[1].notes == (note,)
+
+
+def test_a_model_in_half_precision_is_told_a_way() -> None:
+    model = parse_model("model half(x: f16[1,4])\n  %y = relu(%x)\n  return out=%y\n")
+    with pytest.raises(CompileError, match=r"there are no kernels for torch\.float16") as caught:
+        check(model)
+    assert caught.value.help.startswith("export the model in float32; ")

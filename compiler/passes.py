@@ -88,6 +88,11 @@ class Pass(ABC):
         """Element types that the pass may bring into a model that has none of them."""
         return frozenset()
 
+    @property
+    def data_sets(self) -> frozenset[str]:
+        """Names of the data sets without which the pass has nothing to go by."""
+        return frozenset()
+
     @abstractmethod
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         """Rewrite the model in place and say what changed."""

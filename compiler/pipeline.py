@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Outcome, Pass
 from lvc.compiler.pipeline_text import parse_passes
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.workspace import Workspace, no_data_set
 
 
 @dataclass
@@ -77,6 +77,12 @@ class Pipeline:
     def dtypes(self) -> frozenset[torch.dtype]:
         """Element types that its passes may bring into a model."""
         return frozenset[torch.dtype]().union(*(item.dtypes for item in self.passes))
+
+    def check_data(self, given: Collection[str], passes: int | None = None) -> None:
+        """Raise `UsageError` if a data set is not given that one of the first ``passes`` cannot do without."""
+        for item in self.passes[:passes]:
+            for name in item.data_sets - set(given):
+                raise no_data_set(name, given, where=str(item))
 
     def run(
         self,

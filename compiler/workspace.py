@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,10 +103,7 @@ class Workspace:
     def data_set(self, name: str) -> DataSet:
         """Open the data set that the user named on the command line as ``--data NAME=PATH``."""
         if name not in self.data:
-            known = ", ".join(sorted(self.data)) or "none"
-            raise UsageError(
-                f"no data set named '{name}'", why=f"data sets given: {known}", help=f"give one with --data {name}=PATH"
-            )
+            raise no_data_set(name, self.data)
         return self.data[name]()
 
     def target_stopwatch(self) -> Stopwatch:
@@ -120,3 +117,10 @@ class Workspace:
         """A folder that is gone when the ``with`` block ends."""
         with tempfile.TemporaryDirectory(prefix="lvc-") as folder:
             yield Path(folder)
+
+
+def no_data_set(name: str, given: Collection[str], where: str = "") -> UsageError:
+    """The error for a data set that was not given."""
+    known = ", ".join(sorted(given)) or "none"
+    help = f"give one with --data {name}=PATH"
+    return UsageError(f"no data set named '{name}'", where=where, why=f"data sets given: {known}", help=help)

@@ -54,6 +54,10 @@ class Calibrate(Pass):
             raise UsageError(f"compare must not be negative, and is {self.compare}")
         OBSERVERS.parse(self.observer)
 
+    @property
+    def data_sets(self) -> frozenset[str]:
+        return frozenset({self.data})
+
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
         places = list(calls(model.module.graph, UNCALIBRATED))

@@ -106,6 +106,10 @@ class MixedPrecision(Pass):
             raise UsageError("images and checked must be at least 1")
         WEIGHT_GRIDS.parse(self.grid)
 
+    @property
+    def data_sets(self) -> frozenset[str]:
+        return frozenset({self.data})
+
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
         refuse_quantised(model.module.graph)

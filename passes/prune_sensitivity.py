@@ -52,6 +52,10 @@ class PruneSensitivity(Pass):
             raise UsageError(f"images must be at least 1, not {self.images}")
         parse_criterion(self.criterion)
 
+    @property
+    def data_sets(self) -> frozenset[str]:
+        return frozenset({self.data})
+
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
         channels = channel_groups(model)

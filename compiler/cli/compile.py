@@ -45,7 +45,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
     pipeline, target = read_pipeline(options), Target.parse(options.target)
     requirement = read_requirement(options)
-    read_data_names(options)
+    pipeline.check_data(read_data_names(options), options.stop_after)
     check_request(pipeline, target)
     for path in (options.output, options.report):
         if path:

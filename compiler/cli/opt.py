@@ -40,7 +40,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.files import check_writable
 
     pipeline, requirement = read_pipeline(options), read_requirement(options)
-    read_data_names(options)
+    pipeline.check_data(read_data_names(options), options.stop_after)
     for path in (options.output, options.report):
         if path:
             check_writable(path)

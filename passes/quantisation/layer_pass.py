@@ -32,6 +32,10 @@ class LayerPass(Pass):
         if self.images < 1:
             raise UsageError(f"images must be at least 1, not {self.images}")
 
+    @property
+    def data_sets(self) -> frozenset[str]:
+        return frozenset({self.data})
+
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
         layers = self.layers(model, outcome)

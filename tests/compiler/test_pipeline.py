@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lvc.compiler.dialect import aten
-from lvc.compiler.errors import CheckError, CompileError
+from lvc.compiler.errors import CheckError, CompileError, UsageError
 from lvc.compiler.graph import calls, store
 from lvc.compiler.graph_text import parse_model
 from lvc.compiler.model import Model
@@ -111,6 +111,16 @@ def test_a_run_stops_early() -> None:
     model, steps = Pipeline((Break(), Break(how="weights"))).run(parse_model(TEXT), observers=[StopAfter(1)])
     assert [step.number for step in steps] == [1]
     assert torch.equal(model.module.w, parse_model(TEXT).module.w)
+
+
+def test_data_that_is_missing_is_told_before_the_run() -> None:
+    pipeline = Pipeline.parse("O1,calibrate{data=photos},round-weights{data=photos}")
+    with pytest.raises(UsageError, match="no data set named 'photos'") as caught:
+        pipeline.check_data({"calib": "place"})
+    assert caught.value.where == "calibrate{data=photos}"
+    assert "--data photos=PATH" in caught.value.help
+    pipeline.check_data({"photos": "place"})
+    pipeline.check_data((), passes=len(pipeline) - 2)
 
 
 def test_a_completion_is_part_of_the_run(tmp_path: Path) -> None:

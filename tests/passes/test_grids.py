@@ -93,7 +93,7 @@ def test_a_histogram_grows_without_losing_counts() -> None:
 
 
 def test_the_histogram_knows_the_error_of_a_grid() -> None:
-    values = torch.randn(50000, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(16000, generator=torch.Generator().manual_seed(0))
     seen, kind = Histogram(), GridKind(bits=5)
     seen.add(values)
     for low, high in [(-2.0, 2.0), (-4.0, 4.0), (-1.0, 3.0)]:

@@ -43,9 +43,9 @@ from lvc.passes.quantisation.rounding import Lack, Moments, Places
 
 _ROWS = 12288
 _ROWS_AT_ONCE = 1024
-_STIFFNESS = (math.inf, 10.0, 1.0)
-_DAMPING = (math.inf, 0.01)
-_MOST_JUDGED = 64
+_STIFFNESS = (math.inf, 10.0, 1.0, 0.1)
+_DAMPING = (math.inf, 0.1, 0.01)
+_MOST_JUDGED = 128
 _FEW = 64  # points of a grid
 _FACTORS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0, 1.06, 1.12, 1.2)
 

@@ -61,11 +61,11 @@ def pair_dot(left: Any, right: Any) -> Any:
 
 @pytest.fixture(params=UNITS, scope="module")
 def unit(request: pytest.FixtureRequest) -> Any:
-    """Let models be built for a vector unit."""
-    patch = pytest.MonkeyPatch()
+    """Let models be built for a vector unit; give it, and the names of the stand-ins that were used."""
+    patch, vector = pytest.MonkeyPatch(), UNITS[request.param]
     patch.setenv("LVC_CACHE", "")
     for module in (targets, build):
-        patch.setattr(module, "vector_of", lambda _: UNITS[request.param])
+        patch.setattr(module, "vector_of", lambda _: vector)
     used: set[str] = set()
 
     def recorded(name: str, stand_in: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,14 +77,14 @@ def unit(request: pytest.FixtureRequest) -> Any:
 
     for name, stand_in in {"_dot": dot, "_pairs": pairs, "_pair_dot": pair_dot}.items():
         patch.setattr(whole_words, name, recorded(name, stand_in))
-    yield request.param
+    yield vector, used
     patch.undo()
-    assert used == ({"_pairs", "_pair_dot"} if request.param == "avx512bw" else {"_dot", "_pair_dot"})
 
 
+@pytest.mark.usefixtures("unit")
 @settings(max_examples=5, deadline=None)
 @given(st.data())
-def test_convolutions(unit: str, data: st.DataObject) -> None:
+def test_convolutions(data: st.DataObject) -> None:
     draw = data.draw
     dtype = draw(st.sampled_from([torch.uint8, *DTYPES]))
     limits = torch.iinfo(dtype)
@@ -109,7 +109,9 @@ def test_convolutions(unit: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("depth", [40, 77])
-def test_linear_layers(unit: str, depth: int) -> None:
+def test_linear_layers(unit: tuple[Vector, set[str]], depth: int) -> None:
+    vector, used = unit
+    used.clear()
     sketch = Sketch()
     weight = torch.from_numpy(whole(1, torch.int8, 37, depth))
     sums = sketch.call(
@@ -118,10 +120,13 @@ def test_linear_layers(unit: str, depth: int) -> None:
     scale = sketch.stored(torch.rand(37) * 0.001)
     model = sketch.model(sketch.call(integer.rescale, sums, scale, 1, group="linear"))
     check_exact(model, np.full((5, depth), 255, np.uint8))
+    assert used == ({"_dot"} if vector.dots else {"_pairs", "_pair_dot"})
 
 
 @pytest.mark.parametrize("depth", [32, 49])
-def test_products_of_matrices(unit: str, depth: int) -> None:
+def test_products_of_matrices(unit: tuple[Vector, set[str]], depth: int) -> None:
+    _, used = unit
+    used.clear()
     sketch = Sketch()
     shapes = [(3, 17, depth), (3, depth, 21)]
     inputs = [sketch.input(*shape, dtype=dtype) for shape, dtype in zip(shapes, DTYPES, strict=True)]
@@ -129,3 +134,4 @@ def test_products_of_matrices(unit: str, depth: int) -> None:
     scale = sketch.stored(torch.tensor([0.001]))
     model = sketch.model(sketch.call(integer.rescale, sums, scale, 0, group="product"))
     check_exact(model, *(whole(1, dtype, *shape) for dtype, shape in zip(DTYPES, shapes, strict=True)))
+    assert used == {"_pair_dot"}

@@ -108,19 +108,21 @@ def test_convolutions(data: st.DataObject) -> None:
     check_exact(sketch.model(node), whole(draw(st.integers(0, 3)), dtype, *size))
 
 
-@pytest.mark.parametrize("depth", [40, 77])
-def test_linear_layers(unit: tuple[Vector, set[str]], depth: int) -> None:
+@pytest.mark.parametrize(("depth", "shrink"), [(40, 1), (40, 2), (77, 1)])
+def test_linear_layers(unit: tuple[Vector, set[str]], depth: int, shrink: int) -> None:
+    """Four products a word where the depth allows it, and without VNNI where the weights are small enough."""
     vector, used = unit
     used.clear()
     sketch = Sketch()
-    weight = torch.from_numpy(whole(1, torch.int8, 37, depth))
+    weight = torch.from_numpy(whole(1, torch.int8, 37, depth)) // shrink
     sums = sketch.call(
         integer.linear, sketch.input(5, depth, dtype=torch.uint8), sketch.stored(weight), None, 11, group="linear"
     )
     scale = sketch.stored(torch.rand(37) * 0.001)
     model = sketch.model(sketch.call(integer.rescale, sums, scale, 1, group="linear"))
     check_exact(model, np.full((5, depth), 255, np.uint8))
-    assert used == ({"_dot"} if vector.dots else {"_pairs", "_pair_dot"})
+    quads = {"_dot"} if vector.dots else {"_pairs", "_pair_dot"}
+    assert used == (quads if depth % 4 == 0 and (vector.dots or shrink > 1) else {"_pair_dot"})
 
 
 @pytest.mark.parametrize("depth", [32, 49])

@@ -80,7 +80,7 @@ def torch_dtype(element_type: object) -> torch.dtype:
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
     """Copy an array of any element type of the dialect into a tensor; whole numbers of 4 bits become such of 8."""
-    array = array.astype(_WIDENED.get(array.dtype.name, array.dtype))
+    array = array.astype(_WIDENED.get(array.dtype.name, array.dtype), copy=False)
     dtype = torch_dtype(array.dtype)
     array = np.array(array, order="C", copy=True)
     if dtype is torch.bfloat16:

@@ -53,15 +53,20 @@ class Grid:
         )
 
 
-def grid_of(call: Call, dtype: torch.dtype, scale: int = 1, zero: int = 2, x: Value | None = None) -> Grid:
-    """Return the grid of a value, the first operand if none is given, by the places of its scale and zero point."""
+def grid_of(
+    call: Call, dtype: torch.dtype, scale: int = 1, zero: int = 2, x: Value | None = None, *, axis: int | None = None
+) -> Grid:
+    """Return the grid of a value, the first operand if none is given, by the places of its scale and zero point.
+
+    The axis of several scales is the node's attribute unless one is given.
+    """
     x = call[0] if x is None else x
     if call.attribute("block_size", 0):
         raise Unsupported("quantises in blocks")
     if dtype not in (torch.int8, torch.uint8, torch.int16, torch.int32):
         raise Unsupported(f"quantises to {dtype}")
     rank = len(shape_of(x))
-    axis = int(call.attribute("axis", 1))
+    axis = int(call.attribute("axis", 1)) if axis is None else axis
     zeros = call.get(zero)
     if zeros is None:
         zeros = constant(torch.zeros(shape_of(call[scale]), dtype=dtype), dtype)
@@ -155,8 +160,7 @@ def dequantise(call: Call) -> Value:
 def quantised_convolution(call: Call) -> Value:
     """The convolution of the dequantised operands, quantised; the bias lies on the grid of both scales' product."""
     x = dequantised(call, call[0], grid_of(call, call.dtype(), 1, 2))
-    grid = grid_of(call, call.dtype(3), 4, 5, call[3])
-    weight = dequantised(call, call[3], Grid(grid.scale, grid.zero, grid.dtype, 0, grid.rank))
+    weight = dequantised(call, call[3], grid_of(call, call.dtype(3), 4, 5, call[3], axis=0))
     bias = call.get(8)
     if bias is not None:
         step = call.emit(aten.mul.Tensor, call.reshape(call[4], [-1]), call.reshape(call[1], []))

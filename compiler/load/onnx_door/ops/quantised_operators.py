@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 
 from lvc.compiler.load.onnx_door.call import CONVERTERS, Call, converts
-from lvc.compiler.load.onnx_door.ops.quantise import Grid, dequantised, grid_of, quantised
-from lvc.compiler.load.onnx_door.values import Unsupported, Value, dtype_of, shape_of
+from lvc.compiler.load.onnx_door.ops.quantise import dequantised, grid_of, quantised
+from lvc.compiler.load.onnx_door.values import Unsupported, Value, dtype_of
 
 _MUL = torch.ops.aten.mul.Tensor
 _BINARY = {"com.microsoft.QLinearAdd": "Add", "com.microsoft.QLinearMul": "Mul"}
@@ -66,11 +66,9 @@ def _computed(call: Call, names: dict[str, str], operands: Sequence[Value | None
 def _real(call: Call, place: int, axis: int = 0) -> Value:
     """What the operand at a place stands for, by the scale and the zero point behind it."""
     x = call[place]
-    made = grid_of(call, dtype_of(x), place + 1, place + 2, x)
-    return dequantised(call, x, Grid(made.scale, made.zero, made.dtype, axis, made.rank))
+    return dequantised(call, x, grid_of(call, dtype_of(x), place + 1, place + 2, x, axis=axis))
 
 
 def _rounded(call: Call, value: Value, place: int) -> Value:
     """A result in whole numbers, by the scale and the zero point at a place."""
-    grid = grid_of(call, call.dtype(place + 1), place, place + 1, value)
-    return quantised(call, value, Grid(grid.scale, grid.zero, grid.dtype, 0, len(shape_of(value))))
+    return quantised(call, value, grid_of(call, call.dtype(place + 1), place, place + 1, value, axis=0))

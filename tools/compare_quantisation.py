@@ -36,7 +36,7 @@ from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.files import write_atomically
 from lvc.compiler.model import Model
 from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.text import table
+from lvc.compiler.text import percent, table
 from lvc.compiler.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -242,7 +242,7 @@ class Rows:
                 row.pipeline,
                 "all" if row.limit is None else f"{row.limit}",
                 f"{row.score:.4f}",
-                percent(row.agreement),
+                "" if row.agreement is None else percent(row.agreement, 2),
                 f"{row.sqnr:.1f} dB",
                 f"{row.seconds:.0f} s",
             )
@@ -284,10 +284,6 @@ def main() -> None:
 
 def names(text: str, separator: str = ",") -> list[str]:
     return [name.strip() for name in text.split(separator) if name.strip()]
-
-
-def percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.2%}".replace("%", " %")
 
 
 if __name__ == "__main__":

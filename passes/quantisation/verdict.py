@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from lvc.compiler.passes import Outcome, Table
+from lvc.compiler.text import percent
 from lvc.passes.quantisation.comparison import OutputError
 
 _MOST_LINES = 4
@@ -33,10 +34,10 @@ def _rank(error: OutputError) -> tuple[int, float]:
 def _line(error: OutputError, images: int, before: OutputError | None) -> str:
     earlier = "" if before is None else f", {before.sqnr:.1f} dB before"
     if error.has_collapsed:
-        places = f"in {error.lost * 100:.0f} % of its places the error is as large as what varies"
+        places = f"in {percent(error.lost, 0)} of its places the error is as large as what varies"
         return f"COLLAPSED: {error}{earlier}; {places}. Do not use this model as it is: try {_CURE}"
     if error.is_damaged:
-        places = f"in {error.damaged * 100:.0f} % of its places less than one bit of what varies is left"
+        places = f"in {percent(error.damaged, 0)} of its places less than one bit of what varies is left"
         advice = f"Evaluate this model on labelled data before it is used, or try {_CURE}"
         return f"DAMAGED: {error}{earlier}; {places}. {advice}"
     mended = "" if before is None else _mended(before)

@@ -84,7 +84,7 @@ class EqualiseWeights(Pass):
             ranges = {chain: looked.ranges(chain.value) for chain in found}
             before = unevenness(ranges)
             scales = {chain: self.activation_scale(chain, ranges[chain]) for chain in found}
-            for chain in list(found):
+            for chain in found:
                 if self.is_worse(model.module, chain, looked):
                     outcome.skip(
                         chain.first, "on the images kept for judging, the layers that read it would lose by it"

@@ -46,4 +46,9 @@ def channel_dim(layer: Node) -> int:
 
 def channel_means(values: Sequence[torch.Tensor], layer: Node) -> torch.Tensor:
     """Return the mean of each channel of a layer over all batches and places, ``f64[channels]``."""
-    return torch.stack([value.movedim(channel_dim(layer), 0).flatten(1).double().mean(1) for value in values]).mean(0)
+    return torch.stack([_rows(value, channel_dim(layer)).double().mean(0) for value in values]).mean(0)
+
+
+def _rows(value: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return ``[places,channels]``; a layer that reads one vector without a batch gives one row."""
+    return value.movedim(channels, -1).reshape(-1, value.shape[channels])

@@ -196,6 +196,26 @@ def test_biases_restore_the_mean_of_each_channel() -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("last", ["correct-bias", "round-weights"])
+def test_a_layer_that_reads_one_vector_is_mended(last: str) -> None:
+    """torch.flatten(x) leaves no batch dimension: the layer behind gives one row for each image."""
+    flat = parse_model("""
+        model flat(x: f32[1,2,4,4])
+          @a.weight : f32[4,2,3,3]
+          @b.weight : f32[8,16]
+          @b.bias : f32[8]
+          %a = conv2d(%x, @a.weight)
+          %vector = reshape(%a, [16])
+          %b = linear(%vector, @b.weight, @b.bias)
+          return out=%b
+    """)
+    model, outcome = run(f"{QUANTISE},{last}", flat)
+    assert outcome.changed == ["a", "b"]
+    images = [torch.from_numpy(x) for x, _ in normal(flat, 24).data_set("calib")]
+    wanted, found = (torch.stack([m.module(x)[0] for x in images]).mean(0).detach() for m in (flat, model))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_the_floating_point_twin_has_no_grids() -> None:
     model, _ = run(QUANTISE)
     assert without_grids(model).to_text() == NETWORK.to_text()

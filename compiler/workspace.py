@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
+from lvc.compiler import held_out
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
+    from lvc.compiler.held_out import JudgingImages
     from lvc.compiler.model import Model
 
 T = TypeVar("T")
@@ -89,6 +91,9 @@ class Stopwatch(Protocol):
 class Workspace:
     """The outside world of one compilation.
 
+    A part of each data set is held out from the passes, which learn from `data_set`: what they did is judged on
+    `judging_images`. See `lvc.compiler.held_out`.
+
     ``stopwatch`` measures models on the target, where there is one. ``checkpoints`` is the folder where long passes
     leave what they have finished, to go on from there; None for none.
     """
@@ -101,7 +106,26 @@ class Workspace:
     stopwatch: Stopwatch | None = None
 
     def data_set(self, name: str) -> DataSet:
-        """Open the data set that the user named on the command line as ``--data NAME=PATH``."""
+        """Open what passes may learn from of the data set that the user named as ``--data NAME=PATH``.
+
+        That is all of it but what is held out for judging.
+        """
+        data = self._open(name)
+        return data if held_out.JUDGE in self.data else held_out.split(data, self.seed)[0]
+
+    def judging_images(self, name: str = "calib") -> JudgingImages:
+        """Open the images on which to judge what was learnt from a data set.
+
+        They are those of the set named ``judge`` if there is one, else those held out from the set; all of it if it is
+        too small for that, which the result says. `UsageError` if there is neither set.
+        """
+        if held_out.JUDGE in self.data:
+            return held_out.JudgingImages(self._open(held_out.JUDGE), held_out.JUDGE, is_apart=True)
+        data = self._open(name)
+        apart = held_out.split(data, self.seed)[1]
+        return held_out.JudgingImages(apart if len(apart) else data, name, is_apart=len(apart) > 0)
+
+    def _open(self, name: str) -> DataSet:
         if name not in self.data:
             raise no_data_set(name, self.data)
         return self.data[name]()

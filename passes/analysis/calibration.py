@@ -11,7 +11,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.evaluation import batches
 from lvc.compiler.model import Model
 from lvc.compiler.spec import TensorSpec
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.workspace import DataSet, Workspace
 
 MOST_IMAGES = 1024
 """As many images as are read unless a pass asks for fewer; estimates are good long before."""
@@ -39,14 +39,18 @@ class Calibration:
 
     @classmethod
     def read(cls, model: Model, workspace: Workspace, name: str, limit: int = MOST_IMAGES) -> Calibration:
-        """Read the data set that the user gave under a name; `UsageError` if there is none or it is empty.
+        """Read what may be learnt from of a data set that the user gave; `UsageError` if there is none or it is empty.
 
         At most ``limit`` images are drawn in a seeded way, for a set often holds one class after another.
         """
-        data = workspace.data_set(name)
+        return cls.draw(model, workspace.data_set(name), name, workspace.seed, limit)
+
+    @classmethod
+    def draw(cls, model: Model, data: DataSet, name: str, seed: int = 0, limit: int = MOST_IMAGES) -> Calibration:
+        """Read images of an open data set, such as those to judge on (`Workspace.judging_images`)."""
         if not len(data):
             raise UsageError(f"the data set '{name}' is empty")
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(workspace.seed))[:limit].tolist()
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
         wanted = set(order)
         images = {place: image for place, image in zip(range(max(order) + 1), data, strict=False) if place in wanted}
         chosen = [images[place] for place in order]

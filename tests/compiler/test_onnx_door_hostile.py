@@ -76,6 +76,18 @@ def nameless_input(proto: onnx.ModelProto) -> None:
     proto.graph.node[0].input[0] = "nobody"
 
 
+def stored_twice(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer.append(numpy_helper.from_array(2 * WEIGHT, "w"))
+
+
+def writes_stored(proto: onnx.ModelProto) -> None:
+    proto.graph.node.append(helper.make_node("Neg", ["x"], ["w"]))
+
+
+def same_inputs(proto: onnx.ModelProto) -> None:
+    proto.graph.input.append(proto.graph.input[0])
+
+
 def large_header(proto: onnx.ModelProto) -> None:
     proto.graph.initializer[0].dims[:] = [1 << 40]
 
@@ -113,6 +125,9 @@ def large_constant(proto: onnx.ModelProto) -> None:
         (duplicate, "two nodes of model.onnx write 'a'"),
         (cycle, "form a cycle"),
         (nameless_input, "not well formed"),
+        (stored_twice, "two stored tensors of model.onnx are called 'w'"),
+        (writes_stored, "writes 'w', an input or stored tensor"),
+        (same_inputs, "two inputs of model.onnx are called 'x'"),
         (large_header, "'w' is broken"),
         (negative_header, "'w' is broken"),
         (strange_type, "'w' is broken"),

@@ -52,8 +52,7 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     inputs = real_inputs(graph, constants)
     named = name_shapes(shapes, inputs)
     notes: list[str] = []
-    outputs = [tensor.name for tensor in graph.outputs]
-    builder = Builder(opset_of(proto, file), outputs)
+    builder = Builder(opset_of(proto, file), graph.outputs)
     for tensor in inputs:
         node = builder.add_input(tensor.name, input_spec(tensor, named.get(tensor.name), notes))
         if node.target != tensor.name:
@@ -61,6 +60,7 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     for name, value in constants.items():
         builder.values[name] = Constant(to_torch(np.asarray(value)), safe_name(name))
     builder.add_nodes(graph.nodes)
-    model = Model(builder.finish(), file.stem, tuple(outputs), source=str(file), notes=notes)
+    outputs = tuple(tensor.name for tensor in graph.outputs)
+    model = Model(builder.finish(), file.stem, outputs, source=str(file), notes=notes)
     model.preprocessing, model.labels = usage_of(proto)
     return model

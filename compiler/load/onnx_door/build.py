@@ -46,9 +46,10 @@ def load_converters() -> frozenset[str]:
 class Builder:
     """A graph that grows. ``values`` holds what each ONNX tensor became: None for one that could not be made."""
 
-    def __init__(self, opset: int, outputs: Sequence[str]) -> None:
+    def __init__(self, opset: int, outputs: Sequence[gs.Tensor]) -> None:
         self.opset = opset
         self.outputs = tuple(outputs)
+        self._closing = {tensor.name for tensor in outputs}
         self.module = GraphModule(torch.nn.Module(), Graph())
         self.values: dict[str, Value | None] = {}
         self.quantised: dict[Node, Any] = {}
@@ -78,10 +79,10 @@ class Builder:
                     results = self._convert(node, converter)
             except Unsupported as refusal:
                 self.problems.append(f"{_name(node)}: {_operator(node)} {refusal}")
-            self.values.update(zip(names, results, strict=False))
+            self.values.update((name, result) for name, result in zip(names, results, strict=False) if name)
             for tensor, result in zip(node.outputs, results, strict=False):
                 if isinstance(result, Node):
-                    self.readers[result] += len(tensor.outputs) + (tensor.name in self.outputs)
+                    self.readers[result] += len(tensor.outputs) + (tensor.name in self._closing)
 
     def finish(self) -> GraphModule:
         """Close the graph, or raise the one error that lists every refusal."""
@@ -92,11 +93,10 @@ class Builder:
                 help="export the model without them, or cut it before them",
             )
         results = []
-        for name in self.outputs:
-            value = self.values.get(name)
-            if value is None:
-                raise CompileError(f"no node makes the output '{name}'")
-            results.append(self._as_node(value, name))
+        for tensor in self.outputs:
+            value = self._value(tensor)
+            assert value is not None, "a refusal that is not listed"
+            results.append(self._as_node(value, tensor.name))
         self.module.graph.output(tuple(results))
         recompose(self.module)
         erase_dead(self.module)
@@ -128,18 +128,20 @@ class Builder:
 
     def branch(self, graph: gs.Graph, call: Call) -> list[Value]:
         """Convert the nodes of a graph inside a node; its names end with it."""
-        outer = dict(self.values)
+        outer, closing = dict(self.values), set(self._closing)
+        self._closing.update(tensor.name for tensor in graph.outputs)
         self.add_nodes(graph.nodes)
         results = [self._value(tensor) for tensor in graph.outputs]
-        self.values = outer
+        self.values, self._closing = outer, closing
         if any(result is None for result in results):
             raise Unsupported("holds a node that cannot be compiled")
         return [result for result in results if result is not None]
 
     def _convert(self, node: gs.Node, converter: Converter) -> list[Value | None]:
-        names = [tensor.name if tensor.outputs or tensor.name in self.outputs else "" for tensor in node.outputs]
+        names = [tensor.name for tensor in node.outputs]
+        read = frozenset(t.name for t in node.outputs if t.name and (t.outputs or t.name in self._closing))
         operands = [self._value(tensor) if tensor.name else None for tensor in node.inputs]
-        call = Call(_operator(node), _name(node), self.opset, operands, node.attrs, names, self)
+        call = Call(_operator(node), _name(node), self.opset, operands, node.attrs, names, read, self)
         try:
             result = on_real_numbers(call, converter) if stays_on_grid(call) else converter(call)
         except (LvcError, Unsupported):
@@ -147,7 +149,11 @@ class Builder:
         except Exception as error:  # attributes and shapes of an untrusted file go wrong in many types
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CompileError(f"{node.op} cannot be read", where=call.origin, why=reason) from error
-        return [result] if isinstance(result, Value) else list(result)
+        results: list[Value | None] = [result] if isinstance(result, Value) else list(result)
+        lost = next((name for name in names[len(results) :] if name in read), None)
+        if lost is not None:
+            raise Unsupported(f"is asked for '{lost}', a result that is not in the dialect")
+        return results
 
     def _value(self, tensor: gs.Tensor) -> Value | None:
         """Return what a tensor became, reading it if it is stored in the file."""

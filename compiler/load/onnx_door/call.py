@@ -40,7 +40,7 @@ class Emitter(Protocol):
 class Call:
     """An ONNX node: operands already converted (None where omitted), attributes, opset, and the way to emit calls.
 
-    ``outputs`` holds the names of its results, empty for those that nobody reads.
+    ``outputs`` holds the names of its results, empty where omitted, and ``read`` those that somebody reads.
     """
 
     op: str
@@ -48,7 +48,8 @@ class Call:
     opset: int
     operands: list[Value | None]
     attributes: Mapping[str, Any]
-    outputs: list[str]
+    outputs: Sequence[str]
+    read: frozenset[str]
     emitter: Emitter
 
     @property
@@ -119,7 +120,7 @@ class Call:
 
     def reads(self, index: int) -> bool:
         """Is this result of the node read by anybody?"""
-        return index < len(self.outputs) and bool(self.outputs[index])
+        return index < len(self.outputs) and self.outputs[index] in self.read
 
     def emit(self, overload: OpOverload, *args: Any, **kwargs: Any) -> Value:
         """Add a call of the dialect and return its result; constants alone are computed at once."""

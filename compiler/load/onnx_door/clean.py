@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from pathlib import Path
 
 import onnx
@@ -12,6 +13,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from lvc.compiler.errors import CompileError
+from lvc.compiler.load.onnx_door.scopes import inner_graphs, read_from_outside, separate
 
 
 def clean(proto: onnx.ModelProto, known: frozenset[str], file: Path) -> gs.Graph:
@@ -20,20 +22,22 @@ def clean(proto: onnx.ModelProto, known: frozenset[str], file: Path) -> gs.Graph
     Functions are those of the model and those that the ONNX standard defines by a body.
     """
     _order_nodes(proto.graph, file)
+    separate(proto.graph)
     _check(proto, file)
     proto = _expand_functions(proto, known, file)
     try:
         with G_LOGGER.suppress():
             graph = gs.import_onnx(proto)
-            graph.cleanup(remove_unused_node_outputs=True, recurse_functions=False)
+            graph.cleanup(recurse_functions=False)  # unread outputs stay: a result is known by its place
     except Exception as error:  # the file is untrusted and graph-surgeon raises many types
         raise CompileError(f"{file.name} is not well formed", where=str(file), why=_first_line(error)) from error
     return graph
 
 
 def _order_nodes(graph: onnx.GraphProto, file: Path) -> None:
-    """Bring the nodes into topological order, keeping the file's order where it is one."""
+    """Bring the nodes, also of inner graphs, into topological order, keeping the file's order where it is one."""
     producer: dict[str, int] = {}
+    given = _given_names(graph, file)
     for index, node in enumerate(graph.node):
         names = (node.name, node.op_type, node.domain, *node.input, *node.output)
         if not all(isinstance(text, str) for text in names):
@@ -46,8 +50,13 @@ def _order_nodes(graph: onnx.GraphProto, file: Path) -> None:
                     f"two nodes of {file.name} write '{name}'",
                     where=f"{file}, nodes {_label(graph.node[producer[name]])} and {_label(node)}",
                 )
+            if name in given:
+                where = f"{file}, node {_label(node)}"
+                raise CompileError(f"a node of {file.name} writes '{name}', an input or stored tensor", where=where)
             producer[name] = index
-    sources = [{producer[name] for name in node.input if name in producer} for node in graph.node]
+        for inner in inner_graphs(node):
+            _order_nodes(inner, file)
+    sources = [{producer[name] for name in read_from_outside(node) if name in producer} for node in graph.node]
     if all(max(needs, default=-1) < index for index, needs in enumerate(sources)):
         return
     order = _topological(sources)
@@ -63,6 +72,17 @@ def _order_nodes(graph: onnx.GraphProto, file: Path) -> None:
         copies[-1].CopyFrom(node)
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def _given_names(graph: onnx.GraphProto, file: Path) -> set[str]:
+    """Return the names of inputs and stored tensors; a stored tensor may be the default of an input."""
+    stored = [*(t.name for t in graph.initializer), *(t.values.name for t in graph.sparse_initializer)]
+    inputs = [value.name for value in graph.input]
+    for names, what in ((inputs, "inputs"), (stored, "stored tensors")):
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twice is not None:
+            raise CompileError(f"two {what} of {file.name} are called '{twice}'", where=str(file))
+    return {*stored, *inputs}
 
 
 def _topological(sources: list[set[int]]) -> list[int]:

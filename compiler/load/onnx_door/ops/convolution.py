@@ -97,7 +97,7 @@ def transposed_convolution(call: Call) -> Value:
 def _windows(call: Call, kernel: tuple[int, ...]) -> list[Window]:
     """Read the windows, but leave auto_pad to `_placed`: it looks at the output here."""
     attributes = {**call.attributes, "auto_pad": "NOTSET"}
-    return read_windows(Call(call.op, call.name, call.opset, call.operands, attributes, [], call.emitter), kernel)
+    return read_windows(replace(call, attributes=attributes), kernel)
 
 
 def _placed(call: Call, window: Window, axis: int, extra: int) -> tuple[Window, int]:

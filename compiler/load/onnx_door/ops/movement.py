@@ -87,8 +87,8 @@ def split(call: Call) -> list[Value]:
         count = int(call.attribute("num_outputs", len(call.outputs)))
         each = -(-size // count)
         parts = [min(each, size - each * i) for i in range(count)]
-    if sum(parts) != size or min(parts) < 0:
-        raise ValueError(f"parts of {parts} do not make {size}")
+    if sum(parts) != size or min(parts) < 0 or len(parts) != len(call.outputs):
+        raise ValueError(f"parts of {parts} do not make {len(call.outputs)} results out of {size}")
     ends = [sum(parts[: i + 1]) for i in range(len(parts))]
     return [sliced(call, call[0], axis, end - part, end) for part, end in zip(parts, ends, strict=True)]
 

@@ -14,9 +14,12 @@ aten = torch.ops.aten
 
 @converts("BatchNormalization")
 def batch_norm(call: Call) -> list[Value]:
-    """With running statistics. ONNX's momentum is the share that stays, ATen's the share that goes."""
-    if call.attribute("training_mode", 0) or any(call.reads(index) for index in range(1, 5)):
-        raise Unsupported("is in training mode")
+    """With running statistics. ONNX's momentum is the share that stays, ATen's the share that goes.
+
+    Before opset 14 the number of results says whether the statistics are those of the batch, read or not.
+    """
+    if call.attribute("training_mode", 0) or any(call.outputs[1:]):
+        raise Unsupported("is in training mode: it normalises by the statistics of its batch")
     if not call.attribute("spatial", 1):
         raise Unsupported("normalises every element on its own (spatial=0)")
     scale, bias, mean, variance = (call[index] for index in range(1, 5))

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.fx import Interpreter, Node
 
+from lvc.compiler.comparison.loss import OutputLoss, compare_all
+from lvc.compiler.comparison.verdict import note_errors
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.graph import arguments, calls, origin, tensor
 from lvc.compiler.model import Model
@@ -24,12 +26,10 @@ from lvc.passes.analysis.calibration import MOST_IMAGES, stream
 from lvc.passes.analysis.frozen import Frozen
 from lvc.passes.analysis.variety import Variety
 from lvc.passes.quantisation.bias_room import make_room_for_biases
-from lvc.passes.quantisation.comparison import OutputError, compare_all
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.observer import OBSERVERS, RangeObserver, Watch
 from lvc.passes.quantisation.stored import stored_grid
 from lvc.passes.quantisation.stored_levels import replace_by_levels, stored_levels
-from lvc.passes.quantisation.verdict import note_errors
 
 _MOST_COMPARED_BYTES = 256 << 20
 
@@ -144,7 +144,7 @@ class _Kept:
         if self.images < self.most and (not self.batches or self.bytes <= _MOST_COMPARED_BYTES):
             self.batches.append((batch, outputs))
 
-    def errors(self, model: Model) -> list[OutputError]:
+    def errors(self, model: Model) -> list[OutputLoss]:
         """Compare what the model gives now with what was kept, output by output."""
         if not self.batches:
             return []

@@ -13,6 +13,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from lvc.compiler.coded_weights import BITS, DECODE
+from lvc.compiler.comparison.loss import sqnr
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
 from lvc.compiler.graph import (
@@ -32,7 +33,6 @@ from lvc.compiler.text import si
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import WHY_NOT, refuse_quantised
-from lvc.passes.quantisation.comparison import sqnr
 from lvc.passes.quantisation.rules import is_quantised
 from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS, Coded
 

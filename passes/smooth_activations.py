@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
+from lvc.compiler.comparison.loss import sqnr
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
 from lvc.compiler.graph import arguments, calls, is_call, op_name, spec
@@ -31,7 +32,6 @@ from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import stream
-from lvc.passes.quantisation.comparison import sqnr
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.operands import rewrite, stored_operand
 from lvc.passes.quantisation.stored import stored_grid

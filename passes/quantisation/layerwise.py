@@ -12,6 +12,8 @@ from functools import cached_property
 import torch
 from torch.fx import Node
 
+from lvc.compiler.comparison.loss import OutputLoss, compare_all
+from lvc.compiler.comparison.verdict import note_errors
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError
 from lvc.compiler.graph import (
@@ -34,9 +36,7 @@ from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.frozen import Frozen
 from lvc.passes.analysis.sweep import Sweep
-from lvc.passes.quantisation.comparison import OutputError, compare_all
 from lvc.passes.quantisation.rules import is_quantised, is_weight
-from lvc.passes.quantisation.verdict import note_errors
 
 _COMPARED = 16
 
@@ -51,7 +51,7 @@ class Layerwise:
     floating_sweep: Sweep
     batches: Sequence[torch.Tensor]
     generator: torch.Generator
-    errors_before: Sequence[OutputError] = ()
+    errors_before: Sequence[OutputLoss] = ()
 
     @classmethod
     def open(cls, model: Model, workspace: Workspace, data: str, images: int) -> Layerwise:
@@ -80,7 +80,7 @@ class Layerwise:
         """Run the quantised model past a layer; return what it gives, which may be changed in place."""
         return self.quantised_sweep.past(layer)
 
-    def errors(self) -> list[OutputError]:
+    def errors(self) -> list[OutputLoss]:
         """Return how far each output is from the floating-point model's, over the first batches."""
         frozen = Frozen(self.model)
         return compare_all(self.model.output_names, self.few_wanted, [frozen(batch) for batch in self.few])

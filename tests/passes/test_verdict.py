@@ -6,18 +6,18 @@ import math
 
 from calibration_data import normal
 
+from lvc.compiler.comparison.loss import OutputLoss
+from lvc.compiler.comparison.verdict import note_errors
 from lvc.compiler.graph_text import parse_model
 from lvc.compiler.passes import Outcome
 from lvc.compiler.pipeline import Pipeline
-from lvc.passes.quantisation.comparison import OutputError
-from lvc.passes.quantisation.verdict import note_errors
 
 
-def error(name: str, sqnr: float, lost: float = 0.0, damaged: float = 0.0) -> OutputError:
-    return OutputError(name, sqnr, None, lost, damaged)
+def error(name: str, sqnr: float, lost: float = 0.0, damaged: float = 0.0) -> OutputLoss:
+    return OutputLoss(name, sqnr, None, lost, damaged)
 
 
-def said(*errors: OutputError, before: tuple[OutputError, ...] = ()) -> list[str]:
+def said(*errors: OutputLoss, before: tuple[OutputLoss, ...] = ()) -> list[str]:
     outcome = Outcome()
     note_errors(errors, 16, outcome, before)
     assert [row[0] for table in outcome.tables for row in table.rows] == [error.name for error in errors]

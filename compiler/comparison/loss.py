@@ -22,7 +22,7 @@ _ONE_BIT = 4.0  # of power
 
 
 @dataclass(frozen=True)
-class OutputError:
+class OutputLoss:
     """One output over some images. ``sqnr`` is in dB; ``agreement`` is the share of equal first choices, None if the
     output is no class scores; ``lost`` and ``damaged`` are the largest shares, over the dimensions, of places without
     information and of places with less than a bit of it."""
@@ -50,19 +50,27 @@ class OutputError:
         return f"'{self.name}': {self.sqnr:.1f} dB{agreement}"
 
 
-def compare(name: str, wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> OutputError:
-    """Compare one output of two models over the same batches."""
-    y = torch.cat([part.double() for part in wanted]) if wanted[0].ndim else torch.stack(list(wanted)).double()
-    noise = (torch.cat([part.double() for part in found]) if found[0].ndim else torch.stack(list(found)).double()) - y
+def compare(name: str, wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> OutputLoss:
+    """Compare one output of two models over the same batches.
+
+    Where the first model gives NaN or an infinity and the second gives the same, nothing is lost.
+    """
+    y, other = _joined(wanted), _joined(found)
     agreement = None
     if is_class_scores(wanted[0].shape):
-        agreement = float((y.flatten(1).argmax(1) == (y + noise).flatten(1).argmax(1)).double().mean())
-    return OutputError(name, sqnr(y, noise), agreement, _lost(y, noise, 1.0), _lost(y, noise, _ONE_BIT))
+        agreement = float((y.flatten(1).argmax(1) == other.flatten(1).argmax(1)).double().mean())
+    alike = ~y.isfinite() & ((y == other) | (y.isnan() & other.isnan()))
+    y, noise = y.masked_fill(alike, 0.0), (other - y).masked_fill(alike, 0.0)
+    return OutputLoss(name, sqnr(y, noise), agreement, _lost(y, noise, 1.0), _lost(y, noise, _ONE_BIT))
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return (torch.cat(list(parts)) if parts[0].ndim else torch.stack(list(parts))).double()
 
 
 def compare_all(
     names: Sequence[str], wanted: Sequence[Sequence[torch.Tensor]], found: Sequence[Sequence[torch.Tensor]]
-) -> list[OutputError]:
+) -> list[OutputLoss]:
     """Compare all outputs of two models, given for each batch."""
     return [
         compare(name, [outputs[place] for outputs in wanted], [outputs[place] for outputs in found])

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from lvc.compiler.comparison.loss import OutputLoss
 from lvc.compiler.passes import Outcome, Table
 from lvc.compiler.text import percent
-from lvc.passes.quantisation.comparison import OutputError
 
 _MOST_LINES = 4
 _CURE = "another observer, equalise-weights, or leave layers out with skip="
 
 
-def note_errors(
-    errors: Sequence[OutputError], images: int, outcome: Outcome, before: Sequence[OutputError] = ()
-) -> None:
+def note_errors(errors: Sequence[OutputLoss], images: int, outcome: Outcome, before: Sequence[OutputLoss] = ()) -> None:
     """Note how far each output is from the floating-point model's, and was ``before``; all of them in a table."""
     pairs = sorted(zip_longest(errors, before), key=lambda pair: _rank(pair[0]))
     lines = [_line(error, images, earlier) for error, earlier in pairs]
@@ -27,11 +25,11 @@ def note_errors(
         outcome.tables.append(_table(errors, images))
 
 
-def _rank(error: OutputError) -> tuple[int, float]:
+def _rank(error: OutputLoss) -> tuple[int, float]:
     return (0 if error.has_collapsed else 1 if error.is_damaged else 2), error.sqnr
 
 
-def _line(error: OutputError, images: int, before: OutputError | None) -> str:
+def _line(error: OutputLoss, images: int, before: OutputLoss | None) -> str:
     earlier = "" if before is None else f", {before.sqnr:.1f} dB before"
     if error.has_collapsed:
         places = f"in {percent(error.lost, 0)} of its places the error is as large as what varies"
@@ -44,11 +42,11 @@ def _line(error: OutputError, images: int, before: OutputError | None) -> str:
     return f"output {error} over {images} images{earlier}{mended}"
 
 
-def _mended(before: OutputError) -> str:
+def _mended(before: OutputLoss) -> str:
     return "; no longer collapsed" if before.has_collapsed else "; no longer damaged" if before.is_damaged else ""
 
 
-def _table(errors: Sequence[OutputError], images: int) -> Table:
+def _table(errors: Sequence[OutputLoss], images: int) -> Table:
     rows = tuple(
         (
             e.name,

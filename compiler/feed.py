@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lvc.compiler.data.images import is_image_name, prepare_image, read_bounded
+from lvc.compiler.data.images import is_image_name, prepare_file, read_bounded
 from lvc.compiler.data.npy import Array, open_npy, open_npz
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.samples import Fit, missing_preprocess, numpy_dtype, sizes
@@ -74,7 +74,7 @@ def _image_feeds(paths: list[Path], fits: Fit, batch: int, preprocess: Preproces
 
     def samples() -> Iterator[tuple[np.ndarray, int]]:
         for place, path in enumerate(paths):
-            yield fits(prepare_image(read_bounded(path), str(path), prepare), str(path)), place
+            yield fits(prepare_file(read_bounded(path), str(path), prepare, fits), str(path)), place
 
     for array, places in batches(samples(), batch):
         yield Feed(tuple(str(paths[place]) for place in places if place is not None), (array,))

@@ -41,6 +41,8 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     if not len(data):
         raise UsageError(f"the data set '{options.data}' is empty")
     other = _other(options, subject)
+    if data.unlabelled and not other:
+        raise _no_labels(options.data, data.unlabelled)
     _check_classes(console, data.classes, subject)
     started = time.perf_counter()
     score = evaluate(
@@ -53,13 +55,14 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     )
     seconds = time.perf_counter() - started
     if not score.labelled and not other:
-        raise UsageError(
-            f"the images of '{options.data}' have no labels",
-            why="without labels there is no accuracy",
-            help="put each class into a folder of its own, or compare two models with --against",
-        )
+        raise _no_labels(options.data, "without labels there is no accuracy")
     _show(console, options, score, seconds)
     return 0
+
+
+def _no_labels(data: str, why: str) -> UsageError:
+    help = "put each class into a folder of its own, or compare two models with --against"
+    return UsageError(f"the images of '{data}' have no labels", why=why, help=help)
 
 
 def _other(options: argparse.Namespace, subject: Subject) -> Subject | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lvc.compiler.data.images import at
+from lvc.compiler.data.images import prepare
 from lvc.compiler.data.npy import Array, open_npz
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.samples import Fit, Sample, Samples, check_label, missing_preprocess
@@ -18,32 +18,29 @@ def open_arrays(path: Path, preprocess: Preprocess | None, fits: Fit) -> Samples
     """Open ``x`` and ``y`` of an ``.npz`` file.
 
     ``x`` is ``uint8[N,H,W,3]`` or ``uint8[N,H,W]``, images to be preprocessed, or any numbers ``[N,...]`` in the shape
-    that the model takes, which are used as they are. ``y`` is ``int[N]``, and may be missing.
+    that the model takes, which are used as they are (`Fit.takes_as_it_is`). ``y`` is ``int[N]``, and may be missing.
     """
     arrays = open_npz(path)
     if "x" not in arrays:
         found = ", ".join(sorted(arrays)) or "none"
-        raise UsageError("the file has no array 'x'", where=str(path), why=f"its arrays are: {found}")
+        help = "name the inputs x and the classes, if they are known, y: np.savez(path, x=images, y=classes)"
+        raise UsageError("the file has no array 'x'", where=str(path), why=f"its arrays are: {found}", help=help)
     images, labels = arrays["x"], _read_labels(arrays)
     if not images.shape or images.shape[0] == 0:
         raise UsageError("the data set is empty", where=images.where)
     if labels is not None and len(labels) != images.shape[0]:
         raise UsageError(f"{images.shape[0]} inputs have {len(labels)} labels", where=str(path))
-    are_images = images.dtype == np.uint8 and images.shape[1:] != fits.shape[1:]
+    are_images = not fits.takes_as_it_is(images.dtype, images.shape[1:], prepared=preprocess is not None)
     if are_images and preprocess is None:
         raise missing_preprocess(str(path))
 
     def read() -> Iterator[Sample]:
         for index, row in enumerate(images.rows()):
             where = f"{images.where}, row {index}"
-            array = _prepared(row, where, preprocess) if are_images and preprocess else row
+            array = prepare(row, where, preprocess, fits) if are_images and preprocess else row
             yield where, array, None if labels is None else int(labels[index])
 
     return Samples(read, lambda: images.shape[0], fits)
-
-
-def _prepared(row: np.ndarray, where: str, preprocess: Preprocess) -> np.ndarray:
-    return at(where, lambda: preprocess(row))
 
 
 def _read_labels(arrays: dict[str, Array]) -> np.ndarray | None:

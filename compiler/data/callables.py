@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lvc.compiler.data.images import at
+from lvc.compiler.data.images import prepare
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.samples import Fit, Sample, Samples, check_label, missing_preprocess
 from lvc.compiler.errors import LvcError, UsageError
@@ -48,12 +48,12 @@ def _to_array(x: Any, where: str, preprocess: Preprocess | None, fits: Fit) -> n
 
     if not isinstance(x, Image.Image):
         array: np.ndarray = np.asarray(x)
-        if array.dtype != np.uint8 or array.shape in (fits.shape, fits.shape[1:]):
+        if fits.takes_as_it_is(array.dtype, array.shape, prepared=preprocess is not None):
             return array
         x = array
     if preprocess is None:
         raise missing_preprocess(where)
-    return at(where, lambda: preprocess(x))
+    return prepare(x, where, preprocess, fits)
 
 
 def _find(text: str) -> Callable[[], object]:

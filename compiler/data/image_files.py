@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from lvc.compiler.data.images import MAX_FILE_BYTES, is_image_name, prepare_image, read_bounded
+from lvc.compiler.data.images import MAX_FILE_BYTES, is_image_name, prepare_file, read_bounded
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.samples import Fit, Sample, Samples, missing_preprocess
 from lvc.compiler.errors import UsageError
@@ -50,7 +50,7 @@ def _samples(files: Files, preprocess: Preprocess | None, fits: Fit, labels: Seq
     """Make a data set of image files.
 
     With folders, each is a class; without, a file named as in ``0207_n02099601_golden_retriever.webp`` has the class of
-    its first number, and any other has none.
+    its first number, and any other has none. Where images lie beside folders, none has a class.
     """
     if not files.names:
         raise UsageError(
@@ -59,14 +59,16 @@ def _samples(files: Files, preprocess: Preprocess | None, fits: Fit, labels: Seq
     if preprocess is None:
         raise missing_preprocess(files.where)
     inside = _without_common_folder(files.names)
-    classes = _classes(files.where, inside.values(), labels)
+    mixed = _mixture(inside.values())
+    classes = {} if mixed else _classes(inside.values(), labels)
 
     def samples() -> Iterator[Sample]:
         for name, path in inside.items():
             where = f"{files.where}/{name}"
-            yield where, prepare_image(files.read(name), where, preprocess), _label(path, classes)
+            label = None if mixed else _label(path, classes)
+            yield where, prepare_file(files.read(name), where, preprocess, fits), label
 
-    return Samples(samples, lambda: len(inside), fits, tuple(sorted(classes, key=classes.__getitem__)))
+    return Samples(samples, lambda: len(inside), fits, tuple(sorted(classes, key=classes.__getitem__)), mixed)
 
 
 def _without_common_folder(names: Sequence[str]) -> dict[str, PurePosixPath]:
@@ -77,17 +79,20 @@ def _without_common_folder(names: Sequence[str]) -> dict[str, PurePosixPath]:
     return paths
 
 
-def _classes(where: str, paths: Iterable[PurePosixPath], labels: Sequence[str]) -> dict[str, int]:
+def _mixture(paths: Iterable[PurePosixPath]) -> str:
+    """Say how images lie beside folders of images, if they do."""
+    folders = sorted({path.parts[0] for path in paths if len(path.parts) > 1})
+    loose = sum(len(path.parts) == 1 for path in paths)
+    return f"{loose} images lie beside the folders '{folders[0]}', ..." if loose and folders else ""
+
+
+def _classes(paths: Iterable[PurePosixPath], labels: Sequence[str]) -> dict[str, int]:
     """Number the class folders; a flat folder has none.
 
     Folders named as the model's labels have the label's place, and ``17`` or ``17_pelican`` has 17, if that holds for
     all of them; otherwise the sorted names are numbered from 0.
     """
-    loose = sum(len(path.parts) == 1 for path in paths)
     folders = sorted({path.parts[0] for path in paths if len(path.parts) > 1})
-    if loose and folders:
-        why = f"{loose} images lie beside the class folders '{folders[0]}', ..."
-        raise UsageError(f"'{where}' is half flat, half in class folders", why=why, help="move them into folders")
     places = {label: place for place, label in enumerate(labels)}
     if all(folder in places for folder in folders):
         return {folder: places[folder] for folder in folders}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from lvc.compiler.data.samples import Fit
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -69,17 +72,29 @@ def read_bounded(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
     return content
 
 
-def prepare_image(content: bytes, where: str, preprocess: Preprocess) -> np.ndarray:
-    """Decode and preprocess one image file into ``float32[1,C,H,W]``."""
-    return at(where, lambda: preprocess(decode_image(content, where)))
+def prepare_file(content: bytes, where: str, preprocess: Preprocess, fits: Fit) -> np.ndarray:
+    """Decode one image file and prepare it for an input."""
+    return prepare(decode_image(content, where), where, preprocess, fits)
 
 
-def at(where: str, work: Callable[[], np.ndarray]) -> np.ndarray:
-    """Do some work on one sample, and name the sample in its errors."""
+def prepare(image: Image.Image | np.ndarray, where: str, preprocess: Preprocess, fits: Fit) -> np.ndarray:
+    """Preprocess an image for an input: ``[1,C,H,W]``, or ``[1,H,W,C]`` if it takes channels last; whole numbers if it
+    takes such. `UsageError` naming ``where``."""
+    takes_bytes = fits.dtype.kind in "iu" and np.can_cast(np.uint8, fits.dtype)
+    if takes_bytes and not preprocess.keeps_bytes:
+        raise UsageError(
+            f"input '{fits.name}' takes {fits.dtype}, and the preprocessing makes numbers that are not whole",
+            where=where,
+            why=f"it is {preprocess}",
+            help="such a model normalises by itself: give range=255 and neither mean nor std",
+        )
     try:
-        return work()
+        planes = preprocess(image)
     except UsageError as error:
         raise UsageError(error.what, where=error.where or where, why=error.why, help=error.help) from error
+    if fits.is_channels_last:
+        planes = planes.transpose(0, 2, 3, 1)
+    return planes.astype(fits.dtype) if takes_bytes else planes
 
 
 def _reason(error: Exception) -> str:

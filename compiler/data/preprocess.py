@@ -53,6 +53,11 @@ class Preprocess:
         return 1 if self.layout == "gray" else 3
 
     @property
+    def keeps_bytes(self) -> bool:
+        """Whether every number of the result is a byte of the image."""
+        return self.range == "255" and not self.mean and not self.std
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """Height and width of the result, where they do not depend on the image."""
         if self.letterbox:

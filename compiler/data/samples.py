@@ -18,6 +18,7 @@ Sample = tuple[str, np.ndarray, int | None]
 """Where a sample is from (for errors), its input of batch 1, and its class if that is known."""
 
 MAX_SAMPLE_BYTES = 256 << 20
+_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Samples:
     count: Callable[[], int]
     fits: Fit
     classes: tuple[str, ...] = ()
+    unlabelled: str = ""
+    """Why no sample has a class, where that is known from the start."""
 
     def __len__(self) -> int:
         return self.count()
@@ -56,6 +59,21 @@ class Fit:
             raise UsageError(f"input '{value.name}' is a scalar", why="a data set feeds inputs with a batch dimension")
         return cls(value.name, (1, *value.spec.shape[1:]), numpy_dtype(value))
 
+    @property
+    def is_channels_last(self) -> bool:
+        """Whether the input takes images as ``[N,H,W,C]``, told from where 1 or 3 channels stand."""
+        return len(self.shape) == 4 and self.shape[3] in _CHANNELS and self.shape[1] not in _CHANNELS
+
+    def takes_as_it_is(self, dtype: np.dtype[np.generic], shape: tuple[int, ...], *, prepared: bool) -> bool:
+        """Whether an array is an input and no image to prepare.
+
+        Bytes in the shape of the input are both where channels come last: then they are images if there is a way to
+        prepare them.
+        """
+        if dtype != np.uint8:
+            return True
+        return shape in (self.shape, self.shape[1:]) and not (prepared and self.is_channels_last)
+
     def __call__(self, array: np.ndarray, where: str) -> np.ndarray:
         """Return the sample as the model takes it; `UsageError` naming it if it does not fit."""
         if array.shape == self.shape[1:]:
@@ -69,7 +87,11 @@ class Fit:
         if array.dtype.kind not in "fiub":
             raise UsageError(f"a sample holds {array.dtype}, not numbers", where=where)
         if array.dtype.kind == "f" and self.dtype.kind != "f":
-            raise UsageError(f"a sample holds {array.dtype}, and input '{self.name}' takes {self.dtype}", where=where)
+            raise UsageError(
+                f"a sample holds {array.dtype}, and input '{self.name}' takes {self.dtype}",
+                where=where,
+                help=f"store the array as {self.dtype}",
+            )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UsageError("a sample holds NaN or infinity", where=where, help="mend it or leave it out")
         return np.ascontiguousarray(array, self.dtype)
@@ -77,10 +99,14 @@ class Fit:
     def _advice(self, found: tuple[int, ...]) -> str:
         if len(found) != 4 or len(self.shape) != 4:
             return f"arrays are fed as they are: give each as {sizes(self.shape[1:])}"
-        channels, height, width = self.shape[1:]
-        if found[1] != channels:
+        axis = 3 if self.is_channels_last else 1
+        channels = self.shape[axis]
+        height, width = self.shape[1:3] if self.is_channels_last else self.shape[2:]
+        if found[axis] != channels:
             layout = {1: "gray", 3: "rgb"}.get(channels)
-            return f"give the channels with --preprocess ...,layout={layout}" if layout else ""
+            if layout is None:
+                return f"images have 1 or 3 channels: give arrays of {sizes(self.shape[1:])} in a .npz or by a callable"
+            return f"give the channels with --preprocess ...,layout={layout}"
         return f"give the size with --preprocess ...,resize={height}x{width} or a crop, or compile for another --shape"
 
 

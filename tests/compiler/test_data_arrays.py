@@ -55,6 +55,7 @@ def test_gray_images(tmp_path: Path) -> None:
     ("arrays", "message"),
     [
         ({"images": IMAGES}, "no array 'x'"),
+        ({"images": IMAGES}, "np.savez"),
         ({"x": IMAGES[:0]}, "empty"),
         ({"x": IMAGES, "y": np.arange(5)}, "6 inputs have 5 labels"),
         ({"x": IMAGES, "y": np.arange(6.0)}, "not a row of class indexes"),

@@ -110,9 +110,13 @@ def test_pixels_of_32_bits_are_refused() -> None:
         decode_image(buffer.getvalue(), "photo")
 
 
-def test_mixed_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="half flat"):
-        read(write(tmp_path, {**CLASSES, "loose.png": image_bytes(4)}))
+def test_images_beside_folders_have_no_classes(tmp_path: Path) -> None:
+    """Not even those whose names or folders would tell: half of a set's labels would measure half of an accuracy."""
+    write(tmp_path, {**CLASSES, "7/x.png": image_bytes(4), "0207_n02099601_golden.png": image_bytes(5)})
+    assert sorted(read(tmp_path)) == [(1, None), (2, None), (3, None), (4, None), (5, None)]
+    data = open_data(str(tmp_path), BYTES, INPUTS)
+    assert data.unlabelled == "1 images lie beside the folders '7', ..."
+    assert data.classes == ()
 
 
 def test_empty_folder_is_refused(tmp_path: Path) -> None:

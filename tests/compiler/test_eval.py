@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_models import build, shades
 
 from lvc.compiler.cli import main
@@ -105,6 +106,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = np.broadcast_to(shown[:, None, None, None], (7, 8, 8, 3))
     np.savez(folder / "data.npz", x=images, y=np.array([0, 1, 2, 3, 4, 0, 1]))
     np.savez(folder / "bare.npz", x=images)
+    (folder / "mixed" / "1").mkdir(parents=True)
+    for name in ("mixed/a.png", "mixed/1/b.png"):
+        Image.fromarray(images[0]).save(folder / name)
     return folder
 
 
@@ -143,6 +147,7 @@ def test_command_measures_agreement_without_labels(capsys: pytest.CaptureFixture
     ("model", "data", "more", "message"),
     [
         ("one.lvc", "bare.npz", (), "have no labels"),
+        ("one.lvc", "mixed", (), "1 images lie beside the folders '1'"),
         ("one.lvc", "gone.npz", (), "there is no data set"),
         ("one.lvc", "data.npz", ("--preprocess", "imgenet"), "did you mean 'imagenet'"),
         ("one.lvc", "data.npz", ("--preprocess", "resize=9x9"), "a sample is 1x3x9x9"),

@@ -3,7 +3,8 @@
 A graph holds functional ATen calls, each with one tensor as its result. The doors bring every synonym to the spelling
 listed here (`reshape` for view, flatten, squeeze and unsqueeze; `permute` for every transpose; `slice` for split,
 chunk, select and unbind; the `Tensor` overload for arithmetic and comparison, where only `add`, `sub`, `mul` and
-`div` take a number in place of the second tensor), so that a pass meets one case. Operators on whole numbers are those
+`div` take a number in place of the second tensor), so that a pass meets one case. `FIXED` names arguments that have
+one value here. Operators on whole numbers are those
 of `lvc.compiler.integer`, `lvc.compiler.functions` and `lvc.compiler.dynamic`. `Family` says what an operator does to
 its operands; the tables of one concern (how to lower an op, how to count it, how to write it as ONNX) live with that
 concern and are keyed by the same operators.
@@ -204,3 +205,17 @@ OPS: dict[OpOverload, Op] = {
 }
 BY_NAME: dict[str, Op] = {op.name: op for op in OPS.values()}
 assert len(BY_NAME) == len(OPS), "two operators of the dialect share a name"
+
+FIXED: dict[OpOverload, dict[str, object]] = {
+    aten.batch_norm.default: {"training": False},
+    aten.instance_norm.default: {"running_mean": None, "running_var": None, "use_input_stats": True},
+    aten.dropout.default: {"train": False},
+    aten.mean.dim: {"dtype": None},
+    aten.sum.dim_IntList: {"dtype": None},
+    aten.prod.dim_int: {"dtype": None},
+    aten.cumsum.default: {"dtype": None},
+    aten.linalg_vector_norm.default: {"dtype": None},
+    aten.softmax.int: {"dtype": None},
+    aten.log_softmax.int: {"dtype": None},
+}
+"""Arguments for which an operator has one value in the dialect, so that nobody who reads a graph need look at them."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from lvc.compiler.dialect import OPS
+from lvc.compiler.dialect import FIXED, OPS
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import infer_spec, op_name, origin, spec, tensor
+from lvc.compiler.graph import arguments, infer_spec, op_name, origin, spec, tensor
 from lvc.compiler.groups import check_groups
 from lvc.compiler.model import Model
 from lvc.compiler.spec import TensorSpec
@@ -35,6 +35,7 @@ def verify(model: Model) -> None:
         elif node.op == "call_function":
             if node.target not in OPS:
                 raise _broken(node, f"operator {op_name(node)} is not in the dialect")
+            _check_fixed(node)
             _compare(node, infer_spec(node))
         elif node.op != "placeholder":
             raise _broken(node, f"a node of kind {node.op} cannot stand in a graph")
@@ -55,6 +56,14 @@ def picture(model: Model) -> tuple[object, ...]:
     ]
     stored = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     return tuple(model.output_names), nodes, [(name, value.shape, value.dtype) for name, value in stored]
+
+
+def _check_fixed(node: torch.fx.Node) -> None:
+    fixed = FIXED.get(node.target, {})  # type: ignore[call-overload]
+    given = arguments(node) if fixed else {}
+    for name, value in fixed.items():
+        if given[name] is not value:
+            raise _broken(node, f"{name}={given[name]} has no meaning in the dialect, only {name}={value} has")
 
 
 def _compare(node: torch.fx.Node, found: TensorSpec) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in ')
 _PYTHON = sysconfig.get_path("stdlib")
-_TORCH = re.compile(r"/torch/(?!hub/)")
+_TORCH = re.compile(r"/(?:site|dist)-packages/torch/")
 
 
 def origin_of(modules: Sequence[tuple[str, str]], stack_trace: str, fallback: str) -> tuple[str, str]:

@@ -77,6 +77,11 @@ def group_read_from_outside(model: Model) -> None:
     model.output_names = ("out", "z")
 
 
+def argument_with_one_value(model: Model) -> None:
+    node(model, "z").target = torch.ops.aten.dropout.default
+    node(model, "z").args = (node(model, "y"), 0.5, True)
+
+
 @pytest.mark.parametrize(
     ("damage", "what", "why"),
     [
@@ -87,6 +92,7 @@ def group_read_from_outside(model: Model) -> None:
         (foreign_operator, "breaks a rule at 'z'", "relu_.default is not in the dialect"),
         (python_function, "breaks a rule at 'z'", "is not in the dialect"),
         (impossible_operands, "permute cannot take these operands", ""),
+        (argument_with_one_value, "breaks a rule at 'z'", "train=True has no meaning in the dialect"),
         (two_nodes_for_a_weight, "breaks a rule at 'w_1'", "'w' is read by a second node"),
         (output_without_name, "breaks a rule at 'output'", "one name for each part"),
         (used_before_it_is_made, "the graph is malformed", ""),

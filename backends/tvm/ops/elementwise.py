@@ -167,7 +167,6 @@ _UNARY: dict[Any, Callable[[Expr], Expr]] = {
     aten.acosh.default: tirx.acosh,
     aten.atanh.default: tirx.atanh,
     aten.to.dtype: lambda x: x,
-    aten.dropout.default: lambda x: x,
 }
 _BINARY: dict[Any, Callable[[Expr, Expr], Expr]] = {
     aten.mul.Tensor: lambda x, y: tirx.And(x, y) if dtype_of(x) == "bool" else x * y,
@@ -190,6 +189,7 @@ for _overload, _function in _UNARY.items():
     LOWERINGS[_overload] = _unary(_function)
 for _overload, _pair in _BINARY.items():
     LOWERINGS[_overload] = _binary(_pair)
+LOWERINGS[aten.dropout.default] = lambda call: call.result(call["input"].read)
 LOWERINGS[aten.logical_not.default] = _unary(_not)
 LOWERINGS[aten.isnan.default] = _on_float_operand(_isnan)
 LOWERINGS[aten.isinf.default] = _on_float_operand(_isinf)

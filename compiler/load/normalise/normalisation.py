@@ -62,6 +62,24 @@ def _without_statistics(
     return (_by_own_statistics(b, x, weight, bias, eps),)
 
 
+def instance_norm(
+    b: Builder,
+    x: Operand,
+    weight: Maybe,
+    bias: Maybe,
+    running_mean: Maybe,
+    running_var: Maybe,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Operand:
+    """By the statistics of the input; by those that the layer keeps it is a `batch_norm`."""
+    if not use_input_stats:
+        return batch_norm(b, x, weight, bias, running_mean, running_var, False, momentum, eps)
+    return b.call(aten.instance_norm.default, x, weight, bias, None, None, True, momentum, eps, False)
+
+
 def layer_norm(
     b: Builder,
     x: Operand,
@@ -108,6 +126,7 @@ NORMALISATION: dict[OpOverload, Rule] = {
     aten._native_batch_norm_legit.default: _native(),
     aten._native_batch_norm_legit.no_stats: _without_statistics,
     aten._native_batch_norm_legit_no_training.default: _native(training=False),
+    aten.instance_norm.default: instance_norm,
     aten.layer_norm.default: layer_norm,
     aten.native_layer_norm.default: lambda b, *args: (layer_norm(b, *args),),
     aten.group_norm.default: group_norm,

@@ -142,3 +142,13 @@ def test_channel_parameters() -> None:
     channels = rounded.call(aten.fake_quantize_per_channel_affine.default, data, scale, zero, 1, -128, 127)
     whole = rounded.call(aten.fake_quantize_per_tensor_affine.default, data, 0.05, 3, 0, 255)
     check(rounded.model(channels, whole), numbers(2, 11, 4, 5))
+
+
+@pytest.mark.parametrize("channels", [5, 8])
+def test_dropout_between_kernels_and_inside_one(channels: int) -> None:
+    sketch = Sketch()
+    image = sketch.input(1, 3, 6, 7)
+    conv = sketch.conv(image, channels, 3)
+    last = sketch.call(aten.dropout.default, sketch.call(aten.relu.default, conv), 0.5, False)
+    inner = sketch.call(aten.exp.default, sketch.call(aten.dropout.default, conv, 0.5, False))
+    check(sketch.model(last, inner), numbers(1, 3, 6, 7))

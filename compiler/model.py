@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,18 @@ class Value:
         return f"{self.name}: {self.spec}"
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What the source of a model computes by itself: ``run`` takes arrays of the model's signature.
+
+    ``name`` says who computes there, as in "differs from eager PyTorch". A source may share its tensors with the model
+    that was loaded from it, so ``run`` holds only until that is trained or rewritten. ``run`` may raise anything.
+    """
+
+    name: str
+    run: Callable[[Sequence[np.ndarray]], tuple[np.ndarray, ...]]
+
+
 @dataclass
 class Model:
     """A trained model in lvc's dialect.
@@ -39,7 +51,8 @@ class Model:
     ``module`` is a `torch.fx.GraphModule` over the operators of `lvc.compiler.dialect`: its placeholders are the
     inputs, its output is a tuple of tensors, and it can be run and trained in PyTorch at any time. ``output_names``
     names the parts of that tuple. ``source`` says what was loaded. ``preprocessing`` is the text of an image
-    preprocessing and ``labels`` the names of the classes, where they are known.
+    preprocessing and ``labels`` the names of the classes, where they are known. ``reference`` is there to judge how the
+    model was loaded: it is neither stored nor copied.
     """
 
     module: GraphModule
@@ -49,6 +62,7 @@ class Model:
     preprocessing: str | None = None
     labels: tuple[str, ...] | None = None
     notes: list[str] = field(default_factory=list)
+    reference: Reference | None = field(default=None, compare=False, repr=False)
 
     @property
     def inputs(self) -> tuple[Value, ...]:
@@ -117,6 +131,7 @@ class Model:
         for ours, theirs in zip(self.module.graph.nodes, twin.module.graph.nodes, strict=True):
             theirs.meta = copy.copy(ours.meta)
         twin.notes = list(self.notes)
+        twin.reference = None
         return twin
 
     def __call__(self, *inputs: np.ndarray | torch.Tensor) -> tuple[np.ndarray, ...]:

@@ -19,6 +19,7 @@ from lvc.compiler.errors import CompileError, LvcError, UsageError
 from lvc.compiler.load.exported_graph import GraphReader
 from lvc.compiler.load.exported_tensors import TensorReader
 from lvc.compiler.load.normalise.trace import Trace
+from lvc.compiler.load.references import trace_reference
 from lvc.compiler.load.torch_door import from_trace
 from lvc.compiler.model import Model
 
@@ -31,7 +32,8 @@ def from_exported_file(path: Path, shapes: Mapping[str, Sequence[int]] | None = 
     try:
         traced = _read(path)
         _check_shapes(traced, shapes or {})
-        return from_trace(traced, name=path.stem, source=str(path))
+        reference = trace_reference(traced, "the exported program")
+        return from_trace(traced, name=path.stem, source=str(path), reference=reference)
     except LvcError as error:
         where = f"{path}, {error.where}" if error.where and str(path) not in error.where else str(path)
         raise type(error)(error.what, where=where, why=error.why, help=error.help) from error

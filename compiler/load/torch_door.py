@@ -10,8 +10,9 @@ import torch
 from lvc.compiler.errors import UsageError
 from lvc.compiler.load.normalise.rebuild import rebuild
 from lvc.compiler.load.normalise.trace import Trace
+from lvc.compiler.load.references import eager_reference
 from lvc.compiler.load.tracing import trace
-from lvc.compiler.model import Model
+from lvc.compiler.model import Model, Reference
 
 
 def from_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], *, name: str, source: str = "") -> Model:
@@ -28,8 +29,9 @@ def from_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], *, na
 def from_own_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], *, name: str, source: str = "") -> Model:
     """Trace a module that nobody else holds: the model takes over its tensors."""
     module = module.cpu().eval().requires_grad_(False)
-    return from_trace(trace(module, examples), name=name, source=source)
+    reference = eager_reference(module)
+    return from_trace(trace(module, examples), name=name, source=source, reference=reference)
 
 
-def from_trace(traced: Trace, *, name: str, source: str = "") -> Model:
-    return Model(rebuild(traced), name=name, output_names=traced.output_names, source=source)
+def from_trace(traced: Trace, *, name: str, source: str, reference: Reference) -> Model:
+    return Model(rebuild(traced), name=name, output_names=traced.output_names, source=source, reference=reference)

@@ -164,7 +164,7 @@ def evaluate(b: Builder, overload: OpOverload, args: Any, kwargs: Any) -> Result
     _bound(b, overload, *specs_only((args, kwargs)))
     args, kwargs = map_aggregate((args, kwargs), lambda arg: arg.value if isinstance(arg, Operand) else arg)
     with torch.no_grad():
-        result = _call_on("cpu", overload, args, kwargs)
+        result = call_on_cpu(overload, args, kwargs)
     if isinstance(result, torch.Tensor):
         return b.constant(result)
     return tuple(b.constant(part) for part in result)
@@ -173,6 +173,11 @@ def evaluate(b: Builder, overload: OpOverload, args: Any, kwargs: Any) -> Result
 def call_on_meta(overload: OpOverload, args: Any, kwargs: Any) -> Any:
     """Run a call on tensors without data, wherever it says that its result shall lie."""
     return _call_on("meta", overload, args, kwargs)
+
+
+def call_on_cpu(overload: OpOverload, args: Any, kwargs: Any) -> Any:
+    """Run a call, wherever it says that its result shall lie."""
+    return _call_on("cpu", overload, args, kwargs)
 
 
 def specs_only(args: Any) -> Any:

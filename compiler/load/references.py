@@ -1,0 +1,68 @@
+"""What the source of a model computes by itself, before anything was normalised: eager PyTorch, or a trace as it is."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Interpreter
+
+from lvc.compiler.load.normalise.builder import call_on_cpu
+from lvc.compiler.load.normalise.rules import CHECKS
+from lvc.compiler.load.normalise.trace import Trace
+from lvc.compiler.load.outputs import name_outputs
+from lvc.compiler.model import Reference
+
+
+def eager_reference(module: torch.nn.Module) -> Reference:
+    """The module itself, in evaluation mode. It shares its tensors, and no other state, with the one given."""
+    twin = _twin(module)
+
+    def run(inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        with torch.no_grad():
+            return _arrays([tensor for _, tensor in name_outputs(twin(*_tensors(inputs)))])
+
+    return Reference("eager PyTorch", run)
+
+
+def trace_reference(trace: Trace, name: str) -> Reference:
+    """The calls of a trace, one by one, by ATen."""
+    places = trace.graph.find_nodes(op="placeholder")
+
+    def run(inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        given = dict(zip(trace.inputs, _tensors(inputs), strict=True))
+        values = [given[node] if node in given else trace.stored[node].value for node in places]
+        with torch.no_grad():
+            return _arrays(_Calls(GraphModule({}, trace.graph)).run(*values))
+
+    return Reference(name, run)
+
+
+class _Calls(Interpreter):
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target in CHECKS:
+            return None
+        return call_on_cpu(target, args, kwargs) if isinstance(target, OpOverload) else target(*args, **kwargs)
+
+
+def _twin(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy that shares its tensors, so that what tracing leaves behind in a module is not seen; or itself."""
+    stored = itertools.chain(module.parameters(), module.buffers())
+    try:
+        return copy.deepcopy(module, {id(tensor): tensor for tensor in stored})
+    except Exception:  # a module may hold what cannot be copied
+        return module
+
+
+def _tensors(arrays: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    """Copies, since a model may write into its inputs."""
+    return [torch.from_numpy(np.array(array)) for array in arrays]
+
+
+def _arrays(tensors: Sequence[torch.Tensor]) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(tensor.detach().contiguous().numpy()) for tensor in tensors)

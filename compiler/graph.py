@@ -11,6 +11,7 @@ import keyword
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from lvc.compiler.spec import TensorSpec
 
 # what the Python source of a graph reads by these names
 _RESERVED = frozenset(["self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree"])
+
+_EMPTY = torch.nn.Module()
 
 WINOGRAD = "winograd"
 """Key of a node's ``meta``: the largest tile of outputs with which a backend may compute this convolution by minimal
@@ -150,10 +153,7 @@ def add_tensor(
     module: GraphModule, before: Node, hint: str, value: torch.Tensor, *, trainable: bool | None = None
 ) -> Node:
     """Store a new tensor under a free name near ``hint``; return the node that reads it, placed before ``before``."""
-    name, count = hint, 0
-    while not is_free(module, name):
-        count += 1
-        name = f"{hint.replace('.', '_')}_{count}"
+    name = free_name(module, hint)
     store(module, name, value, trainable=trainable)
     with module.graph.inserting_before(before):
         node = module.graph.create_node("get_attr", name)
@@ -163,12 +163,25 @@ def add_tensor(
 
 
 def is_free(module: torch.nn.Module, name: str) -> bool:
-    """Whether a tensor may be stored under a dotted name without hiding or replacing anything."""
+    """Whether a tensor may be stored under a dotted name: nothing is hidden or replaced, and Python can read it."""
     first, _, rest = name.partition(".")
+    if keyword.iskeyword(first) or first == "self":
+        return False
     if not hasattr(module, first):
-        return True
+        return not rest or is_free(_EMPTY, rest)
     inner = module._modules.get(first)
     return bool(rest) and inner is not None and is_free(inner, rest)
+
+
+def free_name(module: torch.nn.Module, hint: str) -> str:
+    """Return the dotted name ``hint`` if it is free, and else a free one near it."""
+    if is_free(module, hint):
+        return hint
+    parts = [part if is_free(_EMPTY, part) else f"{part}_" for part in hint.split(".")]
+    if is_free(module, ".".join(parts)):
+        return ".".join(parts)
+    plain = "_".join(parts)
+    return next(name for name in (f"{plain}_{number}" for number in count(1)) if is_free(module, name))
 
 
 def insert_call(before: Node, overload: OpOverload, *args: Any, origin: str = "", **kwargs: Any) -> Node:

@@ -178,3 +178,19 @@ def test_transformer_layer() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     model = traced(layer, *draw((2, 5, 8)), bound=1e-5)
     assert "softmax" in op_names(model)
+
+
+def test_names_that_python_reserves() -> None:
+    """Keys of a ModuleDict are free, as are names of registered parameters."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleDict({"class": nn.Linear(3, 4), "in": nn.Linear(4, 3)})
+            self.register_parameter("self", nn.Parameter(torch.full((3,), 2.0)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers["in"](self.layers["class"](x)) * self._parameters["self"]
+
+    names = dict(traced(Net(), *draw((2, 3))).module.named_parameters()).keys()
+    assert {"layers.class_.weight", "layers.in_.bias", "self_"} <= names

@@ -13,7 +13,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import can_name_input, infer_spec, is_free, store
+from lvc.compiler.graph import can_name_input, free_name, infer_spec, store
 from lvc.compiler.spec import TensorSpec
 
 LARGEST_CONSTANT = 1 << 30
@@ -132,11 +132,7 @@ class Builder:
         return map_aggregate(args, lambda arg: self.node(arg) if isinstance(arg, Operand) else arg)
 
     def _store(self, operand: Operand, value: torch.Tensor) -> Node:
-        hint = operand.name or (f"{self.path}.constant" if self.path else "constant")
-        name, count = hint, 0
-        while not is_free(self.module, name):
-            count += 1
-            name = f"{hint.replace('.', '_')}_{count}"
+        name = free_name(self.module, operand.name or (f"{self.path}.constant" if self.path else "constant"))
         whole = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
         store(
             self.module,

@@ -15,7 +15,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
 from lvc.compiler.errors import CompileError, LvcError
-from lvc.compiler.graph import erase_dead, infer_spec, is_free, store
+from lvc.compiler.graph import erase_dead, free_name, infer_spec, store
 from lvc.compiler.load.onnx_door.call import CONVERTERS, Call, Converter
 from lvc.compiler.load.onnx_door.idioms import recompose
 from lvc.compiler.load.onnx_door.ops.quantise import on_real_numbers, stays_on_grid
@@ -181,21 +181,13 @@ class Builder:
         if isinstance(value, Node):
             return value
         if id(value.tensor) not in self._stored:
-            path = self._free_path(safe_path(value.name or hint))
+            path = free_name(self.module, safe_path(value.name or hint))
             store(self.module, path, value.tensor, trainable=value.trainable)
             node = self.module.graph.create_node("get_attr", path, name=safe_name(path))
             node.meta["spec"] = TensorSpec.of(value.tensor)
             node.meta["origin"] = f"initialiser {value.name}" if value.name else hint
             self._stored[id(value.tensor)] = (value.tensor, node)
         return self._stored[id(value.tensor)][1]
-
-    def _free_path(self, path: str) -> str:
-        """Return the path, or one near it that is free."""
-        name, count = path, 0
-        while not is_free(self.module, name):
-            count += 1
-            name = f"{path.replace('.', '_')}_{count}"
-        return name
 
 
 def _fold(overload: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], trainable: bool) -> Constant:

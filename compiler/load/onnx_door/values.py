@@ -91,13 +91,13 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
 def safe_name(text: str) -> str:
     """Turn any ONNX name into an identifier, ``layer1_conv1_Conv`` for ``/layer1/conv1/Conv``."""
     name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "value"
-    return name if not name[0].isdigit() else f"_{name}"
+    name = name if not name[0].isdigit() else f"_{name}"
+    return name if can_name_input(name) else f"{name}_"
 
 
 def input_name(text: str) -> str:
     """Return an input's name as it is if a graph can have it, and else one near it."""
-    name = text if can_name_input(text) else safe_name(text)
-    return name if can_name_input(name) else f"{name}_"
+    return text if can_name_input(text) else safe_name(text)
 
 
 def safe_path(text: str) -> str:

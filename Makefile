@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export LVC_TEST_ASSETS ?= $(abspath ../shared/assets)
 
-.PHONY: demo test test-slow test-wheel lint bench clean
+.PHONY: demo test test-lesser test-slow test-wheel lint bench clean
 
 # uv resolves and installs the 5 GB of packages four times faster than pip; compiled now, the first command starts fast
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -18,6 +18,11 @@ demo: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow" -q
+
+# the suite as if the machine were a lesser processor, such as one with AVX2 only: `make test-lesser LESSER=x86-64-v2`
+LESSER ?= x86-64-v3
+test-lesser: $(VENV)/.installed
+	LVC_NATIVE=$(LESSER) $(BIN)/python -m pytest -n 2 -m "not slow" -q
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow -q

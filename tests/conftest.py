@@ -24,6 +24,16 @@ def assets() -> Path:
     return folder
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this processor, or the one that `LVC_NATIVE` has it behave as, cannot run."""
+    from lvc.backends.tvm.host import KNOWN, host_features
+
+    needed = {name for mark in item.iter_markers("isa") for name in mark.args}
+    assert needed <= KNOWN, f"no target has {', '.join(sorted(needed - KNOWN))}"
+    if missing := sorted(needed - host_features()):
+        pytest.skip(f"this processor has no {', '.join(missing)}")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write what the golden cases give now into their files"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from functools import cache
 from pathlib import Path
 
-from lvc.compiler.errors import CompileError
+from lvc.compiler.errors import CompileError, UsageError, did_you_mean
 
 _V2 = frozenset({"sse3", "ssse3", "sse4.1", "sse4.2", "popcnt"})
 _V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}
@@ -59,9 +60,35 @@ _LINUX_NAMES = {
 KNOWN = frozenset().union(*(features for _, features in CPUS.values()))
 
 
-@cache
+STAND_IN = "LVC_NATIVE"
+"""The environment variable that names a lesser processor, as which this machine is to behave."""
+
+
 def host_features() -> frozenset[str]:
     """The instruction sets of this machine that targets speak of, by LLVM's names; empty where unknown."""
+    cpu = stand_in()
+    return CPUS[cpu][1] if cpu else _detected_features()
+
+
+def stand_in() -> str:
+    """The processor that `STAND_IN` names, empty if none; `UsageError` for one whose code could not run here."""
+    cpu = os.environ.get(STAND_IN, "")
+    if not cpu:
+        return ""
+    if cpu not in CPUS:
+        help = f"{did_you_mean(cpu, list(CPUS))}it may be {', '.join(CPUS)}, or unset"
+        raise UsageError(f"the environment variable {STAND_IN} names no processor: '{cpu}'", help=help)
+    if missing := sorted(CPUS[cpu][1] - _detected_features()):
+        raise UsageError(
+            f"the environment variable {STAND_IN} names {cpu}, and this machine cannot run its code",
+            why="the processor lacks " + ", ".join(missing),
+            help="it names a processor that can less than this one, such as x86-64-v2",
+        )
+    return cpu
+
+
+@cache
+def _detected_features() -> frozenset[str]:
     flags = cpuinfo().get("flags", "").split()
     return frozenset(_LINUX_NAMES.get(flag, flag) for flag in flags) & KNOWN
 

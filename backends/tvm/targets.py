@@ -2,16 +2,15 @@
 
 ``native`` is detected, never guessed: the instruction sets are those that the operating system reports, and a CPU name
 is used only when vendor, family, model and all its instruction sets agree; otherwise the widest level of the x86-64
-psABI whose instruction sets are all there.
+psABI whose instruction sets are all there. ``LVC_NATIVE=x86-64-v3`` makes a machine behave as one that has only AVX2.
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from functools import cache
 
-from lvc.backends.tvm.host import CPUS, cpuinfo, host_features
+from lvc.backends.tvm.host import CPUS, cpuinfo, host_features, stand_in
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import UsageError
@@ -31,10 +30,9 @@ def parse_target(text: str) -> Target | None:
     return Target(text, "tvm", "x86-64", text, CPUS[text][1])
 
 
-@cache
 def native() -> Target:
-    """Detect the target of this machine."""
-    cpu = _native_cpu(host_features(), cpuinfo())
+    """Detect the target of this machine, or of the lesser processor as which it is to behave."""
+    cpu = stand_in() or _native_cpu(host_features(), cpuinfo())
     if not cpu:
         raise UsageError(
             "this machine's processor is not supported as a target",

@@ -35,14 +35,17 @@ def test_wide_weights_are_remarked_on_where_they_are_slow(bits: int, target: str
 
 
 def test_a_kernel_whose_schedule_is_refused_is_remarked_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Exact still, and told in the report and the artefact; by the cache of kernels, too."""
+    """Exact still, and told in the report and the artefact; by the cache of kernels, too.
+
+    The channels fill vectors of every width, so that the two kernels are one.
+    """
 
     def refuse(*_: object) -> None:
         raise ValueError("loops of another kind")
 
     model = parse_model("""
-        model layers(x: f32[1,8,4,4])
-          @w : f32[8,8,1,1]
+        model layers(x: f32[1,16,4,4])
+          @w : f32[16,16,1,1]
           %y = conv2d(%x, @w)
           %z = conv2d(%y, @w)
           return out=%z

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lvc.backends.tvm import BACKEND, host, targets
+from lvc.compiler.cli import main
 from lvc.compiler.errors import CompileError
 
 ZEN3 = {"vendor_id": "AuthenticAMD", "cpu family": "25", "model": "1"}
@@ -32,6 +33,35 @@ def test_texts() -> None:
 )
 def test_a_name_only_where_all_its_features_are(info: dict[str, str], features: frozenset[str], cpu: str) -> None:
     assert targets._native_cpu(features, info) == cpu
+
+
+def test_a_machine_behaves_as_a_lesser_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_detected_features", lambda: host.CPUS["znver4"][1])
+    monkeypatch.setattr(targets, "cpuinfo", lambda: {**ZEN3, "model": "17"})
+    assert BACKEND.parse_target("native").cpu == "znver4"
+    monkeypatch.setenv(host.STAND_IN, "x86-64-v3")
+    target = BACKEND.parse_target("native")
+    assert (target.text, target.cpu, target.features) == ("native", "x86-64-v3", host.CPUS["x86-64-v3"][1])
+    with pytest.raises(CompileError, match="cannot run it"):
+        host.check_host("znver4", host.CPUS["znver4"][1])
+    monkeypatch.setenv(host.STAND_IN, "")
+    assert BACKEND.parse_target("native").cpu == "znver4"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "what", "why"),
+    [("x86-64-v33", "names no processor: 'x86-64-v33'", ""), ("znver4", "cannot run its code", "the processor lacks")],
+)
+def test_a_machine_behaves_as_no_greater_one(
+    cpu: str, what: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(host, "_detected_features", lambda: host.CPUS["x86-64-v3"][1])
+    monkeypatch.setenv(host.STAND_IN, cpu)
+    assert main(["compile", "torchvision.models:resnet18", "-o", "never-written.lvc"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("error:") == 1
+    assert what in err
+    assert why in err
 
 
 def test_vectors() -> None:

@@ -20,6 +20,7 @@ from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.workspace import Workspace
 
 
+@pytest.mark.isa("avx2", "fma")
 @pytest.mark.parametrize(
     ("name", "size"),
     [

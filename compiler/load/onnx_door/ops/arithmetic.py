@@ -221,7 +221,7 @@ def cumulative_sum(call: Call) -> Value:
     size = call.shape()[axis]
     if call.attribute("reverse", 0):
         x = call.emit(aten.flip.default, x, [axis])
-    x = call.emit(aten.cumsum.default, x, axis, dtype=call.dtype())
+    x = call.cast(call.emit(aten.cumsum.default, x, axis), call.dtype())
     if call.attribute("exclusive", 0):
         pads = [0, 0] * (call.rank() - 1 - axis % call.rank()) + [1, 0]
         x = call.emit(aten.slice.Tensor, call.emit(aten.constant_pad_nd.default, x, pads, 0.0), axis, 0, size)

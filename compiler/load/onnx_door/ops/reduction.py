@@ -67,9 +67,7 @@ def _sqrt(call: Call, x: Value) -> Value:
 
 
 def _sum(call: Call, x: Value, dims: list[int], keep: bool) -> Value:
-    if dtype_of(x).is_floating_point:
-        return call.emit(aten.sum.dim_IntList, x, dims, keep)
-    return call.emit(aten.sum.dim_IntList, x, dims, keep, dtype=dtype_of(x))
+    return call.emit(aten.sum.dim_IntList, x, dims, keep)
 
 
 def _mean(call: Call, x: Value, dims: list[int], keep: bool) -> Value:
@@ -86,9 +84,8 @@ def _min(call: Call, x: Value, dims: list[int], keep: bool) -> Value:
 
 
 def _prod(call: Call, x: Value, dims: list[int], keep: bool) -> Value:
-    dtype = dtype_of(x)
     for dim in reversed(dims):
-        x = call.emit(aten.prod.dim_int, x, dim, keep, dtype=dtype)
+        x = call.emit(aten.prod.dim_int, x, dim, keep)
     return x
 
 

@@ -15,6 +15,9 @@ import torch
 from lvc.compiler import catalogue, container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Executable, Target
+from lvc.compiler.comparison.judge import Judge, judged_set
+from lvc.compiler.comparison.loss_bound import LossBound
+from lvc.compiler.comparison.verdict import loss_lines
 from lvc.compiler.coverage import Requirement
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.inspection import layers
@@ -104,11 +107,12 @@ def compile_and_report(
     observers: Sequence[Observer] = (),
     request: LoadRequest | None = None,
     requirement: Requirement | None = None,
+    max_loss: LossBound | None = None,
 ) -> tuple[Artefact, Report]:
     """Compile as `compile` does; return the artefact and the report with its seconds.
 
     ``request`` says how a model that is already loaded was loaded. `CheckError` if the rewritten model does not meet
-    the ``requirement``; then nothing is built.
+    the ``requirement``, or if the passes lost more than ``max_loss``; then nothing is built.
     """
     workspace = workspace or Workspace()
     pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
@@ -129,6 +133,7 @@ def compile_and_report(
         observers=observers,
         share_tensors=not is_trained,
         completion=backend.completion,
+        max_loss=max_loss,
     )
     pipeline += Pipeline(tuple(step.item for step in steps[len(pipeline) :]))
     refuse_uncalibrated(rewritten.module.graph)
@@ -175,13 +180,29 @@ def optimise(
     done: int = 0,
     share_tensors: bool = False,
     completion: Callable[[Model], str] | None = None,
+    max_loss: LossBound | None = None,
 ) -> tuple[Model, list[Step]]:
-    """Run a pipeline with the observers that every run has: timing, verification and, with ``check``, drift."""
+    """Run a pipeline with the observers that every run has: timing, verification and, with ``check``, drift.
+
+    If it has passes that move outputs, and there are images, what these cost is judged against the model as it is
+    given: `CheckError` if together they lose more than ``max_loss``, `UsageError` if that cannot be judged.
+    """
     workspace = workspace or Workspace()
+    to_come = pipeline + Pipeline.parse(completion(model) if completion else "")
+    is_lossy = any(item.effect is Effect.LOSSY for item in to_come)
+    if max_loss and is_lossy:
+        max_loss.check_request(model, workspace)
     if workspace.stopwatch is None:
         workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch("native", workspace))
-    watching = [Timer(), Verifier(), *([Drift(workspace.seed)] if check else []), *observers]
-    return pipeline.run(model, workspace, watching, done, share_tensors=share_tensors, completion=completion)
+    watching: list[Observer] = [Timer(), Verifier(), *([Drift(workspace.seed)] if check else []), *observers]
+    if is_lossy and (images := judged_set(workspace)):
+        watching.append(Judge(workspace, images))
+    rewritten, steps = pipeline.run(
+        model, workspace, watching, done, share_tensors=share_tensors, completion=completion
+    )
+    if max_loss:
+        max_loss.check(steps)
+    return rewritten, steps
 
 
 def check_artefact(
@@ -257,6 +278,7 @@ def make_report(model: Model, rewritten: Model, pipeline: Pipeline, target: str,
         after=Size.of(rewritten),
         passes=reports_of(steps),
         groups=group_labels(rewritten),
+        losses=tuple(loss_lines(steps)),
         notes=tuple(rewritten.notes),
     )
 

@@ -75,13 +75,15 @@ class Pass(ABC):
 
     ``name`` is verb and object (``fold-batch-norm``); the file is named after it. ``effect`` bounds the drift.
     ``changes_signature`` must be True for a pass that may change input or output names, shapes or types.
-    ``idempotent`` is False for a pass that changes its own result again.
+    ``idempotent`` is False for a pass that changes its own result again. ``remedy`` completes "try ..." for a user to
+    whom the pass costs too much.
     """
 
     name: ClassVar[str]
     effect: ClassVar[Effect]
     changes_signature: ClassVar[bool] = False
     idempotent: ClassVar[bool] = True
+    remedy: ClassVar[str] = "the pipeline without this pass"
 
     @property
     def dtypes(self) -> frozenset[torch.dtype]:

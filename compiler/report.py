@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from lvc.compiler.comparison.judge import Loss
 from lvc.compiler.graph import is_widening
 from lvc.compiler.groups import groups
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Table
 from lvc.compiler.pipeline import Step
+from lvc.compiler.text import decibels, percent
 
 
 @dataclass(frozen=True)
 class PassReport:
-    """One pass of a run. ``drift`` is relative, None when it was not measured."""
+    """One pass of a run. ``drift`` is relative; it and ``loss`` are None when they were not measured."""
 
     text: str
     effect: str
@@ -26,6 +29,7 @@ class PassReport:
     measured: dict[str, Any]
     notes: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
+    loss: Loss | None = None
 
     @property
     def found_something(self) -> bool:
@@ -35,6 +39,7 @@ class PassReport:
     @classmethod
     def of(cls, step: Step) -> PassReport:
         measured = dict(step.measured)
+        loss: Loss | None = measured.pop("loss", None)
         return cls(
             text=str(step.item),
             effect=step.item.effect.name.lower(),
@@ -45,6 +50,7 @@ class PassReport:
             measured=measured,
             notes=tuple(step.outcome.notes),
             tables=tuple(step.outcome.tables),
+            loss=loss and loss.rounded(),
         )
 
 
@@ -64,7 +70,10 @@ class Size:
 
 @dataclass
 class Report:
-    """The record of one compilation; plain data, so that it can be stored and compared."""
+    """The record of one compilation; plain data, so that it can be stored and compared.
+
+    ``losses`` are sentences on what all passes together cost.
+    """
 
     model: str
     source: str
@@ -74,6 +83,7 @@ class Report:
     after: Size
     passes: tuple[PassReport, ...] = ()
     groups: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     files: dict[str, int] = field(default_factory=dict)
     load_seconds: float = 0.0
@@ -81,7 +91,9 @@ class Report:
     difference: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The record as JSON has it: numbers that are not finite are texts."""
+        found: dict[str, Any] = _finite(asdict(self))
+        return found
 
     def timeless(self) -> Report:
         """The same report without seconds: the part that equal inputs make equal."""
@@ -89,26 +101,28 @@ class Report:
         return replace(self, passes=passes, load_seconds=0.0, build_seconds=0.0)
 
     def pass_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Headers and rows of a table of the passes that found something; with their drift if it was measured."""
-        headers: tuple[str, ...] = ("pass", "changed", "skipped", "time", "drift")
-        rows: list[tuple[str, ...]] = [
-            (
-                item.text,
-                str(len(item.changed)),
-                str(len(item.skipped)),
-                f"{item.seconds:.2f} s",
-                "" if item.drift is None else f"{item.drift:.1e}",
-            )
-            for item in self.passes
-            if item.found_something
-        ]
-        if all(item.drift is None for item in self.passes):
-            return headers[:-1], [row[:-1] for row in rows]
-        return headers, rows
+        """Headers and rows of a table of the passes that found something.
+
+        It has the columns that something was measured for: drift; and of the output that lost most, what the pass
+        alone and what all passes so far have lost, on how many images the first choice is that of the model as it was
+        loaded, and on how many it is right.
+        """
+        rows = [item for item in self.passes if item.found_something]
+        columns: dict[str, list[str]] = {
+            "pass": [item.text for item in rows],
+            "changed": [str(len(item.changed)) for item in rows],
+            "skipped": [str(len(item.skipped)) for item in rows],
+            "time": [f"{item.seconds:.2f} s" for item in rows],
+            "drift": ["" if item.drift is None else f"{item.drift:.1e}" for item in rows],
+            **_loss_columns([item.loss for item in rows]),
+        }
+        filled = {name: cells for name, cells in columns.items() if name not in _OPTIONAL or any(cells)}
+        return tuple(filled), list(zip(*filled.values(), strict=True))
 
     def note_lines(self) -> list[str]:
-        """What passes have to say to every user."""
-        return [f"{item.text.partition('{')[0]}: {note}" for item in self.passes for note in item.notes]
+        """What passes have to say to every user, and what they cost together."""
+        notes = [f"{item.text.partition('{')[0]}: {note}" for item in self.passes for note in item.notes]
+        return notes + [f"in all: {line}" for line in self.losses]
 
     def skip_lines(self) -> list[str]:
         """One line for each place that a pass left alone; of a pass that ran twice, what it said last."""
@@ -127,3 +141,28 @@ def group_labels(model: Model) -> tuple[str, ...]:
 
 def reports_of(steps: Sequence[Step]) -> tuple[PassReport, ...]:
     return tuple(PassReport.of(step) for step in steps)
+
+
+_OPTIONAL = ("drift", "alone", "in all", "agree", "top-1")
+
+
+def _loss_columns(losses: Sequence[Loss | None]) -> dict[str, list[str]]:
+    """The cells of what was lost, by the headers of their columns; empty where nothing was measured."""
+
+    def cells(tell: Callable[[Loss], str]) -> list[str]:
+        return ["" if loss is None else tell(loss) for loss in losses]
+
+    return {
+        "alone": cells(lambda loss: decibels(loss.sqnr_alone) if loss.alone else ""),
+        "in all": cells(lambda loss: decibels(loss.worst.sqnr)),
+        "agree": cells(lambda loss: loss.agreement_text),
+        "top-1": cells(lambda loss: "" if loss.right is None else percent(loss.right, 2)),
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -32,6 +32,13 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{share * 100:.{digits}f} %"
 
 
+def decibels(value: float) -> str:
+    """Print a signal-to-noise ratio: ``26.9 dB``, ``exact`` without noise, ``lost`` without signal."""
+    if math.isfinite(value):
+        return f"{value:.1f} dB"
+    return "exact" if value > 0 else "lost"
+
+
 def counted(number: int, noun: str) -> str:
     """Print so many of a thing, named in the singular: ``1 layer``, ``2 layers``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -15,7 +15,7 @@ import torch
 from torch.fx import Interpreter, Node
 
 from lvc.compiler.comparison.loss import OutputLoss, compare_all
-from lvc.compiler.comparison.verdict import note_errors
+from lvc.compiler.comparison.verdict import REMEDY, note_errors
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.graph import arguments, calls, origin, tensor
 from lvc.compiler.model import Model
@@ -40,6 +40,7 @@ class Calibrate(Pass):
 
     name: ClassVar[str] = "calibrate"
     effect: ClassVar[Effect] = Effect.LOSSY
+    remedy: ClassVar[str] = REMEDY
 
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
     observer: str = option("mse", "what chooses the range of an activation, such as percentile{p=99.9}")

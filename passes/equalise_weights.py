@@ -31,6 +31,7 @@ from typing import ClassVar, Literal
 import torch
 from torch.fx import GraphModule, Node
 
+from lvc.compiler.comparison.verdict import REMEDY
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
 from lvc.compiler.graph import add_tensor, arguments, insert_call, origin, spec
@@ -53,6 +54,7 @@ class EqualiseWeights(Pass):
 
     name: ClassVar[str] = "equalise-weights"
     effect: ClassVar[Effect] = Effect.LOSSY
+    remedy: ClassVar[str] = REMEDY
     idempotent: ClassVar[bool] = False
 
     by: Literal["weights", "activations"] = option("activations", "whose ranges become even")

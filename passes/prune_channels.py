@@ -75,6 +75,7 @@ class PruneChannels(Pass):
     name: ClassVar[str] = "prune-channels"
     effect: ClassVar[Effect] = Effect.LOSSY
     idempotent: ClassVar[bool] = False
+    remedy: ClassVar[str] = "a larger share to keep, more calibration images, or training afterwards"
 
     ratio: float | None = option(None, _MEANING["ratio"])
     macs: float | None = option(None, _MEANING["macs"])

@@ -18,6 +18,7 @@ from torch.fx import GraphModule, Node
 
 from lvc.compiler import dynamic, integer
 from lvc.compiler.bounds import INT32, DataRange, sum_bound
+from lvc.compiler.comparison.verdict import REMEDY
 from lvc.compiler.counts import macs
 from lvc.compiler.dialect import aten
 from lvc.compiler.graph import add_tensor, arguments, calls, erase_unread, insert_call, replace, spec, tensor
@@ -41,6 +42,7 @@ class QuantiseDynamically(Pass):
 
     name: ClassVar[str] = "quantise-dynamically"
     effect: ClassVar[Effect] = Effect.LOSSY
+    remedy: ClassVar[str] = REMEDY
 
     only: tuple[str, ...] = option((), "layers to compute in whole numbers, by patterns of names or origins")
     skip: tuple[str, ...] = option((), "layers to leave in floating point, by patterns of names or origins")

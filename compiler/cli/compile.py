@@ -13,6 +13,7 @@ from lvc.compiler.cli.pipeline_options import (
     make_observers,
     make_workspace,
     read_data_names,
+    read_max_loss,
     read_pipeline,
     read_requirement,
     say_unread,
@@ -44,7 +45,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.files import check_writable
 
     pipeline, target = read_pipeline(options), Target.parse(options.target)
-    requirement = read_requirement(options)
+    requirement, max_loss = read_requirement(options), read_max_loss(options)
     pipeline.check_data(read_data_names(options), options.stop_after)
     check_request(pipeline, target)
     for path in (options.output, options.report):
@@ -65,6 +66,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
         observers=make_observers(options),
         request=request,
         requirement=requirement,
+        max_loss=max_loss,
     )
     say_unread(workspace, console)
     report.load_seconds = round(loaded, 3)

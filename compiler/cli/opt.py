@@ -14,6 +14,7 @@ from lvc.compiler.cli.pipeline_options import (
     make_observers,
     make_workspace,
     read_data_names,
+    read_max_loss,
     read_pipeline,
     read_requirement,
     say_unread,
@@ -40,6 +41,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.files import check_writable
 
     pipeline, requirement = read_pipeline(options), read_requirement(options)
+    max_loss = read_max_loss(options)
     pipeline.check_data(read_data_names(options), options.stop_after)
     for path in (options.output, options.report):
         if path:
@@ -55,6 +57,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
         workspace,
         check=options.check,
         observers=make_observers(options),
+        max_loss=max_loss,
     )
     if requirement:
         is_onnx = options.output is not None and options.output.suffix == ".onnx"

@@ -16,6 +16,7 @@ from lvc.compiler.text import si
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
+    from lvc.compiler.comparison.loss_bound import LossBound
     from lvc.compiler.coverage import Requirement
     from lvc.compiler.model import Model
     from lvc.compiler.passes import Pass
@@ -36,9 +37,20 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--check", action="store_true", help="measure the drift of every pass and bound it")
     group.add_argument("--require", metavar="int8=0.9", help="fail if a smaller share of the MACs runs in integers")
+    group.add_argument(
+        "--max-loss",
+        metavar="20dB",
+        help="fail if all passes together lose more: signal to noise in dB, or %% of first choices",
+    )
     group.add_argument("--dump", metavar="DIR", type=Path, help="write the graph before and after every pass there")
     group.add_argument("--stop-after", metavar="N", type=int, help="run only the first N passes")
-    group.add_argument("--data", metavar="NAME=PATH", action="append", default=[], help="a data set for passes")
+    group.add_argument(
+        "--data",
+        metavar="NAME=PATH",
+        action="append",
+        default=[],
+        help="a data set for passes; on judge=PATH, or else on a held-out part of calib, what they cost is judged",
+    )
     group.add_argument(
         "--checkpoints", metavar="DIR", type=Path, help="where long passes leave finished steps, to go on from there"
     )
@@ -64,6 +76,13 @@ def read_requirement(options: argparse.Namespace) -> Requirement | None:
     from lvc.compiler.coverage import Requirement
 
     return Requirement.parse(options.require) if options.require is not None else None
+
+
+def read_max_loss(options: argparse.Namespace) -> LossBound | None:
+    """Return what the passes may lose; None if nothing was said."""
+    from lvc.compiler.comparison.loss_bound import LossBound
+
+    return LossBound.parse(options.max_loss) if options.max_loss is not None else None
 
 
 def passes_of(file: Path) -> list[type[Pass]]:
@@ -187,4 +206,4 @@ def open_data_set(path: str, model: Model) -> DataSet:
     from lvc.compiler.data.preprocess import Preprocess
 
     preprocess = Preprocess.parse(model.preprocessing) if model.preprocessing else None
-    return open_data(path, preprocess, model.inputs)
+    return open_data(path, preprocess, model.inputs, model.labels or ())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from lvc.compiler.evaluation import is_class_scores
-from lvc.compiler.text import percent
+from lvc.compiler.text import decibels, percent
 
 _MOST_PLACES = 0.5
 _ONE_BIT = 4.0  # of power
@@ -47,7 +47,7 @@ class OutputLoss:
 
     def __str__(self) -> str:
         agreement = f", {self.agreement_text} of the first choices agree" if self.agreement_text else ""
-        return f"'{self.name}': {self.sqnr:.1f} dB{agreement}"
+        return f"'{self.name}': {decibels(self.sqnr)}{agreement}"
 
 
 def compare(name: str, wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> OutputLoss:

@@ -62,20 +62,21 @@ class Images:
     def __len__(self) -> int:
         return min(self.most, len(self.data))
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
-        """Yield batches, each with the number of true images: the last may be filled with copies."""
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, list[int | None]]]:
+        """Yield batches, each with the labels of the true images in it: the last may be filled with copies."""
         order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(self.seed))
         drawn = set(order[: len(self)].tolist())
         until = range(max(drawn, default=-1) + 1)
         chosen = (sample for place, sample in zip(until, self.data, strict=False) if place in drawn)
         for array, labels in batches(self.progress.track(chosen, "comparing", len(self)), self.batch):
-            yield torch.from_numpy(np.ascontiguousarray(array)), len(labels)
+            yield torch.from_numpy(np.ascontiguousarray(array)), labels
 
 
 def compare_outputs(wanted: Run, found: Run, names: Sequence[str], images: Images) -> list[OutputError]:
     """Run both on the images and compare what they give."""
     errors = [OutputError(name) for name in names]
-    for batch, count in images:
+    for batch, labels in images:
+        count = len(labels)
         for error, ours, theirs in zip(errors, wanted(batch), found(batch), strict=True):
             if ours.ndim and len(ours) == len(batch):
                 ours, theirs = ours[:count], theirs[:count]

@@ -1,45 +1,73 @@
-"""What a pass says about the outputs that it moved: the worst first, and what a user must not miss."""
+"""What is said about outputs that passes moved: the worst first, and what a user must not miss."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from lvc.compiler.comparison.judge import Loss
 from lvc.compiler.comparison.loss import OutputLoss
-from lvc.compiler.passes import Outcome, Table
-from lvc.compiler.text import percent
+from lvc.compiler.passes import Effect, Outcome, Table
+from lvc.compiler.pipeline import Step
+from lvc.compiler.text import decibels, percent
 
 _MOST_LINES = 4
-_CURE = "another observer, equalise-weights, or leave layers out with skip="
+REMEDY = "another observer, equalise-weights, or leave layers out with skip="
 
 
 def note_errors(errors: Sequence[OutputLoss], images: int, outcome: Outcome, before: Sequence[OutputLoss] = ()) -> None:
     """Note how far each output is from the floating-point model's, and was ``before``; all of them in a table."""
-    pairs = sorted(zip_longest(errors, before), key=lambda pair: _rank(pair[0]))
-    lines = [_line(error, images, earlier) for error, earlier in pairs]
-    shown = max(_MOST_LINES - 1, sum(error.has_collapsed or error.is_damaged for error in errors))
-    if rest := pairs[shown + 1 :]:
-        lines[shown:] = [f"{len(rest) + 1} more outputs: {pairs[shown][0].sqnr:.1f} dB and above"]
-    outcome.notes += lines
+    outcome.notes += verdict_lines(errors, f"over {images} images", REMEDY, before)
     if errors:
         outcome.tables.append(_table(errors, images))
+
+
+def loss_lines(steps: Sequence[Step]) -> list[str]:
+    """Say what the passes that ran have lost together, if one of them moves outputs, and which of them lost most."""
+    judged = [(step, step.measured["loss"]) for step in steps if "loss" in step.measured]
+    if not judged:
+        names = ", ".join(
+            dict.fromkeys(s.item.name for s in steps if s.item.effect is Effect.LOSSY and s.outcome.changed)
+        )
+        return [f"what {names} cost was not judged, without images: --data judge=PATH"] if names else []
+    loss: Loss = judged[-1][1]
+    hardest, most = min(judged, key=lambda pair: pair[1].sqnr_alone)
+    where = f"over {loss.images} images {loss.source}, against the model as loaded"
+    lines = verdict_lines(loss.in_all, where, hardest.item.remedy)
+    if len(judged) > 1:
+        lines.append(f"{hardest.item.name} lost most of it: {decibels(most.sqnr_alone)} alone")
+    if loss.right is not None and loss.right_as_loaded is not None:
+        lines.append(f"top-1 {percent(loss.right, 2)}, {percent(loss.right_as_loaded, 2)} as loaded")
+    return lines
+
+
+def verdict_lines(
+    errors: Sequence[OutputLoss], where: str, remedy: str, before: Sequence[OutputLoss] = ()
+) -> list[str]:
+    """Return a line for each output, the worst first; those that are well share one if they are many."""
+    pairs = sorted(zip_longest(errors, before), key=lambda pair: _rank(pair[0]))
+    lines = [_line(error, where, remedy, earlier) for error, earlier in pairs]
+    shown = max(_MOST_LINES - 1, sum(error.has_collapsed or error.is_damaged for error in errors))
+    if rest := pairs[shown + 1 :]:
+        lines[shown:] = [f"{len(rest) + 1} more outputs: {decibels(pairs[shown][0].sqnr)} and above"]
+    return lines
 
 
 def _rank(error: OutputLoss) -> tuple[int, float]:
     return (0 if error.has_collapsed else 1 if error.is_damaged else 2), error.sqnr
 
 
-def _line(error: OutputLoss, images: int, before: OutputLoss | None) -> str:
-    earlier = "" if before is None else f", {before.sqnr:.1f} dB before"
+def _line(error: OutputLoss, where: str, remedy: str, before: OutputLoss | None) -> str:
+    earlier = "" if before is None else f", {decibels(before.sqnr)} before"
     if error.has_collapsed:
         places = f"in {percent(error.lost, 0)} of its places the error is as large as what varies"
-        return f"COLLAPSED: {error}{earlier}; {places}. Do not use this model as it is: try {_CURE}"
+        return f"COLLAPSED: {error}{earlier}; {places}. Do not use this model as it is: try {remedy}"
     if error.is_damaged:
         places = f"in {percent(error.damaged, 0)} of its places less than one bit of what varies is left"
-        advice = f"Evaluate this model on labelled data before it is used, or try {_CURE}"
+        advice = f"Evaluate this model on labelled data before it is used, or try {remedy}"
         return f"DAMAGED: {error}{earlier}; {places}. {advice}"
     mended = "" if before is None else _mended(before)
-    return f"output {error} over {images} images{earlier}{mended}"
+    return f"output {error} {where}{earlier}{mended}"
 
 
 def _mended(before: OutputLoss) -> str:

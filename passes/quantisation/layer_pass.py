@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch.fx import Node
 
+from lvc.compiler.comparison.verdict import REMEDY
 from lvc.compiler.errors import UsageError
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
@@ -22,6 +23,7 @@ class LayerPass(Pass):
     """Mend each quantised layer on calibration data, with every change to the layers before made."""
 
     effect: ClassVar[Effect] = Effect.LOSSY
+    remedy: ClassVar[str] = REMEDY
     idempotent: ClassVar[bool] = False
     doing: ClassVar[str]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lvc.backends.tvm.contents import check_plan
 from lvc.backends.tvm.entry import ENTRY, SETUP, entry_source
 from lvc.backends.tvm.link import link
 from lvc.backends.tvm.memory import live_bytes, plan_constants, plan_prepared, plan_workspace, scratch_bytes
@@ -37,6 +38,7 @@ def build_files(program: Program, target: Target, workspace: Workspace) -> Built
     """Make the files of an artefact: ``model.so``, ``weights.bin`` and ``plan.json``."""
     workspace_bytes, constant_bytes = plan_workspace(program), plan_constants(program)
     prepared_bytes = plan_prepared(program, constant_bytes)
+    check_plan(program)
     steps = [*program.setup, *program.steps]
     names, objects = compile_kernels(steps, target, workspace)
     memory = Memory(

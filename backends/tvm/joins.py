@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch.fx import Node
@@ -19,57 +20,60 @@ from lvc.compiler.graph import arguments, is_call, spec
 
 aten = torch.ops.aten
 
-# a value that lies inside another one: that one, and the offset in elements
-Joined = dict[Node, tuple[Node, int]]
+
+@dataclass
+class Joins:
+    """Which concatenations need no kernel (``in_place``), and the values that lie inside another one (``places``): that
+    one, and the offset in elements. A concatenation along a dimension in which its parts do not follow each other in
+    memory has a kernel, and may lie inside another one all the same."""
+
+    places: dict[Node, tuple[Node, int]] = field(default_factory=dict)
+    in_place: set[Node] = field(default_factory=set)
+
+    def is_in_place(self, unit: Unit) -> bool:
+        """Whether a unit is a concatenation whose parts are made or copied into their places."""
+        return unit.output in self.in_place
+
+    def copies(self, unit: Unit, layout: Layout) -> Iterator[tuple[Node, int]]:
+        """The parts that must still be copied into a concatenation, with their offsets in elements."""
+        root, start = self.places[unit.output]
+        for part, offset in parts_of(unit.output, layout):
+            if self.places.get(part) not in ((root, start + offset), (unit.output, offset)):
+                yield part, offset
 
 
 def plan_joins(
     parts: Sequence[Unit], layouts: Mapping[Node, Layout], outputs: Collection[Node], alignment: int
-) -> Joined:
-    """Decide which values are made inside a concatenation; a concatenation that is joined maps to itself.
+) -> Joins:
+    """Decide which values are made inside a concatenation; the outermost one of a nest maps to itself.
 
     Places are multiples of ``alignment`` bytes.
 
     Later concatenations come first, so that one which begins with an earlier one (as in DenseNet) holds that too.
     """
     made = {unit.output: unit for unit in parts}
-    joined: Joined = {}
+    joins = Joins()
     for unit in reversed(parts):
-        if (
-            len(unit.nodes) != 1
-            or not is_call(unit.output, aten.cat.default)
-            or not _is_contiguous(unit.output, layouts)
-        ):
+        is_cat = len(unit.nodes) == 1 and is_call(unit.output, aten.cat.default)
+        if not is_cat or not _is_contiguous(unit.output, layouts):
             continue
-        offsets = list(_offsets(unit.output, layouts[unit.output]))
+        offsets = list(parts_of(unit.output, layouts[unit.output]))
         if any(offset * spec(part).dtype.itemsize % alignment for part, offset in offsets):
             continue
-        if _is_inside_already(unit.output, offsets, joined, outputs):
-            first = offsets[0][0]
-            joined[unit.output] = joined[first]
+        joins.in_place.add(unit.output)
+        if _is_inside_already(unit.output, offsets, joins.places, outputs):
+            joins.places[unit.output] = joins.places[offsets[0][0]]
             continue
-        joined.setdefault(unit.output, (unit.output, 0))
+        joins.places.setdefault(unit.output, (unit.output, 0))
         for part, offset in offsets:
-            free = part in made and part not in joined and part not in outputs and not made[part].is_alias
+            free = part in made and part not in joins.places and part not in outputs and not made[part].is_alias
             if free and layouts[part] == layouts[unit.output]:
-                joined[part] = (unit.output, offset)
-    return joined
+                joins.places[part] = (unit.output, offset)
+    return joins
 
 
-def is_join(unit: Unit, joined: Joined) -> bool:
-    """Whether a unit is a concatenation whose parts are made or copied into their places."""
-    return len(unit.nodes) == 1 and is_call(unit.output, aten.cat.default) and unit.output in joined
-
-
-def copies(unit: Unit, joined: Joined, layout: Layout) -> Iterator[tuple[Node, int]]:
-    """The parts that must still be copied into a concatenation, with their offsets in elements."""
-    root, start = joined[unit.output]
-    for part, offset in _offsets(unit.output, layout):
-        if joined.get(part) != (root, start + offset) and joined.get(part) != (unit.output, offset):
-            yield part, offset
-
-
-def _offsets(node: Node, layout: Layout) -> Iterator[tuple[Node, int]]:
+def parts_of(node: Node, layout: Layout) -> Iterator[tuple[Node, int]]:
+    """The parts of a concatenation that are not empty, with their offsets in elements if they follow each other."""
     offset = 0
     for part in arguments(node)["tensors"]:
         if spec(part).elements:
@@ -92,10 +96,10 @@ def _is_contiguous(node: Node, layouts: Mapping[Node, Layout]) -> bool:
 
 
 def _is_inside_already(
-    node: Node, offsets: Sequence[tuple[Node, int]], joined: Joined, outputs: Collection[Node]
+    node: Node, offsets: Sequence[tuple[Node, int]], places: Mapping[Node, tuple[Node, int]], outputs: Collection[Node]
 ) -> bool:
     """Whether all parts have places in one other concatenation, one after the other."""
-    if node in outputs or any(part not in joined for part, _ in offsets):
+    if node in outputs or any(part not in places for part, _ in offsets):
         return False
-    root, start = joined[offsets[0][0]]
-    return all(joined[part] == (root, start + offset) for part, offset in offsets)
+    root, start = places[offsets[0][0]]
+    return all(places[part] == (root, start + offset) for part, offset in offsets)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from lvc.backends.tvm.anchors import wanted_layout
 from lvc.backends.tvm.kernel import Kernel, conversion_kernel, unit_kernel
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.planner import plan_layouts
-from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Place, Program, Step, Storage
+from lvc.backends.tvm.program import ITEM_BYTES, Argument, Bytes, Contents, Kind, Place, Program, Step, Storage, joined
 from lvc.backends.tvm.scope import Constant, Parameter, Prepared, Shared, dtype_text
 from lvc.backends.tvm.units import Unit, units
 from lvc.backends.tvm.vector import Vector
@@ -34,7 +37,7 @@ class _Lowering:
         self.vector = vector
         self.units = units(model.module.graph)
         self.layouts = plan_layouts(model.module.graph, self.units, vector.lanes)
-        self.joined = joins.plan_joins(self.units, self.layouts, set(model.output_nodes), vector.bytes)
+        self.joins = joins.plan_joins(self.units, self.layouts, set(model.output_nodes), vector.bytes)
         self.makers = {unit.output: unit for unit in self.units}
         self.places: dict[tuple[Node, Layout], Place] = {}
         self.stored: dict[str, Place] = {}
@@ -57,7 +60,7 @@ class _Lowering:
         for position, node in enumerate(self.model.output_nodes):
             while node in self.makers and self.is_alias(self.makers[node]):
                 (node,) = self.makers[node].inputs
-            if node not in self.makers or not self.layouts[node].is_flat(spec(node).shape) or node in self.joined:
+            if node not in self.makers or not self.layouts[node].is_flat(spec(node).shape) or node in self.joins.places:
                 continue
             storage = Storage(Kind.OUTPUT, max(1, spec(node).bytes), position)
             self.places.setdefault((node, self.layouts[node]), Place(storage))
@@ -67,8 +70,9 @@ class _Lowering:
         if self.is_alias(unit):
             (source,) = unit.inputs
             self.places[unit.output, layout] = self.place(source, self.layouts[source])
+            self.consists(unit.output, layout, self.contents(source, self.layouts[source]))
             return
-        if joins.is_join(unit, self.joined):
+        if self.joins.is_in_place(unit):
             self.join(unit, layout)
             return
         block = self.vector.lanes
@@ -76,7 +80,7 @@ class _Lowering:
         for node, needed in wanted.items():
             self.convert(node, needed)
         kernel = unit_kernel(self.model.module, unit, wanted, layout, self.vector)
-        self.emit(kernel, unit.name, [n.name for n in unit.nodes], wanted, self.place(unit.output, layout))
+        self.emit(kernel, unit.name, [n.name for n in unit.nodes], wanted, self.value(unit.output, layout))
 
     def is_alias(self, unit: Unit) -> bool:
         """Whether a unit needs no code: its output is its input's bytes."""
@@ -92,12 +96,14 @@ class _Lowering:
 
     def join(self, unit: Unit, layout: Layout) -> None:
         """Parts of a concatenation that could not be made in their place are copied there."""
-        for part, offset in joins.copies(unit, self.joined, layout):
+        for part, offset in self.joins.copies(unit, layout):
             self.convert(part, layout)
             kernel = conversion_kernel(part, layout, layout)
             root = self.place(unit.output, layout)
             place = Place(root.storage, root.offset + offset * ITEM_BYTES[dtype_text(spec(part).dtype)])
-            self.emit(kernel, unit.name, [unit.name], {part: layout}, place)
+            self.emit(kernel, unit.name, [unit.name], {part: layout}, _Value(place, _label(part, layout)))
+        parts = [self.contents(part, layout) for part, _ in joins.parts_of(unit.output, layout)]
+        self.consists(unit.output, layout, chain.from_iterable(parts))
 
     def convert(self, node: Node, layout: Layout) -> None:
         """Make a value available in a layout."""
@@ -108,14 +114,27 @@ class _Lowering:
             self.places[node, layout] = self.place(node, own)
             return
         kernel = conversion_kernel(node, own, layout)
-        self.emit(kernel, f"{node.name} to {layout}", [node.name], {node: own}, self.place(node, layout))
+        self.emit(kernel, f"{node.name} to {layout}", [node.name], {node: own}, self.value(node, layout))
+
+    def value(self, node: Node, layout: Layout) -> _Value:
+        return _Value(self.place(node, layout), _label(node, layout))
+
+    def contents(self, node: Node, layout: Layout) -> Contents:
+        """The bytes of a value, those of other values where it is a view or consists of parts."""
+        label = _label(node, layout)
+        size = layout.elements(spec(node).shape) * ITEM_BYTES[dtype_text(spec(node).dtype)]
+        return self.program.contents.get(label) or (Bytes(label, 0, size),)
+
+    def consists(self, node: Node, layout: Layout, parts: Iterable[Bytes]) -> None:
+        """Note of which bytes a value consists that no kernel makes."""
+        self.program.contents[_label(node, layout)] = joined(parts)
 
     def place(self, node: Node, layout: Layout) -> Place:
         """Where a value lies; new memory if nothing has been said yet."""
         key = (node, layout)
         if key not in self.places:
-            if self.joined.get(node, (node, 0))[0] is not node and layout == self.layouts[node]:
-                root, offset = self.joined[node]
+            root, offset = self.joins.places.get(node, (node, 0))
+            if root is not node and layout == self.layouts[node]:
                 place = self.place(root, layout)
                 size = ITEM_BYTES[dtype_text(spec(node).dtype)]
                 self.places[key] = Place(place.storage, place.offset + offset * size)
@@ -134,11 +153,11 @@ class _Lowering:
             target = made
         elif node.op == "get_attr":
             kernel = conversion_kernel(node, PLAIN, PLAIN, self.model.module)
-            self.emit(kernel, f"output {position}", [node.name], {}, target)
+            self.emit(kernel, f"output {position}", [node.name], {}, _Value(target, _label(node, PLAIN)))
         else:
             kernel = conversion_kernel(node, own, PLAIN)
-            self.emit(kernel, f"output {position}", [node.name], {node: own}, target)
-        self.program.outputs.append(Argument(target, tuple(shape), dtype))
+            self.emit(kernel, f"output {position}", [node.name], {node: own}, _Value(target, _label(node, PLAIN)))
+        self.program.outputs.append(Argument(target, tuple(shape), dtype, _label(node, PLAIN)))
 
     def emit(
         self,
@@ -146,7 +165,7 @@ class _Lowering:
         name: str,
         nodes: list[str],
         layouts: dict[Node, Layout],
-        place: Place,
+        made: _Value,
     ) -> None:
         arguments = []
         for parameter in kernel.parameters:
@@ -156,10 +175,11 @@ class _Lowering:
                 continue
             if isinstance(source, Shared):
                 where = Place(Storage(Kind.WORKSPACE, math.prod(size) * ITEM_BYTES[dtype], is_scratch=True))
+                arguments.append(Argument(where, size, dtype, f"scratch {len(arguments)}"))
             else:
-                where = self.place(source, layouts[source])
-            arguments.append(Argument(where, size, dtype))
-        arguments.append(Argument(place, *_type_of(kernel.result)))
+                read = self.value(source, layouts[source])
+                arguments.append(Argument(read.place, size, dtype, read.name))
+        arguments.append(Argument(made.place, *_type_of(kernel.result), made.name))
         self.program.steps.append(Step(name, tuple(nodes), kernel.function, kernel.schedule, tuple(arguments)))
 
     def store(self, constant: Constant) -> Place:
@@ -190,7 +210,21 @@ class _Lowering:
         return self.stored[constant.key]
 
     def argument(self, node: Node, layout: Layout) -> Argument:
-        return Argument(self.place(node, layout), layout.physical(spec(node).shape), dtype_text(spec(node).dtype))
+        value = self.value(node, layout)
+        return Argument(value.place, layout.physical(spec(node).shape), dtype_text(spec(node).dtype), value.name)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A value in one layout: where it lies, and its name among those of the program."""
+
+    place: Place
+    name: str
+
+
+def _label(node: Node, layout: Layout) -> str:
+    """The name of a value in a layout; layouts with the same bytes share it."""
+    return node.name if layout.is_flat(spec(node).shape) else f"{node.name} as {layout}"
 
 
 def _type_of(tensor: Any) -> tuple[tuple[int, ...], str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -57,12 +57,44 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Bytes:
+    """The bytes of a value from ``begin`` to ``end``."""
+
+    value: str
+    begin: int
+    end: int
+
+    def cut(self, begin: int, end: int) -> Bytes:
+        """Those from ``begin`` to ``end``, counted within these."""
+        return replace(self, begin=self.begin + begin, end=self.begin + end)
+
+
+Contents = tuple[Bytes, ...]
+"""Bytes one after the other."""
+
+
+def joined(parts: Iterable[Bytes]) -> Contents:
+    """The same bytes with those in one piece that follow each other in their value."""
+    found: list[Bytes] = []
+    for part in parts:
+        if found and found[-1].value == part.value and found[-1].end == part.begin:
+            found[-1] = replace(found[-1], end=part.end)
+        elif part.begin < part.end:
+            found.append(part)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
 class Argument:
-    """A tensor that a kernel is called with; ``shape`` is that in memory."""
+    """A tensor that a kernel is called with; ``shape`` is that in memory.
+
+    ``value`` names what it holds, equal names for equal bytes; empty for what no step of the program makes.
+    """
 
     place: Place
     shape: tuple[int, ...]
     dtype: str
+    value: str = ""
 
     @property
     def bytes(self) -> int:
@@ -84,6 +116,8 @@ class Step:
 class Program:
     """All steps, the storages that they use, and the stored tensors by storage.
 
+    ``contents`` says of which other values a value consists that no kernel makes: views and concatenations in place.
+
     ``setup`` runs once, when the program is loaded: it reads stored tensors and makes constants of them that are too
     large to be stored. Every call reads them, none writes them.
     """
@@ -93,3 +127,4 @@ class Program:
     setup: list[Step] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     constants: list[tuple[Storage, np.ndarray]] = field(default_factory=list)
+    contents: dict[str, Contents] = field(default_factory=dict)

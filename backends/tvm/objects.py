@@ -17,6 +17,7 @@ from tvm import ir
 from tvm.ir.instrument import pass_instrument
 from tvm.s_tir import Schedule
 
+from lvc.backends.tvm.lowering_passes import PIPELINE
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.program import Step
 from lvc.backends.tvm.schedules.general import GeneralSchedule
@@ -70,7 +71,7 @@ def compile_function(function: Any, name: str, options: dict[str, object]) -> Ob
     """Compile a TIR function to an object file."""
     watch = _Allocations()
     with tvm.transform.PassContext(instruments=[watch]), tempfile.TemporaryDirectory(prefix="lvc-") as folder:
-        library = tvm.compile(ir.IRModule({name: function}), target=options)
+        library = tvm.compile(ir.IRModule({name: function}), target=options, tir_pipeline=PIPELINE)
         file = Path(folder) / "kernel.o"
         library.mod.write_to_file(str(file))
         return Object(file.read_bytes(), tuple(sorted(watch.sizes, reverse=True)))

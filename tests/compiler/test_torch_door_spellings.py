@@ -141,7 +141,7 @@ CONTRACTION: dict[str, Case] = {
     "attention-masked": (
         lambda x, mask: F.scaled_dot_product_attention(x, x, x, attn_mask=mask, scale=0.3),
         [HEADS, (4, 4)],
-        "mul permute matmul add softmax matmul",
+        "mul permute matmul add softmax amax eq where matmul",
     ),
 }
 
@@ -163,7 +163,7 @@ REDUCTION: dict[str, Case] = {
     "deviation": (lambda x: x.std(1, unbiased=False), [IMAGE], "mean sub mul mean sqrt"),
     "max-with-place": (lambda x: x.max(1), [MATRIX], "amax argmax"),
     "any": (lambda x: (x > 0).any(1), [MATRIX], "gt amax"),
-    "logsumexp": (lambda x: x.logsumexp(1), [MATRIX], "amax sub exp sum log add reshape"),
+    "logsumexp": (lambda x: x.logsumexp(1), [MATRIX], "amax isinf where sub exp sum log add reshape"),
     "normalize": (lambda x: F.normalize(x, dim=1), [MATRIX], "linalg_vector_norm clamp expand div"),
     "norm": (lambda x: torch.linalg.norm(x, 1, dim=-1), [MATRIX], "linalg_vector_norm"),
     "cumsum": (lambda x: x.cumsum(-1), [MATRIX], "cumsum"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch._ops import OpOverload
 
-from lvc.compiler.load.normalise.arithmetic import add, clamp, div, mul, sub, unary, where
+from lvc.compiler.load.normalise.arithmetic import add, cast, clamp, div, float_type, mul, sub, unary, where
 from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
-from lvc.compiler.load.normalise.movement import split
+from lvc.compiler.load.normalise.movement import reshape, split
 
 aten = torch.ops.aten
 
@@ -59,7 +59,23 @@ def _dropout(b: Builder, x: Operand, p: float = 0.5, train: bool = True) -> Oper
 
 
 def _native_dropout(b: Builder, x: Operand, p: float, train: bool | None) -> tuple[Operand, ...]:
-    return (_dropout(b, x, p, train is not False), b.constant(torch.ones((), dtype=torch.bool)))
+    return (_dropout(b, x, p, train is not False), b.constant(torch.ones(x.shape, dtype=torch.bool)))
+
+
+def _log1p(b: Builder, x: Operand) -> Operand:
+    """``log(1 + x)``, corrected by the part of ``x`` that is lost beside 1 (W. Kahan)."""
+    x = cast(b, x, float_type(x))
+    beside = add(b, x, 1)
+    left = sub(b, beside, 1)
+    logarithm = unary(b, aten.log, beside)
+    scaled = mul(b, logarithm, div(b, x, left))
+    near = where(b, b.call(aten.eq.Tensor, left, b.number(0, left.dtype)), x, scaled)
+    return where(b, b.call(aten.eq.Tensor, left, x), logarithm, near)
+
+
+def _expm1(b: Builder, x: Operand) -> Operand:
+    """``exp(x) - 1`` as ``tanh(x / 2) (exp(x) + 1)``, which keeps the digits of a small ``x``."""
+    return mul(b, unary(b, aten.tanh, mul(b, x, 0.5)), add(b, unary(b, aten.exp, x), 1))
 
 
 def _softplus(b: Builder, x: Operand, beta: float = 1, threshold: float = 20) -> Operand:
@@ -75,16 +91,16 @@ ACTIVATION: dict[OpOverload, Rule] = {
     aten.log_sigmoid.default: _log_sigmoid,
     aten.softplus.default: _softplus,
     aten.threshold.default: _threshold,
-    aten._prelu_kernel.default: lambda b, x, weight: b.call(aten.prelu.default, x, weight),
+    aten._prelu_kernel.default: lambda b, x, weight: b.call(aten.prelu.default, x, reshape(b, weight, (-1,))),
     aten.rrelu.default: _leaky_between,
     aten.dropout.default: _dropout,
     aten.feature_dropout.default: _dropout,
     aten.alpha_dropout.default: _dropout,
     aten.native_dropout.default: _native_dropout,
-    aten.log1p.default: lambda b, x: unary(b, aten.log, add(b, x, 1)),
+    aten.log1p.default: _log1p,
     aten.log2.default: lambda b, x: mul(b, unary(b, aten.log, x), 1.4426950408889634),
     aten.log10.default: lambda b, x: mul(b, unary(b, aten.log, x), 0.4342944819032518),
     aten.exp2.default: lambda b, x: unary(b, aten.exp, mul(b, x, 0.6931471805599453)),
-    aten.expm1.default: lambda b, x: sub(b, unary(b, aten.exp, x), 1),
+    aten.expm1.default: _expm1,
     aten.trunc.default: lambda b, x: mul(b, unary(b, aten.sign, x), unary(b, aten.floor, unary(b, aten.abs, x))),
 }

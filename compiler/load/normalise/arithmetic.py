@@ -25,12 +25,26 @@ def _plain(x: Term, beside: Operand) -> Term:
     return float(x.value)
 
 
+def promoted(x: Term, y: Term) -> torch.dtype:
+    """The type in which PyTorch computes with two terms."""
+    left, right = (
+        torch.empty((1,) * term.rank, dtype=term.dtype, device="meta") if isinstance(term, Operand) else term
+        for term in (x, y)
+    )
+    return torch.result_type(left, right)
+
+
+def float_type(x: Operand) -> torch.dtype:
+    """The type in which PyTorch computes functions that have no whole results."""
+    return x.dtype if x.dtype.is_floating_point else torch.float32
+
+
 def add(b: Builder, x: Operand, y: Term, *, alpha: float = 1) -> Operand:
-    return b.call(aten.add.Tensor, x, _plain(_scaled(b, y, alpha), x))
+    return b.call(aten.add.Tensor, x, _plain(_scaled(b, y, alpha, beside=x), x))
 
 
 def sub(b: Builder, x: Operand, y: Term, *, alpha: float = 1) -> Operand:
-    return b.call(aten.sub.Tensor, x, _plain(_scaled(b, y, alpha), x))
+    return b.call(aten.sub.Tensor, x, _plain(_scaled(b, y, alpha, beside=x), x))
 
 
 def mul(b: Builder, x: Operand, y: Term) -> Operand:
@@ -52,13 +66,15 @@ def unary(b: Builder, packet: Any, x: Operand) -> Operand:
     return b.call(packet.default, x)
 
 
-def _scaled(b: Builder, y: Term, alpha: float) -> Term:
+def _scaled(b: Builder, y: Term, alpha: float, *, beside: Term) -> Term:
+    """``y * alpha``, computed in the type of the sum that it goes into."""
     if alpha == 1:
         return y
-    return mul(b, y, alpha) if isinstance(y, Operand) else y * alpha
+    return mul(b, cast(b, y, promoted(beside, y)), alpha) if isinstance(y, Operand) else y * alpha
 
 
 def _rsub(b: Builder, x: Operand, y: Term, alpha: float = 1) -> Operand:
+    x = cast(b, x, promoted(x, y))
     x = x if alpha == 1 else mul(b, x, alpha)
     if isinstance(y, Operand):
         return sub(b, y, x)
@@ -70,6 +86,7 @@ def power(b: Builder, x: Operand, exponent: Term) -> Operand:
     exponent = _plain(exponent, x)
     if isinstance(exponent, Operand):
         return b.call(aten.pow.Tensor_Tensor, x, exponent)
+    x = cast(b, x, promoted(x, exponent))
     if exponent == 1:
         return x
     if exponent in (2, 3):
@@ -82,7 +99,8 @@ def power(b: Builder, x: Operand, exponent: Term) -> Operand:
 
 
 def _power_of_number(b: Builder, base: float, x: Operand) -> Operand:
-    if base <= 0:
+    x = cast(b, x, promoted(base, x))
+    if base <= 0 or not x.dtype.is_floating_point:
         return b.call(aten.pow.Tensor_Tensor, b.number(base, x.dtype), x)
     return b.call(aten.exp.default, mul(b, x, math.log(base)))
 
@@ -108,15 +126,13 @@ def _clamp_by_tensors(b: Builder, x: Operand, min: Operand | None = None, max: O
 
 
 def where(b: Builder, condition: Operand, x: Term, y: Term) -> Operand:
-    known = [term.dtype for term in (x, y) if isinstance(term, Operand)]
-    like = known[0] if known else torch.tensor([x, y]).dtype
-    x, y = (term if isinstance(term, Operand) else b.number(term, like) for term in (x, y))
+    dtype = promoted(x, y)
+    x, y = (term if isinstance(term, Operand) else b.scalar(term, dtype) for term in (x, y))
     return b.call(aten.where.self, condition, x, y)
 
 
 def masked_fill(b: Builder, x: Operand, mask: Operand, value: Term) -> Operand:
-    if isinstance(value, Operand):
-        value = cast(b, value, x.dtype)
+    value = cast(b, value, x.dtype) if isinstance(value, Operand) else b.scalar(value, x.dtype)
     return where(b, mask, value, x)
 
 
@@ -162,7 +178,7 @@ def _lerp(b: Builder, x: Operand, end: Operand, weight: Term) -> Operand:
 
 def _logical(logical: OpOverload) -> Rule:
     def rule(b: Builder, x: Operand, y: Operand) -> Operand:
-        if x.dtype is not torch.bool:
+        if not x.dtype is y.dtype is torch.bool:
             raise Unsupported("it works on the bits of whole numbers")
         return b.call(logical, x, y)
 

@@ -10,7 +10,7 @@ from torch._ops import OpOverload
 from lvc.compiler.load.normalise.arithmetic import add, mul, where
 from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
 from lvc.compiler.load.normalise.contraction import matmul
-from lvc.compiler.load.normalise.movement import permute
+from lvc.compiler.load.normalise.movement import permute, reshape
 
 aten = torch.ops.aten
 
@@ -40,7 +40,22 @@ def attention(
     if attn_mask is not None:
         masked = attn_mask.dtype is torch.bool
         scores = where(b, attn_mask, scores, -math.inf) if masked else add(b, scores, attn_mask)
-    return matmul(b, b.call(aten.softmax.int, scores, scores.rank - 1), value)
+    weights = b.call(aten.softmax.int, scores, scores.rank - 1)
+    if attn_mask is not None and (empty := _empty_rows(b, attn_mask)):
+        weights = where(b, empty, 0.0, weights)
+    return matmul(b, weights, value)
+
+
+def _empty_rows(b: Builder, mask: Operand) -> Operand | None:
+    """Where a row of a mask leaves out every key, so that it attends to none; None if that is known to be nowhere."""
+    if mask.rank == 0:
+        mask = reshape(b, mask, (1,))
+    if mask.dtype is torch.bool:
+        empty = b.call(aten.logical_not.default, b.call(aten.amax.default, mask, [mask.rank - 1], True))
+    else:
+        largest = b.call(aten.amax.default, mask, [mask.rank - 1], True)
+        empty = b.call(aten.eq.Tensor, largest, b.number(-math.inf, largest.dtype))
+    return None if empty.value is not None and not empty.value.any() else empty
 
 
 def _attention_on_cpu(
@@ -54,8 +69,7 @@ def _attention_on_cpu(
     attn_mask: Operand | None = None,
     scale: float | None = None,
 ) -> tuple[Operand, ...]:
-    result = attention(b, query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
-    return (result, b.constant(torch.zeros(())))
+    return (attention(b, query, key, value, attn_mask, dropout_p, is_causal, scale=scale),)
 
 
 ATTENTION: dict[OpOverload, Rule] = {

@@ -88,6 +88,10 @@ class Builder:
         """A number as a constant of rank 0, of the type that it takes beside a tensor of type ``like``."""
         whole = isinstance(value, int) or like.is_floating_point
         dtype = like if whole and not (like is torch.bool and not isinstance(value, bool)) else torch.float32
+        return self.scalar(value, dtype)
+
+    def scalar(self, value: float, dtype: torch.dtype) -> Operand:
+        """A number as a constant of rank 0 and of a given type."""
         if (value, dtype) not in self._numbers:
             self._numbers[value, dtype] = self.constant(torch.tensor(value, dtype=dtype), "number")
         return self._numbers[value, dtype]

@@ -49,6 +49,10 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Sizes = 1,
 ) -> Operand:
+    if x.rank == 3:
+        options = (bias, stride, padding, output_padding, groups, dilation)
+        single = conv_transpose2d(b, unsqueeze(b, x, 0), weight, *options)
+        return reshape(b, single, single.shape[1:])
     sizes = [pair(stride), pair(padding), pair(output_padding), groups, pair(dilation)]
     return b.call(aten.conv_transpose2d.input, x, weight, bias, *sizes)
 

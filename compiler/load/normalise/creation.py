@@ -35,7 +35,7 @@ def _triangle(lower: bool) -> Rule:
     def rule(b: Builder, x: Operand, diagonal: int = 0) -> Operand:
         ones = torch.ones(x.shape[-2:], dtype=torch.bool)
         mask = ones.tril(diagonal) if lower else ones.triu(diagonal)
-        return b.call(aten.where.self, b.constant(mask), x, b.number(0, x.dtype))
+        return b.call(aten.where.self, b.constant(mask), x, b.scalar(0, x.dtype))
 
     return rule
 

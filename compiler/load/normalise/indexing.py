@@ -10,18 +10,14 @@ import torch
 from torch._ops import OpOverload
 
 from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
-from lvc.compiler.load.normalise.movement import permute, reshape
+from lvc.compiler.load.normalise.movement import axis, permute, reshape
 
 aten = torch.ops.aten
 
 
 def _index(b: Builder, x: Operand, indices: Sequence[Operand | None]) -> Operand:
     """``x[indices]``: the indexed dimensions become one, read at row-major places; Swin's bias tables are such."""
-    places = [i for i, index in enumerate(indices) if index is not None]
-    known = [_values(index) for index in indices if index is not None]
-    if known[0].dtype is torch.bool:
-        known = [part for mask in known for part in mask.nonzero(as_tuple=True)]
-        places = list(range(places[0], places[0] + len(known)))
+    places, known = _by_dimension(indices)
     if places != list(range(places[0], places[0] + len(places))):
         rest = [d for d in range(x.rank) if d not in places]
         x, places = permute(b, x, [*places, *rest]), list(range(len(places)))
@@ -33,6 +29,22 @@ def _index(b: Builder, x: Operand, indices: Sequence[Operand | None]) -> Operand
     rows = reshape(b, x, (*before, math.prod(sizes), *after))
     picked = b.call(aten.index_select.default, rows, first, b.constant(flat.reshape(-1)))
     return reshape(b, picked, (*before, *flat.shape, *after))
+
+
+def _by_dimension(indices: Sequence[Operand | None]) -> tuple[list[int], list[torch.Tensor]]:
+    """The indexed dimensions, and for each its whole numbers; a mask stands for as many as it has dimensions."""
+    places, known, dim = [], [], 0
+    for index in indices:
+        if index is None:
+            dim += 1
+            continue
+        values = _values(index)
+        masks = values.dtype in (torch.bool, torch.uint8)
+        for part in values.nonzero(as_tuple=True) if masks else [values]:
+            places.append(dim)
+            known.append(part)
+            dim += 1
+    return places, known
 
 
 def _values(index: Operand) -> torch.Tensor:
@@ -56,11 +68,11 @@ def _embedding(b: Builder, weight: Operand, indices: Operand, *_: object) -> Ope
 
 
 def _index_select(b: Builder, x: Operand, dim: int, index: Operand) -> Operand:
-    return b.call(aten.index_select.default, x, dim % x.rank, index)
+    return b.call(aten.index_select.default, x, axis(x, dim), index)
 
 
 def _gather(b: Builder, x: Operand, dim: int, index: Operand, *, sparse_grad: bool = False) -> Operand:
-    return b.call(aten.gather.default, x, dim % x.rank, index)
+    return b.call(aten.gather.default, x, axis(x, dim), index)
 
 
 INDEXING: dict[OpOverload, Rule] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,11 @@ from torch._ops import OpOverload
 from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
 
 aten = torch.ops.aten
+
+
+def axis(x: Operand, dim: int) -> int:
+    """A dimension counted from the front; a tensor of rank 0 has one."""
+    return dim % max(x.rank, 1)
 
 
 def reshape(b: Builder, x: Operand, shape: Sequence[int]) -> Operand:
@@ -40,8 +46,12 @@ def cut(
 
 
 def cat(b: Builder, parts: Sequence[Operand], dim: int = 0) -> Operand:
-    parts = [part for part in parts if part.shape != (0,)]
-    return parts[0] if len(parts) == 1 else b.call(aten.cat.default, list(parts), dim % parts[0].rank)
+    """Join; parts of shape (0,) fit beside any other, and only their type counts."""
+    dtype = reduce(torch.promote_types, [part.dtype for part in parts])
+    kept = [part for part in parts if part.shape != (0,)] or list(parts[:1])
+    if len(kept) < len(parts) or len(kept) == 1:
+        kept = [part if part.dtype is dtype else b.call(aten.to.dtype, part, dtype) for part in kept]
+    return kept[0] if len(kept) == 1 else b.call(aten.cat.default, kept, axis(kept[0], dim))
 
 
 def stack(b: Builder, parts: Sequence[Operand], dim: int = 0) -> Operand:
@@ -50,9 +60,10 @@ def stack(b: Builder, parts: Sequence[Operand], dim: int = 0) -> Operand:
 
 
 def _stack_flat(dim: int) -> Rule:
-    """``hstack`` and ``vstack``: vectors are joined, or made rows first."""
+    """``hstack`` and ``vstack``: numbers become vectors, which are joined, or made rows first."""
 
     def rule(b: Builder, parts: Sequence[Operand]) -> Operand:
+        parts = [unsqueeze(b, part, 0) if part.rank == 0 else part for part in parts]
         if dim == 0:
             parts = [unsqueeze(b, part, 0) if part.rank == 1 else part for part in parts]
         return cat(b, parts, min(dim, parts[0].rank - 1))
@@ -129,15 +140,15 @@ def _reverse(b: Builder, x: Operand) -> Operand:
 
 
 def _move(b: Builder, x: Operand, source: int | Sequence[int], destination: int | Sequence[int]) -> Operand:
-    sources = [d % x.rank for d in ([source] if isinstance(source, int) else source)]
-    targets = [d % x.rank for d in ([destination] if isinstance(destination, int) else destination)]
+    sources = [axis(x, d) for d in ([source] if isinstance(source, int) else source)]
+    targets = [axis(x, d) for d in ([destination] if isinstance(destination, int) else destination)]
     rest = iter([d for d in range(x.rank) if d not in sources])
     placed = dict(zip(targets, sources, strict=True))
     return permute(b, x, [placed[d] if d in placed else next(rest) for d in range(x.rank)])
 
 
 def _narrow(b: Builder, x: Operand, dim: int, start: int, length: int) -> Operand:
-    start %= x.shape[dim] + 1
+    start = start + x.shape[dim] if start < 0 else start
     return cut(b, x, dim, start, start + length)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-from lvc.compiler.load.normalise.arithmetic import add, cast, mul, sub, unary
+from lvc.compiler.load.normalise.arithmetic import add, cast, mul, sub, unary, where
 from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
-from lvc.compiler.load.normalise.movement import reshape
+from lvc.compiler.load.normalise.movement import axis, reshape
 
 aten = torch.ops.aten
 Dims = int | Sequence[int] | None
@@ -19,7 +19,7 @@ Dims = int | Sequence[int] | None
 def dims_of(x: Operand, dim: Dims) -> list[int]:
     """The dimensions that an argument names: all for none or an empty list."""
     if isinstance(dim, int):
-        return [dim % x.rank] if x.rank else []
+        return [axis(x, dim)] if x.rank else []
     return [d % x.rank for d in dim] if dim else list(range(x.rank))
 
 
@@ -36,14 +36,26 @@ def total(
 
 
 def _extreme(overload: OpOverload) -> Rule:
-    """Of booleans, the largest is whether any is true, the smallest whether all are."""
     return lambda b, x, dim=(), keepdim=False: b.call(overload, x, dims_of(x, dim), keepdim)
+
+
+def _truth(overload: OpOverload) -> Rule:
+    """Of booleans, the largest is whether any is true, the smallest whether all are."""
+
+    def rule(b: Builder, x: Operand, dim: Dims = None, keepdim: bool = False) -> Operand:
+        if x.dtype is torch.uint8:
+            return cast(b, rule(b, cast(b, x, torch.bool), dim, keepdim), torch.uint8)
+        dims = [] if isinstance(dim, list) and not dim else dims_of(x, dim)
+        known = cast(b, x, torch.bool)
+        return b.call(overload, known, dims, keepdim) if dims else known
+
+    return rule
 
 
 def _extreme_with_place(extreme: OpOverload, place: OpOverload) -> Rule:
     def rule(b: Builder, x: Operand, dim: int, keepdim: bool = False) -> tuple[Operand, ...]:
-        dim %= x.rank
-        return b.call(extreme, x, [dim], keepdim), b.call(place, x, dim, keepdim)
+        ranked = cast(b, x, torch.uint8) if x.dtype is torch.bool else x
+        return b.call(extreme, x, dims_of(x, dim), keepdim), b.call(place, ranked, axis(x, dim), keepdim)
 
     return rule
 
@@ -91,9 +103,14 @@ def _variance_and_mean(
     return _variance(b, x, dim, correction=correction, keepdim=keepdim), mean(b, x, dim, keepdim)
 
 
+def _finite(b: Builder, x: Operand) -> Operand:
+    """Zero in the place of infinities."""
+    return where(b, b.call(aten.isinf.default, x), 0.0, x)
+
+
 def _log_sum_exp(b: Builder, x: Operand, dim: Dims, keepdim: bool = False) -> Operand:
     dims = dims_of(x, dim)
-    peak = b.call(aten.amax.default, x, dims, True)
+    peak = _finite(b, b.call(aten.amax.default, x, dims, True))
     logarithm = unary(b, aten.log, total(b, unary(b, aten.exp, sub(b, x, peak)), dims, True))
     result = add(b, logarithm, peak)
     return result if keepdim else reshape(b, result, [s for d, s in enumerate(x.shape) if d not in dims])
@@ -121,24 +138,24 @@ def _norm_of_vectors(
 
 
 def _cumulative_sum(b: Builder, x: Operand, dim: int, *, dtype: torch.dtype | None = None) -> Operand:
-    return b.call(aten.cumsum.default, cast(b, x, dtype), dim % x.rank)
+    return b.call(aten.cumsum.default, cast(b, x, dtype), axis(x, dim))
 
 
 def _product(b: Builder, x: Operand, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Operand:
-    return b.call(aten.prod.dim_int, cast(b, x, dtype), dim % x.rank, keepdim)
+    return b.call(aten.prod.dim_int, cast(b, x, dtype), axis(x, dim), keepdim)
 
 
 def _softmax(overload: OpOverload) -> Rule:
     def rule(b: Builder, x: Operand, dim: int, dtype: torch.dtype | bool | None = None) -> Operand:
         wanted = dtype if isinstance(dtype, torch.dtype) else None
-        return b.call(overload, cast(b, x, wanted), dim % x.rank)
+        return b.call(overload, cast(b, x, wanted), axis(x, dim))
 
     return rule
 
 
 def _argument(overload: OpOverload) -> Rule:
     def rule(b: Builder, x: Operand, dim: int | None = None, keepdim: bool = False) -> Operand:
-        return b.call(overload, x, None if dim is None else dim % x.rank, keepdim)
+        return b.call(overload, x, None if dim is None else axis(x, dim), keepdim)
 
     return rule
 
@@ -152,12 +169,12 @@ REDUCTION: dict[OpOverload, Rule] = {
     aten.cumsum.default: _cumulative_sum,
     aten.amax.default: _extreme(aten.amax.default),
     aten.amin.default: _extreme(aten.amin.default),
-    aten.any.default: _extreme(aten.amax.default),
-    aten.any.dim: _extreme(aten.amax.default),
-    aten.any.dims: _extreme(aten.amax.default),
-    aten.all.default: _extreme(aten.amin.default),
-    aten.all.dim: _extreme(aten.amin.default),
-    aten.all.dims: _extreme(aten.amin.default),
+    aten.any.default: _truth(aten.amax.default),
+    aten.any.dim: _truth(aten.amax.default),
+    aten.any.dims: _truth(aten.amax.default),
+    aten.all.default: _truth(aten.amin.default),
+    aten.all.dim: _truth(aten.amin.default),
+    aten.all.dims: _truth(aten.amin.default),
     aten.max.default: _extreme(aten.amax.default),
     aten.min.default: _extreme(aten.amin.default),
     aten.max.dim: _extreme_with_place(aten.amax.default, aten.argmax.default),

@@ -19,6 +19,7 @@ from lvc.compiler.graph import erase_dead, free_name, infer_spec, store
 from lvc.compiler.load.onnx_door.call import CONVERTERS, Call, Converter
 from lvc.compiler.load.onnx_door.idioms import recompose
 from lvc.compiler.load.onnx_door.ops.quantise import on_real_numbers, stays_on_grid
+from lvc.compiler.load.onnx_door.schemas import check_types
 from lvc.compiler.load.onnx_door.values import (
     Constant,
     Unsupported,
@@ -142,6 +143,7 @@ class Builder:
         read = frozenset(t.name for t in node.outputs if t.name and (t.outputs or t.name in self._closing))
         operands = [self._value(tensor) if tensor.name else None for tensor in node.inputs]
         call = Call(_operator(node), _name(node), self.opset, operands, node.attrs, names, read, self)
+        check_types(call, [tensor.name for tensor in node.inputs])
         try:
             result = on_real_numbers(call, converter) if stays_on_grid(call) else converter(call)
         except (LvcError, Unsupported):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -112,15 +112,26 @@ class Call:
 
     def axis(self, default: int | None, rank: int | None = None) -> int:
         """Return the attribute ``axis`` counted from the front."""
+        return self.places([self.attribute("axis", default)], rank)[0]
+
+    def places(self, axes: Collection[int], rank: int | None = None) -> list[int]:
+        """Return axes counted from the front, those of the first operand unless a rank is given."""
         rank = self.rank() if rank is None else rank
-        axis = int(self.attribute("axis", default))
-        if not -rank <= axis < max(rank, 1):
-            raise ValueError(f"axis {axis} does not exist in {rank} dimensions")
-        return axis % rank if rank else 0
+        outside = next((axis for axis in axes if not -rank <= axis < max(rank, 1)), None)
+        if outside is not None:
+            raise ValueError(f"axis {outside} does not exist in {rank} dimensions")
+        return [int(axis) % rank if rank else 0 for axis in axes]
 
     def reads(self, index: int) -> bool:
         """Is this result of the node read by anybody?"""
         return index < len(self.outputs) and self.outputs[index] in self.read
+
+    def check_fits(self, value: Value, shape: Sequence[int]) -> None:
+        """Refuse an operand that does not broadcast to a shape, but only together with it."""
+        given = shape_of(value)
+        padded = (1,) * (len(shape) - len(given)) + given
+        if len(given) > len(shape) or any(a not in (1, b) for a, b in zip(padded, shape, strict=True)):
+            raise ValueError(f"an operand of shape {list(given)} does not broadcast to {list(shape)}")
 
     def emit(self, overload: OpOverload, *args: Any, **kwargs: Any) -> Value:
         """Add a call of the dialect and return its result; constants alone are computed at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -13,6 +14,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from lvc.compiler.errors import CompileError
+from lvc.compiler.load.onnx_door.schemas import check_nodes, is_checkable, schema_of
 from lvc.compiler.load.onnx_door.scopes import inner_graphs, read_from_outside, separate
 
 
@@ -105,25 +107,29 @@ def _topological(sources: list[set[int]]) -> list[int]:
 
 
 def _check(proto: onnx.ModelProto, file: Path) -> None:
-    """Run ONNX's checker, but leave operators that it does not know to the door, which lists them all."""
-    foreign = [node for node in proto.graph.node if not _has_schema(proto, node)]
-    if foreign or proto.ByteSize() > 1 << 30:
-        return
+    """Run ONNX's checker; of a model with operators that it does not know, or larger than it takes, on the others."""
+    versions = _versions(proto)
+    is_whole = all(is_checkable(node, versions) for node in proto.graph.node) and proto.ByteSize() <= 1 << 30
     kinds = [value.type.tensor_type for value in (*proto.graph.input, *proto.graph.output)]
     shapeless = [kind for kind in kinds if not kind.HasField("shape") and kind.elem_type]
     for kind in shapeless:  # the checker wants a shape; a caller may give it, or the graph tell it
         kind.shape.SetInParent()
     try:
-        onnx.checker.check_model(proto)
+        if is_whole:
+            onnx.checker.check_model(proto)
+        else:
+            check_nodes(proto.graph.node, versions, proto.ir_version)
     except Exception as error:  # the checker raises its own type and those of the parser
         raise CompileError(f"{file.name} is not well formed", where=str(file), why=_first_line(error)) from error
     for kind in shapeless:
         kind.ClearField("shape")
 
 
-def _has_schema(proto: onnx.ModelProto, node: onnx.NodeProto) -> bool:
-    versions = {entry.domain: entry.version for entry in proto.opset_import}
-    return onnx.defs.has(node.op_type, min(versions.get(node.domain, 1), 1 << 30), node.domain)
+def _versions(proto: onnx.ModelProto) -> dict[str, int]:
+    """The opset of each domain; the standard's has two names."""
+    versions = {entry.domain: min(entry.version, 1 << 30) for entry in proto.opset_import}
+    standard = versions.get("", versions.get("ai.onnx", 1))
+    return {**versions, "": standard, "ai.onnx": standard}
 
 
 def _expand_functions(proto: onnx.ModelProto, known: frozenset[str], file: Path) -> onnx.ModelProto:
@@ -133,18 +139,24 @@ def _expand_functions(proto: onnx.ModelProto, known: frozenset[str], file: Path)
     except Exception as error:  # the inliner raises what its C++ side raises
         why = _first_line(error)
         raise CompileError(f"the functions of {file.name} cannot be expanded", where=str(file), why=why) from error
-    versions = {entry.domain: entry.version for entry in proto.opset_import}
-    wanted = set()
-    for node in proto.graph.node:
-        if node.op_type in known or node.domain not in ("", "ai.onnx") or not _has_schema(proto, node):
+    opset, wanted = _versions(proto)[""], set()
+    for node in _all_nodes(proto.graph):
+        schema = schema_of(node.op_type, opset) if node.domain in ("", "ai.onnx") else None
+        if schema is None or node.op_type in known:
             continue
-        schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, versions.get("", 1)), node.domain)
         if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
             wanted.add((node.domain, node.op_type))
     try:
         return onnx.inliner.inline_selected_functions(proto, sorted(wanted), False, True) if wanted else proto
     except Exception:  # some bodies want types that nothing tells; the operators stay and are refused by name
         return proto
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in inner_graphs(node):
+            yield from _all_nodes(inner)
 
 
 def _label(node: onnx.NodeProto) -> str:

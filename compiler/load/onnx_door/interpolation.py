@@ -74,6 +74,8 @@ def nearest_index(axis: Axis, rule: Rule) -> np.ndarray:
             index = np.floor(x + 0.5)
         case "floor":
             index = np.floor(x)
+        case "simple":  # ONNX Runtime's rule up to opset 10
+            index = np.ceil(x) if axis.scale < 1 else np.floor(x)
         case "ceil":
             index = np.ceil(x)
         case _:

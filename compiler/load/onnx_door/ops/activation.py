@@ -16,6 +16,7 @@ _PLAIN = {
     "HardSwish": aten.hardswish.default,
     "Mish": aten.mish.default,
 }
+_LARGEST = torch.finfo(torch.float32).max
 _SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 
@@ -33,6 +34,7 @@ def leaky_relu(call: Call) -> Value:
 def prelu(call: Call) -> Value:
     """One slope a channel is ATen's prelu; a slope of any other shape is broadcast."""
     x, slope = call[0], call[1]
+    call.check_fits(slope, shape_of(x))
     shape, slopes = shape_of(x), shape_of(slope)
     full = (1,) * (len(shape) - len(slopes)) + slopes
     per_channel = len(shape) > 1 and all(size == 1 for axis, size in enumerate(full) if axis != 1)
@@ -114,8 +116,10 @@ def shrink(call: Call) -> Value:
 def clip(call: Call) -> Value:
     """Bounds are attributes before opset 11, operands from then on."""
     if call.opset < 11:
-        low, high = call.attribute("min", -3.402823e38), call.attribute("max", 3.402823e38)
-        return call.emit(aten.clamp.default, call[0], low if low > -3.4e38 else None, high if high < 3.4e38 else None)
+        low, high = call.attribute("min", -_LARGEST), call.attribute("max", _LARGEST)
+        if -low == high == _LARGEST:
+            return call[0]
+        return call.emit(aten.clamp.default, call[0], low, high)
     bounds = [call.get(1), call.get(2)]
     if all(bound is None for bound in bounds):
         return call[0]

@@ -211,18 +211,20 @@ def dropout(call: Call) -> list[Value]:
     training = call.get(2)
     if training is not None and (not isinstance(training, Constant) or training.tensor.item()):
         raise Unsupported("is in training mode")
+    if call.reads(1) and call.opset < 12:
+        raise Unsupported(f"is asked for its mask, which opset {call.opset} does not define at inference")
     mask = constant(torch.ones(call.shape(), dtype=torch.bool), torch.bool) if call.reads(1) else constant(0)
     return [call[0], mask]
 
 
 @converts("CumSum")
 def cumulative_sum(call: Call) -> Value:
-    x, axis = call[0], int(call.number(1, "axis"))
+    x, axis = call[0], call.places([int(call.number(1, "axis"))])[0]
     size = call.shape()[axis]
     if call.attribute("reverse", 0):
         x = call.emit(aten.flip.default, x, [axis])
     x = call.cast(call.emit(aten.cumsum.default, x, axis), call.dtype())
     if call.attribute("exclusive", 0):
-        pads = [0, 0] * (call.rank() - 1 - axis % call.rank()) + [1, 0]
+        pads = [0, 0] * (call.rank() - 1 - axis) + [1, 0]
         x = call.emit(aten.slice.Tensor, call.emit(aten.constant_pad_nd.default, x, pads, 0.0), axis, 0, size)
     return call.emit(aten.flip.default, x, [axis]) if call.attribute("reverse", 0) else x

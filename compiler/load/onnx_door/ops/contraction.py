@@ -27,6 +27,7 @@ def gemm(call: Call) -> Value:
     if beta != 1.0:
         c = _scaled(call, c, beta)
     width = shape_of(b)[0]
+    call.check_fits(c, (shape_of(a)[0], width))
     if isinstance(c, Constant) and math.prod(shape_of(c)) == width and shape_of(c)[-1:] == (width,):
         return call.emit(aten.linear.default, a, b, call.reshape(c, [width]))
     return added(call, call.emit(aten.linear.default, a, b), c)

@@ -45,7 +45,7 @@ def convolution(call: Call) -> Value:
 def convolved(call: Call, x: Value, weight: Value, bias: Value | None) -> Value:
     """Convolve by the node's attributes; padding that ATen cannot express becomes an explicit one before."""
     rank = spatial_rank(call)
-    windows = on_plane(read_windows(call, shape_of(weight)[2:]))
+    windows = on_plane(read_windows(call, _kernel(call, weight)))
     x, weight = as_plane(call, x), as_plane(call, weight)
     if all(window.is_symmetric and window.before >= 0 for window in windows):
         padding = [window.before for window in windows]
@@ -57,11 +57,18 @@ def convolved(call: Call, x: Value, weight: Value, bias: Value | None) -> Value:
     return as_line(call, call.emit(aten.conv2d.default, x, weight, bias, strides, padding, dilations, groups), rank)
 
 
+def _kernel(call: Call, weight: Value) -> tuple[int, ...]:
+    kernel = shape_of(weight)[2:]
+    if tuple(call.attribute("kernel_shape") or kernel) != kernel:
+        raise ValueError(f"kernel_shape is {call.attribute('kernel_shape')}, and the weights' is {list(kernel)}")
+    return kernel
+
+
 @converts("ConvTranspose")
 def transposed_convolution(call: Call) -> Value:
     """The output is cropped by the pads: evenly by ATen's padding, the rest by slices."""
     rank = spatial_rank(call)
-    kernel = call.shape(1)[2:]
+    kernel = _kernel(call, call[1])
     extra = [int(n) for n in call.attribute("output_padding") or [0] * rank]
     placed = [_placed(call, window, axis, extra[axis]) for axis, window in enumerate(_windows(call, kernel))]
     windows = on_plane([window for window, _ in placed])
@@ -108,6 +115,8 @@ def _placed(call: Call, window: Window, axis: int, extra: int) -> tuple[Window, 
         return (window if mode == "NOTSET" else auto_padded(window, mode)), extra
     size = int(wanted[-len(call.shape()[2:]) :][axis]) if wanted else window.size * window.stride
     total = window.stride * (window.size - 1) + extra + window.extent - size
+    if total < 0 and wanted is None:
+        raise Unsupported(f"has auto_pad={mode} and steps beyond its kernel, of which readers of ONNX differ")
     extra, total = extra + max(-total, 0), max(total, 0)
     small, large = total // 2, total - total // 2
     before, after = (small, large) if mode == "SAME_UPPER" else (large, small)

@@ -15,14 +15,17 @@ from lvc.compiler.spec import TensorSpec
 aten = torch.ops.aten
 
 
-def _wrapped(call: Call, indices: Value, size: int) -> Value:
-    """Count negative indices from the front, as int64; constant ones out of range are refused."""
+def _wrapped(call: Call, indices: Value, size: int | Sequence[int]) -> Value:
+    """Count negative indices from the front, as int64; constant ones out of range are refused.
+
+    Index vectors, which lie along the last axis, have a size for each place.
+    """
     indices = call.cast(indices, torch.int64)
     if isinstance(indices, Constant):
-        values = indices.tensor
-        if values.numel() and not -size <= int(values.min()) <= int(values.max()) < size:
+        values, sizes = indices.tensor, torch.tensor(size)
+        if not bool(((-sizes <= values) & (values < sizes)).all()):
             raise ValueError(f"an index lies outside of {size} elements")
-        return constant(torch.where(values < 0, values + size, values))
+        return constant(torch.where(values < 0, values + sizes, values))
     return call.emit(aten.remainder.Tensor, indices, constant(size))
 
 
@@ -48,9 +51,8 @@ def gather_elements(call: Call) -> Value:
 
 def _linear_index(call: Call, indices: Value, sizes: Sequence[int]) -> Value:
     """Turn index vectors (the last axis) over ``sizes`` into one index each into the flattened sizes."""
-    indices = call.cast(indices, torch.int64)
     strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
-    indices = call.emit(aten.remainder.Tensor, indices, constant(list(sizes)))
+    indices = _wrapped(call, indices, sizes)
     scaled = call.emit(aten.mul.Tensor, indices, constant(strides))
     return call.emit(aten.sum.dim_IntList, scaled, [-1], False)
 
@@ -87,7 +89,9 @@ def scatter(call: Call) -> Value:
         rows, rest = math.prod(shape), []
         axis = call.axis(0)
         grid = list(torch.meshgrid(*(torch.arange(size) for size in indices.shape), indexing="ij"))
-        grid[axis] = torch.remainder(indices, shape[axis])
+        wrapped = _wrapped(call, Constant(indices), shape[axis])
+        assert isinstance(wrapped, Constant)
+        grid[axis] = wrapped.tensor
         strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
         target = torch.stack([place * stride for place, stride in zip(grid, strides, strict=True)]).sum(0).flatten()
     source = torch.arange(rows)
@@ -104,7 +108,7 @@ def one_hot(call: Call) -> Value:
     depth = int(call.number(1, "depth"))
     check_size(TensorSpec((*call.shape(), depth), torch.int64))
     rank = call.rank() + 1
-    axis = int(call.attribute("axis", -1)) % rank
+    axis = call.axis(-1, rank)
     place = [1] * rank
     place[axis] = depth
     indices = call.cast(call[0], torch.int64)

@@ -12,6 +12,7 @@ from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import Value, shape_of
 
 aten = torch.ops.aten
+_LARGEST = (2**31 - 1, 2**63 - 1)
 
 
 @converts("Transpose")
@@ -33,16 +34,15 @@ def reshape(call: Call) -> Value:
 
 @converts("Flatten")
 def flatten(call: Call) -> Value:
-    axis = int(call.attribute("axis", 1))
-    axis = axis + call.rank() if axis < 0 else axis
+    axis = call.axis(1, call.rank() + 1) if call.attribute("axis", 1) >= 0 else call.axis(1)
     return call.reshape(call[0], [math.prod(call.shape()[:axis]), math.prod(call.shape()[axis:])])
 
 
 @converts("Squeeze")
 def squeeze(call: Call) -> Value:
     axes = call.ints_or_attribute(1, "axes", 13)
-    shape, rank = call.shape(), call.rank()
-    gone = {i for i, size in enumerate(shape) if size == 1} if axes is None else {axis % rank for axis in axes}
+    shape = call.shape()
+    gone = {i for i, size in enumerate(shape) if size == 1} if axes is None else set(call.places(axes))
     if any(shape[axis] != 1 for axis in gone):
         raise ValueError(f"axes {sorted(gone)} of {list(shape)} are not all of size 1")
     return call.reshape(call[0], [size for i, size in enumerate(shape) if i not in gone])
@@ -52,7 +52,7 @@ def squeeze(call: Call) -> Value:
 def unsqueeze(call: Call) -> Value:
     axes = call.ints_or_attribute(1, "axes", 13) or []
     rank = call.rank() + len(axes)
-    new = {axis % rank for axis in axes}
+    new = set(call.places(axes, rank))
     if len(new) < len(axes):
         raise ValueError(f"an axis is named twice in {axes}")
     sizes = iter(call.shape())
@@ -80,6 +80,8 @@ def concatenate(call: Call) -> Value:
 @converts("Split")
 def split(call: Call) -> list[Value]:
     """Into given sizes, or evenly into as many parts as there are results, the last one smaller."""
+    if not all(call.outputs):
+        raise ValueError("a part has no name")
     axis = call.axis(0)
     size = call.shape()[axis]
     parts = call.ints_or_attribute(1, "split", 13)
@@ -113,18 +115,24 @@ def slices(call: Call) -> Value:
     value = call[0]
     axes = list(range(len(starts))) if axes is None else axes
     for start, end, axis, step in zip(starts, ends, axes, steps or [1] * len(starts), strict=True):
-        value = _sliced_by(call, value, axis % call.rank(), slice(start, end, step))
+        value = _sliced_by(call, value, call.places([axis])[0], (start, end, step))
     return value
 
 
-def _sliced_by(call: Call, value: Value, axis: int, wanted: slice) -> Value:
-    """Slice as numpy does; a negative step is a positive one, flipped."""
+def _sliced_by(call: Call, value: Value, axis: int, wanted: tuple[int, int, int]) -> Value:
+    """Slice as ONNX Runtime does; a negative step is a positive one, flipped.
+
+    Unlike in numpy, a negative step from before the first element starts at it, and a negative step towards the
+    largest number goes on to the first.
+    """
     size = shape_of(value)[axis]
-    start, end, step = wanted.start, wanted.stop, wanted.step
-    if step < 0 and end < -size:
-        places = range(size)[start::step] if start >= -size else range(0)
+    start, end, step = wanted
+    start, end = (place + size if place < 0 else place for place in (start, end))
+    if step > 0:
+        places = range(min(max(start, 0), size), min(max(end, 0), size), step)
     else:
-        places = range(size)[wanted]
+        end = -1 if wanted[1] in _LARGEST else min(max(end, -1), size - 1)
+        places = range(min(max(start, 0), size - 1), end, step)
     if not places:
         return call.emit(aten.slice.Tensor, value, axis, 0, 0, 1)
     if step > 0:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import onnx
 import torch
 
 from lvc.compiler.load.onnx_door.call import Call, converts
-from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, constant, dtype_of, shape_of
+from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, constant, dtype_of, shape_of, torch_dtype
 
 aten = torch.ops.aten
 
@@ -81,13 +82,18 @@ def layer_norm(call: Call) -> list[Value]:
         mean = call.emit(aten.mean.dim, x, dims, True)
         centred = call.emit(aten.sub.Tensor, x, mean)
         variance = call.emit(aten.mean.dim, call.emit(aten.mul.Tensor, centred, centred), dims, True)
-        results += [mean, call.emit(aten.rsqrt.default, call.emit(aten.add.Tensor, variance, epsilon))]
+        deviation = call.emit(aten.rsqrt.default, call.emit(aten.add.Tensor, variance, epsilon))
+        stash = torch_dtype(int(call.attribute("stash_type", onnx.TensorProto.FLOAT)))
+        results += [call.cast(mean, stash), call.cast(deviation, stash)]
     return results
 
 
 def _affine(call: Call, overload: object, x: Value, inner: list[int], epsilon: float) -> Value:
     scale: Value | None = call[1]
     bias = call.get(2)
+    for value in (call[1], bias):
+        if value is not None:
+            call.check_fits(value, shape_of(x))
     if isinstance(scale, Constant) and (bias is None or isinstance(bias, Constant)):
         scale, bias = (_spread(call, value, inner) for value in (scale, bias))
     same = list(shape_of(scale)) == inner if scale is not None else True
@@ -109,6 +115,7 @@ def _spread(call: Call, value: Value | None, inner: list[int]) -> Value | None:
 def rms_norm(call: Call) -> Value:
     """x / sqrt(mean(x^2) + epsilon) * scale."""
     x, axis = call[0], call.axis(-1)
+    call.check_fits(call[1], shape_of(x))
     dims = list(range(axis, call.rank()))
     power = call.emit(aten.mean.dim, call.emit(aten.mul.Tensor, x, x), dims, True)
     factor = call.emit(aten.rsqrt.default, call.emit(aten.add.Tensor, power, call.attribute("epsilon", 1e-5)))
@@ -139,10 +146,8 @@ def lp_norm(call: Call) -> Value:
 
 @converts("MeanVarianceNormalization")
 def mean_variance_norm(call: Call) -> Value:
-    """(x - mean) / (sqrt(mean(x^2) - mean^2) + 1e-9)."""
-    x, dims = call[0], [int(axis) for axis in call.attribute("axes", [0, 2, 3])]
-    mean = call.emit(aten.mean.dim, x, dims, True)
-    power = call.emit(aten.mean.dim, call.emit(aten.mul.Tensor, x, x), dims, True)
-    variance = call.emit(aten.sub.Tensor, power, call.emit(aten.mul.Tensor, mean, mean))
-    deviation = call.emit(aten.add.Tensor, call.emit(aten.sqrt.default, variance), 1e-9)
-    return call.emit(aten.div.Tensor, call.emit(aten.sub.Tensor, x, mean), deviation)
+    """(x - mean) / (sqrt(variance) + 1e-9)."""
+    x, dims = call[0], call.places(call.attribute("axes", [0, 2, 3]))
+    centred = call.emit(aten.sub.Tensor, x, call.emit(aten.mean.dim, x, dims, True))
+    variance = call.emit(aten.mean.dim, call.emit(aten.mul.Tensor, centred, centred), dims, True)
+    return call.emit(aten.div.Tensor, centred, call.emit(aten.add.Tensor, call.emit(aten.sqrt.default, variance), 1e-9))

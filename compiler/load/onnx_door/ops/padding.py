@@ -21,7 +21,7 @@ def pad(call: Call) -> Value:
         pads, value = list(call.attributes["pads"]), float(call.attribute("value", 0.0))
     else:
         pads, value = call.ints(1, "pads"), call.number(2, "value")
-    axes = [axis % rank for axis in call.ints(3, "axes")] if call.get(3) is not None else list(range(rank))
+    axes = call.places(call.ints(3, "axes")) if call.get(3) is not None else list(range(rank))
     if len(pads) != 2 * len(axes):
         raise ValueError(f"{len(pads)} pads for {len(axes)} axes")
     pairs = [(0, 0)] * rank

@@ -52,7 +52,11 @@ def lp_pool(call: Call) -> Value:
 
 
 def _windows(call: Call) -> list[Window]:
-    return read_windows(call, [int(n) for n in call.attribute("kernel_shape")])
+    windows = read_windows(call, [int(n) for n in call.attribute("kernel_shape")])
+    same = str(call.attribute("auto_pad", "NOTSET")).startswith("SAME")
+    if same and any(w.dilation > 1 or (w.count - 1) * w.stride + w.extent < w.size - 1 for w in windows):
+        raise Unsupported("has auto_pad=SAME and windows with gaps, of which readers of ONNX differ: give its pads")
+    return windows
 
 
 def _averaged(call: Call, x: Value, windows: list[Window], include: bool) -> Value:
@@ -90,15 +94,21 @@ def _summed(call: Call, x: Value, windows: list[Window]) -> Value:
 
 @converts("GlobalAveragePool")
 def global_average_pool(call: Call) -> Value:
-    return call.emit(aten.mean.dim, call[0], list(range(2, call.rank())), True)
+    return call.emit(aten.mean.dim, call[0], _spatial(call), True)
 
 
 @converts("GlobalMaxPool")
 def global_max_pool(call: Call) -> Value:
-    return call.emit(aten.amax.default, call[0], list(range(2, call.rank())), True)
+    return call.emit(aten.amax.default, call[0], _spatial(call), True)
 
 
 @converts("GlobalLpPool")
 def global_lp_pool(call: Call) -> Value:
-    dims = list(range(2, call.rank()))
-    return call.emit(aten.linalg_vector_norm.default, call[0], float(call.attribute("p", 2)), dims, True)
+    p = float(call.attribute("p", 2))
+    return call.emit(aten.linalg_vector_norm.default, call[0], p, _spatial(call), True)
+
+
+def _spatial(call: Call) -> list[int]:
+    if call.rank() < 3:
+        raise ValueError(f"data of {call.rank()} dimensions have no spatial ones")
+    return list(range(2, call.rank()))

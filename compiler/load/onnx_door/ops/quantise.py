@@ -67,6 +67,9 @@ def grid_of(
         raise Unsupported(f"quantises to {dtype}")
     rank = len(shape_of(x))
     axis = int(call.attribute("axis", 1)) if axis is None else axis
+    scales = torch.Size(shape_of(call[scale])).numel()
+    if scales > 1 and scales != shape_of(x)[call.places([axis], rank)[0]]:
+        raise ValueError(f"{scales} scales along axis {axis} of {list(shape_of(x))}")
     zeros = call.get(zero)
     if zeros is None:
         zeros = constant(torch.zeros(shape_of(call[scale]), dtype=dtype), dtype)
@@ -153,7 +156,9 @@ def quantise(call: Call) -> Value:
 
 @converts("DequantizeLinear")
 def dequantise(call: Call) -> Value:
-    return dequantised(call, call[0], grid_of(call, call.dtype()))
+    found = dequantised(call, call[0], grid_of(call, call.dtype()))
+    wanted = int(call.attribute("output_dtype", 0))
+    return call.cast(found, torch_dtype(wanted)) if wanted else found
 
 
 @converts("QLinearConv")

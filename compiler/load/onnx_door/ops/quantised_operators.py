@@ -30,6 +30,7 @@ def unary(call: Call) -> Value:
     """Operands: data, scale, zero point; scale and zero point of the result."""
     if call.attribute("channels_last", 0):
         raise Unsupported("has its channels last")
+    call = replace(call, opset=int(call.attribute("opset", call.opset)))
     return _rounded(call, _computed(call, _UNARY, [_real(call, 0)]), 3)
 
 

@@ -21,7 +21,7 @@ def reduce(call: Call) -> Value:
         axes = []
     elif not axes:
         axes = list(range(rank))
-    dims = sorted({axis % rank for axis in axes})
+    dims = sorted(set(call.places(axes)))
     if any(shape_of(x)[dim] == 0 for dim in dims):
         return _of_nothing(call, x, dims, keep)
     before, reduction, after = _STEPS[call.op]

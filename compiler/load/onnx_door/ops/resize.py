@@ -25,7 +25,7 @@ def resize(call: Call) -> Value:
     rule = Rule(
         mode=call.attribute("mode", "nearest"),
         coordinates=call.attribute("coordinate_transformation_mode", "asymmetric" if old else "half_pixel"),
-        nearest=call.attribute("nearest_mode", "floor" if old else "round_prefer_floor"),
+        nearest=call.attribute("nearest_mode", "simple" if old else "round_prefer_floor"),
         cubic=call.attribute("cubic_coeff_a", -0.75),
         exclude_outside=bool(call.attribute("exclude_outside", 0)),
         antialias=bool(call.attribute("antialias", 0)),
@@ -37,7 +37,7 @@ def resize(call: Call) -> Value:
 @converts("Upsample")
 def upsample(call: Call) -> Value:
     """Scales are an attribute in opset 7, an operand in opset 9."""
-    rule = Rule(call.attribute("mode", "nearest"), "asymmetric", "floor", -0.75, False, False, 0.0)
+    rule = Rule(call.attribute("mode", "nearest"), "asymmetric", "simple", -0.75, False, False, 0.0)
     return _resized(call, _scaled_axes(call, 1), rule)
 
 
@@ -50,7 +50,7 @@ def _scaled_axes(call: Call, operand: int) -> dict[int, Axis]:
 def _axes(call: Call) -> dict[int, Axis]:
     """Read each resized axis from scales or sizes; a policy that keeps the aspect ratio gives all the same scale."""
     rank, shape = call.rank(), call.shape()
-    axes = [axis % rank for axis in call.attribute("axes") or range(rank)]
+    axes = call.places(call.attribute("axes") or range(rank))
     start, end = dict.fromkeys(axes, 0.0), dict.fromkeys(axes, 1.0)
     if call.attribute("coordinate_transformation_mode") == "tf_crop_and_resize":
         roi = call.tensor(1, "roi").tolist()
@@ -73,12 +73,16 @@ def _axes(call: Call) -> dict[int, Axis]:
 
 
 def _resized(call: Call, axes: Mapping[int, Axis], rule: Rule) -> Value:
+    if all(axis.resized == axis.size for axis in axes.values()) and rule.coordinates != "tf_crop_and_resize":
+        return call[0]  # as in ONNX Runtime, even if the scales are not 1
     moved = {
         i: axis
         for i, axis in sorted(axes.items())
         if axis.resized != axis.size or not math.isclose(axis.scale, 1.0) or (axis.start, axis.end) != (0.0, 1.0)
     }
     for axis in moved.values():
+        if not axis.size or not axis.resized:
+            raise ValueError(f"{axis.size} elements cannot be resized to {axis.resized}")
         check_size(TensorSpec((axis.resized, axis.size), torch.float64))
     if rule.mode == "nearest":
         return _picked(call, moved, rule)

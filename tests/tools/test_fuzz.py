@@ -1,0 +1,111 @@
+"""tools/fuzz.py makes the same models again, finds a planted fault, and shrinks it to a script that shows it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lvc.compiler.dialect import aten
+from lvc.compiler.errors import CompileError
+from lvc.compiler.graph import calls
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Outcome
+from lvc.compiler.workspace import Workspace
+from lvc.passes.fold_batch_norm import FoldBatchNorm
+
+TOOLS = Path(__file__).parents[2] / "tools"
+pytestmark = pytest.mark.skipif(not TOOLS.is_dir(), reason="the fuzzer is not part of the wheel")
+
+
+@pytest.fixture
+def fuzzing(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from fuzzing import campaign, case, oracle, program, workers
+
+    return SimpleNamespace(campaign=campaign, case=case, oracle=oracle, program=program, workers=workers)
+
+
+@pytest.fixture
+def dropped_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant a mistake: a pass forgets the bias of every convolution."""
+    right = FoldBatchNorm.apply
+
+    def wrong(self: FoldBatchNorm, model: Model, workspace: Workspace) -> Outcome:
+        outcome = right(self, model, workspace)
+        for node in calls(model.module.graph, aten.conv2d.default):
+            node.args = (*node.args[:2], None, *node.args[3:])
+        return outcome
+
+    monkeypatch.setattr(FoldBatchNorm, "apply", wrong)
+
+
+def test_a_model_is_the_same_whenever_it_is_drawn(fuzzing: SimpleNamespace) -> None:
+    plan = fuzzing.campaign.Plan(seed=5)
+    cases = [plan.case(number) for number in range(8)]
+    assert cases == [plan.case(number) for number in range(8)]
+    assert len({str(case.program) for case in cases}) == 8
+
+
+@pytest.mark.parametrize("door", ["ir", "torch", "onnx"])
+def test_models_of_every_door_are_right(fuzzing: SimpleNamespace, door: str) -> None:
+    if door == "onnx":
+        pytest.importorskip("onnxruntime")
+    plan = fuzzing.campaign.Plan(seed=1, door=door, pipeline="O1", target="reference")
+    verdicts = [fuzzing.case.judge(plan.case(number)) for number in range(6)]
+    assert [verdict.detail for verdict in verdicts if verdict.kind not in ("ok", "blunt")] == []
+    assert "ok" in {verdict.kind for verdict in verdicts}
+
+
+def test_a_planted_fault_is_found_and_shrunk(
+    fuzzing: SimpleNamespace, dropped_bias: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = fuzzing.campaign.Plan(seed=2, door="torch", pipeline="O1", target="reference")
+    rows = (fuzzing.campaign.attempt(plan, number, Counter(), tmp_path) for number in range(60))
+    row = next(row for row in rows if row["kind"] == "fault")
+    script = Path(row["script"]).read_text()
+    assert script.count("conv2d") == 1, "nothing but the convolution is left"
+    assert len([line for line in script.splitlines() if line.startswith("        v")]) == 1
+    exec(compile(script, row["script"], "exec"), {})
+    loaded, compiled = (float(line.split()[4].rstrip(",")) for line in capsys.readouterr().out.splitlines())
+    assert loaded < 1e-5
+    assert compiled > 1e-2
+
+
+def test_the_bound_tells_a_wrong_element_from_rounding(fuzzing: SimpleNamespace) -> None:
+    plan = fuzzing.campaign.Plan(seed=2, door="ir")
+    program = next(
+        case.program for case in map(plan.case, range(100)) if {"conv2d", "cat"} <= {s.op for s in case.program.steps}
+    )
+    inputs = fuzzing.program.draw_inputs(program.inputs.values(), "normal", 0)
+    for value in fuzzing.oracle.expected(program, inputs):
+        assert value.error(value.single) == ""
+        if value.bound is not None:
+            wrong = value.single.copy().reshape(-1)
+            wrong[-1] += 0.1 * abs(value.single).max() + 1
+            assert value.error(wrong.reshape(value.single.shape)) != ""
+
+
+def test_an_end_of_the_process_is_a_fault(fuzzing: SimpleNamespace) -> None:
+    apart = fuzzing.workers.apart
+    assert apart(lambda: os.abort()).what == "crash: SIGABRT"
+    assert apart(lambda: os._exit(3)).what == "crash: exit 3"
+    assert apart(lambda: time.sleep(60), seconds=1.5).what.startswith("hang")
+
+
+def test_refusals_are_no_faults_and_tracebacks_are(fuzzing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = fuzzing.campaign.Plan(seed=1, door="ir", pipeline="O1", target="reference").case(0)
+
+    def fails(error: Exception) -> str:
+        def apply(self: FoldBatchNorm, model: Model, workspace: Workspace) -> Outcome:
+            raise error
+
+        monkeypatch.setattr(FoldBatchNorm, "apply", apply)
+        return str(fuzzing.case.judge(case).kind)
+
+    assert fails(CompileError("no way")) == "refused"
+    assert fails(ZeroDivisionError("oh")) == "fault"

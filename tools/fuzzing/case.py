@@ -1,0 +1,198 @@
+"""One trial: a program, the door it comes through, the passes it goes through and what it becomes; and the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fuzzing import doors
+from fuzzing.oracle import Expected, expected
+from fuzzing.program import Program, draw_inputs
+
+if TYPE_CHECKING:
+    from lvc.compiler.model import Model
+    from lvc.compiler.workspace import Workspace
+
+WINOGRAD_ERROR = 3e-5
+"""What `allow-winograd` may cost a convolution, and a little."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What to compile and how. ``inputs`` is the kind of the values that are compared."""
+
+    program: Program
+    door: str = "ir"
+    pipeline: str = "O2"
+    target: str = "native"
+    precision: str = "fp32"
+    inputs: str = "normal"
+    opset: int = 17
+    seed: int = 0
+
+    def __str__(self) -> str:
+        door = f"{self.door} (opset {self.opset})" if self.door == "onnx" else self.door
+        precision = "" if self.precision == "fp32" else f" {self.precision}"
+        return f"{door} door, {self.pipeline or 'no passes'}, {self.target}{precision}, {self.inputs} inputs"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``kind`` is ok, blunt (nothing could be said), refused, fault or oracle (the fuzzer's own peers disagree).
+
+    ``what`` groups verdicts of one cause; ``detail`` is for people.
+    """
+
+    kind: str
+    what: str = ""
+    detail: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_fault(self) -> bool:
+        return self.kind == "fault"
+
+
+def judge(case: Case) -> Verdict:
+    """Try a case in this process. Whatever lvc raises that is no refusal is a fault."""
+    from lvc.compiler.errors import CheckError, LvcError
+
+    try:
+        return _judge(case)
+    except CheckError as error:
+        return Verdict("fault", f"check: {_general(str(error.what))}", str(error))
+    except LvcError as error:
+        why = str(error.why).splitlines()[0] if error.why else ""
+        return Verdict("refused", _general(f"{error.what}: {why}"), str(error))
+    except Exception as error:  # a traceback is what the fuzzer looks for
+        frames = traceback.extract_tb(error.__traceback__)
+        place = next((f"{_short(f.filename)}:{f.name}" for f in reversed(frames) if "fuzzing" not in f.filename), "")
+        if place == "" or all("lvc" not in f.filename and "/compiler/" not in f.filename for f in frames[-12:]):
+            return Verdict("oracle", f"{type(error).__name__} in the fuzzer", traceback.format_exc())
+        text = str(error).splitlines()[0][:80] if str(error) else ""
+        return Verdict("fault", f"{type(error).__name__} in {place}: {_general(text)}", traceback.format_exc())
+
+
+def _short(file: str) -> str:
+    return "/".join(file.split("/")[-2:])
+
+
+def _general(text: str) -> str:
+    """A message without names and numbers, so that those of one cause are one."""
+    text = re.sub(r"'[^']*'|\"[^\"]*\"", "*", text)
+    return re.sub(r"\b[a-z]*\d[\w.e+-]*", "N", text)[:160]
+
+
+def _judge(case: Case) -> Verdict:
+    arrays = draw_inputs(case.program.inputs.values(), case.inputs, case.seed)
+    want = expected(case.program, arrays, _noise(case.pipeline))
+    if peer := _peer(case, arrays, want):
+        return peer
+    model = doors.load(case.program, case.door, case.opset)
+    if fault := _differ(model(*arrays), want, "the loaded model"):
+        return fault
+    if _is_lossy(case):
+        return _judge_lossy(case, model, arrays)
+    import lvc
+
+    loaded = lvc.load(lvc.compile(model, case.pipeline, case.target, workspace=_workspace(case, model)), threads=1)
+    found = loaded(*arrays)
+    if fault := _differ(found if isinstance(found, tuple) else (found,), want, f"code of {_code(case)}"):
+        return fault
+    blunt = all(value.bound is None for value in want)
+    return Verdict("blunt" if blunt else "ok")
+
+
+def _peer(case: Case, arrays: list[np.ndarray], want: list[Expected]) -> Verdict | None:
+    """A verdict if eager PyTorch or ONNX Runtime disagree with the description: a mistake of this fuzzer, or theirs."""
+    if case.door == "torch":
+        import torch
+
+        with torch.inference_mode():
+            outputs = doors.module(case.program)(*map(torch.from_numpy, arrays))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        found = tuple(value.detach().numpy() for value in outputs)
+    elif case.door == "onnx":
+        from fuzzing.onnx_file import run
+
+        found = run(case.program, case.opset, arrays)
+    else:
+        return None
+    fault = _differ(found, want, "the peer")
+    return dataclasses.replace(fault, kind="oracle") if fault else None
+
+
+def _differ(found: tuple[np.ndarray, ...], want: list[Expected], what: str) -> Verdict | None:
+    if len(found) != len(want):
+        return Verdict("fault", f"wrong: {what}", f"{len(found)} outputs for {len(want)}")
+    for place, (array, value) in enumerate(zip(found, want, strict=True)):
+        if error := value.error(np.asarray(array)):
+            return Verdict("fault", f"wrong: {what}", f"output {place}: {error}")
+    return None
+
+
+def _code(case: Case) -> str:
+    return case.target if case.target.startswith("onnx") else "tvm"
+
+
+def _noise(pipeline: str) -> dict[str, float]:
+    return {"conv2d": WINOGRAD_ERROR} if "O2" in pipeline or "O3" in pipeline or "winograd" in pipeline else {}
+
+
+def _is_lossy(case: Case) -> bool:
+    from lvc.compiler.passes import Effect
+    from lvc.compiler.pipeline import Pipeline
+
+    passes = Pipeline.parse(case.pipeline).with_precision(case.precision)
+    return any(item.effect is Effect.LOSSY for item in passes)
+
+
+def _judge_lossy(case: Case, model: Model, arrays: list[np.ndarray]) -> Verdict:
+    """Code against the rewritten model in PyTorch, since what passes gave away is theirs to tell."""
+    from fuzzing.rewritten import expected_of
+    from lvc.compiler import catalogue
+    from lvc.compiler.backend import Target
+    from lvc.compiler.driver import check_request, load, optimise
+    from lvc.compiler.pipeline import Pipeline
+
+    pipeline = Pipeline.parse(case.pipeline).with_precision(case.precision)
+    target = Target.parse(case.target)
+    check_request(pipeline, target)
+    backend, workspace = catalogue.find_backend(target.backend), _workspace(case, model)
+    rewritten, _ = optimise(model, pipeline, workspace, completion=backend.completion)
+    found = load(backend.build(rewritten, target, workspace), threads=1)(*arrays)
+    want = expected_of(rewritten, arrays, simulated=target.backend == "onnx")
+    if fault := _differ(found if isinstance(found, tuple) else (found,), want, f"code of {_code(case)}, lossy"):
+        return fault
+    return Verdict("blunt" if all(value.bound is None for value in want) else "ok")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Random inputs of batch 1 as a data set."""
+
+    arrays: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __iter__(self) -> Any:
+        return iter([(array, None) for array in self.arrays])
+
+
+def _workspace(case: Case, model: Model) -> Workspace:
+    from lvc.compiler.spec import TensorSpec
+    from lvc.compiler.workspace import Workspace
+
+    first = model.inputs[0].spec
+    one = TensorSpec((1, *first.shape[1:]), first.dtype)
+    arrays = [
+        draw_inputs([one], case.inputs, case.seed + 1 + k)[0] for k in range(random.Random(case.seed).choice((4, 9)))
+    ]
+    return Workspace(data={"calib": lambda: Calibration(arrays)}, seed=case.seed, threads=1)

@@ -1,0 +1,74 @@
+"""Model number k of a seed: always the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from fuzzing import moves_elements, moves_layers, moves_places
+from fuzzing.program import Program, Step
+from fuzzing.scope import SIZES, Scope, Unfit
+from lvc.compiler.spec import TensorSpec
+
+MOVES = {**moves_layers.MOVES, **moves_elements.MOVES, **moves_places.MOVES}
+
+
+def anything(step: Step, specs: dict[str, TensorSpec]) -> bool:
+    return True
+
+
+def generate(rng: random.Random, can_spell: Callable[[Step, dict[str, TensorSpec]], bool] = anything) -> Program:
+    """Draw a program of calls that a door can spell."""
+    scope = Scope(rng, can_spell, most=rng.choice((4_000, 20_000, 60_000, 300_000)))
+    _inputs(scope)
+    moves, weights = list(MOVES), list(MOVES.values())
+    wanted = rng.choice((1, 2, 3, 5, 8, 8, 12, 16, 24))
+    for _ in range(8 * wanted):
+        if len(scope.steps) >= wanted:
+            break
+        before = len(scope.steps)
+        try:
+            rng.choices(moves, weights)[0](scope)
+        except Unfit:
+            if rng.random() < 0.7:  # what a move left half done may stay
+                _take_back(scope, before)
+    return _finished(scope)
+
+
+def _take_back(scope: Scope, count: int) -> None:
+    for step in scope.steps[count:]:
+        del scope.known[step.name]
+    del scope.steps[count:]
+
+
+def _inputs(scope: Scope) -> None:
+    rng = scope.random
+    batch = rng.choice((1, 1, 1, 2, 3))
+    way = rng.random()
+    if way < 0.7:
+        size = rng.choice(SIZES)
+        other = size if rng.random() < 0.5 else rng.choice(SIZES)
+        scope.input(batch, rng.choice((1, 3, 3, 3, 4, 8, 16, 17)), size, other)
+    elif way < 0.85:
+        scope.input(batch, rng.choice((1, 5, 16, 49, 50)), rng.choice((4, 7, 8, 16, 24, 32)))
+    else:
+        scope.input(*(rng.choice(SIZES) for _ in range(rng.choice((1, 2, 2, 5)))))
+    if rng.random() < 0.2:
+        first = scope.inputs["x0"].shape
+        scope.input(*(size if rng.random() < 0.8 else 1 for size in first))
+
+
+def _finished(scope: Scope) -> Program:
+    """Choose outputs: the last values, some inside, sometimes an input or one value twice."""
+    rng = scope.random
+    names = [step.name for step in scope.steps] or list(scope.inputs)
+    read = {name for step in scope.steps for name in step.operands}
+    ends = [name for name in names if name not in read][-3:] or names[-1:]
+    outputs = ends[::-1] if rng.random() < 0.3 else ends
+    if rng.random() < 0.3:
+        outputs = [*outputs, rng.choice(names)]
+    if rng.random() < 0.05:
+        outputs = [*outputs, rng.choice(list(scope.inputs))]
+    if rng.random() < 0.9:
+        outputs = list(dict.fromkeys(outputs))
+    return Program(scope.inputs, scope.stored, tuple(scope.steps), tuple(outputs)).pruned()

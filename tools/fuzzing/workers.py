@@ -1,0 +1,103 @@
+"""Trials in processes of their own, forked from a warm one, so that a hang or a crash is a verdict like any other."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import select
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from fuzzing.case import Verdict
+
+SECONDS = 90.0
+
+
+def warm() -> None:
+    """Import what every trial needs; no computation, which would start threads that a fork loses."""
+    import onnxruntime
+    import torch
+    import torch._dynamo
+    import torch.export
+
+    from lvc.compiler.pipeline import Pipeline
+
+    for preset in ("int8", "int8-fast", "O3", "sparsify", "prune-channels"):
+        Pipeline.parse(preset)
+    torch.set_num_threads(1)
+    onnxruntime.set_default_logger_severity(4)
+
+
+def apart(trial: Callable[[], Verdict], seconds: float = SECONDS) -> Verdict:
+    """The verdict of a trial that runs in a fork of this process for at most so long."""
+    with tempfile.TemporaryFile() as talk:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(reading)
+            _run(trial, writing, talk.fileno(), seconds)
+        os.close(writing)
+        answer, status = _wait(child, reading, seconds)
+        talk.seek(0)
+        said = talk.read()[-3000:].decode(errors="replace")
+    if answer:
+        return Verdict(**json.loads(answer))
+    if status is None:
+        return Verdict("fault", f"hang in {_deepest(said)}", f"no end after {seconds:.0f} s\n{said}")
+    name = (
+        signal.Signals(os.WTERMSIG(status)).name
+        if os.WIFSIGNALED(status)
+        else f"exit {os.waitstatus_to_exitcode(status)}"
+    )
+    return Verdict("fault", f"crash: {name}", said)
+
+
+def _run(trial: Callable[[], Verdict], writing: int, talk: int, seconds: float) -> None:
+    """The child: it ends here, whatever happens."""
+    try:
+        os.setpgid(0, 0)
+        os.dup2(talk, 1)
+        os.dup2(talk, 2)
+        faulthandler.enable()
+        faulthandler.dump_traceback_later(max(1.0, seconds - 2))
+        answer = json.dumps(asdict(trial())).encode()
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(answer)
+    finally:
+        os._exit(0)
+
+
+def _wait(child: int, reading: int, seconds: float) -> tuple[bytes, int | None]:
+    """What a child wrote and how it ended; None if it had to be killed."""
+    deadline, parts = time.monotonic() + seconds, []
+    while (left := deadline - time.monotonic()) > 0:
+        if not select.select([reading], [], [], left)[0]:
+            break
+        part = os.read(reading, 1 << 16)
+        if not part:
+            break
+        parts.append(part)
+    os.close(reading)
+    ended = left > 0
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL) if not ended else None
+    if not ended:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return b"".join(parts), status if ended else None
+
+
+def _deepest(said: str) -> str:
+    """The innermost function of lvc in a traceback of faulthandler's."""
+    for line in said.splitlines():
+        if 'File "' in line and ("/backends/" in line or "/compiler/" in line or "/passes/" in line):
+            file, _, function = line.strip().partition(", line")
+            return f"{Path(file.split(chr(34))[1]).name} {function.rpartition(' in ')[2]}"
+    return "code outside lvc"

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export LVC_TEST_ASSETS ?= $(abspath ../shared/assets)
 
-.PHONY: demo test test-lesser test-slow test-wheel lint bench clean
+.PHONY: demo test test-lesser test-slow test-wheel lint fuzz fuzz-quick bench clean
 
 # uv resolves and installs the 5 GB of packages four times faster than pip; compiled now, the first command starts fast
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -39,6 +39,15 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=tools:.typecheck $(BIN)/mypy tools/fuzz.py
+
+# random models against PyTorch and ONNX Runtime, see docs/fuzzing.md: five minutes that are always the same, and an hour
+FUZZ_SEED ?= 0
+fuzz-quick: $(VENV)/.installed
+	$(BIN)/python tools/fuzz.py --minutes 5 --seed $(FUZZ_SEED)
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python tools/fuzz.py --minutes 60 --seed $(FUZZ_SEED)
 
 # the suite beside ONNX Runtime, OpenVINO and PyTorch: a quarter of an hour on two idle cores; goes on where it stopped
 bench: $(VENV)/.installed

@@ -14,12 +14,13 @@ MOST_TRIALS = 400
 
 def shrink(case: Case, fails: Fails, most: int = MOST_TRIALS) -> Case:
     """Take away steps, outputs, passes and options as long as what is left fails; no more than so many trials."""
-    left = [most]
+    left, tried = [most], {repr(case)}
 
     def tries(smaller: Case) -> bool:
-        if left[0] <= 0 or smaller == case or not _is_sound(smaller.program):
+        if left[0] <= 0 or repr(smaller) in tried or not _is_sound(smaller.program):
             return False
         left[0] -= 1
+        tried.add(repr(smaller))
         return fails(smaller)
 
     moved = True

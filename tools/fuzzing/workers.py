@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import json
 import os
 import select
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+
+import torch
 
 from fuzzing.case import Verdict
 
 SECONDS = 90.0
 
+NEEDED = (
+    "torch.export",
+    "torch._dynamo",
+    "lvc.compiler.driver",
+    "lvc.compiler.load.onnx_door",
+    "lvc.compiler.load.torch_door",
+    "lvc.backends.onnx.writer",
+    "lvc.backends.tvm.build",
+    "lvc.backends.tvm.lower",
+)
+
 
 def warm() -> None:
     """Import what every trial needs; no computation, which would start threads that a fork loses."""
     import onnxruntime
-    import torch
-    import torch._dynamo
-    import torch.export
 
     from lvc.compiler.pipeline import Pipeline
 
+    for module in NEEDED:
+        importlib.import_module(module)
     for preset in ("int8", "int8-fast", "O3", "sparsify", "prune-channels"):
         Pipeline.parse(preset)
-    torch.set_num_threads(1)
     onnxruntime.set_default_logger_severity(4)
 
 
@@ -64,30 +77,29 @@ def _run(trial: Callable[[], Verdict], writing: int, talk: int, seconds: float) 
         os.setpgid(0, 0)
         os.dup2(talk, 1)
         os.dup2(talk, 2)
-        faulthandler.enable()
-        faulthandler.dump_traceback_later(max(1.0, seconds - 2))
+        faulthandler.enable(2)
+        torch.set_num_threads(1)  # those of the parent are not here
+        faulthandler.dump_traceback_later(max(1.0, seconds - 2), file=2)
         answer = json.dumps(asdict(trial())).encode()
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(answer)
-    finally:
         os._exit(0)
+    except BaseException:
+        os.write(talk, traceback.format_exc().encode())
+        os._exit(70)
 
 
 def _wait(child: int, reading: int, seconds: float) -> tuple[bytes, int | None]:
     """What a child wrote and how it ended; None if it had to be killed."""
-    deadline, parts = time.monotonic() + seconds, []
-    while (left := deadline - time.monotonic()) > 0:
-        if not select.select([reading], [], [], left)[0]:
-            break
+    deadline, parts, ended = time.monotonic() + seconds, [], False
+    while not ended and select.select([reading], [], [], max(0.0, deadline - time.monotonic()))[0]:
         part = os.read(reading, 1 << 16)
-        if not part:
-            break
         parts.append(part)
+        ended = not part
     os.close(reading)
-    ended = left > 0
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL) if not ended else None
     if not ended:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)

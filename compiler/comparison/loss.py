@@ -3,7 +3,8 @@
 The signal-to-quantisation-noise ratio is ``SQNR = 10 log10(sum(y^2) / sum((y' - y)^2))`` in decibels: 6 dB a bit. Over
 a whole output it can look well while most of it is lost, as when a detector's large box coordinates drown its small
 class scores. So it is measured for each place of each dimension as well, on what varies: an output has collapsed when
-in more than half the places of some dimension the error is as large as the variation.
+in more than half the places of some dimension the error is as large as the variation. Over the whole output, what
+varies is what differs between images: the places of anchors and a constant background are none of it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from lvc.compiler.text import decibels, percent
 
 _MOST_PLACES = 0.5
 _ONE_BIT = 4.0  # of power
+LEAST = 10.0
+"""With fewer decibels, an error of a tenth of the power, an output is damaged wherever the error lies."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ class OutputLoss:
 
     @property
     def is_damaged(self) -> bool:
-        return self.damaged > _MOST_PLACES and not self.has_collapsed
+        return (self.damaged > _MOST_PLACES or self.is_weak) and not self.has_collapsed
+
+    @property
+    def is_weak(self) -> bool:
+        return self.sqnr < LEAST
 
     @property
     def agreement_text(self) -> str:
@@ -90,7 +97,8 @@ def _lost(y: torch.Tensor, noise: torch.Tensor, least: float) -> float:
     """Return the largest share of places, over each dimension and the whole, that vary at most ``least`` times as much
     as their error, in power."""
     dims = [dim for dim in range(1, y.ndim) if y.shape[dim] > 1]
-    places = [(y.reshape(1, -1), noise.reshape(1, -1))]
+    varying = y - y.mean(0) if y.ndim > 1 and len(y) > 1 else y
+    places = [(varying.reshape(1, -1), noise.reshape(1, -1))]
     places += [(y.movedim(dim, 0).flatten(1), noise.movedim(dim, 0).flatten(1)) for dim in dims]
     return max(_lost_share(values, errors, least) for values, errors in places)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from lvc.compiler.comparison.judge import Loss
-from lvc.compiler.comparison.loss import OutputLoss
+from lvc.compiler.comparison.loss import LEAST, OutputLoss
 from lvc.compiler.passes import Effect, Outcome, Table
 from lvc.compiler.pipeline import Step
 from lvc.compiler.text import decibels, percent
@@ -64,6 +64,8 @@ def _line(error: OutputLoss, where: str, remedy: str, before: OutputLoss | None)
         return f"COLLAPSED: {error}{earlier}; {places}. Do not use this model as it is: try {remedy}"
     if error.is_damaged:
         places = f"in {percent(error.damaged, 0)} of its places less than one bit of what varies is left"
+        if error.is_weak:
+            places = f"below {LEAST:g} dB its error has more than a tenth of its power"
         advice = f"Evaluate this model on labelled data before it is used, or try {remedy}"
         return f"DAMAGED: {error}{earlier}; {places}. {advice}"
     mended = "" if before is None else _mended(before)

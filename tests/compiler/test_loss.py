@@ -34,3 +34,40 @@ def test_what_is_not_finite_in_one_is_lost(bad: float) -> None:
     found[0, 0, 0, 0] = bad
     assert compare("broken", [wanted], [found]).sqnr == LOW
     assert compare("broken", [wanted], [found]).has_collapsed
+
+
+def detections(images: int = 8) -> torch.Tensor:
+    """``[N,anchors,5]``: boxes of anchors, far larger than what differs between images, and a score of few objects."""
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.arange(60.0).reshape(1, 60, 1).expand(images, 60, 4) + 0.5 * torch.randn(
+        images, 60, 4, generator=generator
+    )
+    scores = (torch.rand(images, 60, 1, generator=generator) > 0.95).float()
+    return torch.cat([boxes, scores], 2)
+
+
+def test_what_is_the_same_in_all_images_is_no_information() -> None:
+    """Decibels are high, and every anchor and column varies a lot within an image; between images nothing is left."""
+    wanted = detections()
+    loss = compare("boxes", [wanted], [wanted.mean(0).expand_as(wanted)])
+    assert loss.sqnr > 30
+    assert loss.has_collapsed
+    half = compare("boxes", [wanted], [wanted.lerp(wanted.mean(0).expand_as(wanted), 0.6)])
+    assert half.is_damaged
+    well = compare("boxes", [wanted], [wanted.lerp(wanted.mean(0).expand_as(wanted), 0.1)])
+    assert not well.has_collapsed
+    assert not well.is_damaged
+
+
+def test_a_large_error_in_few_places_is_damage_as_well() -> None:
+    """Three quarters of the places are right, so most of them are not lost, but what is there is a third off."""
+    wanted = torch.randn(8, 4, 16, generator=torch.Generator().manual_seed(0))
+    wanted[:, 0] *= 10
+    found = wanted.clone()
+    found[:, 0] *= 0.66
+    loss = compare("maps", [wanted], [found])
+    assert 9 < loss.sqnr < 10
+    assert loss.damaged < 0.5
+    assert loss.is_damaged
+    found[:, 0] = wanted[:, 0] * 0.75
+    assert not compare("maps", [wanted], [found]).is_damaged

@@ -32,6 +32,12 @@ def test_the_worst_output_stands_first() -> None:
     assert notes[2] == "output 'b': 30.0 dB over 16 images"
 
 
+def test_few_decibels_are_said_to_be_damage() -> None:
+    (note,) = said(error("a", 9.3, damaged=0.1))
+    assert note.startswith("DAMAGED: 'a': 9.3 dB; below 10 dB its error has more than a tenth of its power. Evaluate")
+    assert said(error("a", 10.0, damaged=0.1)) == ["output 'a': 10.0 dB over 16 images"]
+
+
 def test_a_later_pass_says_that_it_mended_an_output() -> None:
     before = (error("a", 39.3, lost=1.0), error("b", 41.0, damaged=1.0), error("c", 20.0, lost=1.0))
     notes = said(error("a", 65.6), error("b", 64.0), error("c", 21.0, lost=1.0), before=before)

@@ -42,6 +42,7 @@ def from_onnx(
 def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[str, np.ndarray]) -> Model:
     from lvc.compiler.load.onnx_door.build import Builder, load_converters
     from lvc.compiler.load.onnx_door.clean import clean
+    from lvc.compiler.load.onnx_door.halves import widened
     from lvc.compiler.load.onnx_door.inputs import check_names, input_spec, name_shapes, real_inputs
     from lvc.compiler.load.onnx_door.read import opset_of, read_proto, usage_of
     from lvc.compiler.load.onnx_door.values import Constant, safe_name, to_torch
@@ -51,7 +52,7 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     check_names(constants, [tensor.name for tensor in real_inputs(graph, {})], "constants")
     inputs = real_inputs(graph, constants)
     named = name_shapes(shapes, inputs)
-    notes: list[str] = []
+    notes = list(filter(None, [widened(proto, file)]))
     builder = Builder(opset_of(proto, file), graph.outputs)
     for tensor in inputs:
         node = builder.add_input(tensor.name, input_spec(tensor, named.get(tensor.name), notes))

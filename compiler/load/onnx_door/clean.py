@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -15,7 +14,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from lvc.compiler.errors import CompileError
 from lvc.compiler.load.onnx_door.schemas import check_nodes, is_checkable, schema_of
-from lvc.compiler.load.onnx_door.scopes import inner_graphs, read_from_outside, separate
+from lvc.compiler.load.onnx_door.scopes import all_nodes, inner_graphs, read_from_outside, separate
 
 
 def clean(proto: onnx.ModelProto, known: frozenset[str], file: Path) -> gs.Graph:
@@ -140,7 +139,7 @@ def _expand_functions(proto: onnx.ModelProto, known: frozenset[str], file: Path)
         why = _first_line(error)
         raise CompileError(f"the functions of {file.name} cannot be expanded", where=str(file), why=why) from error
     opset, wanted = _versions(proto)[""], set()
-    for node in _all_nodes(proto.graph):
+    for node in all_nodes(proto.graph.node):
         schema = schema_of(node.op_type, opset) if node.domain in ("", "ai.onnx") else None
         if schema is None or node.op_type in known:
             continue
@@ -150,13 +149,6 @@ def _expand_functions(proto: onnx.ModelProto, known: frozenset[str], file: Path)
         return onnx.inliner.inline_selected_functions(proto, sorted(wanted), False, True) if wanted else proto
     except Exception:  # some bodies want types that nothing tells; the operators stay and are refused by name
         return proto
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in inner_graphs(node):
-            yield from _all_nodes(inner)
 
 
 def _label(node: onnx.NodeProto) -> str:

@@ -30,10 +30,7 @@ def read_proto(file: Path) -> onnx.ModelProto:
             why=f"opsets {MIN_OPSET} to {MAX_OPSET} can be read",
             help="convert it with onnx.version_converter, or export it again with a newer opset",
         )
-    tensors = list(stored_tensors(proto.graph, file))
-    for function in proto.functions:
-        tensors.extend(_node_tensors(function.node, file, 0))
-    for tensor in tensors:
+    for tensor in all_tensors(proto, file):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _load_external(tensor, file)
         _check_size(tensor, file)
@@ -63,8 +60,15 @@ def _property(text: str) -> object:
         return None
 
 
-def stored_tensors(graph: onnx.GraphProto, file: Path, depth: int = 0) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor stored in a graph: initialisers, attributes, and those of the graphs inside nodes."""
+def all_tensors(proto: onnx.ModelProto, file: Path) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor stored in a model, its functions included."""
+    yield from _graph_tensors(proto.graph, file, 0)
+    for function in proto.functions:
+        yield from _node_tensors(function.node, file, 0)
+
+
+def _graph_tensors(graph: onnx.GraphProto, file: Path, depth: int) -> Iterator[onnx.TensorProto]:
+    """Every tensor stored in a graph: initialisers, attributes, and those of the graphs inside nodes."""
     if depth > MAX_DEPTH:
         raise CompileError(f"{file.name} nests graphs more than {MAX_DEPTH} deep", where=str(file))
     yield from graph.initializer
@@ -80,7 +84,7 @@ def _node_tensors(nodes: object, file: Path, depth: int) -> Iterator[onnx.Tensor
                 yield attribute.t
             yield from attribute.tensors
             for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                yield from stored_tensors(inner, file, depth + 1)
+                yield from _graph_tensors(inner, file, depth + 1)
 
 
 def _parse(file: Path) -> onnx.ModelProto:

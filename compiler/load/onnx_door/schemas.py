@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
 
 import onnx
 import torch
 
 from lvc.compiler.errors import CompileError
 from lvc.compiler.load.onnx_door.call import Call
-from lvc.compiler.load.onnx_door.scopes import inner_graphs
+from lvc.compiler.load.onnx_door.scopes import all_nodes, inner_graphs
 
 _CHECKED_BYTES = 1 << 20  # nodes that hold more are tensors; their sizes are checked where the file is read
 
@@ -33,11 +32,9 @@ def check_nodes(nodes: Sequence[onnx.NodeProto], versions: dict[str, int], ir_ve
     """Run ONNX's checker over those nodes alone that it knows; it raises what it finds."""
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = ir_version, versions
-    for node in nodes:
-        inner = list(inner_graphs(node))
-        if not inner and is_checkable(node, versions) and node.ByteSize() < _CHECKED_BYTES:
+    for node in all_nodes(nodes):
+        if is_checkable(node, versions) and node.ByteSize() < _CHECKED_BYTES and not any(inner_graphs(node)):
             onnx.checker.check_node(node, context)
-        check_nodes(list(chain.from_iterable(graph.node for graph in inner)), versions, ir_version)
 
 
 def check_types(call: Call, names: Sequence[str]) -> None:

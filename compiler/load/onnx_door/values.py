@@ -15,11 +15,14 @@ from lvc.compiler.spec import TensorSpec
 
 MAX_BYTES = 2 << 30  # of one result; more is a mistake or an attack
 
+HALVES = frozenset({"float16", "bfloat16"})
+"""Types that are widened to float32 here: what they hold is exact in it, and the results are only rounded less."""
+
 DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
     "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
+    "float16": torch.float32,
+    "bfloat16": torch.float32,
     "int64": torch.int64,
     "int32": torch.int32,
     "int16": torch.int16,
@@ -27,7 +30,7 @@ DTYPES: dict[str, torch.dtype] = {
     "uint8": torch.uint8,
     "bool": torch.bool,
 }
-_WIDENED = {"int4": np.dtype(np.int8), "uint4": np.dtype(np.uint8)}
+_WIDENED = {"int4": np.int8, "uint4": np.uint8, **dict.fromkeys(HALVES, np.float32)}
 
 
 class Unsupported(Exception):
@@ -66,26 +69,27 @@ def constant(data: object, dtype: torch.dtype = torch.int64) -> Constant:
     return Constant(torch.as_tensor(data, dtype=dtype))
 
 
-def torch_dtype(element_type: object) -> torch.dtype:
-    """Return the torch type of an ONNX element type (its number) or a numpy type; `Unsupported` if there is none."""
+def type_name(element_type: object) -> str:
+    """Return numpy's name of an ONNX element type (its number) or a numpy type."""
     if isinstance(element_type, int):
-        name = onnx.TensorProto.DataType.Name(element_type).lower()
-        name = {"float": "float32", "double": "float64"}.get(name, name)
-    else:
-        name = np.dtype(element_type).name if element_type is not None else "unknown"  # type: ignore[call-overload]
+        name = str(onnx.TensorProto.DataType.Name(element_type)).lower()
+        return {"float": "float32", "double": "float64"}.get(name, name)
+    return str(np.dtype(element_type).name) if element_type is not None else "unknown"  # type: ignore[call-overload]
+
+
+def torch_dtype(element_type: object) -> torch.dtype:
+    """Return the torch type of an element type, float32 for one of half its precision; `Unsupported` if none is."""
+    name = type_name(element_type)
     if name not in DTYPES:
         raise Unsupported(f"element type {name} is not in the dialect")
     return DTYPES[name]
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
-    """Copy an array of any element type of the dialect into a tensor; whole numbers of 4 bits become such of 8."""
+    """Copy an array of any element type into a tensor: numbers of 4 bits become such of 8, half precision float32."""
     array = array.astype(_WIDENED.get(array.dtype.name, array.dtype), copy=False)
-    dtype = torch_dtype(array.dtype)
-    array = np.array(array, order="C", copy=True)
-    if dtype is torch.bfloat16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    torch_dtype(array.dtype)
+    return torch.from_numpy(np.array(array, order="C", copy=True))
 
 
 def safe_name(text: str) -> str:

@@ -19,24 +19,18 @@ from lvc.compiler.comparison.judge import Judge, judged_set
 from lvc.compiler.comparison.loss_bound import LossBound
 from lvc.compiler.comparison.verdict import loss_lines
 from lvc.compiler.coverage import Requirement
-from lvc.compiler.errors import CheckError, UsageError
+from lvc.compiler.errors import UsageError
 from lvc.compiler.inspection import layers
 from lvc.compiler.latency import TargetStopwatch
 from lvc.compiler.model import Model, Value, check_inputs
-from lvc.compiler.observers import Drift, Timer, Verifier, relative_difference, seeded_inputs
+from lvc.compiler.observers import Drift, Timer, Verifier, seeded_inputs
 from lvc.compiler.passes import Effect
 from lvc.compiler.pipeline import Observer, Pipeline, Step
-from lvc.compiler.precision import exact_outputs
 from lvc.compiler.report import Report, Size, group_labels, reports_of
 from lvc.compiler.spec import TensorSpec
 from lvc.compiler.uncalibrated import refuse_uncalibrated
+from lvc.compiler.verification.verification import Verification
 from lvc.compiler.workspace import Workspace
-
-CHECK_BOUND = 1e-4
-"""Largest relative difference to PyTorch that ``--check`` takes when no pass of the pipeline is lossy."""
-
-ROUNDING_SLACK = 2.0
-"""How many times further from double precision than PyTorch an artefact may be where rounding exceeds the bound."""
 
 _TO_INTEGERS = ("insert-fake-quant", "quantise-dynamically", "lower-to-integer")
 """The passes that say why a layer does not run in integers."""
@@ -80,6 +74,7 @@ def compile(
     *,
     precision: str = "fp32",
     check: bool = False,
+    verify: bool = True,
     workspace: Workspace | None = None,
     observers: Sequence[Observer] = (),
 ) -> Artefact:
@@ -87,14 +82,20 @@ def compile(
 
     The model is left as it was. A backend may complete the pipeline: for code, what is quantised is computed in
     integers. ``precision`` is what contractions multiply: ``bf16`` adds ``lower-precision`` to the
-    pipeline, and is refused for targets without the instructions. With ``check`` the drift of every pass is measured on
-    seeded inputs, and the built
-    artefact is compared with the model as it was loaded; `CheckError` if either is beyond its bound. The record of what
-    was done is ``artefact.metadata["report"]``, without the seconds it took, so that equal inputs give equal artefacts.
+    pipeline, and is refused for targets without the instructions.
+
+    A model that is loaded here is compared with what its source computes, and the built artefact with the model, on one
+    set of seeded inputs; ``verify=False`` leaves that out. With ``check`` there are inputs like images as well, and the
+    drift of every pass is measured. `CheckError` if something is beyond its bound.
+
+    The record of what was done is ``artefact.metadata["report"]``, without the seconds it took, so that equal inputs
+    give equal artefacts.
     """
     pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
     lowered = pipeline.with_precision(precision)
-    return compile_and_report(model, lowered, target, check=check, workspace=workspace, observers=observers)[0]
+    return compile_and_report(
+        model, lowered, target, check=check, verify=verify, workspace=workspace, observers=observers
+    )[0]
 
 
 def compile_and_report(
@@ -103,6 +104,7 @@ def compile_and_report(
     target: Target | str = "native",
     *,
     check: bool = False,
+    verify: bool = True,
     workspace: Workspace | None = None,
     observers: Sequence[Observer] = (),
     request: LoadRequest | None = None,
@@ -111,8 +113,9 @@ def compile_and_report(
 ) -> tuple[Artefact, Report]:
     """Compile as `compile` does; return the artefact and the report with its seconds.
 
-    ``request`` says how a model that is already loaded was loaded. `CheckError` if the rewritten model does not meet
-    the ``requirement``, or if the passes lost more than ``max_loss``; then nothing is built.
+    ``request`` says how a model that is already loaded, and still as it was, was loaded. `CheckError` if it is not what
+    its source computes, if the rewritten model does not meet the ``requirement``, or if the passes lost more than
+    ``max_loss``; then nothing is built.
     """
     workspace = workspace or Workspace()
     pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
@@ -121,6 +124,8 @@ def compile_and_report(
     if not isinstance(model, Model):
         request = LoadRequest(model) if isinstance(model, str) else model
         model = request.load()
+    verification = Verification.of(model, workspace, check=check, verify=verify)
+    loaded = verification.source() if request else None
 
     workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch(target, workspace))
     backend = catalogue.find_backend(target.backend)
@@ -148,9 +153,9 @@ def compile_and_report(
     report.build_seconds = round(build_seconds, 3)
     report.notes += (*backend.remarks(rewritten, target), *artefact.metadata.get("remarks", ()))
     report.files = {name: len(content) for name, content in artefact.files.items()}
-    if check:
-        loss = max((s.measured.get("drift", 0.0) for s in steps if s.item.effect is Effect.LOSSY), default=0.0)
-        report.difference = check_artefact(artefact, model, pipeline, workspace, rewritten=rewritten, loss=loss)
+    report.loaded = loaded
+    report.built = verification.artefact(artefact, rewritten, pipeline)
+    report.difference = report.built.difference if check else None
     described = [layer.to_json() for layer in layers(rewritten)]
     metadata = {**artefact.metadata, **_metadata(model, request, report), "layers": described}
     return dataclasses.replace(artefact, metadata=metadata), report
@@ -203,69 +208,6 @@ def optimise(
     if max_loss:
         max_loss.check(steps)
     return rewritten, steps
-
-
-def check_artefact(
-    artefact: Artefact,
-    model: Model,
-    pipeline: Pipeline,
-    workspace: Workspace,
-    *,
-    rewritten: Model | None = None,
-    loss: float = 0.0,
-) -> float:
-    """Return the largest relative difference between an artefact and the model it was made from, on seeded inputs.
-
-    Raises `CheckError` beyond `CHECK_BOUND`, unless the network magnifies rounding so much that PyTorch in single
-    precision is no closer to double precision than the artefact is. Where the pipeline has a lossy pass, its ``loss``
-    is for the user to judge, and the artefact is held against the ``rewritten`` model instead. It may differ from that
-    as far as the lossy passes did, since a value near the middle of two short numbers is rounded to either.
-    """
-    lossy = any(item.effect is Effect.LOSSY for item in pipeline)
-    inputs = seeded_inputs(model.inputs, workspace.seed)
-    found = catalogue.find_backend(artefact.backend).load(artefact, workspace.threads)(*inputs)
-    outputs = model(*inputs)
-    if not lossy:
-        _check_outputs(model, inputs, found, outputs, CHECK_BOUND)
-    elif rewritten is not None:
-        _check_outputs(rewritten, inputs, found, rewritten(*inputs), max(CHECK_BOUND, loss))
-    return max(map(relative_difference, found, outputs))
-
-
-def _check_outputs(
-    model: Model,
-    inputs: tuple[np.ndarray, ...],
-    found: tuple[np.ndarray, ...],
-    wanted: tuple[np.ndarray, ...],
-    bound: float,
-) -> None:
-    """Raise `CheckError` if what an artefact computed is not what its model computes in PyTorch."""
-    differences = [relative_difference(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)]
-    worst = max(range(len(differences)), key=differences.__getitem__)
-    if differences[worst] <= bound or (bound == CHECK_BOUND and _is_rounding(model, inputs, found, wanted)):
-        return
-    raise CheckError(
-        f"the compiled model differs from PyTorch by {differences[worst]:.2e} relative",
-        where=f"output '{model.output_names[worst]}' on seeded inputs",
-        why=f"code must compute what the rewritten graph says: at most {bound:.0e} is allowed",
-        help="'lvc opt --check' shows which pass moves the outputs; if none does, the backend is at fault",
-    )
-
-
-def _is_rounding(
-    model: Model,
-    inputs: tuple[np.ndarray, ...],
-    found: tuple[np.ndarray, ...],
-    wanted: tuple[np.ndarray, ...],
-) -> bool:
-    """Whether every output is about as near to double precision as PyTorch's, or within the bound."""
-    exact = exact_outputs(model, inputs)
-    if exact is None:
-        return False
-    return all(
-        relative_difference(ours, truth) <= max(CHECK_BOUND, ROUNDING_SLACK * relative_difference(theirs, truth))
-        for ours, theirs, truth in zip(found, wanted, exact, strict=True)
-    )
 
 
 def make_report(model: Model, rewritten: Model, pipeline: Pipeline, target: str, steps: Sequence[Step]) -> Report:

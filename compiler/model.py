@@ -38,10 +38,15 @@ class Reference:
 
     ``name`` says who computes there, as in "differs from eager PyTorch". A source may share its tensors with the model
     that was loaded from it, so ``run`` holds only until that is trained or rewritten. ``run`` may raise anything.
+    ``bound`` is how far its arithmetic may be from single precision, relative. ``first_difference`` names the first
+    node of the source, as "node NAME (OPERATOR)", that computes something else on given inputs; empty if none is found.
     """
 
     name: str
     run: Callable[[Sequence[np.ndarray]], tuple[np.ndarray, ...]]
+    bound: float = 1e-4
+    is_slow: bool = False
+    first_difference: Callable[[Sequence[np.ndarray]], str] | None = None
 
 
 @dataclass

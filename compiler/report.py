@@ -14,6 +14,7 @@ from lvc.compiler.model import Model
 from lvc.compiler.passes import Table
 from lvc.compiler.pipeline import Step
 from lvc.compiler.text import decibels, percent
+from lvc.compiler.verification.record import Verified
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Size:
 class Report:
     """The record of one compilation; plain data, so that it can be stored and compared.
 
-    ``losses`` are sentences on what all passes together cost.
+    ``losses`` are sentences on what all passes together cost. ``loaded`` is how the model compares with its source,
+    ``built`` how the artefact compares with it in turn; ``difference`` is that of ``built`` where it was asked for.
     """
 
     model: str
@@ -89,6 +91,8 @@ class Report:
     load_seconds: float = 0.0
     build_seconds: float = 0.0
     difference: float | None = None
+    loaded: Verified | None = None
+    built: Verified | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON has it: numbers that are not finite are texts."""
@@ -96,9 +100,9 @@ class Report:
         return found
 
     def timeless(self) -> Report:
-        """The same report without seconds: the part that equal inputs make equal."""
+        """The same report without seconds and what was verified by default: the part that equal inputs make equal."""
         passes = tuple(replace(item, seconds=0.0, measured={}) for item in self.passes)
-        return replace(self, passes=passes, load_seconds=0.0, build_seconds=0.0)
+        return replace(self, passes=passes, load_seconds=0.0, build_seconds=0.0, loaded=None, built=None)
 
     def pass_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Headers and rows of a table of the passes that found something.
@@ -123,6 +127,13 @@ class Report:
         """What passes have to say to every user, and what they cost together."""
         notes = [f"{item.text.partition('{')[0]}: {note}" for item in self.passes for note in item.notes]
         return notes + [f"in all: {line}" for line in self.losses]
+
+    def verified_lines(self) -> list[str]:
+        """How the model as loaded and what was built compare with what they should be."""
+        if self.loaded and self.built and self.loaded.skipped == self.built.skipped != "":
+            return [str(self.loaded)]
+        pairs = {"as loaded": self.loaded, "as built": self.built}
+        return [f"{what}: {found}" for what, found in pairs.items() if found]
 
     def skip_lines(self) -> list[str]:
         """One line for each place that a pass left alone; of a pass that ran twice, what it said last."""

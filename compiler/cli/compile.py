@@ -62,6 +62,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
         pipeline,
         target,
         check=options.check,
+        verify=options.verify,
         workspace=workspace,
         observers=make_observers(options),
         request=request,
@@ -95,7 +96,4 @@ def _summary(report: Report, output: Path) -> str:
         f"{si(report.after.parameters)} parameters",
         f"loaded in {report.load_seconds:.1f} s, built in {report.build_seconds:.1f} s",
     ]
-    if report.difference is not None:
-        inputs = ", on random inputs" if any(item.effect == "lossy" for item in report.passes) else ""
-        lines.append(f"largest difference to PyTorch: {report.difference:.1e} relative{inputs}")
-    return "\n".join([*lines, written(output)])
+    return "\n".join([*lines, *report.verified_lines(), written(output)])

@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.driver import check_model_suffix, check_requirement, make_report, optimise, write_model
     from lvc.compiler.files import check_writable
+    from lvc.compiler.verification.verification import Verification
 
     pipeline, requirement = read_pipeline(options), read_requirement(options)
     max_loss = read_max_loss(options)
@@ -51,6 +52,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     model = load_request(options).load()
     describe_data(options, model)
     workspace = make_workspace(options, model, console)
+    loaded = Verification.of(model, workspace, check=options.check, verify=options.verify).source()
     rewritten, steps = optimise(
         model,
         pipeline,
@@ -64,12 +66,13 @@ def execute(options: argparse.Namespace, console: Console) -> int:
         check_requirement(requirement, rewritten, steps, simulated=is_onnx)
     say_unread(workspace, console)
     report = make_report(model, rewritten, pipeline, "", steps)
+    report.loaded = loaded
     if options.output:
         write_model(rewritten, options.output)
         show_passes(options, console, report)
-        console.result(written(options.output))
+        console.result("\n".join([*report.verified_lines(), written(options.output)]))
     else:
-        for line in report.note_lines():
+        for line in [*report.note_lines(), *report.verified_lines()]:
             console.say(line)
         console.result(rewritten.to_text().rstrip())
     if options.report:

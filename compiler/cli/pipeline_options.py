@@ -35,7 +35,15 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--plugin", metavar="FILE", action="append", default=[], help="a Python file whose passes the text may name"
     )
-    group.add_argument("--check", action="store_true", help="measure the drift of every pass and bound it")
+    group.add_argument(
+        "--check", action="store_true", help="measure the drift of every pass and bound it; verify on more inputs"
+    )
+    group.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="do not compare the model with its source, and what was built with the model",
+    )
     group.add_argument("--require", metavar="int8=0.9", help="fail if a smaller share of the MACs runs in integers")
     group.add_argument(
         "--max-loss",
@@ -64,6 +72,8 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
 def read_pipeline(options: argparse.Namespace) -> Pipeline:
     from lvc.compiler.pipeline import Pipeline
 
+    if options.check and not options.verify:
+        raise UsageError("--check and --no-verify are both given", help="--check verifies more; leave one out")
     if options.level is not None and options.pipeline is not None:
         raise UsageError("-O and -p are both given", help=f"write -p 'O{options.level},...' to start from a preset")
     text = options.pipeline if options.pipeline is not None else f"O{options.level or 2}"

@@ -45,6 +45,7 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     from lvc.compiler.load.onnx_door.halves import widened
     from lvc.compiler.load.onnx_door.inputs import check_names, input_spec, name_shapes, real_inputs
     from lvc.compiler.load.onnx_door.read import opset_of, read_proto, usage_of
+    from lvc.compiler.load.onnx_door.reference import file_reference
     from lvc.compiler.load.onnx_door.values import Constant, safe_name, to_torch
 
     proto = read_proto(file)
@@ -64,4 +65,5 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     outputs = tuple(tensor.name for tensor in graph.outputs)
     model = Model(builder.finish(), file.stem, outputs, source=str(file), notes=notes)
     model.preprocessing, model.labels = usage_of(proto)
+    model.reference = file_reference(file, proto, [tensor.name for tensor in inputs], constants)
     return model

@@ -20,11 +20,12 @@ from lvc.backends.tvm.program import Program
 from lvc.backends.tvm.runtime.executable import Executable
 from lvc.compiler.backend import Target
 from lvc.compiler.cli import main
-from lvc.compiler.driver import check_artefact
 from lvc.compiler.errors import CheckError, CompileError, UsageError
 from lvc.compiler.model import Model
 from lvc.compiler.observers import relative_difference, seeded_inputs
 from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.verification.artefact import verify_artefact
+from lvc.compiler.verification.examples import examples_of
 from lvc.compiler.workspace import Workspace
 
 aten = torch.ops.aten
@@ -176,8 +177,9 @@ def test_the_check_holds_a_lossy_artefact_against_its_own_graph() -> None:
     pipeline = Pipeline.parse("O2").with_precision("bf16")
     rewritten, _ = pipeline.run(model)
     artefact = lvc.compile(rewritten, "O0", "reference")
-    check_artefact(artefact, model, pipeline, Workspace(), rewritten=rewritten, loss=5e-3)
+    examples = examples_of(model, 0, thorough=False)
+    found = verify_artefact(artefact, rewritten, examples, is_lossy=True).difference
+    assert found is not None
+    assert 0 < found < 5e-3
     with pytest.raises(CheckError, match="differs from PyTorch"):
-        check_artefact(
-            artefact, model, pipeline, Workspace(), rewritten=traced(nn.Conv2d(16, 16, 3), 1, 16, 6, 6), loss=1e-3
-        )
+        verify_artefact(artefact, traced(nn.Conv2d(16, 16, 3), 1, 16, 6, 6), examples, is_lossy=True)

@@ -1,0 +1,59 @@
+"""What was built beside the model that it was built from, run once before it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lvc.compiler import catalogue
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.errors import CheckError, LvcError
+from lvc.compiler.model import Model
+from lvc.compiler.verification.closeness import BOUND, MOST_STEPS, Comparison, differences, rounds_to_grids
+from lvc.compiler.verification.examples import Example
+from lvc.compiler.verification.record import Verified
+
+
+def verify_artefact(
+    artefact: Artefact, rewritten: Model, examples: Sequence[Example], *, is_lossy: bool, threads: int | None = None
+) -> Verified:
+    """Raise `CheckError` if an artefact computes something else than its model.
+
+    Without lossy passes that is the model as it was loaded, which the ``examples`` hold. Otherwise what was lost is for
+    the user to judge, and the artefact is held against the ``rewritten`` model. Where that rounds to a grid, the
+    artefact may differ as far as rounding moved the outputs: a value in the middle goes either way.
+    """
+    record = Verified(against="PyTorch")
+    with record.timed():
+        try:
+            run = catalogue.find_backend(artefact.backend).load(artefact, threads)
+        except LvcError as error:
+            record.skipped = f"this machine cannot run it ({error.what})"
+            return record
+        for example in examples:
+            found = run(*example.inputs)
+            judged = _compare(example, found, rewritten if is_lossy else None)
+            if not judged.agrees:
+                raise _difference(judged, example.text)
+            record.take(max(differences(found, example.outputs)))
+    return record
+
+
+def _compare(example: Example, found: tuple[np.ndarray, ...], rewritten: Model | None) -> Comparison:
+    if rewritten is None:
+        return Comparison(example.model, example.inputs, example.outputs, found)
+    wanted, bound = rewritten(*example.inputs), BOUND
+    if rounds_to_grids(rewritten):
+        bound = max(BOUND, min(MOST_STEPS, max(differences(wanted, example.outputs))))
+    return Comparison(rewritten, example.inputs, wanted, found, bound)
+
+
+def _difference(judged: Comparison, inputs: str) -> CheckError:
+    return CheckError(
+        f"the compiled model differs from PyTorch by {judged.difference:.2e} relative",
+        where=f"output '{judged.model.output_names[judged.worst]}' on {inputs}",
+        why=f"code must compute what the rewritten graph says: at most {judged.bound:.0e} is allowed",
+        help="'lvc opt --check' shows which pass moves the outputs; if none does, the backend is at fault: please "
+        "report it; --no-verify writes the file all the same",
+    )

@@ -1,0 +1,156 @@
+"""Whether two ways to compute a model agree: to a bound, or as far as rounding alone moves the model's own outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from lvc.compiler import integer
+from lvc.compiler.dialect import Family, aten
+from lvc.compiler.graph import calls, family, spec
+from lvc.compiler.model import Model
+from lvc.compiler.observers import relative_difference
+from lvc.compiler.precision import exact_outputs
+
+Arrays = Sequence[np.ndarray]
+
+BOUND = 1e-4
+"""Largest difference, relative to an output's largest value, that needs no explanation."""
+
+ROUNDING_SLACK = 2.0
+"""How many times further from double precision than PyTorch code may be where rounding exceeds the bound."""
+
+MOST_STEPS = 0.1
+"""The most that values near the middle between two steps of a grid may move outputs."""
+
+_PLACES = 0.02
+_NUDGE = 1e-6
+_JUMPS = (
+    *(aten.argmax.default, aten.argmin.default, aten.remainder.Tensor, aten.fmod.Tensor),
+    *(aten.round.default, aten.floor.default, aten.ceil.default, aten.sign.default),
+    *(aten.gt.Tensor, aten.ge.Tensor, aten.lt.Tensor, aten.le.Tensor, aten.eq.Tensor, aten.ne.Tensor),
+)
+
+
+def differences(found: Arrays, wanted: Arrays) -> list[float]:
+    """How far each output is from what it should be: `relative_difference`, of whole numbers the share that differs.
+
+    Infinite where there is another number of outputs, or another shape.
+    """
+    if len(found) != len(wanted):
+        return [float("inf")] * max(1, len(wanted))
+    return [_difference(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)]
+
+
+def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    if np.issubdtype(wanted.dtype, np.floating) or found.shape != wanted.shape:
+        return relative_difference(found, wanted)
+    return float(np.mean(found != wanted)) if wanted.size else 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model's ``own`` outputs beside what somebody else made of the same inputs.
+
+    Beyond the ``bound`` they agree where rounding explains it: the others are at most ``slack`` times as far from
+    double precision; or, if the model rounds to a grid or decides by comparisons, few places fell to the other side, or
+    a nudge of the inputs moves the outputs as much.
+    """
+
+    model: Model
+    inputs: Arrays
+    own: Arrays
+    other: Arrays
+    bound: float = BOUND
+    slack: float = ROUNDING_SLACK
+
+    @cached_property
+    def differences(self) -> list[float]:
+        return differences(self.other, self.own)
+
+    @property
+    def worst(self) -> int:
+        """The output that differs most."""
+        return max(range(len(self.differences)), key=self.differences.__getitem__)
+
+    @property
+    def difference(self) -> float:
+        return max(self.differences)
+
+    @property
+    def agrees(self) -> bool:
+        return self.difference <= self.bound or (math.isfinite(self.difference) and self._is_explained())
+
+    def _is_explained(self) -> bool:
+        if self._is_rounding():
+            return True
+        return jumps(self.model) and (self._differs_in_few_places() or self._moves_as_much())
+
+    def _is_rounding(self) -> bool:
+        exact = exact_outputs(self.model, tuple(self.inputs))
+        if exact is None:
+            return False
+        allowed = [max(self.bound, self.slack * apart) for apart in differences(self.own, exact)]
+        return all(apart <= most for apart, most in zip(differences(self.other, exact), allowed, strict=True))
+
+    def _differs_in_few_places(self) -> bool:
+        shares = (_share_apart(*pair, self.bound) for pair in zip(self.own, self.other, strict=True))
+        return max(shares) <= _PLACES
+
+    def _moves_as_much(self) -> bool:
+        """Whether a nudge of the inputs moves the outputs as far, in the mean square and up to `MOST_STEPS`."""
+        random = np.random.default_rng(0)
+        moved = self.model(*(_nudged(array, random) for array in self.inputs))
+        allowed = [min(MOST_STEPS, self.slack * _distance(*pair)) for pair in zip(self.own, moved, strict=True)]
+        apart = [_distance(*pair) for pair in zip(self.own, self.other, strict=True)]
+        return all(a <= most for a, most in zip(apart, allowed, strict=True))
+
+
+def jumps(model: Model) -> bool:
+    """Whether a tiny change of a value can make a large one behind it: grids, comparisons, orders."""
+    return rounds_to_grids(model) or any(map(_is_jump, calls(model.module.graph)))
+
+
+def _is_jump(node: torch.fx.Node) -> bool:
+    to_whole = node.target is aten.to.dtype and not spec(node).dtype.is_floating_point
+    return to_whole or node.target in _JUMPS
+
+
+def rounds_to_grids(model: Model) -> bool:
+    """Whether activations are rounded to few values on the way: whole numbers, or short floating-point ones."""
+    return any(_is_grid(node) for node in calls(model.module.graph))
+
+
+def _is_grid(node: torch.fx.Node) -> bool:
+    is_fake = family(node) is Family.QUANTISATION
+    return is_fake or node.target in integer.OPERATORS or spec(node).dtype in (torch.bfloat16, torch.float16)
+
+
+def _share_apart(own: np.ndarray, other: np.ndarray, bound: float) -> float:
+    """The share of places that differ by more than the bound."""
+    if not own.size:
+        return 0.0
+    scale = float(np.abs(own[np.isfinite(own)]).max(initial=0.0)) or 1.0
+    close = np.isclose(other.astype(np.float64), own.astype(np.float64), rtol=0, atol=bound * scale, equal_nan=True)
+    return float(1 - close.mean())
+
+
+def _nudged(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    return np.asarray(array * (1 + _NUDGE * random.standard_normal(array.shape)), array.dtype)
+
+
+def _distance(own: np.ndarray, other: np.ndarray) -> float:
+    """The norm of the difference over the norm; infinite where finite and other numbers meet."""
+    ours, theirs = own.astype(np.float64), other.astype(np.float64)
+    finite = np.isfinite(ours)
+    if not np.array_equal(finite, np.isfinite(theirs)):
+        return float("inf")
+    norm = float(np.linalg.norm(ours[finite])) or 1.0
+    return float(np.linalg.norm(ours[finite] - theirs[finite])) / norm

@@ -1,0 +1,43 @@
+"""What a verification found, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+from lvc.compiler.text import duration
+
+
+@dataclass
+class Verified:
+    """One comparison: ``against`` computed the same ``inputs`` input sets, and was at most ``difference`` away.
+
+    ``skipped`` says why there was none; ``seconds`` is what it cost.
+    """
+
+    against: str = ""
+    difference: float | None = None
+    inputs: int = 0
+    seconds: float = 0.0
+    skipped: str = ""
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add the seconds that a block takes."""
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds = round(self.seconds + perf_counter() - started, 3)
+
+    def take(self, difference: float) -> None:
+        """Count one more input set."""
+        self.inputs += 1
+        self.difference = max(difference, self.difference or 0.0)
+
+    def __str__(self) -> str:
+        if self.skipped:
+            return f"not verified: {self.skipped}"
+        return f"at most {self.difference:.1e} from {self.against}, relative ({duration(self.seconds)})"

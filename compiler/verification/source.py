@@ -1,0 +1,60 @@
+"""The model as loaded beside its source: the file as somebody else runs it, or the module before it was traced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lvc.compiler.errors import CheckError
+from lvc.compiler.model import Model, Reference
+from lvc.compiler.verification.closeness import Comparison
+from lvc.compiler.verification.examples import Example
+from lvc.compiler.verification.record import Verified
+
+_SLACK = 4.0  # two ways to sum in single precision, neither of which is the better one
+
+
+def verify_source(model: Model, examples: Sequence[Example], *, thorough: bool) -> Verified:
+    """Raise `CheckError` if the model computes something else than its source, with the first node that does.
+
+    A source that cannot be run, or is too slow for a check that nobody asked for, is skipped with the reason.
+    """
+    reference, record = model.reference, Verified()
+    if reference is None:
+        record.skipped = "nothing but lvc can compute such a source"
+        return record
+    if reference.is_slow and not thorough:
+        record.skipped = f"{reference.name} is slow, and computes this with --check only"
+        return record
+    with record.timed():
+        for example in examples:
+            try:
+                wanted = reference.run(example.inputs)
+            except Exception as error:  # whoever computes there fails in his own ways
+                record.skipped = f"{reference.name} cannot run it ({_line(error)})"
+                return record
+            found = Comparison(model, example.inputs, example.outputs, wanted, reference.bound, _SLACK)
+            if not found.agrees:
+                raise _difference(model, reference, example, found.worst, found.difference)
+            record.take(found.difference)
+    record.against = reference.name
+    return record
+
+
+def _difference(model: Model, reference: Reference, example: Example, worst: int, difference: float) -> CheckError:
+    first = reference.first_difference(example.inputs) if reference.first_difference else ""
+    return CheckError(
+        f"the loaded model differs from {reference.name} by {difference:.2e} relative",
+        where=f"{model.source or model.name}, {first or _output(model, worst, example)}",
+        why=f"a model must be loaded as its source computes: at most {reference.bound:.0e} is allowed",
+        help="please report it as a defect of lvc; --no-verify compiles the model all the same",
+    )
+
+
+def _output(model: Model, worst: int, example: Example) -> str:
+    name = model.output_names[worst] if worst < len(model.output_names) else str(worst)
+    return f"output '{name}' on {example.text}"
+
+
+def _line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:160] if lines else type(error).__name__

@@ -1,0 +1,233 @@
+"""What is loaded is compared with its source, and what is built with what was loaded, before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+import lvc
+from lvc.backends.tvm import lower
+from lvc.backends.tvm.joins import parts_of
+from lvc.compiler.cli import main
+from lvc.compiler.driver import LoadRequest, compile_and_report
+from lvc.compiler.errors import CheckError
+from lvc.compiler.load.onnx_door import reference as onnx_reference
+from lvc.compiler.load.onnx_door.call import CONVERTERS
+from lvc.compiler.model import Reference
+from lvc.compiler.verification.closeness import Comparison, differences
+from lvc.compiler.verification.examples import image_inputs, work
+from lvc.compiler.verification.record import Verified
+from lvc.compiler.verification.verification import Verification
+from lvc.compiler.workspace import Workspace
+
+SHAPE = (1, 3, 8, 8)
+
+
+def small_file(folder: Path, element_type: int = TensorProto.FLOAT) -> Path:
+    """Convolution, LeakyRelu, convolution, sum over places."""
+    random = np.random.default_rng(0)
+    dtype = np.float16 if element_type == TensorProto.FLOAT16 else np.float32
+    weights = {
+        name: random.standard_normal(shape).astype(dtype)
+        for name, shape in {"w": (4, 3, 3, 3), "v": (4, 4, 3, 3)}.items()
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="first"),
+        helper.make_node("LeakyRelu", ["a"], ["b"], name="bend", alpha=0.3),
+        helper.make_node("Conv", ["b", "v"], ["c"], name="second"),
+        helper.make_node("ReduceMean", ["c"], ["y"], name="mean", axes=[2, 3]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", element_type, SHAPE)],
+        [helper.make_tensor_value_info("y", element_type, (1, 4, 1, 1))],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    file = folder / "small.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
+    return file
+
+
+def wrong_slope(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The door reads LeakyRelu with another slope: a planted mistake."""
+    right = CONVERTERS["LeakyRelu"]
+    monkeypatch.setitem(
+        CONVERTERS, "LeakyRelu", lambda call: right(dataclasses.replace(call, attributes={"alpha": 0.2}))
+    )
+
+
+def test_a_file_is_compared_with_onnx_runtime(tmp_path: Path) -> None:
+    report = compile_and_report(LoadRequest(str(small_file(tmp_path))))[1]
+    assert report.loaded is not None
+    assert report.loaded.against.startswith("ONNX Runtime ")
+    assert report.loaded.inputs == 1
+    assert report.built is not None
+    assert report.built.difference is not None
+    for found in (report.loaded, report.built):
+        assert found.difference is not None
+        assert found.difference < 1e-5
+        assert not found.skipped
+
+
+def test_a_check_takes_images_as_well(tmp_path: Path) -> None:
+    report = compile_and_report(LoadRequest(str(small_file(tmp_path))), check=True)[1]
+    assert report.loaded is not None
+    assert report.loaded.inputs == 2
+    assert report.difference is not None
+
+
+def test_a_wrong_import_is_an_error_that_names_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong_slope(monkeypatch)
+    with pytest.raises(CheckError, match="the loaded model differs from ONNX Runtime") as caught:
+        lvc.compile(str(small_file(tmp_path)))
+    assert "node bend (LeakyRelu), its output 'b'" in caught.value.where
+
+
+def test_a_wrong_import_is_seen_without_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_reference, "_engine", lambda: ("onnx.reference", "onnx.reference 1.0"))
+    file = str(small_file(tmp_path))
+    assert str(compile_and_report(LoadRequest(file))[1].loaded).startswith("not verified: onnx.reference 1.0 is slow")
+    loaded = compile_and_report(LoadRequest(file), check=True)[1].loaded
+    assert loaded is not None
+    assert loaded.against == "onnx.reference 1.0"
+    wrong_slope(monkeypatch)
+    with pytest.raises(CheckError, match=r"differs from onnx.reference"):
+        lvc.compile(file, check=True)
+
+
+def test_nothing_is_written_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong_slope(monkeypatch)
+    output = tmp_path / "small.lvc"
+    for command in ("compile", "opt"):
+        assert main([command, str(small_file(tmp_path)), "-o", str(output)]) == 3
+        assert "node bend (LeakyRelu)" in capsys.readouterr().err
+        assert not output.exists()
+    assert main(["compile", str(small_file(tmp_path)), "-o", str(output), "--no-verify"]) == 0
+    assert "not verified: --no-verify" in capsys.readouterr().out
+    assert output.exists()
+
+
+def test_check_and_no_verify_contradict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "x.onnx", "--check", "--no-verify"]) == 2
+    assert "--check and --no-verify are both given" in capsys.readouterr().err
+
+
+def test_a_source_that_cannot_be_run_is_skipped_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_reference, "LIMIT_SECONDS", 0.01)
+    loaded = compile_and_report(LoadRequest(str(small_file(tmp_path))))[1].loaded
+    assert loaded is not None
+    assert "took longer than" in loaded.skipped
+    assert loaded.difference is None
+
+
+def test_a_large_model_is_verified_on_request_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("lvc.compiler.verification.verification.QUICK_MACS", 100)
+    loaded = compile_and_report(LoadRequest(str(small_file(tmp_path))))[1].loaded
+    assert str(loaded) == "not verified: 6.19 kMACs take seconds to run, so only --check does"
+
+
+def test_a_model_that_the_caller_holds_is_not_compared_with_its_source(tmp_path: Path) -> None:
+    """He may have trained or rewritten it since."""
+    model = lvc.Model.load(str(small_file(tmp_path)))
+    assert compile_and_report(model)[1].loaded is None
+
+
+def test_a_swapped_place_in_a_concatenation_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted mistake that every plan agrees with: the parts are counted in another order."""
+
+    class Pair(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = (torch.nn.Conv2d(3, 16, 1) for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([self.one(x), self.two(x)], 1)
+
+    def swapped(node: torch.fx.Node, layout: object) -> list[tuple[torch.fx.Node, int]]:
+        parts = list(parts_of(node, layout))  # type: ignore[arg-type]
+        return list(zip([part for part, _ in parts[::-1]], [offset for _, offset in parts], strict=True))
+
+    monkeypatch.setattr(lower.joins, "parts_of", swapped)
+    model = lvc.Model.from_module(Pair().eval(), torch.zeros(SHAPE))
+    with pytest.raises(CheckError, match="the compiled model differs from PyTorch"):
+        lvc.compile(model)
+
+
+def test_a_factory_is_compared_with_eager_pytorch() -> None:
+    loaded = compile_and_report(LoadRequest("torchvision.models:squeezenet1_1", shapes={"": (1, 3, 32, 32)}))[1].loaded
+    assert loaded is not None
+    assert loaded.against == "eager PyTorch"
+    assert loaded.difference is not None
+    assert loaded.difference < 1e-5
+
+
+def made(model: lvc.Model, other: Sequence[np.ndarray], name: str = "another way") -> lvc.Model:
+    model.reference = Reference(name, lambda _: tuple(other))
+    return model
+
+
+def verify(model: lvc.Model) -> Verified:
+    return Verification.of(model, Workspace(), check=False, verify=True).source()
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_another_number_of_outputs_is_a_difference(number: int) -> None:
+    model = lvc.Model.from_module(torch.nn.ReLU(), torch.zeros(SHAPE))
+    with pytest.raises(CheckError, match="inf relative"):
+        verify(made(model, [np.zeros(SHAPE, np.float32)] * number))
+
+
+def test_another_shape_is_a_difference() -> None:
+    model = lvc.Model.from_module(torch.nn.ReLU(), torch.zeros(SHAPE))
+    with pytest.raises(CheckError, match="inf relative"):
+        verify(made(model, [np.zeros((3, 8, 8), np.float32)]))
+
+
+class Choice(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.argmax(1), (x > 0).float()
+
+
+def test_a_few_choices_may_fall_to_the_other_side() -> None:
+    model = lvc.Model.from_module(Choice(), torch.zeros(1, 10, 32, 32))
+    example = Verification.of(model, Workspace(), check=False, verify=True).examples[0]
+    first, second = (output.copy() for output in example.outputs)
+    first[0, 0, :5] += 1
+    second[0, 0, 0, :5] = 1 - second[0, 0, 0, :5]
+    assert Comparison(model, example.inputs, example.outputs, [first, second]).agrees
+    first[0, :3] += 1
+    assert not Comparison(model, example.inputs, example.outputs, [first, second]).agrees
+    assert differences([first], [example.outputs[0]])[0] == pytest.approx(3 * 32 / 1024)
+
+
+def test_inputs_like_images() -> None:
+    values = lvc.Model.from_module(torch.nn.ReLU(), torch.zeros(1, 3, 20, 24)).inputs
+    (image,) = image_inputs(values, 0)
+    assert image.shape == (1, 3, 20, 24)
+    assert image.dtype == np.float32
+    assert 0 <= image.min() < 0.2
+    assert 0.8 < image.max() <= 1
+    steps = np.abs(np.diff(image, axis=3)).mean()
+    assert steps < 0.15, "neighbours are alike"
+
+
+def test_work_counts_multiplications() -> None:
+    assert work(lvc.Model.from_module(torch.nn.Conv2d(3, 4, 1), torch.zeros(SHAPE))) == 3 * 4 * 64
+
+
+def test_equal_inputs_still_give_equal_artefacts(tmp_path: Path) -> None:
+    request = LoadRequest(str(small_file(tmp_path)))
+    with_it, without = (lvc.compile(request, verify=verify) for verify in (True, False))
+    assert with_it == without

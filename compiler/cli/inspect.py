@@ -39,10 +39,10 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
 
 def _inspect_model(options: argparse.Namespace, console: Console) -> None:
-    from lvc.compiler.cli.model_options import load_model
+    from lvc.compiler.cli.model_options import load_request
     from lvc.compiler.inspection import layers, peak_activation_bytes, totals
 
-    model = load_model(options)
+    model = load_request(options).load()
     found = layers(model)
     summed = totals(found, peak_activation_bytes(model))
     console.result(f"{model.name}, from {printable(model.source)}")
@@ -64,13 +64,13 @@ def _inspect_model(options: argparse.Namespace, console: Console) -> None:
 def _show_groups(options: argparse.Namespace, console: Console) -> None:
     """Show what the analysis `channel-groups` finds in a model."""
     from lvc.compiler.analysis import find_analysis
-    from lvc.compiler.cli.model_options import load_model
+    from lvc.compiler.cli.model_options import load_request
     from lvc.compiler.container import is_artefact
     from lvc.compiler.errors import UsageError
 
     if is_artefact(Path(options.model)):
         raise UsageError("an artefact has no groups of channels", help="give the model that it was made from")
-    model = load_model(options)
+    model = load_request(options).load()
     found = find_analysis("channel-groups")(model)
     console.result(f"{model.name}, from {printable(model.source)}\n")
     for table in found.tables:

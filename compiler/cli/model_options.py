@@ -29,6 +29,12 @@ def add_model_options(parser: argparse.ArgumentParser, *, positional: bool = Tru
         default=[],
         help="shape of an input; its name may be left out when there is only one",
     )
+    group.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="trust what is made: do not compare a model with its source, nor code with its model",
+    )
     group.add_argument("--seed", type=int, default=0, help="seed of random weights and of checked inputs (default 0)")
 
 
@@ -46,8 +52,13 @@ def load_request(options: argparse.Namespace) -> LoadRequest:
 
 
 def load_model(options: argparse.Namespace) -> Model:
-    """Load the model that the options name."""
-    return load_request(options).load()
+    """Load the model that the options name; `CheckError` if it is not what its source computes."""
+    from lvc.compiler.verification.verification import Verification
+    from lvc.compiler.workspace import Workspace
+
+    model = load_request(options).load()
+    Verification.of(model, Workspace(seed=options.seed), check=False, verify=options.verify).source()
+    return model
 
 
 def _argument(text: str) -> tuple[str, Any]:

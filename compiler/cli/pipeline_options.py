@@ -38,12 +38,6 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--check", action="store_true", help="measure the drift of every pass and bound it; verify on more inputs"
     )
-    group.add_argument(
-        "--no-verify",
-        dest="verify",
-        action="store_false",
-        help="do not compare the model with its source, and what was built with the model",
-    )
     group.add_argument("--require", metavar="int8=0.9", help="fail if a smaller share of the MACs runs in integers")
     group.add_argument(
         "--max-loss",

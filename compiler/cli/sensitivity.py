@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lvc.compiler.cli.model_options import add_model_options, load_request
+from lvc.compiler.cli.model_options import add_model_options, load_model
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
             check_writable(path)
     if options.plot and options.plot.suffix not in (".svg", ".png"):
         raise UsageError(f"cannot draw '{options.plot.name}'", help="end the name in .svg or .png")
-    model = load_request(options).load()
+    model = load_model(options)
     options.labels = None
     describe_data(options, model)
     data = {"calib": partial(open_data_set, options.data.removeprefix("calib="), model)}

@@ -19,6 +19,7 @@ from lvc.compiler.cli import main
 from lvc.compiler.driver import LoadRequest, compile_and_report
 from lvc.compiler.errors import CheckError
 from lvc.compiler.load.onnx_door import reference as onnx_reference
+from lvc.compiler.load.onnx_door.build import load_converters
 from lvc.compiler.load.onnx_door.call import CONVERTERS
 from lvc.compiler.model import Reference
 from lvc.compiler.verification.closeness import Comparison, differences
@@ -58,6 +59,7 @@ def small_file(folder: Path, element_type: int = TensorProto.FLOAT) -> Path:
 
 def wrong_slope(monkeypatch: pytest.MonkeyPatch) -> None:
     """The door reads LeakyRelu with another slope: a planted mistake."""
+    load_converters()
     right = CONVERTERS["LeakyRelu"]
     monkeypatch.setitem(
         CONVERTERS, "LeakyRelu", lambda call: right(dataclasses.replace(call, attributes={"alpha": 0.2}))
@@ -231,3 +233,17 @@ def test_equal_inputs_still_give_equal_artefacts(tmp_path: Path) -> None:
     request = LoadRequest(str(small_file(tmp_path)))
     with_it, without = (lvc.compile(request, verify=verify) for verify in (True, False))
     assert with_it == without
+
+
+@pytest.mark.parametrize("command", ["run", "eval"])
+def test_commands_that_run_a_model_verify_it_first(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong_slope(monkeypatch)
+    data = tmp_path / "data.npz"
+    np.savez(data, x=np.zeros((2, *SHAPE[1:]), np.float32), y=np.zeros(2, np.int64))
+    place = ["--data", str(data)] if command == "eval" else [str(data)]
+    line = [command, str(small_file(tmp_path)), *place]
+    assert main(line) == 3
+    assert "the loaded model differs" in capsys.readouterr().err
+    assert main([*line, "--no-verify"]) != 3

@@ -23,7 +23,7 @@ from lvc.backends.tvm.vector import Vector
 from lvc.compiler.backend import Target
 from lvc.compiler.workspace import Workspace
 
-VECTORS, SCALARS, DEPTH, TURNS, UNROLL = 3, 4, 64, 1 << 12, 8  # a register tile that hides a latency of six cycles
+VECTORS, SCALARS, DEPTH, TURNS = 3, 4, 64, 1 << 12  # a register tile that hides a latency of six cycles
 ROUNDS = 300
 
 
@@ -82,6 +82,6 @@ def _schedule(schedule: Any, vector: Vector) -> None:
             lambda v: load(data, [k, v * lanes], lanes), lambda s: load(data, [k, VECTORS * lanes + s])
         )
 
-    products = loop(TURNS, lambda _: unrolled(DEPTH, UNROLL, step))
+    products = loop(TURNS, lambda _: unrolled(DEPTH, step))
     finish = sums.each(lambda v, s: fused.finish([v * SCALARS + s, 0], sums.at(v, s)))
     write_nest(schedule, allocate(sums.buffers, sums.clear(), products, finish))

@@ -35,7 +35,6 @@ from lvc.backends.tvm.kernels.tile_cost import TileCost
 from lvc.backends.tvm.vector import Vector
 
 MOST_DEPTH_PARTS = 32
-UNROLL = 8  # steps of the reduction in one turn of its innermost loop
 WORTH_SKIPPING = 0.04  # share of the taps that lie outside the image
 
 Read = Callable[[Expr, Expr, Expr, Expr], Expr]  # block, row, column, number in the block: a word of the padded data
@@ -332,10 +331,10 @@ class ConvNest:
             return tirx.Evaluate(0)
 
         def of_block(block: Expr, is_watched: bool = False) -> Stmt:
-            return taps(lambda y, x: unrolled(steps, UNROLL, lambda turn: step(block, y, x, turn, is_watched)))
+            return taps(lambda y, x: unrolled(steps, lambda turn: step(block, y, x, turn, is_watched)))
 
         if not channels.in_block:
-            return taps(lambda y, x: unrolled(span, UNROLL, lambda block: step(block, y, x, 0)))
+            return taps(lambda y, x: unrolled(span, lambda block: step(block, y, x, 0)))
         if not marks:
             return loop(span, of_block)
         each = kernel[0] * kernel[1] * steps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 from tvm import te, tirx
 
 from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
-from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, block, load, loop, store, tasks
+from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, load, store
 from lvc.backends.tvm.kernels.parts import row_parts
-from lvc.backends.tvm.kernels.register_tile import Accumulators, cut
 from lvc.backends.tvm.kernels.whole_words import centred
-from lvc.backends.tvm.kernels.windows import Axis, each_column_tile
+from lvc.backends.tvm.kernels.window_nest import WindowNest
+from lvc.backends.tvm.kernels.windows import Axis
 from lvc.backends.tvm.kernels.words import widened
 from lvc.backends.tvm.vector import Vector
 
@@ -130,65 +129,27 @@ def choose_knobs(problem: Depthwise, vector: Vector) -> Knobs:
 def schedule(sch: Any, problem: Depthwise, vector: Vector, knobs: Knobs | None = None) -> None:
     """Write the nest of the fused function in the schedule."""
     knobs = knobs or choose_knobs(problem, vector)
-    write_nest(sch, _Nest(problem, knobs, take_apart(sch)).build())
+    write_nest(sch, _nest(problem, knobs, take_apart(sch)).build())
 
 
-@dataclass(frozen=True)
-class _Nest:
-    problem: Depthwise
-    knobs: Knobs
-    fused: Fused
+def _nest(p: Depthwise, knobs: Knobs, fused: Fused) -> WindowNest:
+    data, weight = fused.operands
 
-    def build(self) -> Stmt:
-        p = self.problem
-        return tasks((p.batch, p.blocks, self.knobs.row_parts), self._task)
+    def add(register: Buffer, value: Expr, channel: Expr, ky: Expr, kx: Expr) -> Stmt:
+        product = value * load(weight, [channel, ky, kx, 0], p.block)
+        return store(register, load(register, [0], p.block) + product, [0], p.block)
 
-    def _task(self, image: Expr, channel: Expr, part: Expr) -> Stmt:
-        p = self.problem
-        runs = cut(p.columns.outputs, self.knobs.pixels)
-        rows = -(-p.rows.outputs // self.knobs.row_parts)
-        first, count = part * rows, rows
-        if rows * self.knobs.row_parts != p.rows.outputs:
-            count = tirx.max(tirx.min(rows, p.rows.outputs - first), 0)
-
-        def line(row: Expr) -> Stmt:
-            def tile(column: Expr, pixels: int, known: int | None) -> Stmt:
-                return self._tile((image, channel, row, column), pixels, known)
-
-            return each_column_tile(p.columns, runs, tile)
-
-        return loop(count, line, name="row", start=first)
-
-    def _tile(self, place: tuple[Expr, ...], pixels: int, known: int | None) -> Stmt:
-        p = self.problem
-        *outer, row, column = place
-        sums = Accumulators.make(1, pixels, p.block)
-        first, count = p.rows.taps(row)
-
-        def finish(_: int, pixel: int) -> Stmt:
-            return self.fused.finish([*outer, row, column + pixel, 0], sums.at(0, pixel))
-
-        reduction = loop(count, lambda ky: self._row(place, sums, ky, known), name="ky", start=first)
-        return allocate(sums.buffers, sums.clear(), reduction, sums.each(finish))
-
-    def _row(self, place: tuple[Expr, ...], sums: Accumulators, ky: Expr, known: int | None) -> Stmt:
-        """Add the products of one row of taps. Each column of the data is loaded once, for all that need it."""
-        p = self.problem
-        image, channel, row, column = place
-        data, weight = self.fused.operands
-        y = p.rows.position(row, ky)
-        statements: list[Stmt] = []
-        for pixel, kx in self._products(sums.scalars, known):
-            x = p.columns.position(column + pixel, kx)
-            value = p.number(load(data, [image, channel, y, x, 0], p.block))
-            product = value * load(weight, [channel, ky, kx, 0], p.block)
-            register = sums.at(0, pixel)
-            statements.append(store(register, load(register, [0], p.block) + product, [0], p.block))
-        return block(*statements)
-
-    def _products(self, pixels: int, known: int | None) -> Iterator[tuple[int, int]]:
-        axis = self.problem.columns
-        pairs = [(pixel, kx) for pixel in range(pixels) for kx in range(axis.kernel)]
-        for pixel, kx in sorted(pairs, key=lambda pair: axis.position(*pair)):
-            if known is None or axis.is_inside(known + pixel, kx):
-                yield pixel, kx
+    return WindowNest(
+        p.batch,
+        p.blocks,
+        p.block,
+        p.rows,
+        p.columns,
+        knobs.pixels,
+        knobs.row_parts,
+        dtype="float32",
+        blank=tirx.const(0, "float32"),
+        read=lambda place: p.number(load(data, [*place, 0], p.block)),
+        add=add,
+        finish=lambda place, register: fused.finish([*place, 0], register),
+    )

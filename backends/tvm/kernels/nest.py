@@ -33,15 +33,25 @@ def loop(extent: Expr, body: Body, kind: Any = SERIAL, name: str = "i", start: E
     return tirx.For(variable, tirx.const(0, "int32"), int32(extent), kind, body(start + variable))
 
 
-def unrolled(extent: int, steps: int, body: Body) -> Stmt:
-    """Run ``body(index)`` for each index below ``extent``, so many steps in one turn of a loop."""
+UNROLL = 8
+"""Steps of a reduction in one turn of its loop, where nothing else is chosen. Code that grew with a model's kernels and
+windows would take LLVM minutes: its time grows faster than the code."""
+
+
+def in_turns(extent: int, body: Callable[[Expr, int], Stmt], steps: int = UNROLL) -> Stmt:
+    """Run ``body(first, count)`` for every so many indices below an extent, a turn of a loop each, and for the rest."""
     turns, rest = divmod(extent, steps)
+    statements = [loop(turns, lambda i: body(i * steps, steps), name="turn")] if turns else []
+    return block(*statements, *([body(turns * steps, rest)] if rest else []))
+
+
+def unrolled(extent: int, body: Body, steps: int = UNROLL) -> Stmt:
+    """Run ``body(index)`` for each index below ``extent``, so many steps in one turn of a loop."""
 
     def turn(first: Expr, count: int) -> Stmt:
         return loop(count, lambda step: body(first + step), UNROLLED, "step")
 
-    statements = [loop(turns, lambda i: turn(i * steps, steps), name="turn")] if turns else []
-    return block(*statements, *([turn(turns * steps, rest)] if rest else []))
+    return in_turns(extent, turn, steps)
 
 
 def block(*statements: Stmt) -> Stmt:

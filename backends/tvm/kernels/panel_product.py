@@ -10,7 +10,7 @@ from functools import cached_property
 from tvm import tirx
 
 from lvc.backends.tvm.kernels.guarded import Marks
-from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, block, splat, unrolled
+from lvc.backends.tvm.kernels.nest import UNROLL, Buffer, Expr, Stmt, allocate, block, splat, unrolled
 from lvc.backends.tvm.kernels.parts import Work
 from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
 from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
@@ -31,7 +31,7 @@ class Knobs:
     rows: int
     row_parts: int
     panel_parts: int
-    unroll: int = 8
+    unroll: int = UNROLL
 
 
 def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vector, word: Word) -> Knobs:
@@ -128,7 +128,7 @@ class PanelProduct:
         if marks:
             reduction = [marks.guard(words // taken, 1, 0, step)]
         elif words:
-            reduction = [unrolled(words // taken, self.knobs.unroll, step)]
+            reduction = [unrolled(words // taken, step, self.knobs.unroll)]
         reduction += [word.step(self.vector, sums, last)] if rest else []
         return allocate(sums.buffers, sums.clear(), *reduction, sums.each(finish))
 

@@ -10,11 +10,11 @@ from tvm import te, tirx
 
 from lvc.backends.tvm.bfloat16 import BITS
 from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
-from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, block, load, loop, splat, store, tasks
+from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, load, store
 from lvc.backends.tvm.kernels.parts import row_parts
-from lvc.backends.tvm.kernels.register_tile import Accumulators, cut
 from lvc.backends.tvm.kernels.whole_words import centred
-from lvc.backends.tvm.kernels.windows import Axis, each_column_tile
+from lvc.backends.tvm.kernels.window_nest import WindowNest
+from lvc.backends.tvm.kernels.windows import Axis
 from lvc.backends.tvm.kernels.words import widened
 from lvc.backends.tvm.vector import Vector
 
@@ -146,65 +146,27 @@ def choose_knobs(problem: Pool2d, vector: Vector) -> Knobs:
 def schedule(sch: Any, problem: Pool2d, vector: Vector, knobs: Knobs | None = None) -> None:
     """Write the nest of the fused function in the schedule."""
     knobs = knobs or choose_knobs(problem, vector)
-    write_nest(sch, _Nest(problem, knobs, take_apart(sch)).build())
+    write_nest(sch, _nest(problem, knobs, take_apart(sch)).build())
 
 
-@dataclass(frozen=True)
-class _Nest:
-    problem: Pool2d
-    knobs: Knobs
-    fused: Fused
+def _nest(p: Pool2d, knobs: Knobs, fused: Fused) -> WindowNest:
+    data, lanes, tail = fused.operands[0], p.block or 1, (0,) if p.block else ()
 
-    def build(self) -> Stmt:
-        return tasks((self.problem.batch, self.problem.shape[1], self.knobs.row_parts), self._task)
+    def add(register: Buffer, value: Expr, *_: Expr) -> Stmt:
+        old = load(register, [0], lanes)
+        return store(register, tirx.max(old, value) if p.kind == "max" else old + value, [0], lanes)
 
-    def _task(self, image: Expr, channel: Expr, part: Expr) -> Stmt:
-        p = self.problem
-        runs = cut(p.out_width, self.knobs.pixels)
-        rows = -(-p.out_height // self.knobs.row_parts)
-        first, count = part * rows, rows
-        if rows * self.knobs.row_parts != p.out_height:
-            count = tirx.max(tirx.min(rows, p.out_height - first), 0)
-
-        def line(row: Expr) -> Stmt:
-            def tile(column: Expr, pixels: int, known: int | None) -> Stmt:
-                return self._tile((image, channel, row, column), pixels, known)
-
-            return each_column_tile(p.columns, runs, tile)
-
-        return loop(count, line, name="row", start=first)
-
-    def _tile(self, place: tuple[Expr, ...], pixels: int, known: int | None) -> Stmt:
-        p, data = self.problem, self.fused.operands[0]
-        image, channel, row, column = place
-        lanes = p.block or 1
-        tail = (0,) if p.block else ()
-        best = Accumulators.make(1, pixels, lanes, _dtype(p, data))
-        identity = _identity(p, _dtype(p, data))
-        first, count = p.rows.taps(row)
-
-        def tap(ky: Expr, kx: int, pixel: int) -> Stmt:
-            position = (p.rows.position(row, ky), p.columns.position(column + pixel, kx))
-            value = _number(p, load(data, [image, channel, *position, *tail], lanes))
-            register = best.at(0, pixel)
-            old = load(register, [0], lanes)
-            return store(register, tirx.max(old, value) if p.kind == "max" else old + value, [0], lanes)
-
-        def taps(ky: Expr) -> Stmt:
-            inside = [
-                (kx, pixel)
-                for kx in range(p.kernel[1])
-                for pixel in range(pixels)
-                if known is None or p.columns.is_inside(known + pixel, kx)
-            ]
-            return block(*(tap(ky, kx, pixel) for kx, pixel in inside)) if inside else tirx.Evaluate(0)
-
-        def finish(_: int, pixel: int) -> Stmt:
-            return self.fused.finish([image, channel, row, column + pixel, *tail], best.at(0, pixel))
-
-        return allocate(
-            best.buffers,
-            best.each(lambda v, s: store(best.at(v, s), splat(identity, lanes), [0], lanes)),
-            loop(count, taps, name="ky", start=first),
-            best.each(finish),
-        )
+    return WindowNest(
+        p.batch,
+        p.shape[1],
+        lanes,
+        p.rows,
+        p.columns,
+        knobs.pixels,
+        knobs.row_parts,
+        dtype=_dtype(p, data),
+        blank=_identity(p, _dtype(p, data)),
+        read=lambda place: _number(p, load(data, [*place, *tail], lanes)),
+        add=add,
+        finish=lambda place, register: fused.finish([*place, *tail], register),
+    )

@@ -40,7 +40,6 @@ from lvc.backends.tvm.vector import Vector
 if TYPE_CHECKING:
     from lvc.backends.tvm.kernels.winograd import Winograd
 
-UNROLL = 8  # steps of the reduction in one turn of its innermost loop
 SKEW = 2  # vectors between two points in a buffer: else all points of a tile fall into one set of the cache
 
 
@@ -164,7 +163,7 @@ class WinogradNest:
                 value = load(sums.at(v, s), [0], self._lanes)
                 return store(products, value, [point, (first + v) * count + start + s, 0], self._lanes)
 
-            reduce = loop(channels.in_blocks, lambda c: unrolled(channels.lanes, UNROLL, lambda lane: step(c, lane)))
+            reduce = loop(channels.in_blocks, lambda c: unrolled(channels.lanes, lambda lane: step(c, lane)))
             return allocate(sums.buffers, sums.clear(), reduce, sums.each(keep))
 
         def line(point: Expr, first: Expr, vectors: int) -> Stmt:

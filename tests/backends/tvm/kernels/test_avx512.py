@@ -12,8 +12,8 @@ from test_bfloat16 import SAME, build
 from lvc.backends.tvm import BACKEND, bfloat16, targets
 from lvc.backends.tvm.kernels import conv2d, matmul
 from lvc.backends.tvm.kernels.conv2d import Conv2d
-from lvc.backends.tvm.kernels.conv_nest import UNROLL
 from lvc.backends.tvm.kernels.matmul import Matmul
+from lvc.backends.tvm.kernels.nest import UNROLL
 from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, Word
 
 INSTRUCTIONS = {FLOAT32: "vfmadd231ps", BFLOAT16: "vdpbf16ps"}

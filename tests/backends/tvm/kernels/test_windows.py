@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_harness import blocked, check, random
+from kernel_harness import AVX2, blocked, check, random
+from tvm import te
+from tvm.s_tir import Schedule
 
-from lvc.backends.tvm.kernels import depthwise, pool2d
+from lvc.backends.tvm.kernels import depthwise, pool2d, window_nest
 from lvc.backends.tvm.kernels.depthwise import Depthwise
 from lvc.backends.tvm.kernels.pool2d import Pool2d
 from lvc.backends.tvm.kernels.windows import Axis
 
 SAME = (1, 1, 1, 1)
+
+
+@pytest.fixture(params=[window_nest.MOST_EDGE_TAPS, 0], ids=["", "copied"])
+def edges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taps at the edges one by one, and from a copy of the rows with their padding."""
+    monkeypatch.setattr(window_nest, "MOST_EDGE_TAPS", request.param)
 
 
 def check_depthwise(problem: Depthwise) -> None:
@@ -26,6 +36,7 @@ def check_depthwise(problem: Depthwise) -> None:
     check(depthwise, p, [blocked(data, p.block), depthwise.pack_weight(p, weight)], sums)
 
 
+@pytest.mark.usefixtures("edges")
 @pytest.mark.parametrize(
     "problem",
     [
@@ -35,13 +46,15 @@ def check_depthwise(problem: Depthwise) -> None:
         pytest.param(Depthwise(1, 8, 20, 20, (3, 3), padding=(12, 12, 12, 12), dilation=(12, 12)), id="dilated"),
         pytest.param(Depthwise(1, 24, 15, 15, (7, 7), (2, 2), (3, 3, 3, 3)), id="7x7, stride 2"),
         pytest.param(Depthwise(1, 8, 6, 9, (3, 3)), id="no padding"),
+        pytest.param(Depthwise(1, 8, 20, 37, (31, 27), padding=(15, 13, 15, 13)), id="wide"),
     ],
 )
 def test_depthwise_matches_pytorch(problem: Depthwise) -> None:
     check_depthwise(problem)
 
 
-@settings(max_examples=5, deadline=None)
+@pytest.mark.usefixtures("edges")
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.tuples(st.integers(5, 12), st.integers(5, 30)),
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
@@ -54,11 +67,14 @@ def test_depthwise_matches_pytorch_on_any_shape(
     check_depthwise(Depthwise(1, 11, *size, kernel, stride, padding))
 
 
+Size = int | tuple[int, int]
+
+
 def check_pool(
-    kind: str, shape: tuple[int, int, int, int], window: tuple[int, int, int], block: int = 8, **how: object
+    kind: str, shape: tuple[int, int, int, int], window: tuple[Size, Size, Size], block: int = 8, **how: object
 ) -> None:
     """``window`` is its size, its stride and the padding on every side; ``how`` goes to PyTorch."""
-    size, stride, padding = window
+    size, stride, padding = ((one, one) if isinstance(one, int) else one for one in window)
     data = random(*shape)
     torch_pool = torch.nn.functional.max_pool2d if kind == "max" else torch.nn.functional.avg_pool2d
     sums = torch_pool(torch.from_numpy(data), size, stride, padding, **how)
@@ -66,9 +82,9 @@ def check_pool(
         kind,
         *shape,
         *sums.shape[2:],
-        (size, size),
-        (stride, stride),
-        (padding,) * 4,
+        size,
+        stride,
+        (*padding, *padding),
         (int(str(how.get("dilation", 1))),) * 2,
         bool(how.get("count_include_pad", True)),
         how.get("divisor_override"),  # type: ignore[arg-type]
@@ -77,10 +93,46 @@ def check_pool(
     check(pool2d, problem, [blocked(data, block)], sums)
 
 
+@pytest.mark.usefixtures("edges")
 @pytest.mark.parametrize("kind", ["max", "avg"])
 @pytest.mark.parametrize("ceil_mode", [False, True])
 def test_pool_matches_pytorch(kind: str, ceil_mode: bool) -> None:
     check_pool(kind, (2, 13, 10, 12), (3, 2, 1), ceil_mode=ceil_mode)
+
+
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "ceil_mode"),
+    [((8, 64), (8, 64), 0, False), ((21, 45), (1, 2), (10, 22), True), ((1, 33), (1, 3), (0, 16), True)],
+)
+def test_wide_pool_matches_pytorch(kind: str, size: Size, stride: Size, padding: Size, ceil_mode: bool) -> None:
+    check_pool(kind, (1, 11, 24, 70), (size, stride, padding), ceil_mode=ceil_mode)
+
+
+def written(kernel: Any, problem: Any, *shapes: tuple[int, ...]) -> int:
+    """The length of a kernel's code."""
+    operands = [te.placeholder(shape, "float32") for shape in shapes]
+    sums = kernel.compute(problem, *operands)
+    schedule = Schedule(te.create_prim_func([*operands, sums]))
+    kernel.schedule(schedule, problem, AVX2)
+    return len(str(schedule.mod))
+
+
+def test_code_does_not_grow_with_the_window() -> None:
+    """LLVM's time grows faster than the code: an 8 x 32 maximum took it longer than anyone waited."""
+
+    def pool(size: int, padding: int) -> int:
+        shape = (1, 2, 130 + size - 2 * padding, 130 + size - 2 * padding, 8)
+        problem = Pool2d("max", 1, 16, *shape[2:4], 131, 131, (size, size), (1, 1), (padding,) * 4)
+        return written(pool2d, problem, shape)
+
+    def rows(size: int) -> int:
+        problem = Depthwise(1, 16, 130, 130, (size, size), padding=(size // 2,) * 4)
+        return written(depthwise, problem, (1, 2, 130, 130, 8), depthwise.packed_shape(problem))
+
+    assert pool(64, 0) < 1.2 * pool(16, 0)
+    assert pool(64, 32) < 2 * pool(16, 8)
+    assert rows(101) < 1.5 * rows(49)
 
 
 def test_average_can_leave_out_the_padding() -> None:

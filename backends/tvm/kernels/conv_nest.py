@@ -30,64 +30,14 @@ from lvc.backends.tvm.kernels.nest import (
 )
 from lvc.backends.tvm.kernels.padding import copy_padded_rows
 from lvc.backends.tvm.kernels.parts import Work
+from lvc.backends.tvm.kernels.phases import Phase, each_phase
 from lvc.backends.tvm.kernels.register_tile import Accumulators, cut, each_tile, tile_count
 from lvc.backends.tvm.kernels.tile_cost import TileCost
 from lvc.backends.tvm.vector import Vector
 
 MOST_DEPTH_PARTS = 32
-WORTH_SKIPPING = 0.04  # share of the taps that lie outside the image
 
 Read = Callable[[Expr, Expr, Expr, Expr], Expr]  # block, row, column, number in the block: a word of the padded data
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """One axis of a convolution: output ``i`` and tap ``t`` meet at element ``i * stride + t * dilation + begin`` of
-    the image; they are output ``out[0] + i * out[1]`` and tap ``tap[0] + t * tap[1]`` of the whole."""
-
-    size: int
-    outputs: int
-    taps: int
-    stride: int
-    dilation: int
-    begin: int
-    out: tuple[int, int] = (0, 1)
-    tap: tuple[int, int] = (0, 1)
-
-    def position(self, output: Expr, tap: Expr) -> Expr:
-        """The element of the image where an output and a tap meet."""
-        return output * self.stride + tap * self.dilation + self.begin
-
-    def taps_inside(self, output: Expr, count: int = 1) -> tuple[Expr, Expr]:
-        """The first tap that any of ``count`` outputs from ``output`` on has inside the image, and how many follow; all
-        taps if too few are outside to be worth the search."""
-        if self._outside(count) < WORTH_SKIPPING:
-            return 0, self.taps
-        room = (count - 1) * self.stride
-        ahead, behind = output * self.stride + self.begin + room, output * self.stride + self.begin - self.size + 1
-        if self.dilation < 0:
-            ahead, behind = -behind, -ahead
-        step = abs(self.dilation)
-        first = tirx.max(tirx.floordiv(step - 1 - ahead, step), 0)
-        last = tirx.min(tirx.floordiv(-behind, step), self.taps - 1)
-        return first, tirx.max(last - first + 1, 0)
-
-    def _outside(self, count: int) -> float:
-        """The share of taps that are outside the image for all of ``count`` outputs."""
-        outside = 0
-        for output in range(0, self.outputs, count):
-            begins = [self.position(output, tap) for tap in range(self.taps)]
-            outside += sum(begin + (count - 1) * self.stride < 0 or begin >= self.size for begin in begins)
-        return outside * count / (self.outputs * max(self.taps, 1))
-
-    @cached_property
-    def reach(self) -> tuple[int, int]:
-        """The first and the last element that output 0 depends on."""
-        ends = (self.begin, self.begin + max(self.taps - 1, 0) * self.dilation)
-        return min(ends), max(ends)
-
-
-Phase = tuple[Sweep, Sweep]  # rows and columns
 
 
 @dataclass(frozen=True)
@@ -221,7 +171,8 @@ class ConvNest:
 
     def _channels(self, image: Expr, part: Expr, chunk: Expr, read: Read) -> Stmt:
         def tile(channel: Expr, vectors: int) -> Stmt:
-            return block(*(self._lines(phase, (image, part, channel), vectors, read) for phase in self.geometry.phases))
+            outer = image, part, channel
+            return each_phase(self.geometry.phases, lambda phase: self._lines(phase, outer, vectors, read))
 
         runs = cut(self.geometry.channels.out_blocks, self.knobs.vectors)
         return each_tile(runs, tile, chunk, self.knobs.channel_parts)

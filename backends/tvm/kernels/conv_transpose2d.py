@@ -18,8 +18,9 @@ from tvm import te, tirx
 
 from lvc.backends.tvm.kernels import conv_nest
 from lvc.backends.tvm.kernels.channels import Channels
-from lvc.backends.tvm.kernels.conv_nest import ConvNest, Geometry, Knobs, Sweep
+from lvc.backends.tvm.kernels.conv_nest import ConvNest, Geometry, Knobs
 from lvc.backends.tvm.kernels.fused import take_apart, write_nest
+from lvc.backends.tvm.kernels.phases import Sweep
 from lvc.backends.tvm.kernels.words import FLOAT32, Word, widened
 from lvc.backends.tvm.vector import Vector
 

@@ -84,3 +84,12 @@ def check(kernel: Any, problem: Any, operands: Sequence[np.ndarray], sums: torch
     result = run(library, operands, blocked(residual, block))
     shown = unblocked(result, sums.shape[1]) if sums.ndim == 4 else result
     np.testing.assert_allclose(shown, expected(sums, residual), rtol=1e-4, atol=2e-4)
+
+
+def written(kernel: Any, problem: Any, *shapes: tuple[int, ...]) -> int:
+    """The length of a kernel's code."""
+    operands = [te.placeholder(shape, "float32") for shape in shapes]
+    sums = kernel.compute(problem, *operands)
+    schedule = Schedule(te.create_prim_func([*operands, sums]))
+    kernel.schedule(schedule, problem, AVX2)
+    return len(str(schedule.mod))

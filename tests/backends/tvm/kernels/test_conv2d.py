@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_harness import AVX2, blocked, build, check, random, run
+from kernel_harness import AVX2, blocked, build, check, random, run, written
 
 from lvc.backends.tvm.kernels import conv2d, conv_transpose2d
 from lvc.backends.tvm.kernels.conv2d import Conv2d
@@ -119,6 +119,9 @@ TRANSPOSED = [
     pytest.param(
         ConvTranspose2d(1, 16, 7, 5, 8, (3, 3), (2, 2), SAME, (0, 0), (2, 2), 4), id="stride divides dilation"
     ),
+    pytest.param(ConvTranspose2d(1, 8, 3, 4, 8, (16, 17), (8, 8), (4, 3, 4, 3), (1, 0)), id="stride 8"),
+    pytest.param(ConvTranspose2d(1, 8, 4, 3, 8, (3, 5), (5, 4), (0, 1, 0, 1), (0, 2), (3, 1)), id="runs of phases"),
+    pytest.param(ConvTranspose2d(1, 8, 2, 3, 8, (64, 64), (32, 32), (16,) * 4), id="stride 32"),
 ]
 
 
@@ -138,6 +141,17 @@ def test_transposed_matches_pytorch(problem: ConvTranspose2d) -> None:
         p.dilation,
     )
     check(conv_transpose2d, p, [blocked(data, 8), conv_transpose2d.pack_weight(p, weight)], sums)
+
+
+def test_code_does_not_grow_with_the_stride() -> None:
+    """A stride of 8 has 64 phases, each of which was written out."""
+
+    def transposed(stride: int) -> int:
+        padding = (stride // 2,) * 4
+        problem = ConvTranspose2d(1, 16, 8, 8, 16, (2 * stride,) * 2, (stride,) * 2, padding)
+        return written(conv_transpose2d, problem, (1, 2, 8, 8, 8), conv_transpose2d.packed_shape(problem))
+
+    assert transposed(32) < 1.2 * transposed(8) < 2.4 * transposed(2)
 
 
 def test_packed_weights_of_other_groups_are_zero() -> None:

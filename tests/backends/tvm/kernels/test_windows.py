@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_harness import AVX2, blocked, check, random
-from tvm import te
-from tvm.s_tir import Schedule
+from kernel_harness import blocked, check, random, written
 
 from lvc.backends.tvm.kernels import depthwise, pool2d, window_nest
 from lvc.backends.tvm.kernels.depthwise import Depthwise
@@ -107,15 +103,6 @@ def test_pool_matches_pytorch(kind: str, ceil_mode: bool) -> None:
 )
 def test_wide_pool_matches_pytorch(kind: str, size: Size, stride: Size, padding: Size, ceil_mode: bool) -> None:
     check_pool(kind, (1, 11, 24, 70), (size, stride, padding), ceil_mode=ceil_mode)
-
-
-def written(kernel: Any, problem: Any, *shapes: tuple[int, ...]) -> int:
-    """The length of a kernel's code."""
-    operands = [te.placeholder(shape, "float32") for shape in shapes]
-    sums = kernel.compute(problem, *operands)
-    schedule = Schedule(te.create_prim_func([*operands, sums]))
-    kernel.schedule(schedule, problem, AVX2)
-    return len(str(schedule.mod))
 
 
 def test_code_does_not_grow_with_the_window() -> None:

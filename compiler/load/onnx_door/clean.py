@@ -8,13 +8,13 @@ from pathlib import Path
 
 import onnx
 import onnx.checker
-import onnx.inliner
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.load.onnx_door.schemas import check_nodes, is_checkable, schema_of
-from lvc.compiler.load.onnx_door.scopes import all_nodes, inner_graphs, read_from_outside, separate
+from lvc.compiler.load.onnx_door.functions import expand
+from lvc.compiler.load.onnx_door.schemas import check_nodes, is_checkable, versions_of
+from lvc.compiler.load.onnx_door.scopes import inner_graphs, label, read_from_outside, separate
 
 
 def clean(proto: onnx.ModelProto, known: frozenset[str], file: Path) -> gs.Graph:
@@ -25,7 +25,7 @@ def clean(proto: onnx.ModelProto, known: frozenset[str], file: Path) -> gs.Graph
     _order_nodes(proto.graph, file)
     separate(proto.graph)
     _check(proto, file)
-    proto = _expand_functions(proto, known, file)
+    proto = expand(proto, known, file)
     try:
         with G_LOGGER.suppress():
             graph = gs.import_onnx(proto)
@@ -49,10 +49,10 @@ def _order_nodes(graph: onnx.GraphProto, file: Path) -> None:
             if name in producer:
                 raise CompileError(
                     f"two nodes of {file.name} write '{name}'",
-                    where=f"{file}, nodes {_label(graph.node[producer[name]])} and {_label(node)}",
+                    where=f"{file}, nodes {label(graph.node[producer[name]])} and {label(node)}",
                 )
             if name in given:
-                where = f"{file}, node {_label(node)}"
+                where = f"{file}, node {label(node)}"
                 raise CompileError(f"a node of {file.name} writes '{name}', an input or stored tensor", where=where)
             producer[name] = index
         for inner in inner_graphs(node):
@@ -64,7 +64,7 @@ def _order_nodes(graph: onnx.GraphProto, file: Path) -> None:
     if len(order) < len(sources):
         stuck = next(index for index in range(len(sources)) if index not in set(order))
         raise CompileError(
-            f"the nodes of {file.name} form a cycle", where=f"{file}, among others node {_label(graph.node[stuck])}"
+            f"the nodes of {file.name} form a cycle", where=f"{file}, among others node {label(graph.node[stuck])}"
         )
     nodes = [graph.node[index] for index in order]
     copies = []
@@ -107,7 +107,7 @@ def _topological(sources: list[set[int]]) -> list[int]:
 
 def _check(proto: onnx.ModelProto, file: Path) -> None:
     """Run ONNX's checker; of a model with operators that it does not know, or larger than it takes, on the others."""
-    versions = _versions(proto)
+    versions = versions_of(proto)
     is_whole = all(is_checkable(node, versions) for node in proto.graph.node) and proto.ByteSize() <= 1 << 30
     kinds = [value.type.tensor_type for value in (*proto.graph.input, *proto.graph.output)]
     shapeless = [kind for kind in kinds if not kind.HasField("shape") and kind.elem_type]
@@ -122,37 +122,6 @@ def _check(proto: onnx.ModelProto, file: Path) -> None:
         raise CompileError(f"{file.name} is not well formed", where=str(file), why=_first_line(error)) from error
     for kind in shapeless:
         kind.ClearField("shape")
-
-
-def _versions(proto: onnx.ModelProto) -> dict[str, int]:
-    """The opset of each domain; the standard's has two names."""
-    versions = {entry.domain: min(entry.version, 1 << 30) for entry in proto.opset_import}
-    standard = versions.get("", versions.get("ai.onnx", 1))
-    return {**versions, "": standard, "ai.onnx": standard}
-
-
-def _expand_functions(proto: onnx.ModelProto, known: frozenset[str], file: Path) -> onnx.ModelProto:
-    try:
-        if proto.functions:
-            proto = onnx.inliner.inline_local_functions(proto)
-    except Exception as error:  # the inliner raises what its C++ side raises
-        why = _first_line(error)
-        raise CompileError(f"the functions of {file.name} cannot be expanded", where=str(file), why=why) from error
-    opset, wanted = _versions(proto)[""], set()
-    for node in all_nodes(proto.graph.node):
-        schema = schema_of(node.op_type, opset) if node.domain in ("", "ai.onnx") else None
-        if schema is None or node.op_type in known:
-            continue
-        if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
-            wanted.add((node.domain, node.op_type))
-    try:
-        return onnx.inliner.inline_selected_functions(proto, sorted(wanted), False, True) if wanted else proto
-    except Exception:  # some bodies want types that nothing tells; the operators stay and are refused by name
-        return proto
-
-
-def _label(node: onnx.NodeProto) -> str:
-    return f"{node.name or ', '.join(node.output)} ({node.op_type})"
 
 
 def _first_line(error: Exception) -> str:

@@ -19,7 +19,8 @@ def widened(proto: onnx.ModelProto, file: Path) -> str:
     """Say what of a model was widened to float32; an empty text if nothing was."""
     stored = {tensor.name for tensor in proto.graph.initializer}
     values = [value for value in (*proto.graph.input, *proto.graph.output) if value.name not in stored]
-    nodes = chain(all_nodes(proto.graph.node), *(all_nodes(function.node) for function in proto.functions))
+    functions = (all_nodes(function.node) for function in proto.functions)
+    nodes = chain(all_nodes(proto.graph.node), *functions)
     signature = {value.name: value.type.tensor_type.elem_type for value in values}
     signature = {name: number for name, number in signature.items() if _halves([number])}
     tensors = _halves(tensor.data_type for tensor in all_tensors(proto, file))

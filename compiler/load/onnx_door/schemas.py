@@ -15,6 +15,16 @@ from lvc.compiler.load.onnx_door.scopes import all_nodes, inner_graphs
 _CHECKED_BYTES = 1 << 20  # nodes that hold more are tensors; their sizes are checked where the file is read
 
 
+STANDARD = ("", "ai.onnx")
+
+
+def versions_of(proto: onnx.ModelProto) -> dict[str, int]:
+    """Return the opset of each domain that a model uses; the standard's has two names."""
+    versions = {entry.domain: min(entry.version, 1 << 30) for entry in proto.opset_import}
+    standard = versions.get("", versions.get("ai.onnx", 1))
+    return {**versions, "": standard, "ai.onnx": standard}
+
+
 @lru_cache(maxsize=1024)
 def schema_of(operator: str, opset: int, domain: str = "") -> onnx.defs.OpSchema | None:
     """Return the definition of an operator that is in force at an opset; None if there is none."""

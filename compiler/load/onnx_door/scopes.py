@@ -16,6 +16,11 @@ def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def label(node: onnx.NodeProto) -> str:
+    """Name a node to people: by its name or its results, and its operator."""
+    return f"{node.name or ', '.join(node.output)} ({node.op_type})"
+
+
 def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """Yield nodes and those of the graphs inside them."""
     for node in nodes:

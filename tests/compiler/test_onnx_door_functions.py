@@ -17,7 +17,7 @@ FUNCTIONS = {
     "a default": ("y = my.own.leaky(x)", LEAKY),
     "a given attribute": ("y = my.own.leaky<alpha = 0.3>(x)", LEAKY),
     "a default inside another function": (
-        "y = my.own.both(x)", LEAKY + " HEAD both (a) => (c) { b = my.own.leaky(a)  c = my.own.leaky<alpha = .2>(b) }"),
+        "y = my.own.both(x)", LEAKY + " HEAD both (a) => (c) { b = my.own.leaky(a) c = my.own.leaky<alpha = 0.2>(b) }"),
     "a later result alone": ("n, y = my.own.two(x)", "two (a) => (b, c) { b = Relu(a)  c = Exp(a) }"),
     "an operand left out": ("y = my.own.limited(x)", "limited (a, low) => (b) { b = Clip(a, low) }"),
     "names that are taken": (

@@ -161,7 +161,7 @@ class PruneChannels(Pass):
             checkpoints.save(step, model)
         if self.data not in workspace.data:
             outcome.notes.append("by weights alone; a few images, --data calib=PATH, would keep more accuracy")
-        account.close(channels, model, outcome)
+        account.close(model, outcome)
         if kind == "latency":
             account.time(original, model, workspace.target_stopwatch(), share, outcome)
         return outcome
@@ -171,7 +171,8 @@ class PruneChannels(Pass):
         data = self._calibration(model, workspace)
         evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
         cost = cost_of("macs" if goal.kind == "latency" else goal.kind, model, channels, groups)
-        queue = self._queue(groups, goal, cost, evidence, outcome)
+        shrinking = tuple(group for group in groups if group.size > goal.least[group.name])
+        queue = self._queue(shrinking, goal, cost, evidence, outcome)
         multiple = self.multiple or (workspace.target_stopwatch().channel_multiple if goal.kind == "latency" else 1)
         multiples = {group.name: find_multiple(group, multiple) for group in groups}
         if goal.kind == "latency":

@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from lvc.compiler.closing import without_closing
 from lvc.compiler.errors import UsageError
 from lvc.compiler.evaluation import is_class_scores
 from lvc.compiler.model import Model
@@ -82,8 +83,8 @@ class PruneSensitivity(Pass):
 
 
 def _run(model: Model, channels: Channels, removal: Removal, data: Calibration) -> list[torch.Tensor]:
-    """Return the outputs over the data with some units zero, the batches joined."""
-    masked = Masked(model, channels.kept(removal))
+    """Return the outputs, in front of what closes the model, with some units zero; the batches joined."""
+    masked = Masked(without_closing(model), channels.kept(removal))
     with torch.inference_mode():
         batches = [masked.run(batch) for batch in data.inputs]
     return [torch.stack(parts).flatten(0, 1) for parts in zip(*batches, strict=True)]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
+from lvc.compiler.closing import closing_functions
 from lvc.compiler.dialect import aten
 from lvc.compiler.graph import arguments, is_call
 from lvc.compiler.model import Model
@@ -65,7 +66,8 @@ class Taps(Interpreter):
     """Runs a graph and keeps what some layers read in ``values``, and what they make of it in ``results``.
 
     With ``differentiable`` each of them reads a copy of its own, whose derivative is that of this reading alone.
-    ``tensors`` stand for stored tensors of these names; derivatives reach no others.
+    ``tensors`` stand for stored tensors of these names; derivatives reach no others. The outputs are those in front of
+    functions that close the model (`lvc.compiler.closing`), for behind them little moves where they saturate.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Taps(Interpreter):
         self._layers = frozenset(layers)
         self._tensors = dict(tensors or {})
         self._differentiable = differentiable
+        self._closing = frozenset(closing_functions(module.graph))
 
     def run(self, *inputs: Any, **options: Any) -> tuple[torch.Tensor, ...]:
         """Run a batch; return the outputs."""
@@ -90,6 +93,8 @@ class Taps(Interpreter):
         return outputs
 
     def run_node(self, n: Node) -> Any:
+        if n in self._closing:
+            return self.env[n.all_input_nodes[0]]
         if n not in self._layers:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)

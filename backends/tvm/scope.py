@@ -234,7 +234,8 @@ def scalar_of(value: float | int | bool, dtype: str) -> Expr:
     if dtype == "bool":
         return tirx.const(bool(value), "bool")
     if "int" in dtype:
-        return tirx.const(int(value), dtype)
+        bits = int(dtype.rpartition("int")[2])
+        return tirx.const(int(value) % (1 << bits) if "uint" in dtype else int(value), dtype)
     if math.isinf(value) or abs(value) > 3.4e38:
         limit = tirx.infinity(dtype) if math.isinf(value) else tirx.max_value(dtype)
         return limit if value > 0 else -limit

@@ -76,6 +76,21 @@ class Calls:
         self.trace.stored[node] = Stored(node.name, value, trainable and value.is_floating_point())
         return node
 
+    def extend(self, other: Calls) -> None:
+        """Take over the calls of another trace that is finished."""
+        taken: dict[Node, Node] = {}
+        inputs = iter(other.inputs)
+        for node in other.trace.graph.nodes:
+            if node.op == "output":
+                self.results += [taken[part] for part in other.results]
+            elif node in other.trace.inputs:
+                taken[node] = self._input(next(inputs))
+            elif node in other.trace.stored:
+                kept = other.trace.stored[node]
+                taken[node] = self._stored(kept.value, kept.trainable)
+            else:
+                taken[node] = self.trace.graph.node_copy(node, lambda operand: taken[operand])
+
     def model(self) -> Model:
         self.trace.graph.output(tuple(self.results))
         self.trace.output_names = tuple(f"y{i}" for i in range(len(self.results)))

@@ -9,6 +9,7 @@ from typing import Any
 from tvm import te, tirx
 
 from lvc.backends.tvm.bfloat16 import BITS
+from lvc.backends.tvm.extremes import largest, lowest
 from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, load, store
 from lvc.backends.tvm.kernels.parts import row_parts
@@ -89,7 +90,7 @@ def compute(problem: Pool2d, data: Any) -> Any:
         row, column = p.rows.position(y, ky), p.columns.position(x, kx)
         inside = tirx.all(row >= 0, row < p.height, column >= 0, column < p.width)
         value = tirx.if_then_else(inside, _number(p, data[(n, c, row, column, *lane)]), identity)
-        return te.max(value, axis=[ky, kx]) if p.kind == "max" else te.sum(value, axis=[ky, kx])
+        return largest(value, axis=[ky, kx]) if p.kind == "max" else te.sum(value, axis=[ky, kx])
 
     total = te.compute(p.shape, anchor, name="anchor")
     if p.kind != "avg":
@@ -110,7 +111,7 @@ def _dtype(p: Pool2d, data: Any) -> str:
 
 
 def _identity(p: Pool2d, dtype: str) -> Expr:
-    return tirx.min_value(dtype) if p.kind == "max" else tirx.const(0, dtype)
+    return lowest(dtype) if p.kind == "max" else tirx.const(0, dtype)
 
 
 def _reciprocal(p: Pool2d, row: Any, column: Any, dtype: str) -> Any:

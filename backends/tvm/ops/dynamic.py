@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tvm import te, tirx
+from tvm import tirx
 
+from lvc.backends.tvm.extremes import largest
 from lvc.backends.tvm.ops.integer import quantise
 from lvc.backends.tvm.ops.reductions import reduce
 from lvc.backends.tvm.ops.table import Call, lowers
@@ -21,7 +22,7 @@ def lower_row_scale(call: Call) -> Array:
     def magnitude(index: Index) -> Expr:
         return tirx.abs(operand.read(index))
 
-    most = reduce(call.scope, operand.shape, magnitude, (len(operand.shape) - 1,), te.max)
+    most = reduce(call.scope, operand.shape, magnitude, (len(operand.shape) - 1,), largest)
     least, share = scalar_of(LEAST, "float32"), scalar_of(SHARE, "float32")
     return call.result(lambda index: tirx.max(most.read(index), least) * share)
 

@@ -95,7 +95,13 @@ def _mish(x: Expr) -> Expr:
 
 def _sign(x: Expr) -> Expr:
     one = tirx.const(1, dtype_of(x))
+    if "uint" in dtype_of(x):
+        return tirx.min(x, one)
     return let(x, lambda v: tirx.Select(v > _zero(v), one, tirx.Select(v < _zero(v), -one, _zero(v))))
+
+
+def _negative(x: Expr) -> Expr:
+    return _zero(x) - x if "uint" in dtype_of(x) else -x
 
 
 def _isnan(x: Expr) -> Expr:
@@ -149,7 +155,7 @@ _UNARY: dict[Any, Callable[[Expr], Expr]] = {
     aten.sqrt.default: tirx.sqrt,
     aten.rsqrt.default: lambda x: tirx.const(1, dtype_of(x)) / tirx.sqrt(x),
     aten.abs.default: tirx.abs,
-    aten.neg.default: lambda x: -x,
+    aten.neg.default: _negative,
     aten.floor.default: tirx.floor,
     aten.ceil.default: tirx.ceil,
     aten.sign.default: _sign,
@@ -182,7 +188,7 @@ _BINARY: dict[Any, Callable[[Expr, Expr], Expr]] = {
     aten.ge.Tensor: lambda x, y: x >= y,
     aten.logical_and.default: lambda x, y: tirx.And(cast(x, "bool"), cast(y, "bool")),
     aten.logical_or.default: lambda x, y: tirx.Or(cast(x, "bool"), cast(y, "bool")),
-    aten.logical_xor.default: lambda x, y: tirx.NE(cast(x, "int8"), cast(y, "int8")),
+    aten.logical_xor.default: lambda x, y: tirx.NE(cast(cast(x, "bool"), "int8"), cast(cast(y, "bool"), "int8")),
 }
 
 for _overload, _function in _UNARY.items():

@@ -10,6 +10,7 @@ import torch
 from tvm import te, tirx
 
 from lvc.backends.tvm import math as vector
+from lvc.backends.tvm.extremes import largest
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.reductions import reduce
@@ -123,16 +124,16 @@ def softmax(call: Call) -> Array:
     """exp(x - max) / sum along a dimension, or its logarithm."""
     operand: Array = call["self"]
     if not operand.shape:
-        return call.result(lambda _: scalar_of(1, call.dtype))
+        return call.result(lambda _: scalar_of(int(call.node.target is aten.softmax.int), call.dtype))
     dim = call["dim"] % len(operand.shape)
 
     def outer(index: Index) -> list[Expr]:
         return [0 if d == dim else i for d, i in enumerate(index)]
 
-    largest = reduce(call.scope, operand.shape, operand.read, (dim,), te.max)
+    peak = reduce(call.scope, operand.shape, operand.read, (dim,), largest)
 
     def shifted(index: Index) -> Expr:
-        return operand.read(index) - largest.read(outer(index))
+        return operand.read(index) - peak.read(outer(index))
 
     if call.node.target is aten.log_softmax.int:
         total = reduce(call.scope, operand.shape, lambda index: vector.exp_of_negative(shifted(index)), (dim,), te.sum)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tvm import te, tirx
 
+from lvc.backends.tvm.extremes import larger, largest, smaller, smallest
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.ops.operands import cast
 from lvc.backends.tvm.ops.table import LOWERINGS, Call, lowers
@@ -20,13 +21,15 @@ _product = te.comm_reducer(lambda x, y: x * y, lambda dtype: tirx.const(1, dtype
 Reducer = Callable[..., Any]
 _COMBINE: dict[Reducer, Callable[[Expr, Expr], Expr]] = {
     te.sum: lambda x, y: x + y,
-    te.max: tirx.max,
-    te.min: tirx.min,
+    largest: larger,
+    smallest: smaller,
 }
 
 
 def dims_of(dims: Sequence[int] | int | None, rank: int) -> tuple[int, ...]:
     """Dimensions counted from the front; none given means all."""
+    if not rank:
+        return ()
     if isinstance(dims, int):
         dims = [dims]
     return tuple(sorted(d % rank for d in dims)) if dims else tuple(range(rank))
@@ -112,8 +115,8 @@ def _simple(reducer: Reducer) -> Callable[[Call], Array]:
 
 LOWERINGS[aten.sum.dim_IntList] = _simple(te.sum)
 LOWERINGS[aten.prod.dim_int] = _simple(_product)
-LOWERINGS[aten.amax.default] = _simple(te.max)
-LOWERINGS[aten.amin.default] = _simple(te.min)
+LOWERINGS[aten.amax.default] = _simple(largest)
+LOWERINGS[aten.amin.default] = _simple(smallest)
 
 
 @lowers(aten.mean.dim)
@@ -143,7 +146,7 @@ def vector_norm(call: Call) -> Array:
             return tirx.abs(value)
         return tirx.pow(tirx.abs(value), scalar_of(order, call.dtype))
 
-    reducer = {math.inf: te.max, -math.inf: te.min}.get(order, te.sum)
+    reducer = {math.inf: largest, -math.inf: smallest}.get(order, te.sum)
     total = reduce(call.scope, operand.shape, term, dims, reducer, layout=stage_layout(call, operand, dims))
     if order == 2:
         return dropped(call, total, dims, tirx.sqrt)
@@ -158,8 +161,8 @@ def extreme_index(call: Call) -> Array:
     from lvc.backends.tvm.ops.movement import reshape_array
 
     operand: Array = call["self"]
-    reducer = te.max if call.node.target is aten.argmax.default else te.min
-    if call["dim"] is None:
+    reducer = largest if call.node.target is aten.argmax.default else smallest
+    if call["dim"] is None or not operand.shape:
         operand = reshape_array(call.scope, operand, (math.prod(operand.shape),))
     dims = dims_of(call["dim"], len(operand.shape))
     extreme = reduce(call.scope, operand.shape, operand.read, dims, reducer)
@@ -169,7 +172,7 @@ def extreme_index(call: Call) -> Array:
         found = operand.read(index) == extreme.read([0 if d in dims else i for d, i in enumerate(index)])
         return tirx.Select(found, tirx.Cast("int64", index[dims[0]]), limit)
 
-    first = reduce(call.scope, operand.shape, position, dims, te.min)
+    first = reduce(call.scope, operand.shape, position, dims, smallest)
     return dropped(call, first, dims)
 
 

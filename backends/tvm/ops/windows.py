@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from tvm import te, tirx
 
+from lvc.backends.tvm.extremes import largest, lowest
 from lvc.backends.tvm.ops.table import Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index, scalar_of
 
@@ -54,8 +55,7 @@ def _window(call: Call, reducer: Callable[..., Expr], empty: Expr, dilation: tup
 @lowers(aten.max_pool2d.default)
 def max_pool(call: Call) -> Array:
     """The largest element of each window."""
-    lowest = tirx.min_value(call.dtype) if "float" not in call.dtype else -tirx.infinity(call.dtype)
-    return Array(call.shape, call.dtype, _window(call, te.max, lowest, pair(call["dilation"])).read)
+    return Array(call.shape, call.dtype, _window(call, largest, lowest(call.dtype), pair(call["dilation"])).read)
 
 
 @lowers(aten.avg_pool2d.default)

@@ -41,7 +41,7 @@ def draw_call(overload: OpOverload, seed: int) -> tuple[Calls, list[Tensor]] | N
 def test_built_overloads_are_what_aten_computes(part: int) -> None:
     calls, wanted = Calls(), []
     for overload in list(OVERLOADS)[part::PARTS]:
-        seed = next((s for s in range(part, 90, PARTS) if draw_call(overload, s)), None)
+        seed = next((s for s in range(part, 600, PARTS) if draw_call(overload, s)), None)
         assert seed is not None, overload
         single = draw_call(overload, seed)
         assert single

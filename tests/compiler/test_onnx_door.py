@@ -14,6 +14,7 @@ from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.graph import calls, op_name, origin
 from lvc.compiler.load.onnx_door import from_onnx
+from lvc.compiler.load.onnx_door.problems import Problem, summary
 from lvc.compiler.model import Model
 from lvc.compiler.observers import relative_difference, seeded_inputs
 from lvc.compiler.verify import verify
@@ -135,6 +136,29 @@ def test_every_node_that_cannot_be_compiled_is_listed(tmp_path: Path) -> None:
     assert "places: NonZero makes a result whose shape depends on the data" in caught.value.why
     assert "a: my.own.Sparkle is a custom operator" in caught.value.why
     assert "z: GridSample has no converter" in caught.value.why
+
+
+def test_refusals_of_one_kind_share_a_line(tmp_path: Path) -> None:
+    """A detector may have hundreds of nodes behind one that depends on the data."""
+    nodes = " ".join(f"p{i} = NonZero(x)  q{i} = my.own.Sparkle(x)" for i in range(100))
+    outputs = ", ".join(f"float p{i}, float q{i}" for i in range(100))
+    body = f"g (float[4] x) => ({outputs}, float u, float z) {{ {nodes} u = Unique(x)  z = GridSample(x, x) }}"
+    with pytest.raises(CompileError, match="202 node") as caught:
+        from_onnx(write(tmp_path, body))
+    assert caught.value.why.splitlines() == [
+        "p0, p1, p2 and 97 more: NonZero makes a result whose shape depends on the data",
+        "q0, q1, q2 and 97 more: my.own.Sparkle is a custom operator",
+        "u: Unique makes a result whose shape depends on the data",
+        "z: GridSample has no converter",
+    ]
+
+
+def test_refusals_of_many_kinds_end() -> None:
+    problems = [Problem(f"n{i}", f"Op{i % 40}", "has no converter") for i in range(60)]
+    lines = summary(problems)
+    assert len(lines) == 16
+    assert lines[0] == "n0, n40: Op0 has no converter"
+    assert lines[-1].startswith("and 30 more, of Op15, Op16")
 
 
 def test_a_matrix_product_with_a_bias_is_a_linear_layer(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from lvc.compiler.errors import CompileError, LvcError
@@ -54,6 +58,35 @@ def test_bytes_that_are_no_model(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(CompileError, match=r"model.onnx is not an ONNX model") as caught:
         from_onnx(file)
     assert caught.value.why
+    assert caught.value.help
+
+
+def saved(weights: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    return buffer.getvalue()
+
+
+OTHERS = {
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "a page of HTML": b"\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>",
+    "a zip archive, as the .pt and .pth files of PyTorch are": saved({"w": torch.ones(2)}),
+    "a pickle": pickle.dumps({"w": [1, 2]}),
+    "a file of safetensors": (64).to_bytes(8, "little") + b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+    "a compressed file": gzip.compress(b"a model"),
+    "a model of TensorFlow Lite": b"\x1c\x00\x00\x00TFL3" + b"\x00" * 40,
+    "a file of XML": b'<?xml version="1.0"?>\n<net name="model" version="11"></net>',
+    "a text": "wget: could not reach the server, größer nichts".encode(),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_other_files_are_told_by_their_bytes(tmp_path: Path, what: str) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(OTHERS[what])
+    with pytest.raises(CompileError, match=r"model.onnx is not an ONNX model") as caught:
+        from_onnx(file)
+    assert caught.value.why.startswith(f"it is {what}")
     assert caught.value.help
 
 

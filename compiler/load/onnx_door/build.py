@@ -19,6 +19,7 @@ from lvc.compiler.graph import erase_dead, free_name, infer_spec, store
 from lvc.compiler.load.onnx_door.call import CONVERTERS, Call, Converter
 from lvc.compiler.load.onnx_door.idioms import recompose
 from lvc.compiler.load.onnx_door.ops.quantise import on_real_numbers, stays_on_grid
+from lvc.compiler.load.onnx_door.problems import Problem, summary
 from lvc.compiler.load.onnx_door.schemas import check_types
 from lvc.compiler.load.onnx_door.values import (
     Constant,
@@ -55,7 +56,7 @@ class Builder:
         self.values: dict[str, Value | None] = {}
         self.quantised: dict[Node, Any] = {}
         self.readers: Counter[Node] = Counter()
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
         self._stored: dict[int, tuple[torch.Tensor, Node]] = {}
 
     def add_input(self, tensor_name: str, spec: TensorSpec) -> Node:
@@ -79,7 +80,7 @@ class Builder:
                 if known:
                     results = self._convert(node, converter)
             except Unsupported as refusal:
-                self.problems.append(f"{_name(node)}: {_operator(node)} {refusal}")
+                self.problems.append(Problem(_name(node), _operator(node), str(refusal)))
             self.values.update((name, result) for name, result in zip(names, results, strict=False) if name)
             for tensor, result in zip(node.outputs, results, strict=False):
                 if isinstance(result, Node):
@@ -90,7 +91,7 @@ class Builder:
         if self.problems:
             raise CompileError(
                 f"{len(self.problems)} node(s) cannot be compiled",
-                why="\n".join(self.problems),
+                why="\n".join(summary(self.problems)),
                 help="export the model without them, or cut it before them",
             )
         results = []
@@ -161,7 +162,11 @@ class Builder:
         """Return what a tensor became, reading it if it is stored in the file."""
         if tensor.name not in self.values:
             if not isinstance(tensor, gs.Constant):
-                raise CompileError(f"no node makes the tensor '{tensor.name}'", why="the model's graph is incomplete")
+                raise CompileError(
+                    f"no node makes the tensor '{tensor.name}'",
+                    why="the model's graph is incomplete",
+                    help="export the model again; a tool that cut it may have left out the node",
+                )
             self.values[tensor.name] = self._read(tensor)
         return self.values[tensor.name]
 
@@ -169,7 +174,7 @@ class Builder:
         try:
             value = to_torch(tensor.values)
         except Unsupported as refusal:
-            self.problems.append(f"{tensor.name}: the stored tensor cannot be used, {refusal}")
+            self.problems.append(Problem(tensor.name, "the stored tensor", f"cannot be used, {refusal}"))
             return None
         except Exception as error:  # a broken header raises what numpy and protobuf raise
             raise CompileError(f"the stored tensor '{tensor.name}' is broken", why=str(error)) from error

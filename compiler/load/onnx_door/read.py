@@ -11,6 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lvc.compiler.errors import CompileError
+from lvc.compiler.load.appearance import appearance
 from lvc.compiler.model import PROPERTY
 
 MIN_OPSET, MAX_OPSET = 7, 28
@@ -104,16 +105,16 @@ def _parse(file: Path) -> onnx.ModelProto:
     try:
         proto.ParseFromString(content)
     except DecodeError as error:
-        raise _not_onnx(file, "its bytes do not parse as protobuf: it may be truncated") from error
+        raise _not_onnx(file, content, "its bytes do not parse as protobuf: it may be truncated") from error
     if not proto.HasField("graph") or not proto.ir_version:
-        raise _not_onnx(file, "it holds no graph" if content else "it is empty")
+        raise _not_onnx(file, content, "it holds no graph" if content else "it is empty")
     return proto
 
 
-def _not_onnx(file: Path, why: str) -> CompileError:
-    return CompileError(
-        f"{file.name} is not an ONNX model", where=str(file), why=why, help="export or download the file again"
-    )
+def _not_onnx(file: Path, content: bytes, why: str) -> CompileError:
+    seen = appearance(content)
+    why, help = (f"it is {seen.what}", seen.help) if seen else (why, "export or download the file again")
+    return CompileError(f"{file.name} is not an ONNX model", where=str(file), why=why, help=help)
 
 
 def _load_external(tensor: onnx.TensorProto, file: Path) -> None:

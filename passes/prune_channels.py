@@ -6,7 +6,8 @@ channels set to zero, and the signature is what it was. Then the layers that los
 before (`reconstruct`) and batch normalisations to the values that arrive (`recalibrate`), on calibration data.
 
 With data the defaults are what keeps most accuracy without training: the criterion `output-error`, the ranking
-`sensitivity`, and reconstruction. Without, they are `l2` and the same share of each layer.
+`sensitivity` or, where the outputs are then nearer on images held out, the same share of each `layer`, and
+reconstruction. Without, they are `l2` and the same share of each layer.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.verify import verify
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
-from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, channel_groups
+from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Removal, channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove
 from lvc.passes.pruning.account import Account
@@ -38,8 +39,9 @@ from lvc.passes.pruning.evidence import Evidence
 from lvc.passes.pruning.latency_search import share_of_latency, take_until_fast
 from lvc.passes.pruning.ranking import Queue, global_prices, isomorphic_prices, layer_prices, make_queue
 from lvc.passes.pruning.reconstruction import reconstruct
-from lvc.passes.pruning.scores import score
+from lvc.passes.pruning.scores import Scores, score
 from lvc.passes.pruning.sensitivity import Curve, measure_curves
+from lvc.passes.pruning.trials import Trial, best, too_dear
 from lvc.passes.recalibrate_batch_norm import recalibrate
 
 _MEANING = {
@@ -68,6 +70,22 @@ class Goal:
     original: Model
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a step goes by: the groups that may shrink, what it comes down to, and what it can look at."""
+
+    groups: tuple[ChannelGroup, ...]
+    goal: Goal
+    cost: Cost
+    evidence: Evidence
+    workspace: Workspace
+
+    @property
+    def shrinking(self) -> tuple[ChannelGroup, ...]:
+        """The groups that are not yet at their least width."""
+        return tuple(group for group in self.groups if group.size > self.goal.least[group.name])
+
+
 @dataclass(frozen=True, kw_only=True)
 class PruneChannels(Pass):
     """Remove channels, those that matter least, until the model is as small as wanted."""
@@ -84,7 +102,7 @@ class PruneChannels(Pass):
     latency: float | None = option(None, _MEANING["latency"])
     criterion: str = option("auto", f"what says which channels matter: auto, {', '.join(CRITERIA.names())}")
     ranking: Literal["layer", "global", "isomorphic", "sensitivity"] | None = option(
-        None, "how groups compare: layer, global, isomorphic, or by sensitivity"
+        None, "how groups compare: layer, global, isomorphic, sensitivity (default: sensitivity or layer, the better)"
     )
     sensitivity: str = option("", "a file of 'lvc sensitivity' for that ranking, in place of an estimate")
     reduction: Literal["sum", "mean", "max", "min", "first"] = option(
@@ -168,31 +186,61 @@ class PruneChannels(Pass):
 
     def _step(self, model: Model, channels: Channels, workspace: Workspace, goal: Goal, outcome: Outcome) -> None:
         groups = tuple(group for group in channels.free if group.name in goal.least)
-        data = self._calibration(model, workspace)
-        evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
+        evidence = Evidence(model, channels, self._calibration(model, workspace), workspace.seed, workspace.progress)
         cost = cost_of("macs" if goal.kind == "latency" else goal.kind, model, channels, groups)
-        shrinking = tuple(group for group in groups if group.size > goal.least[group.name])
-        queue = self._queue(shrinking, goal, cost, evidence, outcome)
-        multiple = self.multiple or (workspace.target_stopwatch().channel_multiple if goal.kind == "latency" else 1)
-        multiples = {group.name: find_multiple(group, multiple) for group in groups}
-        if goal.kind == "latency":
-            timed = share_of_latency(model, channels, goal.original, workspace.target_stopwatch())
-            removal = take_until_fast(queue, cost, goal.allowed, multiples, timed)
-        else:
-            removal = take(queue, cost, goal.allowed, multiples)
-        if not removal:
+        setting = Setting(groups, goal, cost, evidence, workspace)
+        scores = self._scores(setting.shrinking, evidence, outcome)
+        trials: list[tuple[Removal, Trial]] = []
+        for ranking in self._rankings(setting, outcome):
+            removal = self._removal(self._queue(ranking, scores, setting), setting)
+            if removal and all(removal != other for other, _ in trials):
+                trials.append((removal, self._carry_out(ranking, removal, setting)))
+        if not trials:
             return
-        before = model.copy(share_tensors=True)
-        remove(model, channels, removal)
-        difference = check_removal(before, model, channels, removal, workspace.seed)
+        chosen = trials[0][1]
+        if len(trials) > 1:
+            chosen = best([trial for _, trial in trials], goal.original, workspace, self.data, outcome)
+        model.module = chosen.model.module
+        outcome.notes += chosen.outcome.notes
+        outcome.skipped += chosen.outcome.skipped
+
+    def _rankings(self, setting: Setting, outcome: Outcome) -> tuple[str, ...]:
+        """Return how groups compare: as the options say, else both ways between which the outputs decide."""
+        evidence = setting.evidence
+        if self.ranking or self.sensitivity or not evidence.has_data:
+            return (self.ranking or ("sensitivity" if self.sensitivity else "layer"),)
+        reason = too_dear(evidence.model, evidence.data)
+        if setting.goal.kind == "latency":
+            reason = "that would be measured on the target once more"
+        if reason:
+            outcome.notes.append(f"not compared with ranking=layer, which may be better: {reason}")
+        return ("sensitivity",) if reason else ("sensitivity", "layer")
+
+    def _removal(self, queue: Queue, setting: Setting) -> Removal:
+        goal, evidence, workspace = setting.goal, setting.evidence, setting.workspace
+        multiple = self.multiple or (workspace.target_stopwatch().channel_multiple if goal.kind == "latency" else 1)
+        multiples = {group.name: find_multiple(group, multiple) for group in setting.groups}
+        if goal.kind != "latency":
+            return take(queue, setting.cost, goal.allowed, multiples)
+        timed = share_of_latency(evidence.model, evidence.channels, goal.original, workspace.target_stopwatch())
+        return take_until_fast(queue, setting.cost, goal.allowed, multiples, timed)
+
+    def _carry_out(self, ranking: str, removal: Removal, setting: Setting) -> Trial:
+        """Remove units from a copy of the model, prove it, and mend what is left."""
+        evidence, outcome = setting.evidence, Outcome()
+        before, channels = evidence.model, evidence.channels
+        after = before.copy(share_tensors=True)
+        remove(after, channels, removal)
+        difference = check_removal(before, after, channels, removal, setting.workspace.seed)
         outcome.notes.append(f"proof: removed and zeroed channels give outputs {difference:.1e} apart, relative")
         if self._reconstructs(evidence):
-            fitted = reconstruct(before, model, channels.kept(removal), evidence.data, outcome)
+            fitted = reconstruct(before, after, channels.kept(removal), evidence.data, outcome)
             outcome.notes.append(f"{fitted} layers reconstructed on {evidence.data.images} images")
         if self._recalibrates(evidence):
             renewed = Outcome()
-            recalibrate(model, evidence.data, renewed)
+            recalibrate(after, evidence.data, renewed)
             outcome.notes.append(f"{len(renewed.changed)} batch normalisations estimated anew")
+        return Trial(ranking, after, outcome)
 
     def _calibration(self, model: Model, workspace: Workspace) -> Calibration | None:
         """Read the data set if there is one; `UsageError` if one was named that is not there."""
@@ -200,22 +248,17 @@ class PruneChannels(Pass):
             return None
         return Calibration.read(model, workspace, self.data, self.images)
 
-    def _queue(
-        self,
-        groups: tuple[ChannelGroup, ...],
-        goal: Goal,
-        cost: Cost,
-        evidence: Evidence,
-        outcome: Outcome,
-    ) -> Queue:
-        criterion = self._criterion(evidence)
-        found = score(groups, criterion, evidence, self.reduction, self.normalise)
+    def _scores(self, groups: tuple[ChannelGroup, ...], evidence: Evidence, outcome: Outcome) -> Scores:
+        found = score(groups, self._criterion(evidence), evidence, self.reduction, self.normalise)
         for name, reason in found.unknown.items():
             outcome.skip(evidence.node(evidence.channels[name].producers[0].layer), reason)
-        judged = [group for group in groups if group.name in found.known]
-        ranking = self.ranking or ("sensitivity" if evidence.has_data or self.sensitivity else "layer")
+        return found
+
+    def _queue(self, ranking: str, found: Scores, setting: Setting) -> Queue:
+        goal, cost = setting.goal, setting.cost
+        judged = [group for group in setting.shrinking if group.name in found.known]
         if ranking == "sensitivity":
-            curves = self._curves(judged, found.known, evidence)
+            curves = self._curves(judged, found.known, setting.evidence)
             judged = [group for group in judged if group.name in curves]
             prices = {group.name: curves[group.name].prices(group.size) / cost.of_a_unit(group) for group in judged}
         elif ranking == "isomorphic":

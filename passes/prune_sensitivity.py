@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 
 from lvc.compiler.closing import without_closing
@@ -28,6 +27,7 @@ from lvc.passes.analysis.channels.masking import Masked
 from lvc.passes.pruning.choice import choose
 from lvc.passes.pruning.criterion import parse_criterion
 from lvc.passes.pruning.evidence import Evidence
+from lvc.passes.pruning.loss import relative_error
 from lvc.passes.pruning.scores import score
 
 COLUMNS = ("group", "channels", "ratio", "removed", "error", "accuracy")
@@ -91,13 +91,8 @@ def _run(model: Model, channels: Channels, removal: Removal, data: Calibration) 
 
 
 def _error(found: Sequence[torch.Tensor], whole: Sequence[torch.Tensor]) -> float:
-    """Return the squared error of the outputs relative to their variance, the mean over outputs."""
-    errors = [
-        float((a - b).double().square().mean() / b.double().var().clamp(min=1e-12))
-        for a, b in zip(found, whole, strict=True)
-        if b.is_floating_point()
-    ]
-    return float(f"{np.mean(errors) if errors else 0.0:.4g}")
+    pairs = [[part.double() if part.is_floating_point() else part for part in parts] for parts in (found, whole)]
+    return float(f"{relative_error(*pairs):.4g}")
 
 
 def accuracy(scores: torch.Tensor, data: Calibration) -> float | None:

@@ -15,6 +15,7 @@ from lvc.passes.analysis.channel_groups import ChannelGroup
 from lvc.passes.pruning.criterion import Criterion, Needs
 from lvc.passes.pruning.edges import Edge, Taps, channel_dim, sample_sums
 from lvc.passes.pruning.evidence import Evidence, mean_of_units
+from lvc.passes.pruning.loss import relative_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +53,12 @@ class ChannelAttention(Criterion):
             with torch.no_grad():
                 wanted = plain.run(batch)
             found = gated.run(batch)
-            loss = error(found, wanted) + self.pressure * torch.stack([g.mean() for g in gated.open.values()]).mean()
+            pressure = self.pressure * torch.stack([g.mean() for g in gated.open.values()]).mean()
+            loss = relative_error(found, wanted) + pressure
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         return gated.means(evidence.data.inputs)
-
-
-def error(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the squared error of outputs, each relative to its own variance."""
-    floats = [(a, b) for a, b in zip(found, wanted, strict=True) if b.is_floating_point()]
-    return torch.stack([(a - b).square().mean() / b.var().clamp(min=1e-12) for a, b in floats]).mean()
 
 
 class Gated(Taps):

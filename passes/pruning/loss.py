@@ -35,3 +35,10 @@ def random_projection(outputs: Sequence[torch.Tensor], generator: torch.Generato
             for out, spread in zip(parts, spreads, strict=True)
         ]
     ).sum()
+
+
+def relative_error(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the squared error of outputs, each relative to its own variance, the mean over those that are floats."""
+    floats = [(a, b) for a, b in zip(found, wanted, strict=True) if b.is_floating_point()]
+    errors = [(a - b).square().mean() / b.var().clamp(min=1e-12) for a, b in floats]
+    return torch.stack(errors).mean() if errors else torch.zeros(())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,9 @@ from lvc.compiler.model import Model
 from lvc.compiler.passes import Outcome
 from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.channel_groups import ChannelGroup
+from lvc.passes.pruning.evidence import Evidence
+from lvc.passes.pruning.sensitivity import Curve
 
 torch.set_num_threads(1)
 
@@ -54,6 +59,35 @@ def test_curves_of_sensitivity_are_those_of_the_scores(closing: nn.Module) -> No
         _, (step,) = Pipeline.parse("prune-sensitivity{ratios=0.5}").run(model, workspace(model))
         tables.append([row[1:] for row in step.outcome.tables[0].rows])
     assert tables[0] == tables[1]
+
+
+def misled(
+    groups: Sequence[ChannelGroup], scores: Mapping[str, torch.Tensor], evidence: Evidence, *, reconstruct: bool
+) -> dict[str, Curve]:
+    """Curves that say that the first group costs nothing."""
+    return {g.name: Curve((g.size - 1,), (1e-9 if g is groups[0] else 1e3,)) for g in groups}
+
+
+def test_a_sensitivity_that_misleads_gives_way_to_equal_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = steep(nn.Identity())
+    used = workspace(model, images=20)
+    equal, _ = prune("macs=0.6 ranking=layer", model, used)
+    monkeypatch.setattr("lvc.passes.prune_channels.measure_curves", misled)
+    kept, outcome = prune("macs=0.6", model, used)
+    assert sizes(kept) == sizes(equal)
+    (note,) = (note for note in outcome.notes if note.startswith("outputs by ranking: sensitivity "))
+    assert note.endswith("over 4 images held out from 'calib'; kept ranking=layer")
+    told = [float(part.split()[-2]) for part in note.split(" over ")[0].split(",")]
+    assert told[0] < told[1]
+    forced, outcome = prune("macs=0.6 ranking=sensitivity", model, used)
+    assert sizes(forced) != sizes(equal)
+    assert not any("by ranking" in note for note in outcome.notes)
+
+
+def test_a_second_way_that_is_too_dear_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lvc.passes.pruning.trials.MOST_MACS", 1e3)
+    _, outcome = prune("macs=0.6", steep(nn.Identity()), workspace(steep(nn.Identity())))
+    assert any(note.startswith("not compared with ranking=layer, which may be better") for note in outcome.notes)
 
 
 class Shuffled(nn.Module):

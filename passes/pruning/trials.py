@@ -1,0 +1,67 @@
+"""Several ways to prune a model, carried out side by side: the one whose outputs stay nearest is kept.
+
+What a ranking promises is an estimate, which on some models is worse than to take the same share of each layer. So
+what remains of each is measured, on images that neither was fitted to, in front of functions that close the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lvc.compiler.closing import without_closing
+from lvc.compiler.counts import macs
+from lvc.compiler.graph import calls
+from lvc.compiler.held_out import MOST
+from lvc.compiler.model import Model
+from lvc.compiler.passes import Outcome
+from lvc.compiler.text import decibels, si
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.calibration import Calibration
+from lvc.passes.pruning.loss import relative_error
+
+MOST_MACS = 2e12
+"""A second way is not tried where one run of the model over the calibration data takes more multiply-accumulates."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A pruned copy of the model, by which ranking it came about, and what is to be said of it."""
+
+    ranking: str
+    model: Model
+    outcome: Outcome
+
+
+def too_dear(model: Model, data: Calibration) -> str | None:
+    """Why no second way is tried on these data; None if it is."""
+    work = sum(map(macs, calls(model.module.graph))) * len(data)
+    return f"a run over the data takes {si(work, 'MACs')}, at most {si(MOST_MACS)}" if work > MOST_MACS else None
+
+
+def best(trials: Sequence[Trial], original: Model, workspace: Workspace, name: str, outcome: Outcome) -> Trial:
+    """Return the trial whose outputs are nearest to the original's, and say how near each is."""
+    judging = workspace.judging_images(name)
+    data = Calibration.draw(original, judging.data, judging.name, workspace.seed, MOST)
+    wanted = _run(original, data)
+    errors = [relative_error(_run(trial.model, data), wanted) for trial in trials]
+    place = min(range(len(trials)), key=errors.__getitem__)
+    told = ", ".join(f"{t.ranking} {decibels(_signal(error))}" for t, error in zip(trials, errors, strict=True))
+    outcome.notes.append(
+        f"outputs by ranking: {told} over {data.images} images {judging}; kept ranking={trials[place].ranking}"
+    )
+    return trials[place]
+
+
+def _run(model: Model, data: Calibration) -> list[torch.Tensor]:
+    module = without_closing(model).module
+    with torch.inference_mode():
+        batches = [module(batch) for batch in data.inputs]
+    return [torch.stack(parts) for parts in zip(*batches, strict=True)]
+
+
+def _signal(error: torch.Tensor) -> float:
+    return -10 * math.log10(float(error)) if float(error) > 0 else math.inf

@@ -234,8 +234,7 @@ class PruneChannels(Pass):
         difference = check_removal(before, after, channels, removal, setting.workspace.seed)
         outcome.notes.append(f"proof: removed and zeroed channels give outputs {difference:.1e} apart, relative")
         if self._reconstructs(evidence):
-            fitted = reconstruct(before, after, channels.kept(removal), evidence.data, outcome)
-            outcome.notes.append(f"{fitted} layers reconstructed on {evidence.data.images} images")
+            reconstruct(before, after, channels.kept(removal), evidence.data, outcome)
         if self._recalibrates(evidence):
             renewed = Outcome()
             recalibrate(after, evidence.data, renewed)

@@ -75,7 +75,7 @@ class PruneSensitivity(Pass):
             rows.append((group.name, group.size, ratio, count, _error(found, whole), "" if share is None else share))
         today = accuracy(whole[0], data)
         outcome.notes.append(
-            f"{len({row[0] for row in rows})} groups at {len(self.ratios)} ratios on {data.images} images"
+            f"{len({row[0] for row in rows})} groups at {len(self.ratios)} ratios on {data.different} images"
             + (f"; accuracy of the whole model {percent(today, 2)}" if today is not None else "")
         )
         outcome.tables.append(Table("sensitivity", COLUMNS, tuple(rows)))
@@ -99,5 +99,5 @@ def accuracy(scores: torch.Tensor, data: Calibration) -> float | None:
     """Return the share of images that a classifier gets right; None without labels or for other models."""
     if data.labels is None or not is_class_scores(tuple(scores.shape)):
         return None
-    labels = torch.cat(list(data.labels))
-    return round(float((scores.flatten(1).argmax(1) == labels).double().mean()), 6)
+    right = scores.flatten(1).argmax(1) == torch.cat(list(data.labels))
+    return round(float(right[: data.different].double().mean()), 6)

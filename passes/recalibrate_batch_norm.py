@@ -51,7 +51,7 @@ class RecalibrateBatchNorm(Pass):
             return outcome
         data = Calibration.read(model, workspace, self.data, self.images)
         recalibrate(model, data, outcome)
-        outcome.notes.append(f"{len(outcome.changed)} batch normalisations estimated anew on {data.images} images")
+        outcome.notes.append(f"{len(outcome.changed)} batch normalisations estimated anew on {data.different} images")
         return outcome
 
 

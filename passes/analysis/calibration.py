@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,12 +24,13 @@ _MOST_BYTES = 2 << 30
 class Calibration:
     """Inputs of the signature's batch size with the class of each image, ``i64[batch]``, or None if one is missing.
 
-    A last batch that would not be full is left out, unless it is the only one: then its last image is repeated.
+    The last batch is filled with the first images again. ``different`` counts the images without those.
     """
 
     name: str
     inputs: tuple[torch.Tensor, ...]
     labels: tuple[torch.Tensor, ...] | None
+    different: int
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -53,27 +55,25 @@ class Calibration:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
         wanted = set(order)
         images = {place: image for place, image in zip(range(max(order) + 1), data, strict=False) if place in wanted}
-        chosen = [images[place] for place in order]
         size = model.inputs[0].spec.shape[0]
-        filled = [item for item in batches(chosen, size) if len(item[1]) == size or len(chosen) < size]
-        inputs = tuple(torch.from_numpy(array) for array, _ in filled)
-        known = all(label is not None for _, labels in filled for label in labels)
-        labels = tuple(_padded([int(label or 0) for label in row], size) for _, row in filled) if known else None
-        return cls(name, inputs, labels)
+        filled = -(-len(order) // size) * size
+        chosen = [images[place] for place in itertools.islice(itertools.cycle(order), filled)]
+        inputs, rows = zip(*batches(chosen, size), strict=True)
+        known = all(label is not None for _, label in chosen)
+        labels = tuple(torch.tensor([int(label or 0) for label in row]) for row in rows) if known else None
+        return cls(name, tuple(map(torch.from_numpy, inputs)), labels, len(order))
 
     def first(self, images: int) -> Calibration:
         """Return the first batches, with at least so many images if there are."""
-        count = max(1, -(-images // self.inputs[0].shape[0]))
-        return Calibration(self.name, self.inputs[:count], self.labels and self.labels[:count])
+        return self._cut(max(1, -(-images // self.inputs[0].shape[0])))
 
     def fitting(self, bytes_of_a_batch: int) -> Calibration:
         """Return as many batches as can all be held in memory at the widest place of a model at once."""
-        count = max(1, _MOST_BYTES // max(1, bytes_of_a_batch))
-        return Calibration(self.name, self.inputs[:count], self.labels and self.labels[:count])
+        return self._cut(max(1, _MOST_BYTES // max(1, bytes_of_a_batch)))
 
-
-def _padded(labels: list[int], size: int) -> torch.Tensor:
-    return torch.tensor(labels + labels[-1:] * (size - len(labels)))
+    def _cut(self, count: int) -> Calibration:
+        inputs, labels = self.inputs[:count], self.labels and self.labels[:count]
+        return Calibration(self.name, inputs, labels, min(self.different, sum(map(len, inputs))))
 
 
 def stream(model: Model, workspace: Workspace, name: str, limit: int, description: str) -> Iterator[torch.Tensor]:

@@ -21,17 +21,18 @@ from lvc.passes.pruning.least_squares import Moments, solve
 from lvc.passes.pruning.readers import check_layer, rows_wanted
 
 
-def reconstruct(before: Model, after: Model, kept: Kept, data: Calibration, outcome: Outcome) -> int:
-    """Fit each layer of ``after`` that lost inputs to what it gave in ``before``; return how many were fitted.
+def reconstruct(before: Model, after: Model, kept: Kept, data: Calibration, outcome: Outcome) -> None:
+    """Fit each layer of ``after`` that lost inputs to what it gave in ``before``, and say how many were fitted.
 
-    ``kept`` says which indices of each value stayed, see `Channels.kept`.
+    As much of the data is used as fits into memory. ``kept`` says which indices of each value stayed, see
+    `Channels.kept`.
 
     Layers are taken in graph order, each seeing what the fitted layers before it give, so that a layer also makes up
     for what those could not.
     """
     bytes_of_a_batch = peak_activation_bytes(before) + peak_activation_bytes(after)
-    batches = data.fitting(bytes_of_a_batch).inputs
-    old, new = Sweep(before, batches), Sweep(after, batches)
+    used = data.fitting(bytes_of_a_batch)
+    old, new = Sweep(before, used.inputs), Sweep(after, used.inputs)
     known = {node.name: node for node in before.module.graph.nodes}
     generator = torch.Generator().manual_seed(0)
     fitted = 0
@@ -45,7 +46,7 @@ def reconstruct(before: Model, after: Model, kept: Kept, data: Calibration, outc
         moments = _moments(layer, new.values(layer.args[0]), wanted, stays, generator)  # type: ignore[arg-type]
         _fit(after, layer, moments)
         fitted += 1
-    return fitted
+    outcome.notes.append(f"{fitted} layers reconstructed on {used.different} images")
 
 
 def _narrowed(model: Model, kept: Kept) -> list[Node]:

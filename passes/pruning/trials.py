@@ -51,7 +51,7 @@ def best(trials: Sequence[Trial], original: Model, workspace: Workspace, name: s
     place = min(range(len(trials)), key=errors.__getitem__)
     told = ", ".join(f"{t.ranking} {decibels(_signal(error))}" for t, error in zip(trials, errors, strict=True))
     outcome.notes.append(
-        f"outputs by ranking: {told} over {data.images} images {judging}; kept ranking={trials[place].ranking}"
+        f"outputs by ranking: {told} over {data.different} images {judging}; kept ranking={trials[place].ranking}"
     )
     return trials[place]
 

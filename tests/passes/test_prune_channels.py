@@ -99,7 +99,7 @@ def test_redundant_channels_are_made_up_for() -> None:
     fitted, outcome = prune(options, whole, workspace(whole))
     plain, _ = prune(f"{options} reconstruct=false recalibrate=false", whole, workspace(whole))
     assert drift(fitted, whole) < 0.02 < drift(plain, whole)
-    assert any("2 layers reconstructed on 12 images" in note for note in outcome.notes)
+    assert any("2 layers reconstructed on 13 images" in note for note in outcome.notes)
 
 
 def test_sensitivity_spares_what_matters() -> None:

@@ -96,7 +96,7 @@ def _einsum(d: Draw) -> Arguments:
     equation = d.pick(*_EQUATIONS)
     sizes = {letter: d.number(1, 4) for letter in "abcdehijklw"}
     dots = [d.number(1, 3) for _ in range(d.number(0, 2))]
-    dtype = d.pick(*FLOATS)
+    dtype = d.pick(*[dtype for dtype in FLOATS if dtype in d.dtypes])
     tensors = []
     for term in equation.partition("->")[0].split(","):
         lead, _, rest = term.partition("...")

@@ -47,7 +47,7 @@ def test_built_overloads_are_what_aten_computes(part: int) -> None:
         assert single
         calls.extend(single[0])
         wanted += [(overload, result.numpy()) for result in single[1]]
-    artefact = lvc.compile(calls.model(), "O0", "native")
+    artefact = lvc.compile(calls.model(), "O0", "native", verify=False)
     found = lvc.load(artefact)(*[np.array(x.numpy(), order="C") for x in calls.inputs])
     for (overload, theirs), ours in zip(wanted, found, strict=True):
         assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), overload

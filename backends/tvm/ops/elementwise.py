@@ -124,17 +124,26 @@ def _on_float_operand(function: Callable[[Expr], Expr]) -> Callable[[Call], Arra
     return lower
 
 
+def _divisor(y: Expr) -> Expr:
+    """A whole divisor of which the processor takes no harm: 0 has no remainder, and 1 gives that of -1, which is 0."""
+    dtype = dtype_of(y)
+    harmful = y == tirx.const(0, dtype)
+    if "uint" not in dtype:
+        harmful = tirx.Or(harmful, y == tirx.const(-1, dtype))
+    return tirx.Select(harmful, tirx.const(1, dtype), y)
+
+
 def _modulo(x: Expr, y: Expr) -> Expr:
     """Remainder with the sign of the divisor."""
     if "float" not in dtype_of(x):
-        return tirx.floormod(x, y)
+        return tirx.floormod(x, _divisor(y))
     return let(x, lambda a: let(y, lambda b: a - tirx.floor(a / b) * b))
 
 
 def _fmod(x: Expr, y: Expr) -> Expr:
     """Remainder with the sign of the dividend."""
     if "float" not in dtype_of(x):
-        return tirx.truncmod(x, y)
+        return tirx.truncmod(x, _divisor(y))
     return let(x, lambda a: let(y, lambda b: a - tirx.trunc(a / b) * b))
 
 

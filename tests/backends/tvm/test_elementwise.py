@@ -7,6 +7,8 @@ import pytest
 import torch
 from sketch import Sketch, check, numbers
 
+import lvc
+
 aten = torch.ops.aten
 
 ANY = (
@@ -152,3 +154,13 @@ def test_dropout_between_kernels_and_inside_one(channels: int) -> None:
     last = sketch.call(aten.dropout.default, sketch.call(aten.relu.default, conv), 0.5, False)
     inner = sketch.call(aten.exp.default, sketch.call(aten.dropout.default, conv, 0.5, False))
     check(sketch.model(last, inner), numbers(1, 3, 6, 7))
+
+
+def test_whole_remainder_by_zero_ends_no_process() -> None:
+    sketch = Sketch()
+    x, y = (sketch.input(4, dtype=torch.int64) for _ in range(2))
+    model = sketch.model(*[sketch.call(op, x, y) for op in (aten.remainder.Tensor, aten.fmod.Tensor)])
+    least = np.iinfo(np.int64).min
+    run = lvc.load(lvc.compile(model, "O0", "native", verify=False))
+    found = run(np.array([7, least, -7, 7]), np.array([0, -1, 3, -3]))
+    assert [part[1:].tolist() for part in found] == [[0, 2, -2], [0, -1, 1]]

@@ -30,14 +30,20 @@ class CorrectBias(LayerPass):
 
     name: ClassVar[str] = "correct-bias"
     doing: ClassVar[str] = "correcting biases"
+    done: ClassVar[str] = "with corrected biases"
 
     def mend(self, both: Layerwise, layer: Node) -> None:
-        found = both.found(layer)
-        shift = channel_means(both.wanted(layer), layer) - channel_means(found, layer)
-        set_bias(both.model, layer, stored_bias(both.model, layer).double() + shift)
-        for value in found:
-            with torch.inference_mode():
-                value += shift.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1 - channel_dim(layer)))
+        restore_means(both, layer, both.wanted(layer))
+
+
+def restore_means(both: Layerwise, layer: Node, wanted: Sequence[torch.Tensor]) -> None:
+    """Run the quantised model past a layer, and give it the bias with which its mean output is the one wanted."""
+    found = both.found(layer)
+    shift = channel_means(wanted, layer) - channel_means(found, layer)
+    set_bias(both.model, layer, stored_bias(both.model, layer).double() + shift)
+    for value in found:
+        with torch.inference_mode():
+            value += shift.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1 - channel_dim(layer)))
 
 
 def channel_dim(layer: Node) -> int:

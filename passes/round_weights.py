@@ -3,11 +3,15 @@
 Layers are taken in graph order, and each is fitted to what it gives in the floating-point model while it reads what it
 truly gets in the quantised one; so it also makes up for the errors of the layers before. Three steps, all in closed
 form: weights by ridge regression about those that there are, rounding column by column with each error passed on to
-the columns that are still free, and the bias that restores the mean output.
+the columns that are still free, and the bias that restores the mean output, as `correct-bias` does.
 
 Grids of few bits get, for each output channel, the scale near the one that they have that leaves the least error.
 Few images say little about many weights. So how stiff the regression is, and how far errors are passed on, is tried on
 every other image and judged on the rest, for each layer; to leave the weights alone is among the choices.
+
+What is nearer layer by layer need not be so at the outputs. Images held out from all this tell whether the model is
+nearer there than with the weights as they were and corrected biases. Where too few can be held out, or they leave it
+open, biases are all that is corrected.
 
 Source: Frantar et al. 2023, "GPTQ", section 3.3; Hubara et al. 2021, "Accurate post training quantization with small
 calibration sets", section 3.1 (layers in order on quantised inputs); Nagel et al. 2020, "Up or down? Adaptive rounding
@@ -30,11 +34,11 @@ from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Outcome, option
 from lvc.passes.analysis.layer_rows import input_rows, output_rows, positions
+from lvc.passes.correct_bias import CorrectBias, restore_means
 from lvc.passes.quantisation.grids import Grid
 from lvc.passes.quantisation.layer_pass import IMAGES, LayerPass
 from lvc.passes.quantisation.layerwise import (
     Layerwise,
-    set_bias,
     set_scale,
     set_weight,
     stored_weight,
@@ -56,14 +60,22 @@ class RoundWeights(LayerPass):
 
     name: ClassVar[str] = "round-weights"
     doing: ClassVar[str] = "rounding weights"
+    done: ClassVar[str] = "with rounded weights"
+    is_fit: ClassVar[bool] = True
 
     images: int = option(512, IMAGES)
+
+    @property
+    def simpler(self) -> Sequence[LayerPass]:
+        return (CorrectBias(data=self.data, images=64),)
 
     def layers(self, model: Model, outcome: Outcome) -> list[Node]:
         return [layer for layer in super().layers(model, outcome) if not leave_levels(layer, outcome)]
 
     def mend(self, both: Layerwise, layer: Node) -> None:
-        fit(both.model, layer, *gather(layer, both.inputs(layer), both.wanted(layer), both.generator))
+        inputs, wanted = both.inputs(layer), both.wanted(layer)
+        fit(both.model, layer, *gather(layer, inputs, wanted, both.generator))
+        restore_means(both, layer, wanted)
 
 
 def leave_levels(layer: Node, outcome: Outcome) -> bool:
@@ -76,7 +88,7 @@ def leave_levels(layer: Node, outcome: Outcome) -> bool:
 
 
 def fit(model: Model, layer: Node, tried: Moments, judged: Moments) -> None:
-    """Give a layer the weights and the bias that serve best on both halves of the data."""
+    """Give a layer the weights that serve best on both halves of the data; the mean of its output may move."""
     stored, everything = stored_weight(model, layer), tried + judged
     start, order = stored.reshape(everything.xx.shape[0], -1, everything.xx.shape[1]), everything.order()
     grid = Grid.of(model.module, arguments(layer)["weight"])
@@ -91,7 +103,6 @@ def fit(model: Model, layer: Node, tried: Moments, judged: Moments) -> None:
     set_weight(model, layer, weight.reshape(stored.shape))
     if len(factors) > 1:
         set_scale(model, layer, places.scale.flatten())
-    set_bias(model, layer, everything.bias(weight).flatten())
 
 
 def scale_factors(grid: Grid) -> Sequence[float]:

@@ -1,19 +1,25 @@
-"""What passes have in common that mend quantised layers, one after the other in graph order."""
+"""What passes have in common that mend quantised layers, one after the other in graph order.
+
+A pass mends a copy of the model. Images held out from the pass tell whether the outputs came nearer to those of the
+floating-point model; otherwise all is taken back (`lvc.passes.quantisation.choosing`).
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import Node
 
-from lvc.compiler.comparison.verdict import REMEDY
 from lvc.compiler.errors import UsageError
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect, Outcome, Pass, option
 from lvc.compiler.workspace import Workspace
-from lvc.passes.quantisation.layerwise import Layerwise, quantised_layers
+from lvc.passes.quantisation.choosing import Choice, Form, adopt
+from lvc.passes.quantisation.judging import FEWEST, Judging
+from lvc.passes.quantisation.layerwise import Layerwise, find, quantised_layers
 
 IMAGES = "use at most so many images, and fewer if their activations would not fit into memory"
 
@@ -23,12 +29,16 @@ class LayerPass(Pass):
     """Mend each quantised layer on calibration data, with every change to the layers before made."""
 
     effect: ClassVar[Effect] = Effect.LOSSY
-    remedy: ClassVar[str] = REMEDY
     idempotent: ClassVar[bool] = False
     doing: ClassVar[str]
+    done: ClassVar[str]
+    """What a model is called that the pass has mended."""
+    is_fit: ClassVar[bool] = False
+    """Whether so much is fitted to the data that other images must judge it."""
 
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
     images: int = option(128, IMAGES)
+    always: bool = option(False, "also where images held out speak against it, or are too few to judge by")
 
     def __post_init__(self) -> None:
         if self.images < 1:
@@ -38,17 +48,47 @@ class LayerPass(Pass):
     def data_sets(self) -> frozenset[str]:
         return frozenset({self.data})
 
+    @property
+    def simpler(self) -> Sequence[LayerPass]:
+        """Passes that do less on the same data: what they do is among the choices."""
+        return ()
+
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
-        layers = self.layers(model, outcome)
+        layers = [layer.name for layer in self.layers(model, outcome)]
         if not layers:
             return outcome
         both = Layerwise.open(model, workspace, self.data, self.images)
-        for layer in workspace.progress.track(layers, self.doing, len(layers)):
-            self.mend(both, layer)
-            outcome.change(layer)
-        both.note(outcome)
+        before = both.losses()
+        found = self.mended(both, layers, workspace) if self.always else self.chosen(both, layers, workspace, outcome)
+        for layer in layers:
+            if adopt(model, found, layer):
+                outcome.change(layer)
+        model.module.recompile()
+        both.note(outcome, before)
         return outcome
+
+    def chosen(self, both: Layerwise, layers: Sequence[str], workspace: Workspace, outcome: Outcome) -> Model:
+        """Return the form of the model that is best on images held out; say which it is."""
+        judging = Judging.open(both.floating, both.model, workspace, self.data)
+        choice = Choice(judging, Form("as it was", both.model))
+        for item in (*self.simpler, self):
+            if item.is_fit and not choice.can_judge:
+                few = f"fewer than {FEWEST} images are held out to judge by"
+                outcome.notes.append(f"{few}, so {item.doing} is left out; give more, or always=true")
+                continue
+            choice.try_form(Form(item.done, item.mended(both, layers, workspace), item.is_fit))
+        outcome.notes.append(choice.note)
+        outcome.tables.append(choice.table)
+        return choice.best.model
+
+    def mended(self, both: Layerwise, layers: Sequence[str], workspace: Workspace) -> Model:
+        """Return a copy of the model with all layers mended."""
+        fresh = both.restarted(self.images)
+        for layer in workspace.progress.track(layers, self.doing, len(layers)):
+            self.mend(fresh, find(fresh.model, layer))
+        fresh.model.module.recompile()
+        return fresh.model
 
     def layers(self, model: Model, outcome: Outcome) -> list[Node]:
         """Return the layers to mend, in order."""

@@ -5,7 +5,7 @@ What a layer of the quantised model sees are the values that it truly gets, with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,21 +47,31 @@ class Layerwise:
 
     model: Model
     floating: Model
-    quantised_sweep: Sweep
-    floating_sweep: Sweep
     batches: Sequence[torch.Tensor]
-    generator: torch.Generator
-    errors_before: Sequence[OutputLoss] = ()
+    seed: int
 
     @classmethod
     def open(cls, model: Model, workspace: Workspace, data: str, images: int) -> Layerwise:
         """Begin before the first layer, on as many images as fit into memory."""
-        twin = without_grids(model)
         inputs = Calibration.read(model, workspace, data, images).fitting(2 * peak_activation_bytes(model)).inputs
-        generator = torch.Generator().manual_seed(workspace.seed)
-        both = cls(model, twin, Sweep(model, inputs), Sweep(twin, inputs), inputs, generator)
-        both.errors_before = both.errors()
-        return both
+        return cls(model, without_grids(model), inputs, workspace.seed)
+
+    def restarted(self, images: int) -> Layerwise:
+        """Begin anew with a copy of the quantised model, on at most so many images."""
+        batches = self.batches[: max(1, -(-images // len(self.batches[0])))]
+        return Layerwise(self.model.copy(share_tensors=True), self.floating, batches, self.seed)
+
+    @cached_property
+    def quantised_sweep(self) -> Sweep:
+        return Sweep(self.model, self.batches)
+
+    @cached_property
+    def floating_sweep(self) -> Sweep:
+        return Sweep(self.floating, self.batches)
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
 
     @cached_property
     def twins(self) -> dict[str, Node]:
@@ -80,7 +90,7 @@ class Layerwise:
         """Run the quantised model past a layer; return what it gives, which may be changed in place."""
         return self.quantised_sweep.past(layer)
 
-    def errors(self) -> list[OutputLoss]:
+    def losses(self) -> list[OutputLoss]:
         """Return how far each output is from the floating-point model's, over the first batches."""
         frozen = Frozen(self.model)
         return compare_all(self.model.output_names, self.few_wanted, [frozen(batch) for batch in self.few])
@@ -94,10 +104,15 @@ class Layerwise:
         frozen = Frozen(self.floating)
         return [frozen(batch) for batch in self.few]
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: Outcome, before: Sequence[OutputLoss]) -> None:
         """Say how far each output is from the floating-point model's now, and was before."""
-        self.model.module.recompile()
-        note_errors(self.errors(), sum(map(len, self.few)), outcome, self.errors_before)
+        note_errors(self.losses(), sum(map(len, self.few)), outcome, before)
+
+
+def find(model: Model, name: str) -> Node:
+    """Return the node of that name, which layers have in every copy of a model."""
+    nodes: Iterable[Node] = model.module.graph.nodes
+    return next(node for node in nodes if node.name == name)
 
 
 def quantised_layers(model: Model, outcome: Outcome) -> list[Node]:
@@ -135,6 +150,12 @@ def stored_bias(model: Model, layer: Node) -> torch.Tensor:
     weight = stored_weight(model, layer)
     bias = tensor(model.module, arguments(layer)["bias"])
     return torch.zeros(weight.shape[0], dtype=weight.dtype) if bias is None else bias.detach()
+
+
+def stored_scale(model: Model, layer: Node) -> torch.Tensor:
+    """Return the scales of a layer's weight, nothing if they are no stored tensor."""
+    scale = tensor(model.module, arguments(arguments(layer)["weight"])["scale"])
+    return torch.empty(0) if scale is None else scale.detach()
 
 
 def set_weight(model: Model, layer: Node, value: torch.Tensor) -> None:

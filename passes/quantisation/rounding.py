@@ -68,11 +68,6 @@ class Moments:
         sums = (getattr(self, name) + getattr(other, name) for name in ("rows", "x", "y", "xx", "xy"))
         return Moments(self.origin, *sums)
 
-    def bias(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the bias with which weights ``[groups,out,in]`` give the wanted mean output, ``f64[groups,out]``."""
-        mean = self.origin.double() + self.x.double() / self.rows
-        return self.y.double() / self.rows - (weight.double() @ mean[:, :, None])[..., 0]
-
     def order(self) -> torch.Tensor:
         """Return the inputs from the one that varies least to the one that varies most, over all groups."""
         return (self.xx.diagonal(dim1=1, dim2=2) - self.x.square() / self.rows).sum(0).argsort()

@@ -189,7 +189,7 @@ def test_weights_without_whole_groups_are_said(net: Model) -> None:
 @pytest.mark.parametrize("grid", ["log", "codebook"])
 def test_weights_are_rounded_to_levels(grid: str, net: Model) -> None:
     text = f"insert-fake-quant{{weight_bits=4 weight_grid={grid}}},calibrate"
-    plain, rounded = (through(net, text + more)[0] for more in ("", ",round-weights"))
+    plain, rounded = (through(net, text + more)[0] for more in ("", ",round-weights{always=true}"))
     inputs = [np.random.default_rng(seed).standard_normal((1, 3, 16, 16)).astype(np.float32) for seed in range(8)]
     wanted = [net(image)[0] for image in inputs]
     errors = [sum(np.square(m(x)[0] - y).sum() for x, y in zip(inputs, wanted, strict=True)) for m in (plain, rounded)]

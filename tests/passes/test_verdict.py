@@ -71,5 +71,7 @@ def test_correct_bias_tells_of_every_output() -> None:
           return first=%y, second=%z
     """)
     _, steps = Pipeline.parse("insert-fake-quant,calibrate,correct-bias").run(model, normal(model, 8))
-    assert {note.split("'")[1] for note in steps[-1].outcome.notes} == {"first", "second"}
-    assert all(note.endswith(" dB before") for note in steps[-1].outcome.notes)
+    kept, *notes = steps[-1].outcome.notes
+    assert kept.startswith("kept ")
+    assert {note.split("'")[1] for note in notes} == {"first", "second"}
+    assert all(note.endswith(" dB before") for note in notes)

@@ -1,0 +1,121 @@
+"""Which of several quantised forms of a model is nearest to the floating-point one, on images held out from the fits.
+
+What counts is the error of the outputs in front of closing functions: the mean over outputs of decibels. Images differ,
+and few of them say little; so a gain comes with its standard error, by the jackknife over images::
+
+    gain = mean over outputs of 10 log10(sum of errors of one / sum of errors of the other)
+    error^2 = (n - 1) / n * sum over images i of (gain without i - mean of these)^2
+
+Source: Efron and Stein 1981, "The jackknife estimate of variance".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lvc.compiler.closing import closing_functions, without_closing
+from lvc.compiler.counts import macs
+from lvc.compiler.graph import calls
+from lvc.compiler.model import Model
+from lvc.compiler.workspace import Workspace
+from lvc.passes.analysis.calibration import Calibration
+from lvc.passes.analysis.frozen import Frozen
+
+FEWEST = 4
+"""Fewer images held out do not say whether weights that were fitted serve others too."""
+
+_MOST_IMAGES = 64
+_MOST_MACS = 60e9  # of one run over the images
+_LEAST_IMAGES = 8
+_NOTHING = 1e-12  # of the power of an output
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how many decibels one form is nearer than another, and what the choice of images leaves open."""
+
+    decibels: float
+    error: float
+
+    @property
+    def is_certain(self) -> bool:
+        return self.decibels > self.error
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Images and what the floating-point model gives for them. Errors are ``f64[images,outputs]``, squared sums.
+
+    ``is_apart`` unless passes were fitted to the images as well.
+    """
+
+    batches: Sequence[torch.Tensor]
+    wanted: Sequence[Sequence[torch.Tensor]]
+    power: torch.Tensor
+    closed: int
+    source: str
+    is_apart: bool
+
+    @classmethod
+    def open(cls, floating: Model, model: Model, workspace: Workspace, data: str) -> Judging:
+        """Run the floating-point model over the images that are for judging what was learnt from a data set."""
+        judging = workspace.judging_images(data)
+        work = max(1.0, sum(map(macs, calls(floating.module.graph))) / floating.inputs[0].spec.shape[0])
+        most = min(_MOST_IMAGES, max(_LEAST_IMAGES, int(_MOST_MACS / work)))
+        batches = Calibration.draw(model, judging.data, judging.name, workspace.seed, most).inputs
+        closed = len(closing_functions(floating.module.graph))
+        is_open = closed == len(closing_functions(model.module.graph))
+        run = Frozen(without_closing(floating) if is_open else floating)
+        wanted = [_compared(run(batch)) for batch in batches]
+        power = torch.stack([torch.stack([y.double().square().sum() for y in outputs]) for outputs in wanted]).sum(0)
+        return cls(batches, wanted, power, closed if is_open else -1, str(judging), judging.is_apart)
+
+    @property
+    def images(self) -> int:
+        return sum(map(len, self.batches))
+
+    def __str__(self) -> str:
+        return f"over {self.images} images {self.source}"
+
+    def errors(self, model: Model) -> torch.Tensor:
+        """Return the error of each output for each image, or for each batch where outputs do not tell images apart."""
+        run = Frozen(without_closing(model) if self.closed >= 0 else model)
+        rows = [
+            _errors(y, _compared(run(batch)), len(batch)) for batch, y in zip(self.batches, self.wanted, strict=True)
+        ]
+        return torch.cat(rows).nan_to_num(nan=1e30, posinf=1e30)
+
+    def decibels(self, errors: torch.Tensor) -> float:
+        """Return the signal-to-noise ratio, the mean over outputs."""
+        return float((10 * (self.power.clamp(min=_NOTHING) / self._total(errors.sum(0))).log10()).mean())
+
+    def gain(self, errors: torch.Tensor, before: torch.Tensor) -> Gain:
+        """Return by how much a form is nearer than one before it."""
+
+        def decibels(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+            return (10 * (self._total(theirs) / self._total(ours)).log10()).mean(-1)
+
+        ours, theirs, count = errors.sum(0), before.sum(0), len(errors)
+        without = decibels(ours - errors, theirs - before)
+        error = ((count - 1) / count * (without - without.mean()).square().sum()).sqrt()
+        return Gain(float(decibels(ours, theirs)), float(error))
+
+    def _total(self, errors: torch.Tensor) -> torch.Tensor:
+        return errors.maximum(_NOTHING * self.power.clamp(min=_NOTHING))
+
+
+def _compared(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the floating-point outputs, or all if there are none."""
+    return [y for y in outputs if y.is_floating_point()] or list(outputs)
+
+
+def _errors(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor], batch: int) -> torch.Tensor:
+    tell = all(y.ndim and len(y) == batch for y in wanted)
+    columns = []
+    for y, z in zip(wanted, found, strict=True):
+        error = torch.where((y == z) | (y.isnan() & z.isnan()), 0.0, y.double() - z.double()).square()
+        columns.append(error.reshape(batch if tell else 1, -1).sum(1))
+    return torch.stack(columns, 1)

@@ -214,7 +214,7 @@ MODELS = {
         channels_last("resize=256x256,crop=224,layout=bgr,range=255,mean=104/117/123"), plain,
     ),
 }  # fmt: skip
-ASSET_MODELS = ("lite0", "mobilenet", "resnet20", "yolox_nano")
+ASSET_MODELS = ("lite0", "mobilenet", "resnet20", "resnet56", "yolox_nano")
 """Networks of compare_quantisation.py, with labels."""
 
 assert set(ASSET_MODELS) <= set(NETWORKS)

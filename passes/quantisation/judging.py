@@ -11,6 +11,7 @@ Source: Efron and Stein 1981, "The jackknife estimate of variance".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,7 @@ class Judging:
     """
 
     batches: Sequence[torch.Tensor]
+    images: int
     wanted: Sequence[Sequence[torch.Tensor]]
     power: torch.Tensor
     closed: int
@@ -65,35 +67,36 @@ class Judging:
         judging = workspace.judging_images(data)
         work = max(1.0, sum(map(macs, calls(floating.module.graph))) / floating.inputs[0].spec.shape[0])
         most = min(_MOST_IMAGES, max(_LEAST_IMAGES, int(_MOST_MACS / work)))
-        batches = Calibration.draw(model, judging.data, judging.name, workspace.seed, most).inputs
+        drawn = Calibration.draw(model, judging.data, judging.name, workspace.seed, most)
         closed = len(closing_functions(floating.module.graph))
         is_open = closed == len(closing_functions(model.module.graph))
         run = Frozen(without_closing(floating) if is_open else floating)
-        wanted = [_compared(run(batch)) for batch in batches]
-        power = torch.stack([torch.stack([y.double().square().sum() for y in outputs]) for outputs in wanted]).sum(0)
-        return cls(batches, wanted, power, closed if is_open else -1, str(judging), judging.is_apart)
-
-    @property
-    def images(self) -> int:
-        return sum(map(len, self.batches))
+        wanted = [_compared(run(batch)) for batch in drawn.inputs]
+        images = drawn.different
+        squares = [_by_image([y.double().square() for y in outputs], len(drawn.inputs[0])) for outputs in wanted]
+        power = torch.cat(squares)[:images].nan_to_num(nan=0.0, posinf=0.0).sum(0)
+        return cls(drawn.inputs, images, wanted, power, closed if is_open else -1, str(judging), judging.is_apart)
 
     def __str__(self) -> str:
         return f"over {self.images} images {self.source}"
 
     def errors(self, model: Model) -> torch.Tensor:
-        """Return the error of each output for each image, or for each batch where outputs do not tell images apart."""
+        """Return the error of each output for each image, or for each batch where outputs do not tell images apart.
+
+        Images that only fill the last batch are left out.
+        """
         run = Frozen(without_closing(model) if self.closed >= 0 else model)
         rows = [
             _errors(y, _compared(run(batch)), len(batch)) for batch, y in zip(self.batches, self.wanted, strict=True)
         ]
-        return torch.cat(rows).nan_to_num(nan=1e30, posinf=1e30)
+        return torch.cat(rows)[: self.images].nan_to_num(nan=1e30, posinf=1e30)
 
     def decibels(self, errors: torch.Tensor) -> float:
         """Return the signal-to-noise ratio, the mean over outputs."""
         return float((10 * (self.power.clamp(min=_NOTHING) / self._total(errors.sum(0))).log10()).mean())
 
     def gain(self, errors: torch.Tensor, before: torch.Tensor) -> Gain:
-        """Return by how much a form is nearer than one before it."""
+        """Return by how much a form is nearer than one before it; the error is infinite if there is but one row."""
 
         def decibels(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
             return (10 * (self._total(theirs) / self._total(ours)).log10()).mean(-1)
@@ -101,7 +104,7 @@ class Judging:
         ours, theirs, count = errors.sum(0), before.sum(0), len(errors)
         without = decibels(ours - errors, theirs - before)
         error = ((count - 1) / count * (without - without.mean()).square().sum()).sqrt()
-        return Gain(float(decibels(ours, theirs)), float(error))
+        return Gain(float(decibels(ours, theirs)), float(error) if count > 1 else math.inf)
 
     def _total(self, errors: torch.Tensor) -> torch.Tensor:
         return errors.maximum(_NOTHING * self.power.clamp(min=_NOTHING))
@@ -113,9 +116,13 @@ def _compared(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _errors(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor], batch: int) -> torch.Tensor:
-    tell = all(y.ndim and len(y) == batch for y in wanted)
-    columns = []
-    for y, z in zip(wanted, found, strict=True):
-        error = torch.where((y == z) | (y.isnan() & z.isnan()), 0.0, y.double() - z.double()).square()
-        columns.append(error.reshape(batch if tell else 1, -1).sum(1))
-    return torch.stack(columns, 1)
+    """Return squared errors; what is not finite in both alike is none."""
+    pairs = zip(wanted, found, strict=True)
+    errors = [torch.where((y == z) | (y.isnan() & z.isnan()), 0.0, y.double() - z.double()).square() for y, z in pairs]
+    return _by_image(errors, batch)
+
+
+def _by_image(values: Sequence[torch.Tensor], batch: int) -> torch.Tensor:
+    """Return sums ``[images,outputs]``, or one row for the batch if an output does not tell images apart."""
+    rows = batch if all(value.ndim and len(value) == batch for value in values) else 1
+    return torch.stack([value.reshape(rows, -1).sum(1) for value in values], 1)

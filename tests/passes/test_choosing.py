@@ -144,7 +144,7 @@ def test_a_gain_has_the_error_of_a_mean_of_ratios() -> None:
     random = np.random.default_rng(0)
     before = torch.from_numpy(100 + random.standard_normal((64, 1)))
     after = torch.from_numpy(80 + random.standard_normal((64, 1)))
-    judging = Judging([], [], torch.tensor([1e4]).double(), 0, "", is_apart=True)
+    judging = Judging([], 64, [], torch.tensor([1e4]).double(), 0, "", is_apart=True)
     gain = judging.gain(after, before)
     assert gain.decibels == pytest.approx(10 * np.log10(100 / 80), abs=0.02)
     relative = np.hypot(before.numpy().std(ddof=1) / 100, after.numpy().std(ddof=1) / 80) / 8
@@ -152,6 +152,30 @@ def test_a_gain_has_the_error_of_a_mean_of_ratios() -> None:
     assert gain.is_certain
     assert judging.gain(before, after).decibels == pytest.approx(-gain.decibels)
     assert judging.gain(after, after).decibels == 0
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_each_image_counts_once_whatever_the_batch(batch: int) -> None:
+    model = parse_model(f"""
+        model batch(x: f32[{batch},4])
+          @w : f32[3,4]
+          %y = linear(%x, @w)
+          return out=%y
+    """)
+    model.module.w.data.copy_(torch.arange(12.0).reshape(3, 4))
+    other = model.copy()
+    other.module.w.data.add_(0.1)
+    judging = Judging.open(model, other, workspace(images(20, model=CLASSIFIER)), "calib")
+    assert judging.images == 4
+    errors = judging.errors(other)
+    assert errors.shape == (4, 1)
+    single = errors.sum() / 4
+    assert float(judging.decibels(errors)) == pytest.approx(float(10 * (judging.power / 4 / single).log10()), abs=1e-6)
+
+
+def test_one_row_is_never_certain() -> None:
+    judging = Judging([], 1, [], torch.tensor([1e4]).double(), 0, "", is_apart=True)
+    assert not judging.gain(torch.tensor([[1.0]]), torch.tensor([[100.0]])).is_certain
 
 
 def test_outputs_are_judged_in_front_of_softmax() -> None:

@@ -61,6 +61,13 @@ class Window:
 
 def read_windows(call: Call, kernel: Sequence[int]) -> list[Window]:
     """Read strides, dilations, pads, auto_pad and ceil_mode of a node for each spatial axis."""
+    mode = call.attribute("auto_pad", "NOTSET")
+    windows = given_windows(call, kernel)
+    return windows if mode == "NOTSET" else [auto_padded(window, mode) for window in windows]
+
+
+def given_windows(call: Call, kernel: Sequence[int]) -> list[Window]:
+    """Read the windows as `read_windows` does, but by the pads that the node gives."""
     sizes = call.shape()[2:]
     rank = len(sizes)
     if len(kernel) != rank:
@@ -68,7 +75,6 @@ def read_windows(call: Call, kernel: Sequence[int]) -> list[Window]:
     strides = [int(n) for n in call.attribute("strides") or [1] * rank]
     dilations = [int(n) for n in call.attribute("dilations") or [1] * rank]
     pads = [int(n) for n in call.attribute("pads") or [0] * (2 * rank)]
-    mode = call.attribute("auto_pad", "NOTSET")
     ceil = bool(call.attribute("ceil_mode", 0))
     if min([*strides, *dilations, *kernel], default=1) < 1 or len(pads) != 2 * rank:
         raise ValueError("strides, dilations and kernel sizes must be positive, and pads two for each axis")
@@ -77,8 +83,7 @@ def read_windows(call: Call, kernel: Sequence[int]) -> list[Window]:
     windows = []
     for axis, size in enumerate(sizes):
         before, after = pads[axis], pads[axis + rank]
-        window = Window(size, kernel[axis], strides[axis], dilations[axis], before, after, ceil)
-        windows.append(window if mode == "NOTSET" else auto_padded(window, mode))
+        windows.append(Window(size, kernel[axis], strides[axis], dilations[axis], before, after, ceil))
     return windows
 
 

@@ -8,7 +8,7 @@ import torch
 
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import Unsupported, Value, shape_of
-from lvc.compiler.load.onnx_door.windows import Window, auto_padded, flat_pads, read_windows
+from lvc.compiler.load.onnx_door.windows import Window, auto_padded, flat_pads, given_windows, read_windows
 
 aten = torch.ops.aten
 
@@ -70,7 +70,7 @@ def transposed_convolution(call: Call) -> Value:
     rank = spatial_rank(call)
     kernel = _kernel(call, call[1])
     extra = [int(n) for n in call.attribute("output_padding") or [0] * rank]
-    placed = [_placed(call, window, axis, extra[axis]) for axis, window in enumerate(_windows(call, kernel))]
+    placed = [_placed(call, window, axis, extra[axis]) for axis, window in enumerate(given_windows(call, kernel))]
     windows = on_plane([window for window, _ in placed])
     extra = ([0] if rank == 1 else []) + [more for _, more in placed]
     padding, surplus, crops = [], [], []
@@ -99,12 +99,6 @@ def transposed_convolution(call: Call) -> Value:
         if begin or end:
             result = call.emit(aten.slice.Tensor, result, axis, begin, shape_of(result)[axis] - end, 1)
     return as_line(call, result, rank)
-
-
-def _windows(call: Call, kernel: tuple[int, ...]) -> list[Window]:
-    """Read the windows, but leave auto_pad to `_placed`: it looks at the output here."""
-    attributes = {**call.attributes, "auto_pad": "NOTSET"}
-    return read_windows(replace(call, attributes=attributes), kernel)
 
 
 def _placed(call: Call, window: Window, axis: int, extra: int) -> tuple[Window, int]:

@@ -31,7 +31,7 @@ def resize(call: Call) -> Value:
         antialias=bool(call.attribute("antialias", 0)),
         extrapolation=call.attribute("extrapolation_value", 0.0),
     )
-    return _resized(call, _scaled_axes(call, 1) if old else _axes(call), rule)
+    return _resized(call, _scaled_axes(call, 1) if old else _axes(call, rule), rule)
 
 
 @converts("Upsample")
@@ -47,12 +47,12 @@ def _scaled_axes(call: Call, operand: int) -> dict[int, Axis]:
     return {i: Axis(size, math.floor(size * scale), scale) for i, (size, scale) in shape}
 
 
-def _axes(call: Call) -> dict[int, Axis]:
+def _axes(call: Call, rule: Rule) -> dict[int, Axis]:
     """Read each resized axis from scales or sizes; a policy that keeps the aspect ratio gives all the same scale."""
     rank, shape = call.rank(), call.shape()
     axes = call.places(call.attribute("axes") or range(rank))
     start, end = dict.fromkeys(axes, 0.0), dict.fromkeys(axes, 1.0)
-    if call.attribute("coordinate_transformation_mode") == "tf_crop_and_resize":
+    if rule.coordinates == "tf_crop_and_resize":
         roi = call.tensor(1, "roi").tolist()
         start, end = dict(zip(axes, roi, strict=False)), dict(zip(axes, roi[len(axes) :], strict=True))
     scales = call.tensor(2, "scales").tolist() if call.get(2) is not None else []

@@ -4,8 +4,11 @@ Each model runs in a process of its own, with the random weights of `sweep_torch
 whose pass checks at once that removed channels equal zeroed ones; the table has what is left of MACs and parameters,
 and the seconds that one thread worked for the analysis alone, and for pruning, its own analyses and the check included.
 Results are appended to a file of JSON lines, and a model that stands there for the same pipeline is not run again.
+With ``--images`` it is pruned on so many random images, from which it is fitted and judged; ``--size`` makes them, and
+the model's input, smaller where the model takes that.
 
     python tools/sweep_pruning.py --pipeline 'prune-channels{ratio=0.5 ranking=global}' --table table.md
+    python tools/sweep_pruning.py --pipeline 'prune-channels{macs=0.6}' --images 16 --size 96 --results with_data.jsonl
 """
 
 from __future__ import annotations
@@ -16,28 +19,51 @@ import multiprocessing
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sweep_torchvision as zoo
 import torch
 import torchvision
 
+from lvc.compiler.comparison.judge import last_loss
+from lvc.compiler.driver import optimise
 from lvc.compiler.errors import LvcError
 from lvc.compiler.inspection import layers, totals
 from lvc.compiler.load import load
 from lvc.compiler.load.zoo import find_recipe
-from lvc.compiler.observers import Verifier, seeded_inputs
+from lvc.compiler.model import Model
+from lvc.compiler.observers import seeded_inputs
 from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.text import decibels
+from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.channel_groups import channel_groups
 
 FORK = multiprocessing.get_context("fork")
 DETECTION = ("resnet50_fpn",)
 PIPELINES = ("prune-channels{ratio=0.5 ranking=layer}", "prune-channels{ratio=0.5 ranking=global}")
-COLUMNS = ("model", "groups", "fixed", "MACs", "parameters", "analysis s", "pruning s", "ok")
+COLUMNS = ("model", "size", "groups", "fixed", "MACs", "parameters", "loss", "analysis s", "pruning s", "ok")
 MACS_LEFT = 0.6
 """What a model may keep of its MACs when half of the channels go."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Seeded random images for a model."""
+
+    shape: tuple[int, ...]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int | None]]:
+        random = np.random.default_rng(0)
+        for _ in range(self.count):
+            yield random.standard_normal(self.shape, np.float32), None
 
 
 def make(name: str) -> Any:
@@ -49,33 +75,50 @@ def make(name: str) -> Any:
     return zoo.redraw(resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=5).eval())
 
 
-def measure(name: str, pipelines: Sequence[str]) -> list[dict[str, Any]]:
+def measure(name: str, pipelines: Sequence[str], images: int, size: int | None) -> list[dict[str, Any]]:
     """Prune one model by each pipeline; returns what the tables show."""
-    size = 224 if name in DETECTION else find_recipe(torchvision.models.get_model_builder(name), {}).size
-    model = load(f"{__file__}:make", arguments={"name": name}, shapes={"": (1, 3, size, size)})
-    return [{"model": name, "pipeline": pipeline, **prune(model, pipeline)} for pipeline in pipelines]
+    model = make_model(name, size)
+    return [{"model": name, "pipeline": pipeline, **prune(model, pipeline, images)} for pipeline in pipelines]
 
 
-def prune(model: Any, pipeline: str) -> dict[str, Any]:
+def make_model(name: str, size: int | None) -> Model:
+    """Load a model for images of a size, or of the size that it was made for if it takes no other."""
+    made_for = 224 if name in DETECTION else find_recipe(torchvision.models.get_model_builder(name), {}).size
+    for wanted in (size, made_for):
+        try:
+            if wanted:
+                shape = (1, 3, wanted, wanted)
+                return load(f"{__file__}:make", arguments={"name": name}, shapes={"": shape})
+        except LvcError:
+            if wanted == made_for:
+                raise
+    raise AssertionError("there is a size that a model was made for")
+
+
+def prune(model: Model, pipeline: str, images: int) -> dict[str, Any]:
     """Run one pipeline on a model; an error is a result too."""
     started = time.process_time()
     channels = channel_groups(model)
     analysed = time.process_time()
     try:
-        pruned, _ = Pipeline.parse(pipeline).run(model, observers=[Verifier()])
+        data = {"calib": lambda: Images(model.inputs[0].spec.shape, images)} if images else {}
+        pruned, steps = optimise(model, Pipeline.parse(pipeline), Workspace(data=data, threads=1))
     except LvcError as error:
         return {"ok": False, "error": str(error)}
     finished = time.process_time()
     before, after = totals(layers(model)), totals(layers(pruned))
     outputs = pruned(*seeded_inputs(pruned.inputs, 1))
+    loss = last_loss(steps)
     return {
+        "size": model.inputs[0].spec.shape[-1],
+        "loss": "" if loss is None else decibels(loss.worst.sqnr),
         "groups": len(channels.free),
         "fixed": len(channels.groups) - len(channels.free),
         "MACs": f"{after.macs / before.macs:.3f}",
         "parameters": f"{after.parameters / before.parameters:.3f}",
         "analysis s": round(analysed - started, 1),
         "pruning s": round(finished - analysed, 1),
-        "ok": after.macs < MACS_LEFT * before.macs and all(abs(part).max() > 0 for part in outputs),
+        "ok": after.macs <= MACS_LEFT * before.macs and all(abs(part).max() > 0 for part in outputs),
     }
 
 
@@ -95,17 +138,17 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_apart(name: str, pipelines: Sequence[str], timeout: float) -> list[dict[str, Any]]:
+def run_apart(name: str, pipelines: Sequence[str], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure a model in a process of its own, so that its memory is free afterwards."""
     receiver, sender = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=lambda: sender.send(measure(name, pipelines)))
+    process = FORK.Process(target=lambda: sender.send(measure(name, pipelines, options.images, options.size)))
     process.start()
     sender.close()
     try:
-        if receiver.poll(timeout):
+        if receiver.poll(options.timeout):
             rows: list[dict[str, Any]] = receiver.recv()
             return rows
-        error = f"took more than {timeout} s"
+        error = f"took more than {options.timeout} s"
     except EOFError:
         process.join()
         error = f"its process ended with {process.exitcode}"
@@ -122,6 +165,8 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("pruning.jsonl"), help="file of JSON lines to go on from")
     parser.add_argument("--table", type=Path, help="write the Markdown tables here")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one model")
+    parser.add_argument("--images", type=int, default=0, help="prune on so many random images")
+    parser.add_argument("--size", type=int, help="height and width of the input, where the model takes it")
     options = parser.parse_args()
     pipelines = options.pipeline or PIPELINES
     torch.set_num_threads(1)
@@ -132,7 +177,7 @@ def main() -> int:
     wanted = names(options.only)
     for name in wanted:
         missing = [pipeline for pipeline in pipelines if (pipeline, name) not in done]
-        for row in run_apart(name, missing, options.timeout) if missing else []:
+        for row in run_apart(name, missing, options) if missing else []:
             done[row["pipeline"], name] = row
             with options.results.open("a") as file:
                 file.write(json.dumps(row) + "\n")

@@ -169,8 +169,10 @@ class PruneChannels(Pass):
             channels = channel_groups(model, heads=self.heads)
             outcome.notes.append(f"went on from step {done[0]} of {self.steps} in {workspace.checkpoints}")
         for step in range(done[0] + 1 if done else 1, self.steps + 1):
+            before = model.copy(share_tensors=True)
             goal = Goal(kind, full * (1 - (1 - share) * step / self.steps), least, original)
-            self._step(model, channels, workspace, goal, outcome)
+            if removal := self._step(model, channels, workspace, goal, outcome):
+                account.follow(before, channels.kept(removal))
             if self.between:
                 rewritten, _ = Pipeline.parse(self.between).run(model, workspace)
                 verify(rewritten)
@@ -184,25 +186,27 @@ class PruneChannels(Pass):
             account.time(original, model, workspace.target_stopwatch(), share, outcome)
         return outcome
 
-    def _step(self, model: Model, channels: Channels, workspace: Workspace, goal: Goal, outcome: Outcome) -> None:
+    def _step(self, model: Model, channels: Channels, workspace: Workspace, goal: Goal, outcome: Outcome) -> Removal:
+        """Come down to a goal; return what was removed."""
         groups = tuple(group for group in channels.free if group.name in goal.least)
         evidence = Evidence(model, channels, self._calibration(model, workspace), workspace.seed, workspace.progress)
         cost = cost_of("macs" if goal.kind == "latency" else goal.kind, model, channels, groups)
         setting = Setting(groups, goal, cost, evidence, workspace)
         scores = self._scores(setting.shrinking, evidence, outcome)
-        trials: list[tuple[Removal, Trial]] = []
+        trials: list[Trial] = []
         for ranking in self._rankings(setting, outcome):
             removal = self._removal(self._queue(ranking, scores, setting), setting)
-            if removal and all(removal != other for other, _ in trials):
-                trials.append((removal, self._carry_out(ranking, removal, setting)))
+            if removal and all(removal != other.removal for other in trials):
+                trials.append(self._carry_out(ranking, removal, setting))
         if not trials:
-            return
-        chosen = trials[0][1]
+            return {}
+        chosen = trials[0]
         if len(trials) > 1:
-            chosen = best([trial for _, trial in trials], goal.original, workspace, self.data, outcome)
+            chosen = best(trials, goal.original, workspace, self.data, outcome)
         model.module = chosen.model.module
         outcome.notes += chosen.outcome.notes
         outcome.skipped += chosen.outcome.skipped
+        return chosen.removal
 
     def _rankings(self, setting: Setting, outcome: Outcome) -> tuple[str, ...]:
         """Return how groups compare: as the options say, else both ways between which the outputs decide."""
@@ -239,7 +243,7 @@ class PruneChannels(Pass):
             renewed = Outcome()
             recalibrate(after, evidence.data, renewed)
             outcome.notes.append(f"{len(renewed.changed)} batch normalisations estimated anew")
-        return Trial(ranking, after, outcome)
+        return Trial(ranking, removal, after, outcome)
 
     def _calibration(self, model: Model, workspace: Workspace) -> Calibration | None:
         """Read the data set if there is one; `UsageError` if one was named that is not there."""

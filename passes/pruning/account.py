@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 from lvc.compiler.graph import spec
 from lvc.compiler.inspection import Totals, layers, totals
@@ -12,54 +14,75 @@ from lvc.compiler.passes import Outcome, Table
 from lvc.compiler.text import duration, si
 from lvc.compiler.workspace import Stopwatch
 from lvc.passes.analysis.channel_groups import ChannelGroup
+from lvc.passes.analysis.channels.proof import Kept
 
 MISSED = 0.05
 """How far from its target a latency may be, relative to it, before the report calls it missed."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Width:
-    """How many channels a layer that produces some has, by the stored tensor and the dimension that hold them."""
+    """The channels of a group in the weight of the first layer that produces them, and which of those are left.
+
+    ``units`` has the unit of each index along the weight's dimension, ``i64[n]``, -1 for those of other groups, and
+    ``left`` the indices of the original that are still there.
+    """
 
     layer: str
     tensor: str
     dim: int
-    channels: int
+    units: torch.Tensor
+    left: torch.Tensor
 
-    def now(self, sizes: Mapping[str, tuple[int, ...]]) -> int:
-        """Return the channels of today, by the sizes of stored tensors; a tensor that is gone took all of its own."""
-        return sizes[self.tensor][self.dim] if self.tensor in sizes else 0
+    @classmethod
+    def of(cls, group: ChannelGroup) -> Width:
+        first = group.producers[0]
+        return cls(first.layer, first.tensor, first.dim, first.units, torch.arange(len(first.units)))
+
+    @property
+    def before(self) -> int:
+        return int((self.units >= 0).sum())
+
+    @property
+    def after(self) -> int:
+        return int((self.units[self.left] >= 0).sum())
 
 
 @dataclass(frozen=True)
 class Account:
     """Sizes of a model before it was pruned, and the widths of the groups that might be, by name.
 
-    Widths are those of the first producer of a group. They are read off its weight, for the units of a group that was
-    pruned may be others than before: where one of two rows of channels is left, each channel is a unit of its own.
-    Groups that share the weight share a width.
+    Channels are counted, and followed through each removal, for what is left of a group may be other units than before:
+    where one of two rows of channels remains, each channel is a unit of its own.
     """
 
     size: Totals
-    widths: Mapping[str, Width]
+    widths: dict[str, Width]
 
     @classmethod
     def open(cls, model: Model, groups: Sequence[ChannelGroup]) -> Account:
-        sizes, widths, seen = _sizes(model), {}, set()
-        for group in groups:
-            first = group.producers[0]
-            if (first.tensor, first.dim) not in seen:
-                seen.add((first.tensor, first.dim))
-                widths[group.name] = Width(first.layer, first.tensor, first.dim, sizes[first.tensor][first.dim])
-        return cls(totals(layers(model)), widths)
+        return cls(totals(layers(model)), {group.name: Width.of(group) for group in groups})
+
+    def follow(self, model: Model, kept: Kept) -> None:
+        """Take note of a removal from a model, which is as it was; ``kept`` says what stays, see `Channels.kept`."""
+        masks = {str(node.target): kept[node.name] for node in model.module.graph.nodes if node.op == "get_attr"}
+        for width in self.widths.values():
+            mask = masks[width.tensor][width.dim] if width.tensor in masks else None
+            if mask is not None and len(mask) == len(width.left):
+                width.left = width.left[mask]
 
     def close(self, model: Model, outcome: Outcome) -> None:
-        """Say what changed."""
-        sizes = _sizes(model)
-        rows = [(name, width.channels, width.now(sizes)) for name, width in self.widths.items()]
+        """Say what changed; without groups whose removals were not all followed, such as those before a checkpoint."""
+        sizes = {str(node.target): spec(node).shape for node in model.module.graph.nodes if node.op == "get_attr"}
+        followed = {
+            name: width
+            for name, width in self.widths.items()
+            if width.tensor not in sizes or sizes[width.tensor][width.dim] == len(width.left)
+        }
+        rows = [(name, width.before, width.after) for name, width in followed.items()]
         narrower = [(name, width, left) for name, width, left in rows if left < width]
         for name, _, _ in narrower:
-            outcome.change(self.widths[name].layer)
+            outcome.change(followed[name].layer)
         size = totals(layers(model))
         pairs = [
             ("MACs", self.size.macs, size.macs),
@@ -88,8 +111,3 @@ class Account:
             )
         row = ("seconds", race.other, race.seconds, race.share)
         outcome.tables.append(Table("latency", ("", "before", "after", "share"), (row,)))
-
-
-def _sizes(model: Model) -> dict[str, tuple[int, ...]]:
-    """Return the sizes of the stored tensors by name."""
-    return {str(node.target): spec(node).shape for node in model.module.graph.nodes if node.op == "get_attr"}

@@ -35,8 +35,7 @@ def eliminate(states: Sequence[State], size: int) -> torch.Tensor:
         gone = {alive[place] for place in added.argsort()[:at_once].tolist()}
         alive = [unit for unit in alive if unit not in gone]
         for state in states if alive else ():
-            for unit in sorted(gone):
-                state.remove(unit)
+            state.remove(sorted(gone))
     return reached
 
 
@@ -66,11 +65,13 @@ class State:
                 found[places] = (torch.linalg.solve(inverse, weight.mT) * weight.mT).sum((1, 2))
         return found
 
-    def remove(self, unit: int) -> None:
-        columns = self._columns.get(unit)
-        if columns is None:
+    def remove(self, units: Sequence[int]) -> None:
+        """Remove units; together they leave what they leave one after another."""
+        known = [self._columns[unit] for unit in units if unit in self._columns]
+        if not known:
             return
+        columns = torch.cat(known)
         share = torch.linalg.solve(self._inverse[columns][:, columns], self._inverse[columns])
-        self._weight = self._weight - self._weight[:, columns] @ share
-        self._inverse = self._inverse - self._inverse[:, columns] @ share
+        self._weight.addmm_(self._weight[:, columns], share, alpha=-1)
+        self._inverse.addmm_(self._inverse[:, columns], share, alpha=-1)
         self._weight[:, columns] = 0

@@ -21,6 +21,7 @@ from lvc.compiler.passes import Outcome
 from lvc.compiler.text import decibels, si
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
+from lvc.passes.analysis.channel_groups import Removal
 from lvc.passes.pruning.loss import relative_error
 
 MOST_MACS = 2e12
@@ -29,9 +30,10 @@ MOST_MACS = 2e12
 
 @dataclass(frozen=True)
 class Trial:
-    """A pruned copy of the model, by which ranking it came about, and what is to be said of it."""
+    """A pruned copy of the model, by which ranking it came about, what went, and what is to be said of it."""
 
     ranking: str
+    removal: Removal
     model: Model
     outcome: Outcome
 

@@ -36,6 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--results", type=Path, metavar="FILE", help="append JSON lines; models that stand there are not tried again"
     )
+    parser.add_argument("--sabotage", action="store_true", help="plant five mistakes in turn: is each caught?")
     return parser.parse_args()
 
 
@@ -43,7 +44,7 @@ def main() -> int:
     options = parse()
     with tempfile.TemporaryDirectory(prefix="lvc-fuzz-") as cache:
         os.environ.setdefault("LVC_CACHE", cache)
-        return fuzz(options)
+        return sabotage(options) if options.sabotage else fuzz(options)
 
 
 def fuzz(options: argparse.Namespace) -> int:
@@ -62,6 +63,19 @@ def fuzz(options: argparse.Namespace) -> int:
                 file.write(json.dumps({**row, "plan": str(plan)}) + "\n")
     print(tally)
     return 1 if tally.faults else 0
+
+
+def sabotage(options: argparse.Namespace) -> int:
+    """Each planted mistake has the given minutes to be found in."""
+    from fuzzing.campaign import Plan
+    from fuzzing.sabotage import SABOTAGES, caught, table
+    from fuzzing.workers import warm
+
+    warm()
+    plan = Plan(options.seed, options.door, options.pipeline, options.target)
+    rows = [caught(mistake, plan, 60 * options.minutes) for mistake in SABOTAGES]
+    print(table(rows))
+    return 0 if all(row.by_check or row.model is not None for row in rows) else 1
 
 
 if __name__ == "__main__":

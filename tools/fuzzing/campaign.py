@@ -25,7 +25,7 @@ from fuzzing.shrink import shrink
 SHRUNK_OF_A_KIND = 2
 """So many faults of one kind are shrunk by each process; more of them are counted."""
 
-SHRINK_SECONDS = 240.0
+SHRINK_SECONDS = 150.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Plan:
         precision = draw_precision(rng, self.target or target)
         inputs = rng.choice(("normal", "normal", "unit", "bytes"))
         pipeline = pipeline if self.pipeline == "random" else self.pipeline
-        return Case(program, door, pipeline, self.target or target, precision, inputs, opset, seed=number)
+        verify = rng.random() < 0.5
+        return Case(program, door, pipeline, self.target or target, precision, inputs, opset, number, verify)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import dataclasses
 import random
 import re
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,8 @@ WINOGRAD_ERROR = 3e-5
 
 @dataclass(frozen=True)
 class Case:
-    """What to compile and how. ``inputs`` is the kind of the values that are compared."""
+    """What to compile and how. ``inputs`` is the kind of the values that are compared; with ``verify`` lvc's own
+    comparisons run too, which must not refuse what is right."""
 
     program: Program
     door: str = "ir"
@@ -35,6 +36,7 @@ class Case:
     inputs: str = "normal"
     opset: int = 17
     seed: int = 0
+    verify: bool = False
 
     def __str__(self) -> str:
         door = f"{self.door} (opset {self.opset})" if self.door == "onnx" else self.door
@@ -52,7 +54,6 @@ class Verdict:
     kind: str
     what: str = ""
     detail: str = ""
-    figures: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_fault(self) -> bool:
@@ -94,15 +95,16 @@ def _judge(case: Case) -> Verdict:
     want = expected(case.program, arrays, _noise(case.pipeline))
     if peer := _peer(case, arrays, want):
         return peer
-    model = doors.load(case.program, case.door, case.opset)
-    if fault := _differ(model(*arrays), want, "the loaded model"):
-        return fault
-    if _is_lossy(case):
-        return _judge_lossy(case, model, arrays)
-    import lvc
+    with doors.opened(case.program, case.door, case.opset) as (source, model):
+        if fault := _differ(model(*arrays), want, "the loaded model"):
+            return fault
+        if _is_lossy(case):
+            return _judge_lossy(case, model, arrays)
+        import lvc
 
-    loaded = lvc.load(lvc.compile(model, case.pipeline, case.target, workspace=_workspace(case, model)), threads=1)
-    found = loaded(*arrays)
+        subject, workspace = source if case.verify else model, _workspace(case, model)
+        artefact = lvc.compile(subject, case.pipeline, case.target, verify=case.verify, workspace=workspace)
+    found = lvc.load(artefact, threads=1)(*arrays)
     if fault := _differ(found if isinstance(found, tuple) else (found,), want, f"code of {_code(case)}"):
         return fault
     blunt = all(value.bound is None for value in want)

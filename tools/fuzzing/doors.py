@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,26 +14,48 @@ import torch
 from fuzzing.program import Program, draw
 
 if TYPE_CHECKING:
+    from lvc.compiler.driver import LoadRequest
     from lvc.compiler.model import Model
 
 DOORS = ("ir", "torch", "onnx")
 
 
-def load(program: Program, door: str, opset: int = 17) -> Model:
-    """The model that a door makes of a program."""
-    if door == "ir":
-        return graph(program)
-    if door == "torch":
-        from lvc.compiler.model import Model
-
-        return Model.from_module(module(program), *examples(program))
-    from fuzzing.onnx_file import write
-    from lvc.compiler.load.onnx_door import from_onnx
-
+@contextmanager
+def opened(program: Program, door: str, opset: int = 17) -> Iterator[tuple[LoadRequest | Model, Model]]:
+    """What a door is given, for as long as it lies there, and the model that it makes of it."""
     with tempfile.TemporaryDirectory(prefix="lvc-fuzz-") as folder:
-        file = Path(folder) / "model.onnx"
+        if door == "ir":
+            model = graph(program)
+            yield model, model
+            return
+        request = _request(program, door, opset, Path(folder))
+        yield request, request.load()
+
+
+def _request(program: Program, door: str, opset: int, folder: Path) -> LoadRequest:
+    """An ONNX file, or a Python file with a factory."""
+    from lvc.compiler.driver import LoadRequest
+
+    if door == "onnx":
+        from fuzzing.onnx_file import write
+
+        file = folder / "model.onnx"
         file.write_bytes(write(program, opset).SerializeToString())
-        return from_onnx(file)
+        return LoadRequest(str(file))
+    from fuzzing.torch_source import source
+
+    file = folder / "nets.py"
+    file.write_text(f"{_HEAD}\n\n{inspect.getsource(draw)}\n\n{source(program)}\n\ndef make():\n    return Net()\n")
+    return LoadRequest(f"{file}:make", shapes={name: spec.shape for name, spec in program.inputs.items()})
+
+
+_HEAD = """import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+"""
 
 
 def graph(program: Program) -> Model:
@@ -56,7 +81,3 @@ def module(program: Program) -> torch.nn.Module:
     net = made()
     assert isinstance(net, torch.nn.Module)
     return net.eval()
-
-
-def examples(program: Program) -> list[torch.Tensor]:
-    return [torch.zeros(spec.shape, dtype=spec.dtype) for spec in program.inputs.values()]

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fuzzing.program import Program, bind, draw_stored
+from fuzzing.program import Program, bind, bind_all, draw_stored
+from fuzzing.rounding import magnified
 from lvc.compiler.dialect import BY_NAME, Family
 
 NOISE = 2.0**-21
@@ -66,7 +67,7 @@ EXACT = frozenset(
 
 JUMPS = frozenset(["floor", "ceil", "round", "sign", "remainder", "fmod"])
 
-Jitter = Callable[[str, torch.Tensor], torch.Tensor]
+Jitter = Callable[[str, torch.Tensor, float], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,15 @@ def evaluate(
         for step in program.steps:
             operands = known
             if jitter and step.op not in EXACT:
-                operands = {**known, **{name: jitter("read", known[name]) for name in step.operands}}
+                operands = {**known, **{name: jitter("read", known[name], 1.0) for name in step.operands}}
             arguments = bind([list(step.args), list(step.kwargs.values())], operands)
             if double:
                 arguments = [[_widened(value) for value in part] for part in arguments]
             result = BY_NAME[step.op].overload(*arguments[0], **dict(zip(step.kwargs, arguments[1], strict=True)))
-            known[step.name] = result if not jitter or step.op in EXACT else jitter(step.op, result)
+            if jitter and step.op not in EXACT:
+                first = known[step.operands[0]].shape
+                result = jitter(step.op, result, magnified(step.op, bind_all(step, known), first, result.shape))
+            known[step.name] = result
     return known
 
 
@@ -156,7 +160,7 @@ def jitters(seed: int, noise: Mapping[str, float]) -> Jitter:
     """Noise on floating-point tensors: relative to each element of what is read, to the largest of what is given."""
     generator = torch.Generator().manual_seed(seed)
 
-    def jitter(op: str, value: torch.Tensor) -> torch.Tensor:
+    def jitter(op: str, value: torch.Tensor, times: float) -> torch.Tensor:
         if not value.is_floating_point():
             return value
         random = 2 * torch.rand(value.shape, generator=generator, dtype=torch.float64) - 1
@@ -164,7 +168,7 @@ def jitters(seed: int, noise: Mapping[str, float]) -> Jitter:
             return value * (1 + NOISE * random)
         finite = value[value.isfinite()]
         size = float(finite.abs().max()) if finite.numel() else 0.0
-        return value + (random * size * noise.get(op, NOISE)).to(value.dtype)
+        return value + (random * size * max(noise.get(op, 0.0), times * NOISE)).to(value.dtype)
 
     return jitter
 

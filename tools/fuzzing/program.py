@@ -131,6 +131,11 @@ def arguments(step: Step) -> dict[str, Any]:
     return {a.name: given.get(a.name, a.default_value if a.has_default_value() else None) for a in schema}
 
 
+def bind_all(step: Step, known: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's arguments by name, with what is ``known`` in the place of its operands."""
+    return {name: bind(value, known) for name, value in arguments(step).items()}
+
+
 def draw(name: str, shape: Sequence[int]) -> np.ndarray:
     """The values of a stored tensor: what its name up to the first ``_`` says, random by the whole name.
 

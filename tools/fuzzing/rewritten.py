@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from fuzzing.oracle import BLUNT, EXACT, FLOOR, NOISE, RUNS, SLACK, Expected, distance
+from fuzzing.rounding import magnified
 from lvc.compiler.graph import arguments, op_name, spec
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ class Noisy(torch.fx.Interpreter):
         if value.dtype is torch.bfloat16:
             return value.abs().float() * 2.0**-7
         finite = value[value.isfinite()]
-        noise = WINOGRAD_NOISE if "winograd" in n.meta else NOISE
+        before = spec(n.all_input_nodes[0]).shape
+        noise = NOISE * magnified(op_name(n), arguments(n), before, tuple(value.shape))
+        noise = max(noise, WINOGRAD_NOISE if "winograd" in n.meta else 0.0)
         return noise * float(finite.abs().max()) if finite.numel() else 0.0
 
 

@@ -91,8 +91,9 @@ def write(case: Case, verdict: Verdict) -> str:
     )
     tail = _TAIL + (_CALIBRATION if needs_data else "")
     workspace = ", workspace=workspace" if needs_data else ""
+    verify = "" if case.verify else ", verify=False"
     end = (
-        f"artefact = lvc.compile(model, {case.pipeline!r}, {case.target!r}{precision}{workspace})\n"
+        f"artefact = lvc.compile(model, {case.pipeline!r}, {case.target!r}{precision}{workspace}{verify})\n"
         "found = lvc.load(artefact)(*inputs)\n"
         'show("compiled", found if isinstance(found, tuple) else (found,))\n'
     )

@@ -48,6 +48,8 @@ def candidates(case: Case) -> Iterator[Case]:
         yield dataclasses.replace(case, program=smaller.pruned())
     for text in _pipelines(case.pipeline):
         yield dataclasses.replace(case, pipeline=text)
+    if case.verify:
+        yield dataclasses.replace(case, verify=False)
     if case.inputs != "normal":
         yield dataclasses.replace(case, inputs="normal")
     if case.target in ("x86-64-v2", "x86-64-v4", "native"):

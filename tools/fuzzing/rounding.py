@@ -1,0 +1,48 @@
+"""How much more an operator may round than one operation does: by how many terms it sums up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from lvc.compiler.dialect import BY_NAME, Family
+
+IN_NOISE = 16
+"""Sums of so many terms round no more than the noise that every operator has."""
+
+
+def magnified(op: str, given: Mapping[str, Any], before: Sequence[int], after: Sequence[int]) -> float:
+    """The noise of a call as a multiple of that of one operation; ``before`` is the shape of its first operand.
+
+    Terms of one sign, or all the same, round to the same side: a sum in order is off by half a unit for each term.
+    Products with weights of both signs are off by the root of that.
+    """
+    count = _terms(op, given, before, after)
+    is_mixed = BY_NAME[op].family is Family.CONTRACTION
+    return max(1.0, (count**0.5 if is_mixed else count) / IN_NOISE)
+
+
+def _terms(op: str, given: Mapping[str, Any], before: Sequence[int], after: Sequence[int]) -> float:
+    family, size = BY_NAME[op].family, math.prod(before)
+    if op in ("conv2d", "conv_transpose2d"):
+        weight = _shape(given["weight"])
+        return math.prod(weight[2:]) * (weight[1] if op == "conv2d" else weight[0])
+    if family is Family.CONTRACTION:
+        return before[-1]
+    if op == "cumsum" or op in ("softmax", "log_softmax"):
+        return before[int(given["dim"])] if before else 1
+    if op == "layer_norm":
+        return int(math.prod(given["normalized_shape"]))
+    if op in ("group_norm", "instance_norm"):
+        return math.prod(before[2:]) * (before[1] // int(given["num_groups"]) if op == "group_norm" else 1)
+    if op == "avg_pool2d":
+        return int(math.prod(given["kernel_size"]))
+    return size / max(1, math.prod(after)) if family in (Family.REDUCTION, Family.POOLING) else 1
+
+
+def _shape(value: Any) -> Sequence[int]:
+    shape: Sequence[int] = value.shape if isinstance(value, torch.Tensor) else value.meta["spec"].shape
+    return shape

@@ -72,7 +72,7 @@ def sabotage(options: argparse.Namespace) -> int:
     from fuzzing.workers import warm
 
     warm()
-    plan = Plan(options.seed, options.door, options.pipeline, options.target)
+    plan = Plan(options.seed, options.door, options.pipeline, options.target, verified=0)
     rows = [caught(mistake, plan, 60 * options.minutes) for mistake in SABOTAGES]
     print(table(rows))
     return 0 if all(row.by_check or row.model is not None for row in rows) else 1

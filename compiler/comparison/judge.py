@@ -17,7 +17,7 @@ from lvc.compiler.comparison.loss import OutputLoss, compare_all
 from lvc.compiler.comparison.outputs import Images
 from lvc.compiler.counts import macs
 from lvc.compiler.errors import UsageError
-from lvc.compiler.evaluation import Score, is_class_scores
+from lvc.compiler.evaluation import Score, fed_input, is_class_scores
 from lvc.compiler.graph import calls
 from lvc.compiler.held_out import JUDGE, JudgingImages
 from lvc.compiler.model import Model
@@ -162,7 +162,7 @@ def _read(
     """Read the images in batches, and the labels of those that are no padding; `UsageError` if there are none."""
     if not len(judging.data):
         raise UsageError(f"the data set '{judging.name}' is empty")
-    size = model.inputs[0].spec.shape[0]
+    size = fed_input(model.inputs).spec.shape[0]
     bytes_of_an_image = max(1, sum(output.spec.bytes for output in model.outputs) // size)
     most = MOST_IMAGES
     if judging.name != JUDGE:

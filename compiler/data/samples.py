@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvc.compiler.errors import UsageError
+from lvc.compiler.evaluation import fed_input
 
 if TYPE_CHECKING:
     from lvc.compiler.model import Value
@@ -51,12 +52,7 @@ class Fit:
     @classmethod
     def of(cls, inputs: tuple[Value, ...]) -> Fit:
         """The fit for a model's signature, which must have one input."""
-        if len(inputs) != 1:
-            names = ", ".join(map(str, inputs))
-            raise UsageError(f"a data set feeds a model of one input, not {len(inputs)}", why=f"inputs are: {names}")
-        value = inputs[0]
-        if not value.spec.shape:
-            raise UsageError(f"input '{value.name}' is a scalar", why="a data set feeds inputs with a batch dimension")
+        value = fed_input(inputs)
         return cls(value.name, (1, *value.spec.shape[1:]), numpy_dtype(value))
 
     @property

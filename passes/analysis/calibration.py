@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.evaluation import batches
+from lvc.compiler.evaluation import batches, fed_input
 from lvc.compiler.model import Model
 from lvc.compiler.spec import TensorSpec
 from lvc.compiler.workspace import DataSet, Workspace
@@ -55,7 +55,7 @@ class Calibration:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
         wanted = set(order)
         images = {place: image for place, image in zip(range(max(order) + 1), data, strict=False) if place in wanted}
-        size = model.inputs[0].spec.shape[0]
+        size = fed_input(model.inputs).spec.shape[0]
         filled = -(-len(order) // size) * size
         chosen = [images[place] for place in itertools.islice(itertools.cycle(order), filled)]
         inputs, rows = zip(*batches(chosen, size), strict=True)
@@ -88,7 +88,7 @@ def stream(model: Model, workspace: Workspace, name: str, limit: int, descriptio
         raise UsageError(f"the data set '{name}' is empty")
     drawn = set(torch.randperm(count, generator=torch.Generator().manual_seed(workspace.seed))[:limit].tolist())
     chosen = (sample for place, sample in enumerate(data) if place in drawn)
-    wanted = model.inputs[0].spec
+    wanted = fed_input(model.inputs).spec
     for array, _ in batches(workspace.progress.track(chosen, description, len(drawn)), wanted.shape[0]):
         batch = torch.from_numpy(array)
         if tuple(batch.shape) != wanted.shape or batch.dtype != wanted.dtype:

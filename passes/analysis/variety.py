@@ -20,7 +20,8 @@ class Variety:
 
     def add(self, batch: torch.Tensor) -> None:
         self.hashes |= {hash(image.numpy().tobytes()) for image in batch}
-        self.is_blank = self.is_blank and bool((batch.flatten(1) == batch.flatten(1)[:, :1]).all())
+        rows = batch.reshape(len(batch), -1)
+        self.is_blank = self.is_blank and bool((rows == rows[:, :1]).all())
 
     def warning(self) -> str:
         """Return why the data may be too little to choose grids by; empty if nothing speaks against it."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 from calibration_data import normal, workspace_of
 
+from lvc.compiler.driver import optimise
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.graph import arguments, calls
 from lvc.compiler.graph_text import parse_model
@@ -127,6 +128,31 @@ def test_nothing_to_do() -> None:
 def test_data_of_no_use_is_refused(workspace: Workspace, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         calibrated(LAYER, workspace)
+
+
+@pytest.mark.parametrize("text", ["insert-fake-quant,calibrate", "calibrate"])
+def test_a_model_of_two_inputs_is_refused_where_a_data_set_would_feed_it(text: str) -> None:
+    """By the passes that read data, and by the driver, which judges what is lossy on the data that is there."""
+    model = parse_model("""
+        model two(x: f32[1,2,3,4], y: f32[1,2,3,4])
+          @w : f32[3,2,1,1]
+          %sum = add(%x, %y)
+          %z = conv2d(%sum, @w)
+          return out=%z
+    """)
+    with pytest.raises(UsageError, match="a data set feeds a model of one input, not 2"):
+        optimise(model, Pipeline.parse(text), workspace_of(*[np.ones((1, 2, 3, 4), np.float32)] * 3))
+
+
+def test_an_input_of_one_dimension_is_calibrated() -> None:
+    model = parse_model("""
+        model flat(x: f32[6])
+          @w : f32[3,6]
+          %y = linear(%x, @w)
+          return out=%y
+    """)
+    _, outcome = calibrated(model, workspace_of(*np.arange(12, dtype=np.float32).reshape(12, 1)))
+    assert outcome.changed
 
 
 def test_a_model_that_gives_nan_is_refused() -> None:

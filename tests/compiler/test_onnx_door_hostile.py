@@ -178,6 +178,20 @@ def test_damaged_models(tmp_path: Path, damage: Callable[[onnx.ModelProto], None
     assert "model.onnx" in caught.value.where
 
 
+@pytest.mark.parametrize("places", [np.array([1, 3]), np.array([[1], [3]])])
+def test_sparse_tensors(tmp_path: Path, places: np.ndarray) -> None:
+    proto = small()
+    del proto.graph.initializer[:]
+    sparse = proto.graph.sparse_initializer.add(dims=[4])
+    sparse.values.CopyFrom(numpy_helper.from_array(np.array([5, 7], np.float32), "w"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(places, "places"))
+    file = save(tmp_path, proto)
+    np.testing.assert_array_equal(from_onnx(file)(np.ones(4, np.float32))[0], [1, 6, 1, 8])
+    sparse.dims[:] = [3]
+    with pytest.raises(CompileError, match="'w' is broken"):
+        from_onnx(save(tmp_path, proto))
+
+
 def test_external_data_beside_the_model(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"\0" * 8 + WEIGHT.tobytes())
     model = from_onnx(save(tmp_path, externally(small(), "weights.bin", offset=8)))

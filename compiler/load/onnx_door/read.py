@@ -7,16 +7,20 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lvc.compiler.errors import CompileError
 from lvc.compiler.load.appearance import appearance
+from lvc.compiler.load.onnx_door.scopes import inner_graphs
 from lvc.compiler.model import PROPERTY
 
 MIN_OPSET, MAX_OPSET = 7, 28
 MAX_MODEL_BYTES = 2 << 30  # what protobuf itself can hold
 MAX_TENSOR_BYTES = 8 << 30
+MAX_SPARSE = 1 << 28  # elements of a tensor that is stored sparse
 MAX_DEPTH = 16  # of graphs inside the nodes of graphs
 
 
@@ -35,7 +39,28 @@ def read_proto(file: Path) -> onnx.ModelProto:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _load_external(tensor, file)
         _check_size(tensor, file)
+    _fill_sparse(proto.graph, file)
     return proto
+
+
+def _fill_sparse(graph: onnx.GraphProto, file: Path) -> None:
+    """Put dense tensors in place of the sparse ones, those of inner graphs included."""
+    for sparse in graph.sparse_initializer:
+        shape = tuple(sparse.dims)
+        if min(shape, default=0) < 0 or math.prod(shape) > MAX_SPARSE:
+            raise _broken_tensor(sparse.values, file, f"its shape is {list(shape)}")
+        try:
+            values, places = (onnx.numpy_helper.to_array(part) for part in (sparse.values, sparse.indices))
+            dense = np.zeros(shape, values.dtype)
+            flat = np.ravel_multi_index(tuple(places.T), shape) if places.ndim > 1 else places
+            dense.reshape(-1)[flat] = values
+        except (ValueError, IndexError, TypeError) as error:
+            raise _broken_tensor(sparse.values, file, str(error)) from error
+        graph.initializer.append(onnx.numpy_helper.from_array(dense, sparse.values.name))
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for inner in inner_graphs(node):
+            _fill_sparse(inner, file)
 
 
 def opset_of(proto: onnx.ModelProto, file: Path) -> int:

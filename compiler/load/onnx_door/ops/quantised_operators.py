@@ -30,7 +30,9 @@ def unary(call: Call) -> Value:
     """Operands: data, scale, zero point; scale and zero point of the result."""
     if call.attribute("channels_last", 0):
         raise Unsupported("has its channels last")
-    call = replace(call, opset=int(call.attribute("opset", call.opset)))
+    if call.op.endswith("Softmax"):
+        axis = call.attribute("axis", -1)
+        call = replace(call, opset=int(call.attribute("opset", call.opset)), attributes={"axis": axis})
     return _rounded(call, _computed(call, _UNARY, [_real(call, 0)]), 3)
 
 

@@ -45,6 +45,8 @@ class LoadRequest:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
+    trust: bool = False
+    """Of a command, and never stored: what an artefact says of its source is nobody's word."""
 
     def load(self) -> Model:
         from lvc.compiler.load import load as load_model
@@ -55,6 +57,7 @@ class LoadRequest:
             arguments=self.arguments,
             shapes=self.shapes,
             seed=self.seed,
+            trust=self.trust,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -99,11 +99,14 @@ class Model:
         return load(source, **options)
 
     @classmethod
-    def from_module(cls, module: torch.nn.Module, *examples: torch.Tensor, name: str = "") -> Model:
-        """Trace a PyTorch module on example inputs, in evaluation mode."""
+    def from_module(
+        cls, module: torch.nn.Module, *examples: torch.Tensor | Sequence[torch.Tensor], name: str = ""
+    ) -> Model:
+        """Trace a PyTorch module on example inputs, one by one or in one tuple, in evaluation mode."""
+        from lvc.compiler.load.examples import check_examples
         from lvc.compiler.load.torch_door import from_module
 
-        return from_module(module, examples, name=name or type(module).__name__)
+        return from_module(module, check_examples(examples), name=name or type(module).__name__)
 
     @classmethod
     def from_onnx(cls, file: str | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:

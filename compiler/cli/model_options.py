@@ -35,6 +35,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, positional: bool = Tru
         action="store_false",
         help="trust what is made: do not compare a model with its source, nor code with its model",
     )
+    group.add_argument("--trust", action="store_true", help="read TorchScript (.pt), which can run code as it is read")
     group.add_argument("--seed", type=int, default=0, help="seed of random weights and of checked inputs (default 0)")
 
 
@@ -48,6 +49,7 @@ def load_request(options: argparse.Namespace) -> LoadRequest:
         arguments=dict(_argument(text) for text in options.arg),
         shapes=dict(_shape(text) for text in options.shape),
         seed=options.seed,
+        trust=options.trust,
     )
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvc.compiler.errors import UsageError
+from lvc.compiler.load.archive import is_script_file
 
 if TYPE_CHECKING:
     from lvc.compiler.model import Model
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".th", ".ckpt", ".bin", ".tar")
+SCRIPTS = (".pt", ".pth", ".ts", ".torchscript")
 _HELP = "give file.onnx, file.pt2, package.module:factory or path/to/file.py:factory"
 
 
@@ -22,12 +24,14 @@ def load(
     weights: Path | None = None,
     arguments: Mapping[str, Any] | None = None,
     seed: int = 0,
+    trust: bool = False,
 ) -> Model:
     """Load ``file.onnx``, ``file.pt2``, ``file.lvc``, ``package.module:factory`` or ``path/to/file.py:factory``.
 
     ``shapes`` gives input shapes by input name; a model of one input also takes the key ``input`` or an empty one.
     ``weights`` is a state dict for what a factory returns, ``arguments`` are the factory's own, and ``seed`` fixes the
-    random weights that it may draw.
+    random weights that it may draw. With ``trust`` TorchScript is taken as well, a file of which can run code as it is
+    read.
     """
     shapes, arguments = shapes or {}, arguments or {}
     path = Path(source)
@@ -38,10 +42,10 @@ def load(
     if weights is not None or arguments:
         option = "--weights" if weights is not None else "--arg"
         raise UsageError(f"{option} is for factories", why=f"'{source}' is a file that holds its weights already")
-    return _load_file(path, shapes)
+    return _load_file(path, shapes, trust=trust)
 
 
-def _load_file(path: Path, shapes: Mapping[str, Sequence[int]]) -> Model:
+def _load_file(path: Path, shapes: Mapping[str, Sequence[int]], *, trust: bool) -> Model:
     suffix = path.suffix.lower()
     if not path.exists():
         raise UsageError(f"there is no file '{path}'", help=_HELP)
@@ -59,6 +63,10 @@ def _load_file(path: Path, shapes: Mapping[str, Sequence[int]]) -> Model:
         return _load_stored(path)
     if suffix == ".py":
         raise UsageError(f"'{path}' names no factory", help=f"say which function makes the model: {path}:NAME")
+    if suffix in SCRIPTS and is_script_file(path):
+        from lvc.compiler.load.script_file import from_script_file
+
+        return from_script_file(path, shapes, trust=trust)
     if suffix in PICKLES:
         raise UsageError(
             f"'{path}' is not a model that lvc can load",

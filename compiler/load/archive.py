@@ -16,6 +16,13 @@ _STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "UNICODE", "SHORT_BINSTRING")
 def check_archive(path: Path) -> zipfile.ZipFile:
     """Open an archive whose entries lie in it as they are, so that none can be larger than the file."""
     archive = zipfile.ZipFile(path)
+    if is_script(archive):
+        archive.close()
+        raise CompileError(
+            "the file is a whole network in TorchScript, not weights",
+            where=str(path),
+            help=f"compile it by itself: lvc compile {path} --trust --shape ..., if you know who made it",
+        )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
         archive.close()
         raise CompileError(
@@ -25,6 +32,18 @@ def check_archive(path: Path) -> zipfile.ZipFile:
         archive.close()
         raise CompileError("the file is damaged", where=str(path), why="its entries are larger than the file")
     return archive
+
+
+def is_script(archive: zipfile.ZipFile) -> bool:
+    """Whether `torch.jit.save` wrote an archive: it holds the code of a network beside its tensors."""
+    return any("/code/" in name for name in archive.namelist())
+
+
+def is_script_file(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return is_script(archive)
 
 
 def asked_by_pickle(path: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from lvc.compiler.errors import UsageError
+from lvc.compiler.load.scripted import forward_signature
 
 
 def make_examples(module: torch.nn.Module, shapes: Mapping[str, Sequence[int]], size: int) -> list[torch.Tensor]:
@@ -29,10 +30,20 @@ def make_examples(module: torch.nn.Module, shapes: Mapping[str, Sequence[int]], 
     return [torch.zeros(tuple(shapes.get(name, image)), dtype=dtype) for name in wanted]
 
 
+def check_examples(given: Sequence[object]) -> list[torch.Tensor]:
+    """The example inputs that a caller gave, one by one or in one tuple; `UsageError` for what is no tensor."""
+    first = given[0] if len(given) == 1 else None
+    examples = list(first if isinstance(first, (tuple, list)) else given)
+    for example in examples:
+        if not isinstance(example, torch.Tensor):
+            raise UsageError(f"an example input is a tensor, not a {type(example).__name__}")
+    return examples
+
+
 def _arguments(module: torch.nn.Module) -> dict[str, bool]:
     """Names of the arguments of ``forward``, each with whether it may be left out."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(module.forward).parameters.values()
+    parameters = forward_signature(module).parameters.values()
     found = {p.name: p.default is not p.empty for p in parameters if p.kind in positional}
     return found or {"input": False}
 

@@ -5,7 +5,8 @@ subclasses and custom objects (falling back to ``weights_only=False``), executes
 symbolic expressions to `sympy.sympify`, which evaluates them, looks up any function below ``torch.`` by name, and loads
 shared libraries that the archive brings. The parts that a model needs are plain, so they are read here instead: the
 graph is JSON, and tensors are raw bytes with their sizes beside them. Only operators that lvc knows are looked up;
-symbolic sizes, custom objects and tensors stored as pickles are refused; all else in the archive is not opened.
+open sizes are numbers once the inputs have shapes; custom objects and tensors stored as pickles are refused; all else
+in the archive is not opened.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lvc.compiler.errors import CompileError, LvcError, UsageError
 from lvc.compiler.load.exported_graph import GraphReader
@@ -21,6 +23,7 @@ from lvc.compiler.load.exported_tensors import TensorReader
 from lvc.compiler.load.normalise.trace import Trace
 from lvc.compiler.load.references import trace_reference
 from lvc.compiler.load.torch_door import from_trace
+from lvc.compiler.load.widening import widen
 from lvc.compiler.model import Model
 
 SCHEMA = 8
@@ -28,12 +31,14 @@ SCHEMA = 8
 
 
 def from_exported_file(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
-    """Load a program that `torch.export.save` wrote; its input shapes are those that it was exported with."""
+    """Load a program that `torch.export.save` wrote; ``shapes`` fixes the sizes that were left open in its inputs."""
     try:
-        traced = _read(path)
-        _check_shapes(traced, shapes or {})
+        traced = _read(path, shapes or {})
+        note = widen(traced)
         reference = trace_reference(traced, "the exported program")
-        return from_trace(traced, name=path.stem, source=str(path), reference=reference)
+        model = from_trace(traced, name=path.stem, source=str(path), reference=reference)
+        model.notes += filter(None, [note])
+        return model
     except LvcError as error:
         where = f"{path}, {error.where}" if error.where and str(path) not in error.where else str(path)
         raise type(error)(error.what, where=where, why=error.why, help=error.help) from error
@@ -42,7 +47,7 @@ def from_exported_file(path: Path, shapes: Mapping[str, Sequence[int]] | None = 
         raise CompileError("the file is damaged", where=str(path), why=why) from error
 
 
-def _read(path: Path) -> Trace:
+def _read(path: Path, shapes: Mapping[str, Sequence[int]]) -> Trace:
     if not zipfile.is_zipfile(path):
         help = "write it with torch.export.save(torch.export.export(model, examples), file)"
         raise CompileError("the file is not an exported program", why="it is no zip archive", help=help)
@@ -52,18 +57,16 @@ def _read(path: Path) -> Trace:
         if version != SCHEMA:
             why = f"its format is {version}, and this version of lvc reads {SCHEMA} (PyTorch 2.6 and later)"
             raise CompileError("the file is of another version of PyTorch", why=why)
-        return GraphReader(program["graph_module"], tensors).read()
+        return GraphReader(program, tensors, _by_name(program, shapes)).read()
 
 
-def _check_shapes(traced: Trace, shapes: Mapping[str, Sequence[int]]) -> None:
-    known = dict(traced.inputs.values())
-    for key, shape in shapes.items():
-        name = next(iter(known)) if key in ("", "input") and key not in known and len(known) == 1 else key
-        if name not in known:
+def _by_name(program: dict[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+    """Shapes by the names of the program's inputs; ``input``, or no name, stands for the only one."""
+    specs = program["graph_module"]["signature"]["input_specs"]
+    users = [spec["user_input"]["arg"] for spec in specs if "user_input" in spec]
+    known = [arg["as_tensor"]["name"] for arg in users if "as_tensor" in arg]
+    named = {known[0] if len(known) == 1 and key in ("", "input") else key: shape for key, shape in shapes.items()}
+    for key in named:
+        if key not in known:
             raise UsageError(f"--shape: the model has no input '{key}'", help=f"its inputs are: {', '.join(known)}")
-        if known[name].shape != tuple(shape):
-            raise UsageError(
-                f"--shape: the shape of input '{name}' was fixed when the file was exported",
-                why=f"it is {known[name]}",
-                help="export the model again, on examples of the wanted shape",
-            )
+    return named

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch._ops import OpOverload
 from torch.fx import Graph, Node
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.load.exported_tensors import DTYPES, TensorReader, sizes_of
+from lvc.compiler.load.exported_sizes import Sizes, is_about_sizes
+from lvc.compiler.load.exported_tensors import DTYPES, TensorReader
 from lvc.compiler.load.normalise.refusal import unknown_operators
 from lvc.compiler.load.normalise.rules import find_operator
 from lvc.compiler.load.normalise.trace import Stored, Trace
@@ -30,10 +32,15 @@ _STORED = {
 
 
 class GraphReader:
-    """Builds a trace from the ``graph_module`` of an exported program."""
+    """Builds a trace from an exported program; ``shapes`` fixes the open sizes of inputs."""
 
-    def __init__(self, content: dict[str, Any], tensors: TensorReader) -> None:
-        self.content = content
+    def __init__(
+        self, program: dict[str, Any], tensors: TensorReader, shapes: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        self.content = program["graph_module"]
+        self.ranges = program.get("range_constraints") or {}
+        self.given = shapes or {}
+        self.sizes = Sizes()
         self.tensors = tensors
         self.trace = Trace(Graph(), {}, {}, ())
         self.nodes: dict[str, Node] = {}
@@ -43,6 +50,7 @@ class GraphReader:
         self._check_operators(calls)
         for given in self.content["signature"]["input_specs"]:
             self._input(given)
+        self.sizes.check_ranges(self.ranges)
         for call in calls:
             self._call(call)
         self._outputs(self.content["signature"]["output_specs"])
@@ -52,7 +60,7 @@ class GraphReader:
         """List all operators that lvc does not know before any is looked up: a name in a file can name anything."""
         unknown: dict[str, list[str]] = {}
         for call in calls:
-            if find_operator(call["target"]) is None:
+            if not is_about_sizes(call) and find_operator(call["target"]) is None:
                 unknown.setdefault(call["target"].removeprefix("torch.ops."), []).append(_origin(call)[0])
         if unknown:
             raise unknown_operators(unknown)
@@ -61,7 +69,7 @@ class GraphReader:
         ((kind, content),) = given.items()
         if kind == "user_input":
             name = content["arg"]["as_tensor"]["name"]
-            self.trace.inputs[self._placeholder(name)] = (name, self._spec(name))
+            self._user_input(name)
         elif kind in _STORED:
             key, trainable = _STORED[kind]
             name = content[key]
@@ -69,6 +77,7 @@ class GraphReader:
             value = self.tensors.weight(name) if kept else self.tensors.constant(name)
             node = self._placeholder(content["arg"]["name"])
             self.trace.stored[node] = Stored(name, value, trainable and value.is_floating_point())
+            self.sizes.keep(node, value.shape, value.dtype)
         elif kind != "constant_input":
             raise CompileError(f"the program takes an input of kind '{kind}'", why="inputs must be tensors")
 
@@ -77,11 +86,17 @@ class GraphReader:
         self.nodes[name] = node
         return node
 
-    def _spec(self, name: str) -> TensorSpec:
+    def _user_input(self, name: str) -> None:
         meta = self.content["graph"]["tensor_values"][name]
-        return TensorSpec(tuple(sizes_of(meta["sizes"])), DTYPES[meta["dtype"]])
+        shape, dtype = self.sizes.fix(name, meta["sizes"], self.given.get(name)), DTYPES[meta["dtype"]]
+        node = self._placeholder(name)
+        self.trace.inputs[node] = (name, TensorSpec(shape, dtype))
+        self.sizes.keep(node, shape, dtype)
 
     def _call(self, call: dict[str, Any]) -> None:
+        if is_about_sizes(call):
+            self.sizes.call(call, [self._value(item["arg"]) for item in call["inputs"]])
+            return
         overload = find_operator(call["target"])
         assert overload is not None
         args, kwargs = _bind(overload, {item["name"]: self._value(item["arg"]) for item in call["inputs"]})
@@ -111,9 +126,9 @@ class GraphReader:
         if kind == "as_optional_tensors":
             return [self.nodes[item["as_tensor"]["name"]] if "as_tensor" in item else None for item in content]
         if kind == "as_sym_ints":
-            return sizes_of(content)
-        if kind == "as_sym_int":
-            return sizes_of([content])[0]
+            return [self.sizes.number(item) for item in content]
+        if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
+            return self.sizes.number(content)
         if kind == "as_scalar_type":
             return DTYPES[content]
         if kind == "as_device":

@@ -11,6 +11,7 @@ import torch
 
 from lvc.compiler.errors import CompileError, LvcError, UsageError, did_you_mean
 from lvc.compiler.load.examples import make_examples
+from lvc.compiler.load.scripted import plain
 from lvc.compiler.load.torch_door import from_own_module
 from lvc.compiler.load.user_code import failed, import_place
 from lvc.compiler.load.weights import load_weights
@@ -34,6 +35,7 @@ def load_factory(
     factory = find_factory(place, name)
     recipe = find_recipe(factory, arguments)
     module, is_random = _make(factory, source, arguments, seed)
+    module = plain(module)
     if weights is not None:
         load_weights(module, weights)
     examples = make_examples(module, shapes, recipe.size)

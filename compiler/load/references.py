@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,23 +10,33 @@ import numpy as np
 import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Interpreter
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lvc.compiler.load.normalise.builder import call_on_cpu
 from lvc.compiler.load.normalise.rules import CHECKS
 from lvc.compiler.load.normalise.trace import Trace
 from lvc.compiler.load.outputs import name_outputs
+from lvc.compiler.load.settled import copied
+from lvc.compiler.load.widening import is_half, widened
 from lvc.compiler.model import Reference
 
 
 def eager_reference(module: torch.nn.Module) -> Reference:
-    """The module itself, in evaluation mode. It shares its tensors, and no other state, with the one given."""
-    twin = _twin(module)
+    """The module itself, in evaluation mode. It shares its tensors, and no other state, with the one given.
+
+    One in half precision is computed in float32, as it is in the model.
+    """
+    half = is_half(module)
+    twin = _twin(module, share_tensors=not half)
+    if half and twin is not module:
+        twin.float()
+    mode = _Wide if half else contextlib.nullcontext
 
     def run(inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        with torch.no_grad():
+        with torch.no_grad(), mode():
             return _arrays([tensor for _, tensor in name_outputs(twin(*_tensors(inputs)))])
 
-    return Reference("eager PyTorch", run)
+    return Reference("eager PyTorch in float32" if half else "eager PyTorch", run)
 
 
 def trace_reference(trace: Trace, name: str) -> Reference:
@@ -50,11 +59,18 @@ class _Calls(Interpreter):
         return call_on_cpu(target, args, kwargs) if isinstance(target, OpOverload) else target(*args, **kwargs)
 
 
-def _twin(module: torch.nn.Module) -> torch.nn.Module:
-    """A copy that shares its tensors, so that what tracing leaves behind in a module is not seen; or itself."""
-    stored = itertools.chain(module.parameters(), module.buffers())
+class _Wide(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lets code that asks for half precision have float32."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = widened((args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def _twin(module: torch.nn.Module, *, share_tensors: bool) -> torch.nn.Module:
+    """A copy, so that what tracing leaves behind in a module is not seen; or itself."""
     try:
-        return copy.deepcopy(module, {id(tensor): tensor for tensor in stored})
+        return copied(module, share_tensors=share_tensors)
     except Exception:  # a module may hold what cannot be copied
         return module
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +10,10 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.load.normalise.rebuild import rebuild
 from lvc.compiler.load.normalise.trace import Trace
 from lvc.compiler.load.references import eager_reference
+from lvc.compiler.load.scripted import plain
+from lvc.compiler.load.settled import copied, initialise, settle
 from lvc.compiler.load.tracing import trace
+from lvc.compiler.load.widening import widen
 from lvc.compiler.model import Model, Reference
 
 
@@ -23,14 +25,21 @@ def from_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], *, na
     """
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"a {type(module).__name__} is not a torch.nn.Module")
-    return from_own_module(copy.deepcopy(module), examples, name=name, source=source)
+    return from_own_module(copied(module), examples, name=name, source=source)
 
 
 def from_own_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], *, name: str, source: str = "") -> Model:
     """Trace a module that nobody else holds: the model takes over its tensors."""
-    module = module.cpu().eval().requires_grad_(False)
+    module = plain(module).cpu().eval()
+    initialise(module, examples)
+    module.requires_grad_(False)
     reference = eager_reference(module)
-    return from_trace(trace(module, examples), name=name, source=source, reference=reference)
+    settle(module)
+    traced = trace(module, examples)
+    note = widen(traced)
+    model = from_trace(traced, name=name, source=source, reference=reference)
+    model.notes += filter(None, [note])
+    return model
 
 
 def from_trace(traced: Trace, *, name: str, source: str, reference: Reference) -> Model:

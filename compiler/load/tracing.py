@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import logging
 import traceback
@@ -20,6 +19,7 @@ from lvc.compiler.load.normalise.trace import Stored, Trace
 from lvc.compiler.load.origins import is_library, modules_of, origin_of
 from lvc.compiler.load.outputs import changes_state, name_outputs
 from lvc.compiler.load.regions import inline_regions
+from lvc.compiler.load.scripted import forward_signature
 from lvc.compiler.spec import TensorSpec
 
 _PREFIX = "wrapped."
@@ -58,7 +58,7 @@ def trace(module: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Trace:
 def input_names(module: torch.nn.Module, count: int) -> list[str]:
     """Names of the first arguments of ``forward``; those taken as ``*args`` are numbered."""
     names = []
-    for parameter in inspect.signature(module.forward).parameters.values():
+    for parameter in forward_signature(module).parameters.values():
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             names.append(parameter.name)
         elif parameter.kind is parameter.VAR_POSITIONAL:

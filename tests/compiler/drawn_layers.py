@@ -59,6 +59,9 @@ def _convolution(d: Draw) -> Arguments:
     return {name: whole[name] for name in names}
 
 
+_SETTINGS = ("benchmark", "deterministic", "cudnn_enabled", "allow_tf32")
+
+
 def _matrices(d: Draw, left: int, right: int, first: str, second: str) -> Arguments:
     m, k, n, batch = (d.number(1, 4) for _ in range(4))
     shapes = {1: (k,), 2: (m, k), 3: (batch, m, k)}, {1: (k,), 2: (k, n), 3: (batch, k, n)}
@@ -144,6 +147,7 @@ CONTRACTION: dict[OpOverload, Drawn] = {
     aten.conv_transpose2d.input: _conv(2, transposed=True),
     aten.conv_transpose1d.default: _conv(1, transposed=True),
     aten.convolution.default: _convolution,
+    aten._convolution.default: lambda d: _convolution(d) | dict.fromkeys(_SETTINGS, False),
     aten.linear.default: _linear,
     aten.matmul.default: _matmul,
     aten.linalg_matmul.default: _matmul,

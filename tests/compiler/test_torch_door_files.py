@@ -111,12 +111,86 @@ def test_shape_may_be_confirmed_and_not_changed(tmp_path: Path) -> None:
         Model.load(file, shapes={"picture": (1, 3, 6, 6)})
 
 
-def test_symbolic_sizes_are_refused(tmp_path: Path) -> None:
-    batch = torch.export.Dim("batch", min=2, max=8)
-    program = torch.export.export(nn.ReLU(), (torch.zeros(4, 3),), dynamic_shapes=({0: batch},))
-    torch.export.save(program, tmp_path / "net.pt2")
-    with pytest.raises(CompileError, match="symbolic sizes"):
-        Model.load(str(tmp_path / "net.pt2"))
+class Open(nn.Module):
+    """Computes with the sizes of its input in every way that convolutional networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = self.conv(x).relu()
+        batch, channels, height, width = y.shape
+        rows = y.reshape(batch, channels, height * width).transpose(1, 2)
+        resized = nn.functional.interpolate(y, (height // 2, width * 2))
+        return rows[:, : height // 2], resized, y.new_ones(batch, 2), torch.arange(width) - 1
+
+
+def _open_program(path: Path) -> Path:
+    torch.manual_seed(0)
+    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=4, max=64), 3: torch.export.Dim("width")}
+    program = torch.export.export(Open().eval(), (torch.zeros(2, 3, 8, 6),), dynamic_shapes=(sizes,))
+    torch.export.save(program, path)
+    return path
+
+
+def test_open_sizes_are_fixed_by_a_shape(tmp_path: Path) -> None:
+    file = str(_open_program(tmp_path / "net.pt2"))
+    torch.manual_seed(0)
+    module = Open().eval()
+    for shape in ((4, 3, 10, 7), (2, 3, 8, 6), (1, 3, 16, 16)):
+        model = Model.load(file, shapes={"": shape})
+        verify(model)
+        (image,) = draw(shape)
+        assert model.reference
+        for ours, theirs, wanted in zip(
+            model(image), model.reference.run([image.numpy()]), module(image.clone()), strict=True
+        ):
+            assert torch.allclose(torch.from_numpy(ours), wanted.detach(), atol=1e-6)
+            assert torch.allclose(torch.from_numpy(theirs), wanted.detach(), atol=1e-6)
+
+
+def test_open_sizes_without_a_shape_say_how_to_fix_them(tmp_path: Path) -> None:
+    file = str(_open_program(tmp_path / "net.pt2"))
+    with pytest.raises(UsageError, match=r"the shape of input 'x' is open: \?x3x\?x\?") as caught:
+        Model.load(file)
+    assert caught.value.help.startswith("--shape x=2x3x8x6")
+    with pytest.raises(UsageError, match="was fixed when the file was exported"):
+        Model.load(file, shapes={"x": (2, 4, 8, 6)})
+    with pytest.raises(UsageError, match="exported for sizes from 4 to 64, not 65"):
+        Model.load(file, shapes={"x": (2, 3, 65, 6)})
+
+
+def test_sizes_do_not_grow_without_bound(tmp_path: Path) -> None:
+    def change(program: dict[str, Any]) -> None:
+        calls = program["graph_module"]["graph"]["nodes"]
+        square = next(call for call in calls if call["target"] == "_operator.mul")
+        name = {"as_sym_int": {"as_name": square["outputs"][0]["as_sym_int"]["as_name"]}}
+        again = {**square, "inputs": [{"name": side, "arg": name, "kind": 1} for side in "ab"]}
+        for _ in range(60):
+            calls.insert(calls.index(square) + 1, again)
+
+    whole = _open_program(tmp_path / "whole.pt2")
+    file = tmp_path / "net.pt2"
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, _change_graph(change)(name.partition("/")[2], old.read(name)))
+    with pytest.raises(CompileError, match="a size that no tensor has"):
+        Model.load(str(file), shapes={"x": (2, 3, 8, 6)})
+
+
+def test_open_sizes_of_two_inputs_go_together(tmp_path: Path) -> None:
+    class Sum(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x + y
+
+    batch = torch.export.Dim("batch")
+    examples = (torch.zeros(4, 3), torch.zeros(4, 3))
+    torch.export.save(torch.export.export(Sum(), examples, dynamic_shapes=({0: batch}, {0: batch})), tmp_path / "s.pt2")
+    model = Model.load(str(tmp_path / "s.pt2"), shapes={"x": (7, 3), "y": (7, 3)})
+    assert str(model.outputs[0].spec) == "f32[7,3]"
+    with pytest.raises(UsageError, match="do not go together"):
+        Model.load(str(tmp_path / "s.pt2"), shapes={"x": (7, 3), "y": (8, 3)})
 
 
 class Hostile:
@@ -178,8 +252,10 @@ def test_symbolic_expressions_are_not_evaluated(tmp_path: Path) -> None:
         sizes = program["graph_module"]["graph"]["tensor_values"]["image"]["sizes"]
         sizes[0] = {"as_expr": {"expr_str": f"__import__('os').mkdir({str(trace)!r})", "hint": None}}
 
-    with pytest.raises(CompileError, match="symbolic sizes"):
-        Model.load(str(_archive(tmp_path / "net.pt2", _change_graph(change))))
+    file = str(_archive(tmp_path / "net.pt2", _change_graph(change)))
+    with pytest.raises(UsageError, match="the shape of input 'image' is open"):
+        Model.load(file)
+    assert Model.load(file, shapes={"image": (1, 3, 6, 6)}).output_names
     assert not trace.exists()
 
 

@@ -123,7 +123,7 @@ class Builder:
         if operand.node is not None:
             return operand.node
         assert operand.value is not None
-        key = _identity(operand.value)
+        key = identity(operand.value)
         if key not in self._stored:
             self._stored[key] = self._store(operand, operand.value)
         return self._stored[key]
@@ -214,7 +214,8 @@ def _short_name(overload: OpOverload) -> str:
     return overload._schema.name.rpartition(":")[2]
 
 
-def _identity(value: torch.Tensor) -> object:
+def identity(value: torch.Tensor) -> object:
+    """What two tensors have in common if they are the same elements in memory."""
     storage = value.untyped_storage()
     if storage.nbytes() == 0:
         return id(value)

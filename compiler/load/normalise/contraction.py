@@ -156,6 +156,7 @@ CONTRACTION: dict[OpOverload, Rule] = {
     aten.conv_transpose2d.input: conv_transpose2d,
     aten.conv_transpose1d.default: _one_dimension(conv_transpose2d),
     aten.convolution.default: _convolution,
+    aten._convolution.default: lambda b, *args: _convolution(b, *args[:9]),
     aten.mm.default: _product,
     aten.bmm.default: matmul,
     aten.mv.default: matmul,

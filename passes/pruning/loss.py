@@ -25,16 +25,19 @@ def random_projection(outputs: Sequence[torch.Tensor], generator: torch.Generato
     """Return the outputs weighted by random normal numbers and summed.
 
     Over such projections, the mean square of a derivative is that of the derivative of all outputs, each of them
-    divided by its spread, so that none counts more for being larger.
+    divided by its spread in each image, so that none counts more for being larger.
     """
     parts = [out for out in outputs if out.is_floating_point() and out.requires_grad]
-    spreads = [float(out.detach().std()) or 1.0 if out.numel() > 1 else 1.0 for out in parts]
     return torch.stack(
-        [
-            (out * torch.randn(out.shape, generator=generator)).sum() / spread
-            for out, spread in zip(parts, spreads, strict=True)
-        ]
+        [(out * torch.randn(out.shape, generator=generator) / _spread(out)).sum() for out in parts]
     ).sum()
+
+
+def _spread(output: torch.Tensor) -> torch.Tensor:
+    """Return the standard deviation of an output in each image, one where there is none, to divide the output by."""
+    values = output.detach().flatten(1) if output.ndim > 1 else output.detach().reshape(1, -1)
+    spread = values.std(1) if values.shape[1] > 1 else values.new_ones(len(values))
+    return spread.masked_fill(spread == 0, 1.0).view(-1, *[1] * (output.ndim - 1)) if output.ndim else spread[0]
 
 
 def relative_error(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -19,6 +19,7 @@ from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.channel_groups import ChannelGroup
 from lvc.passes.pruning.evidence import Evidence
+from lvc.passes.pruning.loss import random_projection
 from lvc.passes.pruning.sensitivity import Curve
 
 torch.set_num_threads(1)
@@ -50,6 +51,27 @@ def test_a_closing_function_does_not_say_where_to_prune(closing: nn.Module) -> N
     assert sizes(found) == sizes(wanted) != sizes(plain)
     image = np.random.default_rng(1).uniform(-2, 2, (2, 3, 8, 8)).astype(np.float32)
     assert found(image)[0] == pytest.approx(closing(torch.from_numpy(wanted(image)[0])).numpy(), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 2, 2, 2), (1, 5)])
+def test_each_image_counts_alike(shape: tuple[int, ...]) -> None:
+    """An image whose outputs are larger is no more in a projection, nor does it weigh on the others."""
+    scale = torch.tensor([1.0, 100.0, 0.01])[: shape[0]].view(-1, *[1] * (len(shape) - 1))
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    slopes = []
+    for factor in (torch.ones_like(scale), scale):
+        outputs = (values * factor).requires_grad_()
+        projection = random_projection([outputs], torch.Generator().manual_seed(0))
+        slopes.append(torch.autograd.grad(projection, outputs)[0] * factor)
+    assert torch.allclose(*slopes, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 1)])
+def test_single_numbers_are_taken_as_they_are(shape: tuple[int, ...]) -> None:
+    outputs = torch.full(shape, 3.0, requires_grad=True)
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    projection = random_projection([outputs], torch.Generator().manual_seed(0))
+    assert torch.equal(torch.autograd.grad(projection, outputs)[0], drawn)
 
 
 @pytest.mark.parametrize("closing", [nn.Softmax(1), nn.Sigmoid()])

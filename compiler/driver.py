@@ -77,6 +77,7 @@ def compile(
     *,
     precision: str = "fp32",
     check: bool = False,
+    max_loss: str | None = None,
     verify: bool = True,
     workspace: Workspace | None = None,
     observers: Sequence[Observer] = (),
@@ -91,13 +92,23 @@ def compile(
     set of seeded inputs; ``verify=False`` leaves that out. With ``check`` there are inputs like images as well, and the
     drift of every pass is measured. `CheckError` if something is beyond its bound.
 
+    What passes that move outputs cost is judged where the workspace has images for it: `CheckError` if all of them
+    together lose more than ``max_loss``, such as ``"20dB"`` or ``"1%"`` of the first choices.
+
     The record of what was done is ``artefact.metadata["report"]``, without the seconds it took, so that equal inputs
     give equal artefacts.
     """
     pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
     lowered = pipeline.with_precision(precision)
     return compile_and_report(
-        model, lowered, target, check=check, verify=verify, workspace=workspace, observers=observers
+        model,
+        lowered,
+        target,
+        check=check,
+        verify=verify,
+        workspace=workspace,
+        observers=observers,
+        max_loss=LossBound.parse(max_loss) if max_loss is not None else None,
     )[0]
 
 

@@ -132,7 +132,8 @@ class Judge(Observer):
 
     def _right(self, outputs: Outputs) -> float | None:
         """Return the share of images whose first choice is their label; None if labels are missing or do not fit."""
-        shape = self._signature[1][0].spec.shape
+        first = self._signature[1][0].spec
+        shape = first.shape if first.dtype.is_floating_point else ()
         known = [label for labels in self._labels for label in labels if label is not None]
         if not is_class_scores(shape) or not known or max(known) >= shape[1]:
             return None

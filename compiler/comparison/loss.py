@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from lvc.compiler.evaluation import is_class_scores
+from lvc.compiler.spec import TensorSpec
 from lvc.compiler.text import decibels, percent
 
 _MOST_PLACES = 0.5
@@ -26,9 +27,10 @@ LEAST = 10.0
 
 @dataclass(frozen=True)
 class OutputLoss:
-    """One output over some images. ``sqnr`` is in dB; ``agreement`` is the share of equal first choices, None if the
-    output is no class scores; ``lost`` and ``damaged`` are the largest shares, over the dimensions, of places without
-    information and of places with less than a bit of it."""
+    """One output over some images. ``sqnr`` is in dB. ``agreement`` is the share of equal first choices, or of equal
+    numbers where the output is whole numbers, such as a map of classes; None if it is neither these nor class scores.
+    ``lost`` and ``damaged`` are the largest shares, over the dimensions, of places without information and of places
+    with less than a bit of it."""
 
     name: str
     sqnr: float
@@ -57,6 +59,11 @@ class OutputLoss:
         return f"'{self.name}': {decibels(self.sqnr)}{agreement}"
 
 
+def makes_choices(output: TensorSpec) -> bool:
+    """Whether an output has an agreement: it is class scores, or choices already made, which are whole numbers."""
+    return is_class_scores(output.shape) or not output.dtype.is_floating_point
+
+
 def compare(name: str, wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> OutputLoss:
     """Compare one output of two models over the same batches.
 
@@ -64,7 +71,9 @@ def compare(name: str, wanted: Sequence[torch.Tensor], found: Sequence[torch.Ten
     """
     y, other = _joined(wanted), _joined(found)
     agreement = None
-    if is_class_scores(wanted[0].shape):
+    if not wanted[0].is_floating_point():
+        agreement = float((y == other).double().mean())
+    elif is_class_scores(wanted[0].shape):
         agreement = float((y.flatten(1).argmax(1) == other.flatten(1).argmax(1)).double().mean())
     alike = ~y.isfinite() & ((y == other) | (y.isnan() & other.isnan()))
     y, noise = y.masked_fill(alike, 0.0), (other - y).masked_fill(alike, 0.0)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lvc.compiler.comparison.judge import Loss, judged_set, last_loss
+from lvc.compiler.comparison.loss import makes_choices
 from lvc.compiler.errors import CheckError, UsageError
-from lvc.compiler.evaluation import is_class_scores
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect
 from lvc.compiler.pipeline import Step
@@ -48,10 +48,10 @@ class LossBound:
                 "--max-loss needs images to judge on",
                 help="give --data calib=PATH, a part of which is held out from passes, or --data judge=PATH",
             )
-        if self.unit == "%" and not any(is_class_scores(output.spec.shape) for output in model.outputs):
+        if self.unit == "%" and not any(makes_choices(output.spec) for output in model.outputs):
             raise UsageError(
                 f"the loss cannot be bounded by {self}",
-                why="no output of the model is class scores, so there are no first choices to compare",
+                why="no output of the model is class scores or whole numbers, so there are no choices to compare",
                 help="bound the signal to noise, for example --max-loss 20dB",
             )
 

@@ -19,6 +19,13 @@ def test_decibels_and_first_choices() -> None:
     assert loss.agreement == 0.5
 
 
+def test_whole_numbers_are_choices() -> None:
+    wanted = torch.arange(8).reshape(1, 2, 2, 2) % 3
+    found = wanted.clone()
+    found[0, 0, 0, 0] += 1
+    assert compare("map", [wanted], [found]).agreement == 1 - 1 / 8
+
+
 def test_what_is_not_finite_in_both_is_no_loss() -> None:
     wanted = torch.tensor([[1.0, LOW, 2.0, math.nan], [3.0, LOW, 4.0, math.nan]]).reshape(2, 1, 2, 2)
     assert compare("masked", [wanted], [wanted.clone()]).sqnr == math.inf

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from lvc.compiler.passes import Pass
 
 _TO_GRIDS = "O1,merge-duplicates,O1,equalise-weights,smooth-activations,insert-fake-quant"
+_CALIBRATE = "calibrate{images=256}"
 
 PRESETS: dict[str, str] = {
     "O0": "",
     "O1": "eliminate-dead,fold-constants,eliminate-identities,fold-batch-norm,eliminate-dead",
     "O2": "O1,merge-duplicates,O1,fuse-operators,allow-winograd",
     "O3": "O2",
-    "int8-fast": f"{_TO_GRIDS},calibrate{{images=64}},correct-bias{{images=64}}",
-    "int8": f"{_TO_GRIDS},calibrate{{images=64}},round-weights",
-    "int8-avx2": f"{_TO_GRIDS}{{weight_bits=7}},calibrate{{images=64}},round-weights",
+    "int8-fast": f"{_TO_GRIDS},{_CALIBRATE},correct-bias{{images=64}}",
+    "int8": f"{_TO_GRIDS},{_CALIBRATE},round-weights",
+    "int8-avx2": f"{_TO_GRIDS}{{weight_bits=7}},{_CALIBRATE},round-weights",
 }
 """Pipelines by name. What ``int8-fast`` makes is among the choices of ``int8``, so both have the same grids.
 ``int8-avx2`` is for processors without VNNI, where products of 7-bit weights cannot saturate."""

@@ -17,9 +17,12 @@ from lvc.compiler.model import Model
 from lvc.compiler.passes import Outcome
 from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.workspace import Workspace
-from lvc.passes.analysis.channel_groups import ChannelGroup
+from lvc.passes.analysis.calibration import Calibration
+from lvc.passes.analysis.channel_groups import ChannelGroup, channel_groups
+from lvc.passes.pruning.criterion import parse_criterion
 from lvc.passes.pruning.evidence import Evidence
 from lvc.passes.pruning.loss import random_projection
+from lvc.passes.pruning.scores import score
 from lvc.passes.pruning.sensitivity import Curve
 
 torch.set_num_threads(1)
@@ -51,6 +54,20 @@ def test_a_closing_function_does_not_say_where_to_prune(closing: nn.Module) -> N
     assert sizes(found) == sizes(wanted) != sizes(plain)
     image = np.random.default_rng(1).uniform(-2, 2, (2, 3, 8, 8)).astype(np.float32)
     assert found(image)[0] == pytest.approx(closing(torch.from_numpy(wanted(image)[0])).numpy(), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "output-error"])
+def test_criteria_see_the_scores(criterion: str) -> None:
+    """The loss on labels is the cross-entropy of scores, and probabilities are none."""
+    found = []
+    for closing in (nn.Identity(), nn.Softmax(1), nn.LogSoftmax(1)):
+        model = steep(closing)
+        evidence = Evidence(model, channel_groups(model), Calibration.read(model, workspace(model), "calib"))
+        found.append(score(evidence.channels.free, parse_criterion(criterion), evidence).known)
+    plain, *closed = found
+    assert len(plain) == 3
+    for name, scores in plain.items():
+        assert all(torch.equal(other[name], scores) for other in closed)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 2, 2, 2), (1, 5)])

@@ -7,10 +7,28 @@ from collections.abc import Callable
 
 from fuzzing import moves_elements, moves_layers, moves_places
 from fuzzing.program import Program, Step
-from fuzzing.scope import SIZES, Scope, Unfit
+from fuzzing.scope import SIZES, Move, Scope, Unfit
 from lvc.compiler.spec import TensorSpec
 
 MOVES = {**moves_layers.MOVES, **moves_elements.MOVES, **moves_places.MOVES}
+
+NETWORK: dict[Move, float] = {
+    moves_layers.conv2d: 10,
+    moves_layers.linear: 2,
+    moves_layers.conv_transpose2d: 1,
+    moves_layers.pool: 2,
+    moves_layers.some_activation: 2,
+    moves_layers.upsample: 1,
+    moves_elements.residual: 4,
+    moves_elements.gate: 1,
+    moves_places.cat: 3,
+    moves_places.nested: 1,
+    moves_places.head: 1,
+    moves_places.shuffle: 1,
+    moves_places.attention: 1,
+    moves_places.slices: 1,
+}
+"""What networks are made of."""
 
 
 def anything(step: Step, specs: dict[str, TensorSpec]) -> bool:
@@ -21,7 +39,8 @@ def generate(rng: random.Random, can_spell: Callable[[Step, dict[str, TensorSpec
     """Draw a program of calls that a door can spell."""
     scope = Scope(rng, can_spell, most=rng.choice((4_000, 20_000, 60_000, 300_000)))
     _inputs(scope)
-    moves, weights = list(MOVES), list(MOVES.values())
+    drawn = _moves(rng)
+    moves, weights = list(drawn), list(drawn.values())
     wanted = rng.choice((1, 2, 3, 5, 8, 8, 12, 16, 24))
     for _ in range(8 * wanted):
         if len(scope.steps) >= wanted:
@@ -33,6 +52,14 @@ def generate(rng: random.Random, can_spell: Callable[[Step, dict[str, TensorSpec
             if rng.random() < 0.7:  # what a move left half done may stay
                 _take_back(scope, before)
     return _finished(scope)
+
+
+def _moves(rng: random.Random) -> dict[Move, float]:
+    """Those of networks, or some of all: a program of few kinds goes deeper into what they do to each other (Groce et
+    al. 2012, "Swarm testing")."""
+    if rng.random() < 0.35:
+        return NETWORK
+    return {move: weight for move, weight in MOVES.items() if rng.random() < 0.4} or MOVES
 
 
 def _take_back(scope: Scope, count: int) -> None:

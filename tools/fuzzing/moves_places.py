@@ -256,6 +256,15 @@ def gather(scope: Scope) -> None:
     scope.emit("gather", x, dim, scope.store(f"index{size}", *shape, dtype=torch.int64))
 
 
+def embedding(scope: Scope) -> None:
+    """Rows of a table by whole numbers that are an input."""
+    known = scope.values(lambda spec: spec.dtype is torch.int64 and 0 < len(spec.shape) < 4)
+    places = scope.choose(known) if known and scope.chance(0.5) else scope.input(2, 5, dtype=torch.int64)
+    if not places.name.startswith("x"):
+        places = scope.emit("clamp", places, 0, 1)
+    scope.emit("embedding", scope.store("const", scope.either(2, 7, 16), scope.either(4, 8, 17)), places)
+
+
 def pixels(scope: Scope) -> None:
     x = scope.image()
     channels, height, width = scope.shape(x)[1:]
@@ -285,4 +294,5 @@ MOVES: dict[Move, float] = {
     index_select: 0.7,
     gather: 0.5,
     pixels: 1,
+    embedding: 0.3,
 }

@@ -155,6 +155,10 @@ def index_select(w: Writer, step: Step, a: dict[str, Any]) -> str:
     return w.emit("Gather", w.name(a["self"]), w.name(a["index"]), axis=a["dim"] or None)
 
 
+def embedding(w: Writer, step: Step, a: dict[str, Any]) -> str:
+    return w.emit("Gather", w.name(a["weight"]), w.name(a["indices"]))
+
+
 def gather(w: Writer, step: Step, a: dict[str, Any]) -> str:
     w.need(11)
     if w.shape(a["self"])[: a["dim"]] != w.shape(a["index"])[: a["dim"]]:
@@ -178,5 +182,6 @@ def pixel_unshuffle(w: Writer, step: Step, a: dict[str, Any]) -> str:
 SPELLINGS: dict[str, Spell] = {
     "reshape": reshape, "permute": permute, "expand": expand, "repeat": repeat, "cat": cat, "slice": slice_,
     "roll": roll, "flip": flip, "constant_pad_nd": pad, "pad": pad, "index_select": index_select, "gather": gather,
+    "embedding": embedding,
     "pixel_shuffle": pixel_shuffle, "pixel_unshuffle": pixel_unshuffle,
 }  # fmt: skip

@@ -96,11 +96,17 @@ def test_the_bound_tells_a_wrong_element_from_rounding(fuzzing: SimpleNamespace)
             assert value.error(wrong.reshape(value.single.shape)) != ""
 
 
+def busy() -> None:
+    while True:
+        pass
+
+
 def test_an_end_of_the_process_is_a_fault(fuzzing: SimpleNamespace) -> None:
     apart = fuzzing.workers.apart
     assert apart(os.abort).what == "crash: SIGABRT"
     assert apart(lambda: os._exit(3)).what == "crash: exit 3"
-    assert apart(lambda: time.sleep(60), seconds=1.5).what.startswith("hang")
+    assert apart(lambda: time.sleep(60), seconds=0.2).what.startswith("hang")
+    assert apart(busy, seconds=1).what == "hang in code outside lvc"
 
 
 def test_refusals_are_no_faults_and_tracebacks_are(fuzzing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import faulthandler
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import tempfile
@@ -21,6 +22,10 @@ import torch
 from fuzzing.case import Verdict
 
 SECONDS = 90.0
+"""How long a trial may compute."""
+
+PATIENCE = 8.0
+"""How many times longer it may take by the clock, on a machine that others use."""
 
 NEEDED = (
     "torch.export",
@@ -48,7 +53,7 @@ def warm() -> None:
 
 
 def apart(trial: Callable[[], Verdict], seconds: float = SECONDS) -> Verdict:
-    """The verdict of a trial that runs in a fork of this process for at most so long."""
+    """The verdict of a trial that runs in a fork of this process; it may compute for so long."""
     with tempfile.TemporaryFile() as talk:
         reading, writing = os.pipe()
         child = os.fork()
@@ -56,12 +61,12 @@ def apart(trial: Callable[[], Verdict], seconds: float = SECONDS) -> Verdict:
             os.close(reading)
             _run(trial, writing, talk.fileno(), seconds)
         os.close(writing)
-        answer, status = _wait(child, reading, seconds)
+        answer, status = _wait(child, reading, PATIENCE * seconds)
         talk.seek(0)
         said = talk.read()[-3000:].decode(errors="replace")
     if answer:
         return Verdict(**json.loads(answer))
-    if status is None:
+    if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
         return Verdict("fault", f"hang in {_deepest(said)}", f"no end after {seconds:.0f} s\n{said}")
     name = (
         signal.Signals(os.WTERMSIG(status)).name
@@ -79,7 +84,9 @@ def _run(trial: Callable[[], Verdict], writing: int, talk: int, seconds: float) 
         os.dup2(talk, 2)
         faulthandler.enable(2)
         torch.set_num_threads(1)  # those of the parent are not here
-        faulthandler.dump_traceback_later(max(1.0, seconds - 2), file=2)
+        faulthandler.dump_traceback_later(max(1.0, PATIENCE * seconds - 2), file=2)
+        faulthandler.register(signal.SIGXCPU, file=2, chain=True)
+        resource.setrlimit(resource.RLIMIT_CPU, (max(1, int(seconds)), resource.RLIM_INFINITY))
         answer = json.dumps(asdict(trial())).encode()
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(answer)

@@ -1,7 +1,7 @@
-"""The ONNX door: an ``.onnx`` file of opset 7 to 23 becomes a `Model` in lvc's dialect.
+"""The ONNX door: an ``.onnx`` file of opset 7 to 28 becomes a `Model` in lvc's dialect.
 
     read    parse the file, check sizes and paths, load external data
-    clean   order and check the nodes, expand functions, drop what no output needs (onnx-graphsurgeon)
+    clean   order and check the nodes, expand functions, drop nodes that no output needs (onnx-graphsurgeon)
     build   node by node through the converters of `ops`; whatever depends on no input is computed on the way, so
             that shape arithmetic is gone and every shape is static
 

@@ -21,6 +21,7 @@ from lvc.compiler.text import decibels, percent
 
 _MOST_PLACES = 0.5
 _ONE_BIT = 4.0  # of power
+_ENOUGH = 8  # images; of fewer, such as three frames of a film, it is not known what differs
 LEAST = 10.0
 """With fewer decibels, an error of a tenth of the power, an output is damaged wherever the error lies."""
 
@@ -106,7 +107,7 @@ def _lost(y: torch.Tensor, noise: torch.Tensor, least: float) -> float:
     """Return the largest share of places, over each dimension and the whole, that vary at most ``least`` times as much
     as their error, in power."""
     dims = [dim for dim in range(1, y.ndim) if y.shape[dim] > 1]
-    varying = y - y.mean(0) if y.ndim > 1 and len(y) > 1 else y
+    varying = y - y.mean(0) if y.ndim > 1 and len(y) >= _ENOUGH else y
     places = [(varying.reshape(1, -1), noise.reshape(1, -1))]
     places += [(y.movedim(dim, 0).flatten(1), noise.movedim(dim, 0).flatten(1)) for dim in dims]
     return max(_lost_share(values, errors, least) for values, errors in places)

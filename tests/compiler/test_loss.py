@@ -59,6 +59,8 @@ def test_what_is_the_same_in_all_images_is_no_information() -> None:
     loss = compare("boxes", [wanted], [wanted.mean(0).expand_as(wanted)])
     assert loss.sqnr > 30
     assert loss.has_collapsed
+    few = detections(4)
+    assert not compare("boxes", [few], [few.mean(0).expand_as(few)]).has_collapsed
     half = compare("boxes", [wanted], [wanted.lerp(wanted.mean(0).expand_as(wanted), 0.6)])
     assert half.is_damaged
     well = compare("boxes", [wanted], [wanted.lerp(wanted.mean(0).expand_as(wanted), 0.1)])

@@ -42,7 +42,7 @@ def flatten(call: Call) -> Value:
 def squeeze(call: Call) -> Value:
     axes = call.ints_or_attribute(1, "axes", 13)
     shape = call.shape()
-    gone = {i for i, size in enumerate(shape) if size == 1} if axes is None else set(call.places(axes))
+    gone = set(call.places(axes)) if axes else {i for i, size in enumerate(shape) if size == 1}
     if any(shape[axis] != 1 for axis in gone):
         raise ValueError(f"axes {sorted(gone)} of {list(shape)} are not all of size 1")
     return call.reshape(call[0], [size for i, size in enumerate(shape) if i not in gone])

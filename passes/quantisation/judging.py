@@ -19,6 +19,7 @@ import torch
 
 from lvc.compiler.closing import closing_functions, without_closing
 from lvc.compiler.counts import macs
+from lvc.compiler.evaluation import fed_input
 from lvc.compiler.graph import calls
 from lvc.compiler.model import Model
 from lvc.compiler.workspace import Workspace
@@ -31,6 +32,7 @@ FEWEST = 4
 _MOST_IMAGES = 64
 _MOST_MACS = 60e9  # of one run over the images
 _LEAST_IMAGES = 8
+_MOST_BYTES = 256 << 20  # of the outputs
 _NOTHING = 1e-12  # of the power of an output
 
 
@@ -65,9 +67,7 @@ class Judging:
     def open(cls, floating: Model, model: Model, workspace: Workspace, data: str) -> Judging:
         """Run the floating-point model over the images that are for judging what was learnt from a data set."""
         judging = workspace.judging_images(data)
-        work = max(1.0, sum(map(macs, calls(floating.module.graph))) / floating.inputs[0].spec.shape[0])
-        most = min(_MOST_IMAGES, max(_LEAST_IMAGES, int(_MOST_MACS / work)))
-        drawn = Calibration.draw(model, judging.data, judging.name, workspace.seed, most)
+        drawn = Calibration.draw(model, judging.data, judging.name, workspace.seed, most_images(floating))
         closed = len(closing_functions(floating.module.graph))
         is_open = closed == len(closing_functions(model.module.graph))
         run = Frozen(without_closing(floating) if is_open else floating)
@@ -108,6 +108,14 @@ class Judging:
 
     def _total(self, errors: torch.Tensor) -> torch.Tensor:
         return errors.maximum(_NOTHING * self.power.clamp(min=_NOTHING))
+
+
+def most_images(model: Model) -> int:
+    """Return how many images are worth their time and their memory."""
+    batch = fed_input(model.inputs).spec.shape[0]
+    work = max(1.0, sum(map(macs, calls(model.module.graph))) / batch)
+    size = max(1, sum(output.spec.bytes for output in model.outputs) // batch)
+    return min(_MOST_IMAGES, max(_LEAST_IMAGES, int(_MOST_MACS / work)), max(FEWEST, _MOST_BYTES // size))
 
 
 def _compared(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -15,7 +15,7 @@ from lvc.compiler.passes import Outcome
 from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.workspace import Workspace
 from lvc.passes.quantisation.choosing import Choice, Form
-from lvc.passes.quantisation.judging import Judging
+from lvc.passes.quantisation.judging import Judging, most_images
 from lvc.passes.quantisation.layerwise import find, set_weight, stored_weight
 
 TWO_LAYERS = parse_model("""
@@ -189,3 +189,15 @@ def test_outputs_are_judged_in_front_of_softmax() -> None:
     assert judging.images == 4
     assert judging.decibels(judging.errors(model)) > 100
     assert judging.decibels(judging.errors(twin)) < 60
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"), [((1, 3, 8, 8), 64), ((1, 3, 2048, 2048), 5), ((16, 3, 2048, 2048), 5), ((1, 3, 9999, 9999), 4)]
+)
+def test_images_to_judge_on_are_bounded_by_their_outputs(shape: tuple[int, ...], count: int) -> None:
+    model = parse_model(f"""
+        model maps(x: f32[{",".join(map(str, shape))}])
+          %y = relu(%x)
+          return out=%y
+    """)
+    assert most_images(model) == count

@@ -11,11 +11,13 @@ code 1 if anything failed. See docs/fuzzing.md.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -55,14 +57,23 @@ def fuzz(options: argparse.Namespace) -> int:
     tally = Tally(list(done.values()))
     fresh = (number for number in itertools.count() if number not in done)
     numbers = iter([options.only]) if options.only is not None else itertools.islice(fresh, options.models)
-    for row in run(plan, numbers, 60 * options.minutes, options.lanes, options.scripts):
-        tally.add(row)
-        say(row)
-        if options.results:
-            with options.results.open("a") as file:
-                file.write(json.dumps({**row, "plan": str(plan)}) + "\n")
+    started = time.monotonic()
+    with contextlib.suppress(KeyboardInterrupt):
+        for row in run(plan, numbers, 60 * options.minutes, options.lanes, options.scripts):
+            tally.add(row)
+            say(row)
+            if options.results:
+                with options.results.open("a") as file:
+                    file.write(json.dumps({**row, "plan": str(plan)}) + "\n")
+    print(f"{(time.monotonic() - started) / 60:.1f} minutes in {options.lanes} processes on {_processor()}")
     print(tally)
     return 1 if tally.faults else 0
+
+
+def _processor() -> str:
+    from lvc.backends.tvm.host import cpuinfo
+
+    return cpuinfo().get("model name", "an unknown processor")
 
 
 def sabotage(options: argparse.Namespace) -> int:

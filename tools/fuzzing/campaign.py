@@ -94,9 +94,12 @@ def run(plan: Plan, numbers: Iterator[int], seconds: float, lanes: int, folder: 
     """Try cases for so long, in so many processes; yield a row for each as it is done."""
     workers.warm()
     context = multiprocessing.get_context("fork")
-    rows: Any = context.SimpleQueue()
+    rows, writer = context.Pipe(duplex=False)
+    lock = context.Lock()
     tasks: Any = context.Queue(maxsize=2 * lanes)
-    started = [context.Process(target=_lane, args=(plan, tasks, rows, folder), daemon=False) for _ in range(lanes)]
+    started = [
+        context.Process(target=_lane, args=(plan, tasks, writer, lock, folder), daemon=True) for _ in range(lanes)
+    ]
     for lane in started:
         lane.start()
     deadline, running = time.monotonic() + seconds, 0
@@ -105,33 +108,50 @@ def run(plan: Plan, numbers: Iterator[int], seconds: float, lanes: int, folder: 
             break
         tasks.put(number)
         running += 1
-        while running >= 2 * lanes or not rows.empty():
-            yield rows.get()
+        while running >= 2 * lanes:
+            yield _next(rows, started)
             running -= 1
     for _ in started:
         tasks.put(None)
     for _ in range(running):
-        yield rows.get()
+        yield _next(rows, started)
     for lane in started:
         lane.join()
 
 
-def _lane(plan: Plan, tasks: Any, rows: Any, folder: Path) -> None:
+def _next(rows: Any, lanes: list[Any]) -> dict[str, Any]:
+    """The next row; RuntimeError if a process ended that should have made it."""
+    while not rows.poll(60):
+        if not all(lane.is_alive() for lane in lanes):
+            raise RuntimeError("a process of the fuzzer was ended, perhaps for want of memory")
+    row: dict[str, Any] = rows.recv()
+    return row
+
+
+def _lane(plan: Plan, tasks: Any, rows: Any, lock: Any, folder: Path) -> None:
+    """A process that tries cases; it has no threads, since it forks."""
     shrunk: Counter[str] = Counter()
     while (number := tasks.get()) is not None:
-        rows.put(attempt(plan, number, shrunk, folder))
+        try:
+            row = attempt(plan, number, shrunk, folder)
+        except Exception:  # the others go on
+            row = _empty(plan, number) | {"kind": "oracle", "what": "the fuzzer failed"}
+            row |= {"detail": traceback.format_exc()}
+        with lock:
+            rows.send(row)
+
+
+def _empty(plan: Plan, number: int) -> dict[str, Any]:
+    return {"seed": plan.seed, "number": number, "ops": [], "door": "", "target": "", "pipeline": "", "seconds": 0.0}
 
 
 def attempt(plan: Plan, number: int, shrunk: Counter[str], folder: Path) -> dict[str, Any]:
     """Try one case, and shrink it if it fails in a way that was not shrunk often enough."""
     started = time.monotonic()
-    row: dict[str, Any] = {"seed": plan.seed, "number": number, "ops": [], "door": "", "target": "", "pipeline": ""}
-    try:
-        case = plan.case(number)
-    except Exception:
-        return row | {"kind": "oracle", "what": "the generator failed", "detail": traceback.format_exc()}
+    case = plan.case(number)
     verdict = workers.apart(lambda: judge(case))
-    row |= {"door": case.door, "target": case.target, "pipeline": case.pipeline, "precision": case.precision}
+    row = _empty(plan, number) | {"door": case.door, "target": case.target, "pipeline": case.pipeline}
+    row |= {"precision": case.precision, "input": case.inputs}
     row |= {"kind": verdict.kind, "what": verdict.what, "detail": verdict.detail[-2000:]}
     row |= {"ops": [step.op for step in case.program.steps]}
     if verdict.kind in ("fault", "oracle") and shrunk[verdict.what] < SHRUNK_OF_A_KIND:

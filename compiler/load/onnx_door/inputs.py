@@ -55,8 +55,9 @@ def input_spec(tensor: gs.Variable, wanted: tuple[int, ...] | None, notes: list[
         return TensorSpec(wanted, dtype)
     if declared is None:
         raise _unknown_size(tensor.name, "?", f"--shape {tensor.name}=1x3x224x224")
-    if declared and not _is_size(declared[0]):
-        notes.append(f"input '{tensor.name}': batch size '{declared[0] or '?'}' was fixed to 1")
+    if declared and not (_is_size(declared[0]) and declared[0]):  # some exporters write 0 for any size
+        symbol = "?" if declared[0] in (None, "") else declared[0]
+        notes.append(f"input '{tensor.name}': batch size '{symbol}' was fixed to 1")
         declared[0] = 1
     unknown = [str(size or "?") for size in declared if not _is_size(size)]
     if unknown:

@@ -48,11 +48,11 @@ class Choice:
         return self.judging.is_apart and self.judging.images >= FEWEST
 
     def try_form(self, form: Form) -> None:
-        """Take a form if it is nearer than the best so far; if it is a fit, by more than the choice of images moves."""
+        """Take a form if it is nearer than the best so far; a fit only if other images are likely to say so too."""
         errors = self.judging.errors(form.model)
         self.tried.append((form, errors))
         gain = self.judging.gain(errors, self.errors)
-        if gain.is_certain if form.is_fit else gain.decibels > 0:
+        if gain.is_likely if form.is_fit else gain.decibels > 0:
             self.best, self.errors = form, errors
 
     @property

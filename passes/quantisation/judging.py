@@ -44,8 +44,9 @@ class Gain:
     error: float
 
     @property
-    def is_certain(self) -> bool:
-        return self.decibels > self.error
+    def is_likely(self) -> bool:
+        """Whether other images would show a gain too, by odds of about seven to three."""
+        return self.decibels > self.error / 2
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def spoilt(model: Model, by: float, seed: int = 0) -> Model:
     return twin
 
 
-def test_what_is_fitted_must_be_nearer_by_more_than_images_leave_open() -> None:
+def test_what_is_fitted_must_be_likely_to_be_nearer() -> None:
     space = workspace(images(64))
     quantised, _ = Pipeline.parse(QUANTISE).run(TWO_LAYERS, space)
     choice = Choice(Judging.open(TWO_LAYERS, quantised, space, "calib"), Form("first", spoilt(quantised, 0.2)))
@@ -131,7 +131,7 @@ def test_what_is_fitted_must_be_nearer_by_more_than_images_leave_open() -> None:
     assert choice.best.name == "nearer"
     choice.try_form(Form("fitted, about the same", spoilt(quantised, 0.15, seed=1), is_fit=True))
     gain = choice.judging.gain(choice.tried[-1][1], choice.errors)
-    assert (choice.best.name == "fitted, about the same") == gain.is_certain
+    assert (choice.best.name == "fitted, about the same") == gain.is_likely
     choice.try_form(Form("fitted, nearer", spoilt(quantised, 0.05), is_fit=True))
     assert choice.best.name == "fitted, nearer"
     choice.try_form(Form("further", spoilt(quantised, 0.1)))
@@ -149,7 +149,7 @@ def test_a_gain_has_the_error_of_a_mean_of_ratios() -> None:
     assert gain.decibels == pytest.approx(10 * np.log10(100 / 80), abs=0.02)
     relative = np.hypot(before.numpy().std(ddof=1) / 100, after.numpy().std(ddof=1) / 80) / 8
     assert gain.error == pytest.approx(10 / np.log(10) * relative, rel=0.3)
-    assert gain.is_certain
+    assert gain.is_likely
     assert judging.gain(before, after).decibels == pytest.approx(-gain.decibels)
     assert judging.gain(after, after).decibels == 0
 
@@ -173,9 +173,9 @@ def test_each_image_counts_once_whatever_the_batch(batch: int) -> None:
     assert float(judging.decibels(errors)) == pytest.approx(float(10 * (judging.power / 4 / single).log10()), abs=1e-6)
 
 
-def test_one_row_is_never_certain() -> None:
+def test_one_row_is_never_enough() -> None:
     judging = Judging([], 1, [], torch.tensor([1e4]).double(), 0, "", is_apart=True)
-    assert not judging.gain(torch.tensor([[1.0]]), torch.tensor([[100.0]])).is_certain
+    assert not judging.gain(torch.tensor([[1.0]]), torch.tensor([[100.0]])).is_likely
 
 
 def test_outputs_are_judged_in_front_of_softmax() -> None:

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from lvc.compiler.errors import CompileError, LvcError
+from lvc.compiler.load.advice import WRAP, advice
 from lvc.compiler.load.normalise.refusal import depends_on_data
 from lvc.compiler.load.normalise.trace import Stored, Trace
 from lvc.compiler.load.origins import is_library, modules_of, origin_of
@@ -51,7 +52,7 @@ def trace(module: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Trace:
     except LvcError:
         raise
     except Exception as error:  # torch.export and the model may raise anything
-        raise explain(error, examples) from error
+        raise explain(error, examples, module) from error
     return read_program(program, names, told[-1])
 
 
@@ -65,7 +66,9 @@ def input_names(module: torch.nn.Module, count: int) -> list[str]:
             names.extend(f"{parameter.name}_{i}" for i in range(max(0, count - len(names))))
     if len(names) < count:
         raise CompileError(
-            f"the model takes {len(names)} input(s), {count} given", why=f"inputs are: {', '.join(names)}"
+            f"the model takes {len(names)} input(s), {count} given",
+            why=f"inputs are: {', '.join(names)}" if names else "no argument of forward can be given by its place",
+            help="" if names else WRAP,
         )
     return names[:count]
 
@@ -97,7 +100,7 @@ def read_program(program: ExportedProgram, names: Sequence[str], output_names: t
     return traced
 
 
-def explain(error: Exception, examples: Sequence[torch.Tensor]) -> CompileError:
+def explain(error: Exception, examples: Sequence[torch.Tensor], module: torch.nn.Module) -> CompileError:
     """The one error that a failed trace becomes; it names the user's line that could not be traced."""
     text = "\n".join(str(part) or type(part).__name__ for part in _chain(error))
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -109,7 +112,7 @@ def explain(error: Exception, examples: Sequence[torch.Tensor]) -> CompileError:
         f"the model cannot be traced on {shapes}",
         where=where,
         why=f"{type(error).__name__}: {reason}",
-        help="give the right input size, as --shape input=1x3x224x224",
+        help=advice(reason, module),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -160,6 +161,72 @@ def test_wrong_example_says_give_a_shape() -> None:
         Model.from_module(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), *draw((1, 5)))
     assert caught.value.what == "the model cannot be traced on f32[1,5]"
     assert "--shape" in caught.value.help
+
+
+class ByNumpy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(x.numpy().clip(0, 1))
+
+
+class OfList(nn.Module):
+    def forward(self, images: list[Tensor]) -> Tensor:
+        return torch.cat(images, 1)
+
+
+class OfPair(nn.Module):
+    def forward(self, pair: Any) -> Tensor:
+        left, right, more = pair
+        return left + right + more
+
+
+class Scaled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.max().item()
+
+
+class ByKeyword(nn.Module):
+    def forward(self, *, pixels: Tensor) -> Tensor:
+        return pixels
+
+
+class Breaks(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("no such mode")
+
+
+@pytest.mark.parametrize(
+    ("module", "help"),
+    [
+        (ByNumpy(), "PyTorch's operators"),
+        (OfList(), "write a factory that wraps the model"),
+        (OfPair(), "write a factory that wraps the model"),
+        (ByKeyword(), "write a factory that wraps the model"),
+        (Scaled(), "decide by shapes"),
+        (Breaks(), "must run in evaluation mode"),
+        (nn.Linear(5, 2), "give the right input size"),
+    ],
+)
+def test_what_cannot_be_traced_says_what_to_do(module: nn.Module, help: str) -> None:
+    with pytest.raises(CompileError) as caught:
+        Model.from_module(module, *draw((2, 3)))
+    assert help in caught.value.help
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_quantised_by_pytorch_are_told_a_way() -> None:
+    quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 2)), {nn.Linear})
+    with pytest.raises(CompileError) as caught:
+        Model.from_module(quantised, *draw((2, 3)))
+    assert "-p int8" in caught.value.help
+
+
+def test_detectors_of_torchvision_are_told_a_way() -> None:
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+    detector = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
+    with pytest.raises(CompileError) as caught:
+        Model.from_module(detector, *draw((1, 3, 64, 64)))
+    assert "the line is in an installed package" in caught.value.help
 
 
 def test_random_numbers_in_evaluation_are_refused() -> None:

@@ -32,6 +32,8 @@ from lvc.compiler.load.normalise.trace import Trace, substitute
 from lvc.compiler.load.normalise.views import INVERSES
 from lvc.compiler.load.outputs import changes_state
 
+_TELLS_A_VALUE = (torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default)
+
 
 def rebuild(trace: Trace) -> GraphModule:
     """Write a trace in the dialect; one `CompileError` lists every operator that has no spelling there."""
@@ -164,6 +166,8 @@ class _Rebuild:
 
     def refuse(self, target: OpOverload, args: Any, kwargs: Any, reason: str = "") -> Result:
         """Note an operator without a spelling, and go on with the specs of its results, to list all of them at once."""
+        if target in _TELLS_A_VALUE:
+            raise depends_on_data(self.b.origin)
         self._note(target, reason)
         try:
             results = call_on_meta(target, *specs_only((args, kwargs)))

@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from lvc.compiler.errors import CompileError
 
 _SHOWN = 4
+_IN_PACKAGE = (
+    "the line is in an installed package: write a factory that returns the part of the model in front of it, whose "
+    "outputs are plain tensors (of a detector, the network without what selects boxes)"
+)
 
 
 def unknown_operators(found: Mapping[str, Sequence[str]]) -> CompileError:
@@ -21,11 +25,12 @@ def unknown_operators(found: Mapping[str, Sequence[str]]) -> CompileError:
 
 def depends_on_data(where: str) -> CompileError:
     """The error of a model whose forward needs to know a value before it can go on."""
+    installed = "-packages/" in where
     return CompileError(
         "the model's control flow or shapes depend on the values in a tensor",
         where=where,
         why="one graph must serve every input; this line needs a value that only a run can give",
-        help="decide by shapes, or compute both branches and choose with torch.where",
+        help=_IN_PACKAGE if installed else "decide by shapes, or compute both branches and choose with torch.where",
     )
 
 

@@ -10,7 +10,7 @@ from lvc.compiler import catalogue
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CheckError, LvcError
 from lvc.compiler.model import Model
-from lvc.compiler.verification.closeness import BOUND, MOST_STEPS, Comparison, differences, rounds_to_grids
+from lvc.compiler.verification.closeness import BOUND, MOST_STEPS, Comparison, differences, rounds_to_grids, slack_of
 from lvc.compiler.verification.examples import Example
 from lvc.compiler.verification.record import Verified
 
@@ -33,20 +33,21 @@ def verify_artefact(
             return record
         for example in examples:
             found = run(*example.inputs)
-            judged = _compare(example, found, rewritten if is_lossy else None)
+            judged = _compare(example, found, rewritten, is_lossy)
             if not judged.agrees:
                 raise _difference(judged, example.text)
             record.take(max(differences(found, example.outputs)))
     return record
 
 
-def _compare(example: Example, found: tuple[np.ndarray, ...], rewritten: Model | None) -> Comparison:
-    if rewritten is None:
-        return Comparison(example.model, example.inputs, example.outputs, found)
+def _compare(example: Example, found: tuple[np.ndarray, ...], rewritten: Model, is_lossy: bool) -> Comparison:
+    slack = slack_of(rewritten)
+    if not is_lossy:
+        return Comparison(example.model, example.inputs, example.outputs, found, slack=slack)
     wanted, bound = rewritten(*example.inputs), BOUND
     if rounds_to_grids(rewritten):
         bound = max(BOUND, min(MOST_STEPS, max(differences(wanted, example.outputs))))
-    return Comparison(rewritten, example.inputs, wanted, found, bound)
+    return Comparison(rewritten, example.inputs, wanted, found, bound, slack)
 
 
 def _difference(judged: Comparison, inputs: str) -> CheckError:

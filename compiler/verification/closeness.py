@@ -12,7 +12,7 @@ import torch
 
 from lvc.compiler import integer
 from lvc.compiler.dialect import Family, aten
-from lvc.compiler.graph import calls, family, spec
+from lvc.compiler.graph import WINOGRAD, calls, family, spec
 from lvc.compiler.model import Model
 from lvc.compiler.observers import relative_difference
 from lvc.compiler.precision import exact_outputs
@@ -24,6 +24,9 @@ BOUND = 1e-4
 
 ROUNDING_SLACK = 2.0
 """How many times further from double precision than PyTorch code may be where rounding exceeds the bound."""
+
+WINOGRAD_SLACK = 16.0
+"""The same with convolutions by Winograd's algorithm, which may round some ten times as coarsely as plain sums do."""
 
 MOST_STEPS = 0.1
 """The most that values near the middle between two steps of a grid may move outputs."""
@@ -109,6 +112,11 @@ class Comparison:
         allowed = [min(MOST_STEPS, self.slack * _distance(*pair)) for pair in zip(self.own, moved, strict=True)]
         apart = [_distance(*pair) for pair in zip(self.own, self.other, strict=True)]
         return all(a <= most for a, most in zip(apart, allowed, strict=True))
+
+
+def slack_of(model: Model) -> float:
+    """How many times as far from double precision code for a model may be."""
+    return WINOGRAD_SLACK if any(WINOGRAD in node.meta for node in calls(model.module.graph)) else ROUNDING_SLACK
 
 
 def jumps(model: Model) -> bool:

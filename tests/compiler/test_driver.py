@@ -14,7 +14,7 @@ import lvc
 from lvc.compiler import container, serialise
 from lvc.compiler.driver import write_model
 from lvc.compiler.errors import CheckError
-from lvc.compiler.graph import store
+from lvc.compiler.graph import WINOGRAD, calls, store
 from lvc.compiler.precision import exact_outputs
 from lvc.compiler.verification.artefact import verify_artefact
 from lvc.compiler.verification.examples import examples_of
@@ -69,6 +69,16 @@ def test_rounding_that_the_network_magnifies_is_no_fault() -> None:
     assert check(model, 1.0 + 1e-6) >= 0.0
     nudged = check(model, 1.0002)
     assert nudged > 1e-4
+
+
+def test_rounding_of_minimal_filtering_is_coarser() -> None:
+    model = lvc.Model.from_module(Scaled(30_000.0), torch.zeros(1, 64))
+    with pytest.raises(CheckError):
+        check(model, 1.0015)
+    next(calls(model.module.graph)).meta[WINOGRAD] = 4
+    assert check(model, 1.0015) > 1e-3
+    with pytest.raises(CheckError):
+        check(model, 1.015)
 
 
 def test_magnified_rounding_excuses_no_wrong_artefact() -> None:

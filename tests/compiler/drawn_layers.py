@@ -205,6 +205,23 @@ def _adaptive(rank: int) -> Drawn:
     return draw
 
 
+def _windows(d: Draw) -> Arguments:
+    names = {"kernel_size": (1, 3), "dilation": (1, 2), "padding": (0, 2), "stride": (1, 3)}
+    return {name: [d.number(*between) for _ in range(2)] for name, between in names.items()}
+
+
+def _im2col(d: Draw) -> Arguments:
+    lead = [] if d.number(0, 3) == 0 else [d.number(1, 2)]
+    return {"self": d.tensor((*lead, d.number(1, 3), *_spatial(d, 2, 5, 8))), **_windows(d)}
+
+
+def _col2im(d: Draw) -> Arguments:
+    image = _im2col(d)
+    columns = aten.im2col.default(*image.values())
+    size = list(image.pop("self").shape[-2:])
+    return {"self": d.tensor(columns.shape), "output_size": size, **image}
+
+
 POOLING: dict[OpOverload, Drawn] = {
     aten.max_pool2d.default: _pool(2, dilated=True),
     aten.max_pool2d_with_indices.default: _pool(2, dilated=True),
@@ -216,6 +233,8 @@ POOLING: dict[OpOverload, Drawn] = {
     aten._adaptive_avg_pool2d.default: _adaptive(2),
     aten.adaptive_avg_pool1d.default: _adaptive(1),
     aten.adaptive_max_pool2d.default: _adaptive(2),
+    aten.im2col.default: _im2col,
+    aten.col2im.default: _col2im,
 }
 
 

@@ -20,6 +20,7 @@ from lvc.compiler.load.normalise.einsum import EINSUM
 from lvc.compiler.load.normalise.indexing import INDEXING
 from lvc.compiler.load.normalise.movement import MOVEMENT
 from lvc.compiler.load.normalise.normalisation import NORMALISATION
+from lvc.compiler.load.normalise.patches import PATCHES
 from lvc.compiler.load.normalise.pooling import POOLING
 from lvc.compiler.load.normalise.reduction import REDUCTION
 from lvc.compiler.load.normalise.resampling import RESAMPLING
@@ -34,6 +35,7 @@ RULES: dict[OpOverload, Rule] = {
     **EINSUM,
     **ATTENTION,
     **POOLING,
+    **PATCHES,
     **REDUCTION,
     **NORMALISATION,
     **RESAMPLING,

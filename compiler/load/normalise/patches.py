@@ -1,0 +1,59 @@
+"""`unfold` and `fold`: the windows of an image as columns, and columns added up into an image again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch._ops import OpOverload
+
+from lvc.compiler.load.normalise.builder import Builder, Operand, Rule
+from lvc.compiler.load.normalise.contraction import conv_transpose2d, pair
+from lvc.compiler.load.normalise.movement import cut, pad, reshape, stack, unsqueeze
+
+aten = torch.ops.aten
+Pair = Sequence[int]
+
+
+def _counts(size: Pair, kernel: Pair, dilation: Pair, padding: Pair, stride: Pair) -> list[int]:
+    """Windows down and across an image."""
+    each = zip(size, kernel, dilation, padding, stride, strict=True)
+    return [(s + 2 * p - d * (k - 1) - 1) // step + 1 for s, k, d, p, step in each]
+
+
+def _im2col(b: Builder, x: Operand, kernel_size: Pair, dilation: Pair, padding: Pair, stride: Pair) -> Operand:
+    """One slice of the padded image for each place in the window."""
+    if x.rank == 3:
+        single = _im2col(b, unsqueeze(b, x, 0), kernel_size, dilation, padding, stride)
+        return reshape(b, single, single.shape[1:])
+    kernel, dilation, padding, stride = map(pair, (kernel_size, dilation, padding, stride))
+    rows, columns = _counts(x.shape[2:], kernel, dilation, padding, stride)
+    padded = pad(b, x, [padding[1], padding[1], padding[0], padding[0]])
+    parts = []
+    for i, j in product(range(kernel[0]), range(kernel[1])):
+        top, left = i * dilation[0], j * dilation[1]
+        band = cut(b, padded, 2, top, top + (rows - 1) * stride[0] + 1, stride[0])
+        parts.append(cut(b, band, 3, left, left + (columns - 1) * stride[1] + 1, stride[1]))
+    return reshape(b, stack(b, parts, 2), (x.shape[0], x.shape[1] * len(parts), rows * columns))
+
+
+def _col2im(
+    b: Builder, x: Operand, output_size: Pair, kernel_size: Pair, dilation: Pair, padding: Pair, stride: Pair
+) -> Operand:
+    """A transposed convolution that puts each of a window's elements in its place."""
+    if x.rank == 2:
+        single = _col2im(b, unsqueeze(b, x, 0), output_size, kernel_size, dilation, padding, stride)
+        return reshape(b, single, single.shape[1:])
+    kernel, dilation, padding, stride = map(pair, (kernel_size, dilation, padding, stride))
+    size, taps = pair(output_size), kernel[0] * kernel[1]
+    counts = _counts(size, kernel, dilation, padding, stride)
+    each = zip(size, counts, kernel, dilation, padding, stride, strict=True)
+    rest = [s - ((n - 1) * step - 2 * p + d * (k - 1) + 1) for s, n, k, d, p, step in each]
+    channels = x.shape[1] // taps
+    places = torch.eye(taps, dtype=x.dtype).reshape(taps, 1, *kernel).repeat(channels, 1, 1, 1)
+    columns = reshape(b, x, (x.shape[0], x.shape[1], *counts))
+    return conv_transpose2d(b, columns, b.constant(places), None, stride, padding, rest, channels, dilation)
+
+
+PATCHES: dict[OpOverload, Rule] = {aten.im2col.default: _im2col, aten.col2im.default: _col2im}

@@ -20,6 +20,7 @@ from compare_quantisation import NETWORKS, Samples, outputs, score, simulated
 
 from lvc.compiler.comparison.judge import last_loss
 from lvc.compiler.comparison.loss import compare
+from lvc.compiler.comparison.verdict import loss_lines
 from lvc.compiler.driver import optimise
 from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.text import percent, table
@@ -59,6 +60,7 @@ def measure(name: str, share: float, calibrated: int, limit: int) -> dict[str, A
         "right": score(network, found, samples, step),
         "right, float": score(network, wanted, samples, step),
         "seconds": round(seconds),
+        "verdict": loss_lines(steps),
         "notes": [note for step in steps for note in step.outcome.notes],
     }
 

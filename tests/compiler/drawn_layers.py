@@ -343,6 +343,15 @@ def _resize(corners: bool) -> Drawn:
     return draw
 
 
+def _resize_row(corners: bool) -> Drawn:
+    def draw(d: Draw) -> Arguments:
+        given = _resize_by_either(corners)(d)
+        given["input"] = given["input"][:, :, 0]
+        return given | {name: given[name] and given[name][1:] for name in ("output_size", "scale_factors")}
+
+    return draw
+
+
 def _resize_by_either(corners: bool) -> Drawn:
     def draw(d: Draw) -> Arguments:
         given = _resize(corners)(d)
@@ -363,4 +372,5 @@ RESAMPLING: dict[OpOverload, Drawn] = {
     aten.upsample_nearest2d.vec: _resize_by_either(corners=False),
     aten.upsample_bilinear2d.vec: _resize_by_either(corners=True),
     aten.upsample_bicubic2d.vec: _resize_by_either(corners=True),
+    aten.upsample_linear1d.vec: _resize_row(corners=True),
 }

@@ -53,3 +53,19 @@ def test_built_overloads_are_what_aten_computes(part: int) -> None:
         assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), overload
         if overload not in UNWRITTEN:
             assert relative_difference(ours, theirs) <= 2e-5 or np.allclose(ours, theirs, rtol=0, atol=1e-7), overload
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_factors_that_leave_a_size_as_it_is_or_double_it(mode: str) -> None:
+    """PyTorch sets factors aside there, and lays pixels by sizes."""
+
+    class Resized(torch.nn.Module):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            factors = (1.25, (1.3, 2.1), (2.1, 1.2), 2.0)
+            return [torch.nn.functional.interpolate(x, scale_factor=f, mode=mode) for f in factors]
+
+    x = torch.arange(24.0).reshape(1, 2, 3, 4).sin()
+    model = lvc.Model.from_module(Resized(), x)
+    found = lvc.load(lvc.compile(model, "O0", "native", verify=False))(x.numpy())
+    for ours, theirs in zip(found, Resized()(x), strict=True):
+        assert relative_difference(ours, theirs.numpy()) <= 1e-5

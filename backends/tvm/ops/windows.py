@@ -141,11 +141,15 @@ def _even_windows(call: Call, operand: Array) -> Array:
 
 
 def _scales(call: Call) -> list[float]:
-    """Input pixels per output pixel, as PyTorch computes them."""
-    sizes, given = call["input"].shape[-2:], call["scale_factors"]
-    if given:
-        return [1 / float(factor) for factor in given]
-    return [size / out for size, out in zip(sizes, call.shape[-2:], strict=True)]
+    """Input pixels per output pixel, as PyTorch computes them: it leaves factors aside where a size stays as it is, and
+    for the nearest pixel also where it doubles."""
+    sizes, given = call["input"].shape[-2:], call["scale_factors"] or (None, None)
+    target = call.node.target
+    plain = (1, 2) if target is aten.upsample_nearest2d.vec else (1,) if target is aten.upsample_bilinear2d.vec else ()
+    return [
+        size / out if factor is None or any(out == times * size for times in plain) else 1 / float(factor)
+        for size, out, factor in zip(sizes, call.shape[-2:], given, strict=True)
+    ]
 
 
 @lowers(aten.upsample_nearest2d.vec)

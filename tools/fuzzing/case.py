@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
+import tempfile
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +18,16 @@ from fuzzing.oracle import Expected, expected
 from fuzzing.program import Program, draw_inputs
 
 if TYPE_CHECKING:
+    from lvc.compiler.driver import LoadRequest
     from lvc.compiler.model import Model
     from lvc.compiler.workspace import Workspace
 
 WINOGRAD_ERROR = 3e-5
 """What `allow-winograd` may cost a convolution, and a little."""
+
+
+FILES = (".onnx", ".pt2", ".lvc")
+"""Forms of a rewritten model that lvc writes and reads again."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,21 @@ def judge(case: Case) -> Verdict:
         why = str(error.why).splitlines()[0] if error.why else ""
         return Verdict("refused", _general(f"{error.what}: {why}"), str(error))
     except Exception as error:  # a traceback is what the fuzzer looks for
-        frames = traceback.extract_tb(error.__traceback__)
-        place = next((f"{_short(f.filename)}:{f.name}" for f in reversed(frames) if "fuzzing" not in f.filename), "")
-        if place == "" or all("lvc" not in f.filename and "/compiler/" not in f.filename for f in frames[-12:]):
+        inside = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_ours(frame.filename)]
+        if not inside:
             return Verdict("oracle", f"{type(error).__name__} in the fuzzer", traceback.format_exc())
+        place = f"{_short(inside[-1].filename)}:{inside[-1].name}"
         text = str(error).splitlines()[0][:80] if str(error) else ""
         return Verdict("fault", f"{type(error).__name__} in {place}: {_general(text)}", traceback.format_exc())
+
+
+def _is_ours(file: str) -> bool:
+    """Whether a file is one of lvc's."""
+    import lvc.compiler
+
+    root = Path(str(lvc.compiler.__file__)).resolve().parents[1]
+    path = Path(file).resolve()
+    return any((root / room) in path.parents for room in ("compiler", "passes", "backends"))
 
 
 def _short(file: str) -> str:
@@ -99,13 +115,11 @@ def _judge(case: Case) -> Verdict:
         if fault := _differ(model(*arrays), want, "the loaded model"):
             return fault
         if _is_lossy(case):
-            return _judge_lossy(case, model, arrays)
-        import lvc
-
-        subject, workspace = source if case.verify else model, _workspace(case, model)
-        artefact = lvc.compile(subject, case.pipeline, case.target, verify=case.verify, workspace=workspace)
-    found = lvc.load(artefact, threads=1)(*arrays)
-    if fault := _differ(found if isinstance(found, tuple) else (found,), want, f"code of {_code(case)}"):
+            want, what = _expected_of_passes(case, model, arrays), f"{_code(case)}, lossy"
+        else:
+            what = _code(case)
+        found = _outputs(case, source if case.verify else model, model, arrays)
+    if fault := _differ(found, want, what):
         return fault
     blunt = all(value.bound is None for value in want)
     return Verdict("blunt" if blunt else "ok")
@@ -140,7 +154,9 @@ def _differ(found: tuple[np.ndarray, ...], want: list[Expected], what: str) -> V
 
 
 def _code(case: Case) -> str:
-    return case.target if case.target.startswith("onnx") else "tvm"
+    if case.target in FILES:
+        return f"the model written as {case.target} and read again"
+    return f"code of {case.target if case.target.startswith('onnx') else 'tvm'}"
 
 
 def _noise(pipeline: str) -> dict[str, float]:
@@ -155,24 +171,47 @@ def _is_lossy(case: Case) -> bool:
     return any(item.effect is Effect.LOSSY for item in passes)
 
 
-def _judge_lossy(case: Case, model: Model, arrays: list[np.ndarray]) -> Verdict:
-    """Code against the rewritten model in PyTorch, since what passes gave away is theirs to tell."""
-    from fuzzing.rewritten import expected_of
+def _outputs(
+    case: Case, subject: LoadRequest | Model, model: Model, arrays: list[np.ndarray]
+) -> tuple[np.ndarray, ...]:
+    """What the target computes; a file is a target too: what is written is read again and run."""
+    import lvc
+    from lvc.compiler.driver import write_model
+
+    workspace = _workspace(case, model)
+    if case.target in FILES:
+        with tempfile.TemporaryDirectory(prefix="lvc-fuzz-") as folder:
+            file = Path(folder) / f"again{case.target}"
+            write_model(_rewritten(case, model), file)
+            return lvc.Model.load(str(file))(*arrays)
+    artefact = lvc.compile(
+        subject, case.pipeline, case.target, precision=case.precision, verify=case.verify, workspace=workspace
+    )
+    found = lvc.load(artefact, threads=1)(*arrays)
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _rewritten(case: Case, model: Model) -> Model:
+    """What the passes make of a model, those that the target adds included."""
     from lvc.compiler import catalogue
     from lvc.compiler.backend import Target
-    from lvc.compiler.driver import check_request, load, optimise
+    from lvc.compiler.driver import check_request, optimise
     from lvc.compiler.pipeline import Pipeline
 
     pipeline = Pipeline.parse(case.pipeline).with_precision(case.precision)
+    if case.target in FILES:
+        return optimise(model, pipeline, _workspace(case, model))[0]
     target = Target.parse(case.target)
     check_request(pipeline, target)
-    backend, workspace = catalogue.find_backend(target.backend), _workspace(case, model)
-    rewritten, _ = optimise(model, pipeline, workspace, completion=backend.completion)
-    found = load(backend.build(rewritten, target, workspace), threads=1)(*arrays)
-    want = expected_of(rewritten, arrays, simulated=target.backend == "onnx")
-    if fault := _differ(found if isinstance(found, tuple) else (found,), want, f"code of {_code(case)}, lossy"):
-        return fault
-    return Verdict("blunt" if all(value.bound is None for value in want) else "ok")
+    completion = catalogue.find_backend(target.backend).completion
+    return optimise(model, pipeline, _workspace(case, model), completion=completion)[0]
+
+
+def _expected_of_passes(case: Case, model: Model, arrays: list[np.ndarray]) -> list[Expected]:
+    """What the rewritten model computes in PyTorch, since what lossy passes gave away is theirs to tell."""
+    from fuzzing.rewritten import expected_of
+
+    return expected_of(_rewritten(case, model), arrays, simulated="onnx" in case.target)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fuzzing.program import Program, draw
+from lvc.compiler.graph import store
 
 if TYPE_CHECKING:
     from lvc.compiler.driver import LoadRequest
@@ -67,7 +68,8 @@ def graph(program: Program) -> Model:
 def fill(model: Model) -> Model:
     """Give each stored tensor of a parsed model the values that its name says."""
     for name, tensor in model.module.state_dict().items():
-        tensor.copy_(torch.from_numpy(draw(name, list(tensor.shape))))
+        value = torch.from_numpy(draw(name, list(tensor.shape)))
+        store(model.module, name, value, trainable=value.is_floating_point() and not name.startswith(("mean", "var")))
     return model
 
 

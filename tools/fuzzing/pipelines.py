@@ -57,10 +57,12 @@ def draw_pipeline(rng: random.Random) -> str:
 
 
 def draw_target(rng: random.Random) -> str:
-    """Code for one of the vector widths of this machine, ONNX of any opset, now and then the reference."""
+    """Code for one of the vector widths of this machine, ONNX of any opset, a file to read again, the reference."""
     way = rng.random()
     if way < 0.62:
         return rng.choice(code_targets())
+    if way < 0.7:
+        return rng.choice((".onnx", ".pt2", ".lvc"))
     return f"onnx-{rng.randint(17, 23)}" if way < 0.82 else "reference"
 
 

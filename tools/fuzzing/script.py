@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from fuzzing.case import Case, Verdict
+from fuzzing.case import FILES, Case, Verdict
 from fuzzing.program import draw
 from fuzzing.torch_source import source
 
@@ -91,6 +91,14 @@ def write(case: Case, verdict: Verdict) -> str:
     )
     tail = _TAIL + (_CALIBRATION if needs_data else "")
     workspace = ", workspace=workspace" if needs_data else ""
+    if case.target in FILES:
+        written = (
+            "from lvc.compiler.driver import optimise, write_model\n\n"
+            f"rewritten, _ = optimise(model, lvc.Pipeline.parse({case.pipeline!r}){workspace})\n"
+            f'write_model(rewritten, Path("again{case.target}"))\n'
+            f'show("read again", lvc.Model.load("again{case.target}")(*inputs))\n'
+        )
+        return head + middle + tail + "from pathlib import Path\n\n" + written
     verify = "" if case.verify else ", verify=False"
     end = (
         f"artefact = lvc.compile(model, {case.pipeline!r}, {case.target!r}{precision}{workspace}{verify})\n"

@@ -59,6 +59,8 @@ def _unary(step: Step, a: list[str], specs: Specs) -> list[str]:
 
 
 def _function(step: Step, a: list[str], specs: Specs) -> list[str]:
+    if step.op == "elu" and len(a) > 2:  # in place of the scale, the function has a flag
+        return []
     named = "".join(f", {key}={value!r}" for key, value in step.kwargs.items())
     return [f"F.{step.op}({', '.join(a)}{named})"]
 

@@ -250,3 +250,18 @@ def test_weights_of_a_quantised_model_are_whole_numbers() -> None:
     stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
     assert stored[graph.node[0].input[0]] == onnx.TensorProto.INT8
     assert set(stored) == set(graph.node[0].input)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_factors_that_leave_a_size_as_it_is_or_double_it(mode: str) -> None:
+    """PyTorch sets factors aside there, and lays pixels by sizes."""
+    smooth = "" if mode == "nearest" else "False, "
+    calls = "".join(
+        f"  %y{i} = upsample_{mode}2d(%x, None, {smooth}{factors}) : f32[1,2,{height},{width}]\n"
+        for i, (factors, height, width) in enumerate(
+            [("[1.25, 1.2]", 3, 4), ("[2.1, 1.2]", 6, 4), ("[1.7, 2.1]", 5, 8)]
+        )
+    )
+    model = parse_model(f"model resized(x: f32[1,2,3,4])\n{calls}  return a=%y0, b=%y1, c=%y2\n")
+    found, wanted = run_as_onnx(model, "onnx")
+    assert all(relative_difference(ours, theirs) <= 1e-5 for ours, theirs in zip(found, wanted, strict=True))

@@ -30,10 +30,14 @@ def smooth(mode: str) -> Callable[[GraphWriter, Node], str]:
 
 
 def _resize(w: GraphWriter, node: Node, **attributes: Any) -> str:
-    """Resize by factors where PyTorch was given some that lead to the result's size, else to that size."""
+    """Resize by factors where PyTorch was given some that lead to the result's size, else to that size.
+
+    Where a size stays as it is, or doubles for the nearest pixel, PyTorch goes by the sizes.
+    """
     args = arguments(node)
-    shape = spec(args["input"]).shape
-    factors = [1.0, 1.0, *(args["scale_factors"] or ())]
+    shape, plain = spec(args["input"]).shape, {"nearest": (1, 2), "linear": (1,)}.get(attributes["mode"], ())
+    given = zip(shape[2:], spec(node).shape[2:], args["scale_factors"] or (), strict=False)
+    factors = [1.0, 1.0, *(out / size if out in [n * size for n in plain] else factor for size, out, factor in given)]
     x = w.name(args["input"])
     if len(factors) == 4 and all(
         int(size * factor) == result for size, factor, result in zip(shape, factors, spec(node).shape, strict=True)

@@ -103,6 +103,7 @@ def _short(file: str) -> str:
 def _general(text: str) -> str:
     """A message without names and numbers, so that those of one cause are one."""
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "*", text)
+    text = re.sub(r"\w+: \w+\[[\d,]*\](, )?", "", text)  # a signature
     return re.sub(r"\b[a-z]*\d[\w.e+-]*", "N", text)[:160]
 
 

@@ -29,6 +29,10 @@ def opened(program: Program, door: str, opset: int = 17) -> Iterator[tuple[LoadR
             model = graph(program)
             yield model, model
             return
+        if door == "torch" and not all(spec.dtype.is_floating_point for spec in program.inputs.values()):
+            model = _traced(program)
+            yield model, model
+            return
         request = _request(program, door, opset, Path(folder))
         yield request, request.load()
 
@@ -48,6 +52,14 @@ def _request(program: Program, door: str, opset: int, folder: Path) -> LoadReque
     file = folder / "nets.py"
     file.write_text(f"{_HEAD}\n\n{inspect.getsource(draw)}\n\n{source(program)}\n\ndef make():\n    return Net()\n")
     return LoadRequest(f"{file}:make", shapes={name: spec.shape for name, spec in program.inputs.items()})
+
+
+def _traced(program: Program) -> Model:
+    """A module traced here, since a factory is called with floating-point inputs."""
+    from lvc.compiler.model import Model
+
+    examples = [torch.zeros(spec.shape, dtype=spec.dtype) for spec in program.inputs.values()]
+    return Model.from_module(module(program), *examples)
 
 
 _HEAD = """import zlib

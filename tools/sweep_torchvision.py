@@ -42,7 +42,7 @@ def redraw(module: Any) -> Any:
     import torch
 
     with torch.no_grad():
-        for parameter in module.parameters():
+        for parameter in filter(torch.numel, module.parameters()):
             first = parameter.reshape(-1)[0]
             if bool((parameter == first).all()):
                 parameter.uniform_(0.5, 1.5) if first == 1 else parameter.normal_(0, 0.05)

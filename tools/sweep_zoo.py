@@ -34,7 +34,7 @@ def measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
     try:
         return _measure(name, pipeline, target)
     except LvcError as error:
-        return {"verdict": "refused", "why": " ".join(f"{error.what}; {error.why or ''}".split())[:300]}
+        return {"verdict": "refused", "why": " ".join(f"{error.what}: {error.why or error.where}".split())[:300]}
 
 
 def _measure(name: str, pipeline: str, target: str) -> dict[str, Any]:

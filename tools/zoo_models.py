@@ -78,17 +78,17 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Beit": ("BeitForImageClassification", _VIT),
     "Bit": (
         "BitForImageClassification",
-        {"embedding_size": 16, "hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]},
+        {"embedding_size": 16, "hidden_sizes": [32, 64, 96, 128], "depths": [1, 1, 1, 1], "num_groups": 8},
     ),
     "CLIPVision": ("CLIPVisionModel", _VIT),
     "ConvNext": ("ConvNextForImageClassification", {"hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 2, 1]}),
     "ConvNextV2": ("ConvNextV2ForImageClassification", {"hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 2, 1]}),
-    "Cvt": ("CvtForImageClassification", {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 1, 2]}),
+    "Cvt": ("CvtForImageClassification", {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 2, 3]}),
     "DPT": (
         "DPTForDepthEstimation",
         _VIT
         | {
-            "backbone_out_indices": [0, 1, 1, 2],
+            "backbone_out_indices": [0, 1, 2, 3],
             "neck_hidden_sizes": [8, 16, 24, 32],
             "fusion_hidden_size": 16,
             "num_hidden_layers": 4,

@@ -107,7 +107,7 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     "FocalNet": ("FocalNetForImageClassification", {"image_size": 64, "embed_dim": 24, "depths": [1, 1, 2, 1]}),
     "GLPN": (
         "GLPNForDepthEstimation",
-        {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16},
+        {"hidden_sizes": [8, 16, 40, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16},
     ),
     "HGNetV2": ("HGNetV2ForImageClassification", {}),
     "Hiera": ("HieraForImageClassification", {"embed_dim": 24, "image_size": [128, 128], "depths": [1, 1, 2, 1]}),
@@ -139,7 +139,7 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "Segformer": (
         "SegformerForSemanticSegmentation",
-        {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32},
+        {"hidden_sizes": [8, 16, 40, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32},
     ),
     "SiglipVision": ("SiglipVisionModel", _VIT),
     "Swin": ("SwinForImageClassification", _SWIN),

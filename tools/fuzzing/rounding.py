@@ -18,7 +18,8 @@ def magnified(op: str, given: Mapping[str, Any], before: Sequence[int], after: S
     """The noise of a call as a multiple of that of one operation; ``before`` is the shape of its first operand.
 
     Terms of one sign, or all the same, round to the same side: a sum in order is off by half a unit for each term.
-    Products with weights of both signs are off by the root of that.
+    Products with weights of both signs are off by the root of that. Resampling computes the place that it reads, as
+    large a number as the image has rows; what lies between two neighbours is off by as many units.
     """
     count = _terms(op, given, before, after)
     is_mixed = BY_NAME[op].family is Family.CONTRACTION
@@ -32,6 +33,8 @@ def _terms(op: str, given: Mapping[str, Any], before: Sequence[int], after: Sequ
         return math.prod(weight[2:]) * (weight[1] if op == "conv2d" else weight[0])
     if family is Family.CONTRACTION:
         return before[-1]
+    if family is Family.RESAMPLING:
+        return 4 * max(before[2:])
     if op == "cumsum" or op in ("softmax", "log_softmax"):
         return before[int(given["dim"])] if before else 1
     if op == "layer_norm":

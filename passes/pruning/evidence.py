@@ -236,9 +236,9 @@ class Evidence:
         found: dict[Node, torch.Tensor] = {}
         data = self.data.first(STEEPNESS_IMAGES)
         generator = torch.Generator().manual_seed(self.seed)
-        for batch in self.progress.track(data.inputs, "differentiating"):
+        for batch in self.progress.track(data.inputs if self._layers else [], "differentiating"):
             projection = random_projection(taps.run(batch), generator)
-            slopes = torch.autograd.grad(projection, list(taps.results.values()))
+            slopes = torch.autograd.grad(projection, list(taps.results.values()), materialize_grads=True)
             for layer, slope in zip(taps.results, slopes, strict=True):
                 outputs = slope.movedim(channel_dim(layer), 0).flatten(1).double()
                 found[layer] = found.get(layer, 0.0) + outputs.square().sum(1) / data.images

@@ -25,9 +25,15 @@ def random_projection(outputs: Sequence[torch.Tensor], generator: torch.Generato
     """Return the outputs weighted by random normal numbers and summed.
 
     Over such projections, the mean square of a derivative is that of the derivative of all outputs, each of them
-    divided by its spread in each image, so that none counts more for being larger.
+    divided by its spread in each image, so that none counts more for being larger. `UsageError` if no output has one.
     """
     parts = [out for out in outputs if out.is_floating_point() and out.requires_grad]
+    if not parts:
+        raise UsageError(
+            "no output says which channels matter",
+            why="none that is a floating-point number depends on the layers that would lose channels",
+            help="rank them by their weights: prune-channels{ranking=layer criterion=l1}",
+        )
     return torch.stack(
         [(out * torch.randn(out.shape, generator=generator) / _spread(out)).sum() for out in parts]
     ).sum()

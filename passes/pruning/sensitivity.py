@@ -74,14 +74,20 @@ def measure_curves(
     removed = {group.name: _counts(group.size) for group in groups}
     lost = {group.name: _lost_weights(group, scores[group.name], evidence, reconstruct) for group in groups}
     sums = {group.name: [0.0] * len(removed[group.name]) for group in groups}
-    taps = Taps(evidence.model.module, [edge.layer for g in groups for edge in evidence.edges(g)], differentiable=True)
+    layers = [edge.layer for group in groups for edge in evidence.edges(group)]
+    taps = Taps(evidence.model.module, layers, differentiable=True)
     generator = torch.Generator().manual_seed(evidence.seed)
     data = evidence.data.first(STEEPNESS_IMAGES)
-    for batch in evidence.progress.track(data.inputs, "measuring sensitivity"):
+    for batch in evidence.progress.track(data.inputs if layers else [], "measuring sensitivity"):
         outputs = taps.run(batch)
         for turn in range(_PROJECTIONS):
             projection = random_projection(outputs, generator)
-            slopes = torch.autograd.grad(projection, list(taps.results.values()), retain_graph=turn + 1 < _PROJECTIONS)
+            slopes = torch.autograd.grad(
+                projection,
+                list(taps.results.values()),
+                retain_graph=turn + 1 < _PROJECTIONS,
+                materialize_grads=True,  # some layers lead to whole numbers alone
+            )
             steep = dict(zip(taps.results, slopes, strict=True))
             with torch.inference_mode():
                 for name, levels in lost.items():

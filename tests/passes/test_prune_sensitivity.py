@@ -9,11 +9,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from calibration_data import normal
 from pruning_models import residual, workspace
 
 from lvc.compiler.cli import main
 from lvc.compiler.driver import write_model
 from lvc.compiler.errors import UsageError
+from lvc.compiler.graph_text import parse_model
+from lvc.compiler.model import Model
 from lvc.compiler.pipeline import Pipeline
 from lvc.passes.pruning.sensitivity import Curve
 
@@ -78,3 +81,44 @@ def test_prices_lie_on_the_convex_hull() -> None:
 def test_misuse(options: str) -> None:
     with pytest.raises(UsageError):
         Pipeline.parse(f"prune-sensitivity{{{options}}}")
+
+
+def pruned(text: str) -> Model:
+    """Prune by what outputs say, with random images."""
+    model = parse_model(text)
+    return Pipeline.parse("prune-channels{ratio=0.3 reconstruct=false}").run(model, normal(model))[0]
+
+
+TWO_LAYERS = """model net(x: f32[1,3,8,8])
+    @a : f32[8,3,3,3]
+    @b : f32[4,8,1,1]
+    %hidden = conv2d(%x, @a)
+    %last = conv2d(%hidden, @b)
+    %place = argmax(%last, 1)"""
+
+
+def test_outputs_of_whole_numbers_do_not_say_which_channels_matter() -> None:
+    with pytest.raises(UsageError, match="no output says which channels matter") as caught:
+        pruned(f"{TWO_LAYERS}\n    return place=%place")
+    assert "ranking=layer" in caught.value.help
+
+
+def test_layers_that_lead_to_whole_numbers_alone_are_pruned_beside_others() -> None:
+    other = """
+    @c : f32[8,3,3,3]
+    @d : f32[4,8,1,1]
+    %more = conv2d(%x, @c)
+    %out = conv2d(%more, @d)
+    return place=%place, out=%out"""
+    assert pruned(TWO_LAYERS + other).parameters < parse_model(TWO_LAYERS + other).parameters
+
+
+def test_a_target_without_layers_to_shrink_is_refused_in_words() -> None:
+    text = """model net(x: f32[1,5,16])
+        @weight : f32[12,16]
+        @vector : f32[12]
+        %hidden = linear(%x, @weight)
+        %out = matmul(%hidden, @vector)
+        return out=%out"""
+    with pytest.raises(UsageError, match="cannot be reached"):
+        pruned(text)

@@ -117,7 +117,7 @@ def expected_of(model: Model, inputs: Sequence[np.ndarray], *, simulated: bool =
     with torch.inference_mode():
         runs = [Noisy(model, seed, exact, simulated).run(*tensors) for seed in range(RUNS)]
     return [
-        Expected(value, value.astype(np.float64), _bound(node, value, [run[i].numpy() for run in runs], exact))
+        Expected(value, value.astype(np.float64), _bound(node, value, [run[i].detach().numpy() for run in runs], exact))
         for i, (node, value) in enumerate(zip(model.output_nodes, want, strict=True))
     ]
 

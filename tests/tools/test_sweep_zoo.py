@@ -70,3 +70,16 @@ def test_it_goes_on_where_it_stopped(sweep_zoo: Any, monkeypatch: pytest.MonkeyP
     assert Worker.asked == ["smp:Unet"]
     assert list(again) == list(rows)
     assert sweep_zoo.table(again).count("smp:") == len(rows)
+
+
+@pytest.mark.parametrize(("plain", "verdict"), [(RIGHT, "rounding"), (OFF, "WRONG")])
+def test_coarse_rounding_is_shown_by_leaving_it_out(sweep_zoo: Any, plain: np.ndarray, verdict: str) -> None:
+    near, exact = RIGHT * np.float32(1.0002), [RIGHT]
+    first = sweep_zoo.judge([OFF], [near], exact)
+    assert first["verdict"] == "WRONG"
+    assert sweep_zoo._without_winograd(first, [near], exact, lambda: [plain])["verdict"] == verdict
+
+
+def test_a_large_difference_is_wrong_whatever_rounds(sweep_zoo: Any) -> None:
+    first = sweep_zoo.judge([2 * RIGHT], [OFF], [RIGHT])
+    assert sweep_zoo._without_winograd(first, [OFF], [RIGHT], lambda: [RIGHT])["verdict"] == "WRONG"

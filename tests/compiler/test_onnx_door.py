@@ -74,12 +74,12 @@ def test_symbolic_batch_becomes_one_and_is_noted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_size_that_is_no_size_is_symbolic(tmp_path: Path, size: int) -> None:
-    file = write(tmp_path, "g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }")
+    file = write(tmp_path, "g (float[N,3,4,4] x) => (float[N,3,4,4] y) { y = Relu(x) }")
     proto = onnx.load(file)
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
     onnx.save(proto, file)
     model = from_onnx(file)
-    assert model.inputs[0].spec.shape == (1, 3)
+    assert model.inputs[0].spec.shape == (1, 3, 4, 4)
     assert model.notes == [f"input 'x': batch size '{size}' was fixed to 1"]
 
 

@@ -10,6 +10,8 @@ from lvc.compiler.errors import CompileError, UsageError, did_you_mean
 from lvc.compiler.load.onnx_door.values import Unsupported, input_name, torch_dtype
 from lvc.compiler.spec import TensorSpec
 
+_IMAGE_RANK = 4
+
 
 def real_inputs(graph: gs.Graph, frozen: Mapping[str, object]) -> list[gs.Variable]:
     """Return the inputs that a caller must give: those that are neither stored in the file nor frozen by the user."""
@@ -55,7 +57,8 @@ def input_spec(tensor: gs.Variable, wanted: tuple[int, ...] | None, notes: list[
         return TensorSpec(wanted, dtype)
     if declared is None:
         raise _unknown_size(tensor.name, "?", f"--shape {tensor.name}=1x3x224x224")
-    if declared and not (_is_size(declared[0]) and declared[0]):  # some exporters write 0 for any size
+    is_any = declared[:1] == [0] and len(declared) >= _IMAGE_RANK  # some exporters write 0 for any number of images
+    if declared and (is_any or not _is_size(declared[0])):
         symbol = "?" if declared[0] in (None, "") else declared[0]
         notes.append(f"input '{tensor.name}': batch size '{symbol}' was fixed to 1")
         declared[0] = 1

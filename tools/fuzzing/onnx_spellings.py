@@ -284,7 +284,8 @@ def resize(w: Writer, step: Step, a: dict[str, Any]) -> str:
     """By sizes or scales; the first operand that PyTorch's exporter leaves empty is left empty."""
     w.need(11)
     mode = step.op.removeprefix("upsample_").removesuffix("2d")
-    corners = "align_corners" if a.get("align_corners") else "pytorch_half_pixel"
+    half_pixel = "half_pixel" if 1 in w.shape(step)[2:] else "pytorch_half_pixel"  # the latter has 0 for a single pixel
+    corners = "align_corners" if a.get("align_corners") else half_pixel
     kind = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}[mode]
     roi = "" if w.opset >= 13 else w.constant([])
     sizes, scales = "", w.constant([]) if w.opset < 13 else ""

@@ -40,4 +40,6 @@ class Verified:
     def __str__(self) -> str:
         if self.skipped:
             return f"not verified: {self.skipped}"
-        return f"at most {self.difference:.1e} from {self.against}, relative ({duration(self.seconds)})"
+        far = f"at most {self.difference:.1e} from {self.against}, relative"
+        apart = far if self.difference else f"equal to {self.against}"
+        return f"{apart} ({duration(self.seconds)})"

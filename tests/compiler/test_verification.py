@@ -140,6 +140,11 @@ def test_a_large_model_is_verified_on_request_only(monkeypatch: pytest.MonkeyPat
     assert str(loaded) == "not verified: 6.19 kMACs take seconds to run, so only --check does"
 
 
+def test_what_was_found_in_words() -> None:
+    assert str(Verified("PyTorch", 0.0, 1, 0.25)) == "equal to PyTorch (250 ms)"
+    assert str(Verified("PyTorch", 1.23e-6, 1, 0.25)) == "at most 1.2e-06 from PyTorch, relative (250 ms)"
+
+
 def test_a_model_that_the_caller_holds_is_not_compared_with_its_source(tmp_path: Path) -> None:
     """He may have trained or rewritten it since."""
     model = lvc.Model.load(str(small_file(tmp_path)))

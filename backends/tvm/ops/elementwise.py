@@ -137,6 +137,8 @@ def _modulo(x: Expr, y: Expr) -> Expr:
     """Remainder with the sign of the divisor."""
     if "float" not in dtype_of(x):
         return tirx.floormod(x, _divisor(y))
+    if _is_zero(y):
+        return tirx.const(math.nan, dtype_of(x))
     return let(x, lambda a: let(y, lambda b: a - tirx.floor(a / b) * b))
 
 
@@ -144,7 +146,18 @@ def _fmod(x: Expr, y: Expr) -> Expr:
     """Remainder with the sign of the dividend."""
     if "float" not in dtype_of(x):
         return tirx.truncmod(x, _divisor(y))
+    if _is_zero(y):
+        return tirx.const(math.nan, dtype_of(x))
     return let(x, lambda a: let(y, lambda b: a - tirx.trunc(a / b) * b))
+
+
+def _quotient(x: Expr, y: Expr) -> Expr:
+    """x / y of floats; by the number 0, which TVM refuses to divide by, x times infinity, which is the same."""
+    return x * scalar_of(math.copysign(math.inf, y.value), dtype_of(x)) if _is_zero(y) else x / y
+
+
+def _is_zero(x: Expr) -> bool:
+    return isinstance(x, tirx.FloatImm) and float(x.value) == 0
 
 
 def _not(x: Expr) -> Expr:
@@ -229,7 +242,7 @@ def divide(call: Call) -> Array:
     other = call["other"]
     if isinstance(other, (int, float)) and other and math.frexp(other)[0] in (0.5, -0.5):
         return _binary(lambda x, _: x * scalar_of(1 / other, dtype_of(x)))(call)
-    return _binary(lambda x, y: x / y)(call)
+    return _binary(_quotient)(call)
 
 
 @lowers(aten.pow.Tensor_Tensor)

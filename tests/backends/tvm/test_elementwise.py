@@ -164,3 +164,13 @@ def test_whole_remainder_by_zero_ends_no_process() -> None:
     run = lvc.load(lvc.compile(model, "O0", "native", verify=False))
     found = run(np.array([7, least, -7, 7]), np.array([0, -1, 3, -3]))
     assert [part[1:].tolist() for part in found] == [[0, 2, -2], [0, -1, 1]]
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, -0.0])
+def test_division_by_the_number_zero(zero: float) -> None:
+    sketch = Sketch()
+    x = sketch.input(1, 5)
+    stored = sketch.stored(torch.tensor(float(zero)))
+    operators = (aten.div.Tensor, aten.remainder.Tensor, aten.fmod.Tensor)
+    model = sketch.model(*[sketch.call(op, x, stored) for op in operators], sketch.call(aten.div.Tensor, x, zero))
+    check(model, np.array([[1.5, -2.0, 0.0, np.inf, np.nan]], np.float32), tolerance=0)

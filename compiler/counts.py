@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 
 from torch._ops import OpOverload
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from lvc.compiler import integer
 from lvc.compiler.dialect import aten
-from lvc.compiler.graph import spec
+from lvc.compiler.graph import calls, spec
 
 Shape = tuple[int, ...]
 
@@ -31,6 +31,11 @@ def macs(node: Node, shapes: Mapping[str, Shape] | None = None) -> int:
     assert isinstance(left, Node)
     assert isinstance(right, Node)
     return counter(*(spec(n).shape if shapes is None else shapes[n.name] for n in (node, left, right)))
+
+
+def total_macs(graph: Graph) -> int:
+    """Return the multiply-accumulates of one run of a graph."""
+    return sum(map(macs, calls(graph)))
 
 
 def _convolution(result: Shape, operand: Shape, weight: Shape) -> int:

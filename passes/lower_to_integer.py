@@ -9,7 +9,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from lvc.compiler import integer
-from lvc.compiler.counts import macs
+from lvc.compiler.counts import macs, total_macs
 from lvc.compiler.dialect import Family, aten
 from lvc.compiler.graph import calls, erase_dead, family, insert_call, is_call, op_name, replace
 from lvc.compiler.model import Model
@@ -41,7 +41,7 @@ class LowerToInteger(Pass):
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
         module = model.module
-        total = sum(map(macs, calls(module.graph)))
+        total = total_macs(module.graph)
         split_fake_quantisation(module, outcome)
         refusals = rewrite(module, outcome)
         store_codes(module)

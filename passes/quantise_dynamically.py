@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node
 from lvc.compiler import dynamic, integer
 from lvc.compiler.bounds import INT32, DataRange, sum_bound
 from lvc.compiler.comparison.verdict import REMEDY
-from lvc.compiler.counts import macs
+from lvc.compiler.counts import macs, total_macs
 from lvc.compiler.dialect import aten
 from lvc.compiler.graph import add_tensor, arguments, calls, erase_unread, insert_call, replace, spec, tensor
 from lvc.compiler.model import Model
@@ -52,7 +52,7 @@ class QuantiseDynamically(Pass):
         refuse_quantised(model.module.graph)
         layers = list(calls(model.module.graph, aten.linear.default))
         left = left_out(layers, self.only, self.skip)
-        total = sum(map(macs, calls(model.module.graph)))
+        total = total_macs(model.module.graph)
         done = 0
         for layer in layers:
             if reason := left.get(layer) or check(model.module, layer):

@@ -15,10 +15,9 @@ import torch
 from lvc.compiler.closing import closing_functions, without_closing
 from lvc.compiler.comparison.loss import OutputLoss, compare_all
 from lvc.compiler.comparison.outputs import Images
-from lvc.compiler.counts import macs
+from lvc.compiler.counts import total_macs
 from lvc.compiler.errors import UsageError
 from lvc.compiler.evaluation import Score, fed_input, is_class_scores
-from lvc.compiler.graph import calls
 from lvc.compiler.held_out import JUDGE, JudgingImages
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect
@@ -167,7 +166,7 @@ def _read(
     bytes_of_an_image = max(1, sum(output.spec.bytes for output in model.outputs) // size)
     most = MOST_IMAGES
     if judging.name != JUDGE:
-        macs_of_an_image = max(1.0, sum(map(macs, calls(model.module.graph))) / size)
+        macs_of_an_image = max(1.0, total_macs(model.module.graph) / size)
         most = max(_LEAST_IMAGES, int(_MOST_MACS / macs_of_an_image))
     most = max(1, min(most, _MOST_BYTES // bytes_of_an_image))
     images = Images(judging.data, size, most, workspace.seed, workspace.progress)

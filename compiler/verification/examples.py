@@ -9,8 +9,6 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lvc.compiler.counts import macs
-from lvc.compiler.graph import calls
 from lvc.compiler.model import Model, Value
 from lvc.compiler.observers import seeded_inputs
 
@@ -61,8 +59,3 @@ def _image(value: Value, random: np.random.Generator) -> np.ndarray:
     if value.spec.dtype is torch.uint8:
         return np.asarray(np.round(noisy * 255), np.uint8)
     return np.asarray(torch.from_numpy(noisy).to(value.spec.dtype).numpy())
-
-
-def work(model: Model) -> int:
-    """The multiply-accumulates of one run of a model."""
-    return sum(map(macs, calls(model.module.graph)))

@@ -34,24 +34,25 @@ def verify_source(model: Model, examples: Sequence[Example], *, thorough: bool) 
                 return record
             found = Comparison(model, example.inputs, example.outputs, wanted, reference.bound, _SLACK)
             if not found.agrees:
-                raise _difference(model, reference, example, found.worst, found.difference)
+                raise _difference(found, reference, example)
             record.take(found.difference)
     record.against = reference.name
     return record
 
 
-def _difference(model: Model, reference: Reference, example: Example, worst: int, difference: float) -> CheckError:
+def _difference(found: Comparison, reference: Reference, example: Example) -> CheckError:
     first = reference.first_difference(example.inputs) if reference.first_difference else ""
     return CheckError(
-        f"the loaded model differs from {reference.name} by {difference:.2e} relative",
-        where=f"{model.source or model.name}, {first or _output(model, worst, example)}",
+        f"the loaded model differs from {reference.name} by {found.difference:.2e} relative",
+        where=f"{found.model.source or found.model.name}, {first or _output(found, example)}",
         why=f"a model must be loaded as its source computes: at most {reference.bound:.0e} is allowed",
         help="please report it as a defect of lvc; --no-verify compiles the model all the same",
     )
 
 
-def _output(model: Model, worst: int, example: Example) -> str:
-    name = model.output_names[worst] if worst < len(model.output_names) else str(worst)
+def _output(found: Comparison, example: Example) -> str:
+    names = found.model.output_names
+    name = names[found.worst] if found.worst < len(names) else str(found.worst)
     return f"output '{name}' on {example.text}"
 
 

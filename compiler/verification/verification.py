@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lvc.compiler.artefact import Artefact
+from lvc.compiler.counts import total_macs
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect
 from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.text import si
 from lvc.compiler.verification.artefact import verify_artefact
-from lvc.compiler.verification.examples import Example, examples_of, work
+from lvc.compiler.verification.examples import Example, examples_of
 from lvc.compiler.verification.record import Verified
 from lvc.compiler.verification.source import verify_source
 from lvc.compiler.workspace import Workspace
@@ -33,7 +34,7 @@ class Verification:
     def of(cls, model: Model, workspace: Workspace, *, check: bool, verify: bool) -> Verification:
         """All there is with ``check``; with ``verify`` one set of inputs, of a model that runs in a moment."""
         skipped = "" if check or verify else "--no-verify"
-        if not check and not skipped and (amount := work(model)) > QUICK_MACS:
+        if not check and not skipped and (amount := total_macs(model.module.graph)) > QUICK_MACS:
             skipped = f"{si(amount, 'MACs')} take seconds to run, so only --check does"
         examples = () if skipped else tuple(examples_of(model, workspace.seed, thorough=check))
         return cls(model, examples, check, workspace, skipped)

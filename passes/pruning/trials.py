@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from lvc.compiler.closing import without_closing
-from lvc.compiler.counts import macs
-from lvc.compiler.graph import calls
+from lvc.compiler.counts import total_macs
 from lvc.compiler.held_out import MOST
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Outcome
@@ -40,7 +39,7 @@ class Trial:
 
 def too_dear(model: Model, data: Calibration) -> str | None:
     """Why no second way is tried on these data; None if it is."""
-    work = sum(map(macs, calls(model.module.graph))) * len(data)
+    work = total_macs(model.module.graph) * len(data)
     return f"a run over the data takes {si(work, 'MACs')}, at most {si(MOST_MACS)}" if work > MOST_MACS else None
 
 

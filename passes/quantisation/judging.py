@@ -18,9 +18,8 @@ from dataclasses import dataclass
 import torch
 
 from lvc.compiler.closing import closing_functions, without_closing
-from lvc.compiler.counts import macs
+from lvc.compiler.counts import total_macs
 from lvc.compiler.evaluation import fed_input
-from lvc.compiler.graph import calls
 from lvc.compiler.model import Model
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
@@ -114,7 +113,7 @@ class Judging:
 def most_images(model: Model) -> int:
     """Return how many images are worth their time and their memory."""
     batch = fed_input(model.inputs).spec.shape[0]
-    work = max(1.0, sum(map(macs, calls(model.module.graph))) / batch)
+    work = max(1.0, total_macs(model.module.graph) / batch)
     size = max(1, sum(output.spec.bytes for output in model.outputs) // batch)
     return min(_MOST_IMAGES, max(_LEAST_IMAGES, int(_MOST_MACS / work)), max(FEWEST, _MOST_BYTES // size))
 

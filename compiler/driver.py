@@ -214,7 +214,7 @@ def optimise(
     if workspace.stopwatch is None:
         workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch("native", workspace))
     watching: list[Observer] = [Timer(), Verifier(), *([Drift(workspace.seed)] if check else []), *observers]
-    if is_lossy and (images := judged_set(workspace)):
+    if is_lossy and (images := judged_set(model, workspace)):
         watching.append(Judge(workspace, images))
     rewritten, steps = pipeline.run(
         model, workspace, watching, done, share_tensors=share_tensors, completion=completion
@@ -234,7 +234,7 @@ def make_report(model: Model, rewritten: Model, pipeline: Pipeline, target: str,
         after=Size.of(rewritten),
         passes=reports_of(steps),
         groups=group_labels(rewritten),
-        losses=tuple(loss_lines(steps)),
+        losses=tuple(loss_lines(steps, model.inputs)),
         notes=tuple(rewritten.notes),
     )
 

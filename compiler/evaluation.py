@@ -74,6 +74,11 @@ def evaluate(
     return score
 
 
+def takes_data(inputs: tuple[Value, ...]) -> bool:
+    """Whether a data set can feed a signature: it has one input, with a batch dimension."""
+    return len(inputs) == 1 and bool(inputs[0].spec.shape)
+
+
 def fed_input(inputs: tuple[Value, ...]) -> Value:
     """Return the one input of a signature that a data set feeds; `UsageError` if it has several, or a scalar."""
     if len(inputs) != 1:

@@ -60,7 +60,7 @@ def measure(name: str, share: float, calibrated: int, limit: int) -> dict[str, A
         "right": score(network, found, samples, step),
         "right, float": score(network, wanted, samples, step),
         "seconds": round(seconds),
-        "verdict": loss_lines(steps),
+        "verdict": loss_lines(steps, model.inputs),
         "notes": [note for step in steps for note in step.outcome.notes],
     }
 

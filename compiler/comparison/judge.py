@@ -17,7 +17,7 @@ from lvc.compiler.comparison.loss import OutputLoss, compare_all
 from lvc.compiler.comparison.outputs import Images
 from lvc.compiler.counts import total_macs
 from lvc.compiler.errors import UsageError
-from lvc.compiler.evaluation import Score, fed_input, is_class_scores
+from lvc.compiler.evaluation import Score, fed_input, is_class_scores, takes_data
 from lvc.compiler.held_out import JUDGE, JudgingImages
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect
@@ -151,8 +151,13 @@ def last_loss(steps: Sequence[Step]) -> Loss | None:
     return next((step.measured["loss"] for step in reversed(steps) if "loss" in step.measured), None)
 
 
-def judged_set(workspace: Workspace) -> str | None:
-    """Return the data set that losses are judged by: the one for it, else the calibration data, else the first."""
+def judged_set(model: Model, workspace: Workspace) -> str | None:
+    """Return the data set that losses are judged by: the one for it, else the calibration data, else the first.
+
+    None if there is none, or none could feed the model.
+    """
+    if not takes_data(model.inputs):
+        return None
     return next((name for name in (JUDGE, "calib", *workspace.data) if name in workspace.data), None)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lvc.compiler.comparison.judge import Loss, judged_set, last_loss
 from lvc.compiler.comparison.loss import makes_choices
 from lvc.compiler.errors import CheckError, UsageError
+from lvc.compiler.evaluation import fed_input
 from lvc.compiler.model import Model
 from lvc.compiler.passes import Effect
 from lvc.compiler.pipeline import Step
@@ -43,7 +44,9 @@ class LossBound:
 
     def check_request(self, model: Model, workspace: Workspace) -> None:
         """Raise `UsageError` if it cannot be judged whether a model keeps to it."""
-        if judged_set(workspace) is None:
+        if workspace.data:
+            fed_input(model.inputs)
+        if judged_set(model, workspace) is None:
             raise UsageError(
                 "--max-loss needs images to judge on",
                 help="give --data calib=PATH, a part of which is held out from passes, or --data judge=PATH",

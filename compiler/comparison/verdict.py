@@ -7,6 +7,8 @@ from itertools import zip_longest
 
 from lvc.compiler.comparison.judge import Loss
 from lvc.compiler.comparison.loss import LEAST, OutputLoss
+from lvc.compiler.evaluation import takes_data
+from lvc.compiler.model import Value
 from lvc.compiler.passes import Effect, Outcome, Table
 from lvc.compiler.pipeline import Step
 from lvc.compiler.text import decibels, percent
@@ -22,14 +24,22 @@ def note_errors(errors: Sequence[OutputLoss], images: int, outcome: Outcome, bef
         outcome.tables.append(_table(errors, images))
 
 
-def loss_lines(steps: Sequence[Step]) -> list[str]:
-    """Say what the passes that ran have lost together, if one of them moves outputs, and which of them lost most."""
+def loss_lines(steps: Sequence[Step], inputs: tuple[Value, ...]) -> list[str]:
+    """Say what the passes that ran have lost together, if one of them moves outputs, and which of them lost most.
+
+    ``inputs`` are those of the model as it was loaded.
+    """
     judged = [(step, step.measured["loss"]) for step in steps if "loss" in step.measured]
     if not judged:
         names = ", ".join(
             dict.fromkeys(s.item.name for s in steps if s.item.effect is Effect.LOSSY and s.outcome.changed)
         )
-        return [f"what {names} cost was not judged, without images: --data judge=PATH"] if names else []
+        reason = (
+            "without images: --data judge=PATH"
+            if takes_data(inputs)
+            else "images feed a model of one input with a batch"
+        )
+        return [f"what {names} cost was not judged, {reason}"] if names else []
     loss: Loss = judged[-1][1]
     hardest, most = min(judged, key=lambda pair: pair[1].sqnr_alone)
     where = f"over {loss.images} images {loss.source}, against the model as loaded"

@@ -170,6 +170,27 @@ def test_without_images_the_report_says_that_nothing_was_judged() -> None:
     assert headers == ("pass", "changed", "skipped", "time")
 
 
+class Pair(nn.Module):
+    """A model of two inputs, which no data set feeds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return self.layer(left + right)  # type: ignore[no-any-return]
+
+
+def test_a_model_of_two_inputs_is_not_judged_and_says_so() -> None:
+    """Images are of no use to it, and a pipeline that needs none runs all the same."""
+    model = Model.from_module(Pair().eval(), torch.zeros(1, 4), torch.ones(1, 4))
+    pipeline = Pipeline((ScaleWeights(by=0.9),))
+    _, report = compile_and_report(model, pipeline, "reference", workspace=workspace())
+    assert report.losses == ("what scale-weights cost was not judged, images feed a model of one input with a batch",)
+    with pytest.raises(UsageError, match="a data set feeds a model of one input, not 2"):
+        optimise(model, pipeline, workspace(), max_loss=LossBound.parse("20dB"))
+
+
 @pytest.mark.parametrize("text", ["20dB", "20 db", "19.9dB", "0.5%", " 0 % "])
 def test_bounds_that_are_met(text: str) -> None:
     optimise(classifier(), Pipeline((ScaleWeights(by=1.1 - 1e-6),)), workspace(), max_loss=LossBound.parse(text))

@@ -13,6 +13,7 @@ from test_onnx_door import ops
 
 import lvc
 from lvc.compiler.load.onnx_door import from_onnx
+from lvc.compiler.load.onnx_door.reference import HALF_BOUND
 from lvc.compiler.verify import verify
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -85,3 +86,19 @@ def test_models_in_float32_have_no_note(tmp_path: Path) -> None:
     )
     onnx.save(proto, tmp_path / "model.onnx")
     assert from_onnx(tmp_path / "model.onnx").notes == []
+
+
+def test_a_file_that_is_half_only_inside_is_held_to_the_bound_of_half_precision(tmp_path: Path) -> None:
+    """The file rounds to 11 bits between its casts and the model does not, which is no fault of the model."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[1,3,8,8] x) => (float[1,3,8,8] y) {
+            narrow = Cast<to = 10>(x)
+            doubled = Mul(narrow, narrow)
+            y = Cast<to = 1>(doubled)
+        }"""
+    )
+    onnx.save(proto, tmp_path / "model.onnx")
+    model = from_onnx(tmp_path / "model.onnx")
+    assert model.reference is not None
+    assert model.reference.bound == HALF_BOUND
+    lvc.compile(model, "O2", target="reference")

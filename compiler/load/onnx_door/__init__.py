@@ -53,7 +53,8 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     check_names(constants, [tensor.name for tensor in real_inputs(graph, {})], "constants")
     inputs = real_inputs(graph, constants)
     named = name_shapes(shapes, inputs)
-    notes = list(filter(None, [widened(proto, file)]))
+    half = widened(proto, file)
+    notes = [half] if half else []
     builder = Builder(opset_of(proto, file), graph.outputs)
     for tensor in inputs:
         node = builder.add_input(tensor.name, input_spec(tensor, named.get(tensor.name), notes))
@@ -65,5 +66,6 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     outputs = tuple(tensor.name for tensor in graph.outputs)
     model = Model(builder.finish(), file.stem, outputs, source=str(file), notes=notes)
     model.preprocessing, model.labels = usage_of(proto)
-    model.reference = file_reference(file, proto, [tensor.name for tensor in inputs], constants)
+    names = [tensor.name for tensor in inputs]
+    model.reference = file_reference(file, proto, names, constants, is_half=bool(half))
     return model

@@ -23,8 +23,6 @@ LIMIT_SECONDS = 60.0
 HALF_BOUND = 5e-2
 """How far a file in half precision may be from the same in single precision, relative."""
 
-_HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-
 
 @dataclass(frozen=True)
 class FileRun:
@@ -69,14 +67,17 @@ def _single(array: np.ndarray) -> np.ndarray:
 
 
 def file_reference(
-    file: Path, proto: onnx.ModelProto, inputs: Sequence[str], frozen: Mapping[str, np.ndarray]
+    file: Path, proto: onnx.ModelProto, inputs: Sequence[str], frozen: Mapping[str, np.ndarray], *, is_half: bool
 ) -> Reference:
-    """The reference of a file that was parsed as ``proto``; ``inputs`` are the names of those that are not frozen."""
+    """The reference of a file that was parsed as ``proto``; ``inputs`` are the names of those that are not frozen.
+
+    A file that ``is_half`` somewhere rounds where the model does not.
+    """
     from lvc.compiler.load.onnx_door.bisection import first_difference
 
     engine, name = _engine()
     run = FileRun(file, tuple(inputs), tuple(value.name for value in proto.graph.output), dict(frozen), engine)
-    bound = HALF_BOUND if _is_half(proto) else Reference.bound
+    bound = HALF_BOUND if is_half else Reference.bound
     return Reference(name, run, bound, engine != "onnxruntime", lambda given: first_difference(run, given, bound))
 
 
@@ -91,10 +92,3 @@ def _engine() -> tuple[str, str]:
         return "onnxruntime", f"ONNX Runtime {version('onnxruntime')}"
     except PackageNotFoundError:
         return "onnx.reference", f"onnx.reference {version('onnx')}"
-
-
-def _is_half(proto: onnx.ModelProto) -> bool:
-    values = [*proto.graph.input, *proto.graph.output]
-    return any(tensor.data_type in _HALVES for tensor in proto.graph.initializer) or any(
-        value.type.tensor_type.elem_type in _HALVES for value in values
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError
@@ -25,9 +26,11 @@ pytestmark = pytest.mark.skipif(not TOOLS.is_dir(), reason="the fuzzer is not pa
 @pytest.fixture
 def fuzzing(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.syspath_prepend(str(TOOLS))
-    from fuzzing import campaign, case, oracle, program, workers
+    from fuzzing import campaign, case, oracle, program, rounding, workers
 
-    return SimpleNamespace(campaign=campaign, case=case, oracle=oracle, program=program, workers=workers)
+    return SimpleNamespace(
+        campaign=campaign, case=case, oracle=oracle, program=program, rounding=rounding, workers=workers
+    )
 
 
 @pytest.fixture
@@ -94,6 +97,18 @@ def test_the_bound_tells_a_wrong_element_from_rounding(fuzzing: SimpleNamespace)
             wrong = value.single.copy().reshape(-1)
             wrong[-1] += 0.1 * abs(value.single).max() + 1
             assert value.error(wrong.reshape(value.single.shape)) != ""
+
+
+def test_terms_that_cancel_round_by_their_own_size(fuzzing: SimpleNamespace) -> None:
+    values = torch.tensor([[1000.0, -1000.0, 0.5, 0.25]])
+
+    def mean(rows: torch.Tensor) -> torch.Tensor:
+        return torch.ops.aten.mean.dim(rows, [1], False)
+
+    size = fuzzing.rounding.rounded_size(
+        "mean", {"dim": [1]}, values.shape, mean(values), lambda: mean(fuzzing.rounding.absolute(values))
+    )
+    assert size == pytest.approx(2000.75 / 4)
 
 
 def busy() -> None:

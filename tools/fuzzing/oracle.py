@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from fuzzing.program import Program, bind, bind_all, draw_stored
-from fuzzing.rounding import magnified
+from fuzzing.program import Program, Step, bind, bind_all, draw_stored
+from fuzzing.rounding import absolute, largest, rounded_size
 from lvc.compiler.dialect import BY_NAME, Family
 
 NOISE = 2.0**-21
@@ -125,12 +126,19 @@ def evaluate(
             arguments = bind([list(step.args), list(step.kwargs.values())], operands)
             if double:
                 arguments = [[_widened(value) for value in part] for part in arguments]
-            result = BY_NAME[step.op].overload(*arguments[0], **dict(zip(step.kwargs, arguments[1], strict=True)))
-            if jitter and step.op not in EXACT:
+            result = _call(step, arguments)
+            if jitter and step.op not in EXACT and result.is_floating_point():
                 first = known[step.operands[0]].shape
-                result = jitter(step.op, result, magnified(step.op, bind_all(step, known), first, result.shape))
+                magnitudes = partial(_call, step, [[absolute(value) for value in part] for part in arguments])
+                size = rounded_size(step.op, bind_all(step, known), first, result, magnitudes)
+                result = jitter(step.op, result, size)
             known[step.name] = result
     return known
+
+
+def _call(step: Step, arguments: Sequence[Sequence[Any]]) -> torch.Tensor:
+    result: torch.Tensor = BY_NAME[step.op].overload(*arguments[0], **dict(zip(step.kwargs, arguments[1], strict=True)))
+    return result
 
 
 def _widened(value: Any) -> Any:
@@ -157,18 +165,17 @@ def expected(
 
 
 def jitters(seed: int, noise: Mapping[str, float]) -> Jitter:
-    """Noise on floating-point tensors: relative to each element of what is read, to the largest of what is given."""
+    """Noise on floating-point tensors: relative to each element of what is read, to a size of what is given."""
     generator = torch.Generator().manual_seed(seed)
 
-    def jitter(op: str, value: torch.Tensor, times: float) -> torch.Tensor:
+    def jitter(op: str, value: torch.Tensor, size: float) -> torch.Tensor:
         if not value.is_floating_point():
             return value
         random = 2 * torch.rand(value.shape, generator=generator, dtype=torch.float64) - 1
         if op == "read":
             return value * (1 + NOISE * random)
-        finite = value[value.isfinite()]
-        size = float(finite.abs().max()) if finite.numel() else 0.0
-        return value + (random * size * max(noise.get(op, 0.0), times * NOISE)).to(value.dtype)
+        own = noise[op] * largest(value) if op in noise else 0.0
+        return value + (random * max(own, size * NOISE)).to(value.dtype)
 
     return jitter
 

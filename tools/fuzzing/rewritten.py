@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fuzzing.oracle import BLUNT, EXACT, FLOOR, NOISE, RUNS, SLACK, Expected, distance
-from fuzzing.rounding import magnified
+from fuzzing.rounding import absolute, largest, rounded_size
 from lvc.compiler.graph import arguments, op_name, spec
 
 if TYPE_CHECKING:
@@ -91,11 +91,13 @@ class Noisy(torch.fx.Interpreter):
     def _size(self, n: Node, value: torch.Tensor) -> torch.Tensor | float:
         if value.dtype is torch.bfloat16:
             return value.abs().float() * 2.0**-7
-        finite = value[value.isfinite()]
         before = spec(n.all_input_nodes[0]).shape
-        noise = NOISE * magnified(op_name(n), arguments(n), before, tuple(value.shape))
-        noise = max(noise, WINOGRAD_NOISE if "winograd" in n.meta else 0.0)
-        return noise * float(finite.abs().max()) if finite.numel() else 0.0
+        size = NOISE * rounded_size(op_name(n), arguments(n), before, value, lambda: self._magnitudes(n))
+        return max(size, WINOGRAD_NOISE * largest(value) if "winograd" in n.meta else 0.0)
+
+    def _magnitudes(self, n: Node) -> Any:
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        return n.target(*map(absolute, args), **{key: absolute(value) for key, value in kwargs.items()})  # type: ignore[operator]
 
 
 def exact_nodes(model: Model) -> set[Node]:

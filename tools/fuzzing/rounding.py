@@ -1,9 +1,9 @@
-"""How much more an operator may round than one operation does: by how many terms it sums up."""
+"""How much an operator may round: relative to what, and how much more than one operation, by how many terms it sums."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,33 @@ from lvc.compiler.dialect import BY_NAME, Family
 
 IN_NOISE = 16
 """Sums of so many terms round no more than the noise that every operator has."""
+
+
+def rounded_size(
+    op: str, given: Mapping[str, Any], before: Sequence[int], result: torch.Tensor, magnitudes: Callable[[], Any]
+) -> float:
+    """The size of a result's rounding, to be multiplied by the noise of one operation.
+
+    It is relative to the largest element of the result, or where that is a sum to what its terms are in size: a few of
+    them may cancel. ``magnitudes`` computes the result of the absolute values of all operands.
+    """
+    family = BY_NAME[op].family
+    size = largest(result)
+    if family in (Family.REDUCTION, Family.POOLING, Family.CONTRACTION) and result.is_floating_point():
+        terms = max(1.0, _terms(op, given, before, result.shape))
+        size = max(size, largest(magnitudes()) / (terms**0.5 if family is Family.CONTRACTION else 1.0))
+    return size * magnified(op, given, before, result.shape)
+
+
+def absolute(value: Any) -> Any:
+    """The magnitudes of a floating-point operand; anything else as it is."""
+    return value.abs() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def largest(value: torch.Tensor) -> float:
+    """The largest magnitude of a finite element."""
+    finite = value[value.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def magnified(op: str, given: Mapping[str, Any], before: Sequence[int], after: Sequence[int]) -> float:

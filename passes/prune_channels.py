@@ -7,7 +7,8 @@ before (`reconstruct`) and batch normalisations to the values that arrive (`reca
 
 With data the defaults are what keeps most accuracy without training: the criterion `output-error`, the ranking
 `sensitivity` or, where the outputs are then nearer on images held out, the same share of each `layer`, and
-reconstruction. Without, they are `l2` and the same share of each layer.
+reconstruction; three steps where much is to go, each of which judges what those before it have left. Without, they are
+`l2` and the same share of each layer.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from lvc.compiler.pipeline import Pipeline
 from lvc.compiler.verify import verify
 from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
-from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Removal, channel_groups
+from lvc.passes.analysis.channel_groups import ChannelGroup, Removal, channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove
 from lvc.passes.pruning.account import Account
-from lvc.passes.pruning.budget import Cost, cost_of, take
+from lvc.passes.pruning.budget import Cost, check_reachable, cost_of, take
 from lvc.passes.pruning.choice import choose, find_multiple
 from lvc.passes.pruning.criterion import CRITERIA, Criterion, parse_criterion
 from lvc.passes.pruning.curves_file import read_curves
@@ -41,6 +42,7 @@ from lvc.passes.pruning.ranking import Queue, global_prices, isomorphic_prices, 
 from lvc.passes.pruning.reconstruction import reconstruct
 from lvc.passes.pruning.scores import Scores, score
 from lvc.passes.pruning.sensitivity import Curve, measure_curves
+from lvc.passes.pruning.teacher import Teacher
 from lvc.passes.pruning.trials import Trial, best, too_dear
 from lvc.passes.recalibrate_batch_norm import recalibrate
 
@@ -56,15 +58,21 @@ _MEANING = {
 DATA = "calib"
 """The data set that is used if there is one."""
 
+_MUCH, _STEPS = 0.75, 3
+"""To less than this share a model comes down in so many steps, unless the options say how it is done."""
+
 
 @dataclass(frozen=True)
 class Goal:
-    """What a step comes down to: of which cost how much is allowed, and the least width of each group.
+    """What a step comes down to: of which cost how much is ``allowed``, and the least width of each group.
 
-    Latency counts as a share of that of the original.
+    ``today`` is the cost of the original, ``last`` what is allowed after the last step. Latency counts as a share of
+    that of the original.
     """
 
     kind: str
+    today: float
+    last: float
     allowed: float
     least: Mapping[str, int]
     original: Model
@@ -72,13 +80,17 @@ class Goal:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a step goes by: the groups that may shrink, what it comes down to, and what it can look at."""
+    """What a step goes by: the groups that may shrink, what it comes down to, and what it can look at.
+
+    What is left is fitted to the teacher.
+    """
 
     groups: tuple[ChannelGroup, ...]
     goal: Goal
     cost: Cost
     evidence: Evidence
     workspace: Workspace
+    teacher: Teacher
 
     @property
     def shrinking(self) -> tuple[ChannelGroup, ...]:
@@ -117,7 +129,9 @@ class PruneChannels(Pass):
     heads: bool = option(False, "attention loses whole heads, in place of becoming narrower in each")
     keep: float = option(0.1, "the share of each group's channels that stays in any case")
     multiple: int | None = option(None, "round widths to multiples of this (default: 1; for latency, the vectors')")
-    steps: int = option(1, "come down to the target in so many steps")
+    steps: int | None = option(
+        None, "come down to the target in so many steps (default: 3 with data if less than 3/4 shall stay, else 1)"
+    )
     between: str = option("", "a pipeline to run after each step, such as a training pass")
     data: str = option(DATA, "the calibration data, as named by --data NAME=PATH")
     images: int = option(512, "use at most so many images of it")
@@ -164,19 +178,28 @@ class PruneChannels(Pass):
         least = {group.name: max(1, round(self.keep * group.size)) for group in groups}
         checkpoints = Checkpoints.of(workspace.checkpoints, str(self), model)
         done = checkpoints.last()
+        data = self._calibration(model, workspace)
+        steps = self.steps or self._default_steps(model, data)
         if done:
             model.module = done[1].module
             channels = channel_groups(model, heads=self.heads)
-            outcome.notes.append(f"went on from step {done[0]} of {self.steps} in {workspace.checkpoints}")
-        for step in range(done[0] + 1 if done else 1, self.steps + 1):
+            outcome.notes.append(f"went on from step {done[0]} of {steps} in {workspace.checkpoints}")
+        teacher = Teacher.of(model)
+        for step in range(done[0] + 1 if done else 1, steps + 1):
             before = model.copy(share_tensors=True)
-            goal = Goal(kind, full * (1 - (1 - share) * step / self.steps), least, original)
-            if removal := self._step(model, channels, workspace, goal, outcome):
+            goal = Goal(kind, full, full * share, full * (1 - (1 - share) * step / steps), least, original)
+            evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
+            found = Outcome()
+            if removal := self._step(evidence, goal, workspace, teacher, found):
                 account.follow(before, channels.kept(removal))
+                teacher = teacher.after(channels.kept(removal))
+            outcome.notes += [f"step {step} of {steps}: {note}" if steps > 1 else note for note in found.notes]
+            outcome.skipped += [skip for skip in found.skipped if skip not in outcome.skipped]
             if self.between:
                 rewritten, _ = Pipeline.parse(self.between).run(model, workspace)
                 verify(rewritten)
                 model.module = rewritten.module
+                teacher = Teacher.of(model)
             channels = channel_groups(model, heads=self.heads)
             checkpoints.save(step, model)
         if self.data not in workspace.data:
@@ -186,12 +209,20 @@ class PruneChannels(Pass):
             account.time(original, model, workspace.target_stopwatch(), share, outcome)
         return outcome
 
-    def _step(self, model: Model, channels: Channels, workspace: Workspace, goal: Goal, outcome: Outcome) -> Removal:
-        """Come down to a goal; return what was removed."""
+    def _default_steps(self, model: Model, data: Calibration | None) -> int:
+        """Several where much is to go, and each can learn from data what the one before has left."""
+        kind, share = self._target()
+        is_open = not (self.ranking or self.sensitivity or self.between or kind == "latency")
+        return _STEPS if is_open and share < _MUCH and data is not None and not too_dear(model, data) else 1
+
+    def _step(
+        self, evidence: Evidence, goal: Goal, workspace: Workspace, teacher: Teacher, outcome: Outcome
+    ) -> Removal:
+        """Bring the model of the evidence down to a goal; return what was removed."""
+        model, channels = evidence.model, evidence.channels
         groups = tuple(group for group in channels.free if group.name in goal.least)
-        evidence = Evidence(model, channels, self._calibration(model, workspace), workspace.seed, workspace.progress)
         cost = cost_of("macs" if goal.kind == "latency" else goal.kind, model, channels, groups)
-        setting = Setting(groups, goal, cost, evidence, workspace)
+        setting = Setting(groups, goal, cost, evidence, workspace, teacher)
         scores = self._scores(setting.shrinking, evidence, outcome)
         trials: list[Trial] = []
         for ranking in self._rankings(setting, outcome):
@@ -225,6 +256,7 @@ class PruneChannels(Pass):
         multiple = self.multiple or (workspace.target_stopwatch().channel_multiple if goal.kind == "latency" else 1)
         multiples = {group.name: find_multiple(group, multiple) for group in setting.groups}
         if goal.kind != "latency":
+            check_reachable(queue, setting.cost, goal.last, multiples, goal.today)
             return take(queue, setting.cost, goal.allowed, multiples)
         timed = share_of_latency(evidence.model, evidence.channels, goal.original, workspace.target_stopwatch())
         return take_until_fast(queue, setting.cost, goal.allowed, multiples, timed)
@@ -238,7 +270,8 @@ class PruneChannels(Pass):
         difference = check_removal(before, after, channels, removal, setting.workspace.seed)
         outcome.notes.append(f"proof: removed and zeroed channels give outputs {difference:.1e} apart, relative")
         if self._reconstructs(evidence):
-            reconstruct(before, after, channels.kept(removal), evidence.data, outcome)
+            teacher = setting.teacher.after(channels.kept(removal))
+            reconstruct(teacher.model, after, teacher.kept, evidence.data, outcome)
         if self._recalibrates(evidence):
             renewed = Outcome()
             recalibrate(after, evidence.data, renewed)

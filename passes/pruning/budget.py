@@ -62,17 +62,20 @@ _COSTS: dict[str, tuple[str, Callable[[Model, Shapes], float]]] = {
 }
 
 
-def take(queue: Queue, cost: Cost, allowed: float, multiples: Mapping[str, int]) -> Removal:
-    """Take the fewest steps of a queue that bring a cost down to what is allowed; `UsageError` if none do."""
-    low, high = 0, len(queue)
-    everything = queue.removal(high, multiples)
-    if cost.measure(everything) > allowed:
+def check_reachable(queue: Queue, cost: Cost, allowed: float, multiples: Mapping[str, int], today: float) -> None:
+    """Raise `UsageError` if a whole queue does not bring a cost down to what is allowed; ``today`` is all of it."""
+    least = cost.measure(queue.removal(len(queue), multiples))
+    if least > allowed:
         raise UsageError(
-            f"the target cannot be reached: {cost.name} fall to {cost.measure(everything) / cost.measure({}):.3f} "
-            f"of today's at most",
+            f"the target cannot be reached: {cost.name} fall to {least / today:.3f} of today's at most",
             why="every group that may shrink is then at the least width that it may have",
             help="ask for less, lower keep=, or skip fewer groups",
         )
+
+
+def take(queue: Queue, cost: Cost, allowed: float, multiples: Mapping[str, int]) -> Removal:
+    """Take the fewest steps of a queue that bring a cost down to what is allowed; all of it if none do."""
+    low, high = 0, len(queue)
     while low < high:
         middle = (low + high) // 2
         if cost.measure(queue.removal(middle, multiples)) <= allowed:

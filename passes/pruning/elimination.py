@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lvc.passes.pruning.least_squares import RIDGE
+from lvc.passes.pruning.least_squares import inverse
 from lvc.passes.pruning.readers import Reader
 
 _STEPS = 64
@@ -44,8 +44,7 @@ class State:
 
     def __init__(self, reader: Reader, xx: torch.Tensor, importance: torch.Tensor) -> None:
         """``xx`` is the covariance of the reader's columns, ``importance`` how much an error of each output counts."""
-        ridge = max(RIDGE * float(xx.diagonal().mean()), 1e-12)
-        self._inverse = torch.linalg.inv(xx.double() + ridge * torch.eye(len(xx), dtype=torch.float64))
+        self._inverse = inverse(xx)
         self._weight = reader.weight * importance.sqrt()[:, None]
         self._columns = {
             unit: (reader.units == unit).nonzero()[:, 0] for unit in sorted(set(reader.units.tolist()) - {-1})

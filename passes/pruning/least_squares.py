@@ -11,9 +11,12 @@ few images from saying too much. Sources: He et al., "Channel pruning for accele
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from lvc.compiler.errors import CompileError
 
 RIDGE = 1e-3
 """The ridge, relative to the mean diagonal of the inputs' second moments."""
@@ -46,6 +49,22 @@ class Moments:
         self.xx += (x.T @ x).double()
         self.xy += (x.T @ y).double()
 
+    def __add__(self, other: Moments) -> Moments:
+        """The sums over the rows of both."""
+        return Moments(
+            self.count + other.count, self.x + other.x, self.y + other.y, self.xx + other.xx, self.xy + other.xy
+        )
+
+    def of_outputs(self, outputs: slice) -> Moments:
+        """The same inputs with some of the outputs."""
+        return Moments(self.count, self.x, self.y[outputs], self.xx, self.xy[:, outputs])
+
+    def error(self, weight: torch.Tensor, bias: torch.Tensor) -> float:
+        """Return the squared error of a fit over the rows, summed, less the squares of the outputs wanted."""
+        given = weight @ self.xx - 2 * self.xy.T
+        constant = bias @ (self.count * bias + 2 * (weight @ self.x) - 2 * self.y)
+        return float((given * weight).sum() + constant)
+
     def centred(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the covariances of inputs with inputs and with outputs."""
         count = max(1, self.count)
@@ -63,7 +82,36 @@ def solve(moments: Moments, start: torch.Tensor) -> tuple[torch.Tensor, torch.Te
 
 def ridge_solution(xx: torch.Tensor, xy: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
     """Return ``f64[outputs, columns]`` for covariances; a matrix of zeros leaves the weights as they are."""
+    (found,) = leading_solutions(xx, xy, start, [len(xx)])
+    return found
+
+
+def leading_solutions(
+    xx: torch.Tensor, xy: torch.Tensor, start: torch.Tensor, counts: Sequence[int]
+) -> Iterator[torch.Tensor]:
+    """Yield for each count the solution without the columns behind the first so many, ``f64[outputs, count]``.
+
+    The Cholesky factor of a leading block is the leading block of the factor, so that one factorisation serves all.
+    """
+    factor, ridge = _factor(xx)
+    forward = torch.linalg.solve_triangular(factor, xy + ridge * start.T.double(), upper=False)
+    for count in counts:
+        yield torch.linalg.solve_triangular(factor[:count, :count].T, forward[:count], upper=True).T
+
+
+def inverse(xx: torch.Tensor) -> torch.Tensor:
+    """Return the inverse of a covariance with its ridge, ``f64[columns, columns]``."""
+    return torch.cholesky_inverse(_factor(xx)[0])
+
+
+def _factor(xx: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Return the lower Cholesky factor of a covariance with its ridge, and the ridge."""
     ridge = max(RIDGE * float(xx.diagonal().mean()), 1e-12)
-    regular = xx + ridge * torch.eye(len(xx), dtype=torch.float64)
-    solution: torch.Tensor = torch.linalg.solve(regular, xy + ridge * start.T.double())
-    return solution.T
+    factor, failed = torch.linalg.cholesky_ex(xx + ridge * torch.eye(len(xx), dtype=torch.float64))
+    if int(failed):
+        raise CompileError(
+            "what a layer reads on the calibration data has no covariance",
+            why="some of it is not finite, or too large for single precision",
+            help="look for extreme values in the data, and whether it is preprocessed as the model wants it",
+        )
+    return factor, ridge

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.fx import Node
@@ -17,6 +19,7 @@ from lvc.passes.analysis.channels.proof import Kept
 from lvc.passes.analysis.layer_rows import input_rows, output_rows, positions
 from lvc.passes.analysis.sweep import Sweep
 from lvc.passes.pruning.edges import channel_dim
+from lvc.passes.pruning.junctions import find_junction
 from lvc.passes.pruning.least_squares import Moments, solve
 from lvc.passes.pruning.readers import check_layer, rows_wanted
 
@@ -28,25 +31,36 @@ def reconstruct(before: Model, after: Model, kept: Kept, data: Calibration, outc
     `Channels.kept`.
 
     Layers are taken in graph order, each seeing what the fitted layers before it give, so that a layer also makes up
-    for what those could not.
+    for what those could not. Where its result is added to another value, it makes up for that as well (see
+    `junctions`), unless the images are too few to tell how.
     """
     bytes_of_a_batch = peak_activation_bytes(before) + peak_activation_bytes(after)
     used = data.fitting(bytes_of_a_batch)
     old, new = Sweep(before, used.inputs), Sweep(after, used.inputs)
     known = {node.name: node for node in before.module.graph.nodes}
     generator = torch.Generator().manual_seed(0)
-    fitted = 0
-    for layer in _narrowed(after, kept):
-        if reason := check_layer(layer):
+    narrowed = _narrowed(after, kept)
+    reasons = {layer: check_layer(layer) for layer in narrowed}
+    fitted = [layer for layer in narrowed if reasons[layer] is None]
+    for layer in narrowed:
+        if reason := reasons[layer]:
             outcome.skip(layer, f"not reconstructed: {reason}")
-            continue
-        stays = kept[layer.name][channel_dim(layer)]
-        wanted = old.past(known[layer.name])
+    for layer in fitted:
+        left = kept[layer.name][channel_dim(layer)]
+        own = [_channels(value, layer, left) for value in old.past(known[layer.name])]
         new.until(layer)
-        moments = _moments(layer, new.values(layer.args[0]), wanted, stays, generator)  # type: ignore[arg-type]
-        _fit(after, layer, moments)
-        fitted += 1
-    outcome.notes.append(f"{fitted} layers reconstructed on {used.different} images")
+        goals = [own]
+        if junction := find_junction(layer, fitted):
+            totals = (_channels(value, layer, left) for value in old.past(known[junction.total.name]))
+            goals.append(list(map(partial(junction.wanted, after.module), totals, new.values(junction.other), own)))
+        halves = _moments(layer, new.values(layer.args[0]), goals, generator)  # type: ignore[arg-type]
+        _fit(after, layer, halves, len(goals))
+    outcome.notes.append(f"{len(fitted)} layers reconstructed on {used.different} images")
+
+
+def _channels(value: torch.Tensor, layer: Node, left: torch.Tensor | None) -> torch.Tensor:
+    """What a layer gave, or a value like it, with the channels that are left to it."""
+    return value if left is None else value.index_select(channel_dim(layer), left.nonzero()[:, 0])
 
 
 def _narrowed(model: Model, kept: Kept) -> list[Node]:
@@ -55,32 +69,69 @@ def _narrowed(model: Model, kept: Kept) -> list[Node]:
     return [n for n in layers if n.args[1].op == "get_attr" and kept[n.args[1].name][1] is not None]
 
 
+@dataclass
+class _Halves:
+    """What a group of channels of a layer reads and shall give, in every other batch and in the rest.
+
+    The outputs are those of one goal after the other.
+    """
+
+    even: Moments
+    odd: Moments
+
+    @classmethod
+    def empty(cls, columns: int, outputs: int) -> _Halves:
+        return cls(Moments.empty(columns, outputs), Moments.empty(columns, outputs))
+
+    def add(self, batch: int, x: torch.Tensor, y: torch.Tensor) -> None:
+        (self.odd if batch % 2 else self.even).add(x, y)
+
+    def gain(self, start: torch.Tensor) -> float:
+        """How much nearer the fit to the second goal is to it than the fit to the first, on batches of the other half.
+
+        It is a squared error, summed.
+        """
+        count = len(start)
+        total, gained = slice(count, None), 0.0
+        for seen, unseen in ((self.even, self.odd), (self.odd, self.even)):
+            weight, bias = solve(seen, start.repeat(2, 1))
+            wanted = unseen.of_outputs(total)
+            gained += wanted.error(weight[:count], bias[:count]) - wanted.error(weight[count:], bias[count:])
+        return gained
+
+
 def _moments(
     layer: Node,
     values: Sequence[torch.Tensor],
-    wanted: Sequence[torch.Tensor],
-    stays: torch.Tensor | None,
+    goals: Sequence[Sequence[torch.Tensor]],
     generator: torch.Generator,
-) -> list[Moments]:
-    """Gather what each group of channels of a layer reads, and what it shall give."""
+) -> list[_Halves]:
+    """Gather what each group of channels of a layer reads, and what it shall give by each goal."""
     groups = arguments(layer)["groups"] if is_call(layer, aten.conv2d.default) else 1
-    found: list[Moments] = []
-    for value, target in zip(values, wanted, strict=True):
-        at = positions(target, layer, rows_wanted(layer, len(values)), generator)
-        rows, goal = input_rows(value, layer, target.shape, at), output_rows(target, layer, at)
-        goal = goal if stays is None else goal[:, stays]
-        pairs = list(zip(rows.chunk(groups, 1), goal.chunk(groups, 1), strict=True))
-        found = found or [Moments.empty(x.shape[1], y.shape[1]) for x, y in pairs]
-        for sums, (x, y) in zip(found, pairs, strict=True):
-            sums.add(x, y)
+    found: list[_Halves] = []
+    for batch, (value, *targets) in enumerate(zip(values, *goals, strict=True)):
+        at = positions(targets[0], layer, rows_wanted(layer, len(values)), generator)
+        rows = input_rows(value, layer, targets[0].shape, at)
+        wanted = zip(*(output_rows(target, layer, at).chunk(groups, 1) for target in targets), strict=True)
+        pairs = [(x, torch.cat(y, 1)) for x, y in zip(rows.chunk(groups, 1), wanted, strict=True)]
+        found = found or [_Halves.empty(x.shape[1], y.shape[1]) for x, y in pairs]
+        for halves, (x, y) in zip(found, pairs, strict=True):
+            halves.add(batch, x, y)
     return found
 
 
-def _fit(model: Model, layer: Node, moments: Sequence[Moments]) -> None:
+def _fit(model: Model, layer: Node, found: Sequence[_Halves], goals: int) -> None:
+    """Fit to the last goal if that brings the layer nearer to it than the first does, else to the first."""
     weight = tensor(model.module, arguments(layer)["weight"])
     assert weight is not None
-    starts = weight.detach().flatten(1).double().chunk(len(moments))
-    parts = [solve(sums, start) for sums, start in zip(moments, starts, strict=True)]
+    starts = weight.detach().flatten(1).double().chunk(len(found))
+    outputs = len(starts[0])
+    place = 0
+    if goals > 1 and found[0].odd.count:
+        place = int(sum(map(_Halves.gain, found, starts)) > 0)
+    chosen = slice(place * outputs, (place + 1) * outputs)
+    sums = [(halves.even + halves.odd).of_outputs(chosen) for halves in found]
+    parts = [solve(part, start) for part, start in zip(sums, starts, strict=True)]
     _store(model, layer, torch.cat([part for part, _ in parts]), torch.cat([bias for _, bias in parts]))
 
 

@@ -16,7 +16,7 @@ pruning with speedup guarantees", 2022.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,7 @@ from lvc.compiler.graph import arguments, is_call
 from lvc.passes.analysis.channel_groups import ChannelGroup
 from lvc.passes.pruning.edges import Edge, Taps
 from lvc.passes.pruning.evidence import STEEPNESS_IMAGES, Evidence
-from lvc.passes.pruning.least_squares import Moments, ridge_solution
+from lvc.passes.pruning.least_squares import Moments, leading_solutions
 from lvc.passes.pruning.loss import random_projection
 from lvc.passes.pruning.readers import Reader
 
@@ -111,28 +111,40 @@ class _Change:
 
 def _lost_weights(
     group: ChannelGroup, scores: torch.Tensor, evidence: Evidence, reconstruct: bool
-) -> list[list[_Change]]:
-    order = scores.argsort(stable=True)
-    return [
-        [_lost(edge, order[:count], evidence, reconstruct) for edge in evidence.edges(group)]
-        for count in _counts(group.size)
-    ]
+) -> list[tuple[_Change, ...]]:
+    """What the layers that read a group lose, for each of its counts of removed units."""
+    order, counts = scores.argsort(stable=True), _counts(group.size)
+    return list(
+        zip(*(_lost(edge, order, counts, evidence, reconstruct) for edge in evidence.edges(group)), strict=True)
+    )
 
 
-def _lost(edge: Edge, gone: torch.Tensor, evidence: Evidence, reconstruct: bool) -> _Change:
+def _lost(
+    edge: Edge, order: torch.Tensor, counts: Sequence[int], evidence: Evidence, reconstruct: bool
+) -> list[_Change]:
+    """What a layer loses for each count of units that go in an order."""
     weight = evidence.values(edge.member.tensor)
     readers = evidence.readers_at(edge) if reconstruct else []
     if not readers:
-        mask = torch.isin(edge.member.units, gone)
-        return _Change(edge.layer, _masked(weight, edge.member.dim, mask).float(), None)
-    parts = [fit_without(reader, evidence.moments(reader), gone) for reader in readers]
+        masks = [torch.isin(edge.member.units, order[:count]) for count in counts]
+        return [_Change(edge.layer, _masked(weight, edge.member.dim, mask).float(), None) for mask in masks]
+    moments = [evidence.moments(reader) for reader in readers]
+    fits = [fits_without(reader, sums, order, counts) for reader, sums in zip(readers, moments, strict=True)]
+    return [_change(edge.layer, weight, readers, parts, moments) for parts in zip(*fits, strict=True)]
+
+
+def _change(
+    layer: Node,
+    weight: torch.Tensor,
+    readers: Sequence[Reader],
+    parts: Sequence[torch.Tensor],
+    moments: Sequence[Moments],
+) -> _Change:
     means = [
-        (reader.weight - part) @ (moments.x / max(1, moments.count))
-        for reader, part in zip(readers, parts, strict=True)
-        for moments in [evidence.moments(reader)]
+        (reader.weight - part) @ (sums.x / max(1, sums.count))
+        for reader, part, sums in zip(readers, parts, moments, strict=True)
     ]
-    fitted = torch.cat(parts).view(weight.shape)
-    return _Change(edge.layer, (weight - fitted).float(), torch.cat(means).float())
+    return _Change(layer, (weight - torch.cat(list(parts)).view(weight.shape)).float(), torch.cat(means).float())
 
 
 def _masked(weight: torch.Tensor, dim: int, mask: torch.Tensor) -> torch.Tensor:
@@ -141,14 +153,23 @@ def _masked(weight: torch.Tensor, dim: int, mask: torch.Tensor) -> torch.Tensor:
     return weight * mask.view(shape)
 
 
-def fit_without(reader: Reader, moments: Moments, gone: torch.Tensor) -> torch.Tensor:
-    """Return the best weights of a reader without some units, ``f64[outputs, columns]``, zeros in their columns."""
-    stays = ~torch.isin(reader.units, gone)
-    xx = moments.centred()[0]
-    fitted = torch.zeros_like(reader.weight)
-    wanted = xx[stays] @ reader.weight.T
-    fitted[:, stays] = ridge_solution(xx[stays][:, stays], wanted, reader.weight[:, stays])
-    return fitted
+def fits_without(
+    reader: Reader, moments: Moments, order: torch.Tensor, counts: Sequence[int]
+) -> Iterator[torch.Tensor]:
+    """Yield for each count the best weights of a reader without the first so many units of an order.
+
+    They are ``f64[outputs, columns]``, with zeros in the columns of those units.
+    """
+    goes = torch.full((len(order) + 1,), len(order))  # the last is for columns that belong to no unit, and stay
+    goes[order] = torch.arange(len(order))
+    last = goes[reader.units].argsort(descending=True, stable=True)
+    left = [int((goes[reader.units] >= count).sum()) for count in counts]
+    xx = moments.centred()[0][last][:, last]
+    weight = reader.weight[:, last]
+    for count, part in zip(left, leading_solutions(xx, xx @ weight.T, weight, left), strict=True):
+        fitted = torch.zeros_like(reader.weight)
+        fitted[:, last[:count]] = part
+        yield fitted
 
 
 def _moved(changes: Sequence[_Change], taps: Taps, steep: Mapping[Node, torch.Tensor], images: int) -> float:

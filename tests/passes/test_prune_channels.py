@@ -22,6 +22,7 @@ from lvc.passes.analysis.channel_groups import channel_groups
 from lvc.passes.analysis.channels.surgery import remove
 from lvc.passes.pruning.account import Account
 from lvc.passes.pruning.criterion import CRITERIA
+from lvc.passes.pruning.teacher import Teacher
 
 torch.set_num_threads(1)
 
@@ -91,6 +92,37 @@ def test_widths_are_rounded_and_a_share_stays() -> None:
     now, then = widths(pruned), widths(residual())
     assert now["inner.0"] == then["inner.0"]
     assert all(now[name] >= then[name] / 2 for name in now)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ("macs=0.7", 3),
+        ("ratio=0.3", 3),
+        ("macs=0.8", 1),
+        ("macs=0.7 steps=1", 1),
+        ("macs=0.7 ranking=layer", 1),
+        ("macs=0.7 between=O1", 1),
+    ],
+)
+def test_where_much_is_to_go_the_default_is_several_steps(options: str, steps: int) -> None:
+    _, outcome = prune(options, used=workspace(residual()))
+    told = {note.partition(":")[0] for note in outcome.notes if note.startswith("step ")}
+    assert told == ({f"step {step} of {steps}" for step in range(1, steps + 1)} if steps > 1 else set())
+    _, outcome = prune(options)
+    assert not any(note.startswith("step ") for note in outcome.notes), "weights alone teach a further step nothing"
+
+
+def test_what_stays_is_counted_in_the_model_as_it_was() -> None:
+    first = {"a": (None, torch.tensor([True, False, True, True])), "b": (torch.tensor([True, True]),)}
+    second = {"a": (torch.tensor([True, False]), torch.tensor([False, True, True])), "b": (None,), "c": (None,)}
+    kept = Teacher.of(residual()).after(first).after(second).kept
+    assert [None if mask is None else mask.tolist() for mask in kept["a"]] == [
+        [True, False],
+        [False, False, True, True],
+    ]
+    assert [mask.tolist() for mask in kept["b"] if mask is not None] == [[True, True]]
+    assert kept["c"] == (None,)
 
 
 def test_redundant_channels_are_made_up_for() -> None:

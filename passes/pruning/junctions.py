@@ -1,0 +1,90 @@
+"""Where what a layer gives is added to another value, so that it can make up for what that value lacks.
+
+In a residual network each block adds to a stream that the blocks before it have left inexact. A layer that closes a
+block and is fitted to its own former result leaves the stream as wrong as it was; fitted to the former sum less what
+the stream is now, it mends as much of that as its inputs can tell. Source: He et al., "Channel pruning for accelerating
+very deep neural networks", 2017, section 3.3 (residual architecture).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule, Node
+
+from lvc.compiler.dialect import aten
+from lvc.compiler.graph import arguments, is_call, spec, tensor
+
+_LEAST_SCALE = 1e-3
+"""A channel that batch normalisation scales by less, relative to its largest scale, is not solved for the sum."""
+
+
+@dataclass(frozen=True)
+class Junction:
+    """A layer's only way on: ``total = norm(layer) + other``; ``norm`` is None where nothing lies between."""
+
+    total: Node
+    other: Node
+    norm: Node | None
+
+    def wanted(self, module: GraphModule, total: torch.Tensor, other: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """Return what the layer shall give for the sum to be ``total`` beside ``other``.
+
+        ``own`` is what it gave before: that stays for channels of which normalisation leaves next to nothing.
+        """
+        lacking = total - other
+        if self.norm is None:
+            return lacking
+        scale, shift = _affine(module, self.norm)
+        speaks = scale.abs() > _LEAST_SCALE * scale.abs().max()
+        return torch.where(speaks, (lacking - shift) / scale.where(speaks, torch.ones(())), own)
+
+
+def find_junction(layer: Node, fitted: Collection[Node]) -> Junction | None:
+    """Return the sum that a layer's result goes into and nothing else does, if the rest of it is computed before.
+
+    None if one of the layers to be ``fitted`` lies between the layer and the sum: that one is the last to mend it.
+    """
+    norm = _only_user(layer)
+    if norm is not None and not is_call(norm, aten.batch_norm.default):
+        norm = None
+    given = norm or layer
+    total = _only_user(given)
+    if total is None or not is_call(total, aten.add.Tensor) or arguments(total)["alpha"] != 1:
+        return None
+    other = next((operand for operand in total.args[:2] if operand is not given), None)
+    if not isinstance(other, Node) or other.op != "call_function" or spec(other).shape != spec(given).shape:
+        return None
+    between = _between(layer, total)
+    if other in between or not between.isdisjoint(fitted):
+        return None
+    return Junction(total, other, norm)
+
+
+def _only_user(node: Node) -> Node | None:
+    users = list(node.users)
+    return users[0] if len(users) == 1 else None
+
+
+def _between(first: Node, last: Node) -> set[Node]:
+    found: set[Node] = set()
+    node = first.next
+    while node is not last:
+        found.add(node)
+        node = node.next
+    return found
+
+
+def _affine(module: GraphModule, norm: Node) -> tuple[torch.Tensor, torch.Tensor]:
+    """Batch normalisation in evaluation as ``scale * x + shift``, with the shape of one image's channels."""
+    args = arguments(norm)
+    mean, var = tensor(module, args["running_mean"]), tensor(module, args["running_var"])
+    weight, bias = tensor(module, args["weight"]), tensor(module, args["bias"])
+    assert mean is not None
+    assert var is not None
+    scale = (var + args["eps"]).rsqrt() * (1.0 if weight is None else weight)
+    shift = (0.0 if bias is None else bias) - mean * scale
+    inner = [1] * (len(spec(norm).shape) - 2)
+    return scale.detach().view(-1, *inner), shift.detach().view(-1, *inner)

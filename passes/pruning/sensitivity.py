@@ -80,19 +80,11 @@ def measure_curves(
     data = evidence.data.first(STEEPNESS_IMAGES)
     for batch in evidence.progress.track(data.inputs if layers else [], "measuring sensitivity"):
         outputs = taps.run(batch)
-        for turn in range(_PROJECTIONS):
-            projection = random_projection(outputs, generator)
-            slopes = torch.autograd.grad(
-                projection,
-                list(taps.results.values()),
-                retain_graph=turn + 1 < _PROJECTIONS,
-                materialize_grads=True,  # some layers lead to whole numbers alone
-            )
-            steep = dict(zip(taps.results, slopes, strict=True))
-            with torch.inference_mode():
-                for name, levels in lost.items():
-                    for place, changes in enumerate(levels):
-                        sums[name][place] += _moved(changes, taps, steep, len(batch)) / (data.images * _PROJECTIONS)
+        steep = [_steepness(taps, random_projection(outputs, generator)) for _ in range(_PROJECTIONS)]
+        with torch.inference_mode():
+            for name, levels in lost.items():
+                for place, changes in enumerate(levels):
+                    sums[name][place] += _moved(changes, taps, steep, len(batch)) / (data.images * _PROJECTIONS)
     return {group.name: Curve(tuple(removed[group.name]), tuple(sums[group.name])) for group in groups}
 
 
@@ -172,13 +164,25 @@ def fits_without(
         yield fitted
 
 
-def _moved(changes: Sequence[_Change], taps: Taps, steep: Mapping[Node, torch.Tensor], images: int) -> float:
-    """Return the squared movement of the projection, summed over the images of a batch."""
-    total: torch.Tensor | float = 0.0
+def _steepness(taps: Taps, projection: torch.Tensor) -> dict[Node, torch.Tensor]:
+    """The derivative of a projection of the outputs by what each layer gives."""
+    slopes = torch.autograd.grad(
+        projection,
+        list(taps.results.values()),
+        retain_graph=True,
+        materialize_grads=True,  # some layers lead to whole numbers alone
+    )
+    return dict(zip(taps.results, slopes, strict=True))
+
+
+def _moved(changes: Sequence[_Change], taps: Taps, steep: Sequence[Mapping[Node, torch.Tensor]], images: int) -> float:
+    """Return the squared movement of the projections, summed over them and the images of a batch."""
+    total = torch.zeros(len(steep), images)
     for change in changes:
         given = _apply(change, taps.values[change.layer])
-        total = total + (given * steep[change.layer]).reshape(images, -1).sum(1)
-    return float(torch.as_tensor(total).square().sum())
+        for row, slopes in zip(total, steep, strict=True):
+            row += (given * slopes[change.layer]).reshape(images, -1).sum(1)
+    return float(total.square().sum())
 
 
 def _apply(change: _Change, value: torch.Tensor) -> torch.Tensor:

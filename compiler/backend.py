@@ -10,11 +10,11 @@ from typing import ClassVar, Protocol
 import numpy as np
 import torch
 
-from lvc.compiler import catalogue
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import UsageError, did_you_mean
-from lvc.compiler.model import Model
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline import catalogue
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)

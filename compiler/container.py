@@ -20,8 +20,8 @@ from typing import Any
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.files import write_atomically
-from lvc.compiler.model import Value
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.model import Value
+from lvc.compiler.ir.spec import TensorSpec
 
 FORMAT = 1
 _MAGIC = b"PK\x03\x04"

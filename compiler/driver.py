@@ -12,25 +12,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from lvc.compiler import catalogue, container
+from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Executable, Target
-from lvc.compiler.comparison.judge import Judge, judged_set
-from lvc.compiler.comparison.loss_bound import LossBound
-from lvc.compiler.comparison.verdict import loss_lines
-from lvc.compiler.coverage import Requirement
 from lvc.compiler.errors import UsageError
-from lvc.compiler.inspection import layers
-from lvc.compiler.latency import TargetStopwatch
-from lvc.compiler.model import Model, Value, check_inputs
-from lvc.compiler.observers import Drift, Timer, Verifier, seeded_inputs
-from lvc.compiler.passes import Effect
-from lvc.compiler.pipeline import Observer, Pipeline, Step
+from lvc.compiler.ir.model import Model, Value, check_inputs
+from lvc.compiler.ir.operators.uncalibrated import refuse_uncalibrated
+from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.measure.comparison.judge import Judge, judged_set
+from lvc.compiler.measure.comparison.loss_bound import LossBound
+from lvc.compiler.measure.comparison.verdict import loss_lines
+from lvc.compiler.measure.coverage import Requirement
+from lvc.compiler.measure.inspection import layers
+from lvc.compiler.measure.latency import TargetStopwatch
+from lvc.compiler.pipeline import catalogue
+from lvc.compiler.pipeline.observers import Drift, Timer, Verifier, seeded_inputs
+from lvc.compiler.pipeline.passes import Effect
+from lvc.compiler.pipeline.pipeline import Observer, Pipeline, Step
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.report import Report, Size, group_labels, reports_of
-from lvc.compiler.spec import TensorSpec
-from lvc.compiler.uncalibrated import refuse_uncalibrated
 from lvc.compiler.verification.verification import Verification
-from lvc.compiler.workspace import Workspace
 
 _TO_INTEGERS = ("insert-fake-quant", "quantise-dynamically", "lower-to-integer")
 """The passes that say why a layer does not run in integers."""

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from lvc.compiler.comparison.judge import Loss
-from lvc.compiler.graph import is_widening
-from lvc.compiler.groups import groups
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Table
-from lvc.compiler.pipeline import Step
+from lvc.compiler.ir.graph import is_widening
+from lvc.compiler.ir.groups import groups
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.comparison.judge import Loss
+from lvc.compiler.pipeline.passes import Table
+from lvc.compiler.pipeline.pipeline import Step
 from lvc.compiler.text import decibels, percent
 from lvc.compiler.verification.record import Verified
 

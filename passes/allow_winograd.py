@@ -8,14 +8,14 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.cook_toom import PAIRS, TAPS, CookToom
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import WINOGRAD, arguments, calls, spec, tensor
-from lvc.compiler.model import Model
-from lvc.compiler.observers import relative_difference
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.cook_toom import PAIRS, TAPS, CookToom
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import WINOGRAD, arguments, calls, spec, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.observers import relative_difference
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
 
 SAMPLED_OUTPUTS, SAMPLED_TILES = 32, 4
 

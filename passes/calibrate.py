@@ -14,14 +14,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.fx import Interpreter, Node
 
-from lvc.compiler.comparison.loss import OutputLoss, compare_all
-from lvc.compiler.comparison.verdict import REMEDY, note_errors
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import arguments, calls, origin, tensor
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.uncalibrated import UNCALIBRATED
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import arguments, calls, origin, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
+from lvc.compiler.measure.comparison.loss import OutputLoss, compare_all
+from lvc.compiler.measure.comparison.verdict import REMEDY, note_errors
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.calibration import MOST_IMAGES, stream
 from lvc.passes.analysis.frozen import Frozen
 from lvc.passes.analysis.variety import Variety

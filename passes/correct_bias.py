@@ -18,8 +18,8 @@ from typing import ClassVar
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import is_call, spec
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import is_call, spec
 from lvc.passes.quantisation.layer_pass import LayerPass
 from lvc.passes.quantisation.layerwise import Layerwise, set_bias, stored_bias
 

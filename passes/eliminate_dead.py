@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lvc.compiler.graph import erase_dead
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import erase_dead
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)

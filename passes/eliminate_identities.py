@@ -8,10 +8,10 @@ from typing import ClassVar
 from torch._ops import OpOverload
 from torch.fx import GraphModule
 
-from lvc.compiler.graph import calls, erase_dead, replace
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import calls, erase_dead, replace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.identities import Rules, arithmetic, movement, padding
 
 _RULES: Rules = {**movement.RULES, **padding.RULES, **arithmetic.RULES}

@@ -31,13 +31,13 @@ from typing import ClassVar, Literal
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.comparison.verdict import REMEDY
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import add_tensor, arguments, insert_call, origin, spec
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import add_tensor, arguments, insert_call, origin, spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.comparison.verdict import REMEDY
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.affine import scale_inputs, scale_outputs
 from lvc.passes.analysis.calibration import stream
 from lvc.passes.quantisation.chains import Chain, chains

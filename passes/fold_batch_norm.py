@@ -20,8 +20,8 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import (
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import (
     add_tensor,
     arguments,
     calls,
@@ -35,9 +35,9 @@ from lvc.compiler.graph import (
     store,
     tensor,
 )
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.affine import (
     Affine,
     batch_norm_affine,

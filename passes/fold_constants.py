@@ -8,10 +8,9 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.coded_weights import is_coded
-from lvc.compiler.dialect import Family
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import (
+from lvc.compiler.ir.dialect import Family
+from lvc.compiler.ir.graph import (
     add_tensor,
     calls,
     drop_unread_tensors,
@@ -23,9 +22,10 @@ from lvc.compiler.graph import (
     spec,
     tensor,
 )
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.coded_weights import is_coded
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.purity import is_pure
 
 

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from torch.fx import Graph, Node
 
-from lvc.compiler.dialect import Family
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import calls, family, is_widening, op_name, spec
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.dialect import Family
+from lvc.compiler.ir.graph import calls, family, is_widening, op_name, spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.regions import next_exit
 
 _ANCHORS = (Family.CONTRACTION, Family.POOLING, Family.REDUCTION, Family.NORMALISATION, Family.RESAMPLING)

@@ -13,15 +13,15 @@ from typing import ClassVar, Literal
 from torch.fx import Graph, Node
 from torch.fx.node import Argument
 
-from lvc.compiler.counts import macs
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import arguments, calls, op_name, origin, spec
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, calls, op_name, origin, spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
+from lvc.compiler.measure.counts import macs
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import counted, percent, si
-from lvc.compiler.uncalibrated import UNCALIBRATED
-from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import refuse_quantised
 from lvc.passes.quantisation.grids import STEPS

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from lvc.compiler.dialect import Family, aten
-from lvc.compiler.graph import (
+from lvc.compiler.ir.dialect import Family, aten
+from lvc.compiler.ir.graph import (
     WINOGRAD,
     calls,
     family,
@@ -21,10 +21,10 @@ from lvc.compiler.graph import (
     store,
     tensor,
 )
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.spec import TensorSpec
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.narrowing import Narrowing, can_move, factors, is_depthwise
 from lvc.passes.analysis.patterns import left_out
 

@@ -8,14 +8,14 @@ from typing import ClassVar
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from lvc.compiler import integer
-from lvc.compiler.counts import macs, total_macs
-from lvc.compiler.dialect import Family, aten
-from lvc.compiler.graph import calls, erase_dead, family, insert_call, is_call, op_name, replace
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass
+from lvc.compiler.ir.dialect import Family, aten
+from lvc.compiler.ir.graph import calls, erase_dead, family, insert_call, is_call, op_name, replace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import integer
+from lvc.compiler.measure.counts import macs, total_macs
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import percent, si
-from lvc.compiler.workspace import Workspace
 from lvc.passes.integer import Rules, functions, layers, meetings, movement
 from lvc.passes.integer.codes import store_codes
 from lvc.passes.integer.grid import Grid

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.graph import arguments, drop_unread_tensors, replace, spec, tensor
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.serialise import tensor_bytes
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import arguments, drop_unread_tensors, replace, spec, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.serialise import tensor_bytes
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.purity import is_pure
 
 SKETCHED = 256  # elements that tell most tensors apart

@@ -21,14 +21,14 @@ from typing import ClassVar
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import arguments, calls, erase_dead, replace, set_argument, spec, tensor
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, calls, erase_dead, replace, set_argument, spec, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import percent, si
-from lvc.compiler.uncalibrated import UNCALIBRATED
-from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import stream
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.analysis.rerun import Rerun

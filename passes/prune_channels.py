@@ -20,13 +20,13 @@ from typing import ClassVar, Literal
 
 import torch
 
-from lvc.compiler.checkpoint import Checkpoints
 from lvc.compiler.errors import UsageError
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.verify import verify
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.verify import verify
+from lvc.compiler.pipeline.checkpoint import Checkpoints
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, Removal, channel_groups
 from lvc.passes.analysis.channels.masking import check_removal

@@ -14,13 +14,13 @@ from typing import ClassVar
 
 import torch
 
-from lvc.compiler.closing import without_closing
 from lvc.compiler.errors import UsageError
-from lvc.compiler.evaluation import is_class_scores
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.ir.closing import without_closing
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import percent
-from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import Channels, Removal, channel_groups
 from lvc.passes.analysis.channels.masking import Masked

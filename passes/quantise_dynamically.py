@@ -16,16 +16,16 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler import dynamic, integer
-from lvc.compiler.bounds import INT32, DataRange, sum_bound
-from lvc.compiler.comparison.verdict import REMEDY
-from lvc.compiler.counts import macs, total_macs
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import add_tensor, arguments, calls, erase_unread, insert_call, replace, spec, tensor
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
+from lvc.compiler.ir.bounds import INT32, DataRange, sum_bound
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import add_tensor, arguments, calls, erase_unread, insert_call, replace, spec, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import dynamic, integer
+from lvc.compiler.measure.comparison.verdict import REMEDY
+from lvc.compiler.measure.counts import macs, total_macs
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import counted, percent, si
-from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import WHY_NOT, is_quantised_layer, refuse_quantised
 from lvc.passes.quantisation.grids import GridKind

@@ -12,11 +12,9 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.coded_weights import BITS, DECODE
-from lvc.compiler.comparison.loss import sqnr
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import (
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import (
     add_tensor,
     arguments,
     calls,
@@ -27,10 +25,12 @@ from lvc.compiler.graph import (
     set_argument,
     tensor,
 )
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.coded_weights import BITS, DECODE
+from lvc.compiler.measure.comparison.loss import sqnr
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import si
-from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import WHY_NOT, refuse_quantised
 from lvc.passes.quantisation.rules import is_quantised

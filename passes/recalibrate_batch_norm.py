@@ -18,13 +18,13 @@ from typing import ClassVar
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import arguments, calls, store, tensor
-from lvc.compiler.inspection import peak_activation_bytes
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, calls, store, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.inspection import peak_activation_bytes
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.calibration import MOST_IMAGES, Calibration
 from lvc.passes.analysis.sweep import Sweep
 

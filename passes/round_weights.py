@@ -28,11 +28,11 @@ from typing import ClassVar
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call, spec
-from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Outcome, option
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call, spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
+from lvc.compiler.pipeline.passes import Outcome, option
 from lvc.passes.analysis.layer_rows import input_rows, output_rows, positions
 from lvc.passes.correct_bias import CorrectBias, restore_means
 from lvc.passes.quantisation.grids import Grid

@@ -24,13 +24,13 @@ from typing import Any, ClassVar
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from lvc.compiler.comparison.loss import sqnr
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import arguments, calls, is_call, op_name, spec
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, calls, is_call, op_name, spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.comparison.loss import sqnr
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.calibration import stream
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.operands import rewrite, stored_operand

@@ -20,14 +20,14 @@ from typing import ClassVar, Literal
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import calls, is_call, origin, store, tensor
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, Table, option
-from lvc.compiler.serialise import tensor_bytes
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import calls, is_call, origin, store, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.serialise import tensor_bytes
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import percent, si
-from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.patterns import left_out
 
 _LAYERS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default)

@@ -32,7 +32,7 @@ from typing import Any
 from lvc.compiler.bench.chart import Panel, bar_chart
 from lvc.compiler.bench.suite import MODELS, OURS, Built, Entry, Speed, engines_of, geometric_mean, threads_of
 from lvc.compiler.bench.suite_table import markdown
-from lvc.compiler.catalogue import PRECISIONS
+from lvc.compiler.pipeline.catalogue import PRECISIONS
 
 PEERS = {"fp32": "onnxruntime,openvino,torch", "bf16": "openvino_default", "int8": "onnxruntime_int8,openvino_int8"}
 # weights of 7 bits, as in the preset int8-avx2: as fast as 8 with VNNI, faster without; rounding them better takes
@@ -66,8 +66,8 @@ def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]
     from lvc.compiler.bench.comparison import processor
     from lvc.compiler.bench.engine import Original
     from lvc.compiler.bench.suite import IN_FLOAT
-    from lvc.compiler.memory import memory_of
-    from lvc.compiler.observers import relative_difference, seeded_inputs
+    from lvc.compiler.measure.memory import memory_of
+    from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
 
     load = os.getloadavg()[0]
     request = _request(model_name)
@@ -126,8 +126,8 @@ def _quantised(model: Any, pipeline: str) -> Any:
     """The model in whole numbers, calibrated on the images on which the peers are."""
     from lvc.compiler.bench.calibration import random_images
     from lvc.compiler.driver import optimise
-    from lvc.compiler.pipeline import Pipeline
-    from lvc.compiler.workspace import Workspace
+    from lvc.compiler.pipeline.pipeline import Pipeline
+    from lvc.compiler.pipeline.workspace import Workspace
 
     images = [(one[0], None) for one in random_images(model.inputs)]
     return optimise(model, Pipeline.parse(pipeline), Workspace({"calib": lambda: images}))[0]
@@ -158,7 +158,7 @@ def _race(
     from lvc.compiler.bench.engine import find_engine, prepare
     from lvc.compiler.driver import load
     from lvc.compiler.errors import UsageError
-    from lvc.compiler.workspace import Silence
+    from lvc.compiler.pipeline.workspace import Silence
 
     contestants = [Contestant(name, "", load(artefact, threads).executable) for name, artefact in artefacts.items()]
     for name in settings.engines:

@@ -27,13 +27,13 @@ import torch
 from compare_quantisation import NETWORKS, Samples, names, score
 from field_models import ASSET_MODELS, MODELS, Answer
 
-from lvc.compiler.closing import closing_functions, without_closing
 from lvc.compiler.errors import LvcError
 from lvc.compiler.files import write_atomically
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.closing import closing_functions, without_closing
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import percent, table
-from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.frozen import Frozen
 
 Outputs = list[list[np.ndarray]]

@@ -27,11 +27,11 @@ import torch
 from PIL import Image
 
 from lvc.compiler.driver import LoadRequest
-from lvc.compiler.evaluation import evaluate
-from lvc.compiler.inspection import layers, totals
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.evaluation import evaluate
+from lvc.compiler.measure.inspection import layers, totals
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.pruning.criterion import CRITERIA
 
 BATCH = 50

@@ -34,10 +34,10 @@ from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.driver import LoadRequest
 from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.files import write_atomically
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import percent, table
-from lvc.compiler.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from compare_quantisation import NETWORKS, Samples, outputs, score, simulated
 
-from lvc.compiler.comparison.judge import last_loss
-from lvc.compiler.comparison.loss import compare
-from lvc.compiler.comparison.verdict import loss_lines
 from lvc.compiler.driver import optimise
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.measure.comparison.judge import last_loss
+from lvc.compiler.measure.comparison.loss import compare
+from lvc.compiler.measure.comparison.verdict import loss_lines
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import percent, table
-from lvc.compiler.workspace import Workspace
 
 COLUMNS = ("network", "MACs", "dB, report", "dB", "agree, report", "agree", "right, report", "right", "right, float")
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from lvc.compiler.driver import write_model
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
 
 Images = Sequence[np.ndarray]
 Run = Callable[[np.ndarray], np.ndarray]

@@ -29,17 +29,17 @@ import sweep_torchvision as zoo
 import torch
 import torchvision
 
-from lvc.compiler.comparison.judge import last_loss
 from lvc.compiler.driver import optimise
 from lvc.compiler.errors import LvcError
-from lvc.compiler.inspection import layers, totals
+from lvc.compiler.ir.model import Model
 from lvc.compiler.load import load
 from lvc.compiler.load.zoo import find_recipe
-from lvc.compiler.model import Model
-from lvc.compiler.observers import seeded_inputs
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.measure.comparison.judge import last_loss
+from lvc.compiler.measure.inspection import layers, totals
+from lvc.compiler.pipeline.observers import seeded_inputs
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import decibels
-from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.channel_groups import channel_groups
 
 FORK = multiprocessing.get_context("fork")

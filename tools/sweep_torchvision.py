@@ -61,8 +61,8 @@ def measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
 
     from lvc.compiler.load import load
     from lvc.compiler.load.zoo import find_recipe
-    from lvc.compiler.observers import Verifier, seeded_inputs
-    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.pipeline.observers import Verifier, seeded_inputs
+    from lvc.compiler.pipeline.pipeline import Pipeline
 
     size = find_recipe(torchvision.models.get_model_builder(name), {}).size
     shape = (1, 3, size, size)
@@ -105,7 +105,7 @@ def _compile(model: Any, pipeline: str, target: str, inputs: Any) -> dict[str, A
 
 
 def _compare(found: Any, wanted: Any) -> dict[str, Any]:
-    from lvc.compiler.observers import relative_difference
+    from lvc.compiler.pipeline.observers import relative_difference
 
     difference = max(relative_difference(ours, theirs) for ours, theirs in zip(found, wanted, strict=True))
     spread = min(float(part.std() / (abs(part).max() or 1)) for part in wanted)

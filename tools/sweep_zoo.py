@@ -46,8 +46,8 @@ def _measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
 
     from lvc.compiler import driver
     from lvc.compiler.errors import CheckError
-    from lvc.compiler.model import Model
-    from lvc.compiler.observers import seeded_inputs
+    from lvc.compiler.ir.model import Model
+    from lvc.compiler.pipeline.observers import seeded_inputs
 
     base, _, door = name.partition("@")
     is_file = door == "onnx" or base.startswith("ultralytics:")
@@ -126,14 +126,14 @@ def _onnxruntime(file: Path, inputs: Any) -> list[Any]:
 
 
 def _exact(model: Any, inputs: Any) -> Any:
-    from lvc.compiler.precision import exact_outputs
+    from lvc.compiler.measure.precision import exact_outputs
 
     return exact_outputs(model, inputs)
 
 
 def judge(found: Any, wanted: Any, exact: Any) -> dict[str, Any]:
     """The verdict on outputs: right, rounding, or WRONG; silent where an output is constant, which proves nothing."""
-    from lvc.compiler.observers import relative_difference
+    from lvc.compiler.pipeline.observers import relative_difference
 
     if len(found) != len(wanted):
         return {"verdict": "WRONG", "why": f"{len(found)} outputs, and {len(wanted)} are right"}

@@ -9,8 +9,8 @@ import numpy as np
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Executable, Target
 from lvc.compiler.errors import CompileError
-from lvc.compiler.model import Model
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.workspace import Workspace
 
 OLDEST, DEFAULT, NEWEST = 17, 21, 23
 FILE = "model.onnx"

@@ -15,12 +15,12 @@ import torch
 from onnx import TensorProto, helper
 from torch.fx import Node
 
-from lvc.compiler.coded_weights import pack
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import op_name, origin, spec, tensor
-from lvc.compiler.model import PROPERTY, Model
-from lvc.compiler.serialise import tensor_bytes
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.graph import op_name, origin, spec, tensor
+from lvc.compiler.ir.model import PROPERTY, Model
+from lvc.compiler.ir.operators.coded_weights import pack
+from lvc.compiler.ir.serialise import tensor_bytes
+from lvc.compiler.ir.spec import TensorSpec
 
 _TYPES: dict[torch.dtype, int] = {
     torch.float64: TensorProto.DOUBLE,

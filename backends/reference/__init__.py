@@ -8,8 +8,8 @@ import numpy as np
 
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Executable, Target
-from lvc.compiler.model import Model
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 class ReferenceBackend(Backend):
@@ -24,7 +24,7 @@ class ReferenceBackend(Backend):
         return Target(text, self.name, "torch") if text == "reference" else None
 
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
-        from lvc.compiler.serialise import to_files
+        from lvc.compiler.ir.serialise import to_files
 
         return Artefact(
             name=model.name,
@@ -36,8 +36,8 @@ class ReferenceBackend(Backend):
         )
 
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
-        from lvc.compiler.serialise import from_files
-        from lvc.compiler.uncalibrated import refuse_uncalibrated
+        from lvc.compiler.ir.operators.uncalibrated import refuse_uncalibrated
+        from lvc.compiler.ir.serialise import from_files
 
         model = from_files(artefact.files)
         refuse_uncalibrated(model.module.graph)

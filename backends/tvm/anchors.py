@@ -33,8 +33,8 @@ from lvc.backends.tvm.whole import (
     with_correction,
 )
 from lvc.backends.tvm.widening import multiplies_pairs
-from lvc.compiler import integer
-from lvc.compiler.graph import WINOGRAD, arguments, is_call, spec
+from lvc.compiler.ir.graph import WINOGRAD, arguments, is_call, spec
+from lvc.compiler.ir.operators import integer
 
 aten = torch.ops.aten
 

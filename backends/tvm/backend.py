@@ -10,15 +10,15 @@ import torch
 from torch.fx import Node
 
 from lvc.backends.tvm import targets
-from lvc.compiler import integer
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Target
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import arguments, calls, op_name, origin, spec, tensor
-from lvc.compiler.model import Model
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, calls, op_name, origin, spec, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import integer
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import counted
-from lvc.compiler.workspace import Workspace
 
 if TYPE_CHECKING:
     from lvc.backends.tvm.runtime.executable import Executable

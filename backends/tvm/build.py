@@ -19,8 +19,8 @@ from lvc.backends.tvm.objects import compile_kernel, kernel_keys
 from lvc.backends.tvm.program import Argument, Kind, Program, Step
 from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler.backend import Target
-from lvc.compiler.memory import Memory
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.measure.memory import Memory
+from lvc.compiler.pipeline.workspace import Workspace
 
 PLAN_VERSION = 2
 

@@ -16,7 +16,7 @@ from torch.fx import Node
 from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.operands import is_inlined
 from lvc.backends.tvm.units import Unit
-from lvc.compiler.graph import arguments, is_call, spec
+from lvc.compiler.ir.graph import arguments, is_call, spec
 
 aten = torch.ops.aten
 

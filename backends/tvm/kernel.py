@@ -23,8 +23,8 @@ from lvc.backends.tvm.schedules.general import GeneralSchedule
 from lvc.backends.tvm.scope import Array, Codes, Expr, Parameter, Scope, dtype_text
 from lvc.backends.tvm.units import Unit
 from lvc.backends.tvm.vector import Vector
-from lvc.compiler.coded_weights import DECODE, is_coded, unpack
-from lvc.compiler.graph import arguments, spec, tensor
+from lvc.compiler.ir.graph import arguments, spec, tensor
+from lvc.compiler.ir.operators.coded_weights import DECODE, is_coded, unpack
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import OPS
-from lvc.compiler.graph import spec
-from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
-from lvc.compiler.uncalibrated import UNCALIBRATED, WHY_NOT
+from lvc.compiler.ir.dialect import OPS
+from lvc.compiler.ir.graph import spec
+from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED, WHY_NOT
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.int64, torch.int32, torch.bool, torch.uint8, torch.int8})
 

@@ -20,8 +20,8 @@ from lvc.backends.tvm.program import ITEM_BYTES, Argument, Bytes, Contents, Kind
 from lvc.backends.tvm.scope import Constant, Parameter, Prepared, Shared, dtype_text
 from lvc.backends.tvm.units import Unit, units
 from lvc.backends.tvm.vector import Vector
-from lvc.compiler.graph import spec
-from lvc.compiler.model import Model
+from lvc.compiler.ir.graph import spec
+from lvc.compiler.ir.model import Model
 
 
 def lower(model: Model, vector: Vector) -> Program:

@@ -14,7 +14,7 @@ from typing import Any
 from tvm import tirx
 
 from lvc.backends.tvm.scope import Expr, dtype_of, let
-from lvc.compiler.functions import ERF_EVEN, ERF_LIMIT, ERF_ODD, TANH_EVEN, TANH_LIMIT, TANH_ODD
+from lvc.compiler.ir.operators.functions import ERF_EVEN, ERF_LIMIT, ERF_ODD, TANH_EVEN, TANH_LIMIT, TANH_ODD
 
 
 def f32(value: float) -> Expr:

@@ -6,8 +6,8 @@ import torch
 from torch.fx import Node
 
 from lvc.backends.tvm import widening
-from lvc.compiler.coded_weights import is_coded
-from lvc.compiler.graph import arguments, is_call, spec
+from lvc.compiler.ir.graph import arguments, is_call, spec
+from lvc.compiler.ir.operators.coded_weights import is_coded
 
 aten = torch.ops.aten
 

@@ -21,7 +21,7 @@ from lvc.backends.tvm.runtime.executable import Executable
 from lvc.backends.tvm.targets import vector_of
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.backend import Target
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.pipeline.workspace import Workspace
 
 VECTORS, SCALARS, DEPTH, TURNS = 3, 4, 64, 1 << 12  # a register tile that hides a latency of six cycles
 ROUNDS = 300

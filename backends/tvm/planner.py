@@ -10,9 +10,9 @@ from torch.fx import Graph, Node
 from lvc.backends.tvm.anchors import wanted_layout
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.units import Unit
-from lvc.compiler import integer
-from lvc.compiler.dialect import Family
-from lvc.compiler.graph import arguments, family, is_call, spec
+from lvc.compiler.ir.dialect import Family
+from lvc.compiler.ir.graph import arguments, family, is_call, spec
+from lvc.compiler.ir.operators import integer
 
 aten = torch.ops.aten
 

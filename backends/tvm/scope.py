@@ -21,7 +21,7 @@ from tvm import ir, sym, te, tirx
 from lvc.backends.tvm.bfloat16 import BITS
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.program import ScheduleFunction
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.spec import TensorSpec
 
 Expr = Any  # a TIR expression; TVM's own types are not annotated
 Index = Sequence[Expr]

@@ -9,8 +9,8 @@ import torch
 from torch.fx import Graph, Node
 
 from lvc.backends.tvm.operands import is_inlined, stored
-from lvc.compiler.dialect import Family
-from lvc.compiler.graph import family, is_call, spec
+from lvc.compiler.ir.dialect import Family
+from lvc.compiler.ir.graph import family, is_call, spec
 
 aten = torch.ops.aten
 

@@ -16,9 +16,9 @@ from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import AsWritten
 from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
-from lvc.compiler import integer
-from lvc.compiler.bounds import EXACT_FLOAT32, INT16, INT32, DataRange, group_bounds, sum_bound
-from lvc.compiler.graph import arguments, is_call, spec
+from lvc.compiler.ir.bounds import EXACT_FLOAT32, INT16, INT32, DataRange, group_bounds, sum_bound
+from lvc.compiler.ir.graph import arguments, is_call, spec
+from lvc.compiler.ir.operators import integer
 
 _BYTES = DataRange.of(torch.uint8, 0)
 _ELEMENTS: dict[type[Word], str] = {WholeQuad: "int8", WholePair: "int16"}  # of which packed weights are made

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import Family
-from lvc.compiler.graph import arguments, family, is_call, is_widening, spec
+from lvc.compiler.ir.dialect import Family
+from lvc.compiler.ir.graph import arguments, family, is_call, is_widening, spec
 
 aten = torch.ops.aten
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lvc.compiler.model import Value
-from lvc.compiler.observers import seeded_inputs
+from lvc.compiler.ir.model import Value
+from lvc.compiler.pipeline.observers import seeded_inputs
 
 IMAGES = 32
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from lvc.compiler.bench.engine import Run
 from lvc.compiler.bench.measure import Timing, interleave, unpinned
-from lvc.compiler.observers import relative_difference
-from lvc.compiler.workspace import Progress
+from lvc.compiler.pipeline.observers import relative_difference
+from lvc.compiler.pipeline.workspace import Progress
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from lvc.compiler.driver import LoadRequest, write_model
 from lvc.compiler.errors import LvcError, UsageError, did_you_mean
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
 
 Run = Callable[..., tuple[np.ndarray, ...]]
 

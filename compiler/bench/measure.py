@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lvc.compiler.workspace import Progress, Silence
+from lvc.compiler.pipeline.workspace import Progress, Silence
 
 WARM_UP_RUNS = 2
 FEWEST_ROUNDS = 3

@@ -24,10 +24,10 @@ from lvc.compiler.text import counted, percent
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
-    from lvc.compiler.comparison.layerwise import LayerError
-    from lvc.compiler.comparison.outputs import Images, OutputError
-    from lvc.compiler.comparison.pairs import Pairing
-    from lvc.compiler.model import Model
+    from lvc.compiler.ir.model import Model
+    from lvc.compiler.measure.comparison.layerwise import LayerError
+    from lvc.compiler.measure.comparison.outputs import Images, OutputError
+    from lvc.compiler.measure.comparison.pairs import Pairing
 
 SUMMARY = "show which layers of a quantised model hurt"
 
@@ -81,16 +81,16 @@ def _check(options: argparse.Namespace) -> None:
 
 def _is_code(text: str) -> bool:
     """Whether a text names an artefact that holds code instead of a graph."""
-    from lvc.compiler import serialise
     from lvc.compiler.container import is_artefact, read
+    from lvc.compiler.ir import serialise
 
     return is_artefact(Path(text)) and serialise.GRAPH not in read(Path(text)).files
 
 
 def _compare_models(options: argparse.Namespace, console: Console) -> None:
-    from lvc.compiler.comparison.outputs import compare_layers
-    from lvc.compiler.comparison.pairs import pair_layers
-    from lvc.compiler.uncalibrated import refuse_uncalibrated
+    from lvc.compiler.ir.operators.uncalibrated import refuse_uncalibrated
+    from lvc.compiler.measure.comparison.outputs import compare_layers
+    from lvc.compiler.measure.comparison.pairs import pair_layers
 
     floating, quantised = _pair(options, console)
     refuse_uncalibrated(quantised.module.graph)
@@ -116,8 +116,8 @@ def _compare_code(options: argparse.Namespace, console: Console) -> None:
     import torch
 
     from lvc.compiler.cli.subject import Subject, chosen_preprocess, open_subject
-    from lvc.compiler.comparison.outputs import Images, compare_outputs
     from lvc.compiler.data import open_data
+    from lvc.compiler.measure.comparison.outputs import Images, compare_outputs
 
     options.threads = None
     first, second = (open_subject(_options_for(options, text), text) for text in (options.model, options.quantised))
@@ -177,8 +177,8 @@ def _cut(options: argparse.Namespace, floating: Model, console: Console) -> tupl
 
     from lvc.compiler.cli.pipeline_options import open_data_set
     from lvc.compiler.driver import optimise
-    from lvc.compiler.pipeline import Pipeline
-    from lvc.compiler.workspace import Workspace
+    from lvc.compiler.pipeline.pipeline import Pipeline
+    from lvc.compiler.pipeline.workspace import Workspace
 
     named = dict(text.split("=", 1) for text in options.data if _name(text))
     sets = {name: partial(open_data_set, path, floating) for name, path in {"calib": _path(options), **named}.items()}
@@ -194,9 +194,9 @@ def _cut(options: argparse.Namespace, floating: Model, console: Console) -> tupl
 
 
 def _folded_like(quantised: Model, floating: Model) -> Model:
-    from lvc.compiler.dialect import aten
-    from lvc.compiler.graph import calls
-    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.ir.dialect import aten
+    from lvc.compiler.ir.graph import calls
+    from lvc.compiler.pipeline.pipeline import Pipeline
 
     if any(calls(quantised.module.graph, aten.batch_norm.default)):
         return floating
@@ -225,7 +225,7 @@ def _path(options: argparse.Namespace) -> str:
 
 def _images(options: argparse.Namespace, model: Model, console: Console) -> Images:
     from lvc.compiler.cli.pipeline_options import open_data_set
-    from lvc.compiler.comparison.outputs import Images
+    from lvc.compiler.measure.comparison.outputs import Images
 
     data = open_data_set(_path(options), model)
     if not len(data):
@@ -242,7 +242,7 @@ def _sorted(layers: list[LayerError], order: str) -> list[LayerError]:
 
 
 def _show_layers(layers: list[LayerError], pairing: Pairing, console: Console) -> None:
-    from lvc.compiler.comparison.pairs import kind
+    from lvc.compiler.measure.comparison.pairs import kind
 
     rows = [
         (e.name, kind(e.pair.floating), *map(_decibels, (e.arrives, e.adds, e.leaves)), f"{e.cosine:.6f}", e.origin)
@@ -289,8 +289,8 @@ def _decibels(value: float | None) -> str:
 
 
 def _draw(path: Path, name: str, layers: list[LayerError]) -> None:
-    from lvc.compiler.curves import png_curves, svg_curves
     from lvc.compiler.files import write_atomically
+    from lvc.compiler.measure.curves import png_curves, svg_curves
 
     curves: dict[str, list[tuple[float, float]]] = {}
     for place, layer in enumerate(layers):

@@ -12,7 +12,7 @@ from lvc.compiler.text import percent
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
-    from lvc.compiler.evaluation import Score
+    from lvc.compiler.measure.evaluation import Score
 
 SUMMARY = "measure accuracy on labelled images"
 
@@ -34,7 +34,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     import time
 
     from lvc.compiler.data import open_data
-    from lvc.compiler.evaluation import evaluate
+    from lvc.compiler.measure.evaluation import evaluate
 
     subject = open_subject(options, options.model)
     data = open_data(options.data, chosen_preprocess(options, subject), subject.inputs, subject.labels)

@@ -13,8 +13,8 @@ from lvc.compiler.text import printable, si
 if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
     from lvc.compiler.cli.console import Console
-    from lvc.compiler.inspection import Layer, Totals
-    from lvc.compiler.model import Value
+    from lvc.compiler.ir.model import Value
+    from lvc.compiler.measure.inspection import Layer, Totals
 
 SUMMARY = "show layers, sizes and work of a model or an artefact"
 
@@ -40,7 +40,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
 def _inspect_model(options: argparse.Namespace, console: Console) -> None:
     from lvc.compiler.cli.model_options import load_request
-    from lvc.compiler.inspection import layers, peak_activation_bytes, totals
+    from lvc.compiler.measure.inspection import layers, peak_activation_bytes, totals
 
     model = load_request(options).load()
     found = layers(model)
@@ -63,10 +63,10 @@ def _inspect_model(options: argparse.Namespace, console: Console) -> None:
 
 def _show_groups(options: argparse.Namespace, console: Console) -> None:
     """Show what the analysis `channel-groups` finds in a model."""
-    from lvc.compiler.analysis import find_analysis
     from lvc.compiler.cli.model_options import load_request
     from lvc.compiler.container import is_artefact
     from lvc.compiler.errors import UsageError
+    from lvc.compiler.pipeline.analysis import find_analysis
 
     if is_artefact(Path(options.model)):
         raise UsageError("an artefact has no groups of channels", help="give the model that it was made from")
@@ -81,7 +81,7 @@ def _show_groups(options: argparse.Namespace, console: Console) -> None:
 
 
 def _inspect_artefact(artefact: Artefact, path: Path, options: argparse.Namespace, console: Console) -> None:
-    from lvc.compiler.inspection import artefact_facts, artefact_layers, totals
+    from lvc.compiler.measure.inspection import artefact_facts, artefact_layers, totals
 
     found = artefact_layers(artefact)
     facts = artefact_facts(artefact)
@@ -110,7 +110,7 @@ def _inspect_artefact(artefact: Artefact, path: Path, options: argparse.Namespac
 
 
 def _memory_json(artefact: Artefact) -> dict[str, Any]:
-    from lvc.compiler.memory import memory_of
+    from lvc.compiler.measure.memory import memory_of
 
     memory = memory_of(artefact)
     if memory is None:
@@ -143,7 +143,7 @@ def _show_facts(console: Console, facts: list[tuple[str, str]]) -> None:
 
 
 def _show_layers(console: Console, found: list[Layer], summed: Totals, top: int | None) -> None:
-    from lvc.compiler.inspection import heaviest
+    from lvc.compiler.measure.inspection import heaviest
 
     shown = heaviest(found, top) if top else found
     grouped = any(layer.group for layer in found)
@@ -173,7 +173,7 @@ def _row(layer: Layer, grouped: bool) -> list[str]:
 def _layers_json(found: list[Layer], summed: Totals, top: int | None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from lvc.compiler.inspection import heaviest
+    from lvc.compiler.measure.inspection import heaviest
 
     return {
         "layers": [layer.to_json() for layer in (heaviest(found, top) if top else found)],

@@ -10,7 +10,7 @@ from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from lvc.compiler.driver import LoadRequest
-    from lvc.compiler.model import Model
+    from lvc.compiler.ir.model import Model
 
 MODEL_HELP = "file.onnx, file.pt2, file.lvc (of 'lvc opt'), package.module:factory, or path/to/file.py:factory"
 
@@ -55,8 +55,8 @@ def load_request(options: argparse.Namespace) -> LoadRequest:
 
 def load_model(options: argparse.Namespace) -> Model:
     """Load the model that the options name; `CheckError` if it is not what its source computes."""
+    from lvc.compiler.pipeline.workspace import Workspace
     from lvc.compiler.verification.verification import Verification
-    from lvc.compiler.workspace import Workspace
 
     model = load_request(options).load()
     Verification.of(model, Workspace(seed=options.seed), check=False, verify=options.verify).source()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
-    from lvc.compiler.passes import Pass
+    from lvc.compiler.pipeline.passes import Pass
 
 SUMMARY = "list passes and presets"
 
@@ -17,8 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
-    from lvc.compiler import catalogue
-    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.pipeline import catalogue
+    from lvc.compiler.pipeline.pipeline import Pipeline
 
     if options.name:
         passes = Pipeline.parse(options.name).passes

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lvc.compiler.catalogue import PRECISIONS
 from lvc.compiler.cli.subject import positive
 from lvc.compiler.errors import UsageError
+from lvc.compiler.pipeline.catalogue import PRECISIONS
 from lvc.compiler.text import si
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
-    from lvc.compiler.comparison.loss_bound import LossBound
-    from lvc.compiler.coverage import Requirement
-    from lvc.compiler.model import Model
-    from lvc.compiler.passes import Pass
-    from lvc.compiler.pipeline import Observer, Pipeline
+    from lvc.compiler.ir.model import Model
+    from lvc.compiler.measure.comparison.loss_bound import LossBound
+    from lvc.compiler.measure.coverage import Requirement
+    from lvc.compiler.pipeline.passes import Pass
+    from lvc.compiler.pipeline.pipeline import Observer, Pipeline
+    from lvc.compiler.pipeline.workspace import DataSet, Workspace
     from lvc.compiler.report import Report
-    from lvc.compiler.workspace import DataSet, Workspace
 
 
 def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_pipeline(options: argparse.Namespace) -> Pipeline:
-    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.pipeline.pipeline import Pipeline
 
     if options.check and not options.verify:
         raise UsageError("--check and --no-verify are both given", help="--check verifies more; leave one out")
@@ -77,14 +77,14 @@ def read_pipeline(options: argparse.Namespace) -> Pipeline:
 
 def read_requirement(options: argparse.Namespace) -> Requirement | None:
     """Return what must run in integers; None if nothing must."""
-    from lvc.compiler.coverage import Requirement
+    from lvc.compiler.measure.coverage import Requirement
 
     return Requirement.parse(options.require) if options.require is not None else None
 
 
 def read_max_loss(options: argparse.Namespace) -> LossBound | None:
     """Return what the passes may lose; None if nothing was said."""
-    from lvc.compiler.comparison.loss_bound import LossBound
+    from lvc.compiler.measure.comparison.loss_bound import LossBound
 
     return LossBound.parse(options.max_loss) if options.max_loss is not None else None
 
@@ -92,7 +92,7 @@ def read_max_loss(options: argparse.Namespace) -> LossBound | None:
 def passes_of(file: Path) -> list[type[Pass]]:
     """Import a Python file and return the passes that it defines."""
     from lvc.compiler.load.user_code import import_place
-    from lvc.compiler.passes import Pass
+    from lvc.compiler.pipeline.passes import Pass
 
     if file.suffix != ".py":
         raise UsageError(f"'{file}' is not a Python file", help="--plugin takes a file that defines passes")
@@ -106,7 +106,7 @@ def passes_of(file: Path) -> list[type[Pass]]:
 
 
 def make_observers(options: argparse.Namespace) -> list[Observer]:
-    from lvc.compiler.observers import Dump, StopAfter
+    from lvc.compiler.pipeline.observers import Dump, StopAfter
 
     observers: list[Observer] = []
     if options.stop_after is not None:
@@ -155,7 +155,7 @@ def say_unread(workspace: Workspace, console: Console) -> None:
 def make_workspace(options: argparse.Namespace, model: Model, console: Console) -> Workspace:
     import torch
 
-    from lvc.compiler.workspace import Workspace
+    from lvc.compiler.pipeline.workspace import Workspace
 
     data = {name: NamedData(path, model) for name, path in read_data_names(options).items()}
     workspace = Workspace(data=data, seed=options.seed, progress=console.progress, checkpoints=options.checkpoints)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lvc.compiler.cli.console import Console
-    from lvc.compiler.feed import Feed
+    from lvc.compiler.data.feed import Feed
 
 SUMMARY = "run a model or an artefact on photographs or arrays"
 
@@ -31,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
-    from lvc.compiler.evaluation import is_class_scores
     from lvc.compiler.files import check_writable
+    from lvc.compiler.measure.evaluation import is_class_scores
 
     if options.output:
         check_writable(options.output)
@@ -57,8 +57,8 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
 
 def _feeds(options: argparse.Namespace, subject: Subject, console: Console) -> Iterable[Feed]:
-    from lvc.compiler.feed import Feed, feeds
-    from lvc.compiler.observers import seeded_inputs
+    from lvc.compiler.data.feed import Feed, feeds
+    from lvc.compiler.pipeline.observers import seeded_inputs
 
     if options.files:
         return feeds(options.files, subject.inputs, chosen_preprocess(options, subject))
@@ -67,7 +67,7 @@ def _feeds(options: argparse.Namespace, subject: Subject, console: Console) -> I
 
 
 def _classes(feed: Feed, outputs: tuple[np.ndarray, ...], subject: Subject, most: int) -> Iterator[dict[str, Any]]:
-    from lvc.compiler.evaluation import best_classes, class_scores, probabilities
+    from lvc.compiler.measure.evaluation import best_classes, class_scores, probabilities
 
     shares = probabilities(class_scores(outputs, len(feed.names)))
     labels = subject.labels if len(subject.labels) == shares.shape[1] else ()

@@ -15,7 +15,7 @@ from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
-    from lvc.compiler.passes import Table
+    from lvc.compiler.pipeline.passes import Table
 
 SUMMARY = "show how much each group of channels matters"
 
@@ -38,8 +38,8 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
     from lvc.compiler.cli.pipeline_options import describe_data, open_data_set
     from lvc.compiler.files import check_writable
-    from lvc.compiler.pipeline import Pipeline
-    from lvc.compiler.workspace import Workspace
+    from lvc.compiler.pipeline.pipeline import Pipeline
+    from lvc.compiler.pipeline.workspace import Workspace
 
     pipeline = Pipeline.parse(f"prune-sensitivity{{{options.options}}}")
     for path in (options.output, options.plot):
@@ -78,8 +78,8 @@ def _show(table: Table, console: Console) -> None:
 def _write(found: dict[str, Any], options: argparse.Namespace) -> None:
     import json
 
-    from lvc.compiler.curves import png_curves, svg_curves
     from lvc.compiler.files import write_atomically
+    from lvc.compiler.measure.curves import png_curves, svg_curves
 
     if options.output:
         write_atomically(options.output, json.dumps(found, indent=1).encode())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from lvc.compiler.data.preprocess import Preprocess
     from lvc.compiler.driver import Loaded
-    from lvc.compiler.model import Value
+    from lvc.compiler.ir.model import Value
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
-    from lvc.compiler import catalogue
+    from lvc.compiler.pipeline import catalogue
 
     rows = [
         (text, name, summary)

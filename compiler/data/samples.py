@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.evaluation import fed_input
+from lvc.compiler.measure.evaluation import fed_input
 
 if TYPE_CHECKING:
-    from lvc.compiler.model import Value
+    from lvc.compiler.ir.model import Value
 
 Sample = tuple[str, np.ndarray, int | None]
 """Where a sample is from (for errors), its input of batch 1, and its class if that is known."""

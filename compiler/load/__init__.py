@@ -10,7 +10,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.load.archive import is_script_file
 
 if TYPE_CHECKING:
-    from lvc.compiler.model import Model
+    from lvc.compiler.ir.model import Model
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".th", ".ckpt", ".bin", ".tar")
 SCRIPTS = (".pt", ".pth", ".ts", ".torchscript")
@@ -77,7 +77,8 @@ def _load_file(path: Path, shapes: Mapping[str, Sequence[int]], *, trust: bool) 
 
 
 def _load_stored(path: Path) -> Model:
-    from lvc.compiler import container, serialise
+    from lvc.compiler import container
+    from lvc.compiler.ir import serialise
 
     artefact = container.read(path)
     if serialise.GRAPH not in artefact.files:

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from lvc.compiler.errors import CompileError, LvcError, UsageError
+from lvc.compiler.ir.model import Model
 from lvc.compiler.load.exported_graph import GraphReader
 from lvc.compiler.load.exported_tensors import TensorReader
 from lvc.compiler.load.normalise.trace import Trace
 from lvc.compiler.load.references import trace_reference
 from lvc.compiler.load.torch_door import from_trace
 from lvc.compiler.load.widening import widen
-from lvc.compiler.model import Model
 
 SCHEMA = 8
 """The major version of the file format that PyTorch 2.6 and later write."""

@@ -13,6 +13,7 @@ from torch._ops import OpOverload
 from torch.fx import Graph, Node
 
 from lvc.compiler.errors import CompileError
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.exported_sizes import Sizes, is_about_sizes
 from lvc.compiler.load.exported_tensors import DTYPES, TensorReader
 from lvc.compiler.load.normalise.refusal import unknown_operators
@@ -20,7 +21,6 @@ from lvc.compiler.load.normalise.rules import find_operator
 from lvc.compiler.load.normalise.trace import Stored, Trace
 from lvc.compiler.load.origins import origin_of
 from lvc.compiler.load.outputs import changes_state, name_outputs
-from lvc.compiler.spec import TensorSpec
 
 _PLAIN = ("as_int", "as_ints", "as_floats", "as_bool", "as_bools", "as_string", "as_strings")
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from lvc.compiler.errors import CompileError, LvcError, UsageError, did_you_mean
+from lvc.compiler.ir.model import Model
 from lvc.compiler.load.examples import make_examples
 from lvc.compiler.load.scripted import plain
 from lvc.compiler.load.torch_door import from_own_module
 from lvc.compiler.load.user_code import failed, import_place
 from lvc.compiler.load.weights import load_weights
 from lvc.compiler.load.zoo import Recipe, find_recipe
-from lvc.compiler.model import Model
 
 
 def load_factory(

@@ -12,13 +12,13 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Interpreter
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lvc.compiler.ir.model import Reference
 from lvc.compiler.load.normalise.builder import call_on_cpu
 from lvc.compiler.load.normalise.rules import CHECKS
 from lvc.compiler.load.normalise.trace import Trace
 from lvc.compiler.load.outputs import name_outputs
 from lvc.compiler.load.settled import copied
 from lvc.compiler.load.widening import is_half, widened
-from lvc.compiler.model import Reference
 
 
 def eager_reference(module: torch.nn.Module) -> Reference:

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.ir.model import Model
 from lvc.compiler.load.examples import make_examples
 from lvc.compiler.load.scripted import Scripted
 from lvc.compiler.load.torch_door import from_own_module
 from lvc.compiler.load.zoo import DEFAULT_SIZE
-from lvc.compiler.model import Model
 
 
 def from_script_file(path: Path, shapes: Mapping[str, Sequence[int]], *, trust: bool) -> Model:

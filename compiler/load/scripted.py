@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lvc.compiler.graph import store
+from lvc.compiler.ir.graph import store
 
 
 class Scripted(torch.nn.Module):

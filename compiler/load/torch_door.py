@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.model import Model, Reference
 from lvc.compiler.load.normalise.rebuild import rebuild
 from lvc.compiler.load.normalise.trace import Trace
 from lvc.compiler.load.references import eager_reference
@@ -14,7 +15,6 @@ from lvc.compiler.load.scripted import plain
 from lvc.compiler.load.settled import copied, initialise, settle
 from lvc.compiler.load.tracing import trace
 from lvc.compiler.load.widening import widen
-from lvc.compiler.model import Model, Reference
 
 
 def from_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], *, name: str, source: str = "") -> Model:

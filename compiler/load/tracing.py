@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from lvc.compiler.errors import CompileError, LvcError
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.advice import WRAP, advice
 from lvc.compiler.load.normalise.refusal import depends_on_data
 from lvc.compiler.load.normalise.trace import Stored, Trace
@@ -21,7 +22,6 @@ from lvc.compiler.load.origins import is_library, modules_of, origin_of
 from lvc.compiler.load.outputs import changes_state, name_outputs
 from lvc.compiler.load.regions import inline_regions
 from lvc.compiler.load.scripted import forward_signature
-from lvc.compiler.spec import TensorSpec
 
 _PREFIX = "wrapped."
 _DATA_DEPENDENT = ("data-dependent", "GuardOnDataDependent", "_local_scalar_dense", "DynamicOutputShape", "unbacked")

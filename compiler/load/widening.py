@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.fx.node import map_aggregate
 
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.normalise.builder import identity
 from lvc.compiler.load.normalise.trace import Trace
-from lvc.compiler.spec import TensorSpec
 
 HALVES = (torch.float16, torch.bfloat16)
 

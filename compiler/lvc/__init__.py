@@ -11,10 +11,10 @@ _HOMES = {
     "Artefact": "lvc.compiler.artefact",
     "Loaded": "lvc.compiler.driver",
     "LvcError": "lvc.compiler.errors",
-    "Model": "lvc.compiler.model",
-    "Pipeline": "lvc.compiler.pipeline",
+    "Model": "lvc.compiler.ir.model",
+    "Pipeline": "lvc.compiler.pipeline.pipeline",
     "Target": "lvc.compiler.backend",
-    "Workspace": "lvc.compiler.workspace",
+    "Workspace": "lvc.compiler.pipeline.workspace",
     "compile": "lvc.compiler.driver",
     "load": "lvc.compiler.driver",
 }
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from lvc.compiler.backend import Target
     from lvc.compiler.driver import Loaded, compile, load
     from lvc.compiler.errors import LvcError
-    from lvc.compiler.model import Model
-    from lvc.compiler.pipeline import Pipeline
-    from lvc.compiler.workspace import Workspace
+    from lvc.compiler.ir.model import Model
+    from lvc.compiler.pipeline.pipeline import Pipeline
+    from lvc.compiler.pipeline.workspace import Workspace
 
 
 def __getattr__(name: str) -> object:

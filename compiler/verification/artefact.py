@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lvc.compiler import catalogue
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CheckError, LvcError
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline import catalogue
 from lvc.compiler.verification.closeness import BOUND, MOST_STEPS, Comparison, differences, rounds_to_grids, slack_of
 from lvc.compiler.verification.examples import Example
 from lvc.compiler.verification.record import Verified

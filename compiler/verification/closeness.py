@@ -10,12 +10,12 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lvc.compiler import integer
-from lvc.compiler.dialect import Family, aten
-from lvc.compiler.graph import WINOGRAD, calls, family, spec
-from lvc.compiler.model import Model
-from lvc.compiler.observers import relative_difference
-from lvc.compiler.precision import exact_outputs
+from lvc.compiler.ir.dialect import Family, aten
+from lvc.compiler.ir.graph import WINOGRAD, calls, family, spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import integer
+from lvc.compiler.measure.precision import exact_outputs
+from lvc.compiler.pipeline.observers import relative_difference
 
 Arrays = Sequence[np.ndarray]
 

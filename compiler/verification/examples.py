@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lvc.compiler.model import Model, Value
-from lvc.compiler.observers import seeded_inputs
+from lvc.compiler.ir.model import Model, Value
+from lvc.compiler.pipeline.observers import seeded_inputs
 
 _COARSE = 8
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lvc.compiler.errors import CheckError
-from lvc.compiler.model import Model, Reference
+from lvc.compiler.ir.model import Model, Reference
 from lvc.compiler.verification.closeness import Comparison
 from lvc.compiler.verification.examples import Example
 from lvc.compiler.verification.record import Verified

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lvc.compiler.artefact import Artefact
-from lvc.compiler.counts import total_macs
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.counts import total_macs
+from lvc.compiler.pipeline.passes import Effect
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import si
 from lvc.compiler.verification.artefact import verify_artefact
 from lvc.compiler.verification.examples import Example, examples_of
 from lvc.compiler.verification.record import Verified
 from lvc.compiler.verification.source import verify_source
-from lvc.compiler.workspace import Workspace
 
 QUICK_MACS = 20e9
 """Models of more multiply-accumulates are verified only where that is asked for: they take seconds to run."""

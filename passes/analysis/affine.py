@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call, spec, tensor
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call, spec, tensor
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.evaluation import batches, fed_input
-from lvc.compiler.model import Model
-from lvc.compiler.spec import TensorSpec
-from lvc.compiler.workspace import DataSet, Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.measure.evaluation import batches, fed_input
+from lvc.compiler.pipeline.workspace import DataSet, Workspace
 
 MOST_IMAGES = 1024
 """As many images as are read unless a pass asks for fewer; estimates are good long before."""

@@ -18,9 +18,9 @@ from enum import Enum
 
 import torch
 
-from lvc.compiler.analysis import Findings
 from lvc.compiler.errors import UsageError
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.analysis import Findings
 
 Removal = Mapping[str, Sequence[int]]
 """Units to remove, by the name of their group."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.fx import Graph, Node
 
-from lvc.compiler.graph import tensor
-from lvc.compiler.model import Model
+from lvc.compiler.ir.graph import tensor
+from lvc.compiler.ir.model import Model
 from lvc.passes.analysis.quick import QuickRun, compute
 
 

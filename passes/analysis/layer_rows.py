@@ -12,8 +12,8 @@ import torch
 from torch.fx import Node
 from torch.nn import functional
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call
 
 
 def positions(output: torch.Tensor, layer: Node, most: int, generator: torch.Generator) -> torch.Tensor:

@@ -8,9 +8,9 @@ from functools import cached_property
 import torch
 from torch.fx import Graph, Node
 
-from lvc.compiler.dialect import Family, aten
-from lvc.compiler.graph import arguments, calls, family, is_call, spec
-from lvc.compiler.groups import groups
+from lvc.compiler.ir.dialect import Family, aten
+from lvc.compiler.ir.graph import arguments, calls, family, is_call, spec
+from lvc.compiler.ir.groups import groups
 
 # operators whose results change most with small changes of large operands
 _SENSITIVE = (aten.softmax.int, aten.log_softmax.int, aten.argmax.default, aten.argmin.default, aten.cumsum.default)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from torch.fx import Node
 
 from lvc.compiler.errors import UsageError, did_you_mean
-from lvc.compiler.graph import origin
+from lvc.compiler.ir.graph import origin
 
 T = TypeVar("T", bound=Hashable)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call
 
 
 def is_pure(node: Node) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch.fx import Interpreter, Node
 from torch.fx.node import map_arg
 
-from lvc.compiler.dialect import aten
+from lvc.compiler.ir.dialect import aten
 
 
 def round_per_tensor(values: torch.Tensor, scale: float, zero_point: int, *bounds: int) -> torch.Tensor:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch.fx import Node
 
-from lvc.compiler.graph import tensor
-from lvc.compiler.model import Model
+from lvc.compiler.ir.graph import tensor
+from lvc.compiler.ir.model import Model
 from lvc.passes.analysis.quick import compute
 
 Values = Mapping[Node, torch.Tensor]

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch.fx import Node
 
-from lvc.compiler.graph import tensor
-from lvc.compiler.model import Model
+from lvc.compiler.ir.graph import tensor
+from lvc.compiler.ir.model import Model
 from lvc.passes.analysis.frozen import constants
 from lvc.passes.analysis.quick import compute
 

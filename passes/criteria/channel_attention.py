@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from lvc.compiler.passes import option
+from lvc.compiler.pipeline.passes import option
 from lvc.passes.analysis.channel_groups import ChannelGroup
 from lvc.passes.pruning.criterion import Criterion, Needs
 from lvc.passes.pruning.edges import Edge, Taps, channel_dim, sample_sums

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from lvc.compiler.passes import option
+from lvc.compiler.pipeline.passes import option
 from lvc.passes.analysis.channel_groups import ChannelGroup
 from lvc.passes.pruning.criterion import Criterion, Needs
 from lvc.passes.pruning.evidence import Evidence, mean_of_units

@@ -6,8 +6,8 @@ from math import inf
 
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call, spec, tensor
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call, spec, tensor
 from lvc.passes.identities import Rule, Rules
 from lvc.passes.identities.movement import same_result
 from lvc.passes.identities.ranges import Range, clamp_range, value_range

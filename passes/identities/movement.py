@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call, spec
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call, spec
 from lvc.passes.identities import Rule, Rules
 
 

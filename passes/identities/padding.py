@@ -6,8 +6,8 @@ from typing import Any
 
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call, set_argument, spec
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call, set_argument, spec
 from lvc.passes.identities import Rules
 from lvc.passes.identities.ranges import value_range
 

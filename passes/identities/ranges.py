@@ -7,8 +7,8 @@ from math import inf
 
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule
 
-from lvc.compiler.coded_weights import BITS, DECODE, pack
-from lvc.compiler.graph import add_tensor, arguments, calls, insert_call, replace, tensor
-from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS, nearest
+from lvc.compiler.ir.graph import add_tensor, arguments, calls, insert_call, replace, tensor
+from lvc.compiler.ir.operators.coded_weights import BITS, DECODE, pack
+from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS, nearest
 
 
 def store_codes(module: GraphModule) -> None:

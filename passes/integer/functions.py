@@ -1,16 +1,16 @@
 """Functions of a layer's sums, computed in single precision by the layer's kernel before it rounds its result.
 
 ATen's functions may differ in the last bit from one library to the next, and a rounding behind them by a step. So those
-of `lvc.compiler.functions`, which are the same everywhere, take their place.
+of `lvc.compiler.ir.operators.functions`, which are the same everywhere, take their place.
 """
 
 from __future__ import annotations
 
 from torch.fx import GraphModule, Node
 
-from lvc.compiler import functions, integer
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, insert_call, is_call
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, insert_call, is_call
+from lvc.compiler.ir.operators import functions, integer
 from lvc.passes.integer import Rules
 
 _EXACT = {

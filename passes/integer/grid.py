@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler import integer
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call, spec, tensor
-from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS, fit_int8, nearest
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call, spec, tensor
+from lvc.compiler.ir.operators import integer
+from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS, fit_int8, nearest
 
 _FAKE = (aten.fake_quantize_per_tensor_affine.default, aten.fake_quantize_per_channel_affine.default)
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler import integer
-from lvc.compiler.bounds import INT32, DataRange, product_bound, sum_bound
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import add_tensor, arguments, insert_call, is_call, spec, tensor
+from lvc.compiler.ir.bounds import INT32, DataRange, product_bound, sum_bound
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import add_tensor, arguments, insert_call, is_call, spec, tensor
+from lvc.compiler.ir.operators import integer
 from lvc.passes.integer import Rules
 from lvc.passes.integer.grid import WholeWeight, dequantised, describe, whole_weight
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler import integer
-from lvc.compiler.dialect import Family, aten
-from lvc.compiler.graph import add_tensor, arguments, family, insert_call, is_call, op_name, spec, tensor
+from lvc.compiler.ir.dialect import Family, aten
+from lvc.compiler.ir.graph import add_tensor, arguments, family, insert_call, is_call, op_name, spec, tensor
+from lvc.compiler.ir.operators import integer
 from lvc.passes.integer import Rules
 from lvc.passes.integer.functions import is_function_of_sums
 from lvc.passes.integer.grid import Grid, dequantised, describe

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler import integer
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, insert_call, is_call, spec
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, insert_call, is_call, spec
+from lvc.compiler.ir.operators import integer
 from lvc.passes.integer import Rules
 from lvc.passes.integer.grid import Grid, dequantised
 

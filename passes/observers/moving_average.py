@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.passes import option
+from lvc.compiler.pipeline.passes import option
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.observer import Range, RangeObserver, Watch
 

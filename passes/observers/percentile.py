@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.passes import option
+from lvc.compiler.pipeline.passes import option
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.histogram import Histogram
 from lvc.passes.quantisation.observer import HistogramObserver, Range

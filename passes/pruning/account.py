@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from lvc.compiler.graph import spec
-from lvc.compiler.inspection import Totals, layers, totals
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Outcome, Table
+from lvc.compiler.ir.graph import spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.inspection import Totals, layers, totals
+from lvc.compiler.pipeline.passes import Outcome, Table
+from lvc.compiler.pipeline.workspace import Stopwatch
 from lvc.compiler.text import duration, si
-from lvc.compiler.workspace import Stopwatch
 from lvc.passes.analysis.channel_groups import ChannelGroup
 from lvc.passes.analysis.channels.proof import Kept
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lvc.compiler.counts import macs
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import calls, spec
-from lvc.compiler.model import Model
+from lvc.compiler.ir.graph import calls, spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.counts import macs
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Removal
 from lvc.passes.pruning.ranking import Queue
 

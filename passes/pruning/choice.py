@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Outcome
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.passes import Outcome
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels
 from lvc.passes.analysis.patterns import choose_named
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.pipeline_text import format_item
-from lvc.compiler.registry import Registry
+from lvc.compiler.pipeline.registry import Registry
+from lvc.compiler.pipeline.text import format_item
 from lvc.passes.analysis.channel_groups import ChannelGroup
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from lvc.compiler.closing import closing_functions
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call
-from lvc.compiler.model import Model
+from lvc.compiler.ir.closing import closing_functions
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call
+from lvc.compiler.ir.model import Model
 from lvc.passes.analysis.channel_groups import ChannelGroup, Member
 
 LAYERS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default)
@@ -67,7 +67,7 @@ class Taps(Interpreter):
 
     With ``differentiable`` each of them reads a copy of its own, whose derivative is that of this reading alone.
     ``tensors`` stand for stored tensors of these names; derivatives reach no others. The outputs are those in front of
-    functions that close the model (`lvc.compiler.closing`), for behind them little moves where they saturate.
+    functions that close the model (`lvc.compiler.ir.closing`), for behind them little moves where they saturate.
     """
 
     def __init__(

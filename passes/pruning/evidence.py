@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import UsageError
-from lvc.compiler.evaluation import is_class_scores
-from lvc.compiler.graph import arguments, is_call, tensor
-from lvc.compiler.model import Model
-from lvc.compiler.workspace import Progress, Silence
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.pipeline.workspace import Progress, Silence
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Member
 from lvc.passes.analysis.layer_rows import input_rows, positions

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call, spec, tensor
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call, spec, tensor
 
 _LEAST_SCALE = 1e-3
 """A channel that batch normalisation scales by less, relative to its largest scale, is not solved for the sum."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.model import Model
-from lvc.compiler.workspace import Stopwatch
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.workspace import Stopwatch
 from lvc.passes.analysis.channel_groups import Channels, Removal
 from lvc.passes.analysis.channels.surgery import remove
 from lvc.passes.pruning.budget import Cost, take

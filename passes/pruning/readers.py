@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call, spec
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call, spec
 from lvc.passes.pruning.edges import Edge
 from lvc.passes.pruning.least_squares import MOST_COLUMNS
 

@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import add_tensor, arguments, is_call, set_argument, spec, store, tensor
-from lvc.compiler.inspection import peak_activation_bytes
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Outcome
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import add_tensor, arguments, is_call, set_argument, spec, store, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.inspection import peak_activation_bytes
+from lvc.compiler.pipeline.passes import Outcome
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channels.proof import Kept
 from lvc.passes.analysis.layer_rows import input_rows, output_rows, positions

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, is_call
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, is_call
 from lvc.passes.analysis.channel_groups import ChannelGroup
 from lvc.passes.pruning.edges import Edge, Taps
 from lvc.passes.pruning.evidence import STEEPNESS_IMAGES, Evidence

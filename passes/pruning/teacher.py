@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
 from lvc.passes.analysis.channels.proof import Kept
 
 

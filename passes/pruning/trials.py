@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import torch
 
-from lvc.compiler.closing import without_closing
-from lvc.compiler.counts import total_macs
-from lvc.compiler.held_out import MOST
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Outcome
+from lvc.compiler.ir.closing import without_closing
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.counts import total_macs
+from lvc.compiler.pipeline.held_out import MOST
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import decibels, si
-from lvc.compiler.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import Removal
 from lvc.passes.pruning.loss import relative_error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch.fx import Graph, Node
 
-from lvc.compiler import integer
-from lvc.compiler.coded_weights import DECODE
-from lvc.compiler.dialect import Family
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import arguments, calls, family, is_call, op_name, origin
-from lvc.compiler.uncalibrated import UNCALIBRATED
+from lvc.compiler.ir.dialect import Family
+from lvc.compiler.ir.graph import arguments, calls, family, is_call, op_name, origin
+from lvc.compiler.ir.operators import integer
+from lvc.compiler.ir.operators.coded_weights import DECODE
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.passes.quantisation.rules import is_quantised
 
 WHY_NOT = "it is quantised already"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, calls, set_argument, store, tensor
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, calls, set_argument, store, tensor
 from lvc.passes.quantisation.grids import Grid
 from lvc.passes.quantisation.rules import is_quantised
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from torch.fx import Graph, Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, calls, is_call, op_name, spec
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, calls, is_call, op_name, spec
 
 _LAYERS = (aten.conv2d.default, aten.linear.default)
 _HOMOGENEOUS = (

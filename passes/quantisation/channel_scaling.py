@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from lvc.compiler.graph import spec
+from lvc.compiler.ir.graph import spec
 from lvc.passes.analysis.affine import scale_inputs
 from lvc.passes.quantisation.chains import Chain
 from lvc.passes.quantisation.grids import GridKind

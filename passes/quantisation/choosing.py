@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Table
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.passes import Table
 from lvc.compiler.text import decibels
 from lvc.passes.quantisation.judging import FEWEST, Judging
 from lvc.passes.quantisation.layerwise import (

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import add_tensor, arguments, tensor
-from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
-from lvc.compiler.uncalibrated import UNCALIBRATED
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import add_tensor, arguments, tensor
+from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 
 STEPS = ("linear", "power-of-two")
 """What the step of a grid may be."""

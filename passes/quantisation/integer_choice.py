@@ -17,11 +17,11 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import arguments, calls, origin, tensor
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Table
-from lvc.compiler.uncalibrated import UNCALIBRATED
-from lvc.compiler.workspace import Stopwatch, Workspace
+from lvc.compiler.ir.graph import arguments, calls, origin, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
+from lvc.compiler.pipeline.passes import Table
+from lvc.compiler.pipeline.workspace import Stopwatch, Workspace
 from lvc.passes.analysis.rerun import Rerun, Values
 from lvc.passes.insert_fake_quant import InsertFakeQuant
 from lvc.passes.quantisation.bias_room import make_room_for_biases

@@ -14,9 +14,9 @@ from typing import ClassVar
 from torch.fx import Node
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.quantisation.choosing import Choice, Form, adopt
 from lvc.passes.quantisation.judging import FEWEST, Judging
 from lvc.passes.quantisation.layerwise import Layerwise, find, quantised_layers

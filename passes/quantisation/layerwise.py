@@ -12,11 +12,9 @@ from functools import cached_property
 import torch
 from torch.fx import Node
 
-from lvc.compiler.comparison.loss import OutputLoss, compare_all
-from lvc.compiler.comparison.verdict import note_errors
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import (
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import (
     add_tensor,
     arguments,
     calls,
@@ -28,11 +26,13 @@ from lvc.compiler.graph import (
     store,
     tensor,
 )
-from lvc.compiler.inspection import peak_activation_bytes
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Outcome
-from lvc.compiler.uncalibrated import HELP, UNCALIBRATED, WHY_NOT
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.uncalibrated import HELP, UNCALIBRATED, WHY_NOT
+from lvc.compiler.measure.comparison.loss import OutputLoss, compare_all
+from lvc.compiler.measure.comparison.verdict import note_errors
+from lvc.compiler.measure.inspection import peak_activation_bytes
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.frozen import Frozen
 from lvc.passes.analysis.sweep import Sweep

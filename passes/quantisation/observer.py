@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from lvc.compiler.pipeline_text import format_item
-from lvc.compiler.registry import Registry
+from lvc.compiler.pipeline.registry import Registry
+from lvc.compiler.pipeline.text import format_item
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.histogram import Histogram
 

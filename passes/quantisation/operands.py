@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.graph import add_tensor, arguments, set_argument, store, tensor
+from lvc.compiler.ir.graph import add_tensor, arguments, set_argument, store, tensor
 
 
 def stored_operand(module: GraphModule, layer: Node, name: str) -> torch.Tensor:

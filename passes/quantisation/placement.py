@@ -18,8 +18,8 @@ from functools import cached_property
 import torch
 from torch.fx import Graph, Node
 
-from lvc.compiler.dialect import Family
-from lvc.compiler.graph import calls, family, spec
+from lvc.compiler.ir.dialect import Family
+from lvc.compiler.ir.graph import calls, family, spec
 from lvc.passes.quantisation.rules import CURVES, LIMITS, ROLES, Role, activations, is_quantised, role
 
 _WRITERS = (Role.WEIGHTED, Role.RESCALE)

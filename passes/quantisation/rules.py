@@ -8,8 +8,8 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
-from lvc.compiler.dialect import Family, aten
-from lvc.compiler.graph import arguments, family, is_call, op_name, spec
+from lvc.compiler.ir.dialect import Family, aten
+from lvc.compiler.ir.graph import arguments, family, is_call, op_name, spec
 
 
 class Role(Enum):

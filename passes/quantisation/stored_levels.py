@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.graph import add_tensor
-from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
-from lvc.compiler.uncalibrated import UNCALIBRATED
+from lvc.compiler.ir.graph import add_tensor
+from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS, Levels, grouped
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import torch
 
-from lvc.compiler.coded_weights import pack
-from lvc.compiler.levels import fit_int8, nearest
-from lvc.compiler.pipeline_text import format_item
-from lvc.compiler.registry import Registry
+from lvc.compiler.ir.operators.coded_weights import pack
+from lvc.compiler.ir.operators.levels import fit_int8, nearest
+from lvc.compiler.pipeline.registry import Registry
+from lvc.compiler.pipeline.text import format_item
 
 _POWERS = tuple(2.0**n for n in range(8))
 

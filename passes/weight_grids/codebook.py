@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.passes import option
+from lvc.compiler.pipeline.passes import option
 from lvc.passes.quantisation.weight_grid import Levels, WeightGrid
 
 _MOST_WEIGHTS = 1 << 20

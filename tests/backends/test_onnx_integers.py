@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from lvc.compiler import driver
-from lvc.compiler.coverage import Coverage
 from lvc.compiler.driver import load, write_model
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import DataSet, Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.coverage import Coverage
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import DataSet, Workspace
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torchvision
 
-from lvc.compiler import catalogue
 from lvc.compiler.backend import Target
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Drift, Verifier, relative_difference, seeded_inputs
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline import catalogue
+from lvc.compiler.pipeline.observers import Drift, Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 
 pytest.importorskip("onnxruntime")
 

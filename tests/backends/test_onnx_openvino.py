@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lvc.compiler.driver import write_model
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import DataSet, Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import DataSet, Workspace
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed; it is part of the extra 'bench'")
 

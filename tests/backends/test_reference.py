@@ -9,9 +9,9 @@ import torch
 from lvc.backends.reference import BACKEND
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.observers import seeded_inputs
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.pipeline.observers import seeded_inputs
+from lvc.compiler.pipeline.workspace import Workspace
 
 MODEL = parse_model("""
     model small(x: f32[1,3,8,8])

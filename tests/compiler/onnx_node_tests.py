@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 
 from lvc.compiler.errors import LvcError
+from lvc.compiler.ir.verify import verify
 from lvc.compiler.load.onnx_door import from_onnx
 from lvc.compiler.load.onnx_door.values import DTYPES, HALVES, type_name
-from lvc.compiler.verify import verify
 
 _OPERATORS = """
     Abs Acos Acosh Add AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization

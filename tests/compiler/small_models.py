@@ -10,7 +10,7 @@ from torch import nn
 from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.driver import compile_and_report
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
 
 
 class Shades(nn.Module):

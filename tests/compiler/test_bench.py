@@ -24,10 +24,10 @@ from lvc.compiler.bench.steps import steps
 from lvc.compiler.cli import main
 from lvc.compiler.driver import LoadRequest, write_model
 from lvc.compiler.errors import UsageError
-from lvc.compiler.inspection import Layer
-from lvc.compiler.model import Model
-from lvc.compiler.observers import relative_difference
-from lvc.compiler.workspace import Silence
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.inspection import Layer
+from lvc.compiler.pipeline.observers import relative_difference
+from lvc.compiler.pipeline.workspace import Silence
 
 
 def recorders(count: int) -> tuple[list[int], list[Callable[[], object]]]:
@@ -197,7 +197,7 @@ def test_more_than_the_peak_is_explained(
     capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heavy = Layer("linear", "linear", "", "f32[1,6]", 6, 10**7, 24, 24)  # 20 GFLOP/s of 2
-    monkeypatch.setattr("lvc.compiler.inspection.artefact_layers", lambda _: [heavy])
+    monkeypatch.setattr("lvc.compiler.measure.inspection.artefact_layers", lambda _: [heavy])
     monkeypatch.setattr("lvc.backends.reference.ReferenceBackend.load", lambda *_: Timed())
     code, _, err = lvc_bench(capsys, str(folder / "a.lvc"), "--per-op")
     assert code == 0, err

@@ -122,7 +122,7 @@ def test_plugin_file_adds_a_pass(capsys: pytest.CaptureFixture[str], folder: Pat
         "from __future__ import annotations\n"
         "from dataclasses import dataclass\n"
         "from typing import ClassVar\n"
-        "from lvc.compiler.passes import Effect, Outcome, Pass\n"
+        "from lvc.compiler.pipeline.passes import Effect, Outcome, Pass\n"
         "@dataclass(frozen=True, kw_only=True)\n"
         "class CountCalls(Pass):\n"
         '    """Count the calls."""\n'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lvc.compiler.coded_weights import DECODE, pack, packed_bytes, unpack
+from lvc.compiler.ir.operators.coded_weights import DECODE, pack, packed_bytes, unpack
 
 
 def test_the_first_code_is_in_the_lowest_bits() -> None:

@@ -17,8 +17,8 @@ from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CompileError, LvcError, UsageError
 from lvc.compiler.files import write_atomically
-from lvc.compiler.model import Value
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.model import Value
+from lvc.compiler.ir.spec import TensorSpec
 
 
 def artefact() -> Artefact:

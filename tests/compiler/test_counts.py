@@ -7,8 +7,8 @@ import torch
 import torchvision
 from small_models import convolutions, shades
 
-from lvc.compiler.inspection import Layer, heaviest, layers, peak_activation_bytes, totals
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.inspection import Layer, heaviest, layers, peak_activation_bytes, totals
 
 PUBLISHED = {
     "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,

@@ -13,8 +13,8 @@ from lvc.compiler.data import open_data
 from lvc.compiler.data.npy import open_npy
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.errors import UsageError
-from lvc.compiler.model import Value
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.model import Value
+from lvc.compiler.ir.spec import TensorSpec
 
 INPUTS = (Value("x", TensorSpec((1, 3, 4, 5))),)
 RANDOM = np.random.default_rng(0)

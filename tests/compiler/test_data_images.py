@@ -14,8 +14,8 @@ from lvc.compiler.data import open_data
 from lvc.compiler.data.images import decode_image
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.errors import UsageError
-from lvc.compiler.model import Value
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.model import Value
+from lvc.compiler.ir.spec import TensorSpec
 
 INPUTS = (Value("image", TensorSpec((1, 3, 8, 8))),)
 BYTES = Preprocess.parse("range=255")

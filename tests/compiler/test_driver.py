@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import lvc
-from lvc.compiler import container, serialise
+from lvc.compiler import container
 from lvc.compiler.driver import write_model
 from lvc.compiler.errors import CheckError
-from lvc.compiler.graph import WINOGRAD, calls, store
-from lvc.compiler.precision import exact_outputs
+from lvc.compiler.ir import serialise
+from lvc.compiler.ir.graph import WINOGRAD, calls, store
+from lvc.compiler.measure.precision import exact_outputs
 from lvc.compiler.verification.artefact import verify_artefact
 from lvc.compiler.verification.examples import examples_of
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from lvc.compiler import functions
+from lvc.compiler.ir.operators import functions
 
 aten = torch.ops.aten
 Function = Callable[[torch.Tensor], torch.Tensor]

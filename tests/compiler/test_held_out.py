@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.held_out import MOST, split
-from lvc.compiler.workspace import DataSet, Workspace
+from lvc.compiler.pipeline.held_out import MOST, split
+from lvc.compiler.pipeline.workspace import DataSet, Workspace
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvc.compiler import integer
-from lvc.compiler.bounds import DataRange, group_bounds, product_bound, sum_bound
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.serialise import from_files, to_files
+from lvc.compiler.ir.bounds import DataRange, group_bounds, product_bound, sum_bound
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.operators import integer
+from lvc.compiler.ir.serialise import from_files, to_files
 
 DTYPES = [torch.uint8, torch.int8]
 

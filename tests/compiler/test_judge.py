@@ -16,15 +16,15 @@ import torch
 from torch import nn
 
 from lvc.compiler.cli import main
-from lvc.compiler.comparison.judge import Loss
-from lvc.compiler.comparison.loss_bound import LossBound
 from lvc.compiler.driver import compile_and_report, make_report, optimise
 from lvc.compiler.errors import CheckError, UsageError
-from lvc.compiler.graph import calls, store, tensor
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.pipeline import Pipeline, Step
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import calls, store, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.comparison.judge import Loss
+from lvc.compiler.measure.comparison.loss_bound import LossBound
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.pipeline import Pipeline, Step
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lvc.compiler import latency
 from lvc.compiler.bench import measure
-from lvc.compiler.catalogue import find_backend
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.latency import TargetStopwatch
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.measure import latency
+from lvc.compiler.measure.latency import TargetStopwatch
+from lvc.compiler.pipeline.catalogue import find_backend
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 class Machine:

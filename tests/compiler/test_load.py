@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lvc.compiler.errors import CompileError, LvcError, UsageError
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
 
 NET = """
 import torch

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lvc.compiler.comparison.loss import compare
+from lvc.compiler.measure.comparison.loss import compare
 
 LOW = -math.inf
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import calls, op_name, origin
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import calls, op_name, origin
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.verify import verify
 from lvc.compiler.load.onnx_door import from_onnx
 from lvc.compiler.load.onnx_door.problems import Problem, summary
-from lvc.compiler.model import Model
-from lvc.compiler.observers import relative_difference, seeded_inputs
-from lvc.compiler.verify import verify
+from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

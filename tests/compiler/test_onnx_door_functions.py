@@ -9,7 +9,7 @@ import pytest
 from test_onnx_door import check_against_runtime, ops, write
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import calls, origin
+from lvc.compiler.ir.graph import calls, origin
 from lvc.compiler.load.onnx_door import from_onnx
 
 LEAKY = "leaky <alpha: float = 0.7> (a) => (b) { b = LeakyRelu<alpha: float = @alpha>(a) }"

@@ -12,9 +12,9 @@ from onnx import numpy_helper
 from test_onnx_door import ops
 
 import lvc
+from lvc.compiler.ir.verify import verify
 from lvc.compiler.load.onnx_door import from_onnx
 from lvc.compiler.load.onnx_door.reference import HALF_BOUND
-from lvc.compiler.verify import verify
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

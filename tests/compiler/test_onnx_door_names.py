@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import lvc
+from lvc.compiler.ir.verify import verify
 from lvc.compiler.load.onnx_door import from_onnx
-from lvc.compiler.verify import verify
 
 NAMES = ["class", "None", "self", "torch", "forward", "training", "layer.class.weight", "layer.forward", "_parameters",
          "0.w", "a/b:0", "größe", "日本", "..", "'\"\\", "{x}%d", "a b\n", "x" * 3000]  # fmt: skip

@@ -16,13 +16,13 @@ from onnx_samples import IRRELEVANT, REFUSED, SAMPLES, STORED
 from test_onnx_door import write
 
 from lvc.compiler.errors import CompileError
+from lvc.compiler.ir.verify import verify
 from lvc.compiler.load.onnx_door import build, from_onnx
 from lvc.compiler.load.onnx_door.call import CONVERTERS, Call
 from lvc.compiler.load.onnx_door.read import MAX_OPSET, MIN_OPSET
 from lvc.compiler.load.onnx_door.schemas import schema_of
 from lvc.compiler.load.onnx_door.values import Value
-from lvc.compiler.observers import relative_difference, seeded_inputs
-from lvc.compiler.verify import verify
+from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -10,15 +10,15 @@ from typing import ClassVar
 import pytest
 import torch
 
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CheckError, CompileError, UsageError
-from lvc.compiler.graph import calls, store
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Drift, Dump, StopAfter, Timer, Verifier
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import calls, store
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.observers import Drift, Dump, StopAfter, Timer, Verifier
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 
 TEXT = """model small(x: f32[2,3])
   @w : f32[3]

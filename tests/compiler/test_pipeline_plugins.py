@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from lvc.compiler import catalogue
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.observers import Drift, Verifier
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.pipeline import catalogue
+from lvc.compiler.pipeline.observers import Drift, Verifier
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 SOURCE = '''
 from dataclasses import dataclass
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import calls, replace
-from lvc.compiler.passes import Effect, Outcome, Pass, option
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import calls, replace
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 
 
 @dataclass(frozen=True, kw_only=True)

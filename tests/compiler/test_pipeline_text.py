@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvc.compiler import catalogue
 from lvc.compiler.errors import UsageError
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Effect, Outcome, Pass, option
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.pipeline_text import parse_passes
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline import catalogue
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.text import parse_passes
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from traced import draw
 
+from lvc.compiler.ir.model import Model
 from lvc.compiler.load.torch_door import from_own_module
-from lvc.compiler.model import Model
-from lvc.compiler.observers import relative_difference
+from lvc.compiler.pipeline.observers import relative_difference
 
 
 class Remembers(nn.Module):

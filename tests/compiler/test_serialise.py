@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.serialise import from_files, to_files
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.serialise import from_files, to_files
 
 TEXT = """model small(x: f32[2,3])
   @block.w : f32[3]

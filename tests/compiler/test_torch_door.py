@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from traced import draw, op_names, traced
 
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import calls, origin
-from lvc.compiler.model import Model
+from lvc.compiler.ir.graph import calls, origin
+from lvc.compiler.ir.model import Model
 
 Pair = namedtuple("Pair", ["left", "right"])
 

@@ -19,8 +19,8 @@ from traced import draw
 
 from lvc.compiler.driver import write_model
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.model import Model
-from lvc.compiler.verify import verify
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.verify import verify
 
 
 class Net(nn.Module):

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from traced import op_names
 
-from lvc.compiler.graph import calls
+from lvc.compiler.ir.graph import calls
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.verify import verify
 from lvc.compiler.load import load
-from lvc.compiler.model import Model
-from lvc.compiler.observers import relative_difference, seeded_inputs
-from lvc.compiler.verify import verify
+from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SLOW = pytest.mark.slow

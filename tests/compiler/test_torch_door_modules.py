@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from traced import draw, op_names, traced
 
 import lvc
-from lvc.compiler.model import Model
-from lvc.compiler.observers import relative_difference
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.observers import relative_difference
 
 IMAGE, SIGNAL, VOLUME = (2, 8, 6, 5), (2, 8, 9), (2, 8, 3, 4, 5)
 

@@ -17,15 +17,15 @@ from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.fx.node import map_aggregate
 
-from lvc.compiler.dialect import OPS
 from lvc.compiler.errors import CompileError
+from lvc.compiler.ir.dialect import OPS
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.ir.verify import verify
 from lvc.compiler.load.normalise.rebuild import rebuild
 from lvc.compiler.load.normalise.rules import RULES
 from lvc.compiler.load.normalise.trace import Stored, Trace
-from lvc.compiler.model import Model
-from lvc.compiler.observers import relative_difference
-from lvc.compiler.spec import TensorSpec
-from lvc.compiler.verify import verify
+from lvc.compiler.pipeline.observers import relative_difference
 
 CLAIMED = [*dict.fromkeys([*RULES, *(op for op in OPS if op.namespace == "aten")])]
 UNWRITTEN = (torch.ops.aten.new_empty.default, torch.ops.aten.empty_like.default)

@@ -15,7 +15,7 @@ from torch._ops import OpOverload
 
 import lvc
 from lvc.compiler.errors import CompileError
-from lvc.compiler.observers import relative_difference
+from lvc.compiler.pipeline.observers import relative_difference
 
 DTYPES = (torch.float32, torch.int64, torch.int32, torch.uint8, torch.bool)
 PARTS = 6

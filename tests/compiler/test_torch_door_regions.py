@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from traced import draw, op_names, traced
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
 
 
 class Frozen(nn.Module):

@@ -13,11 +13,11 @@ from torch.nn.utils import parametrizations, parametrize
 from traced import draw, op_names
 
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.verify import verify
 from lvc.compiler.load import load
 from lvc.compiler.load.torch_door import from_own_module
-from lvc.compiler.model import Model
-from lvc.compiler.observers import relative_difference
-from lvc.compiler.verify import verify
+from lvc.compiler.pipeline.observers import relative_difference
 
 IMAGE = (1, 3, 8, 8)
 

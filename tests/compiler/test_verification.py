@@ -16,18 +16,18 @@ import lvc
 from lvc.backends.tvm import lower
 from lvc.backends.tvm.joins import parts_of
 from lvc.compiler.cli import main
-from lvc.compiler.counts import total_macs
 from lvc.compiler.driver import LoadRequest, compile_and_report
 from lvc.compiler.errors import CheckError
+from lvc.compiler.ir.model import Reference
 from lvc.compiler.load.onnx_door import reference as onnx_reference
 from lvc.compiler.load.onnx_door.build import load_converters
 from lvc.compiler.load.onnx_door.call import CONVERTERS
-from lvc.compiler.model import Reference
+from lvc.compiler.measure.counts import total_macs
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.verification.closeness import Comparison, differences
 from lvc.compiler.verification.examples import image_inputs
 from lvc.compiler.verification.record import Verified
 from lvc.compiler.verification.verification import Verification
-from lvc.compiler.workspace import Workspace
 
 SHAPE = (1, 3, 8, 8)
 

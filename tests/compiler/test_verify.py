@@ -10,11 +10,11 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import store
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.spec import TensorSpec
-from lvc.compiler.verify import picture, verify
+from lvc.compiler.ir.graph import store
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.ir.verify import picture, verify
 
 TEXT = """model small(x: f32[2,3])
   @w : f32[3]

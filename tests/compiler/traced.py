@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from lvc.compiler.graph import calls, op_name
-from lvc.compiler.model import Model
-from lvc.compiler.observers import relative_difference
-from lvc.compiler.verify import verify
+from lvc.compiler.ir.graph import calls, op_name
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.verify import verify
+from lvc.compiler.pipeline.observers import relative_difference
 
 
 class Function(torch.nn.Module):

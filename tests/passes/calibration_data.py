@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lvc.compiler.model import Model
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from lvc.compiler.graph import spec
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.verify import verify
+from lvc.compiler.ir.graph import spec
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.verify import verify
 from lvc.passes.analysis.channel_groups import Channels, Removal, channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from lvc.compiler.graph import store
-from lvc.compiler.model import Model
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import store
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 class Chain(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from random_models import Shape, Writer
 
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
 
 _LAYERS = [
     *("conv", "conv", "wide", "wide", "depthwise", "up", "norm", "unary", "add", "add", "cat", "cat", "pool", "pad"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
 
 Shape = tuple[int, int, int, int]
 

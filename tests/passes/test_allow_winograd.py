@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import WINOGRAD
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.serialise import GRAPH, from_files, to_files
+from lvc.compiler.ir.graph import WINOGRAD
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.serialise import GRAPH, from_files, to_files
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.passes.allow_winograd import filtered, rounding
 
 TEXT = """model one(image: f32[1,16,12,12])

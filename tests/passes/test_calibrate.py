@@ -13,14 +13,14 @@ from calibration_data import normal, workspace_of
 
 from lvc.compiler.driver import optimise
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import arguments, calls
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Verifier
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.uncalibrated import UNCALIBRATED
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import arguments, calls
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
+from lvc.compiler.pipeline.observers import Verifier
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.calibrate import Calibrate
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.histogram import Histogram

@@ -6,10 +6,10 @@ import pytest
 import torch
 from channel_harness import alike, made, pruned, shape, units
 
-from lvc.compiler.dialect import OPS, aten
 from lvc.compiler.errors import CheckError, CompileError, UsageError
-from lvc.compiler.graph import calls, set_argument
-from lvc.compiler.graph_text import parse_model
+from lvc.compiler.ir.dialect import OPS, aten
+from lvc.compiler.ir.graph import calls, set_argument
+from lvc.compiler.ir.graph_text import parse_model
 from lvc.passes.analysis.channel_groups import Removal, Role, channel_groups
 from lvc.passes.analysis.channels.flow import RULES
 from lvc.passes.analysis.channels.masking import check_removal

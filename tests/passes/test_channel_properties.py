@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_channels import models
 
-from lvc.compiler.model import Model
-from lvc.compiler.verify import verify
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.verify import verify
 from lvc.passes.analysis.channel_groups import channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove

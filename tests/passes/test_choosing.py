@@ -9,11 +9,11 @@ import pytest
 import torch
 from calibration_data import Images
 
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.quantisation.choosing import Choice, Form
 from lvc.passes.quantisation.judging import Judging, most_images
 from lvc.passes.quantisation.layerwise import find, set_weight, stored_weight

@@ -10,7 +10,7 @@ import torch
 from pruning_models import chain, workspace
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import channel_groups
 from lvc.passes.pruning.criterion import CRITERIA, Needs, parse_criterion

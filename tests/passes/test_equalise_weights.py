@@ -10,11 +10,11 @@ from hypothesis import given
 from random_models import models
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Drift, Verifier, relative_difference, seeded_inputs
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.observers import Drift, Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 PAIR = """
     model pair(x: f32[1,3,6,6])

@@ -9,19 +9,19 @@ import torch
 from calibration_data import normal
 from torch import nn
 
-from lvc.compiler import integer
 from lvc.compiler.backend import Target
-from lvc.compiler.catalogue import find_backend
-from lvc.compiler.coded_weights import DECODE
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import arguments, calls, tensor
-from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Verifier, relative_difference, seeded_inputs
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, calls, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import integer
+from lvc.compiler.ir.operators.coded_weights import DECODE
+from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
+from lvc.compiler.pipeline.catalogue import find_backend
+from lvc.compiler.pipeline.observers import Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS
 
 torch.set_num_threads(1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from lvc.compiler.graph import calls
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
+from lvc.compiler.ir.graph import calls
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
 from lvc.passes.analysis.frozen import Frozen, constants
 
 NETWORK = parse_model("""

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from calibration_data import whole_numbers
 
-from lvc.compiler import catalogue
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.observers import Drift, Verifier
-from lvc.compiler.pipeline import Pipeline, Step
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.pipeline import catalogue
+from lvc.compiler.pipeline.observers import Drift, Verifier
+from lvc.compiler.pipeline.pipeline import Pipeline, Step
 
 CASES = sorted((Path(__file__).parent / "golden").glob("*.txt"))
 

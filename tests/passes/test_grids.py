@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvc.compiler.comparison.loss import compare
+from lvc.compiler.measure.comparison.loss import compare
 from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.histogram import BINS, Histogram
 from lvc.passes.quantisation.observer import OBSERVERS

@@ -13,18 +13,18 @@ from random_models import models
 
 from lvc.compiler import container
 from lvc.compiler.backend import Target
-from lvc.compiler.catalogue import find_backend
 from lvc.compiler.driver import write_model
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import calls, is_call
-from lvc.compiler.graph_text import parse_model
+from lvc.compiler.ir.graph import calls, is_call
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.load import load
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Drift, Verifier
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.uncalibrated import UNCALIBRATED
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.pipeline.catalogue import find_backend
+from lvc.compiler.pipeline.observers import Drift, Verifier
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 
 TWO_LAYERS = parse_model("""
     model two(image: f32[1,3,8,8])

@@ -11,12 +11,12 @@ from calibration_data import normal
 from torch import nn
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import arguments, calls, origin
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Verifier
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Race
+from lvc.compiler.ir.graph import arguments, calls, origin
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.observers import Verifier
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Race
 from lvc.passes.quantisation.bit_choice import FLOAT, Choice, Choices
 from lvc.passes.quantisation.integer_choice import INTEGER, until_fast
 from lvc.passes.quantisation.rules import is_quantised

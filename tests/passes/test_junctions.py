@@ -9,11 +9,11 @@ from pruning_models import residual, workspace
 from torch import nn
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import calls, store
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import calls, store
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.passes.pruning import reconstruction
 from lvc.passes.pruning.junctions import Junction, find_junction
 

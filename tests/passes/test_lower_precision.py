@@ -17,9 +17,9 @@ from lvc.compiler.data import open_data
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.driver import LoadRequest
 from lvc.compiler.errors import UsageError
-from lvc.compiler.evaluation import Score, evaluate
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.evaluation import Score, evaluate
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 torch.set_num_threads(1)
 

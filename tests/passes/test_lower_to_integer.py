@@ -11,12 +11,12 @@ from calibration_data import normal
 from torch import nn
 
 from lvc.compiler.driver import write_model
-from lvc.compiler.graph import calls, op_name
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Verifier
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.graph import calls, op_name
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.observers import Verifier
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 
 class Net(nn.Module):

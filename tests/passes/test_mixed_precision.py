@@ -7,14 +7,14 @@ import torch
 from calibration_data import normal
 from torch import nn
 
-from lvc.compiler.coded_weights import DECODE
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import arguments, calls
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Verifier
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.uncalibrated import UNCALIBRATED
+from lvc.compiler.ir.graph import arguments, calls
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.coded_weights import DECODE
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
+from lvc.compiler.pipeline.observers import Verifier
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.passes.analysis.calibration import stream
 from lvc.passes.quantisation.divergence import divergence
 

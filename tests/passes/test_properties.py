@@ -7,14 +7,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_models import models
 
-from lvc.compiler import catalogue
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.groups import groups
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Drift, Verifier
-from lvc.compiler.passes import Effect
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.serialise import from_files, to_files
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.groups import groups
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.serialise import from_files, to_files
+from lvc.compiler.pipeline import catalogue
+from lvc.compiler.pipeline.observers import Drift, Verifier
+from lvc.compiler.pipeline.passes import Effect
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 APART = ("fuse-operators", "prune-sensitivity")  # the one ends a pipeline, the other needs data
 NAMES = [

@@ -9,12 +9,12 @@ import torch
 from torchvision.models import VisionTransformer
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import calls, spec
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Verifier
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import calls, spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.observers import Verifier
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.passes.analysis.channels.masking import BOUND
 
 torch.set_num_threads(1)

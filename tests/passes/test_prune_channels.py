@@ -11,13 +11,13 @@ import torch
 from pruning_models import residual, workspace
 
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.inspection import layers, totals
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Verifier, relative_difference, seeded_inputs
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Race, Workspace
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.inspection import layers, totals
+from lvc.compiler.pipeline.observers import Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Race, Workspace
 from lvc.passes.analysis.channel_groups import channel_groups
 from lvc.passes.analysis.channels.surgery import remove
 from lvc.passes.pruning.account import Account

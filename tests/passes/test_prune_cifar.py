@@ -11,11 +11,11 @@ from PIL import Image
 from pruning_models import Images
 
 from lvc.compiler.driver import LoadRequest
-from lvc.compiler.evaluation import evaluate
-from lvc.compiler.inspection import layers, totals
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.evaluation import evaluate
+from lvc.compiler.measure.inspection import layers, totals
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 
 torch.set_num_threads(1)
 

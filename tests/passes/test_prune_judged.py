@@ -11,12 +11,12 @@ from pruning_models import Residual, workspace
 from torch import nn
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import spec
-from lvc.compiler.inspection import layers, totals
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.inspection import layers, totals
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, channel_groups
 from lvc.passes.pruning.criterion import parse_criterion

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lvc.compiler import dynamic, integer
 from lvc.compiler.backend import Executable, Target
-from lvc.compiler.catalogue import find_backend
-from lvc.compiler.coverage import Coverage
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import calls
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Verifier, relative_difference, seeded_inputs
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import calls
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import dynamic, integer
+from lvc.compiler.measure.coverage import Coverage
+from lvc.compiler.pipeline.catalogue import find_backend
+from lvc.compiler.pipeline.observers import Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 
 torch.set_num_threads(1)
 

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from lvc.compiler.backend import Target
-from lvc.compiler.catalogue import find_backend
-from lvc.compiler.coded_weights import DECODE
 from lvc.compiler.driver import write_model
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import calls
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Verifier, relative_difference, seeded_inputs
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import calls
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.coded_weights import DECODE
+from lvc.compiler.pipeline.catalogue import find_backend
+from lvc.compiler.pipeline.observers import Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS
 
 torch.set_num_threads(1)

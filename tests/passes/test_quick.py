@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvc.compiler.graph_text import parse_model
+from lvc.compiler.ir.graph_text import parse_model
 from lvc.passes.analysis.frozen import Frozen
 from lvc.passes.analysis.quick import round_per_channel, round_per_tensor
 

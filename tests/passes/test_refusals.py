@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 TRAINING = parse_model("""
     model training(x: f32[2,3,4,4])

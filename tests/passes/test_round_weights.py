@@ -10,12 +10,12 @@ import torch
 from calibration_data import normal, workspace_of
 
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.graph import calls
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Verifier
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.graph import calls
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.observers import Verifier
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.passes.quantisation.grids import Grid
 from lvc.passes.quantisation.layerwise import without_grids
 from lvc.passes.quantisation.rounding import Lack, Moments, Places

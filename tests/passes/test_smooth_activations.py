@@ -8,11 +8,11 @@ from calibration_data import normal
 from torch import nn
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Drift, Verifier, relative_difference, seeded_inputs
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.observers import Drift, Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 torch.set_num_threads(1)
 

@@ -7,10 +7,10 @@ import torch
 from pruning_models import chain, residual
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.graph import calls, origin, tensor
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.graph import calls, origin, tensor
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.passes.sparsify import largest_of
 
 torch.set_num_threads(1)

@@ -6,11 +6,11 @@ import math
 
 from calibration_data import normal
 
-from lvc.compiler.comparison.loss import OutputLoss
-from lvc.compiler.comparison.verdict import note_errors
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.passes import Outcome
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.measure.comparison.loss import OutputLoss
+from lvc.compiler.measure.comparison.verdict import note_errors
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 
 def error(name: str, sqnr: float, lost: float = 0.0, damaged: float = 0.0) -> OutputLoss:

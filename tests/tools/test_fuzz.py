@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import calls
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Outcome
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import calls
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.fold_batch_norm import FoldBatchNorm
 
 TOOLS = Path(__file__).parents[2] / "tools"

@@ -19,8 +19,8 @@ from fuzzing.program import Program, draw_inputs
 
 if TYPE_CHECKING:
     from lvc.compiler.driver import LoadRequest
-    from lvc.compiler.model import Model
-    from lvc.compiler.workspace import Workspace
+    from lvc.compiler.ir.model import Model
+    from lvc.compiler.pipeline.workspace import Workspace
 
 WINOGRAD_ERROR = 3e-5
 """What `allow-winograd` may cost a convolution, and a little."""
@@ -165,8 +165,8 @@ def _noise(pipeline: str) -> dict[str, float]:
 
 
 def _is_lossy(case: Case) -> bool:
-    from lvc.compiler.passes import Effect
-    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.pipeline.passes import Effect
+    from lvc.compiler.pipeline.pipeline import Pipeline
 
     passes = Pipeline.parse(case.pipeline).with_precision(case.precision)
     return any(item.effect is Effect.LOSSY for item in passes)
@@ -194,10 +194,10 @@ def _outputs(
 
 def _rewritten(case: Case, model: Model) -> Model:
     """What the passes make of a model, those that the target adds included."""
-    from lvc.compiler import catalogue
     from lvc.compiler.backend import Target
     from lvc.compiler.driver import check_request, optimise
-    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.pipeline import catalogue
+    from lvc.compiler.pipeline.pipeline import Pipeline
 
     pipeline = Pipeline.parse(case.pipeline).with_precision(case.precision)
     if case.target in FILES:
@@ -229,8 +229,8 @@ class Calibration:
 
 
 def _workspace(case: Case, model: Model) -> Workspace:
-    from lvc.compiler.spec import TensorSpec
-    from lvc.compiler.workspace import Workspace
+    from lvc.compiler.ir.spec import TensorSpec
+    from lvc.compiler.pipeline.workspace import Workspace
 
     first = model.inputs[0].spec
     one = TensorSpec((1, *first.shape[1:]), first.dtype)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from fuzzing.program import Program, draw
-from lvc.compiler.graph import store
+from lvc.compiler.ir.graph import store
 
 if TYPE_CHECKING:
     from lvc.compiler.driver import LoadRequest
-    from lvc.compiler.model import Model
+    from lvc.compiler.ir.model import Model
 
 DOORS = ("ir", "torch", "onnx")
 
@@ -56,7 +56,7 @@ def _request(program: Program, door: str, opset: int, folder: Path) -> LoadReque
 
 def _traced(program: Program) -> Model:
     """A module traced here, since a factory is called with floating-point inputs."""
-    from lvc.compiler.model import Model
+    from lvc.compiler.ir.model import Model
 
     examples = [torch.zeros(spec.shape, dtype=spec.dtype) for spec in program.inputs.values()]
     return Model.from_module(module(program), *examples)
@@ -72,7 +72,7 @@ import torch.nn.functional as F
 
 
 def graph(program: Program) -> Model:
-    from lvc.compiler.graph_text import parse_model
+    from lvc.compiler.ir.graph_text import parse_model
 
     return fill(parse_model(str(program)))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fuzzing import moves_elements, moves_layers, moves_places
 from fuzzing.program import Program, Step
 from fuzzing.scope import SIZES, Move, Scope, Unfit
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.spec import TensorSpec
 
 MOVES = {**moves_layers.MOVES, **moves_elements.MOVES, **moves_places.MOVES}
 

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from fuzzing import onnx_movement, onnx_spellings
 from fuzzing.onnx_graph import Unspeakable, Writer
 from fuzzing.program import Program, Step, arguments, draw
-from lvc.compiler.spec import TensorSpec, dtype_name
+from lvc.compiler.ir.spec import TensorSpec, dtype_name
 
 SPELLINGS = {**onnx_spellings.SPELLINGS, **onnx_movement.SPELLINGS}
 OPS = frozenset(SPELLINGS)

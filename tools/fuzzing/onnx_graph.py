@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fuzzing.program import Program, Ref, Step
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.spec import TensorSpec
 
 KEYWORDS = (
     "class",

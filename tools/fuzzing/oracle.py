@@ -18,7 +18,7 @@ import torch
 
 from fuzzing.program import Program, Step, bind, bind_all, draw_stored
 from fuzzing.rounding import absolute, largest, rounded_size
-from lvc.compiler.dialect import BY_NAME, Family
+from lvc.compiler.ir.dialect import BY_NAME, Family
 
 NOISE = 2.0**-21
 """Four units in the last place of single precision, relative to the largest element of a tensor."""

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lvc.compiler.dialect import BY_NAME
-from lvc.compiler.spec import TensorSpec, dtype_name
+from lvc.compiler.ir.dialect import BY_NAME
+from lvc.compiler.ir.spec import TensorSpec, dtype_name
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Program:
         return known
 
     def __str__(self) -> str:
-        """The text that `lvc.compiler.graph_text.parse_model` reads."""
+        """The text that `lvc.compiler.ir.graph_text.parse_model` reads."""
         ins = ", ".join(f"{name}: {spec}" for name, spec in self.inputs.items())
         lines = [f"model fuzz({ins})", *(f"  @{name} : {spec}" for name, spec in self.stored.items())]
         lines += [f"  %{step.name} = {step.op}({self._arguments(step)})" for step in self.steps]

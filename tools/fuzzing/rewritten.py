@@ -15,12 +15,12 @@ import torch
 
 from fuzzing.oracle import BLUNT, EXACT, FLOOR, NOISE, RUNS, SLACK, Expected, distance
 from fuzzing.rounding import absolute, largest, rounded_size
-from lvc.compiler.graph import arguments, op_name, spec
+from lvc.compiler.ir.graph import arguments, op_name, spec
 
 if TYPE_CHECKING:
     from torch.fx import Node
 
-    from lvc.compiler.model import Model
+    from lvc.compiler.ir.model import Model
 
 WHOLE = frozenset(
     [

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lvc.compiler.dialect import BY_NAME, Family
+from lvc.compiler.ir.dialect import BY_NAME, Family
 
 IN_NOISE = 16
 """Sums of so many terms round no more than the noise that every operator has."""

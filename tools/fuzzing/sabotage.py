@@ -50,7 +50,7 @@ class Caught:
 def swapped_offset() -> AbstractContextManager[Any]:
     """The first two parts of a concatenation change places where they are of one size."""
     from lvc.backends.tvm.ops.table import LOWERINGS
-    from lvc.compiler.dialect import aten
+    from lvc.compiler.ir.dialect import aten
 
     right = LOWERINGS[aten.cat.default]
 
@@ -94,8 +94,8 @@ def wrong_pad() -> AbstractContextManager[Any]:
 
 def dropped_bias() -> AbstractContextManager[Any]:
     """A pass forgets the biases of convolutions."""
-    from lvc.compiler.dialect import aten
-    from lvc.compiler.graph import calls
+    from lvc.compiler.ir.dialect import aten
+    from lvc.compiler.ir.graph import calls
     from lvc.passes.fold_batch_norm import FoldBatchNorm
 
     right = FoldBatchNorm.apply
@@ -112,7 +112,7 @@ def dropped_bias() -> AbstractContextManager[Any]:
 def late_slice() -> AbstractContextManager[Any]:
     """A slice in the middle begins one element late."""
     from lvc.backends.tvm.ops.table import LOWERINGS
-    from lvc.compiler.dialect import aten
+    from lvc.compiler.ir.dialect import aten
 
     right = LOWERINGS[aten.slice.Tensor]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fuzzing.program import Ref, Step, infer
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.spec import TensorSpec
 
 SIZES = (1, 1, 2, 3, 3, 4, 5, 6, 7, 8, 8, 11, 12, 13, 16, 16, 17, 19, 24, 31, 32, 33, 58, 64)
 

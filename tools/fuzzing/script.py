@@ -29,7 +29,7 @@ import torch.nn.functional as F
 """
 
 _TEMPLATES = {
-    "ir": """from lvc.compiler.graph_text import parse_model
+    "ir": """from lvc.compiler.ir.graph_text import parse_model
 
 TEXT = '''
 {text}
@@ -123,7 +123,7 @@ workspace = lvc.Workspace(data={"calib": lambda: calib}, threads=1)
 
 
 def _input(spec: object, case: Case, place: int) -> str:
-    from lvc.compiler.spec import TensorSpec, dtype_name
+    from lvc.compiler.ir.spec import TensorSpec, dtype_name
 
     assert isinstance(spec, TensorSpec)
     shape = list(spec.shape)

@@ -115,7 +115,7 @@ def _pipelines(text: str) -> Iterator[str]:
     for preset in ("O1", "O2"):
         if text != preset:
             yield preset
-    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.pipeline.pipeline import Pipeline
 
     passes = [str(item) for item in Pipeline.parse(text)]
     if len(passes) > 1:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fuzzing.program import Program, Ref, Step, arguments
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.spec import TensorSpec
 
 Specs = dict[str, TensorSpec]
 Spelling = Callable[[Step, list[str], Specs], list[str]]
@@ -41,7 +41,7 @@ def expression(step: Step, program: Program, specs: Specs) -> str:
 
 
 def _overload(op: str) -> str:
-    from lvc.compiler.dialect import BY_NAME
+    from lvc.compiler.ir.dialect import BY_NAME
 
     return str(BY_NAME[op].overload).removeprefix("aten.")
 

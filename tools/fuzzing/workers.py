@@ -43,7 +43,7 @@ def warm() -> None:
     """Import what every trial needs; no computation, which would start threads that a fork loses."""
     import onnxruntime
 
-    from lvc.compiler.pipeline import Pipeline
+    from lvc.compiler.pipeline.pipeline import Pipeline
 
     for module in NEEDED:
         importlib.import_module(module)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from torch.fx import Node
 
 from lvc.backends.onnx.writer import GraphWriter
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, spec
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, spec
 
 
 def simple(kind: str) -> Callable[[GraphWriter, Node], str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.fx import Node
 
 from lvc.backends.onnx.writer import GraphWriter
-from lvc.compiler import dynamic, integer
+from lvc.compiler.ir.operators import dynamic, integer
 
 
 def refuse(w: GraphWriter, node: Node) -> str:

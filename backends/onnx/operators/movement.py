@@ -7,8 +7,8 @@ from typing import Any
 from torch.fx import Node
 
 from lvc.backends.onnx.writer import GraphWriter
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, spec
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, spec
 
 _TO_THE_START = -(1 << 62)
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}

@@ -8,12 +8,12 @@ import torch
 from torch.fx import Node
 
 from lvc.backends.onnx.writer import GraphWriter
-from lvc.compiler.coded_weights import DECODE, unpack
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import arguments, origin, spec
-from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS, fit_int8, nearest
-from lvc.compiler.uncalibrated import HELP, UNCALIBRATED, WHY_NOT
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, origin, spec
+from lvc.compiler.ir.operators.coded_weights import DECODE, unpack
+from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS, fit_int8, nearest
+from lvc.compiler.ir.operators.uncalibrated import HELP, UNCALIBRATED, WHY_NOT
 
 _RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.int16: (-(1 << 15), (1 << 15) - 1)}
 

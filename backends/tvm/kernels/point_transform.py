@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tvm import tirx
 
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, load, scratch, splat, store
-from lvc.compiler.cook_toom import Row
+from lvc.compiler.ir.cook_toom import Row
 
 
 class Registers:

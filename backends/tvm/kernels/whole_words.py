@@ -52,7 +52,7 @@ class WholeQuad(Word):
     """Four products of uint8 with int8, as ``vpdpbusd`` adds them. The sums are of ``q``, not of ``q - zero_point``.
 
     Without that instruction ``vpmaddubsw`` makes sums of two in 16 bits, and so many words (``chain``) are summed
-    there before they are widened; for the caller to prove that nothing saturates, by `lvc.compiler.bounds`. Weights
+    there before they are widened; for the caller to prove that nothing saturates, by `lvc.compiler.ir.bounds`. Weights
     that do not allow it are risky: ``risky_chain`` of their words are summed in 16 bits, with 0 none, not even pairs.
     """
 

@@ -24,7 +24,7 @@ from lvc.backends.tvm.kernels.winograd_cost import WinogradCost, plain_cycles
 from lvc.backends.tvm.kernels.winograd_nest import Knobs, WinogradNest, data_shape
 from lvc.backends.tvm.kernels.words import FLOAT32
 from lvc.backends.tvm.vector import Vector
-from lvc.compiler.cook_toom import PAIRS, TAPS, CookToom
+from lvc.compiler.ir.cook_toom import PAIRS, TAPS, CookToom
 
 MARGIN = 1.05  # by how much it must be better to be worth its memory
 START = 30_000  # cycles that the code of three nests in place of one costs at first use

@@ -8,7 +8,7 @@ from tvm import tirx
 
 from lvc.backends.tvm.ops.table import Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index
-from lvc.compiler.coded_weights import DECODE
+from lvc.compiler.ir.operators.coded_weights import DECODE
 
 
 @lowers(DECODE)

@@ -1,4 +1,4 @@
-"""Rows in 8 bits with scales found as the model runs, each step as `lvc.compiler.dynamic` defines it."""
+"""Rows in 8 bits with scales found as the model runs, each step as `lvc.compiler.ir.operators.dynamic` defines it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lvc.backends.tvm.ops.integer import quantise
 from lvc.backends.tvm.ops.reductions import reduce
 from lvc.backends.tvm.ops.table import Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index, scalar_of
-from lvc.compiler.dynamic import LARGEST, LEAST, SHARE, quantise_rows, row_scale
+from lvc.compiler.ir.operators.dynamic import LARGEST, LEAST, SHARE, quantise_rows, row_scale
 
 
 @lowers(row_scale)

@@ -1,4 +1,4 @@
-"""Functions of real numbers, each as `lvc.compiler.functions` defines it, bit for bit."""
+"""Functions of real numbers, each as `lvc.compiler.ir.operators.functions` defines it, bit for bit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tvm import tirx
 from lvc.backends.tvm.ops.integer import ROUNDER, ROUNDER_BITS
 from lvc.backends.tvm.ops.table import Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index, let, scalar_of
-from lvc.compiler import functions
+from lvc.compiler.ir.operators import functions
 
 
 def _f32(value: float) -> Expr:
@@ -32,7 +32,7 @@ def _limited(x: Expr, low: float, high: float) -> Expr:
 
 
 def _exp_negated(x: Expr) -> Expr:
-    """e^-x as `lvc.compiler.functions` has it."""
+    """e^-x as `lvc.compiler.ir.operators.functions` has it."""
     rounder = _f32(ROUNDER)
 
     def raised(power: Expr, shifted: Expr) -> Expr:

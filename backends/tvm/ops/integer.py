@@ -1,4 +1,4 @@
-"""Integer operators in general form, each as `lvc.compiler.integer` defines it: right for every case, fast for few."""
+"""Integer operators in general form, each as `lvc.compiler.ir.operators.integer` defines it: right, seldom fast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lvc.backends.tvm.ops.contractions import matrix_product, with_bias
 from lvc.backends.tvm.ops.operands import broadcast
 from lvc.backends.tvm.ops.table import Call, lowers
 from lvc.backends.tvm.scope import Array, Expr, Index, scalar_of
-from lvc.compiler import integer
+from lvc.compiler.ir.operators import integer
 
 ROUNDER = 1.5 * 2**23
 ROUNDER_BITS = 0x4B400000

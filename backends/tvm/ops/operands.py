@@ -8,7 +8,7 @@ from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import BITS, narrow, widen
 from lvc.backends.tvm.scope import Array, Expr, Index, dtype_of, scalar_of
-from lvc.compiler.graph import arguments, spec
+from lvc.compiler.ir.graph import arguments, spec
 
 aten = torch.ops.aten
 

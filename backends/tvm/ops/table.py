@@ -12,7 +12,7 @@ from torch.fx import Node
 from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.scope import Array, Expr, Index, Scope, dtype_text
 from lvc.backends.tvm.vector import Vector
-from lvc.compiler.graph import spec
+from lvc.compiler.ir.graph import spec
 
 
 @dataclass(frozen=True)

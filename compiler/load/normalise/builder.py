@@ -13,8 +13,8 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import can_name_input, free_name, infer_spec, store
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.graph import can_name_input, free_name, infer_spec, store
+from lvc.compiler.ir.spec import TensorSpec
 
 LARGEST_CONSTANT = 1 << 30
 

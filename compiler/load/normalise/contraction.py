@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch._ops import OpOverload
 
-from lvc.compiler.graph import is_call
+from lvc.compiler.ir.graph import is_call
 from lvc.compiler.load.normalise.arithmetic import add, mul
 from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
 from lvc.compiler.load.normalise.movement import pad, reshape, unsqueeze

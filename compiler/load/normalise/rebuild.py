@@ -9,8 +9,8 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.dialect import OPS
-from lvc.compiler.graph import erase_dead
+from lvc.compiler.ir.dialect import OPS
+from lvc.compiler.ir.graph import erase_dead
 from lvc.compiler.load.normalise.aliasing import is_write, view_parents
 from lvc.compiler.load.normalise.arithmetic import cast
 from lvc.compiler.load.normalise.builder import (

@@ -19,7 +19,7 @@ def unknown_operators(found: Mapping[str, Sequence[str]]) -> CompileError:
     return CompileError(
         f"the model uses {count} that lvc cannot express",
         where="\n".join(f"{name}: {_join(origins)}" for name, origins in found.items()),
-        help="replace them in the model by operators that 'lvc.compiler.dialect' lists",
+        help="replace them in the model by operators that 'lvc.compiler.ir.dialect' lists",
     )
 
 

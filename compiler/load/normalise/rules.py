@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch._ops import OpOverload
 
-from lvc.compiler.dialect import OPS
+from lvc.compiler.ir.dialect import OPS
 from lvc.compiler.load.normalise.activation import ACTIVATION
 from lvc.compiler.load.normalise.arithmetic import ARITHMETIC
 from lvc.compiler.load.normalise.attention import ATTENTION

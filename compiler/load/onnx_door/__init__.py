@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lvc.compiler.errors import CompileError, LvcError
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
 
 
 def from_onnx(

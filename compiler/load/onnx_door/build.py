@@ -15,7 +15,8 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
 from lvc.compiler.errors import CompileError, LvcError
-from lvc.compiler.graph import erase_dead, free_name, infer_spec, store
+from lvc.compiler.ir.graph import erase_dead, free_name, infer_spec, store
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.onnx_door.call import CONVERTERS, Call, Converter
 from lvc.compiler.load.onnx_door.idioms import recompose
 from lvc.compiler.load.onnx_door.ops.quantise import on_real_numbers, stays_on_grid
@@ -31,7 +32,6 @@ from lvc.compiler.load.onnx_door.values import (
     safe_path,
     to_torch,
 )
-from lvc.compiler.spec import TensorSpec
 
 STANDARD_DOMAINS = ("", "ai.onnx", None)
 

@@ -12,8 +12,8 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.dialect import OPS
-from lvc.compiler.graph import calls, infer_spec, is_call, origin, replace, spec
+from lvc.compiler.ir.dialect import OPS
+from lvc.compiler.ir.graph import calls, infer_spec, is_call, origin, replace, spec
 
 aten = torch.ops.aten
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import onnx_graphsurgeon as gs
 
 from lvc.compiler.errors import CompileError, UsageError, did_you_mean
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.onnx_door.values import Unsupported, input_name, torch_dtype
-from lvc.compiler.spec import TensorSpec
 
 _IMAGE_RANK = 4
 

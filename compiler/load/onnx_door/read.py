@@ -13,9 +13,9 @@ import onnx.numpy_helper
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lvc.compiler.errors import CompileError
+from lvc.compiler.ir.model import PROPERTY
 from lvc.compiler.load.appearance import appearance
 from lvc.compiler.load.onnx_door.scopes import inner_graphs
-from lvc.compiler.model import PROPERTY
 
 MIN_OPSET, MAX_OPSET = 7, 28
 MAX_MODEL_BYTES = 2 << 30  # what protobuf itself can hold

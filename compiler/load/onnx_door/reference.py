@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from lvc.compiler.model import Reference
+from lvc.compiler.ir.model import Reference
 from lvc.compiler.verification import run_onnx
 
 LIMIT_SECONDS = 60.0

@@ -10,8 +10,8 @@ import onnx
 import torch
 from torch.fx import Node
 
-from lvc.compiler.graph import can_name_input, spec
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.graph import can_name_input, spec
+from lvc.compiler.ir.spec import TensorSpec
 
 MAX_BYTES = 2 << 30  # of one result; more is a mistake or an attack
 

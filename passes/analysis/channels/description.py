@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from lvc.compiler.analysis import Findings
-from lvc.compiler.graph import calls, origin, spec
-from lvc.compiler.model import Model
-from lvc.compiler.passes import Table
+from lvc.compiler.ir.graph import calls, origin, spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.analysis import Findings
+from lvc.compiler.pipeline.passes import Table
 from lvc.compiler.text import si
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Member
 

@@ -12,8 +12,8 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
-from lvc.compiler.graph import op_name, spec
-from lvc.compiler.model import Model
+from lvc.compiler.ir.graph import op_name, spec
+from lvc.compiler.ir.model import Model
 from lvc.passes.analysis.channels.partition import Partition
 
 Dim = torch.Tensor | str

@@ -10,9 +10,9 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, calls, origin, spec
-from lvc.compiler.model import Model
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, calls, origin, spec
+from lvc.compiler.ir.model import Model
 from lvc.passes.analysis.channel_groups import Carrier, ChannelGroup, Channels, Member, Role
 from lvc.passes.analysis.channels.flow import Flow
 

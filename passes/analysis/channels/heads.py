@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import Family, aten
-from lvc.compiler.graph import family, is_call, spec
+from lvc.compiler.ir.dialect import Family, aten
+from lvc.compiler.ir.graph import family, is_call, spec
 
 _SAME_SHAPE = (Family.ELEMENTWISE, Family.NORMALISATION)
 

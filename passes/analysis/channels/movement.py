@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments, spec
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments, spec
 from lvc.passes.analysis.channels.flow import Dim, Flow, rule
 from lvc.passes.analysis.channels.heads import head_dimension
 from lvc.passes.analysis.channels.partition import Partition

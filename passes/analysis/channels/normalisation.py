@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
-from lvc.compiler.graph import arguments
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import arguments
 from lvc.passes.analysis.channels.flow import Dim, Flow, rule
 from lvc.passes.analysis.channels.layers import POSITIONS
 

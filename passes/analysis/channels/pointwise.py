@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch.fx import Node
 
-from lvc.compiler.dialect import OPS, Family, aten
-from lvc.compiler.graph import arguments, op_name, spec
+from lvc.compiler.ir.dialect import OPS, Family, aten
+from lvc.compiler.ir.graph import arguments, op_name, spec
 from lvc.passes.analysis.channels.flow import RULES, Dim, Flow, Labels, rule
 
 _SLID_OVER = (Family.POOLING, Family.RESAMPLING)

@@ -14,10 +14,10 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from lvc.compiler.dialect import aten
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import op_name, origin, spec, tensor
-from lvc.compiler.model import Model
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import op_name, origin, spec, tensor
+from lvc.compiler.ir.model import Model
 
 Kept = Mapping[str, tuple[torch.Tensor | None, ...]]
 """Which indices of each dimension stay, by node name: ``bool[n]``, or None where all do."""

@@ -12,11 +12,22 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
-from lvc.compiler.dialect import Family, aten
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph import arguments, calls, family, infer_spec, op_name, origin, set_argument, spec, store, tensor
-from lvc.compiler.model import Model
-from lvc.compiler.spec import TensorSpec
+from lvc.compiler.ir.dialect import Family, aten
+from lvc.compiler.ir.graph import (
+    arguments,
+    calls,
+    family,
+    infer_spec,
+    op_name,
+    origin,
+    set_argument,
+    spec,
+    store,
+    tensor,
+)
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.passes.analysis.channel_groups import Channels, Removal
 from lvc.passes.analysis.channels.movement import pad_amounts
 from lvc.passes.analysis.channels.proof import Kept, Movement, cut

@@ -11,10 +11,10 @@ from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 
 from lvc.backends.tvm import BACKEND
-from lvc.compiler.graph import infer_spec, store
-from lvc.compiler.model import Model
-from lvc.compiler.spec import TensorSpec
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import infer_spec, store
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.pipeline.workspace import Workspace
 
 aten = torch.ops.aten
 

@@ -21,12 +21,12 @@ from lvc.backends.tvm.runtime.executable import Executable
 from lvc.compiler.backend import Target
 from lvc.compiler.cli import main
 from lvc.compiler.errors import CheckError, CompileError, UsageError
-from lvc.compiler.model import Model
-from lvc.compiler.observers import relative_difference, seeded_inputs
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.verification.artefact import verify_artefact
 from lvc.compiler.verification.examples import examples_of
-from lvc.compiler.workspace import Workspace
 
 aten = torch.ops.aten
 

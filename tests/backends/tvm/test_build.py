@@ -20,13 +20,13 @@ from lvc.backends.tvm.ops.table import LOWERINGS
 from lvc.backends.tvm.runtime.executable import Executable
 from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler.artefact import Artefact
-from lvc.compiler.dialect import OPS
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.levels import FAKE_QUANTIZE_LEVELS
-from lvc.compiler.memory import memory_of
-from lvc.compiler.model import Model
-from lvc.compiler.uncalibrated import UNCALIBRATED
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.dialect import OPS
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
+from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
+from lvc.compiler.measure.memory import memory_of
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 def network() -> Model:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lvc.compiler import driver
-from lvc.compiler.model import Model
-from lvc.compiler.observers import Dump, StopAfter
-from lvc.compiler.workspace import DataSet, Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.observers import Dump, StopAfter
+from lvc.compiler.pipeline.workspace import DataSet, Workspace
 
 PIPELINE = "O1,insert-fake-quant,calibrate{images=4}"
 

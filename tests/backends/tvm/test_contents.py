@@ -14,7 +14,7 @@ from lvc.backends.tvm.memory import plan_workspace
 from lvc.backends.tvm.program import Argument, Bytes, Kind, Place, Program, Step, Storage, joined
 from lvc.backends.tvm.schedules.general import GeneralSchedule
 from lvc.backends.tvm.vector import Vector
-from lvc.compiler.dialect import aten
+from lvc.compiler.ir.dialect import aten
 
 AVX2 = Vector(8, 16)
 

@@ -17,9 +17,9 @@ from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.kernels.whole_words import WholePair, WholeQuad
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.targets import llvm_options, vector_of
-from lvc.compiler import functions, integer
-from lvc.compiler.model import Model
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import functions, integer
+from lvc.compiler.pipeline.workspace import Workspace
 
 aten = torch.ops.aten
 DTYPES = [torch.uint8, torch.int8]

@@ -14,8 +14,8 @@ from tvm.s_tir import Schedule
 from lvc.backends.tvm.kernels import batch_matmul
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.vector import Vector
-from lvc.compiler import integer
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import integer
 
 
 def product(data: st.DataObject, *sizes: int, lead: tuple[int, ...]) -> tuple[Model, list[np.ndarray]]:

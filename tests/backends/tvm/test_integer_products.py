@@ -10,11 +10,11 @@ from sketch import Sketch
 from test_integer import DTYPES, check_exact, whole
 from torch.fx import Node
 
-from lvc.compiler import integer
-from lvc.compiler.graph import calls
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import calls
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import integer
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 def zero_points(dtype: torch.dtype) -> st.SearchStrategy[int]:

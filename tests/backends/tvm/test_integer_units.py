@@ -20,7 +20,7 @@ from tvm import tirx
 from lvc.backends.tvm import bfloat16, build, targets
 from lvc.backends.tvm.kernels import whole_words
 from lvc.backends.tvm.vector import Vector
-from lvc.compiler import integer
+from lvc.compiler.ir.operators import integer
 
 UNITS = {
     "avx512_vnni": Vector(16, 32, ("uint8",)),

@@ -18,8 +18,8 @@ from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.program import Program
 from lvc.backends.tvm.targets import vector_of
 from lvc.backends.tvm.whole import risky_steps
-from lvc.compiler import integer
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import integer
 
 
 def bell(seed: int, spread: float, *shape: int) -> torch.Tensor:

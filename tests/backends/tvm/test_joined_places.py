@@ -8,9 +8,9 @@ import torch
 import lvc
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.vector import Vector
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 
 AVX2 = Vector(8, 16)
 

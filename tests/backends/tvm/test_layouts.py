@@ -12,11 +12,11 @@ from lvc.backends.tvm.memory import live_bytes, plan_workspace
 from lvc.backends.tvm.program import Program
 from lvc.backends.tvm.targets import vector_of
 from lvc.compiler.bench.suite import MODELS
-from lvc.compiler.dialect import Family
-from lvc.compiler.graph import WINOGRAD, family
+from lvc.compiler.ir.dialect import Family
+from lvc.compiler.ir.graph import WINOGRAD, family
+from lvc.compiler.ir.model import Model
 from lvc.compiler.load import load
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 # kernels that only change the layout of a value, and kernels of the model's own movements that nothing could take in
 MOVES = {

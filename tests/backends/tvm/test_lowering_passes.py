@@ -16,7 +16,7 @@ from tvm import ir, te, tirx
 
 import lvc
 from lvc.backends.tvm.lowering_passes import hide_shifted_divisions
-from lvc.compiler.dialect import aten
+from lvc.compiler.ir.dialect import aten
 
 EXTENT = 240
 

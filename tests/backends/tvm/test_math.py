@@ -10,7 +10,7 @@ import torch
 from sketch import Sketch, aten
 
 from lvc.backends.tvm import BACKEND
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.pipeline.workspace import Workspace
 
 # the operator, the range, the exact function, and the units in the last place and the absolute error that are allowed
 CASES = (

@@ -7,8 +7,8 @@ import torch
 import torchvision
 from sketch import check, numbers
 
-from lvc.compiler.model import Model
-from lvc.compiler.pipeline import Pipeline
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 
 def compare_with_torch(name: str, pipeline: str, size: int = 64) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sketch import Sketch, check, numbers
 from torch.fx import Node
 
-from lvc.compiler.dialect import aten
+from lvc.compiler.ir.dialect import aten
 
 
 @pytest.mark.parametrize("kind", ["alone", "first", "second", "function on the other", "function between"])

@@ -62,8 +62,8 @@ def test_no_folder_is_no_cache(tmp_path: Path) -> None:
 BUILD = """
 import sys, torch
 from lvc.backends.tvm.backend import TvmBackend
-from lvc.compiler.model import Model
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.workspace import Workspace
 
 width = int(sys.argv[1])
 torch.manual_seed(width)

@@ -13,7 +13,7 @@ from lvc.backends.tvm.build import build_files
 from lvc.backends.tvm.runtime.executable import Executable
 from lvc.backends.tvm.targets import vector_of
 from lvc.compiler.backend import Target
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 def native() -> Target:

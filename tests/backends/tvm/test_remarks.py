@@ -12,10 +12,10 @@ from lvc.backends.tvm.backend import TvmBackend, check
 from lvc.compiler import driver
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import CompileError
-from lvc.compiler.graph_text import parse_model
-from lvc.compiler.inspection import artefact_facts
-from lvc.compiler.pipeline import Pipeline
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.measure.inspection import artefact_facts
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 
 
 @pytest.mark.parametrize(("bits", "target", "count"), [(8, "x86-64-v3", 1), (7, "x86-64-v3", 0), (8, "cascadelake", 0)])

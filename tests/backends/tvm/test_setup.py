@@ -12,9 +12,9 @@ from sketch import Sketch, aten, compare, numbers
 
 from lvc.backends.tvm import BACKEND
 from lvc.compiler.artefact import Artefact
-from lvc.compiler.graph import WINOGRAD, calls
-from lvc.compiler.model import Model
-from lvc.compiler.workspace import Workspace
+from lvc.compiler.ir.graph import WINOGRAD, calls
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.workspace import Workspace
 
 SHAPE = (1, 64, 28, 28)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lvc.compiler import driver
-from lvc.compiler.model import Model
+from lvc.compiler.ir.model import Model
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
 

@@ -9,7 +9,7 @@ import pytest
 from coco_score import score
 
 import lvc
-from lvc.compiler.observers import relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

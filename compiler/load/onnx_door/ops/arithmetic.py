@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch._ops import OpOverload
 
-from lvc.compiler.graph import is_call
+from lvc.compiler.ir.graph import is_call
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, constant, dtype_of, shape_of, torch_dtype
 

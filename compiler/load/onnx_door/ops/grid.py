@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, check_size, dtype_of
-from lvc.compiler.spec import TensorSpec
 
 aten = torch.ops.aten
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.ops.movement import sliced
 from lvc.compiler.load.onnx_door.values import Constant, Unsupported, Value, check_size, constant, dtype_of, shape_of
-from lvc.compiler.spec import TensorSpec
 
 aten = torch.ops.aten
 

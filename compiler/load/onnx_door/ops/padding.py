@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.ops.movement import sliced
 from lvc.compiler.load.onnx_door.values import Value, check_size, constant, shape_of
 from lvc.compiler.load.onnx_door.windows import flat_pads
-from lvc.compiler.spec import TensorSpec
 
 aten = torch.ops.aten
 

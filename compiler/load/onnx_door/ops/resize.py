@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.onnx_door import interpolation
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.interpolation import Axis, Rule
 from lvc.compiler.load.onnx_door.values import Constant, Value, check_size, constant, dtype_of, shape_of
-from lvc.compiler.spec import TensorSpec
 
 aten = torch.ops.aten
 _ATEN = {"linear": aten.upsample_bilinear2d.vec, "cubic": aten.upsample_bicubic2d.vec}

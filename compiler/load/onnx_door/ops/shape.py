@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.onnx_door.call import Call, converts
 from lvc.compiler.load.onnx_door.values import (
     Constant,
@@ -17,7 +18,6 @@ from lvc.compiler.load.onnx_door.values import (
     to_torch,
     torch_dtype,
 )
-from lvc.compiler.spec import TensorSpec
 
 
 @converts("Constant")

@@ -1,0 +1,80 @@
+"""The inputs of one run: photographs, arrays in files, or seeded random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lvc.compiler.data.images import is_image_name, prepare_file, read_bounded
+from lvc.compiler.data.npy import Array, open_npy, open_npz
+from lvc.compiler.data.preprocess import Preprocess
+from lvc.compiler.data.samples import Fit, missing_preprocess, numpy_dtype, sizes
+from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.model import Value
+from lvc.compiler.measure.evaluation import batches
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The arrays of one run, with a name for each row of their batch that is not padding."""
+
+    names: tuple[str, ...]
+    arrays: tuple[np.ndarray, ...]
+
+    @classmethod
+    def whole(cls, name: str, arrays: tuple[np.ndarray, ...]) -> Feed:
+        """A run without padding."""
+        rows = arrays[0].shape[0] if arrays[0].ndim else 1
+        return cls((name,) if rows == 1 else tuple(f"{name}[{row}]" for row in range(rows)), arrays)
+
+    def without_padding(self, outputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Cut the rows of padding off the outputs that have the batch as their first dimension."""
+        batch = self.arrays[0].shape[:1]
+        return tuple(array[: len(self.names)] if array.shape[:1] == batch else array for array in outputs)
+
+
+def feeds(paths: Sequence[Path], inputs: tuple[Value, ...], preprocess: Preprocess | None) -> Iterator[Feed]:
+    """Read files into runs for a signature: each array file is one run, images fill batches in order."""
+    images = [path for path in paths if is_image_name(path.name)]
+    arrays = [path for path in paths if path not in images]
+    for path in arrays:
+        yield Feed.whole(str(path), read_arrays(path, inputs))
+    if images:
+        yield from _image_feeds(images, Fit.of(inputs), inputs[0].spec.shape[0], preprocess)
+
+
+def read_arrays(path: Path, inputs: tuple[Value, ...]) -> tuple[np.ndarray, ...]:
+    """Read an ``.npy`` file for the one input, or an ``.npz`` with an array for each input, by name or in order."""
+    suffix = path.suffix.lower()
+    if not path.is_file() or suffix not in (".npy", ".npz"):
+        what = f"'{path}' is not an input" if path.exists() else f"there is no file '{path}'"
+        raise UsageError(what, help="give images (.jpg, .png, .webp), a .npy or a .npz file")
+    found = {inputs[0].name: open_npy(path)} if suffix == ".npy" else open_npz(path)
+    if len(found) != len(inputs) or (suffix == ".npy" and len(inputs) != 1):
+        names = ", ".join(map(str, inputs))
+        raise UsageError(f"'{path}' holds {len(found)} array(s), and the inputs are: {names}")
+    ordered = [found[value.name] for value in inputs] if {v.name for v in inputs} == set(found) else found.values()
+    return tuple(_read(array, value) for array, value in zip(ordered, inputs, strict=True))
+
+
+def _read(array: Array, value: Value) -> np.ndarray:
+    if array.shape != value.spec.shape:
+        found, wanted = sizes(array.shape), sizes(value.spec.shape)
+        raise UsageError(f"the array is {found}, and input '{value.name}' takes {wanted}", where=array.where)
+    return array.read().astype(numpy_dtype(value), copy=False)
+
+
+def _image_feeds(paths: list[Path], fits: Fit, batch: int, preprocess: Preprocess | None) -> Iterator[Feed]:
+    if preprocess is None:
+        raise missing_preprocess(str(paths[0]))
+    prepare = preprocess
+
+    def samples() -> Iterator[tuple[np.ndarray, int]]:
+        for place, path in enumerate(paths):
+            yield fits(prepare_file(read_bounded(path), str(path), prepare, fits), str(path)), place
+
+    for array, places in batches(samples(), batch):
+        yield Feed(tuple(str(paths[place]) for place in places if place is not None), (array,))

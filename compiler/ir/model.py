@@ -1,0 +1,169 @@
+"""The value that everything works on: a graph, its signature, and where it came from."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import GraphModule, Node
+
+from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.graph import spec
+from lvc.compiler.ir.spec import TensorSpec
+
+PROPERTY = "lvc."
+"""What the keys of `Model.usage` begin with in the properties of an ONNX file; the values are JSON."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A named input or output of a model."""
+
+    name: str
+    spec: TensorSpec
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.spec}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the source of a model computes by itself: ``run`` takes arrays of the model's signature.
+
+    ``name`` says who computes there, as in "differs from eager PyTorch". A source may share its tensors with the model
+    that was loaded from it, so ``run`` holds only until that is trained or rewritten. ``run`` may raise anything.
+    ``bound`` is how far its arithmetic may be from single precision, relative. ``first_difference`` names the first
+    node of the source, as "node NAME (OPERATOR)", that computes something else on given inputs; empty if none is found.
+    """
+
+    name: str
+    run: Callable[[Sequence[np.ndarray]], tuple[np.ndarray, ...]]
+    bound: float = 1e-4
+    is_slow: bool = False
+    first_difference: Callable[[Sequence[np.ndarray]], str] | None = None
+
+
+@dataclass
+class Model:
+    """A trained model in lvc's dialect.
+
+    ``module`` is a `torch.fx.GraphModule` over the operators of `lvc.compiler.ir.dialect`: its placeholders are the
+    inputs, its output is a tuple of tensors, and it can be run and trained in PyTorch at any time. ``output_names``
+    names the parts of that tuple. ``source`` says what was loaded. ``preprocessing`` is the text of an image
+    preprocessing and ``labels`` the names of the classes, where they are known. ``reference`` is there to judge how the
+    model was loaded: it is neither stored nor copied.
+    """
+
+    module: GraphModule
+    name: str
+    output_names: tuple[str, ...]
+    source: str = ""
+    preprocessing: str | None = None
+    labels: tuple[str, ...] | None = None
+    notes: list[str] = field(default_factory=list)
+    reference: Reference | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return tuple(Value(str(n.target), spec(n)) for n in self.module.graph.nodes if n.op == "placeholder")
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return tuple(Value(name, spec(n)) for name, n in zip(self.output_names, self.output_nodes, strict=True))
+
+    @property
+    def output_nodes(self) -> tuple[Node, ...]:
+        return tuple(self.module.graph.output_node().args[0])  # type: ignore[arg-type]
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored elements that the graph reads, floating-point or not."""
+        return sum(spec(n).elements for n in self.module.graph.nodes if n.op == "get_attr")
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the stored tensors that the graph reads."""
+        return sum(spec(n).bytes for n in self.module.graph.nodes if n.op == "get_attr")
+
+    @classmethod
+    def load(cls, source: str, **options: Any) -> Model:
+        """Load a model file or factory; see `lvc.compiler.load.load` for the options."""
+        from lvc.compiler.load import load
+
+        return load(source, **options)
+
+    @classmethod
+    def from_module(
+        cls, module: torch.nn.Module, *examples: torch.Tensor | Sequence[torch.Tensor], name: str = ""
+    ) -> Model:
+        """Trace a PyTorch module on example inputs, one by one or in one tuple, in evaluation mode."""
+        from lvc.compiler.load.examples import check_examples
+        from lvc.compiler.load.torch_door import from_module
+
+        return from_module(module, check_examples(examples), name=name or type(module).__name__)
+
+    @classmethod
+    def from_onnx(cls, file: str | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
+        """Read an ONNX file; ``shapes`` fixes symbolic input sizes by input name."""
+        from lvc.compiler.load.onnx_door import from_onnx
+
+        return from_onnx(Path(file), shapes or {})
+
+    def to_onnx(self, file: str | Path) -> None:
+        """Write the model as ONNX."""
+        from lvc.compiler.driver import write_model
+
+        write_model(self, Path(file).with_suffix(".onnx"))
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """What whoever runs the model must know, as plain data: ``preprocessing`` and ``labels``, where known."""
+        known = {"preprocessing": self.preprocessing, "labels": list(self.labels or ())}
+        return {key: value for key, value in known.items() if value}
+
+    def copy(self, *, share_tensors: bool = False) -> Model:
+        """A copy that shares nothing with this model: rewriting one leaves the other alone.
+
+        With ``share_tensors`` both hold the same tensors until `graph.store` gives one of them another: cheap, for
+        models that nobody trains.
+        """
+        twin = copy.copy(self)
+        stored = itertools.chain(self.module.parameters(), self.module.buffers()) if share_tensors else ()
+        twin.module = copy.deepcopy(self.module, {id(tensor): tensor for tensor in stored})
+        for ours, theirs in zip(self.module.graph.nodes, twin.module.graph.nodes, strict=True):
+            theirs.meta = copy.copy(ours.meta)
+        twin.notes = list(self.notes)
+        twin.reference = None
+        return twin
+
+    def __call__(self, *inputs: np.ndarray | torch.Tensor) -> tuple[np.ndarray, ...]:
+        """Run the graph in PyTorch on arrays of the signature's shapes; the oracle for every backend."""
+        tensors = [
+            torch.as_tensor(np.require(x, requirements=["C", "W"]) if isinstance(x, np.ndarray) else x) for x in inputs
+        ]
+        check_inputs(self.inputs, [TensorSpec.of(x) for x in tensors])
+        with torch.inference_mode():
+            outputs = self.module(*tensors)
+        return tuple(np.asarray(out.detach().contiguous().numpy()) for out in outputs)
+
+    def to_text(self) -> str:
+        """Print the graph, one node a line; the form of dumps and golden tests, see `lvc.compiler.ir.graph_text`."""
+        from lvc.compiler.ir.graph_text import format_model
+
+        return format_model(self)
+
+
+def check_inputs(expected: Sequence[Value], given: Sequence[TensorSpec]) -> None:
+    """Raise `UsageError` if the given inputs do not fit a signature."""
+    if len(expected) != len(given):
+        names = ", ".join(map(str, expected))
+        raise UsageError(f"the model takes {len(expected)} input(s), {len(given)} given", why=f"inputs are: {names}")
+    for value, found in zip(expected, given, strict=True):
+        if value.spec != found:
+            raise UsageError(f"input '{value.name}' must be {value.spec}, not {found}")

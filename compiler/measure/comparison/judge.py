@@ -1,0 +1,179 @@
+"""What passes cost: each pass that moves outputs is judged against the model as it was loaded, on images held out.
+
+Where the model ends in softmax, log-softmax or sigmoid, the scores in front of them are compared, as long as the
+rewritten model has them too. With labels, a classifier is judged by how often it is right as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.closing import closing_functions, without_closing
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.comparison.loss import OutputLoss, compare_all
+from lvc.compiler.measure.comparison.outputs import Images
+from lvc.compiler.measure.counts import total_macs
+from lvc.compiler.measure.evaluation import Score, fed_input, is_class_scores, takes_data
+from lvc.compiler.pipeline.held_out import JUDGE, JudgingImages
+from lvc.compiler.pipeline.passes import Effect
+from lvc.compiler.pipeline.pipeline import Observer, Step
+from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.text import percent
+
+MOST_IMAGES = 1024
+"""As many images of a set that the user named for judging are used."""
+
+_MOST_MACS = 100e9  # of one run over images that were held out
+_LEAST_IMAGES = 8
+_MOST_BYTES = 128 << 20  # of one model's outputs
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What was lost when a pass had run, in all since the model was loaded and by this pass alone.
+
+    ``right`` is the share of images with the right first choice, ``right_as_loaded`` that of the model as it was
+    loaded; None without labels. ``alone`` is empty if it could not be told.
+    """
+
+    in_all: tuple[OutputLoss, ...]
+    alone: tuple[OutputLoss, ...]
+    images: int
+    source: str
+    right: float | None = None
+    right_as_loaded: float | None = None
+
+    @property
+    def worst(self) -> OutputLoss:
+        """The output that has lost most."""
+        return min(self.in_all, key=lambda loss: loss.sqnr)
+
+    @property
+    def sqnr_alone(self) -> float:
+        """The least signal to noise of an output by this pass alone; infinite if it could not be told."""
+        return min((loss.sqnr for loss in self.alone), default=math.inf)
+
+    @property
+    def agreement_text(self) -> str:
+        """The least share of first choices that are those of the model as it was loaded; empty without class scores."""
+        shares = [loss.agreement for loss in self.in_all if loss.agreement is not None]
+        return percent(min(shares), 2) if shares else ""
+
+    def rounded(self) -> Loss:
+        """The same in as many digits as are the same on every machine."""
+        return replace(self, in_all=tuple(map(_rounded, self.in_all)), alone=tuple(map(_rounded, self.alone)))
+
+
+def _rounded(loss: OutputLoss) -> OutputLoss:
+    share = loss.agreement if loss.agreement is None else round(loss.agreement, 4)
+    return replace(
+        loss, sqnr=round(loss.sqnr, 2), agreement=share, lost=round(loss.lost, 4), damaged=round(loss.damaged, 4)
+    )
+
+
+Outputs = list[tuple[torch.Tensor, ...]]
+"""All outputs of a model, batch by batch, without those of padding."""
+
+
+class Judge(Observer):
+    """Measures the `Loss` after every lossy pass that changed something; puts it into ``step.measured["loss"]``.
+
+    The images are those that the workspace has for judging what was learnt from the data set ``name``. A run over
+    images that were held out is kept to `_MOST_MACS` and `_MOST_BYTES`. Once a pass has changed the signature, nothing
+    is judged any more.
+    """
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self._workspace = workspace
+        self._name = name
+
+    def start(self, model: Model) -> None:
+        judging = self._workspace.judging_images(self._name)
+        self._images, self._labels = _read(model, judging, self._workspace)
+        self._source = str(judging)
+        self._signature = (model.inputs, model.outputs)
+        self._closed = len(closing_functions(model.module.graph))
+        self._loaded = {False: self._run(model)}
+        if self._closed:
+            self._loaded[True] = self._run(without_closing(model))
+        self._right_as_loaded = self._right(self._loaded[False])
+        self._last = (self._closed > 0, self._loaded[self._closed > 0])
+
+    def after(self, step: Step, model: Model) -> None:
+        if step.item.effect is not Effect.LOSSY or not step.outcome.changed:
+            return
+        if (model.inputs, model.outputs) != self._signature:
+            return
+        is_open = 0 < self._closed == len(closing_functions(model.module.graph))
+        found = self._run(without_closing(model) if is_open else model)
+        was_open, earlier = self._last
+        self._last = (is_open, found)
+        step.measured["loss"] = Loss(
+            in_all=tuple(compare_all(model.output_names, self._loaded[is_open], found)),
+            alone=tuple(compare_all(model.output_names, earlier, found)) if was_open == is_open else (),
+            images=sum(map(len, self._labels)),
+            source=self._source,
+            right=self._right(found),
+            right_as_loaded=self._right_as_loaded,
+        )
+
+    def _run(self, model: Model) -> Outputs:
+        found: Outputs = []
+        with torch.inference_mode():
+            for batch, labels in zip(self._images, self._labels, strict=True):
+                found.append(tuple(_without_padding(out, len(batch), len(labels)) for out in model.module(batch)))
+        return found
+
+    def _right(self, outputs: Outputs) -> float | None:
+        """Return the share of images whose first choice is their label; None if labels are missing or do not fit."""
+        first = self._signature[1][0].spec
+        shape = first.shape if first.dtype.is_floating_point else ()
+        known = [label for labels in self._labels for label in labels if label is not None]
+        if not is_class_scores(shape) or not known or max(known) >= shape[1]:
+            return None
+        score = Score()
+        for (scores, *_), labels in zip(outputs, self._labels, strict=True):
+            score.add(scores.flatten(1).float().numpy(), labels)
+        return score.top1 / score.labelled
+
+
+def _without_padding(output: torch.Tensor, batch: int, images: int) -> torch.Tensor:
+    return output[:images] if output.ndim and len(output) == batch else output
+
+
+def last_loss(steps: Sequence[Step]) -> Loss | None:
+    """Return what the passes that ran have lost together; None if it was not measured."""
+    return next((step.measured["loss"] for step in reversed(steps) if "loss" in step.measured), None)
+
+
+def judged_set(model: Model, workspace: Workspace) -> str | None:
+    """Return the data set that losses are judged by: the one for it, else the calibration data, else the first.
+
+    None if there is none, or none could feed the model.
+    """
+    if not takes_data(model.inputs):
+        return None
+    return next((name for name in (JUDGE, "calib", *workspace.data) if name in workspace.data), None)
+
+
+def _read(
+    model: Model, judging: JudgingImages, workspace: Workspace
+) -> tuple[list[torch.Tensor], list[list[int | None]]]:
+    """Read the images in batches, and the labels of those that are no padding; `UsageError` if there are none."""
+    if not len(judging.data):
+        raise UsageError(f"the data set '{judging.name}' is empty")
+    size = fed_input(model.inputs).spec.shape[0]
+    bytes_of_an_image = max(1, sum(output.spec.bytes for output in model.outputs) // size)
+    most = MOST_IMAGES
+    if judging.name != JUDGE:
+        macs_of_an_image = max(1.0, total_macs(model.module.graph) / size)
+        most = max(_LEAST_IMAGES, int(_MOST_MACS / macs_of_an_image))
+    most = max(1, min(most, _MOST_BYTES // bytes_of_an_image))
+    images = Images(judging.data, size, most, workspace.seed, workspace.progress)
+    read = list(images)
+    return [batch for batch, _ in read], [labels for _, labels in read]

@@ -1,0 +1,161 @@
+"""Both models on the same data, layer by layer: what error arrives at a layer, what it adds, what leaves it.
+
+``adds`` is the error of the quantised layer, its input rounded to its grid, on the values that the floating-point layer
+reads. So it holds nothing of the layers before, and the layers that hurt are those where it is worst.
+
+An integer layer gives sums in a unit that its model does not write down: it is known up to one factor, for which the
+one that serves best is taken. What such a layer adds cannot be told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.fx.node import map_arg
+
+from lvc.compiler.ir.dialect import Family, aten
+from lvc.compiler.ir.graph import arguments, family, is_call, origin, spec, tensor
+from lvc.compiler.ir.operators import integer
+from lvc.compiler.measure.comparison.moments import Moments
+from lvc.compiler.measure.comparison.pairs import Pair
+
+Values = Mapping[Node, torch.Tensor]
+
+
+@dataclass
+class LayerError:
+    """One pair of layers over the data. SQNRs are in dB; ``adds`` is None where it cannot be told."""
+
+    pair: Pair
+    arriving: list[Moments] = field(default_factory=list)
+    adding: Moments | None = None
+    leaving: Moments = field(default_factory=Moments)
+
+    @property
+    def name(self) -> str:
+        return self.pair.floating.name
+
+    @property
+    def origin(self) -> str:
+        return origin(self.pair.floating)
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the unit of the layer's values had to be fitted."""
+        return not spec(self.pair.quantised).dtype.is_floating_point
+
+    @property
+    def arrives(self) -> float | None:
+        """The SQNR of the worst operand."""
+        return min(((m.best_sqnr if self.is_integer else m.sqnr) for m in self.arriving), default=None)
+
+    @property
+    def adds(self) -> float | None:
+        return None if self.adding is None else self.adding.sqnr
+
+    @property
+    def leaves(self) -> float:
+        return self.leaving.best_sqnr if self.is_integer else self.leaving.sqnr
+
+    @property
+    def cosine(self) -> float:
+        return self.leaving.cosine
+
+
+class FloatingRun(Interpreter):
+    """Runs the floating-point model and keeps what its paired layers read and give."""
+
+    def __init__(self, module: GraphModule, pairs: Iterable[Pair]) -> None:
+        super().__init__(module)
+        layers = [pair.floating for pair in pairs]
+        self._wanted = {*layers, *(operand for layer in layers for operand in layer.all_input_nodes)}
+        self.values: dict[Node, torch.Tensor] = {}
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n in self._wanted:
+            self.values[n] = result
+        return result
+
+
+class QuantisedRun(Interpreter):
+    """Runs the quantised model and measures its paired layers against ``wanted``, which is set before each run."""
+
+    def __init__(self, module: GraphModule, pairs: Iterable[Pair]) -> None:
+        super().__init__(module)
+        self.errors = {pair.quantised: LayerError(pair) for pair in pairs}
+        self.wanted: Values = {}
+        self._stored = _stored(module.graph)
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n in self.errors:
+            self._measure(self.errors[n], n, result)
+        return result
+
+    def _measure(self, error: LayerError, layer: Node, result: torch.Tensor) -> None:
+        wanted = self.wanted[error.pair.floating]
+        error.leaving.add(wanted, _real(self.submodule, layer, result))
+        operands = [node for node in layer.all_input_nodes if node not in self._stored]
+        theirs: dict[Any, Any] = dict(zip(layer.args, error.pair.floating.args, strict=False))
+        known = {node: self.wanted[theirs[node]] for node in operands if theirs.get(node) in self.wanted}
+        matched = {node: value for node, value in known.items() if value.shape == spec(node).shape}
+        if len(matched) < len(operands):
+            return
+        error.arriving = error.arriving or [Moments() for _ in operands]
+        zero_point = arguments(layer).get("zero_point", 0)
+        for moments, node in zip(error.arriving, operands, strict=True):
+            found = self.env[node]
+            moments.add(matched[node], found if found.is_floating_point() else found.int() - zero_point)
+        if not error.is_integer:
+            error.adding = error.adding or Moments()
+            error.adding.add(wanted, self._alone(layer, matched))
+
+    def _alone(self, layer: Node, given: Values) -> torch.Tensor:
+        """What a layer makes of given operands, once they are rounded to their grids."""
+        rounded = {node: self._round(node, value) for node, value in given.items()}
+        args: Any = map_arg(layer.args, lambda n: rounded.get(n, self.env[n]))
+        result: torch.Tensor = layer.target(*args, **layer.kwargs)  # type: ignore[operator]
+        return result
+
+    def _round(self, node: Node, value: torch.Tensor) -> torch.Tensor:
+        """Round to the grid on which an operand lies: moving values, or taking the largest, stays on it."""
+        while family(node) is Family.MOVEMENT or is_call(node, aten.max_pool2d.default):
+            node = node.all_input_nodes[0]
+        if family(node) is not Family.QUANTISATION:
+            return value
+        _, *grid = map_arg(node.args, lambda n: tensor(self.submodule, n))
+        rounded: torch.Tensor = node.target(value, *grid)  # type: ignore[operator]
+        return rounded
+
+    @property
+    def submodule(self) -> GraphModule:
+        assert isinstance(self.module, GraphModule)
+        return self.module
+
+
+def _real(module: GraphModule, layer: Node, values: torch.Tensor) -> torch.Tensor:
+    """What a layer's values stand for, up to one factor if they are sums of whole numbers."""
+    for user in layer.users:
+        if is_call(user, integer.rescale, integer.requantise):
+            args = arguments(user)
+            scale = tensor(module, args["scale" if is_call(user, integer.rescale) else "multiplier"])
+            if scale is not None:
+                shape = [1] * values.ndim
+                shape[args["axis"]] = -1
+                return values.double() * scale.reshape(shape)
+    return values
+
+
+def _stored(graph: Graph) -> set[Node]:
+    """Return the nodes whose values depend on stored tensors alone."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        operands = node.all_input_nodes
+        if node.op == "get_attr" or (node.op == "call_function" and operands and found.issuperset(operands)):
+            found.add(node)
+    return found

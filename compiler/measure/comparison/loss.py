@@ -1,0 +1,119 @@
+"""How far one model's outputs are from another's: signal to noise, first choices, and whether anything is left of them.
+
+The signal-to-quantisation-noise ratio is ``SQNR = 10 log10(sum(y^2) / sum((y' - y)^2))`` in decibels: 6 dB a bit. Over
+a whole output it can look well while most of it is lost, as when a detector's large box coordinates drown its small
+class scores. So it is measured for each place of each dimension as well, on what varies: an output has collapsed when
+in more than half the places of some dimension the error is as large as the variation. Over the whole output, what
+varies is what differs between images: the places of anchors and a constant background are none of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.text import decibels, percent
+
+_MOST_PLACES = 0.5
+_ONE_BIT = 4.0  # of power
+_ENOUGH = 8  # images; of fewer, such as three frames of a film, it is not known what differs
+LEAST = 10.0
+"""With fewer decibels, an error of a tenth of the power, an output is damaged wherever the error lies."""
+
+
+@dataclass(frozen=True)
+class OutputLoss:
+    """One output over some images. ``sqnr`` is in dB. ``agreement`` is the share of equal first choices, or of equal
+    numbers where the output is whole numbers, such as a map of classes; None if it is neither these nor class scores.
+    ``lost`` and ``damaged`` are the largest shares, over the dimensions, of places without information and of places
+    with less than a bit of it."""
+
+    name: str
+    sqnr: float
+    agreement: float | None
+    lost: float
+    damaged: float
+
+    @property
+    def has_collapsed(self) -> bool:
+        return self.lost > _MOST_PLACES or self.sqnr == -math.inf
+
+    @property
+    def is_damaged(self) -> bool:
+        return (self.damaged > _MOST_PLACES or self.is_weak) and not self.has_collapsed
+
+    @property
+    def is_weak(self) -> bool:
+        return self.sqnr < LEAST
+
+    @property
+    def agreement_text(self) -> str:
+        return "" if self.agreement is None else percent(self.agreement, 2)
+
+    def __str__(self) -> str:
+        agreement = f", {self.agreement_text} of the first choices agree" if self.agreement_text else ""
+        return f"'{self.name}': {decibels(self.sqnr)}{agreement}"
+
+
+def makes_choices(output: TensorSpec) -> bool:
+    """Whether an output has an agreement: it is class scores, or choices already made, which are whole numbers."""
+    return is_class_scores(output.shape) or not output.dtype.is_floating_point
+
+
+def compare(name: str, wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> OutputLoss:
+    """Compare one output of two models over the same batches.
+
+    Where the first model gives NaN or an infinity and the second gives the same, nothing is lost.
+    """
+    y, other = _joined(wanted), _joined(found)
+    agreement = None
+    if not wanted[0].is_floating_point():
+        agreement = float((y == other).double().mean())
+    elif is_class_scores(wanted[0].shape):
+        agreement = float((y.flatten(1).argmax(1) == other.flatten(1).argmax(1)).double().mean())
+    alike = ~y.isfinite() & ((y == other) | (y.isnan() & other.isnan()))
+    y, noise = y.masked_fill(alike, 0.0), (other - y).masked_fill(alike, 0.0)
+    return OutputLoss(name, sqnr(y, noise), agreement, _lost(y, noise, 1.0), _lost(y, noise, _ONE_BIT))
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return (torch.cat(list(parts)) if parts[0].ndim else torch.stack(list(parts))).double()
+
+
+def compare_all(
+    names: Sequence[str], wanted: Sequence[Sequence[torch.Tensor]], found: Sequence[Sequence[torch.Tensor]]
+) -> list[OutputLoss]:
+    """Compare all outputs of two models, given for each batch."""
+    return [
+        compare(name, [outputs[place] for outputs in wanted], [outputs[place] for outputs in found])
+        for place, name in enumerate(names)
+    ]
+
+
+def sqnr(signal: torch.Tensor, noise: torch.Tensor) -> float:
+    """Return the signal-to-noise ratio in dB; infinite without noise."""
+    power, error = float(signal.double().square().sum()), float(noise.double().square().sum())
+    if error == 0:
+        return math.inf
+    return 10 * math.log10(power / error) if power and math.isfinite(error) else -math.inf
+
+
+def _lost(y: torch.Tensor, noise: torch.Tensor, least: float) -> float:
+    """Return the largest share of places, over each dimension and the whole, that vary at most ``least`` times as much
+    as their error, in power."""
+    dims = [dim for dim in range(1, y.ndim) if y.shape[dim] > 1]
+    varying = y - y.mean(0) if y.ndim > 1 and len(y) >= _ENOUGH else y
+    places = [(varying.reshape(1, -1), noise.reshape(1, -1))]
+    places += [(y.movedim(dim, 0).flatten(1), noise.movedim(dim, 0).flatten(1)) for dim in dims]
+    return max(_lost_share(values, errors, least) for values, errors in places)
+
+
+def _lost_share(values: torch.Tensor, errors: torch.Tensor, least: float) -> float:
+    variation = (values - values.mean(1, keepdim=True)).square().sum(1)
+    lost = least * errors.square().sum(1) >= variation
+    return float(lost[variation > 0].double().mean()) if bool((variation > 0).any()) else 0.0

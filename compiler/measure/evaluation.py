@@ -1,0 +1,143 @@
+"""How well a classifier does on labelled data, and how often two of them agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lvc.compiler.errors import CheckError, UsageError
+from lvc.compiler.pipeline.workspace import DataSet, Progress, Silence
+
+if TYPE_CHECKING:
+    from lvc.compiler.ir.model import Value
+
+Run = Callable[..., tuple[np.ndarray, ...]]
+
+
+@dataclass
+class Score:
+    """Counts over the images that were run: how many had a label, were right, were right within the first five.
+
+    ``agreed`` counts the images on which another model's first choice was the same; None if there was no other.
+    """
+
+    images: int = 0
+    labelled: int = 0
+    top1: int = 0
+    top5: int = 0
+    agreed: int | None = None
+    classes: int = field(default=0, repr=False)
+
+    def add(self, scores: np.ndarray, labels: Sequence[int | None]) -> None:
+        """Count a batch of class scores ``[N,C]`` against its labels."""
+        self.classes = scores.shape[1]
+        for row, label in zip(best_classes(scores, 5), labels, strict=True):
+            self.images += 1
+            if label is None:
+                continue
+            if label >= self.classes:
+                raise UsageError(
+                    f"an image has class {label}, and the model knows {self.classes} classes, counted from 0",
+                    help="number the classes of the data as those of the model",
+                )
+            self.labelled += 1
+            self.top1 += int(row[0] == label)
+            self.top5 += int(label in row)
+
+
+def evaluate(
+    run: Run,
+    data: DataSet,
+    batch: int,
+    *,
+    against: Run | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Score:
+    """Run a classifier over a data set, in batches of the size that its signature has; the last one is padded.
+
+    With ``against``, a second classifier runs on the same inputs. `UsageError` if the output is not class scores.
+    """
+    score = Score(agreed=0 if against else None)
+    total = min(len(data), limit) if limit else len(data)
+    samples = (progress or Silence()).track(islice(data, total), "evaluating", total)
+    for inputs, labels in batches(samples, batch):
+        scores = class_scores(run(inputs), len(labels))
+        score.add(scores, labels)
+        if against and score.agreed is not None:
+            others = class_scores(against(inputs), len(labels))
+            score.agreed += int((best_classes(scores, 1) == best_classes(others, 1)).sum())
+    return score
+
+
+def takes_data(inputs: tuple[Value, ...]) -> bool:
+    """Whether a data set can feed a signature: it has one input, with a batch dimension."""
+    return len(inputs) == 1 and bool(inputs[0].spec.shape)
+
+
+def fed_input(inputs: tuple[Value, ...]) -> Value:
+    """Return the one input of a signature that a data set feeds; `UsageError` if it has several, or a scalar."""
+    if len(inputs) != 1:
+        names = ", ".join(map(str, inputs))
+        raise UsageError(f"a data set feeds a model of one input, not {len(inputs)}", why=f"inputs are: {names}")
+    if not inputs[0].spec.shape:
+        raise UsageError(f"input '{inputs[0].name}' is a scalar", why="a data set feeds inputs with a batch dimension")
+    return inputs[0]
+
+
+def batches(
+    samples: Iterable[tuple[np.ndarray, int | None]], size: int
+) -> Iterator[tuple[np.ndarray, list[int | None]]]:
+    """Join samples of batch 1 into batches of ``size``; the last is filled with copies of its last sample.
+
+    There are as many labels as true samples.
+    """
+    inputs: list[np.ndarray] = []
+    labels: list[int | None] = []
+    for array, label in samples:
+        inputs.append(array)
+        labels.append(label)
+        if len(inputs) == size:
+            yield _join(inputs, size), labels
+            inputs, labels = [], []
+    if inputs:
+        yield _join(inputs, size), labels
+
+
+def class_scores(outputs: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Return the scores ``[count,C]`` of a classifier's first output; `UsageError` if it holds no class scores."""
+    scores = outputs[0]
+    if not is_class_scores(scores.shape):
+        found = f"{scores.dtype}[{','.join(map(str, scores.shape))}]"
+        raise UsageError("the model is not a classifier", why=f"its first output is {found}, not scores [N,classes]")
+    scores = scores.reshape(scores.shape[:2])[:count]
+    if np.isnan(scores).any():
+        raise CheckError("the model's output holds NaN")
+    return scores
+
+
+def is_class_scores(shape: tuple[int, ...]) -> bool:
+    """Whether an output can be scores of classes: ``[N,C]``, or with further dimensions of one."""
+    return len(shape) >= 2 and shape[1] > 1 and all(size == 1 for size in shape[2:])
+
+
+def best_classes(scores: np.ndarray, most: int) -> np.ndarray:
+    """Return the classes of the highest scores, best first, the lower class first among equals."""
+    return np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :most]
+
+
+def probabilities(scores: np.ndarray) -> np.ndarray:
+    """Return scores ``[N,C]`` as probabilities: unchanged if none is below 0 and they sum to 1, else by softmax."""
+    scores = np.asarray(scores, np.float64)
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
+        return scores
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _join(inputs: list[np.ndarray], size: int) -> np.ndarray:
+    return inputs[0] if size == 1 else np.concatenate(inputs + inputs[-1:] * (size - len(inputs)))

@@ -1,0 +1,114 @@
+"""What a pass is: a frozen dataclass whose fields are its options and whose ``apply`` rewrites a model in place."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar
+
+import torch
+from torch.fx import Node
+
+from lvc.compiler.ir.graph import origin
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.workspace import Workspace
+
+
+class Effect(Enum):
+    """How far a pass may move the outputs; the value is the largest relative drift that ``--check`` allows."""
+
+    EXACT = 0.0
+    ROUNDING = 1e-4
+    LOSSY = float("inf")
+
+
+@dataclass(frozen=True)
+class Skip:
+    """One place that a pass looked at and left alone, and why."""
+
+    node: str
+    origin: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures that a pass found: shown on request, and kept as they are in reports."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str | int | float, ...], ...]
+
+
+@dataclass
+class Outcome:
+    """What a pass truly did: the nodes that it changed and those that it left alone, with reasons.
+
+    ``notes`` are sentences that every user shall read; ``tables`` are for those who ask (``--explain``, ``--json``).
+    """
+
+    changed: list[str] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+
+    def change(self, node: Node | str) -> None:
+        self.changed.append(node if isinstance(node, str) else node.name)
+
+    def skip(self, node: Node, reason: str) -> None:
+        self.skipped.append(Skip(node.name, origin(node), reason))
+
+
+def option(default: Any, help: str) -> Any:
+    """Declare an option of a pass: its default value and the one sentence that help, docs and schema show."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass(ABC):
+    """One rewrite of a model. Fields are options; the class says what it promises.
+
+    ``name`` is verb and object (``fold-batch-norm``); the file is named after it. ``effect`` bounds the drift.
+    ``changes_signature`` must be True for a pass that may change input or output names, shapes or types.
+    ``idempotent`` is False for a pass that changes its own result again. ``remedy`` completes "try ..." for a user to
+    whom the pass costs too much.
+    """
+
+    name: ClassVar[str]
+    effect: ClassVar[Effect]
+    changes_signature: ClassVar[bool] = False
+    idempotent: ClassVar[bool] = True
+    remedy: ClassVar[str] = "the pipeline without this pass"
+
+    @property
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """Element types that the pass may bring into a model that has none of them."""
+        return frozenset()
+
+    @property
+    def data_sets(self) -> frozenset[str]:
+        """Names of the data sets without which the pass has nothing to go by."""
+        return frozenset()
+
+    @abstractmethod
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        """Rewrite the model in place and say what changed."""
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring: what the pass does."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @classmethod
+    def options(cls) -> tuple[dataclasses.Field[Any], ...]:
+        return dataclasses.fields(cls)
+
+    def __str__(self) -> str:
+        from lvc.compiler.pipeline.text import format_item
+
+        return format_item(self)

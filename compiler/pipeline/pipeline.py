@@ -1,0 +1,135 @@
+"""A pipeline: a tuple of frozen passes, run in order on a copy of the model, watched by observers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from lvc.compiler.errors import LvcError, UsageError
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.catalogue import PRECISIONS
+from lvc.compiler.pipeline.passes import Outcome, Pass
+from lvc.compiler.pipeline.text import parse_passes
+from lvc.compiler.pipeline.workspace import Workspace, no_data_set
+
+
+@dataclass
+class Step:
+    """One pass of a run: its place (from 1), and after it ran what it did and what observers measured."""
+
+    number: int
+    total: int
+    item: Pass
+    outcome: Outcome = field(default_factory=Outcome)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"pass {self.number} of {self.total}, {self.item.name}"
+
+
+class Observer:
+    """Watches a run. Override what is needed; `before` may end the run by returning False."""
+
+    def start(self, model: Model) -> None:
+        """Called once, with the model as it comes in."""
+
+    def before(self, step: Step, model: Model) -> bool:
+        """Called before each pass; False stops the run here."""
+        return True
+
+    def after(self, step: Step, model: Model) -> None:
+        """Called after each pass; put measurements into ``step.measured``."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An immutable sequence of passes. ``Pipeline.parse(str(pipeline)) == pipeline``."""
+
+    passes: tuple[Pass, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, extra: Iterable[type[Pass]] = ()) -> Pipeline:
+        """Read the written form; see `lvc.compiler.pipeline.text`. ``extra`` are more passes that it may name."""
+        return cls(parse_passes(text, extra))
+
+    def with_precision(self, name: str) -> Pipeline:
+        """The same pipeline and after it what ``fp32`` or ``bf16`` adds; `UsageError` for another name."""
+        if name not in PRECISIONS:
+            raise UsageError(f"there is no precision '{name}'", help="known: " + ", ".join(PRECISIONS))
+        return self + Pipeline.parse(PRECISIONS[name])
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.passes))
+
+    def __iter__(self) -> Iterator[Pass]:
+        return iter(self.passes)
+
+    def __len__(self) -> int:
+        return len(self.passes)
+
+    def __add__(self, other: Pipeline) -> Pipeline:
+        return Pipeline(self.passes + other.passes)
+
+    @property
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """Element types that its passes may bring into a model."""
+        return frozenset[torch.dtype]().union(*(item.dtypes for item in self.passes))
+
+    def check_data(self, given: Collection[str], passes: int | None = None) -> None:
+        """Raise `UsageError` if a data set is not given that one of the first ``passes`` cannot do without."""
+        for item in self.passes[:passes]:
+            for name in item.data_sets - set(given):
+                raise no_data_set(name, given, where=str(item))
+
+    def run(
+        self,
+        model: Model,
+        workspace: Workspace | None = None,
+        observers: Sequence[Observer] = (),
+        done: int = 0,
+        *,
+        share_tensors: bool = False,
+        completion: Callable[[Model], str] | None = None,
+    ) -> tuple[Model, list[Step]]:
+        """Rewrite a copy of the model; return it with a record of every pass that ran. ``done`` passes ran before.
+
+        ``share_tensors`` is for results that are not trained; see `Model.copy`. Once all passes have run,
+        ``completion`` is asked for more, as a backend is by its method of that name.
+        """
+        workspace = workspace or Workspace()
+        model = model.copy(share_tensors=share_tensors)
+        for observer in observers:
+            observer.start(model)
+        steps = self._rewrite(model, workspace, observers, done)
+        if completion and len(steps) == len(self) and (rest := Pipeline.parse(completion(model))):
+            steps += rest._rewrite(model, workspace, observers, done + len(self))
+        return model, steps
+
+    def _rewrite(self, model: Model, workspace: Workspace, observers: Sequence[Observer], done: int) -> list[Step]:
+        """Run the passes on the model itself, until an observer ends the run."""
+        steps: list[Step] = []
+        for number, item in enumerate(self.passes, done + 1):
+            step = Step(number, done + len(self.passes), item)
+            verdicts = [observer.before(step, model) for observer in observers]
+            if not all(verdicts):
+                break
+            before = _written(model)
+            try:
+                step.outcome = item.apply(model, workspace)
+                if _written(model) != before:
+                    model.module.recompile()
+                for observer in observers:
+                    observer.after(step, model)
+            except LvcError as error:
+                place = f"{error.where}  ({step})" if error.where else str(step)
+                raise type(error)(error.what, where=place, why=error.why, help=error.help) from error
+            steps.append(step)
+        return steps
+
+
+def _written(model: Model) -> list[tuple[object, ...]]:
+    """What the Python code of a graph is made of."""
+    return [(node, node.target, node.args, node.kwargs) for node in model.module.graph.nodes]

@@ -57,9 +57,17 @@ def channel_rows(layer: Node, value: torch.Tensor) -> torch.Tensor:
 
 
 def sample_sums(layer: Node, value: torch.Tensor, images: int) -> torch.Tensor:
-    """Return the sum of each channel in each image, ``f64[images,n]``; what is of one image lies together."""
+    """Return the sum of each channel in each image, ``f64[images,n]``; what is of one image lies together.
+
+    There is one row for all where the leading dimension is none of images.
+    """
     rows = value.movedim(channel_dim(layer), -1)
-    return rows.reshape(images, -1, rows.shape[-1]).sum(1).double()
+    return rows.reshape(images_in(rows, images), -1, rows.shape[-1]).sum(1).double()
+
+
+def images_in(value: torch.Tensor, images: int) -> int:
+    """Into how many images a value falls: those of the batch, or 1 if its leading dimension is none of images."""
+    return images if value.shape[0] % images == 0 else 1
 
 
 class Taps(Interpreter):

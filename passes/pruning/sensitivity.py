@@ -25,7 +25,7 @@ from torch.fx import Node
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, is_call
 from lvc.passes.analysis.channel_groups import ChannelGroup
-from lvc.passes.pruning.edges import Edge, Taps
+from lvc.passes.pruning.edges import Edge, Taps, images_in
 from lvc.passes.pruning.evidence import STEEPNESS_IMAGES, Evidence
 from lvc.passes.pruning.least_squares import Moments, leading_solutions
 from lvc.passes.pruning.loss import random_projection
@@ -181,7 +181,9 @@ def _moved(changes: Sequence[_Change], taps: Taps, steep: Sequence[Mapping[Node,
     for change in changes:
         given = _apply(change, taps.values[change.layer])
         for row, slopes in zip(total, steep, strict=True):
-            row += (given * slopes[change.layer]).reshape(images, -1).sum(1)
+            moved = given * slopes[change.layer]
+            parts = moved.reshape(images_in(moved, images), -1).sum(1)
+            row[: len(parts)] += parts
     return float(total.square().sum())
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pruning_models import residual, workspace
+from torch import nn
 
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.graph_text import parse_model
@@ -123,6 +124,27 @@ def test_what_stays_is_counted_in_the_model_as_it_was() -> None:
     ]
     assert [mask.tolist() for mask in kept["b"] if mask is not None] == [[True, True]]
     assert kept["c"] == (None,)
+
+
+class Joined(nn.Module):
+    """Sees its whole batch as one image, so that what is behind does not fall into images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(1, 6, 1), nn.Conv2d(6, 5, 1), nn.Conv2d(5, 3, 3, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        image = x.reshape(1, 1, 16, 13)
+        return self.last(torch.relu(self.second(torch.relu(self.first(image)))))
+
+
+@pytest.mark.parametrize("criterion", ["output-error", "activation-mean", "channel-attention"])
+def test_a_batch_that_is_one_image_is_pruned(criterion: str) -> None:
+    torch.manual_seed(0)
+    whole = Model.from_module(Joined().eval(), torch.zeros(16, 13))
+    used = workspace(whole, classes=1)
+    pruned, _ = prune(f"macs=0.6 criterion={criterion}", whole, used)
+    assert shares(pruned, whole)["macs"] <= 0.6
 
 
 def test_redundant_channels_are_made_up_for() -> None:

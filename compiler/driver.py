@@ -1,24 +1,17 @@
-"""The whole way in one straight line: load, run the pipeline, build, check, write."""
+"""The whole way in one straight line: load, run the pipeline, build, check."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-
-from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
-from lvc.compiler.backend import Executable, Target
-from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.model import Model, Value, check_inputs
+from lvc.compiler.backend import Target
+from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import refuse_uncalibrated
-from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.comparison.judge import Judge, judged_set
 from lvc.compiler.measure.comparison.loss_bound import LossBound
 from lvc.compiler.measure.comparison.verdict import loss_lines
@@ -26,7 +19,7 @@ from lvc.compiler.measure.coverage import Requirement
 from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.latency import TargetStopwatch
 from lvc.compiler.pipeline import catalogue
-from lvc.compiler.pipeline.observers import Drift, Timer, Verifier, seeded_inputs
+from lvc.compiler.pipeline.observers import Drift, Timer, Verifier
 from lvc.compiler.pipeline.passes import Effect
 from lvc.compiler.pipeline.pipeline import Observer, Pipeline, Step
 from lvc.compiler.pipeline.workspace import Workspace
@@ -35,40 +28,6 @@ from lvc.compiler.verification.verification import Verification
 
 _TO_INTEGERS = ("insert-fake-quant", "quantise-dynamically", "lower-to-integer")
 """The passes that say why a layer does not run in integers."""
-
-
-@dataclass(frozen=True)
-class LoadRequest:
-    """What to load and how; stored in the artefact, so that a later command can load the same model again."""
-
-    source: str
-    weights: str | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    seed: int = 0
-    trust: bool = False
-    """Of a command, and never stored: what an artefact says of its source is nobody's word."""
-
-    def load(self) -> Model:
-        from lvc.compiler.load import load as load_model
-
-        return load_model(
-            self.source,
-            weights=Path(self.weights) if self.weights else None,
-            arguments=self.arguments,
-            shapes=self.shapes,
-            seed=self.seed,
-            trust=self.trust,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "source": self.source,
-            "weights": self.weights,
-            "arguments": dict(self.arguments),
-            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
-            "seed": self.seed,
-        }
 
 
 def compile(
@@ -243,74 +202,3 @@ def make_report(model: Model, rewritten: Model, pipeline: Pipeline, target: str,
 def _metadata(model: Model, request: LoadRequest | None, report: Report) -> dict[str, Any]:
     source = request.to_json() if request else {"source": model.source}
     return {"source": source, "pipeline": report.pipeline, "report": report.timeless().to_json(), **model.usage}
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An artefact that can be called: arrays in, one array out (or a tuple, if the model has several outputs).
-
-    Calls are safe from several threads.
-    """
-
-    artefact: Artefact
-    executable: Executable
-
-    @property
-    def inputs(self) -> tuple[Value, ...]:
-        return self.artefact.inputs
-
-    @property
-    def outputs(self) -> tuple[Value, ...]:
-        return self.artefact.outputs
-
-    def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        check_inputs(self.inputs, [_spec_of(array) for array in inputs])
-        outputs = self.executable(*inputs)
-        return outputs[0] if len(outputs) == 1 else outputs
-
-
-def load(artefact: Artefact | str | Path, threads: int | None = None) -> Loaded:
-    """Make an artefact callable; loading native code runs it, so load only artefacts whose maker you trust."""
-    if not isinstance(artefact, Artefact):
-        artefact = container.read(Path(artefact))
-    return Loaded(artefact, catalogue.find_backend(artefact.backend).load(artefact, threads))
-
-
-MODEL_SUFFIXES = (".onnx", ".pt2", ".lvc", ".txt")
-
-
-def check_model_suffix(path: Path) -> None:
-    """Raise `UsageError` unless `write_model` can write a file of that name."""
-    if path.suffix not in MODEL_SUFFIXES:
-        raise UsageError(f"cannot write a model as '{path.name}'", help=f"end the name in {', '.join(MODEL_SUFFIXES)}")
-
-
-def write_model(model: Model, path: Path) -> None:
-    """Write a model in the form that the file name asks for: ``.onnx``, ``.pt2``, ``.lvc`` or ``.txt`` (the graph)."""
-    from lvc.compiler.files import write_atomically
-
-    check_model_suffix(path)
-    if path.suffix == ".txt":
-        write_atomically(path, model.to_text().encode())
-    elif path.suffix == ".pt2":
-        write_atomically(path, _exported(model))
-    else:
-        target = Target.parse("onnx" if path.suffix == ".onnx" else "reference")
-        artefact = catalogue.find_backend(target.backend).build(model, target, Workspace())
-        container.write(dataclasses.replace(artefact, metadata={**artefact.metadata, **model.usage}), path)
-
-
-def _exported(model: Model) -> bytes:
-    import io
-
-    examples = tuple(torch.from_numpy(array) for array in seeded_inputs(model.inputs, 0))
-    buffer = io.BytesIO()
-    torch.export.save(torch.export.export(model.module, examples), buffer)
-    return buffer.getvalue()
-
-
-def _spec_of(array: np.ndarray) -> TensorSpec:
-    try:
-        return TensorSpec(array.shape, torch.from_numpy(array[:0] if array.ndim else array).dtype)
-    except (TypeError, AttributeError) as error:
-        raise UsageError("an input is not an array of numbers", why=str(error)) from error

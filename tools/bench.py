@@ -62,7 +62,7 @@ def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]
     """Build and time one model in this process; what peers make of it is kept in the folder."""
     import lvc.backends.tvm.build  # its seconds are start-up
     import lvc.backends.tvm.lower  # noqa: F401
-    from lvc.compiler import container, driver
+    from lvc.compiler import container, driver, loaded
     from lvc.compiler.bench.comparison import processor
     from lvc.compiler.bench.engine import Original
     from lvc.compiler.bench.suite import IN_FLOAT
@@ -76,8 +76,8 @@ def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]
     source = _quantised(model, settings.quantise) if settings.quantise else model
     with tempfile.TemporaryDirectory(prefix="lvc-bench-") as scratch:
         os.environ["LVC_CACHE"] = str(Path(scratch) / "cache")
-        first = _timed(lambda: driver.compile(source, settings.pipeline, settings.target))
-        again = _timed(lambda: driver.compile(source, settings.pipeline, settings.target))
+        first = _timed(lambda: driver.compile(source, settings.pipeline, settings.target, verify=False))
+        again = _timed(lambda: driver.compile(source, settings.pipeline, settings.target, verify=False))
         artefact, file = first[1], Path(scratch) / f"{model_name}.lvc"
         container.write(artefact, file)
         artefacts, float_bytes = {OURS: artefact}, None
@@ -98,7 +98,7 @@ def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]
         )
         original = Original(request, folder)
         runs = {threads: _race(artefacts, original, inputs, threads, settings) for threads in settings.threads}
-        found = driver.load(artefact, 1).executable(*inputs)
+        found = loaded.load(artefact, 1).executable(*inputs)
         difference = max(map(relative_difference, found, model(*inputs)))
     entry = Entry(model_name, ", ".join(map(str, model.inputs)), built, difference, runs)
     return {
@@ -136,7 +136,7 @@ def _quantised(model: Any, pipeline: str) -> Any:
 def _request(model_name: str) -> Any:
     import torchvision
 
-    from lvc.compiler.driver import LoadRequest
+    from lvc.compiler.load.request import LoadRequest
     from lvc.compiler.load.zoo import find_recipe
 
     size = find_recipe(torchvision.models.get_model_builder(model_name), {}).size
@@ -156,8 +156,8 @@ def _race(
     """Time lvc and the peers in turns; a peer that cannot run a model is told and left out."""
     from lvc.compiler.bench.comparison import Contestant, compare
     from lvc.compiler.bench.engine import find_engine, prepare
-    from lvc.compiler.driver import load
     from lvc.compiler.errors import UsageError
+    from lvc.compiler.loaded import load
     from lvc.compiler.pipeline.workspace import Silence
 
     contestants = [Contestant(name, "", load(artefact, threads).executable) for name, artefact in artefacts.items()]

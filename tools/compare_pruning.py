@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lvc.compiler.driver import LoadRequest
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.evaluation import evaluate
 from lvc.compiler.measure.inspection import layers, totals
 from lvc.compiler.pipeline.pipeline import Pipeline

@@ -31,10 +31,10 @@ import torch
 from PIL import Image
 
 from lvc.compiler.data.preprocess import Preprocess
-from lvc.compiler.driver import LoadRequest
 from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.files import write_atomically
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import percent, table

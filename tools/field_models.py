@@ -21,7 +21,7 @@ from compare_quantisation import ASSETS, NETWORKS, Sample
 from PIL import Image, ImageDraw, ImageFont
 
 from lvc.compiler.data.preprocess import Preprocess
-from lvc.compiler.driver import LoadRequest
+from lvc.compiler.load.request import LoadRequest
 
 Labelled = tuple[Image.Image, int | str | None]
 Answer = Callable[[Sequence[np.ndarray]], int | str]

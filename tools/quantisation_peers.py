@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lvc.compiler.driver import write_model
 from lvc.compiler.ir.model import Model
+from lvc.compiler.writing import write_model
 
 Images = Sequence[np.ndarray]
 Run = Callable[[np.ndarray], np.ndarray]

@@ -92,12 +92,12 @@ def measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
 
 
 def _compile(model: Any, pipeline: str, target: str, inputs: Any) -> dict[str, Any]:
-    from lvc.compiler import driver
+    import lvc
 
     started = time.perf_counter()
-    artefact = driver.compile(model, pipeline=pipeline, target=target)
+    artefact = lvc.compile(model, pipeline=pipeline, target=target)
     built = time.perf_counter()
-    outputs = driver.load(artefact)(*inputs)
+    outputs = lvc.load(artefact)(*inputs)
     return {
         "build s": round(built - started, 1),
         "found": outputs if isinstance(outputs, tuple) else (outputs,),

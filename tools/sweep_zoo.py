@@ -44,7 +44,7 @@ def _measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
     import torch
     import zoo_models
 
-    from lvc.compiler import driver
+    import lvc
     from lvc.compiler.errors import CheckError
     from lvc.compiler.ir.model import Model
     from lvc.compiler.pipeline.observers import seeded_inputs
@@ -66,12 +66,12 @@ def _measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
     loaded = time.perf_counter()
     said = {}
     try:
-        artefact = driver.compile(model, pipeline=pipeline, target=target)
+        artefact = lvc.compile(model, pipeline=pipeline, target=target)
     except CheckError as error:  # whether it is right to say so is to be seen
         said = {"why": f"lvc itself says: {error.what}"}
-        artefact = driver.compile(model, pipeline=pipeline, target=target, verify=False)
+        artefact = lvc.compile(model, pipeline=pipeline, target=target, verify=False)
     built = time.perf_counter()
-    found = driver.load(artefact).executable(*inputs)
+    found = lvc.load(artefact).executable(*inputs)
     exact = _exact(model, inputs)
     verdict = judge(found, wanted, exact)
     if verdict["verdict"] == "WRONG":
@@ -88,9 +88,9 @@ def _measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
 
 
 def _run(model: Any, pipeline: str, target: str, inputs: Any) -> Any:
-    from lvc.compiler import driver
+    import lvc
 
-    return driver.load(driver.compile(model, pipeline=pipeline, target=target, verify=False)).executable(*inputs)
+    return lvc.load(lvc.compile(model, pipeline=pipeline, target=target, verify=False)).executable(*inputs)
 
 
 def _without_winograd(verdict: dict[str, Any], wanted: Any, exact: Any, run: Callable[[], Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lvc.compiler.artefact import Artefact
-from lvc.compiler.driver import LoadRequest
 from lvc.compiler.errors import UsageError
+from lvc.compiler.load.request import LoadRequest
 
 
 def stored_request(artefact: Artefact) -> LoadRequest:

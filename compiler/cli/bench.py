@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from lvc.compiler.bench.engine import Original
     from lvc.compiler.bench.steps import Step
     from lvc.compiler.cli.console import Console
-    from lvc.compiler.driver import Loaded, LoadRequest
+    from lvc.compiler.load.request import LoadRequest
+    from lvc.compiler.loaded import Loaded
 
 SUMMARY = "time artefacts beside other engines, in turns"
 
@@ -80,7 +81,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
 def _load(path: Path, threads: int) -> Loaded:
     from lvc.compiler.container import is_artefact
-    from lvc.compiler.driver import load
+    from lvc.compiler.loaded import load
 
     if path.exists() and not is_artefact(path):
         raise UsageError(f"'{path}' is not an artefact", help="make one with 'lvc compile'")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
-    from lvc.compiler.driver import LoadRequest
     from lvc.compiler.ir.model import Model
+    from lvc.compiler.load.request import LoadRequest
 
 MODEL_HELP = "file.onnx, file.pt2, file.lvc (of 'lvc opt'), package.module:factory, or path/to/file.py:factory"
 
@@ -41,7 +41,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, positional: bool = Tru
 
 def load_request(options: argparse.Namespace) -> LoadRequest:
     """Return what the options ask to load."""
-    from lvc.compiler.driver import LoadRequest
+    from lvc.compiler.load.request import LoadRequest
 
     return LoadRequest(
         source=options.model,

@@ -37,9 +37,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
-    from lvc.compiler.driver import check_model_suffix, check_requirement, make_report, optimise, write_model
+    from lvc.compiler.driver import check_requirement, make_report, optimise
     from lvc.compiler.files import check_writable
     from lvc.compiler.verification.verification import Verification
+    from lvc.compiler.writing import check_model_suffix, write_model
 
     pipeline, requirement = read_pipeline(options), read_requirement(options)
     max_loss = read_max_loss(options)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lvc.compiler.data.preprocess import Preprocess
-    from lvc.compiler.driver import Loaded
     from lvc.compiler.ir.model import Value
+    from lvc.compiler.loaded import Loaded
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def open_subject(options: argparse.Namespace, text: str) -> Subject:
     from lvc.compiler.container import is_artefact
 
     if is_artefact(Path(text)):
-        from lvc.compiler.driver import load
+        from lvc.compiler.loaded import load
 
         return subject_of(text, load(text, threads=options.threads))
     import torch

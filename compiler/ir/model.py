@@ -117,7 +117,7 @@ class Model:
 
     def to_onnx(self, file: str | Path) -> None:
         """Write the model as ONNX."""
-        from lvc.compiler.driver import write_model
+        from lvc.compiler.writing import write_model
 
         write_model(self, Path(file).with_suffix(".onnx"))
 

@@ -9,14 +9,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Artefact": "lvc.compiler.artefact",
-    "Loaded": "lvc.compiler.driver",
+    "Loaded": "lvc.compiler.loaded",
     "LvcError": "lvc.compiler.errors",
     "Model": "lvc.compiler.ir.model",
     "Pipeline": "lvc.compiler.pipeline.pipeline",
     "Target": "lvc.compiler.backend",
     "Workspace": "lvc.compiler.pipeline.workspace",
     "compile": "lvc.compiler.driver",
-    "load": "lvc.compiler.driver",
+    "load": "lvc.compiler.loaded",
 }
 
 __all__ = ["Artefact", "Loaded", "LvcError", "Model", "Pipeline", "Target", "Workspace", "compile", "load"]
@@ -24,9 +24,10 @@ __all__ = ["Artefact", "Loaded", "LvcError", "Model", "Pipeline", "Target", "Wor
 if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
     from lvc.compiler.backend import Target
-    from lvc.compiler.driver import Loaded, compile, load
+    from lvc.compiler.driver import compile
     from lvc.compiler.errors import LvcError
     from lvc.compiler.ir.model import Model
+    from lvc.compiler.loaded import Loaded, load
     from lvc.compiler.pipeline.pipeline import Pipeline
     from lvc.compiler.pipeline.workspace import Workspace
 

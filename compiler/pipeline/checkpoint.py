@@ -53,7 +53,7 @@ class Checkpoints:
 
     def save(self, step: int, model: Model) -> None:
         """Keep the model after a step."""
-        from lvc.compiler.driver import write_model
+        from lvc.compiler.writing import write_model
 
         if self.folder is not None:
             write_model(model, self._path(step))

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from lvc.compiler import driver
-from lvc.compiler.driver import load, write_model
 from lvc.compiler.ir.model import Model
+from lvc.compiler.loaded import load
 from lvc.compiler.measure.coverage import Coverage
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import DataSet, Workspace
+from lvc.compiler.writing import write_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

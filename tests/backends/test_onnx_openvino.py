@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from lvc.compiler.driver import write_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import DataSet, Workspace
+from lvc.compiler.writing import write_model
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed; it is part of the extra 'bench'")
 

@@ -22,12 +22,13 @@ from lvc.compiler.bench.measure import FEWEST_ROUNDS, WARM_UP_RUNS, Timing, inte
 from lvc.compiler.bench.source import stored_request
 from lvc.compiler.bench.steps import steps
 from lvc.compiler.cli import main
-from lvc.compiler.driver import LoadRequest, write_model
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.inspection import Layer
 from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.workspace import Silence
+from lvc.compiler.writing import write_model
 
 
 def recorders(count: int) -> tuple[list[int], list[Callable[[], object]]]:

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from lvc.compiler.cli import main
-from lvc.compiler.driver import write_model
 from lvc.compiler.ir.graph import calls, store, tensor
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.comparison.moments import Moments
 from lvc.compiler.measure.comparison.pairs import pair_layers
 from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.writing import write_model
 
 torch.set_num_threads(1)
 aten = torch.ops.aten

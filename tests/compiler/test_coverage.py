@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from lvc.compiler.cli import main
-from lvc.compiler.driver import write_model
 from lvc.compiler.errors import CheckError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.coverage import Coverage, Requirement
 from lvc.compiler.pipeline.passes import Skip
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.writing import write_model
 
 ALL = "insert-fake-quant,calibrate"
 HALF = 'insert-fake-quant{skip="1"},calibrate'

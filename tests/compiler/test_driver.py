@@ -12,13 +12,13 @@ import torch
 
 import lvc
 from lvc.compiler import container
-from lvc.compiler.driver import write_model
 from lvc.compiler.errors import CheckError
 from lvc.compiler.ir import serialise
 from lvc.compiler.ir.graph import WINOGRAD, calls, store
 from lvc.compiler.measure.precision import exact_outputs
 from lvc.compiler.verification.artefact import verify_artefact
 from lvc.compiler.verification.examples import examples_of
+from lvc.compiler.writing import write_model
 
 
 class Scaled(torch.nn.Module):

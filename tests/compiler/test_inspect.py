@@ -55,7 +55,7 @@ def test_json_of_an_artefact(artefact: Artefact, tmp_path: Path, capsys: pytest.
 
 
 def test_model_and_its_totals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lvc.compiler.driver import write_model
+    from lvc.compiler.writing import write_model
 
     path = tmp_path / "model.onnx"
     write_model(convolutions(), path)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from traced import draw
 
-from lvc.compiler.driver import write_model
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
+from lvc.compiler.writing import write_model
 
 
 class Net(nn.Module):

@@ -16,12 +16,13 @@ import lvc
 from lvc.backends.tvm import lower
 from lvc.backends.tvm.joins import parts_of
 from lvc.compiler.cli import main
-from lvc.compiler.driver import LoadRequest, compile_and_report
+from lvc.compiler.driver import compile_and_report
 from lvc.compiler.errors import CheckError
 from lvc.compiler.ir.model import Reference
 from lvc.compiler.load.onnx_door import reference as onnx_reference
 from lvc.compiler.load.onnx_door.build import load_converters
 from lvc.compiler.load.onnx_door.call import CONVERTERS
+from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.counts import total_macs
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.verification.closeness import Comparison, differences

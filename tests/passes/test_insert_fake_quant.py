@@ -13,7 +13,6 @@ from random_models import models
 
 from lvc.compiler import container
 from lvc.compiler.backend import Target
-from lvc.compiler.driver import write_model
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.graph import calls, is_call
 from lvc.compiler.ir.graph_text import parse_model
@@ -25,6 +24,7 @@ from lvc.compiler.pipeline.observers import Drift, Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.writing import write_model
 
 TWO_LAYERS = parse_model("""
     model two(image: f32[1,3,8,8])

@@ -15,9 +15,9 @@ from torch import nn
 
 from lvc.compiler.data import open_data
 from lvc.compiler.data.preprocess import Preprocess
-from lvc.compiler.driver import LoadRequest
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.evaluation import Score, evaluate
 from lvc.compiler.pipeline.pipeline import Pipeline
 

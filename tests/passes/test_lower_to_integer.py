@@ -10,13 +10,13 @@ import torch
 from calibration_data import normal
 from torch import nn
 
-from lvc.compiler.driver import write_model
 from lvc.compiler.ir.graph import calls, op_name
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.observers import Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.writing import write_model
 
 
 class Net(nn.Module):

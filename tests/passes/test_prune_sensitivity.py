@@ -13,11 +13,11 @@ from calibration_data import normal
 from pruning_models import residual, workspace
 
 from lvc.compiler.cli import main
-from lvc.compiler.driver import write_model
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.writing import write_model
 from lvc.passes.pruning.sensitivity import Curve
 
 torch.set_num_threads(1)

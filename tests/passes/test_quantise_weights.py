@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from lvc.compiler.backend import Target
-from lvc.compiler.driver import write_model
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.model import Model
@@ -19,6 +18,7 @@ from lvc.compiler.pipeline.catalogue import find_backend
 from lvc.compiler.pipeline.observers import Verifier, relative_difference, seeded_inputs
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.writing import write_model
 from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS
 
 torch.set_num_threads(1)

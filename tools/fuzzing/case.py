@@ -18,8 +18,8 @@ from fuzzing.oracle import Expected, expected
 from fuzzing.program import Program, draw_inputs
 
 if TYPE_CHECKING:
-    from lvc.compiler.driver import LoadRequest
     from lvc.compiler.ir.model import Model
+    from lvc.compiler.load.request import LoadRequest
     from lvc.compiler.pipeline.workspace import Workspace
 
 WINOGRAD_ERROR = 3e-5
@@ -177,7 +177,7 @@ def _outputs(
 ) -> tuple[np.ndarray, ...]:
     """What the target computes; a file is a target too: what is written is read again and run."""
     import lvc
-    from lvc.compiler.driver import write_model
+    from lvc.compiler.writing import write_model
 
     workspace = _workspace(case, model)
     if case.target in FILES:

@@ -15,8 +15,8 @@ from fuzzing.program import Program, draw
 from lvc.compiler.ir.graph import store
 
 if TYPE_CHECKING:
-    from lvc.compiler.driver import LoadRequest
     from lvc.compiler.ir.model import Model
+    from lvc.compiler.load.request import LoadRequest
 
 DOORS = ("ir", "torch", "onnx")
 
@@ -39,7 +39,7 @@ def opened(program: Program, door: str, opset: int = 17) -> Iterator[tuple[LoadR
 
 def _request(program: Program, door: str, opset: int, folder: Path) -> LoadRequest:
     """An ONNX file, or a Python file with a factory."""
-    from lvc.compiler.driver import LoadRequest
+    from lvc.compiler.load.request import LoadRequest
 
     if door == "onnx":
         from fuzzing.onnx_file import write

@@ -93,7 +93,8 @@ def write(case: Case, verdict: Verdict) -> str:
     workspace = ", workspace=workspace" if needs_data else ""
     if case.target in FILES:
         written = (
-            "from lvc.compiler.driver import optimise, write_model\n\n"
+            "from lvc.compiler.driver import optimise\n"
+            "from lvc.compiler.writing import write_model\n\n"
             f"rewritten, _ = optimise(model, lvc.Pipeline.parse({case.pipeline!r}){workspace})\n"
             f'write_model(rewritten, Path("again{case.target}"))\n'
             f'show("read again", lvc.Model.load("again{case.target}")(*inputs))\n'

@@ -11,7 +11,7 @@ from PIL import Image
 from lvc.backends.tvm import BACKEND
 from lvc.compiler.cli import main
 from lvc.compiler.container import read
-from lvc.compiler.driver import load
+from lvc.compiler.loaded import load
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 CIFAR = ["--shape", "1x3x32x32", "--preprocess", "cifar10"]

@@ -1,0 +1,55 @@
+"""Artefacts that can be called: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lvc.compiler import container
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.backend import Executable
+from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.model import Value, check_inputs
+from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.pipeline import catalogue
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An artefact that can be called: arrays in, one array out (or a tuple, if the model has several outputs).
+
+    Calls are safe from several threads.
+    """
+
+    artefact: Artefact
+    executable: Executable
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return self.artefact.inputs
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return self.artefact.outputs
+
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        check_inputs(self.inputs, [_spec_of(array) for array in inputs])
+        outputs = self.executable(*inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+
+def load(artefact: Artefact | str | Path, threads: int | None = None) -> Loaded:
+    """Make an artefact callable; loading native code runs it, so load only artefacts whose maker you trust."""
+    if not isinstance(artefact, Artefact):
+        artefact = container.read(Path(artefact))
+    return Loaded(artefact, catalogue.find_backend(artefact.backend).load(artefact, threads))
+
+
+def _spec_of(array: np.ndarray) -> TensorSpec:
+    try:
+        return TensorSpec(array.shape, torch.from_numpy(array[:0] if array.ndim else array).dtype)
+    except (TypeError, AttributeError) as error:
+        raise UsageError("an input is not an array of numbers", why=str(error)) from error

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from svg_drawing import Drawing
 
 from lvc.compiler.cli import main
 
@@ -45,3 +46,16 @@ def test_the_build_system_example_runs() -> None:
     exec(compile(example, "extending.md", "exec"), names)
     assert len(names["steps"]) == len(names["pipeline"])  # type: ignore[arg-type]
     assert names["artefact"].files  # type: ignore[attr-defined]
+
+
+def test_the_picture_of_speed_shows_the_ratios_of_the_tables() -> None:
+    """Both come of one run: the last column is what lvc's dots are, their numbers stand beside them."""
+    if not DOCS.is_dir():
+        pytest.skip("the documentation is not beside the installed wheel")
+    text = (DOCS / "results.md").read_text()
+    tables = text[text.index("### 1 thread") : text.index("### Build, size, memory")]
+    ratios = re.findall(r"^\| .* \| \*\*(\d+\.\d\d)\*\* \|$", tables, re.MULTILINE)
+    drawing = Drawing((DOCS / "speed.svg").read_bytes())
+    assert len(ratios) == 26
+    assert sorted(ratios) == sorted(text for text in drawing.texts if re.fullmatch(r"\d+\.\d\d", text))
+    assert drawing.marks("dots-0-0") == drawing.marks("dots-1-0") == 13

@@ -69,6 +69,13 @@ def test_tvm_is_imported_by_its_backend_alone() -> None:
 
 
 @needs_checkout
+def test_matplotlib_is_imported_by_pictures_alone() -> None:
+    for file in [f for room in FORBIDDEN for f in sources(room)]:
+        if (ROOT / "compiler" / "measure" / "pictures") not in file.parents:
+            assert not any(name.split(".")[0] == "matplotlib" for name in imports(file)), file
+
+
+@needs_checkout
 def test_no_file_is_longer_than_400_lines() -> None:
     long = {
         str(f.relative_to(ROOT)): n
@@ -90,7 +97,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys; from lvc.compiler.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'onnx', 'tvm', 'tvm_ffi', 'rich', 'PIL'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'onnx', 'tvm', 'tvm_ffi', 'rich', 'PIL', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -29,8 +29,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lvc.compiler.bench.chart import Panel, bar_chart
-from lvc.compiler.bench.suite import MODELS, OURS, Built, Entry, Speed, engines_of, geometric_mean, threads_of
+from lvc.compiler.bench.suite import MODELS, OURS, Built, Entry, Speed
+from lvc.compiler.bench.suite_picture import speed_picture
 from lvc.compiler.bench.suite_table import markdown
 from lvc.compiler.pipeline.catalogue import PRECISIONS
 
@@ -220,29 +220,6 @@ def facts(kept: Sequence[Mapping[str, Any]], settings: Settings, command: str) -
     return lines
 
 
-def chart(entries: Sequence[Entry], subtitle: str) -> str:
-    """Bars of the speed of each engine, that of the fastest peer being 1."""
-    panels = [
-        Panel(f"{threads} thread{'s' * (threads > 1)}", _relative_speeds(entries, threads))
-        for threads in threads_of(entries)
-    ]
-    return bar_chart("Speed, the fastest peer of each model being 1", subtitle, panels)
-
-
-def _relative_speeds(entries: Sequence[Entry], threads: int) -> dict[str, dict[str, float]]:
-    groups = {}
-    for entry in entries:
-        if not entry.peers(threads):
-            continue
-        best = min(speed.best for speed in entry.peers(threads).values())
-        groups[entry.model] = {name: best / speed.best for name, speed in entry.runs[threads].items()}
-    mean = {
-        name: geometric_mean(group[name] for group in groups.values() if name in group)
-        for name in engines_of(entries, threads)
-    }
-    return {**groups, "geometric mean": mean} if len(groups) > 1 else groups
-
-
 def main() -> int:
     options = _options()
     if options.one:
@@ -271,7 +248,7 @@ def main() -> int:
                 print(f"{name}: {result['error']}", file=sys.stderr, flush=True)
                 continue
             result["settings"] = asdict(settings)
-            _write(file, json.dumps(result, indent=1))
+            _write(file, json.dumps(result, indent=1).encode())
         kept.append(result)
         print(_line(Entry.from_json(result["entry"])), file=sys.stderr, flush=True)
     if kept:
@@ -288,9 +265,9 @@ def _report(kept: Sequence[Mapping[str, Any]], settings: Settings, options: argp
     command = shlex.join(["python", "tools/bench.py", *sys.argv[1:]])
     title = f"The suite, {options.precision}"
     text = markdown(entries, title, facts(kept, settings, command))
-    _write(options.out / "table.md", text)
-    subtitle = f"{kept[0]['processor']}, batch 1, {options.precision}, target {settings.target}, no tuning"
-    _write(options.out / "chart.svg", chart(entries, f"{subtitle}; higher is faster"))
+    _write(options.out / "table.md", text.encode())
+    conditions = f"{kept[0]['processor']}, {options.precision}, batch 1, no tuning."
+    _write(options.out / "chart.svg", speed_picture(entries, conditions).render(".svg"))
     print(text)
     print(f"wrote {options.out}/table.md and chart.svg", file=sys.stderr)
 
@@ -305,10 +282,10 @@ def _line(entry: Entry) -> str:
     )
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     from lvc.compiler.files import write_atomically
 
-    write_atomically(path, text.encode())
+    write_atomically(path, content)
 
 
 def _options() -> argparse.Namespace:

@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sort", choices=_ORDERS, default="adds", help="worst first by what a layer adds or leaves, or in place"
     )
-    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the SQNR over the layers as .svg or .png")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the table as .svg or .png")
     parser.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
 
 
@@ -69,14 +69,12 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from lvc.compiler.files import check_writable
+    from lvc.compiler.measure.pictures.canvas import check_drawable
 
     if (options.quantised is None) == (options.pipeline is None):
         raise UsageError("give either QUANTISED or a pipeline with -p", help="for example -p int8-fast")
     if options.plot:
-        if options.plot.suffix not in (".svg", ".png"):
-            raise UsageError(f"cannot draw '{options.plot.name}'", help="end the name in .svg or .png")
-        check_writable(options.plot)
+        check_drawable(options.plot)
 
 
 def _is_code(text: str) -> bool:
@@ -88,25 +86,30 @@ def _is_code(text: str) -> bool:
 
 
 def _compare_models(options: argparse.Namespace, console: Console) -> None:
+    from lvc.compiler.files import write_atomically
     from lvc.compiler.ir.operators.uncalibrated import refuse_uncalibrated
     from lvc.compiler.measure.comparison.outputs import compare_layers
     from lvc.compiler.measure.comparison.pairs import pair_layers
+    from lvc.compiler.measure.comparison.picture import MOST, layer_picture
 
     floating, quantised = _pair(options, console)
     refuse_uncalibrated(quantised.module.graph)
     pairing = pair_layers(floating.module.graph, quantised.module.graph)
     floating.preprocessing = floating.preprocessing or quantised.preprocessing
-    layers, outputs = compare_layers(floating, quantised, pairing, _images(options, floating, console))
+    images = _images(options, floating, console)
+    found, outputs = compare_layers(floating, quantised, pairing, images)
+    layers = _sorted(found, options.sort)
     if options.plot:
-        _draw(options.plot, floating.name, layers)
-    _show_layers(_sorted(layers, options.sort)[: options.limit], pairing, console)
+        picture = layer_picture(floating.name, layers, options.sort, len(images), options.limit or MOST)
+        write_atomically(options.plot, picture.render(options.plot.suffix))
+    _show_layers(layers[: options.limit], pairing, console)
     _show_outputs(outputs, console)
     _say_if_scaled(layers, outputs, console)
     console.json(
         {
             "pairs": len(pairing.pairs),
             "unpaired": [n.name for n in (*pairing.only_floating, *pairing.only_quantised)],
-            "layers": [_layer_json(layer) for layer in _sorted(layers, options.sort)],
+            "layers": [_layer_json(layer) for layer in layers],
             "outputs": [_output_json(error) for error in outputs],
         }
     )
@@ -286,20 +289,6 @@ def _decibels(value: float | None) -> str:
     if value is None:
         return ""
     return "exact" if value == math.inf else "lost" if value == -math.inf else f"{value:.1f}"
-
-
-def _draw(path: Path, name: str, layers: list[LayerError]) -> None:
-    from lvc.compiler.files import write_atomically
-    from lvc.compiler.measure.curves import png_curves, svg_curves
-
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for place, layer in enumerate(layers):
-        for what in ("arrives", "adds", "leaves"):
-            value = getattr(layer, what)
-            if value is not None and math.isfinite(value):
-                curves.setdefault(what, []).append((place / max(1, len(layers) - 1), value))
-    draw = svg_curves if path.suffix == ".svg" else png_curves
-    write_atomically(path, draw(f"{name}: SQNR in dB from the first layer to the last", curves))
 
 
 def _layer_json(layer: LayerError) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Prune each group of channels alone at several ratios, and show what that does to the outputs on a data set.
 
-The file written with -o is what 'prune-channels{sensitivity=FILE}' reads; a name that ends in .svg gets the curves
-drawn.
+The file written with -o is what 'prune-channels{sensitivity=FILE}' reads; --plot draws the
+curves.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvc.compiler.cli.model_options import add_model_options, load_model
-from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
+    from lvc.compiler.measure.pictures.curves import Curves
     from lvc.compiler.pipeline.passes import Table
 
 SUMMARY = "show how much each group of channels matters"
@@ -38,15 +38,15 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
     from lvc.compiler.cli.pipeline_options import describe_data, open_data_set
     from lvc.compiler.files import check_writable
+    from lvc.compiler.measure.pictures.canvas import check_drawable
     from lvc.compiler.pipeline.pipeline import Pipeline
     from lvc.compiler.pipeline.workspace import Workspace
 
     pipeline = Pipeline.parse(f"prune-sensitivity{{{options.options}}}")
-    for path in (options.output, options.plot):
-        if path:
-            check_writable(path)
-    if options.plot and options.plot.suffix not in (".svg", ".png"):
-        raise UsageError(f"cannot draw '{options.plot.name}'", help="end the name in .svg or .png")
+    if options.output:
+        check_writable(options.output)
+    if options.plot:
+        check_drawable(options.plot)
     model = load_model(options)
     options.labels = None
     describe_data(options, model)
@@ -79,19 +79,33 @@ def _write(found: dict[str, Any], options: argparse.Namespace) -> None:
     import json
 
     from lvc.compiler.files import write_atomically
-    from lvc.compiler.measure.curves import png_curves, svg_curves
 
     if options.output:
         write_atomically(options.output, json.dumps(found, indent=1).encode())
     if options.plot:
-        draw = svg_curves if options.plot.suffix == ".svg" else png_curves
-        write_atomically(options.plot, draw(f"{found['model']}: each group pruned alone", _curves(found["rows"])))
+        write_atomically(options.plot, _picture(found["model"], found["rows"]).render(options.plot.suffix))
 
 
-def _curves(rows: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    """Return for each group the points of its curve: the ratio, and accuracy if it was measured, else the error."""
-    what = "accuracy" if rows and rows[0]["accuracy"] != "" else "error"
+def _picture(model: str, rows: list[dict[str, Any]]) -> Curves:
+    """One curve a group over the channels removed: accuracy if it was measured, else the error from none at all."""
+    from lvc.compiler.measure.pictures.canvas import Head
+    from lvc.compiler.measure.pictures.curves import Curves
+
+    is_judged = bool(rows) and rows[0]["accuracy"] != ""
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        curves.setdefault(row["group"], []).append((row["ratio"], float(row[what])))
-    return curves
+        points = curves.setdefault(row["group"], [] if is_judged else [(0.0, 0.0)])
+        points.append((row["removed"] / row["channels"], 100 * row["accuracy"] if is_judged else row["error"]))
+    measure = "top-1 accuracy, %" if is_judged else "squared error of the outputs, relative to their variance"
+    return Curves(
+        Head(
+            f"{model}: what pruning costs, group by group",
+            f"Each group of channels is pruned alone, without training; "
+            f"{'higher' if is_judged else 'lower'} is better, and a group whose curve stays flat can be pruned.",
+        ),
+        across="channels removed from the group, %",
+        up=measure,
+        noun="group",
+        curves=curves,
+        high_is_good=is_judged,
+    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
+from svg_drawing import Drawing
 from torch import nn
 
 from lvc.compiler.cli import main
@@ -120,8 +120,11 @@ def test_grids_are_told_from_what_arrives(capsys: pytest.CaptureFixture[str], fo
     assert rows["conv2d"]["arrives"] > 30
     assert rows["conv2d_1"]["adds"] > rows["conv2d_1"]["leaves"] - 1
     assert {name for name, row in rows.items() if not 25 < row["adds"] < 60} == set()
-    drawing = ElementTree.parse(folder / "c.svg").getroot()
-    assert len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 3
+    drawing = Drawing((folder / "c.svg").read_bytes())
+    assert {"first", "second", "fc", "signal-to-noise ratio against floating point, dB"} <= set(drawing.texts)
+    assert [drawing.marks(f"dots-0-{series}") for series in range(3)] == [3, 3, 3]
+    places = drawing.places("dots-0-0")
+    assert places == sorted(places), "the layer that adds most error is on top"
 
 
 def test_passes_before_the_first_that_quantises_have_the_data(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

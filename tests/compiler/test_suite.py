@@ -3,15 +3,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from xml.etree import ElementTree
 
 import pytest
+from svg_drawing import Drawing
 
-from lvc.compiler.bench.chart import Panel, bar_chart
 from lvc.compiler.bench.suite import IN_FLOAT, Built, Entry, Speed, engines_of, geometric_mean, threads_of
+from lvc.compiler.bench.suite_picture import speed_picture
 from lvc.compiler.bench.suite_table import markdown
-
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 def entry(model: str, ours: float, *, two: float | None = None) -> Entry:
@@ -73,17 +71,19 @@ def test_a_build_in_8_bits_is_shown_beside_the_one_in_floating_point() -> None:
     assert Entry.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
-def test_bars_are_as_high_as_their_values() -> None:
-    groups = {"first & last": {"ours": 1.5, "theirs": 1.0}, "other": {"ours": 0.5}}
-    root = ElementTree.fromstring(bar_chart("Title", "below", [Panel("1 thread", groups)]))
-    heights = {}
-    for bar in root.iter(f"{SVG}rect"):
-        if (title := bar.find(f"{SVG}title")) is not None:
-            heights[title.text] = float(bar.attrib["height"])
-    assert set(heights) == {"first & last, ours: 1.50", "first & last, theirs: 1.00", "other, ours: 0.50"}
-    unit = heights["first & last, theirs: 1.00"]
-    assert heights["first & last, ours: 1.50"] == pytest.approx(1.5 * unit, abs=0.2)
-    assert heights["other, ours: 0.50"] == pytest.approx(0.5 * unit, abs=0.2)
-    texts = [text.text for text in root.iter(f"{SVG}text")]
-    assert {"Title", "1 thread", "first & last", "1.50", "0.50"} <= set(texts)
-    assert "1.00" not in texts
+def test_the_picture_has_the_worst_model_first_and_the_mean_last() -> None:
+    picture = speed_picture([entry("a", 1.0), entry("b", 4.0, two=2.0)], "Two cores.")
+    assert [row.name for row in picture.rows] == ["b", "a", "geometric mean"]
+    assert [row.panels[0]["lvc"] for row in picture.rows] == [0.5, 2.0, pytest.approx(1.0)]
+    assert picture.rows[0].panels[0] == {"lvc": 0.5, "fast": 1.0, "slow": 0.25}
+    assert [dict(row.panels[1]) for row in picture.rows] == [{"lvc": 0.5, "fast": 1.0}, {}, {"lvc": 0.5, "fast": 1.0}]
+    drawing = Drawing(picture.render(".svg"))
+    assert {"1 thread", "2 threads", "speed, the fastest other engine = 1", "lvc", "slow"} <= set(drawing.texts)
+    assert drawing.texts.count("0.50") == 3
+    assert drawing.marks("dots-0-2") == 3, "the third engine on one thread"
+
+
+def test_a_model_without_a_peer_is_not_in_the_picture() -> None:
+    alone = Entry("b", "x", entry("b", 1.0).built, 0.0, {1: {"lvc": Speed(1.0, 1.0)}})
+    assert [row.name for row in speed_picture([alone, entry("a", 1.0)], "").rows] == ["a", "geometric mean"]
+    assert b"geometric mean" in speed_picture([alone], "").render(".svg")

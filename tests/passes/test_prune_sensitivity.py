@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 from calibration_data import normal
 from pruning_models import residual, workspace
+from svg_drawing import Drawing
 
 from lvc.compiler.cli import main
 from lvc.compiler.errors import UsageError
@@ -49,8 +49,11 @@ def test_every_group_has_its_curve(folder: Path) -> None:
 
 
 def test_the_curves_are_drawn(folder: Path) -> None:
-    drawing = ElementTree.parse(folder / "curves.svg").getroot()
-    assert len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 3
+    drawing = Drawing((folder / "curves.svg").read_bytes())
+    assert {"stem.0", "inner.0", "inner.1", "channels removed from the group, %", "top-1 accuracy, %"} <= set(
+        drawing.texts
+    )
+    assert [drawing.marks(name) for name in drawing.series("curve-")] == [2, 2, 2]
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -76,6 +76,12 @@ def test_matplotlib_is_imported_by_pictures_alone() -> None:
 
 
 @needs_checkout
+def test_operators_are_registered_in_one_place() -> None:
+    files = [f.relative_to(ROOT) for room in FORBIDDEN for f in sources(room) if "torch.library" in imports(f)]
+    assert files == [Path("compiler/ir/operators/library.py")]
+
+
+@needs_checkout
 def test_no_file_is_longer_than_400_lines() -> None:
     long = {
         str(f.relative_to(ROOT)): n

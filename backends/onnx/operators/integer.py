@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.fx import Node
 
 from lvc.backends.onnx.writer import GraphWriter
-from lvc.compiler.ir.operators import dynamic, integer
+from lvc.compiler.ir.operators import dynamic, functions, integer
 
 
 def refuse(w: GraphWriter, node: Node) -> str:
@@ -14,4 +14,4 @@ def refuse(w: GraphWriter, node: Node) -> str:
     )
 
 
-WRITERS = dict.fromkeys((*integer.OPERATORS, *dynamic.OPERATORS), refuse)
+WRITERS = dict.fromkeys((*integer.OPERATORS, *functions.OPERATORS, *dynamic.OPERATORS), refuse)

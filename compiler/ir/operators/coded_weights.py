@@ -11,13 +11,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch._ops import OpOverload
 from torch.fx import Node
-from torch.library import Library
+
+from lvc.compiler.ir.operators.library import operator
 
 BITS = (2, 4, 8)
-
-_LIBRARY = Library("lvc", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def _decode(
@@ -41,12 +39,7 @@ def _decode(
     return (found.reshape(*scale.shape, -1) * scale[:, :, None]).reshape(list(shape))
 
 
-_LIBRARY.define(  # type: ignore[no-untyped-call]
-    "decode(Tensor codes, Tensor values, Tensor scale, int bits, int[] shape) -> Tensor"
-)
-_LIBRARY.impl("decode", _decode, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-
-DECODE: OpOverload = torch.ops.lvc.decode.default
+DECODE = operator("decode(Tensor codes, Tensor values, Tensor scale, int bits, int[] shape) -> Tensor")(_decode)
 
 
 def is_coded(node: object) -> bool:

@@ -7,8 +7,8 @@ it bit for bit. Neither is defined for NaN.
 from __future__ import annotations
 
 import torch
-from torch._ops import OpOverload
-from torch.library import Library
+
+from lvc.compiler.ir.operators.library import operator, operators_of
 
 LARGEST = 127
 LEAST = 2.0**-100
@@ -17,16 +17,16 @@ LEAST = 2.0**-100
 SHARE = float(torch.tensor(1 / LARGEST, dtype=torch.float32))
 """The single-precision number nearest to 1/127."""
 
-_LIBRARY = Library("lvc", "FRAGMENT")  # type: ignore[no-untyped-call]
 
-
-def _row_scale(x: torch.Tensor) -> torch.Tensor:
+@operator("row_scale(Tensor x) -> Tensor")
+def row_scale(x: torch.Tensor) -> torch.Tensor:
     """``max(max |x|, 2^-100) * (1/127)`` of each row, ``f32[..., 1]`` for ``f32[..., n]``."""
     _demand(x)
     return x.abs().amax(-1, keepdim=True).clamp(min=LEAST) * SHARE
 
 
-def _quantise_rows(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+@operator("quantise_rows(Tensor x, Tensor scale) -> Tensor")
+def quantise_rows(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """``round(x * (1 / scale))`` limited to [-127, 127], ``i8``; rounds half to even."""
     _demand(x, scale)
     if scale.shape != (*x.shape[:-1], 1):
@@ -39,13 +39,4 @@ def _demand(*tensors: torch.Tensor) -> None:
         raise TypeError("rows are of float32")
 
 
-def _define(name: str, signature: str, meaning: object) -> OpOverload:
-    _LIBRARY.define(f"{name}({signature}) -> Tensor")  # type: ignore[no-untyped-call]
-    _LIBRARY.impl(name, meaning, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    overload: OpOverload = getattr(torch.ops.lvc, name).default
-    return overload
-
-
-row_scale = _define("row_scale", "Tensor x", _row_scale)
-quantise_rows = _define("quantise_rows", "Tensor x, Tensor scale", _quantise_rows)
-OPERATORS = (row_scale, quantise_rows)
+OPERATORS = operators_of(__name__)

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import torch
 
-from lvc.compiler.ir.operators.integer import demand, operator, single
+from lvc.compiler.ir.operators.integer import demand, single
+from lvc.compiler.ir.operators.library import operator, operators_of
 
 
 @operator("sigmoid(Tensor x) -> Tensor")
@@ -128,6 +129,9 @@ def mish(x: torch.Tensor) -> torch.Tensor:
     power = _exp(x.clamp(max=MISH_MOST))
     u = power * (power + 2)
     return x * (u / (u + 2))
+
+
+OPERATORS = operators_of(__name__)
 
 
 def _exp(x: torch.Tensor) -> torch.Tensor:

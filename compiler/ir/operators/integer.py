@@ -13,33 +13,13 @@ A result is int8 where ``low`` is negative, else uint8. Operands of other types 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch._ops import OpOverload
-from torch.library import Library
+
+from lvc.compiler.ir.operators.library import operator, operators_of
 
 DATA = (torch.uint8, torch.int8)
-
-OPERATORS: list[OpOverload] = []
-"""All operators of this file, and of `lvc.compiler.ir.operators.functions`."""
-
-_LIBRARY: Any = Library("lvc", "FRAGMENT")  # type: ignore[no-untyped-call]
-
-
-def operator(schema: str) -> Callable[[Callable[..., torch.Tensor]], OpOverload]:
-    """Register a function under ``lvc::``; the operator stands in its place."""
-
-    def register(meaning: Callable[..., torch.Tensor]) -> OpOverload:
-        name = schema.partition("(")[0]
-        _LIBRARY.define(schema)
-        _LIBRARY.impl(name, meaning, "CompositeExplicitAutograd")
-        overload: OpOverload = getattr(torch.ops.lvc, name).default
-        OPERATORS.append(overload)
-        return overload
-
-    return register
 
 
 def data_type(low: int) -> torch.dtype:
@@ -156,6 +136,9 @@ def table(q: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     if tuple(values.shape) != (256,):
         raise TypeError(f"a table has 256 entries, not {tuple(values.shape)}")
     return values[q.long() - torch.iinfo(q.dtype).min]
+
+
+OPERATORS = operators_of(__name__)
 
 
 def inverse(scale: float) -> float:

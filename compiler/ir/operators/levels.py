@@ -7,10 +7,8 @@ into as many groups of neighbours as ``scale`` has columns. ATen's fake quantisa
 from __future__ import annotations
 
 import torch
-from torch._ops import OpOverload
-from torch.library import Library
 
-_LIBRARY = Library("lvc", "FRAGMENT")  # type: ignore[no-untyped-call]
+from lvc.compiler.ir.operators.library import operator
 
 
 def nearest(rows: torch.Tensor, values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -37,9 +35,6 @@ def _fake_quantize_levels(x: torch.Tensor, values: torch.Tensor, scale: torch.Te
     return (found + (straight - straight.detach())).reshape(x.shape)
 
 
-_LIBRARY.define(  # type: ignore[no-untyped-call]
-    "fake_quantize_levels(Tensor self, Tensor values, Tensor scale) -> Tensor"
-)
-_LIBRARY.impl("fake_quantize_levels", _fake_quantize_levels, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
-
-FAKE_QUANTIZE_LEVELS: OpOverload = torch.ops.lvc.fake_quantize_levels.default
+FAKE_QUANTIZE_LEVELS = operator(
+    "fake_quantize_levels(Tensor self, Tensor values, Tensor scale) -> Tensor", differentiable=True
+)(_fake_quantize_levels)

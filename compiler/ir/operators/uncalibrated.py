@@ -10,25 +10,20 @@ the same grid. A weight has a scale for each ``channels`` input channels of an o
 from __future__ import annotations
 
 import torch
-from torch._ops import OpOverload
 from torch.fx import Graph
-from torch.library import Library
 
 from lvc.compiler.errors import CompileError
-
-_LIBRARY = Library("lvc", "FRAGMENT")  # type: ignore[no-untyped-call]
+from lvc.compiler.ir.operators.library import operator
 
 
 def _unchanged(x: torch.Tensor, *_: object) -> torch.Tensor:
     return x.clone()
 
 
-_LIBRARY.define(  # type: ignore[no-untyped-call]
-    "uncalibrated(Tensor self, int bits, int? axis, bool symmetric, str scale, str group, int channels=0) -> Tensor"
-)
-_LIBRARY.impl("uncalibrated", _unchanged, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
-
-UNCALIBRATED: OpOverload = torch.ops.lvc.uncalibrated.default
+UNCALIBRATED = operator(
+    "uncalibrated(Tensor self, int bits, int? axis, bool symmetric, str scale, str group, int channels=0) -> Tensor",
+    differentiable=True,
+)(_unchanged)
 WHY_NOT = "its grid is not known yet"
 HELP = "run calibrate{data=NAME} after insert-fake-quant, with --data NAME=PATH"
 

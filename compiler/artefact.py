@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lvc.compiler.ir.model import Value
+from lvc.compiler.ir.signature import Value
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Artefact:
 
     ``metadata`` holds under fixed keys, each optional: ``preprocessing`` (text), ``labels`` (list of text),
     ``pipeline`` (text), ``source`` (object), ``report`` (object), ``layers`` (list, see
-    `lvc.compiler.measure.inspection`), ``memory`` (object, see `lvc.compiler.measure.memory`), ``remarks`` (list of
+    `lvc.compiler.measure.layers`), ``memory`` (object, see `lvc.compiler.measure.memory`), ``remarks`` (list of
     text: what a user should know of the build).
     ``suffix`` is the file name's ending if the only file stands for itself (``.onnx``).
     """

@@ -5,16 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-import numpy as np
-import torch
-
-from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import UsageError, did_you_mean
-from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline import catalogue
-from lvc.compiler.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from lvc.compiler.artefact import Artefact
+    from lvc.compiler.ir.model import Model
+    from lvc.compiler.pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.files import write_atomically
-from lvc.compiler.ir.model import Value
+from lvc.compiler.ir.signature import Value
 from lvc.compiler.ir.spec import TensorSpec
 
 FORMAT = 1

@@ -1,4 +1,4 @@
-"""Artefacts that can be called: arrays in, arrays out."""
+"""An artefact in use. What it is made with stays away: running one needs NumPy and its backend's runtime."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Executable
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.model import Value, check_inputs
+from lvc.compiler.ir.signature import Value, check_inputs
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline import catalogue
 
@@ -49,7 +48,6 @@ def load(artefact: Artefact | str | Path, threads: int | None = None) -> Loaded:
 
 
 def _spec_of(array: np.ndarray) -> TensorSpec:
-    try:
-        return TensorSpec(array.shape, torch.from_numpy(array[:0] if array.ndim else array).dtype)
-    except (TypeError, AttributeError) as error:
-        raise UsageError("an input is not an array of numbers", why=str(error)) from error
+    if not isinstance(array, np.ndarray):
+        raise UsageError("an input is not an array of numbers", why=f"it is a {type(array).__name__}")
+    return TensorSpec.of_array(array)

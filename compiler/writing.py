@@ -9,10 +9,10 @@ import torch
 
 from lvc.compiler import container
 from lvc.compiler.backend import Target
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline import catalogue
-from lvc.compiler.pipeline.observers import seeded_inputs
 from lvc.compiler.pipeline.workspace import Workspace
 
 MODEL_SUFFIXES = (".onnx", ".pt2", ".lvc", ".txt")

@@ -66,8 +66,9 @@ def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]
     from lvc.compiler.bench.comparison import processor
     from lvc.compiler.bench.engine import Original
     from lvc.compiler.bench.suite import IN_FLOAT
+    from lvc.compiler.data.seeded import seeded_inputs
     from lvc.compiler.measure.memory import memory_of
-    from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
+    from lvc.compiler.pipeline.observers import relative_difference
 
     load = os.getloadavg()[0]
     request = _request(model_name)

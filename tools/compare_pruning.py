@@ -29,7 +29,8 @@ from PIL import Image
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.evaluation import evaluate
-from lvc.compiler.measure.inspection import layers, totals
+from lvc.compiler.measure.inspection import layers
+from lvc.compiler.measure.layers import totals
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.pruning.criterion import CRITERIA

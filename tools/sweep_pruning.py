@@ -29,14 +29,15 @@ import sweep_torchvision as zoo
 import torch
 import torchvision
 
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.driver import optimise
 from lvc.compiler.errors import LvcError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load import load
 from lvc.compiler.load.zoo import find_recipe
 from lvc.compiler.measure.comparison.judge import last_loss
-from lvc.compiler.measure.inspection import layers, totals
-from lvc.compiler.pipeline.observers import seeded_inputs
+from lvc.compiler.measure.inspection import layers
+from lvc.compiler.measure.layers import totals
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import decibels

@@ -59,9 +59,10 @@ def measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
     import torch
     import torchvision
 
+    from lvc.compiler.data.seeded import seeded_inputs
     from lvc.compiler.load import load
     from lvc.compiler.load.zoo import find_recipe
-    from lvc.compiler.pipeline.observers import Verifier, seeded_inputs
+    from lvc.compiler.pipeline.observers import Verifier
     from lvc.compiler.pipeline.pipeline import Pipeline
 
     size = find_recipe(torchvision.models.get_model_builder(name), {}).size

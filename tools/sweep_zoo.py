@@ -45,9 +45,9 @@ def _measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
     import zoo_models
 
     import lvc
+    from lvc.compiler.data.seeded import seeded_inputs
     from lvc.compiler.errors import CheckError
     from lvc.compiler.ir.model import Model
-    from lvc.compiler.pipeline.observers import seeded_inputs
 
     base, _, door = name.partition("@")
     is_file = door == "onnx" or base.startswith("ultralytics:")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar
 
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Executable, Target
 from lvc.compiler.errors import CompileError
-from lvc.compiler.ir.model import Model
-from lvc.compiler.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lvc.compiler.ir.model import Model
+    from lvc.compiler.pipeline.workspace import Workspace
 
 OLDEST, DEFAULT, NEWEST = 17, 21, 23
 FILE = "model.onnx"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lvc.compiler.ir.model import Value
-from lvc.compiler.pipeline.observers import seeded_inputs
+from lvc.compiler.data.seeded import seeded_inputs
+from lvc.compiler.ir.signature import Value
 
 IMAGES = 32
 

@@ -41,7 +41,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     import tempfile
 
     from lvc.compiler.bench.comparison import compare, processor
-    from lvc.compiler.pipeline.observers import seeded_inputs
+    from lvc.compiler.data.seeded import seeded_inputs
 
     loaded = [_load(path, options.threads) for path in options.artefacts]
     inputs = seeded_inputs(loaded[0].inputs, options.seed)
@@ -150,7 +150,7 @@ def _request(options: argparse.Namespace, first: Loaded, console: Console) -> Lo
 
 def _time_steps(loaded: Loaded, inputs: tuple[np.ndarray, ...]) -> list[Step]:
     from lvc.compiler.bench.steps import TimesSteps, steps
-    from lvc.compiler.measure.inspection import artefact_layers
+    from lvc.compiler.measure.artefact import artefact_layers
 
     if not isinstance(loaded.executable, TimesSteps):
         raise UsageError(f"the {loaded.artefact.backend} backend cannot time its kernels", help="leave out --per-op")

@@ -13,8 +13,8 @@ from lvc.compiler.text import printable, si
 if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
     from lvc.compiler.cli.console import Console
-    from lvc.compiler.ir.model import Value
-    from lvc.compiler.measure.inspection import Layer, Totals
+    from lvc.compiler.ir.signature import Value
+    from lvc.compiler.measure.layers import Layer, Totals
 
 SUMMARY = "show layers, sizes and work of a model or an artefact"
 
@@ -40,7 +40,8 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
 def _inspect_model(options: argparse.Namespace, console: Console) -> None:
     from lvc.compiler.cli.model_options import load_request
-    from lvc.compiler.measure.inspection import layers, peak_activation_bytes, totals
+    from lvc.compiler.measure.inspection import layers, peak_activation_bytes
+    from lvc.compiler.measure.layers import totals
 
     model = load_request(options).load()
     found = layers(model)
@@ -81,7 +82,8 @@ def _show_groups(options: argparse.Namespace, console: Console) -> None:
 
 
 def _inspect_artefact(artefact: Artefact, path: Path, options: argparse.Namespace, console: Console) -> None:
-    from lvc.compiler.measure.inspection import artefact_facts, artefact_layers, totals
+    from lvc.compiler.measure.artefact import artefact_facts, artefact_layers
+    from lvc.compiler.measure.layers import totals
 
     found = artefact_layers(artefact)
     facts = artefact_facts(artefact)
@@ -143,7 +145,7 @@ def _show_facts(console: Console, facts: list[tuple[str, str]]) -> None:
 
 
 def _show_layers(console: Console, found: list[Layer], summed: Totals, top: int | None) -> None:
-    from lvc.compiler.measure.inspection import heaviest
+    from lvc.compiler.measure.layers import heaviest
 
     shown = heaviest(found, top) if top else found
     grouped = any(layer.group for layer in found)
@@ -173,7 +175,7 @@ def _row(layer: Layer, grouped: bool) -> list[str]:
 def _layers_json(found: list[Layer], summed: Totals, top: int | None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from lvc.compiler.measure.inspection import heaviest
+    from lvc.compiler.measure.layers import heaviest
 
     return {
         "layers": [layer.to_json() for layer in (heaviest(found, top) if top else found)],

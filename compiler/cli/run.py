@@ -58,7 +58,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
 def _feeds(options: argparse.Namespace, subject: Subject, console: Console) -> Iterable[Feed]:
     from lvc.compiler.data.feed import Feed, feeds
-    from lvc.compiler.pipeline.observers import seeded_inputs
+    from lvc.compiler.data.seeded import seeded_inputs
 
     if options.files:
         return feeds(options.files, subject.inputs, chosen_preprocess(options, subject))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lvc.compiler.data.preprocess import Preprocess
-    from lvc.compiler.ir.model import Value
+    from lvc.compiler.ir.signature import Value
     from lvc.compiler.loaded import Loaded
 
 

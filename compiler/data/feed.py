@@ -13,7 +13,7 @@ from lvc.compiler.data.npy import Array, open_npy, open_npz
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.samples import Fit, missing_preprocess, numpy_dtype, sizes
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.model import Value
+from lvc.compiler.ir.signature import Value
 from lvc.compiler.measure.evaluation import batches
 
 

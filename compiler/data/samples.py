@@ -13,7 +13,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.measure.evaluation import fed_input
 
 if TYPE_CHECKING:
-    from lvc.compiler.ir.model import Value
+    from lvc.compiler.ir.signature import Value
 
 Sample = tuple[str, np.ndarray, int | None]
 """Where a sample is from (for errors), its input of batch 1, and its class if that is known."""
@@ -107,12 +107,15 @@ class Fit:
 
 
 def numpy_dtype(value: Value) -> np.dtype[np.generic]:
-    """Return numpy's element type of a model's input."""
-    name = str(value.spec.dtype).removeprefix("torch.")
+    """Return numpy's element type of a model's input; `UsageError` for one that numpy itself does not have."""
+    name = value.spec.type_name
     try:
-        return np.dtype(name)
+        found = np.dtype(name)
     except TypeError:
-        raise UsageError(f"input '{value.name}' is {name}", why="arrays of that type cannot be made") from None
+        found = np.dtype("V")
+    if found.kind not in "biufc":  # a bfloat16 that another package has brought is no number to numpy
+        raise UsageError(f"input '{value.name}' is {name}", why="arrays of that type cannot be made")
+    return found
 
 
 def check_label(label: object, where: str) -> int | None:

@@ -12,7 +12,7 @@ from lvc.compiler.data.samples import Fit, Samples
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
-    from lvc.compiler.ir.model import Value
+    from lvc.compiler.ir.signature import Value
 
 FORMS = "a folder or .zip of images, a .npz file with x and y, package.module:callable, or file.py:callable"
 _CALLABLE = re.compile(r"(?:.+\.py|[\w.]+):\w+")

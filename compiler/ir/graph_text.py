@@ -23,7 +23,7 @@ from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.ir.dialect import BY_NAME
 from lvc.compiler.ir.graph import WINOGRAD, infer_spec, is_free, op_name, spec, store, tensor
 from lvc.compiler.ir.model import Model
-from lvc.compiler.ir.spec import DTYPES, TensorSpec, dtype_name
+from lvc.compiler.ir.spec import ELEMENT_TYPES, TensorSpec, dtype_name, torch_dtype
 
 _TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|-?\d[\d.]*(?:e[+-]?\d+)?|[%@-]?[\w.]+|[()\[\],=])')
 _HEAD = re.compile(r"model (\S+?)\((.*)\)")
@@ -213,8 +213,8 @@ def _parse_scalar(token: str, nodes: dict[str, Node]) -> Any:
         return float("-inf")
     if token in _WORDS:
         return _WORDS[token]
-    if token in DTYPES:
-        return DTYPES[token]
+    if token in ELEMENT_TYPES:
+        return torch_dtype(token)
     try:
         return int(token) if token.lstrip("-").isdigit() else float(token)
     except ValueError:

@@ -13,23 +13,12 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import spec
+from lvc.compiler.ir.signature import Value, check_inputs
 from lvc.compiler.ir.spec import TensorSpec
 
 PROPERTY = "lvc."
 """What the keys of `Model.usage` begin with in the properties of an ONNX file; the values are JSON."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A named input or output of a model."""
-
-    name: str
-    spec: TensorSpec
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.spec}"
 
 
 @dataclass(frozen=True)
@@ -157,13 +146,3 @@ class Model:
         from lvc.compiler.ir.graph_text import format_model
 
         return format_model(self)
-
-
-def check_inputs(expected: Sequence[Value], given: Sequence[TensorSpec]) -> None:
-    """Raise `UsageError` if the given inputs do not fit a signature."""
-    if len(expected) != len(given):
-        names = ", ".join(map(str, expected))
-        raise UsageError(f"the model takes {len(expected)} input(s), {len(given)} given", why=f"inputs are: {names}")
-    for value, found in zip(expected, given, strict=True):
-        if value.spec != found:
-            raise UsageError(f"input '{value.name}' must be {value.spec}, not {found}")

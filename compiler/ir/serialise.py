@@ -21,7 +21,7 @@ from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.ir.dialect import BY_NAME
 from lvc.compiler.ir.graph import WINOGRAD, can_name_input, infer_spec, is_free, op_name, spec, store, tensor
 from lvc.compiler.ir.model import Model
-from lvc.compiler.ir.spec import DTYPES, TensorSpec, dtype_name
+from lvc.compiler.ir.spec import ELEMENT_TYPES, TensorSpec, dtype_name, torch_dtype
 from lvc.compiler.ir.verify import verify
 
 GRAPH, WEIGHTS = "graph.json", "weights.bin"
@@ -200,7 +200,9 @@ class _Reader:
         ((key, content),) = value.items()
         if key == "node":
             return self.nodes[content]
-        return DTYPES[content] if key == "dtype" else {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[content]
+        if key == "dtype":
+            return torch_dtype(ELEMENT_TYPES[content])
+        return {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[content]
 
 
 def _spec(text: Any) -> TensorSpec:

@@ -1,57 +1,82 @@
-"""What is known of a tensor before it has values: its shape and its element type."""
+"""What is known of a tensor before it has values: its shape and its element type. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import torch
+from functools import cache
+from typing import TYPE_CHECKING
 
 from lvc.compiler.errors import UsageError
 
-DTYPES: dict[str, torch.dtype] = {
-    "f64": torch.float64,
-    "f32": torch.float32,
-    "f16": torch.float16,
-    "bf16": torch.bfloat16,
-    "i64": torch.int64,
-    "i32": torch.int32,
-    "i16": torch.int16,
-    "i8": torch.int8,
-    "u8": torch.uint8,
-    "bool": torch.bool,
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+ELEMENT_TYPES: dict[str, str] = {
+    "f64": "float64",
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "i64": "int64",
+    "i32": "int32",
+    "i16": "int16",
+    "i8": "int8",
+    "u8": "uint8",
+    "bool": "bool",
 }
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+"""The short names of element types, and what PyTorch and NumPy call them."""
+
+_SHORT = {name: short for short, name in ELEMENT_TYPES.items()}
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return the short name of an element type, ``f32`` for ``torch.float32``."""
-    return _NAMES.get(dtype, str(dtype).removeprefix("torch."))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class TensorSpec:
-    """Shape and element type of one tensor; printed and parsed as ``f32[1,3,224,224]``."""
+    """Shape and element type of one tensor; printed and parsed as ``f32[1,3,224,224]``.
+
+    ``element`` is the short name of the type, or PyTorch's where there is none, so that a spec can be had without
+    PyTorch.
+    """
 
     shape: tuple[int, ...]
-    dtype: torch.dtype = torch.float32
+    element: str
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype | str = "f32") -> None:
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "element", dtype if isinstance(dtype, str) else dtype_name(dtype))
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> TensorSpec:
         return cls(tuple(int(size) for size in tensor.shape), tensor.dtype)
 
     @classmethod
+    def of_array(cls, array: np.ndarray) -> TensorSpec:
+        """Return the spec of an array; `UsageError` for one that does not hold numbers in this machine's order."""
+        if array.dtype.kind not in "biufc" or not array.dtype.isnative:
+            raise UsageError("an input is not an array of numbers", why=f"it is {array.dtype}")
+        return cls(array.shape, _SHORT.get(array.dtype.name, array.dtype.name))
+
+    @classmethod
     def parse(cls, text: str) -> TensorSpec:
         """Read ``f32[1,3,224,224]``; raises `UsageError` for anything else."""
         name, _, sizes = text.partition("[")
-        if name not in DTYPES or not sizes.endswith("]"):
+        if name not in ELEMENT_TYPES or not sizes.endswith("]"):
             raise UsageError(f"'{text}' is not a tensor type", help="write it as f32[1,3,224,224]")
         body = sizes[:-1].strip()
         try:
             shape = tuple(int(size) for size in body.split(",")) if body else ()
         except ValueError:
             raise UsageError(f"'{text}' is not a tensor type", help="write it as f32[1,3,224,224]") from None
-        return cls(shape, DTYPES[name])
+        return cls(shape, name)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch_dtype(self.type_name)
+
+    @property
+    def type_name(self) -> str:
+        """The element type as PyTorch and NumPy call it, ``float32``."""
+        return ELEMENT_TYPES.get(self.element, self.element)
 
     @property
     def elements(self) -> int:
@@ -62,4 +87,21 @@ class TensorSpec:
         return self.elements * self.dtype.itemsize
 
     def __str__(self) -> str:
-        return f"{dtype_name(self.dtype)}[{','.join(map(str, self.shape))}]"
+        return f"{self.element}[{','.join(map(str, self.shape))}]"
+
+
+@cache
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the short name of an element type, ``f32`` for ``torch.float32``."""
+    name = str(dtype).removeprefix("torch.")
+    return _SHORT.get(name, name)
+
+
+@cache
+def torch_dtype(name: str) -> torch.dtype:
+    """Return PyTorch's element type of a short name or of its own, ``torch.float32`` for ``f32``."""
+    import torch
+
+    found = getattr(torch, ELEMENT_TYPES.get(name, name))
+    assert isinstance(found, torch.dtype)
+    return found

@@ -13,7 +13,7 @@ from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.pipeline.workspace import DataSet, Progress, Silence
 
 if TYPE_CHECKING:
-    from lvc.compiler.ir.model import Value
+    from lvc.compiler.ir.signature import Value
 
 Run = Callable[..., tuple[np.ndarray, ...]]
 

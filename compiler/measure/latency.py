@@ -72,7 +72,7 @@ class TargetStopwatch:
     def layers(self, model: Model) -> dict[str, float]:
         """Measure the kernels of a model: seconds by the origin of the layer in each, and under "" of the rest."""
         from lvc.compiler.bench.steps import TimesSteps
-        from lvc.compiler.pipeline.observers import seeded_inputs
+        from lvc.compiler.data.seeded import seeded_inputs
 
         optimised, executable = self._build(model)
         if not isinstance(executable, TimesSteps):
@@ -85,7 +85,7 @@ class TargetStopwatch:
         return seconds
 
     def _runner(self, model: Model) -> Callable[[], object]:
-        from lvc.compiler.pipeline.observers import seeded_inputs
+        from lvc.compiler.data.seeded import seeded_inputs
 
         return partial(self._build(model)[1], *seeded_inputs(model.inputs, self._workspace.seed))
 

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
 if TYPE_CHECKING:
+    import numpy as np
+
     from lvc.compiler.pipeline.workspace import DataSet
 
 JUDGE = "judge"
@@ -64,6 +63,8 @@ def split(data: DataSet, seed: int) -> tuple[DataSet, DataSet]:
 
     A fifth is held out, at most `MOST` images; of fewer than `FEWEST` none, and the second part is empty.
     """
+    import torch
+
     count = len(data)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     apart = min(MOST, round(count / _SHARE)) if count >= FEWEST else 0

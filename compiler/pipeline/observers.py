@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CheckError
-from lvc.compiler.ir.model import Model, Value
+from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import picture, verify
 from lvc.compiler.pipeline.passes import Effect
 from lvc.compiler.pipeline.pipeline import Observer, Step
@@ -46,20 +46,6 @@ class Verifier(Observer):
             self.verified = found
         if not step.item.changes_signature and (model.inputs, model.outputs) != self.signature:
             raise CheckError(f"{step.item.name} changed the model's signature", why="the pass does not say that it may")
-
-
-def seeded_inputs(inputs: tuple[Value, ...], seed: int) -> tuple[np.ndarray, ...]:
-    """Make one input set for a signature: standard normal for floats, small whole numbers for the rest."""
-    random = np.random.default_rng(seed)
-    arrays = []
-    for value in inputs:
-        shape, dtype = value.spec.shape, value.spec.dtype
-        if dtype.is_floating_point:
-            array = torch.from_numpy(np.asarray(random.standard_normal(shape), np.float32)).to(dtype).numpy()
-        else:
-            array = torch.from_numpy(random.integers(0, 2, shape)).to(dtype).numpy()
-        arrays.append(array)
-    return tuple(arrays)
 
 
 def relative_difference(found: np.ndarray, wanted: np.ndarray) -> float:

@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lvc.compiler.ir.model import Model, Value
-from lvc.compiler.pipeline.observers import seeded_inputs
+from lvc.compiler.data.seeded import seeded_inputs
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.signature import Value
 
 _COARSE = 8
 

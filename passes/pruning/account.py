@@ -9,7 +9,8 @@ import torch
 
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.inspection import Totals, layers, totals
+from lvc.compiler.measure.inspection import layers
+from lvc.compiler.measure.layers import Totals, totals
 from lvc.compiler.pipeline.passes import Outcome, Table
 from lvc.compiler.pipeline.workspace import Stopwatch
 from lvc.compiler.text import duration, si

@@ -9,11 +9,12 @@ import pytest
 
 from lvc.backends.onnx import BACKEND
 from lvc.compiler.backend import Target
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import OPS
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
-from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.workspace import Workspace
 
 onnx = pytest.importorskip("onnx")

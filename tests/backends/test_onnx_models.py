@@ -7,9 +7,10 @@ import torch
 import torchvision
 
 from lvc.compiler.backend import Target
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline import catalogue
-from lvc.compiler.pipeline.observers import Drift, Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import Drift, Verifier, relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 

@@ -8,9 +8,9 @@ import torch
 
 from lvc.backends.reference import BACKEND
 from lvc.compiler.backend import Target
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph_text import parse_model
-from lvc.compiler.pipeline.observers import seeded_inputs
 from lvc.compiler.pipeline.workspace import Workspace
 
 MODEL = parse_model("""

@@ -25,7 +25,7 @@ from lvc.compiler.cli import main
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load.request import LoadRequest
-from lvc.compiler.measure.inspection import Layer
+from lvc.compiler.measure.layers import Layer
 from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.workspace import Silence
 from lvc.compiler.writing import write_model
@@ -198,7 +198,7 @@ def test_more_than_the_peak_is_explained(
     capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heavy = Layer("linear", "linear", "", "f32[1,6]", 6, 10**7, 24, 24)  # 20 GFLOP/s of 2
-    monkeypatch.setattr("lvc.compiler.measure.inspection.artefact_layers", lambda _: [heavy])
+    monkeypatch.setattr("lvc.compiler.measure.artefact.artefact_layers", lambda _: [heavy])
     monkeypatch.setattr("lvc.backends.reference.ReferenceBackend.load", lambda *_: Timed())
     code, _, err = lvc_bench(capsys, str(folder / "a.lvc"), "--per-op")
     assert code == 0, err

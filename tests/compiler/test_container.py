@@ -17,7 +17,7 @@ from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CompileError, LvcError, UsageError
 from lvc.compiler.files import write_atomically
-from lvc.compiler.ir.model import Value
+from lvc.compiler.ir.signature import Value
 from lvc.compiler.ir.spec import TensorSpec
 
 

@@ -8,7 +8,8 @@ import torchvision
 from small_models import convolutions, shades
 
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.inspection import Layer, heaviest, layers, peak_activation_bytes, totals
+from lvc.compiler.measure.inspection import layers, peak_activation_bytes
+from lvc.compiler.measure.layers import Layer, heaviest, totals
 
 PUBLISHED = {
     "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,

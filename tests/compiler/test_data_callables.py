@@ -10,7 +10,7 @@ import pytest
 from lvc.compiler.data import open_data
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.errors import CompileError, LvcError, UsageError
-from lvc.compiler.ir.model import Value
+from lvc.compiler.ir.signature import Value
 from lvc.compiler.ir.spec import TensorSpec
 
 INPUTS = (Value("x", TensorSpec((1, 3, 4, 5))),)

@@ -14,15 +14,15 @@ from lvc.compiler.cli import main
 from lvc.compiler.data import open_data
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.model import Value
-from lvc.compiler.ir.spec import DTYPES, TensorSpec
+from lvc.compiler.ir.signature import Value
+from lvc.compiler.ir.spec import TensorSpec
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), np.uint8)
 RANDOM = np.random.default_rng(1).standard_normal((5, 3, 3, 3)).astype(np.float32)
 
 
 def inputs(*shape: int, dtype: str = "f32") -> tuple[Value, ...]:
-    return (Value("x", TensorSpec(shape, DTYPES[dtype])),)
+    return (Value("x", TensorSpec(shape, dtype)),)
 
 
 def photographs(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from lvc.compiler.data import open_data
 from lvc.compiler.data.images import decode_image
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.model import Value
+from lvc.compiler.ir.signature import Value
 from lvc.compiler.ir.spec import TensorSpec
 
 INPUTS = (Value("image", TensorSpec((1, 3, 8, 8))),)

@@ -12,7 +12,8 @@ from small_models import build, convolutions
 from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.cli import main
-from lvc.compiler.measure.inspection import layers, totals
+from lvc.compiler.measure.inspection import layers
+from lvc.compiler.measure.layers import totals
 from lvc.compiler.measure.memory import Memory
 
 MEMORY = Memory(weights=10_000, prepared=1000, workspace=2000, scratch=400, external=100, live=2000)

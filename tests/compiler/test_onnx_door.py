@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import calls, op_name, origin
@@ -17,7 +18,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
 from lvc.compiler.load.onnx_door import from_onnx
 from lvc.compiler.load.onnx_door.problems import Problem, summary
-from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import relative_difference
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

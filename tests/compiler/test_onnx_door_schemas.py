@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_samples import IRRELEVANT, REFUSED, SAMPLES, STORED
 from test_onnx_door import write
 
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.verify import verify
 from lvc.compiler.load.onnx_door import build, from_onnx
@@ -22,7 +23,7 @@ from lvc.compiler.load.onnx_door.call import CONVERTERS, Call
 from lvc.compiler.load.onnx_door.read import MAX_OPSET, MIN_OPSET
 from lvc.compiler.load.onnx_door.schemas import schema_of
 from lvc.compiler.load.onnx_door.values import Value
-from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import relative_difference
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from traced import op_names
 
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
 from lvc.compiler.load import load
-from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import relative_difference
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SLOW = pytest.mark.slow

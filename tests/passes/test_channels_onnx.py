@@ -9,10 +9,11 @@ import onnx
 import pytest
 import torch
 
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
-from lvc.compiler.measure.inspection import layers, totals
-from lvc.compiler.pipeline.observers import seeded_inputs
+from lvc.compiler.measure.inspection import layers
+from lvc.compiler.measure.layers import totals
 from lvc.passes.analysis.channel_groups import channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove

@@ -9,10 +9,11 @@ from calibration_data import normal, workspace_of
 from hypothesis import given
 from random_models import models
 
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
-from lvc.compiler.pipeline.observers import Drift, Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import Drift, Verifier, relative_difference
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 

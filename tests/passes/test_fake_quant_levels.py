@@ -10,6 +10,7 @@ from calibration_data import normal
 from torch import nn
 
 from lvc.compiler.backend import Target
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, calls, tensor
@@ -18,7 +19,7 @@ from lvc.compiler.ir.operators import integer
 from lvc.compiler.ir.operators.coded_weights import DECODE
 from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.pipeline.catalogue import find_backend
-from lvc.compiler.pipeline.observers import Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace

@@ -11,11 +11,13 @@ import torch
 from pruning_models import residual, workspace
 from torch import nn
 
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.inspection import layers, totals
-from lvc.compiler.pipeline.observers import Verifier, relative_difference, seeded_inputs
+from lvc.compiler.measure.inspection import layers
+from lvc.compiler.measure.layers import totals
+from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Race, Workspace

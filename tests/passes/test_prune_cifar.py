@@ -13,7 +13,8 @@ from pruning_models import Images
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.evaluation import evaluate
-from lvc.compiler.measure.inspection import layers, totals
+from lvc.compiler.measure.inspection import layers
+from lvc.compiler.measure.layers import totals
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 

@@ -13,7 +13,8 @@ from torch import nn
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.inspection import layers, totals
+from lvc.compiler.measure.inspection import layers
+from lvc.compiler.measure.layers import totals
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace

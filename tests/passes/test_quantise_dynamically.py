@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lvc.compiler.backend import Executable, Target
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.graph_text import parse_model
@@ -17,7 +18,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import dynamic, integer
 from lvc.compiler.measure.coverage import Coverage
 from lvc.compiler.pipeline.catalogue import find_backend
-from lvc.compiler.pipeline.observers import Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 

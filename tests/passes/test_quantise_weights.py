@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from lvc.compiler.backend import Target
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.coded_weights import DECODE
 from lvc.compiler.pipeline.catalogue import find_backend
-from lvc.compiler.pipeline.observers import Verifier, relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.writing import write_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from lvc.compiler.ir.model import Value
+from lvc.compiler.ir.signature import Value
 from lvc.compiler.measure.comparison.judge import Loss
 from lvc.compiler.measure.comparison.loss import LEAST, OutputLoss
 from lvc.compiler.measure.evaluation import takes_data

@@ -17,11 +17,12 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import Interpreter, Node
 
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CheckError
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments
 from lvc.compiler.ir.model import Model
-from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import relative_difference
 from lvc.passes.analysis.channel_groups import Channels, Removal
 from lvc.passes.analysis.channels.proof import Kept, cut
 

@@ -20,9 +20,10 @@ from lvc.backends.tvm.program import Program
 from lvc.backends.tvm.runtime.executable import Executable
 from lvc.compiler.backend import Target
 from lvc.compiler.cli import main
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CheckError, CompileError, UsageError
 from lvc.compiler.ir.model import Model
-from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.verification.artefact import verify_artefact

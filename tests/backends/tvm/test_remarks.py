@@ -13,7 +13,7 @@ from lvc.compiler import driver
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.graph_text import parse_model
-from lvc.compiler.measure.inspection import artefact_facts
+from lvc.compiler.measure.artefact import artefact_facts
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 

@@ -9,7 +9,8 @@ import pytest
 from coco_score import score
 
 import lvc
-from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
+from lvc.compiler.data.seeded import seeded_inputs
+from lvc.compiler.pipeline.observers import relative_difference
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

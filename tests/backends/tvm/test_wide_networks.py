@@ -14,8 +14,9 @@ from lvc.backends.tvm.build import build_files
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.runtime.executable import Executable
 from lvc.compiler.backend import Target
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.ir.model import Model
-from lvc.compiler.pipeline.observers import relative_difference, seeded_inputs
+from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 

@@ -1,0 +1,68 @@
+"""Artefacts that can be called: what they take and what they refuse."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_models import build, shades
+
+import lvc
+from lvc.compiler.data.seeded import seeded_inputs
+from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.signature import Value
+from lvc.compiler.ir.spec import TensorSpec
+
+GOOD = np.ones((1, 3, 8, 8), np.float32)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> lvc.Loaded:
+    return lvc.load(build(shades()))
+
+
+def test_one_output_comes_as_an_array(loaded: lvc.Loaded) -> None:
+    scores = loaded(GOOD)
+    assert isinstance(scores, np.ndarray)
+    assert scores.argmax() == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ((), "takes 1 input"),
+        ((GOOD, GOOD), "takes 1 input"),
+        ((GOOD[:, :1],), r"must be f32\[1,3,8,8\], not f32\[1,1,8,8\]"),
+        ((GOOD.astype(np.float64),), r"not f64\["),
+        ((GOOD.astype(np.uint16),), r"not uint16\["),
+        ((GOOD.astype(">f4"),), "not an array of numbers"),
+        ((GOOD.tolist(),), "it is a list"),
+        ((torch.ones(1, 3, 8, 8),), "it is a Tensor"),
+        ((None,), "it is a NoneType"),
+    ],
+)
+def test_what_does_not_fit_is_refused(loaded: lvc.Loaded, inputs: tuple[Any, ...], says: str) -> None:
+    with pytest.raises(UsageError) as error:
+        loaded(*inputs)
+    assert re.search(says, str(error.value))
+
+
+def test_seeded_inputs_are_those_of_their_seed() -> None:
+    values = tuple(Value(name, TensorSpec((2, 3), name)) for name in ("f32", "f64", "f16", "i64", "u8", "bool"))
+    first, again, other = (seeded_inputs(values, seed) for seed in (0, 0, 1))
+    assert [str(array.dtype) for array in first] == [value.spec.type_name for value in values]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+    assert first[0].tolist()[0] == pytest.approx([0.12573022, -0.13210486, 0.64042265])
+    assert all(set(array.ravel().tolist()) <= {0, 1} for array in first[3:])
+
+
+def test_seeded_inputs_of_scalars_and_of_types_without_arrays() -> None:
+    number, whole = seeded_inputs((Value("x", TensorSpec(())), Value("n", TensorSpec((), "i32"))), 0)
+    assert (number.shape, number.dtype, whole.shape, whole.dtype) == ((), np.float32, (), np.int32)
+    pytest.importorskip("ml_dtypes")  # with it numpy knows the name
+    with pytest.raises(UsageError, match="bfloat16"):
+        seeded_inputs((Value("x", TensorSpec((2,), "bf16")),), 0)

@@ -5,12 +5,34 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
+from lvc.backends.tvm.widening import multiplies_pairs, refusal_of_bfloat16, touches_bfloat16
+from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import OPS
-from lvc.compiler.ir.graph import spec
+from lvc.compiler.ir.graph import calls, op_name, origin, spec
+from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED, WHY_NOT
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.int64, torch.int32, torch.bool, torch.uint8, torch.int8})
+
+
+def check(model: Model) -> None:
+    """Raise one `CompileError` that lists every node which this backend cannot lower, with the reason."""
+    problems = []
+    for node in [*(n for n in model.module.graph.nodes if n.op == "placeholder"), *calls(model.module.graph)]:
+        if reason := refusal_of_bfloat16(node) if touches_bfloat16(node) else refusal(node):
+            problems.append(f"{node.name} ({op_name(node)}, {spec(node)}, from {origin(node)}): {reason}")
+    if problems:
+        raise CompileError(
+            f"the tvm backend cannot build {len(problems)} node(s) of this model",
+            why="\n".join(problems),
+            help=f"{_widen(model)}--target reference runs any model",
+        )
+
+
+def multiplied_dtypes(model: Model) -> set[torch.dtype]:
+    """The element types in which factors of contractions are stored."""
+    return {torch.bfloat16 if multiplies_pairs(node) else spec(node).dtype for node in calls(model.module.graph)}
 
 
 def refusal(node: Node) -> str | None:
@@ -26,3 +48,8 @@ def refusal(node: Node) -> str | None:
     if spec(node).elements == 0:
         return "it has no elements"
     return None
+
+
+def _widen(model: Model) -> str:
+    halves = any(value.spec.dtype == torch.float16 for value in model.inputs)
+    return "export the model in float32; " if halves else ""

@@ -10,12 +10,13 @@ import importlib
 import importlib.util
 import pkgutil
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, cast
 
 from lvc.compiler.errors import CompileError, UsageError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from lvc.compiler.backend import Backend
     from lvc.compiler.pipeline.passes import Pass
 
@@ -52,6 +53,8 @@ def modules(package: str, *, folders: bool = False) -> dict[str, str]:
 @cache
 def plugins(group: str) -> dict[str, EntryPoint]:
     """The entry points of a group, by name; none of them imported."""
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=group)}
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lvc.backends.tvm.anchors import KernelSchedule
-from lvc.backends.tvm.backend import TvmBackend, check
+from lvc.backends.tvm.backend import TvmBackend
+from lvc.backends.tvm.legality import check
 from lvc.compiler import driver
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import CompileError

@@ -26,9 +26,6 @@ from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.report import Report, Size, group_labels, reports_of
 from lvc.compiler.verification.verification import Verification
 
-_TO_INTEGERS = ("insert-fake-quant", "quantise-dynamically", "lower-to-integer")
-"""The passes that say why a layer does not run in integers."""
-
 
 def compile(
     model: Model | LoadRequest | str,
@@ -103,21 +100,20 @@ def compile_and_report(
 
     workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch(target, workspace))
     backend = catalogue.find_backend(target.backend)
-    is_trained = any(item.effect is Effect.LOSSY for item in pipeline)
     rewritten, steps = optimise(
         model,
         pipeline,
         workspace,
         check=check,
         observers=observers,
-        share_tensors=not is_trained,
+        share_tensors=not any(item.trains for item in pipeline),
         completion=backend.completion,
         max_loss=max_loss,
     )
     pipeline += Pipeline(tuple(step.item for step in steps[len(pipeline) :]))
     refuse_uncalibrated(rewritten.module.graph)
     if requirement:
-        check_requirement(requirement, rewritten, steps, simulated=target.backend == "onnx")
+        check_requirement(requirement, rewritten, steps, simulated=backend.keeps_simulation)
 
     started = time.perf_counter()
     artefact = backend.build(rewritten, target, workspace)
@@ -144,8 +140,8 @@ def check_request(pipeline: Pipeline, target: Target) -> None:
 def check_requirement(
     requirement: Requirement, rewritten: Model, steps: Sequence[Step], *, simulated: bool = False
 ) -> None:
-    """Raise `CheckError` if a rewritten model does not meet a requirement; who reads ONNX runs ``simulated`` layers."""
-    skips = [skip for step in steps if step.item.name in _TO_INTEGERS for skip in step.outcome.skipped]
+    """Raise `CheckError` if a rewritten model does not meet a requirement, to which ``simulated`` layers may count."""
+    skips = [skip for step in steps if step.item.explains_integers for skip in step.outcome.skipped]
     requirement.check(rewritten, skips, simulated=simulated)
 
 

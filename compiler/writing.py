@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from lvc.compiler import container
-from lvc.compiler.backend import Target
+from lvc.compiler.backend import Backend, Target
 from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline import catalogue
 from lvc.compiler.pipeline.workspace import Workspace
 
-MODEL_SUFFIXES = (".onnx", ".pt2", ".lvc", ".txt")
-
 
 def check_model_suffix(path: Path) -> None:
     """Raise `UsageError` unless `write_model` can write a file of that name."""
-    if path.suffix not in MODEL_SUFFIXES:
-        raise UsageError(f"cannot write a model as '{path.name}'", help=f"end the name in {', '.join(MODEL_SUFFIXES)}")
+    if path.suffix not in _OWN and _keeper(path) is None:
+        suffixes = [*filter(None, (backend.model_suffix for backend in _backends())), *_OWN]
+        raise UsageError(f"cannot write a model as '{path.name}'", help=f"end the name in {', '.join(suffixes)}")
+
+
+def keeps_simulation(path: Path) -> bool:
+    """Whether who reads a model of that name makes integers of layers between grids; see `Backend`."""
+    backend = _keeper(path)
+    return backend is not None and backend.keeps_simulation
 
 
 def write_model(model: Model, path: Path) -> None:
@@ -29,14 +35,27 @@ def write_model(model: Model, path: Path) -> None:
     from lvc.compiler.files import write_atomically
 
     check_model_suffix(path)
-    if path.suffix == ".txt":
-        write_atomically(path, model.to_text().encode())
-    elif path.suffix == ".pt2":
-        write_atomically(path, _exported(model))
-    else:
-        target = Target.parse("onnx" if path.suffix == ".onnx" else "reference")
-        artefact = catalogue.find_backend(target.backend).build(model, target, Workspace())
-        container.write(dataclasses.replace(artefact, metadata={**artefact.metadata, **model.usage}), path)
+    backend = _keeper(path)
+    if not backend:
+        write_atomically(path, _OWN[path.suffix](model))
+        return
+    artefact = backend.build(model, Target.parse(next(iter(backend.targets()))), Workspace())
+    container.write(dataclasses.replace(artefact, metadata={**artefact.metadata, **model.usage}), path)
+
+
+def _keeper(path: Path) -> Backend | None:
+    """The backend that keeps models in files of such a name; None if that is left to this file, or to nobody."""
+    if not path.suffix or path.suffix in _OWN:
+        return None
+    return next((backend for backend in _backends() if backend.model_suffix == path.suffix), None)
+
+
+def _backends() -> Iterator[Backend]:
+    return map(catalogue.find_backend, catalogue.backend_names())
+
+
+def _printed(model: Model) -> bytes:
+    return model.to_text().encode()
 
 
 def _exported(model: Model) -> bytes:
@@ -46,3 +65,6 @@ def _exported(model: Model) -> bytes:
     buffer = io.BytesIO()
     torch.export.save(torch.export.export(model.module, examples), buffer)
     return buffer.getvalue()
+
+
+_OWN = {".txt": _printed, ".pt2": _exported}

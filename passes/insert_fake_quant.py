@@ -36,6 +36,8 @@ class InsertFakeQuant(Pass):
 
     name: ClassVar[str] = "insert-fake-quant"
     effect: ClassVar[Effect] = Effect.EXACT
+    quantises: ClassVar[bool] = True
+    explains_integers: ClassVar[bool] = True
 
     weight_bits: int = option(8, "bits of a weight, 2 to 8")
     activation_bits: int = option(8, "bits of an activation, 2 to 8")

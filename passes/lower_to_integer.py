@@ -37,6 +37,7 @@ class LowerToInteger(Pass):
 
     name: ClassVar[str] = "lower-to-integer"
     effect: ClassVar[Effect] = Effect.LOSSY
+    explains_integers: ClassVar[bool] = True
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()

@@ -70,6 +70,7 @@ class MixedPrecision(Pass):
     name: ClassVar[str] = "mixed-precision"
     effect: ClassVar[Effect] = Effect.LOSSY
     idempotent: ClassVar[bool] = False
+    quantises: ClassVar[bool] = True
 
     bytes: float | None = option(None, "share of today's bytes of stored tensors that may be left")
     drop: float | None = option(

@@ -42,6 +42,8 @@ class QuantiseDynamically(Pass):
 
     name: ClassVar[str] = "quantise-dynamically"
     effect: ClassVar[Effect] = Effect.LOSSY
+    quantises: ClassVar[bool] = True
+    explains_integers: ClassVar[bool] = True
     remedy: ClassVar[str] = REMEDY
 
     only: tuple[str, ...] = option((), "layers to compute in whole numbers, by patterns of names or origins")

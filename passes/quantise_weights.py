@@ -45,6 +45,7 @@ class QuantiseWeights(Pass):
 
     name: ClassVar[str] = "quantise-weights"
     effect: ClassVar[Effect] = Effect.LOSSY
+    quantises: ClassVar[bool] = True
 
     bits: int = option(8, "bits of a weight: 8, 4 or 2")
     grid: str = option("linear", "what weights can be: linear, power-of-two, log or codebook")

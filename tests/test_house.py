@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import lvc
+from lvc.compiler.pipeline import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"lvc": "compiler/lvc", "lvc.compiler": "compiler", "lvc.passes": "passes", "lvc.backends": "backends"}
@@ -33,6 +35,15 @@ def imports(file: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+
+
+def texts(file: Path) -> Iterator[str]:
+    """The texts of a program that are no docstrings."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+            yield node.value
 
 
 def sources(folder: str) -> list[Path]:
@@ -79,6 +90,16 @@ def test_matplotlib_is_imported_by_pictures_alone() -> None:
 def test_operators_are_registered_in_one_place() -> None:
     files = [f.relative_to(ROOT) for room in FORBIDDEN for f in sources(room) if "torch.library" in imports(f)]
     assert files == [Path("compiler/ir/operators/library.py")]
+
+
+@needs_checkout
+def test_the_driver_and_the_commands_name_no_pass_and_no_backend() -> None:
+    """What they ask of passes and backends is a property of these; names stand in the catalogue."""
+    names = {*catalogue.pass_names(), *catalogue.backend_names()}
+    rooms = [file for room in ("cli", "measure", "pipeline", "verification") for file in sources(f"compiler/{room}")]
+    for file in [*rooms, *(ROOT / "compiler").glob("*.py")]:
+        if file.name != "catalogue.py":
+            assert not {part for text in texts(file) for part in re.split("[,{]", text)} & names, file
 
 
 @needs_checkout

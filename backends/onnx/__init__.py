@@ -22,6 +22,8 @@ class OnnxBackend(Backend):
     """Writes the graph as an ONNX model of a given opset; runs it in ONNX Runtime where that is installed."""
 
     name: ClassVar[str] = "onnx"
+    model_suffix: ClassVar[str] = ".onnx"
+    keeps_simulation: ClassVar[bool] = True
 
     def targets(self) -> dict[str, str]:
         numbered = {f"onnx-{opset}": f"an ONNX model of opset {opset}" for opset in range(OLDEST, NEWEST + 1)}
@@ -41,7 +43,7 @@ class OnnxBackend(Backend):
             inputs=model.inputs,
             outputs=model.outputs,
             files={FILE: write_onnx(model, int(opset or DEFAULT))},
-            suffix=".onnx",
+            suffix=self.model_suffix,
         )
 
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:

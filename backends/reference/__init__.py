@@ -18,6 +18,7 @@ class ReferenceBackend(Backend):
     """Stores the graph as it is and runs it in PyTorch."""
 
     name: ClassVar[str] = "reference"
+    model_suffix: ClassVar[str] = ".lvc"
 
     def targets(self) -> dict[str, str]:
         return {"reference": "the graph itself, run in PyTorch"}

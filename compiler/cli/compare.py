@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "show which layers of a quantised model hurt"
 
-_PREPARATION = "O1,merge-duplicates,O1"
-_QUANTISING = ("insert-fake-quant", "quantise-weights", "quantise-dynamically", "mixed-precision")
 _ORDERS = ("adds", "leaves", "place")
 _SCALED = 20.0
 """Layers that are so many decibels further from their partners than the outputs are, have another unit."""
@@ -187,7 +185,7 @@ def _cut(options: argparse.Namespace, floating: Model, console: Console) -> tupl
     sets = {name: partial(open_data_set, path, floating) for name, path in {"calib": _path(options), **named}.items()}
     workspace = Workspace(data=sets, seed=options.seed, progress=console.progress)
     passes = Pipeline.parse(options.pipeline).passes
-    first = next((place for place, item in enumerate(passes) if item.name in _QUANTISING), 0)
+    first = next((place for place, item in enumerate(passes) if item.quantises), 0)
     before, steps = optimise(floating, Pipeline(passes[:first]), workspace)
     made, more = optimise(before, Pipeline(passes[first:]), workspace, done=first)
     for step in [*steps, *more]:
@@ -199,11 +197,12 @@ def _cut(options: argparse.Namespace, floating: Model, console: Console) -> tupl
 def _folded_like(quantised: Model, floating: Model) -> Model:
     from lvc.compiler.ir.dialect import aten
     from lvc.compiler.ir.graph import calls
+    from lvc.compiler.pipeline.catalogue import FOLDED
     from lvc.compiler.pipeline.pipeline import Pipeline
 
     if any(calls(quantised.module.graph, aten.batch_norm.default)):
         return floating
-    return Pipeline.parse(_PREPARATION).run(floating)[0]
+    return Pipeline.parse(FOLDED).run(floating)[0]
 
 
 def _check_signatures(ours: Any, theirs: Any) -> None:

@@ -40,7 +40,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.driver import check_requirement, make_report, optimise
     from lvc.compiler.files import check_writable
     from lvc.compiler.verification.verification import Verification
-    from lvc.compiler.writing import check_model_suffix, write_model
+    from lvc.compiler.writing import check_model_suffix, keeps_simulation, write_model
 
     pipeline, requirement = read_pipeline(options), read_requirement(options)
     max_loss = read_max_loss(options)
@@ -63,8 +63,8 @@ def execute(options: argparse.Namespace, console: Console) -> int:
         max_loss=max_loss,
     )
     if requirement:
-        is_onnx = options.output is not None and options.output.suffix == ".onnx"
-        check_requirement(requirement, rewritten, steps, simulated=is_onnx)
+        simulated = options.output is not None and keeps_simulation(options.output)
+        check_requirement(requirement, rewritten, steps, simulated=simulated)
     say_unread(workspace, console)
     report = make_report(model, rewritten, pipeline, "", steps)
     report.loaded = loaded

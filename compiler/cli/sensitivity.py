@@ -39,10 +39,11 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.cli.pipeline_options import describe_data, open_data_set
     from lvc.compiler.files import check_writable
     from lvc.compiler.measure.pictures.canvas import check_drawable
+    from lvc.compiler.pipeline.catalogue import SENSITIVITY
     from lvc.compiler.pipeline.pipeline import Pipeline
     from lvc.compiler.pipeline.workspace import Workspace
 
-    pipeline = Pipeline.parse(f"prune-sensitivity{{{options.options}}}")
+    pipeline = Pipeline.parse(f"{SENSITIVITY}{{{options.options}}}")
     if options.output:
         check_writable(options.output)
     if options.plot:

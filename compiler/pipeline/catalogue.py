@@ -20,13 +20,18 @@ if TYPE_CHECKING:
     from lvc.compiler.backend import Backend
     from lvc.compiler.pipeline.passes import Pass
 
-_TO_GRIDS = "O1,merge-duplicates,O1,equalise-weights,smooth-activations,insert-fake-quant"
+FOLDED = "O1,merge-duplicates,O1"
+"""What a model goes through before anything else: batch normalisation is folded, and nothing is computed twice."""
+SENSITIVITY = "prune-sensitivity"
+"""The pass that ``lvc sensitivity`` shows."""
+
+_TO_GRIDS = f"{FOLDED},equalise-weights,smooth-activations,insert-fake-quant"
 _CALIBRATE = "calibrate{images=256}"
 
 PRESETS: dict[str, str] = {
     "O0": "",
     "O1": "eliminate-dead,fold-constants,eliminate-identities,fold-batch-norm,eliminate-dead",
-    "O2": "O1,merge-duplicates,O1,fuse-operators,allow-winograd",
+    "O2": f"{FOLDED},fuse-operators,allow-winograd",
     "O3": "O2",
     "int8-fast": f"{_TO_GRIDS},{_CALIBRATE},correct-bias{{images=64}}",
     "int8": f"{_TO_GRIDS},{_CALIBRATE},round-weights",

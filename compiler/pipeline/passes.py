@@ -75,15 +75,23 @@ class Pass(ABC):
 
     ``name`` is verb and object (``fold-batch-norm``); the file is named after it. ``effect`` bounds the drift.
     ``changes_signature`` must be True for a pass that may change input or output names, shapes or types.
-    ``idempotent`` is False for a pass that changes its own result again. ``remedy`` completes "try ..." for a user to
-    whom the pass costs too much.
+    ``idempotent`` is False for a pass that changes its own result again. ``quantises`` is True for one that puts
+    weights or values on grids, ``explains_integers`` for one whose skips say why a layer does not run in integers.
+    ``remedy`` completes "try ..." for a user to whom the pass costs too much.
     """
 
     name: ClassVar[str]
     effect: ClassVar[Effect]
     changes_signature: ClassVar[bool] = False
     idempotent: ClassVar[bool] = True
+    quantises: ClassVar[bool] = False
+    explains_integers: ClassVar[bool] = False
     remedy: ClassVar[str] = "the pipeline without this pass"
+
+    @property
+    def trains(self) -> bool:
+        """Whether it may change stored tensors in place, and so needs a model that shares none with another."""
+        return self.effect is Effect.LOSSY
 
     @property
     def dtypes(self) -> frozenset[torch.dtype]:

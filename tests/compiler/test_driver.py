@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -16,6 +18,8 @@ from lvc.compiler.errors import CheckError
 from lvc.compiler.ir import serialise
 from lvc.compiler.ir.graph import WINOGRAD, calls, store
 from lvc.compiler.measure.precision import exact_outputs
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.verification.artefact import verify_artefact
 from lvc.compiler.verification.examples import examples_of
 from lvc.compiler.writing import write_model
@@ -54,6 +58,28 @@ def test_compiling_leaves_the_model_as_it_was() -> None:
     artefact = lvc.compile(model, "O2", "reference")
     assert serialise.to_files(model) == before
     assert artefact.files["weights.bin"] != before["weights.bin"], "the normalisation was folded into other weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepInPlace(Pass):
+    """Move parameters as an optimiser does."""
+
+    name: ClassVar[str] = "step-in-place"
+    effect: ClassVar[Effect] = Effect.LOSSY
+
+    def apply(self, model: lvc.Model, workspace: Workspace) -> Outcome:
+        with torch.no_grad():
+            for parameter in model.module.parameters():
+                parameter.add_(1.0)
+        return Outcome(changed=["all"])
+
+
+def test_a_pass_that_trains_has_tensors_of_its_own() -> None:
+    model = lvc.Model.from_module(Scaled(0.0), torch.zeros(1, 64))
+    before = serialise.to_files(model)
+    artefact = lvc.compile(model, lvc.Pipeline((StepInPlace(),)), "reference")
+    assert serialise.to_files(model) == before
+    assert artefact.files["weights.bin"] != before["weights.bin"]
 
 
 def test_a_faithful_artefact_passes() -> None:

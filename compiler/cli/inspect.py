@@ -90,7 +90,8 @@ def _inspect_artefact(artefact: Artefact, path: Path, options: argparse.Namespac
     summed = totals(found)
     console.result(f"{artefact.name}, {path} ({si(path.stat().st_size, 'B')})")
     _show_facts(console, [*facts, *_signature(artefact.inputs, artefact.outputs)])
-    rows = [(name, si(len(content), "B"), digest(content)) for name, content in artefact.files.items()]
+    files = {name: {"bytes": len(content), "sha256": digest(content)} for name, content in artefact.files.items()}
+    rows = [(name, si(len(content), "B"), files[name]["sha256"]) for name, content in artefact.files.items()]
     console.result("")
     console.table(("file", "bytes", "sha256"), rows, "lrl")
     if found:
@@ -101,9 +102,7 @@ def _inspect_artefact(artefact: Artefact, path: Path, options: argparse.Namespac
             "backend": artefact.backend,
             "target": artefact.target,
             **_signature_json(artefact.inputs, artefact.outputs),
-            "files": {
-                name: {"bytes": len(content), "sha256": digest(content)} for name, content in artefact.files.items()
-            },
+            "files": files,
             **_memory_json(artefact),
             "metadata": {name: value for name, value in artefact.metadata.items() if name not in ("layers", "memory")},
             **(_layers_json(found, summed, options.top) if found else {}),

@@ -100,6 +100,7 @@ def test_the_driver_and_the_commands_name_no_pass_and_no_backend() -> None:
     for file in [*rooms, *(ROOT / "compiler").glob("*.py")]:
         if file.name != "catalogue.py":
             assert not {part for text in texts(file) for part in re.split("[,{]", text)} & names, file
+            assert not {word for text in texts(file) for word in re.findall(r"\w+(?:-\w+)+", text)} & names, file
 
 
 @needs_checkout

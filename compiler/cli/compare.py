@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lvc.compiler.cli.model_options import MODEL_HELP, add_model_options
 from lvc.compiler.cli.subject import positive
 from lvc.compiler.errors import UsageError
+from lvc.compiler.pipeline.catalogue import FOLDED, SCALING, TO_INTEGERS
 from lvc.compiler.text import counted, percent
 
 if TYPE_CHECKING:
@@ -197,7 +198,6 @@ def _cut(options: argparse.Namespace, floating: Model, console: Console) -> tupl
 def _folded_like(quantised: Model, floating: Model) -> Model:
     from lvc.compiler.ir.dialect import aten
     from lvc.compiler.ir.graph import calls
-    from lvc.compiler.pipeline.catalogue import FOLDED
     from lvc.compiler.pipeline.pipeline import Pipeline
 
     if any(calls(quantised.module.graph, aten.batch_norm.default)):
@@ -261,7 +261,7 @@ def _show_layers(layers: list[LayerError], pairing: Pairing, console: Console) -
     if any(layer.is_integer for layer in layers):
         console.say(
             "note: layers in whole numbers are compared up to one factor, and what they add cannot be told: "
-            "compare before lower-to-integer to see it"
+            f"compare before {TO_INTEGERS} to see it"
         )
 
 
@@ -279,7 +279,7 @@ def _say_if_scaled(layers: list[LayerError], outputs: list[OutputError], console
     least = min(error.moments.sqnr for error in outputs)
     if far := sum(layer.leaves < least - _SCALED for layer in layers):
         console.say(
-            f"note: {counted(far, 'layer')} with much more error than the outputs: equalise-weights may have scaled "
+            f"note: {counted(far, 'layer')} with much more error than the outputs: {SCALING} may have scaled "
             "the channels; compare with -p, or with a floating-point model that went through it"
         )
 

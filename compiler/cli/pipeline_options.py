@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("pipeline")
     group.add_argument("-O", dest="level", metavar="N", choices="0123", help="preset O0 to O3 (default 2)")
-    group.add_argument("-p", "--pipeline", metavar="TEXT", help="passes, such as 'O1,fuse-operators'; see 'lvc passes'")
+    group.add_argument("-p", "--pipeline", metavar="TEXT", help="passes, such as 'O2' or 'int8'; see 'lvc passes'")
     group.add_argument(
         "--precision", choices=tuple(PRECISIONS), default="fp32", help="what contractions multiply (default fp32)"
     )

@@ -15,6 +15,7 @@ from lvc.compiler.ir.graph import calls, family, origin, spec
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
 from lvc.compiler.measure.counts import macs
+from lvc.compiler.pipeline.catalogue import TO_INTEGERS
 from lvc.compiler.pipeline.passes import Skip
 from lvc.compiler.text import si
 
@@ -101,7 +102,7 @@ def _work(nodes: Iterable[Node]) -> int:
 
 def _line(node: Node, total: int, reasons: Mapping[str, str], *, simulated: bool) -> str:
     if _is_simulated(node) and not simulated:
-        reason = "its integers are only simulated; put lower-to-integer at the end of the pipeline"
+        reason = f"its integers are only simulated; put {TO_INTEGERS} at the end of the pipeline"
     else:
         reason = "no pass put it on a grid"
     return f"{node.name} ({origin(node)}), {_percent(macs(node) / total)}: {reasons.get(node.name, reason)}"

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 FOLDED = "O1,merge-duplicates,O1"
 """What a model goes through before anything else: batch normalisation is folded, and nothing is computed twice."""
-SENSITIVITY = "prune-sensitivity"
-"""The pass that ``lvc sensitivity`` shows."""
+SENSITIVITY, TO_INTEGERS, SCALING = "prune-sensitivity", "lower-to-integer", "equalise-weights"
+"""The pass that ``lvc sensitivity`` shows, that which makes integers of grids, and that which scales channels."""
 
-_TO_GRIDS = f"{FOLDED},equalise-weights,smooth-activations,insert-fake-quant"
+_TO_GRIDS = f"{FOLDED},{SCALING},smooth-activations,insert-fake-quant"
 _CALIBRATE = "calibrate{images=256}"
 
 PRESETS: dict[str, str] = {

@@ -145,3 +145,10 @@ def test_other_kinds_of_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot draw 'a\.pdf'") as caught:
         check_drawable(tmp_path / "a.pdf")
     assert caught.value.help == "end the name in .svg or .png"
+
+
+def test_a_missing_library_is_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="pictures need matplotlib") as caught:
+        check_drawable(tmp_path / "a.svg")
+    assert caught.value.help == "pip install matplotlib"

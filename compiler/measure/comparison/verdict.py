@@ -9,12 +9,13 @@ from lvc.compiler.ir.signature import Value
 from lvc.compiler.measure.comparison.judge import Loss
 from lvc.compiler.measure.comparison.loss import LEAST, OutputLoss
 from lvc.compiler.measure.evaluation import takes_data
+from lvc.compiler.pipeline.catalogue import SCALING
 from lvc.compiler.pipeline.passes import Effect, Outcome, Table
 from lvc.compiler.pipeline.pipeline import Step
 from lvc.compiler.text import decibels, percent
 
 _MOST_LINES = 4
-REMEDY = "another observer, equalise-weights, or leave layers out with skip="
+REMEDY = f"another observer, {SCALING}, or leave layers out with skip="
 
 
 def note_errors(errors: Sequence[OutputLoss], images: int, outcome: Outcome, before: Sequence[OutputLoss] = ()) -> None:

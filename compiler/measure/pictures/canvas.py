@@ -5,6 +5,7 @@ The same picture gives the same bytes: no dates, no random identifiers. Texts of
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import warnings
 from collections.abc import Callable, Sequence
@@ -65,11 +66,13 @@ class Head:
 
 
 def check_drawable(path: Path) -> None:
-    """Raise `UsageError` for a name that is no picture's; called before long work whose result is drawn."""
+    """Raise `UsageError` if no picture of that name can be made; called before long work whose result is drawn."""
     from lvc.compiler.files import check_writable
 
     if path.suffix not in _FORMATS:
         raise UsageError(f"cannot draw '{path.name}'", help=f"end the name in {' or '.join(_FORMATS)}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("pictures need matplotlib, which is not installed", help="pip install matplotlib")
     check_writable(path)
 
 

@@ -15,7 +15,7 @@ from tvm import te
 from lvc.backends.tvm import decoding
 from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
 from lvc.backends.tvm.kernels.whole_words import WholePair
-from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, Word
+from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, WORD_BYTES, Word
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored, zero_edges
 from lvc.backends.tvm.ops.movement import reshape_array
@@ -38,7 +38,6 @@ from lvc.compiler.ir.operators import integer
 
 aten = torch.ops.aten
 
-WORD_BYTES = 4
 _CONVOLUTIONS = (aten.conv2d.default, aten.conv_transpose2d.input, integer.conv2d)
 
 

@@ -1,47 +1,17 @@
-"""The instruction sets of processors, and those of this machine. Imports nothing heavy: loading a model needs it."""
+"""The instruction sets and the caches of this machine. Imports nothing heavy: loading a model needs it."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from lvc.backends.tvm.machine import Cache, Machine
+from lvc.backends.tvm.processors import CPUS, KNOWN
 from lvc.compiler.errors import CompileError, UsageError, did_you_mean
-
-_V2 = frozenset({"sse3", "ssse3", "sse4.1", "sse4.2", "popcnt"})
-_V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}
-_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-_ICELAKE = _V4 | {
-    "avx512vnni",
-    "avx512ifma",
-    "avx512vbmi",
-    "avx512vbmi2",
-    "avx512bitalg",
-    "avx512vpopcntdq",
-    "gfni",
-    "vaes",
-    "vpclmulqdq",
-}
-
-# LLVM's name of a processor, one line about it, and the instruction sets that generated code may use
-CPUS: dict[str, tuple[str, frozenset[str]]] = {
-    "x86-64-v2": ("any x86-64 with SSE4.2 (2009 and later)", _V2),
-    "x86-64-v3": ("any x86-64 with AVX2 and FMA (2013 and later)", _V3),
-    "x86-64-v4": ("any x86-64 with AVX-512 (F, BW, CD, DQ, VL)", _V4),
-    "haswell": ("Intel Core, 4th generation", _V3),
-    "skylake-avx512": ("Intel Xeon Scalable, 1st generation", _V4),
-    "cascadelake": ("Intel Xeon Scalable, 2nd generation", _V4 | {"avx512vnni"}),
-    "cooperlake": ("Intel Xeon Scalable, 3rd generation with bfloat16", _V4 | {"avx512vnni", "avx512bf16"}),
-    "icelake-server": ("Intel Xeon Scalable, 3rd generation", _ICELAKE),
-    "sapphirerapids": ("Intel Xeon Scalable, 4th generation", _ICELAKE | {"avx512bf16", "avxvnni"}),
-    "graniterapids": ("Intel Xeon 6 (P-cores)", _ICELAKE | {"avx512bf16", "avxvnni"}),
-    "znver2": ("AMD Zen 2", _V3),
-    "znver3": ("AMD Zen 3", _V3 | {"vaes", "vpclmulqdq"}),
-    "znver4": ("AMD Zen 4", _ICELAKE | {"avx512bf16"}),
-    "znver5": ("AMD Zen 5", _ICELAKE | {"avx512bf16", "avxvnni"}),
-}
 
 # names in /proc/cpuinfo that differ from LLVM's
 _LINUX_NAMES = {
@@ -57,7 +27,6 @@ _LINUX_NAMES = {
     "avx512_vnni": "avx512vnni",
     "avx512_bf16": "avx512bf16",
 }
-KNOWN = frozenset().union(*(features for _, features in CPUS.values()))
 
 
 STAND_IN = "LVC_NATIVE"
@@ -67,7 +36,7 @@ STAND_IN = "LVC_NATIVE"
 def host_features() -> frozenset[str]:
     """The instruction sets of this machine that targets speak of, by LLVM's names; empty where unknown."""
     cpu = stand_in()
-    return CPUS[cpu][1] if cpu else _detected_features()
+    return CPUS[cpu].features if cpu else _detected_features()
 
 
 def stand_in() -> str:
@@ -78,7 +47,7 @@ def stand_in() -> str:
     if cpu not in CPUS:
         help = f"{did_you_mean(cpu, list(CPUS))}it may be {', '.join(CPUS)}, or unset"
         raise UsageError(f"the environment variable {STAND_IN} names no processor: '{cpu}'", help=help)
-    if missing := sorted(CPUS[cpu][1] - _detected_features()):
+    if missing := sorted(CPUS[cpu].features - _detected_features()):
         raise UsageError(
             f"the environment variable {STAND_IN} names {cpu}, and this machine cannot run its code",
             why="the processor lacks " + ", ".join(missing),
@@ -114,3 +83,41 @@ def cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def host_machine(known: Machine) -> Machine:
+    """A description with the caches that the operating system reports for this machine's first processor.
+
+    One that it does not report, or not sensibly, stays as it is ``known``; all do where this machine is to behave as
+    another.
+    """
+    if stand_in():
+        return known
+    first, second, third = map(_detected_cache, (1, 2, 3))
+    return replace(known, first=first or known.first, second=second or known.second, third=third or known.third)
+
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_SIZES = {1: (8 << 10, 256 << 10), 2: (128 << 10, 16 << 20), 3: (1 << 20, 64 << 20)}  # that a report is believed for
+_MOST_WAYS = 32
+
+
+def _detected_cache(level: int) -> Cache | None:
+    """The cache of data at a level; None where nothing that can be right is known of it."""
+    found = [cache for folder in sorted(_CACHES.glob("index*")) if (cache := _read_cache(folder, level))]
+    return found[0] if found else None
+
+
+def _read_cache(folder: Path, level: int) -> Cache | None:
+    """The cache that a folder of the operating system describes, if it is of that level and not of instructions."""
+    try:
+        found, kind, size, ways = (
+            (folder / name).read_text().strip() for name in ("level", "type", "size", "ways_of_associativity")
+        )
+        cache = Cache(int(size.removesuffix("K")) << 10, int(ways))
+    except (OSError, ValueError):
+        return None
+    least, most = _SIZES[level]
+    is_wanted = found == str(level) and kind in ("Data", "Unified")
+    is_sensible = least <= cache.size <= most and 2 <= cache.ways <= _MOST_WAYS
+    return cache if is_wanted and is_sensible else None

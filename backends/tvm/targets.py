@@ -10,7 +10,9 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 
-from lvc.backends.tvm.host import CPUS, cpuinfo, host_features, stand_in
+from lvc.backends.tvm.host import cpuinfo, host_features, host_machine, stand_in
+from lvc.backends.tvm.machine import Machine
+from lvc.backends.tvm.processors import CPUS
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import UsageError
@@ -18,7 +20,7 @@ from lvc.compiler.errors import UsageError
 
 def target_texts() -> dict[str, str]:
     """Every target text that this backend takes, with one line about it."""
-    return {"native": "the processor of this machine"} | {name: line for name, (line, _) in CPUS.items()}
+    return {"native": "the processor of this machine"} | {name: cpu.line for name, cpu in CPUS.items()}
 
 
 def parse_target(text: str) -> Target | None:
@@ -27,7 +29,7 @@ def parse_target(text: str) -> Target | None:
         return native()
     if text not in CPUS:
         return None
-    return Target(text, "tvm", "x86-64", text, CPUS[text][1])
+    return Target(text, "tvm", "x86-64", text, CPUS[text].features)
 
 
 def native() -> Target:
@@ -39,7 +41,7 @@ def native() -> Target:
             why=f"it is {platform.machine() or 'unknown'} without the instruction sets of x86-64-v2",
             help="name a target: " + ", ".join(CPUS),
         )
-    return Target("native", "tvm", "x86-64", cpu, CPUS[cpu][1])
+    return Target("native", "tvm", "x86-64", cpu, CPUS[cpu].features)
 
 
 BFLOAT16 = "avx512bf16"
@@ -48,14 +50,24 @@ BFLOAT16 = "avx512bf16"
 
 def with_feature(feature: str) -> list[str]:
     """The targets whose processors have an instruction set."""
-    return [name for name, (_, features) in CPUS.items() if feature in features]
+    return [name for name, cpu in CPUS.items() if feature in cpu.features]
 
 
 def vector_of(target: Target) -> Vector:
     """The vector unit of a target."""
+    machine = machine_of(target)
     if "avx512f" in target.features:
-        return Vector(16, 32, _dots(target, {BFLOAT16: "bfloat16", "avx512vnni": "uint8"}))
-    return Vector(8, 16, _dots(target, {"avxvnni": "uint8"})) if "avx2" in target.features else Vector(4, 16)
+        return Vector(16, 32, _dots(target, {BFLOAT16: "bfloat16", "avx512vnni": "uint8"}), machine)
+    if "avx2" in target.features:
+        return Vector(8, 16, _dots(target, {"avxvnni": "uint8"}), machine)
+    return Vector(4, 16, (), machine)
+
+
+def machine_of(target: Target) -> Machine:
+    """What cost models know of a target's processor: this machine's own caches for ``native``, else what is fixed for
+    its name, so that code for a named processor is the same wherever it is made."""
+    known = CPUS[target.cpu].machine
+    return host_machine(known) if target.text == "native" else known
 
 
 def _dots(target: Target, types: Mapping[str, str]) -> tuple[str, ...]:
@@ -75,10 +87,10 @@ def llvm_options(target: Target) -> dict[str, object]:
 def _native_cpu(features: frozenset[str], info: dict[str, str]) -> str:
     """LLVM's name of a processor: its own if certain, else its psABI level; empty below x86-64-v2."""
     named = _named_cpu(info)
-    if named and CPUS[named][1] <= features:
+    if named and CPUS[named].features <= features:
         return named
     levels = ("x86-64-v4", "x86-64-v3", "x86-64-v2")
-    return next((level for level in levels if CPUS[level][1] <= features), "")
+    return next((level for level in levels if CPUS[level].features <= features), "")
 
 
 # by model of family 6; 0xCF, Emerald Rapids, has what Sapphire Rapids has

@@ -69,10 +69,11 @@ def draw_target(rng: random.Random) -> str:
 @cache
 def code_targets() -> tuple[str, ...]:
     """The targets of each width that this machine can run."""
-    from lvc.backends.tvm.host import CPUS, host_features
+    from lvc.backends.tvm.host import host_features
+    from lvc.backends.tvm.processors import CPUS
 
     levels = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
-    return (*(level for level in levels if CPUS[level][1] <= host_features()), "native")
+    return (*(level for level in levels if CPUS[level].features <= host_features()), "native")
 
 
 def draw_precision(rng: random.Random, target: str) -> str:

@@ -124,6 +124,7 @@ def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
         weights=4 * channels.out_blocks * channels.out_block * g.depth,
         margin=0 if flat else (g.margins(0, 1)[1] - rows.stride) / rows.stride,
         is_copied=g.is_copied,
+        machine=vector.machine,
     )
     return Knobs(*tile, *work.split(g.batch), cost.parts)
 

@@ -14,7 +14,7 @@ from lvc.backends.tvm.kernels.nest import UNROLL, Buffer, Expr, Stmt, allocate, 
 from lvc.backends.tvm.kernels.parts import Work
 from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
 from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
-from lvc.backends.tvm.kernels.words import Word
+from lvc.backends.tvm.kernels.words import WORD_BYTES, Word
 from lvc.backends.tvm.vector import Vector
 
 TALL_HEIGHTS = (*HEIGHTS, 6, 8)  # with few rows it takes more vectors to hide the latency
@@ -37,7 +37,7 @@ class Knobs:
 def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vector, word: Word) -> Knobs:
     """Knobs for a product of ``size`` (m, n, steps), of which there are ``batch``, with panels of ``width`` columns."""
     m, n, k = size
-    cost, panels = TileCost(vector, k, word=word), -(-n // width)
+    cost, panels = _tile_cost(k, vector, word), -(-n // width)
     vectors, rows = cost.best_tile((panels, m), TALL_HEIGHTS if m < 4 else HEIGHTS)
     work = Work(
         cycles=cost.plane((panels, m), (vectors, rows)),
@@ -45,9 +45,15 @@ def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vec
         tiles=tile_count(cut(m, rows)),
         data=4 * n * k,
         weights=4 * m * k,
+        machine=vector.machine,
     )
     panel_parts, row_parts = work.split(batch)
     return Knobs(vectors, rows, row_parts, panel_parts)
+
+
+def _tile_cost(steps: int, vector: Vector, word: Word) -> TileCost:
+    """The cost of tiles whose rows of data lie one after the other."""
+    return TileCost(vector, steps, word=word, stride=WORD_BYTES * steps)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class PanelProduct:
 
     @cached_property
     def _cost(self) -> TileCost:
-        return TileCost(self.vector, self.word.count(self.size[2]), word=self.word)
+        return _tile_cost(self.word.count(self.size[2]), self.vector, self.word)
 
     def part(self, row_part: Expr, panel_part: Expr) -> Stmt:
         """The product of one part of the rows with one part of the panels."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lvc.backends.tvm.machine import GENERIC, Machine
+
 MOST_TASKS = 16
 MOST_PARTS = 64
 THREADS = 4  # tasks are shared out evenly among so many threads
 TASK_CYCLES = 120_000  # more tasks than threads are not worth their edges below this
 LEAST_CYCLES = 30_000  # below this a task is not worth another thread, which takes some 5,000 cycles to be told
-CACHED_BYTES = 192 << 10  # of the data that a task goes through again and again: a part of the second-level cache
+CACHED_SHARE = 0.375  # of the second level, for the data that a task goes through again and again
 COPIED_BYTES = 48 << 10  # more of a copy is memory that is waited for and that each thread has for itself
 LEAST_SHARE = 20  # margins in a part that is cut for that
-FETCH_RATE = 24  # bytes a cycle from beyond that cache: most of the time is hidden behind the arithmetic
-COPY_RATE = 6  # of what is waited for
+HIDDEN = 4  # times the rate of the third level: most of the time that fetching takes is hidden behind the arithmetic
 
 
 def row_parts(outer: int, rows: int, wanted: int) -> int:
@@ -32,7 +33,7 @@ def _idle(tasks: int) -> float:
 class Work:
     """A plane of ``lines`` by ``tiles``, ``cycles`` of arithmetic. A line needs its share of the data (``data`` bytes)
     and ``margin`` lines more, a tile its share of the weights (``weights`` bytes). Where ``is_copied``, each task
-    copies its data first."""
+    copies its data first, and waits for memory."""
 
     cycles: float
     lines: int
@@ -41,10 +42,11 @@ class Work:
     weights: int
     margin: float = 0.0
     is_copied: bool = False
+    machine: Machine = GENERIC
 
     def split(self, copies: int) -> tuple[int, int]:
         """The parts (of the lines, of the tiles) that finish first, where ``copies`` of the work are done anyway."""
-        size = max(self.cycles, (self.data + self.weights) / COPY_RATE)
+        size = max(self.cycles, (self.data + self.weights) / self.machine.memory_rate)
         shared = min(THREADS, int(copies * size / LEAST_CYCLES))
         wanted = -(-min(MOST_TASKS, max(1, shared, round(copies * size / TASK_CYCLES))) // copies)
         pairs = [(rows, min(-(-wanted // rows), self.tiles)) for rows in range(1, min(self.lines, MOST_PARTS) + 1)]
@@ -67,7 +69,8 @@ class Work:
         uneven = share * rows / self.lines * (-(-self.tiles // columns) * columns / self.tiles)
         idle = _idle(rows * columns * copies)
         part_bytes = self.data * (share + self.margin) / self.lines
-        passes = columns if part_bytes <= CACHED_BYTES else self.tiles
+        machine = self.machine
+        passes = columns if part_bytes <= CACHED_SHARE * machine.second.size else self.tiles
         fetched = rows * (passes * part_bytes + self.weights)
         copied = rows * columns * part_bytes * self.is_copied
-        return self.cycles * uneven * idle + fetched / FETCH_RATE + copied / COPY_RATE
+        return self.cycles * uneven * idle + fetched / (HIDDEN * machine.third_rate) + copied / machine.memory_rate

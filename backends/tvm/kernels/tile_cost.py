@@ -1,7 +1,7 @@
-"""The rule that picks register tiles: cycles by count, on a core that does two loads a cycle.
+"""The rule that picks register tiles: cycles by count, on the core that the vector unit is part of.
 
-The figures are those of x86 cores since Haswell and Zen 2. They only rank tiles, and most of the ranking comes from
-what tiles leave over at the edges, so they need not be exact.
+Cycles only rank tiles, and most of the ranking comes from what tiles leave over at the edges, so they need not be
+exact.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from lvc.backends.tvm.kernels.register_tile import Run, cut, tile_count
 from lvc.backends.tvm.kernels.words import FLOAT32, Word
 from lvc.backends.tvm.vector import Vector
 
-LOADS_PER_CYCLE = 2
 TILE_OVERHEAD = 24  # cycles to enter and leave the reduction of one tile
-FIRST_LEVEL, SECOND_LEVEL = 24 << 10, 320 << 10  # bytes of the stored operand that the caches keep between two tiles
-SECOND_LEVEL_RATE, THIRD_LEVEL_RATE = 12, 6  # bytes a cycle that come from there
+FIRST_SHARE, SECOND_SHARE = 0.75, 0.625  # of the caches, for the stored operand between two tiles
 VARIANT_COST = 0.02  # what another shape of tile is worth avoiding: the code grows with each
 HEIGHTS = (1, 2, 3, 4)  # vectors in a tile
 
@@ -28,7 +26,7 @@ class TileCost:
     """The cost of tiles whose reduction has ``depth`` steps, done in so many parts.
 
     A tile is (vectors, scalars). The vectors' operand is read anew for each tile of a line and for each of so many
-    lines; the scalars' operand is taken to lie close by.
+    lines; the scalars' operand is taken to lie close by, its elements neighbours or rows ``stride`` bytes apart.
     """
 
     vector: Vector
@@ -36,6 +34,7 @@ class TileCost:
     parts: int = 1
     lines: int = 1
     word: Word = FLOAT32
+    stride: int = 0
 
     def fits(self, vectors: int, scalars: int) -> bool:
         """Whether a tile, the operands in flight and what a step needs for itself fit the registers."""
@@ -46,7 +45,7 @@ class TileCost:
         """Cycles of one tile: bound by the arithmetic, the loads, the latency of the chain, and, where the vectors'
         operand ``is_again`` read, the cache that it comes from."""
         pace = self.word.pace(self.vector)
-        step = max(vectors * scalars * pace.cycles, (vectors + scalars) / LOADS_PER_CYCLE, pace.latency)
+        step = max(vectors * scalars * pace.cycles, (vectors + scalars) / self.vector.machine.loads, pace.latency)
         if is_again:
             step = max(step, self._bytes_per_step(vectors) / self._rate(vectors))
         if self.parts == 1:
@@ -59,7 +58,7 @@ class TileCost:
 
     def best_scalars(self, vectors: int, extent: int) -> int:
         """The width that cuts an extent with the fewest cycles, for tiles of so many vectors."""
-        widths = [w for w in range(1, extent + 1) if self.fits(vectors, w)]
+        widths = [w for w in range(1, extent + 1) if self.fits(vectors, w) and self._stay_side_by_side(w)]
         return min(widths, key=lambda w: (self.line(vectors, cut(extent, w)), w))
 
     def cut_scalars(self, vectors: int, tile: tuple[int, int], extent: int) -> tuple[Run, ...]:
@@ -79,11 +78,15 @@ class TileCost:
         tiles = [(v, self.best_scalars(v, size[1])) for v in heights if v <= size[0]]
         return min(tiles, key=lambda tile: self.plane(size, tile))
 
+    def _stay_side_by_side(self, scalars: int) -> bool:
+        """Whether the first level keeps so many rows of the scalars' operand from step to step."""
+        return not self.stride or self.vector.machine.first.holds(scalars, self.stride)
+
     def _bytes_per_step(self, vectors: int) -> int:
-        return 4 * self.vector.lanes * vectors
+        return self.vector.bytes * vectors
 
     def _rate(self, vectors: int) -> float:
-        size = self._bytes_per_step(vectors) * self.depth / self.parts
-        if size <= FIRST_LEVEL:
-            return 4 * self.vector.lanes * LOADS_PER_CYCLE
-        return SECOND_LEVEL_RATE if size <= SECOND_LEVEL else THIRD_LEVEL_RATE
+        size, machine = self._bytes_per_step(vectors) * self.depth / self.parts, self.vector.machine
+        if size <= FIRST_SHARE * machine.first.size:
+            return self.vector.bytes * machine.loads
+        return machine.second_rate if size <= SECOND_SHARE * machine.second.size else machine.third_rate

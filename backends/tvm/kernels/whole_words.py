@@ -13,7 +13,7 @@ from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import like
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, load
-from lvc.backends.tvm.kernels.words import FUSED, Pace, Word
+from lvc.backends.tvm.kernels.words import Pace, Word
 from lvc.backends.tvm.vector import Vector
 
 _PAIR_DOT = {
@@ -81,7 +81,7 @@ class WholeQuad(Word):
         return self.zero_point
 
     def pace(self, vector: Vector) -> Pace:
-        return FUSED if self.name in vector.dots else Pace(CYCLES[self.chain], 1)
+        return Pace.fused(vector) if self.name in vector.dots else Pace(CYCLES[self.chain], 1)
 
     def factor(self, element: Expr) -> Expr:
         return centred(element, 0)

@@ -1,6 +1,6 @@
 """The rule that picks an algorithm for a convolution, and the knobs of minimal filtering: cycles by count.
 
-As in `tile_cost` the figures are those of one x86 core and only rank choices. Weights are taken to come from memory: in
+As in `tile_cost` they only rank choices. Weights are taken to come from memory: in
 a network no cache holds them until the next call. That is what speaks against large tiles where there are few of them,
 since their weights are up to four times as large as those of the plain convolution.
 """
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from lvc.backends.tvm.kernels import conv2d
 from lvc.backends.tvm.kernels.conv2d import Conv2d
-from lvc.backends.tvm.kernels.parts import FETCH_RATE, THREADS
+from lvc.backends.tvm.kernels.parts import HIDDEN, THREADS
 from lvc.backends.tvm.kernels.register_tile import cut, tile_count
-from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
+from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, SECOND_SHARE, TileCost
 from lvc.backends.tvm.kernels.winograd_nest import Knobs
 from lvc.backends.tvm.vector import Vector
 
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from lvc.backends.tvm.kernels.winograd import Winograd
 
 TO_POINTS, TO_OUTPUTS = 4.0, 3.0  # cycles of the transforms for a vector of each point
-MEMORY_RATE, THIRD_LEVEL_RATE = 6, 12  # bytes a cycle
-SECOND_LEVEL = 400 << 10  # bytes of transformed data that stay in that cache
-THIRD_LEVEL = 16 << 20  # bytes of weights that stay in that one from strip to strip
+STREAM = 2  # times the rate of the third level at which weights come from there, read in order once
+THIRD_SHARE = 0.5  # of that cache, for weights from strip to strip
 MOST_DATA = 4 << 20  # bytes of transformed data that a strip may take
-PRODUCTS = 128 << 10  # bytes of products of a chunk
+PRODUCTS_SHARE = 0.25  # of the second level, for the products of a chunk
 
 
 def plain_cycles(problem: Conv2d, vector: Vector) -> float:
@@ -37,7 +36,7 @@ def plain_cycles(problem: Conv2d, vector: Vector) -> float:
     cost = TileCost(vector, g.depth, knobs.depth_parts, g.rows)
     products = cost.plane((g.channels.out_blocks, g.line), (knobs.vectors, knobs.pixels)) * g.rows
     weights = 4 * g.channels.out_blocks * g.channels.out_block * g.depth
-    return problem.batch * products + weights / MEMORY_RATE
+    return problem.batch * products + weights / vector.machine.memory_rate
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,20 @@ class WinogradCost:
         """Cycles on one thread."""
         strips, columns = cut(self.problem.tiles[0], knobs.rows), self.problem.tiles[1]
         products = sum(run.count * self._strip(run.size * columns, knobs) for run in strips)
-        passes = self.problem.plain.batch * tile_count(strips) if self.weights > THIRD_LEVEL else 1
-        return self.problem.plain.batch * (self.transforms + products) + passes * self.weights / MEMORY_RATE
+        machine = self.vector.machine
+        is_kept = self.weights <= THIRD_SHARE * machine.third.size
+        passes = 1 if is_kept else self.problem.plain.batch * tile_count(strips)
+        return self.problem.plain.batch * (self.transforms + products) + passes * self.weights / machine.memory_rate
 
     def _strip(self, tiles: int, knobs: Knobs) -> float:
         """Cycles of the products of a strip, which reads all weights again."""
         chunks = cut(self.problem.channels.out_blocks, knobs.chunk)
         cost = TileCost(self.vector, self._depth)
         planes = sum(run.count * cost.plane((run.size, tiles), (knobs.vectors, knobs.tiles)) for run in chunks)
-        passes = tile_count(chunks) + 1 if self._data(tiles) > SECOND_LEVEL else 0
-        fetch = passes * self._data(tiles) / FETCH_RATE
-        return max(self.problem.points * planes, self.weights / THIRD_LEVEL_RATE) + fetch
+        machine = self.vector.machine
+        passes = tile_count(chunks) + 1 if self._data(tiles) > SECOND_SHARE * machine.second.size else 0
+        fetch = passes * self._data(tiles) / (HIDDEN * machine.third_rate)
+        return max(self.problem.points * planes, self.weights / (STREAM * machine.third_rate)) + fetch
 
     def _data(self, tiles: int) -> int:
         """Bytes of the transformed data of so many tiles."""
@@ -93,7 +95,7 @@ class WinogradCost:
             if size > 1 and self._data(size * columns) > MOST_DATA:
                 continue
             block_bytes = 4 * self.problem.points * size * columns * self.problem.channels.out_block
-            most = min(max(PRODUCTS // block_bytes, 1), blocks)
+            most = min(max(int(PRODUCTS_SHARE * self.vector.machine.second.size) // block_bytes, 1), blocks)
             chunks = {False: most, True: -(-blocks // (THREADS * -(-blocks // (THREADS * most))))}
             for together in (False, True) if size == rows else (False,):
                 heights = [height for height in HEIGHTS if height > 1 or chunks[together] == 1]

@@ -20,19 +20,23 @@ from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, load
 from lvc.backends.tvm.kernels.register_tile import Accumulators, multiply_add
 from lvc.backends.tvm.vector import Vector
 
+WORD_BYTES = 4
+
 Factors = Callable[[int, int], Sequence[tuple[Expr, Expr]]]  # vector, scalar: neighbouring words of weights and data
 
 
 @dataclass(frozen=True)
 class Pace:
     """Cycles that a step keeps the arithmetic units busy for each vector of sums, and cycles after which its sums may
-    take another one; on x86 cores since Haswell and Zen 2."""
+    take another one."""
 
     cycles: float
     latency: int
 
-
-FUSED = Pace(0.5, 4)  # an instruction that multiplies and adds
+    @classmethod
+    def fused(cls, vector: Vector) -> Pace:
+        """That of an instruction that multiplies and adds."""
+        return cls(1 / vector.machine.multiply_adds, vector.machine.latency)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Word(ABC):
 
     def pace(self, vector: Vector) -> Pace:
         """The time that a step takes."""
-        return FUSED
+        return Pace.fused(vector)
 
     @property
     def together(self) -> int:

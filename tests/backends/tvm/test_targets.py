@@ -23,11 +23,11 @@ def test_texts() -> None:
 @pytest.mark.parametrize(
     ("info", "features", "cpu"),
     [
-        (ZEN3, host.CPUS["znver3"][1], "znver3"),
-        (ZEN3, host.CPUS["x86-64-v3"][1], "x86-64-v3"),
-        (ICELAKE, host.CPUS["icelake-server"][1], "icelake-server"),
-        (ICELAKE, host.CPUS["x86-64-v4"][1], "x86-64-v4"),
-        ({"vendor_id": "Unknown"}, host.CPUS["x86-64-v2"][1], "x86-64-v2"),
+        (ZEN3, host.CPUS["znver3"].features, "znver3"),
+        (ZEN3, host.CPUS["x86-64-v3"].features, "x86-64-v3"),
+        (ICELAKE, host.CPUS["icelake-server"].features, "icelake-server"),
+        (ICELAKE, host.CPUS["x86-64-v4"].features, "x86-64-v4"),
+        ({"vendor_id": "Unknown"}, host.CPUS["x86-64-v2"].features, "x86-64-v2"),
         ({}, frozenset(), ""),
     ],
 )
@@ -36,15 +36,15 @@ def test_a_name_only_where_all_its_features_are(info: dict[str, str], features: 
 
 
 def test_a_machine_behaves_as_a_lesser_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_detected_features", lambda: host.CPUS["znver4"][1])
+    monkeypatch.setattr(host, "_detected_features", lambda: host.CPUS["znver4"].features)
     monkeypatch.setattr(targets, "cpuinfo", lambda: {**ZEN3, "model": "17"})
     monkeypatch.delenv(host.STAND_IN, raising=False)
     assert BACKEND.parse_target("native").cpu == "znver4"
     monkeypatch.setenv(host.STAND_IN, "x86-64-v3")
     target = BACKEND.parse_target("native")
-    assert (target.text, target.cpu, target.features) == ("native", "x86-64-v3", host.CPUS["x86-64-v3"][1])
+    assert (target.text, target.cpu, target.features) == ("native", "x86-64-v3", host.CPUS["x86-64-v3"].features)
     with pytest.raises(CompileError, match="cannot run it"):
-        host.check_host("znver4", host.CPUS["znver4"][1])
+        host.check_host("znver4", host.CPUS["znver4"].features)
     monkeypatch.setenv(host.STAND_IN, "")
     assert BACKEND.parse_target("native").cpu == "znver4"
 
@@ -56,7 +56,7 @@ def test_a_machine_behaves_as_a_lesser_one(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_machine_behaves_as_no_greater_one(
     cpu: str, what: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(host, "_detected_features", lambda: host.CPUS["x86-64-v3"][1])
+    monkeypatch.setattr(host, "_detected_features", lambda: host.CPUS["x86-64-v3"].features)
     monkeypatch.setenv(host.STAND_IN, cpu)
     assert main(["compile", "torchvision.models:resnet18", "-o", "never-written.lvc"]) == 2
     err = capsys.readouterr().err
@@ -73,8 +73,8 @@ def test_vectors() -> None:
 
 
 def test_code_for_another_processor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "host_features", lambda: host.CPUS["x86-64-v3"][1])
-    host.check_host("x86-64-v3", host.CPUS["x86-64-v3"][1])
+    monkeypatch.setattr(host, "host_features", lambda: host.CPUS["x86-64-v3"].features)
+    host.check_host("x86-64-v3", host.CPUS["x86-64-v3"].features)
     with pytest.raises(CompileError, match="cannot run it") as caught:
-        host.check_host("znver4", host.CPUS["znver4"][1])
+        host.check_host("znver4", host.CPUS["znver4"].features)
     assert "avx512f" in caught.value.why

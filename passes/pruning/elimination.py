@@ -19,6 +19,9 @@ import torch
 from lvc.passes.pruning.least_squares import inverse
 from lvc.passes.pruning.readers import Reader
 
+_MOST_FREE = 0.2
+"""The share of columns that have gone at which the matrices are closed up."""
+
 _STEPS = 64
 """Removals after which the errors are computed anew; a group of more units gives up several at once."""
 
@@ -49,6 +52,8 @@ class State:
         self._columns = {
             unit: (reader.units == unit).nonzero()[:, 0] for unit in sorted(set(reader.units.tolist()) - {-1})
         }
+        self._without_unit = (reader.units < 0).nonzero()[:, 0]
+        self._free = 0
 
     def costs(self, units: Sequence[int]) -> torch.Tensor:
         """Return the squared error that removing each of the units alone would add, ``f64[units]``."""
@@ -74,3 +79,18 @@ class State:
         self._weight.addmm_(self._weight[:, columns], share, alpha=-1)
         self._inverse.addmm_(self._inverse[:, columns], share, alpha=-1)
         self._weight[:, columns] = 0
+        gone = set(units)
+        self._columns = {unit: at for unit, at in self._columns.items() if unit not in gone}
+        self._free += len(columns)
+        if self._free > _MOST_FREE * len(self._inverse):
+            self._close_up()
+
+    def _close_up(self) -> None:
+        """Leave the columns out that have gone, for every removal costs as much as there are."""
+        kept = torch.cat([self._without_unit, *self._columns.values()]).sort().values
+        places = torch.zeros(len(self._inverse), dtype=torch.int64)
+        places[kept] = torch.arange(len(kept))
+        self._inverse, self._weight = self._inverse[kept][:, kept], self._weight[:, kept]
+        self._without_unit = places[self._without_unit]
+        self._columns = {unit: places[at] for unit, at in self._columns.items()}
+        self._free = 0

@@ -12,7 +12,7 @@ few images from saying too much. Sources: He et al., "Channel pruning for accele
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,22 +27,39 @@ MOST_COLUMNS = 4608
 
 @dataclass
 class Moments:
-    """Sums over rows of inputs ``x`` and outputs ``y``, ``f64``; gathered batch by batch."""
+    """Sums over rows of inputs ``x`` and outputs ``y``, ``f64``; gathered batch by batch.
+
+    Both count from where the first rows lie in the mean (``from_x``, ``from_y``), for the products are made in single
+    precision, where a mean far from zero would drown what varies about it.
+    """
 
     count: int
     x: torch.Tensor
     y: torch.Tensor
     xx: torch.Tensor
     xy: torch.Tensor
+    from_x: torch.Tensor
+    from_y: torch.Tensor
 
     @classmethod
     def empty(cls, columns: int, outputs: int) -> Moments:
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(shape, dtype=torch.float64)
 
-        return cls(0, zeros(columns), zeros(outputs), zeros(columns, columns), zeros(columns, outputs))
+        return cls(
+            0,
+            zeros(columns),
+            zeros(outputs),
+            zeros(columns, columns),
+            zeros(columns, outputs),
+            zeros(columns),
+            zeros(outputs),
+        )
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        if not self.count:
+            self.from_x, self.from_y = x.mean(0).double(), y.mean(0).double()
+        x, y = x - self.from_x.to(x.dtype), y - self.from_y.to(y.dtype)
         self.count += len(x)
         self.x += x.double().sum(0)
         self.y += y.double().sum(0)
@@ -51,18 +68,36 @@ class Moments:
 
     def __add__(self, other: Moments) -> Moments:
         """The sums over the rows of both."""
+        if not other.count:
+            return self
+        x, y = other.from_x - self.from_x, other.from_y - self.from_y
         return Moments(
-            self.count + other.count, self.x + other.x, self.y + other.y, self.xx + other.xx, self.xy + other.xy
+            self.count + other.count,
+            self.x + other.x + other.count * x,
+            self.y + other.y + other.count * y,
+            self.xx + other.xx + torch.outer(other.x + other.count * x, x) + torch.outer(x, other.x),
+            self.xy + other.xy + torch.outer(other.x + other.count * x, y) + torch.outer(x, other.y),
+            self.from_x,
+            self.from_y,
         )
+
+    @property
+    def mean_x(self) -> torch.Tensor:
+        return self.from_x + self.x / max(1, self.count)
+
+    @property
+    def mean_y(self) -> torch.Tensor:
+        return self.from_y + self.y / max(1, self.count)
 
     def of_outputs(self, outputs: slice) -> Moments:
         """The same inputs with some of the outputs."""
-        return Moments(self.count, self.x, self.y[outputs], self.xx, self.xy[:, outputs])
+        return replace(self, y=self.y[outputs], xy=self.xy[:, outputs], from_y=self.from_y[outputs])
 
     def error(self, weight: torch.Tensor, bias: torch.Tensor) -> float:
-        """Return the squared error of a fit over the rows, summed, less the squares of the outputs wanted."""
+        """Return the squared error of a fit over the rows, summed, less what is the same for every fit."""
         given = weight @ self.xx - 2 * self.xy.T
-        constant = bias @ (self.count * bias + 2 * (weight @ self.x) - 2 * self.y)
+        shift = bias + weight @ self.from_x - self.from_y
+        constant = shift @ (self.count * shift + 2 * (weight @ self.x) - 2 * self.y)
         return float((given * weight).sum() + constant)
 
     def centred(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,10 +109,8 @@ class Moments:
 
 def solve(moments: Moments, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weights ``f64[outputs, columns]`` and bias ``f64[outputs]``; ``start`` is where the ridge holds them."""
-    xx, xy = moments.centred()
-    weight = ridge_solution(xx, xy, start)
-    count = max(1, moments.count)
-    return weight, moments.y / count - weight @ (moments.x / count)
+    weight = ridge_solution(*moments.centred(), start)
+    return weight, moments.mean_y - weight @ moments.mean_x
 
 
 def ridge_solution(xx: torch.Tensor, xy: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
@@ -105,13 +138,17 @@ def inverse(xx: torch.Tensor) -> torch.Tensor:
 
 
 def _factor(xx: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Return the lower Cholesky factor of a covariance with its ridge, and the ridge."""
+    """Return the lower Cholesky factor of a covariance with its ridge, and the ridge.
+
+    The ridge is raised where rounding has left the matrix short of a covariance.
+    """
     ridge = max(RIDGE * float(xx.diagonal().mean()), 1e-12)
-    factor, failed = torch.linalg.cholesky_ex(xx + ridge * torch.eye(len(xx), dtype=torch.float64))
-    if int(failed):
-        raise CompileError(
-            "what a layer reads on the calibration data has no covariance",
-            why="some of it is not finite, or too large for single precision",
-            help="look for extreme values in the data, and whether it is preprocessed as the model wants it",
-        )
-    return factor, ridge
+    for raised in (1.0, 10.0, 100.0, 1000.0):
+        factor, failed = torch.linalg.cholesky_ex(xx + raised * ridge * torch.eye(len(xx), dtype=torch.float64))
+        if not int(failed) and bool(factor.diagonal().isfinite().all()):
+            return factor, raised * ridge
+    raise CompileError(
+        "what a layer reads on the calibration data has no covariance",
+        why="some of it is not finite, or too large for single precision",
+        help="look for extreme values in the data, and whether it is preprocessed as the model wants it",
+    )

@@ -132,10 +132,7 @@ def _change(
     parts: Sequence[torch.Tensor],
     moments: Sequence[Moments],
 ) -> _Change:
-    means = [
-        (reader.weight - part) @ (sums.x / max(1, sums.count))
-        for reader, part, sums in zip(readers, parts, moments, strict=True)
-    ]
+    means = [(reader.weight - part) @ sums.mean_x for reader, part, sums in zip(readers, parts, moments, strict=True)]
     return _Change(layer, (weight - torch.cat(list(parts)).view(weight.shape)).float(), torch.cat(means).float())
 
 

@@ -12,6 +12,7 @@ from torch.fx import Node
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.ir.dialect import Family
 from lvc.compiler.ir.graph import calls, family, origin, spec
+from lvc.compiler.ir.layers import factors
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
 from lvc.compiler.measure.counts import macs
@@ -110,7 +111,7 @@ def _line(node: Node, total: int, reasons: Mapping[str, str], *, simulated: bool
 
 def _is_simulated(node: Node) -> bool:
     """Whether both factors of a contraction lie on grids."""
-    return spec(node).dtype is torch.float32 and all(_on_grid(factor) for factor in node.args[:2])
+    return spec(node).dtype is torch.float32 and all(map(_on_grid, factors(node)))
 
 
 def _on_grid(value: object) -> bool:

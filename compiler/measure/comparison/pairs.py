@@ -10,9 +10,8 @@ from difflib import SequenceMatcher
 from torch.fx import Graph, Node
 
 from lvc.compiler.ir.dialect import Family
-from lvc.compiler.ir.graph import calls, family, op_name, origin, spec
-
-_KINDS = ("conv_transpose2d", "conv2d", "linear", "matmul")
+from lvc.compiler.ir.graph import calls, family, origin, spec
+from lvc.compiler.ir.layers import contraction
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,7 @@ def layers(graph: Graph) -> list[Node]:
 
 def kind(node: Node) -> str:
     """Return what a contraction computes, whatever the numbers that it multiplies: ``conv2d`` for lvc's own too."""
-    name = op_name(node)
-    return next((kind for kind in _KINDS if kind in name), name)
+    return contraction(node).kind
 
 
 def _signature(node: Node) -> tuple[str, tuple[int, ...]]:

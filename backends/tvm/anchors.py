@@ -14,7 +14,6 @@ from tvm import te
 
 from lvc.backends.tvm import decoding
 from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
-from lvc.backends.tvm.kernels.whole_words import WholePair
 from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, WORD_BYTES, Word
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored, zero_edges
@@ -29,6 +28,7 @@ from lvc.backends.tvm.whole import (
     guards_of,
     is_exact_in_float32,
     is_whole,
+    pairs_for,
     widened_weight,
     with_correction,
 )
@@ -252,7 +252,8 @@ def _matmul(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor
     batch, (m, k), n = math.prod(left[:-2]), left[-2:], right[-1]
     problem = batch_matmul.BatchMatmul(batch, m, n, k, block=call.vector.lanes, word=_word(call))
     if is_product:
-        problem = replace(problem, word=WholePair(call["zero_self"]), panel_word=WholePair(call["zero_other"]))
+        words = pairs_for(call, call["zero_self"]), pairs_for(call, call["zero_other"])
+        problem = replace(problem, word=words[0], panel_word=words[1])
     result = batch_matmul.compute(problem, tensors("self", (batch, m, k)), tensors("other", (batch, k, n)))
     return _plain(call, result, (batch, m, n), KernelSchedule(batch_matmul.schedule, problem))
 

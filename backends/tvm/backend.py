@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar
 
 from lvc.backends.tvm import targets
+from lvc.backends.tvm.isa.choice import parts_that_multiply
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Target
 from lvc.compiler.errors import CompileError, UsageError
@@ -37,12 +38,12 @@ class TvmBackend(Backend):
     def refusal(self, dtypes: Collection[torch.dtype], target: Target) -> UsageError | None:
         import torch
 
-        if torch.bfloat16 not in dtypes or targets.BFLOAT16 in target.features:
+        if torch.bfloat16 not in dtypes or "bfloat16" in targets.vector_of(target).isa.dots:
             return None
         return UsageError(
             f"the target '{target.text}' cannot multiply bfloat16",
-            why=f"{target.cpu} has no {targets.BFLOAT16}",
-            help=f"take --precision fp32, or a target that has it: {', '.join(targets.with_feature(targets.BFLOAT16))}",
+            why=f"{target.cpu} has no {' or '.join(parts_that_multiply('bfloat16'))}",
+            help=f"take --precision fp32, or a target that has it: {', '.join(targets.that_multiply('bfloat16'))}",
         )
 
     def channel_multiple(self, target: Target) -> int:
@@ -58,7 +59,7 @@ class TvmBackend(Backend):
         from lvc.backends.tvm.integers import layers_of_wide_weights
 
         wide = layers_of_wide_weights(model)
-        if not wide or "uint8" in targets.vector_of(target).dots:
+        if not wide or "uint8" in targets.vector_of(target).isa.dots:
             return []
         return [
             f"{counted(len(wide), 'layer')} with weights of 8 bits, and {target.cpu} multiplies 7 bits about 1.5 "

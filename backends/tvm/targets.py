@@ -8,9 +8,9 @@ psABI whose instruction sets are all there. ``LVC_NATIVE=x86-64-v3`` makes a mac
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 
 from lvc.backends.tvm.host import cpuinfo, host_features, host_machine, stand_in
+from lvc.backends.tvm.isa.choice import widest
 from lvc.backends.tvm.machine import Machine
 from lvc.backends.tvm.processors import CPUS
 from lvc.backends.tvm.vector import Vector
@@ -44,23 +44,14 @@ def native() -> Target:
     return Target("native", "tvm", "x86-64", cpu, CPUS[cpu].features)
 
 
-BFLOAT16 = "avx512bf16"
-"""The instruction set that multiplies pairs of bfloat16."""
-
-
-def with_feature(feature: str) -> list[str]:
-    """The targets whose processors have an instruction set."""
-    return [name for name, cpu in CPUS.items() if feature in cpu.features]
+def that_multiply(element: str) -> list[str]:
+    """The targets with an instruction that multiplies and adds elements of a type."""
+    return [name for name, cpu in CPUS.items() if element in widest(cpu.features).dots]
 
 
 def vector_of(target: Target) -> Vector:
     """The vector unit of a target."""
-    machine = machine_of(target)
-    if "avx512f" in target.features:
-        return Vector(16, 32, _dots(target, {BFLOAT16: "bfloat16", "avx512vnni": "uint8"}), machine)
-    if "avx2" in target.features:
-        return Vector(8, 16, _dots(target, {"avxvnni": "uint8"}), machine)
-    return Vector(4, 16, (), machine)
+    return Vector(widest(target.features), machine_of(target))
 
 
 def machine_of(target: Target) -> Machine:
@@ -70,17 +61,12 @@ def machine_of(target: Target) -> Machine:
     return host_machine(known) if target.text == "native" else known
 
 
-def _dots(target: Target, types: Mapping[str, str]) -> tuple[str, ...]:
-    """The types that a target's instruction sets multiply and add by words."""
-    return tuple(name for feature, name in types.items() if feature in target.features)
-
-
 def llvm_options(target: Target) -> dict[str, object]:
-    """TVM's description of a target. What schedules make vectors has their width anyway; the attribute lets loops that
-    LLVM makes vectors of by itself have the same, since for Intel's processors it would take half of it."""
+    """TVM's description of a target. What schedules make vectors has their width anyway; attributes of the instruction
+    set let loops that LLVM makes vectors of by itself have the same."""
     options: dict[str, object] = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": target.cpu}
-    if "avx512f" in target.features:
-        options["mattr"] = ["-prefer-256-bit"]
+    if attributes := widest(target.features).attributes:
+        options["mattr"] = list(attributes)
     return options
 
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lvc.backends.tvm.isa.instruction_set import InstructionSet
 from lvc.backends.tvm.machine import GENERIC, Machine
 
 
 @dataclass(frozen=True)
 class Vector:
-    """How many f32 lanes a vector register has, how many such registers there are, and the types for which there is an
-    instruction that multiplies and adds all elements of 32-bit words; and the core that it is part of."""
+    """The instruction set that a kernel is written in, and the core that runs it."""
 
-    lanes: int
-    registers: int
-    dots: tuple[str, ...] = ()
+    isa: InstructionSet
     machine: Machine = GENERIC
+
+    @property
+    def lanes(self) -> int:
+        """The float32 lanes of a register."""
+        return self.isa.lanes
+
+    @property
+    def registers(self) -> int:
+        """How many registers there are."""
+        return self.isa.registers
 
     @property
     def bytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +10,14 @@ import torch
 from tvm import te
 
 from lvc.backends.tvm.kernels.whole_storage import narrowed, narrowed_shape, stored_bits, widen_function
-from lvc.backends.tvm.kernels.whole_words import CYCLES, PAIR_CYCLES, WholePair, WholeQuad
+from lvc.backends.tvm.kernels.whole_words import WholePair, WholeQuad
 from lvc.backends.tvm.kernels.words import Word
 from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import AsWritten
 from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
 from lvc.compiler.ir.bounds import EXACT_FLOAT32, INT16, INT32, DataRange, group_bounds, sum_bound
-from lvc.compiler.ir.graph import arguments, is_call, spec
+from lvc.compiler.ir.graph import arguments, is_call, origin, spec
 from lvc.compiler.ir.operators import integer
 
 _BYTES = DataRange.of(torch.uint8, 0)
@@ -35,24 +35,34 @@ def choose_word(call: Call, pack: Callable[[Word], np.ndarray]) -> Word:
 
     ``pack`` gives the weights as the kernel would read them: ``[.., words, lanes]``.
     """
-    quad, pair = WholeQuad(call["zero_point"]), WholePair(call["zero_point"])
+    quad, isa = WholeQuad(call["zero_point"]), call.vector.isa
     if is_call(call.node, integer.linear) and call["input"].shape[-1] % quad.elements:
-        return pair
+        return pairs_for(call, quad.zero_point)
     if call["input"].dtype != "uint8" or sum_bound(torch.from_numpy(call["weight"].constant), _BYTES) > INT32:
-        return pair
-    if quad.name in call.vector.dots:
+        return pairs_for(call, quad.zero_point)
+    if quad.name in isa.dots:
         return quad
-    ways = [(2 * PAIR_CYCLES, pair), *_ways(quad, pack(quad))]
-    return min(ways, key=lambda way: way[0])[1]
+    pairs = pairs_for(call, quad.zero_point)
+    cycles = quad.elements // pairs.elements * pairs.pace(call.vector).cycles
+    return min([(cycles, pairs), *_ways(quad, pack(quad), isa.chain_cycles)], key=lambda way: way[0])[1]
 
 
-def _ways(word: WholeQuad, packed: np.ndarray) -> Iterator[tuple[float, WholeQuad]]:
+def pairs_for(call: Call, zero_point: int) -> WholePair:
+    """Pairs, which every call may take; `CompileError` where the target cannot multiply them."""
+    if call.vector.isa.pair_cycles is None:
+        raise call.vector.isa.lacks("int8", f"{call.node.name} (from {origin(call.node)})")
+    return WholePair(zero_point)
+
+
+def _ways(word: WholeQuad, packed: np.ndarray, cycles: Mapping[int, float]) -> Iterator[tuple[float, WholeQuad]]:
     """Quadruples with steps that do not saturate, each with its cycles per word."""
+    if not cycles:
+        return
     alone = float(risky_steps(packed, 1).mean())
-    yield _mean(CYCLES[1], CYCLES[0], alone), replace(word, risky_chain=0 if alone else 1)
+    yield _mean(cycles[1], cycles[0], alone), replace(word, risky_chain=0 if alone else 1)
     if packed.shape[-2] % 2 == 0:
         share, rest = float(risky_steps(packed, 2).mean()), 0 if alone else 1
-        usual = _mean(CYCLES[2], CYCLES[rest], share)
+        usual = _mean(cycles[2], cycles[rest], share)
         yield usual, replace(word, chain=2, risky_chain=rest if share else 2)
 
 

@@ -12,23 +12,10 @@ import numpy as np
 from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import like
+from lvc.backends.tvm.isa.instruction_set import InstructionSet
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, load
 from lvc.backends.tvm.kernels.words import Pace, Word
 from lvc.backends.tvm.vector import Vector
-
-_PAIR_DOT = {
-    4: "llvm.x86.sse2.pmadd.wd",
-    8: "llvm.x86.avx2.pmadd.wd",
-    16: "llvm.x86.avx512.pmaddw.d.512",
-}
-CYCLES = {0: 2.2, 1: 1.0, 2: 0.82}
-"""Cycles of four products on AVX2 by the words that are summed in 16 bits, as measured on Zen 3."""
-PAIR_CYCLES = 0.65
-_QUAD_DOT = {
-    4: "llvm.x86.ssse3.pmadd.ub.sw.128",
-    8: "llvm.x86.avx2.pmadd.ub.sw",
-    16: "llvm.x86.avx512.pmaddubs.w.512",
-}
 
 
 def centred(element: Expr, zero_point: int, dtype: str = "int32") -> Expr:
@@ -49,10 +36,11 @@ def centred(element: Expr, zero_point: int, dtype: str = "int32") -> Expr:
 
 @dataclass(frozen=True)
 class WholeQuad(Word):
-    """Four products of uint8 with int8, as ``vpdpbusd`` adds them. The sums are of ``q``, not of ``q - zero_point``.
+    """Four products of uint8 with int8, in one instruction where there is one. The sums are of ``q``, not of
+    ``q - zero_point``.
 
-    Without that instruction ``vpmaddubsw`` makes sums of two in 16 bits, and so many words (``chain``) are summed
-    there before they are widened; for the caller to prove that nothing saturates, by `lvc.compiler.ir.bounds`. Weights
+    Without that instruction sums of two are made in 16 bits, and so many words (``chain``) are summed there before
+    they are widened; for the caller to prove that nothing saturates, by `lvc.compiler.ir.bounds`. Weights
     that do not allow it are risky: ``risky_chain`` of their words are summed in 16 bits, with 0 none, not even pairs.
     """
 
@@ -81,7 +69,8 @@ class WholeQuad(Word):
         return self.zero_point
 
     def pace(self, vector: Vector) -> Pace:
-        return Pace.fused(vector) if self.name in vector.dots else Pace(CYCLES[self.chain], 1)
+        isa = vector.isa
+        return Pace.fused(vector) if self.name in isa.dots else Pace(isa.chain_cycles[self.chain], 1)
 
     def factor(self, element: Expr) -> Expr:
         return centred(element, 0)
@@ -105,14 +94,15 @@ class WholeQuad(Word):
     def add_products(
         self, vector: Vector, sums: Expr, factors: Sequence[tuple[Expr, Expr]], is_risky: bool = False
     ) -> Expr:
-        if self.name in vector.dots:
-            return reduce(lambda total, pair: _dot(total, *pair), factors, sums)
+        isa = vector.isa
+        if self.name in isa.dots:
+            return reduce(lambda total, pair: isa.dot(self.name, total, *pair), factors, sums)
         chain = self.risky_chain if is_risky else self.chain
         if not chain:
-            return reduce(lambda total, pair: total + _even_and_odd(*pair), factors, sums)
+            return reduce(lambda total, pair: total + _even_and_odd(isa, *pair), factors, sums)
         for first in range(0, len(factors), chain):
-            pairs = reduce(add, (_pairs(*pair) for pair in factors[first : first + chain]))
-            sums = sums + _pair_dot(pairs, tirx.Broadcast(tirx.const(1, "int16"), 2 * sums.ty.dtype.lanes))
+            pairs = reduce(add, (isa.sum_of_two(*pair) for pair in factors[first : first + chain]))
+            sums = sums + isa.dot_of_two(pairs, tirx.Broadcast(tirx.const(1, "int16"), 2 * sums.ty.dtype.lanes))
         return sums
 
     def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
@@ -121,7 +111,7 @@ class WholeQuad(Word):
 
 @dataclass(frozen=True)
 class WholePair(Word):
-    """A pair of 16-bit whole numbers, whose products ``vpmaddwd`` adds in 32 bits.
+    """A pair of 16-bit whole numbers, whose products are added in 32 bits.
 
     Nothing can saturate: data becomes ``q - zero_point`` on its way in, of 9 bits, and weights have 8.
     """
@@ -141,7 +131,8 @@ class WholePair(Word):
         return self.zero_point
 
     def pace(self, vector: Vector) -> Pace:
-        return Pace(PAIR_CYCLES, 1)
+        assert vector.isa.pair_cycles is not None, vector.isa.name
+        return Pace(vector.isa.pair_cycles, 1)
 
     def factor(self, element: Expr) -> Expr:
         return centred(element, self.zero_point)
@@ -164,38 +155,18 @@ class WholePair(Word):
         return word << (16 - place * 16) >> 16
 
     def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
-        return sums + _pair_dot(_halves(left), _halves(right))
+        return sums + vector.isa.dot_of_two(_halves(left), _halves(right))
 
     def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
         return _packed(values.astype(np.int16), axis, 2)
 
 
-def _dot(sums: Expr, weights: Expr, data: Expr) -> Expr:
-    """Sums and the products of four bytes each, in one instruction."""
-    lanes = sums.ty.dtype.lanes
-    operands = tirx.reinterpret(f"uint8x{4 * lanes}", data), tirx.reinterpret(f"int8x{4 * lanes}", weights)
-    return tirx.call_llvm_pure_intrin(f"int32x{lanes}", f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", sums, *operands)
-
-
-def _pairs(weights: Expr, data: Expr) -> Expr:
-    """The sums of two products of bytes, in 16 bits."""
-    lanes = weights.ty.dtype.lanes
-    operands = tirx.reinterpret(f"uint8x{4 * lanes}", data), tirx.reinterpret(f"int8x{4 * lanes}", weights)
-    return tirx.call_llvm_pure_intrin(f"int16x{2 * lanes}", _QUAD_DOT[lanes], *operands)
-
-
-def _pair_dot(left: Expr, right: Expr) -> Expr:
-    """The sums of two products of 16-bit numbers."""
-    lanes = left.ty.dtype.lanes // 2
-    return tirx.call_llvm_pure_intrin(f"int32x{lanes}", _PAIR_DOT[lanes], left, right)
-
-
-def _even_and_odd(weights: Expr, data: Expr) -> Expr:
+def _even_and_odd(isa: InstructionSet, weights: Expr, data: Expr) -> Expr:
     """The sums of four products of bytes by way of products in 32 bits: of the even bytes, then of the odd ones."""
     pairs, wide = _halves(weights), _halves(data)
     eight, byte = (tirx.Broadcast(tirx.const(number, "int16"), pairs.ty.dtype.lanes) for number in (8, 0xFF))
-    even = _pair_dot(pairs << eight >> eight, wide & byte)
-    return even + _pair_dot(pairs >> eight, wide >> eight & byte)
+    even = isa.dot_of_two(pairs << eight >> eight, wide & byte)
+    return even + isa.dot_of_two(pairs >> eight, wide >> eight & byte)
 
 
 def _halves(words: Expr) -> Expr:

@@ -135,7 +135,10 @@ class Word(ABC):
 
     def around(self, nest: Stmt, vector: Vector) -> Stmt:
         """A nest, with what its steps need around it."""
-        return nest
+        source = vector.isa.declarations(self.name) if self.name in vector.isa.dots else ""
+        if not source:
+            return nest
+        return tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", ir.StringImm(source), nest)
 
     @abstractmethod
     def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
@@ -170,7 +173,7 @@ class _Float32(Word):
 
 @dataclass(frozen=True)
 class _Bfloat16Pair(Word):
-    """Products as ``vdpbf16ps`` adds them: that of the second elements first, each rounded to float32."""
+    """Products as an instruction adds them: that of the second elements first, each rounded to float32."""
 
     name: ClassVar[str] = "bfloat16"
     element: ClassVar[str] = BITS
@@ -192,15 +195,9 @@ class _Bfloat16Pair(Word):
         return tirx.reinterpret("float32", half << like(16, half))
 
     def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
-        if self.name in vector.dots:
-            return tirx.call_extern(str(sums.ty.dtype), _DOT, sums, left, right)
+        if self.name in vector.isa.dots:
+            return vector.isa.dot(self.name, sums, left, right)
         return sums + _second(left) * _second(right) + _first(left) * _first(right)
-
-    def around(self, nest: Stmt, vector: Vector) -> Stmt:
-        if self.name not in vector.dots:
-            return nest
-        source = ir.StringImm(_dot_source(vector.lanes))
-        return tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", source, nest)
 
     def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
         bits = np.moveaxis(to_bits(values).astype(np.uint32), axis, 0)
@@ -212,23 +209,6 @@ class _Bfloat16Pair(Word):
 
 FLOAT32: Word = _Float32()
 BFLOAT16: Word = _Bfloat16Pair()
-
-_DOT = "lvc_dot_bf16"
-
-
-def _dot_source(lanes: int) -> str:
-    """The instruction as a function, to be inlined, whose arguments have types that TVM knows."""
-    sums, words, pairs = f"<{lanes} x float>", f"<{lanes} x i32>", f"<{2 * lanes} x bfloat>"
-    intrinsic = f"@llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}"
-    return f"""
-declare {sums} {intrinsic}({sums}, {pairs}, {pairs})
-define {sums} @{_DOT}({sums} %sums, {words} %left, {words} %right) {{
-  %a = bitcast {words} %left to {pairs}
-  %b = bitcast {words} %right to {pairs}
-  %total = call {sums} {intrinsic}({sums} %sums, {pairs} %a, {pairs} %b)
-  ret {sums} %total
-}}
-"""
 
 
 def _first(words: Expr) -> Expr:

@@ -9,6 +9,7 @@ from sketch import Sketch
 from torch.fx import Node
 
 from lvc.backends.tvm.contents import PlanError, check_plan
+from lvc.backends.tvm.isa.avx2 import Avx2
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.memory import plan_workspace
 from lvc.backends.tvm.program import Argument, Bytes, Kind, Place, Program, Step, Storage, joined
@@ -16,7 +17,7 @@ from lvc.backends.tvm.schedules.general import GeneralSchedule
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.ir.dialect import aten
 
-AVX2 = Vector(8, 16)
+AVX2 = Vector(Avx2())
 
 
 def argument(storage: Storage, value: str, size: int = 64, offset: int = 0) -> Argument:

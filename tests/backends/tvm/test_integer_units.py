@@ -3,7 +3,7 @@ meaning in the place of each instruction. Sixteen lanes are legalised by LLVM to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from typing import Any
@@ -18,15 +18,11 @@ from test_integer import DTYPES, check_exact, convolution, whole
 from tvm import tirx
 
 from lvc.backends.tvm import bfloat16, build, targets
-from lvc.backends.tvm.kernels import whole_words
+from lvc.backends.tvm.isa.avx2 import Avx2
+from lvc.backends.tvm.isa.avx512 import Avx512
+from lvc.backends.tvm.isa.instruction_set import InstructionSet
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.ir.operators import integer
-
-UNITS = {
-    "avx512_vnni": Vector(16, 32, ("uint8",)),
-    "avx_vnni": Vector(8, 16, ("uint8",)),
-    "avx512bw": Vector(16, 32),
-}
 
 
 def word_bytes(words: Any, is_signed: bool) -> list[Any]:
@@ -59,25 +55,51 @@ def pair_dot(left: Any, right: Any) -> Any:
     return (a << shift >> shift) * (b << shift >> shift) + (a >> shift) * (b >> shift)
 
 
+@dataclass(frozen=True)
+class StandIn(InstructionSet):
+    """Plain arithmetic in the place of each instruction, and a note of which were used."""
+
+    used: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    def dot(self, element: str, sums: Any, left: Any, right: Any) -> Any:
+        assert element in self.dots
+        self.used.add("dot")
+        return dot(sums, left, right)
+
+    def sum_of_two(self, left: Any, right: Any) -> Any:
+        self.used.add("sum_of_two")
+        return pairs(left, right)
+
+    def dot_of_two(self, left: Any, right: Any) -> Any:
+        self.used.add("dot_of_two")
+        return pair_dot(left, right)
+
+
+@dataclass(frozen=True)
+class Wide(StandIn, Avx512):
+    pass
+
+
+@dataclass(frozen=True)
+class Narrow(StandIn, Avx2):
+    pass
+
+
+UNITS = {
+    "avx512_vnni": Vector(Wide(("uint8",))),
+    "avx_vnni": Vector(Narrow(("uint8",))),
+    "avx512bw": Vector(Wide()),
+}
+
+
 @pytest.fixture(params=UNITS, scope="module")
 def unit(request: pytest.FixtureRequest) -> Any:
-    """Let models be built for a vector unit; give it, and the names of the stand-ins that were used."""
+    """Let models be built for a vector unit; give it, and the names of the instructions that were used."""
     patch, vector = pytest.MonkeyPatch(), UNITS[request.param]
     patch.setenv("LVC_CACHE", "")
     for module in (targets, build):
         patch.setattr(module, "vector_of", lambda _: vector)
-    used: set[str] = set()
-
-    def recorded(name: str, stand_in: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*operands: Any) -> Any:
-            used.add(name)
-            return stand_in(*operands)
-
-        return call
-
-    for name, stand_in in {"_dot": dot, "_pairs": pairs, "_pair_dot": pair_dot}.items():
-        patch.setattr(whole_words, name, recorded(name, stand_in))
-    yield vector, used
+    yield vector, vector.isa.used
     patch.undo()
 
 
@@ -121,8 +143,9 @@ def test_linear_layers(unit: tuple[Vector, set[str]], depth: int, shrink: int) -
     scale = sketch.stored(torch.rand(37) * 0.001)
     model = sketch.model(sketch.call(integer.rescale, sums, scale, 1, group="linear"))
     check_exact(model, np.full((5, depth), 255, np.uint8))
-    quads = {"_dot"} if vector.dots else {"_pairs", "_pair_dot"}
-    assert used == (quads if depth % 4 == 0 and (vector.dots or shrink > 1) else {"_pair_dot"})
+    dots = vector.isa.dots
+    quads = {"dot"} if dots else {"sum_of_two", "dot_of_two"}
+    assert used == (quads if depth % 4 == 0 and (dots or shrink > 1) else {"dot_of_two"})
 
 
 @pytest.mark.parametrize("depth", [32, 49])
@@ -136,4 +159,4 @@ def test_products_of_matrices(unit: tuple[Vector, set[str]], depth: int) -> None
     scale = sketch.stored(torch.tensor([0.001]))
     model = sketch.model(sketch.call(integer.rescale, sums, scale, 0, group="product"))
     check_exact(model, *(whole(1, dtype, *shape) for dtype, shape in zip(DTYPES, shapes, strict=True)))
-    assert used == {"_pair_dot"}
+    assert used == {"dot_of_two"}

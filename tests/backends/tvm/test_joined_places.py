@@ -6,13 +6,14 @@ import numpy as np
 import torch
 
 import lvc
+from lvc.backends.tvm.isa.avx2 import Avx2
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 
-AVX2 = Vector(8, 16)
+AVX2 = Vector(Avx2())
 
 
 def test_parts_of_bytes_that_end_between_two_vectors() -> None:

@@ -9,6 +9,7 @@ import pytest
 from sketch import Sketch
 
 from lvc.backends.tvm import host, targets
+from lvc.backends.tvm.isa.avx2 import Avx2
 from lvc.backends.tvm.kernels import matmul
 from lvc.backends.tvm.kernels.matmul import Matmul
 from lvc.backends.tvm.kernels.tile_cost import SECOND_SHARE
@@ -126,7 +127,7 @@ def test_only_native_code_depends_on_the_machine_it_is_made_on(caches: Path, mon
 def test_kernels_of_machines_that_differ_have_keys_that_do() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.call(aten.relu.default, sketch.input(2, 3)))
-    unit = Vector(8, 16)
+    unit = Vector(Avx2())
     steps = lower(model, unit).steps
     other = replace(unit, machine=replace(GENERIC, second=Cache(1 << 20, 8)))
-    assert kernel_keys(steps, unit, {}) == kernel_keys(steps, Vector(8, 16), {}) != kernel_keys(steps, other, {})
+    assert kernel_keys(steps, unit, {}) == kernel_keys(steps, Vector(Avx2()), {}) != kernel_keys(steps, other, {})

@@ -11,9 +11,10 @@ import tvm
 from tvm import te
 from tvm.s_tir import Schedule
 
+from lvc.backends.tvm.isa.avx2 import Avx2
 from lvc.backends.tvm.vector import Vector
 
-AVX2 = Vector(8, 16)
+AVX2 = Vector(Avx2())
 RNG = np.random.default_rng(0)
 
 

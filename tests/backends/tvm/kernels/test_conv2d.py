@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_harness import AVX2, blocked, build, check, random, run, written
 
+from lvc.backends.tvm.isa.avx512 import Avx512
+from lvc.backends.tvm.isa.sse import Sse
 from lvc.backends.tvm.kernels import conv2d, conv_transpose2d
 from lvc.backends.tvm.kernels.conv2d import Conv2d
 from lvc.backends.tvm.kernels.conv_transpose2d import ConvTranspose2d
@@ -74,7 +76,7 @@ def test_matches_pytorch_on_any_shape(data: st.DataObject) -> None:
 
 def test_four_lanes() -> None:
     problem = Conv2d(1, 10, 9, 8, 14, (3, 3), padding=SAME, in_block=4, out_block=4)
-    check_convolution(problem, Vector(4, 16))
+    check_convolution(problem, Vector(Sse()))
 
 
 @pytest.mark.parametrize("knobs", [(2, 6, 3, 2), (1, 12, 5, 3), (4, 3, 1, 4), (3, 4, 20, 1)])
@@ -98,7 +100,7 @@ def test_the_reduction_may_be_done_in_parts() -> None:
 
 def test_avx512_keeps_its_sums_in_registers() -> None:
     problem = Conv2d(1, 64, 28, 28, 64, (3, 3), padding=SAME, in_block=16, out_block=16)
-    vector = Vector(16, 32)
+    vector = Vector(Avx512())
     knobs = conv2d.choose_knobs(problem, vector)
     shapes = [(1, 4, 28, 28, 16), conv2d.packed_shape(problem)]
     library = build(conv2d, problem, shapes, vector)

@@ -12,6 +12,7 @@ from kernel_harness import AVX2, build, check, random, run
 from tvm import te
 from tvm.s_tir import Schedule
 
+from lvc.backends.tvm.isa.avx512 import Avx512
 from lvc.backends.tvm.kernels import batch_matmul, matmul
 from lvc.backends.tvm.kernels.batch_matmul import BatchMatmul
 from lvc.backends.tvm.kernels.matmul import Matmul
@@ -67,7 +68,7 @@ def test_tiles_cover_an_extent_and_differ_by_one(extent: int, size: int) -> None
     assert tile_count(runs) == -(-extent // size)
 
 
-@given(st.integers(1, 64), st.integers(1, 400), st.integers(1, 5000), st.sampled_from([AVX2, Vector(16, 32)]))
+@given(st.integers(1, 64), st.integers(1, 400), st.integers(1, 5000), st.sampled_from([AVX2, Vector(Avx512())]))
 def test_a_tile_fits_the_registers(panels: int, pixels: int, depth: int, vector: Vector) -> None:
     cost = TileCost(vector, depth)
     vectors, scalars = cost.best_tile((panels, pixels))
@@ -78,7 +79,7 @@ def test_a_tile_fits_the_registers(panels: int, pixels: int, depth: int, vector:
 def test_large_planes_fill_the_registers() -> None:
     vectors, scalars = TileCost(AVX2, 576).best_tile((64, 3136))
     assert vectors * scalars == 12
-    vectors, scalars = TileCost(Vector(16, 32), 576).best_tile((64, 3136))
+    vectors, scalars = TileCost(Vector(Avx512()), 576).best_tile((64, 3136))
     assert vectors * scalars >= 24
 
 

@@ -18,7 +18,8 @@ from test_winograd import check as check_winograd
 from torch.nn import functional
 
 from lvc.backends.tvm import bfloat16
-from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, words
+from lvc.backends.tvm.isa.avx512 import Avx512
+from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d
 from lvc.backends.tvm.kernels.batch_matmul import BatchMatmul
 from lvc.backends.tvm.kernels.conv2d import Conv2d
 from lvc.backends.tvm.kernels.conv_transpose2d import ConvTranspose2d
@@ -30,7 +31,7 @@ from lvc.backends.tvm.kernels.words import BFLOAT16
 from lvc.backends.tvm.vector import Vector
 
 SAME = (1, 1, 1, 1)
-WIDE, WITH_DOTS = Vector(16, 32), Vector(16, 32, ("bfloat16",))
+WIDE = Vector(Avx512())
 ON_AVX2: dict[str, Any] = {"vector": WIDE, "mcpu": "haswell"}
 BLOCKED: dict[str, Any] = {"in_block": 16, "out_block": 16}
 
@@ -137,23 +138,37 @@ define {sums} @lvc_dot_bf16({sums} %sums, {words_} %left, {words_} %right) {{
 """
 
 
-@pytest.fixture
-def dots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the instruction be arithmetic that any processor has."""
-    monkeypatch.setattr(words, "_dot_source", dot_in_float32)
+@dataclasses.dataclass(frozen=True)
+class InFloat32(Avx512):
+    """The instruction is arithmetic that any processor has."""
+
+    dots: tuple[str, ...] = ("bfloat16",)
+
+    def declarations(self, element: str) -> str:
+        return dot_in_float32(self.lanes)
 
 
-def test_a_step_is_a_call_of_the_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function in its place that adds nothing shows that there is no other arithmetic."""
-    nothing = dot_in_float32(16).replace("%total = fadd", "%unused = fadd").replace("ret <16 x float> %total", "RET")
-    monkeypatch.setattr(words, "_dot_source", lambda _: nothing.replace("RET", "ret <16 x float> %sums"))
+@dataclasses.dataclass(frozen=True)
+class AddsNothing(InFloat32):
+    """The instruction does not do its work."""
+
+    def declarations(self, element: str) -> str:
+        nothing = dot_in_float32(16).replace("%total = fadd", "%unused = fadd")
+        return nothing.replace("ret <16 x float> %total", "ret <16 x float> %sums")
+
+
+WITH_DOTS = Vector(InFloat32())
+
+
+def test_a_step_is_a_call_of_the_instruction() -> None:
+    """One in its place that adds nothing shows that there is no other arithmetic."""
     problem = Matmul(5, 32, 16, 16, BFLOAT16)
     operands = [bfloat16.to_bits(random(5, 16)), matmul.pack_weight(problem, random(32, 16))]
-    test_bfloat16.check(matmul, problem, operands, torch.zeros(5, 32), WITH_DOTS)
+    test_bfloat16.check(matmul, problem, operands, torch.zeros(5, 32), Vector(AddsNothing()))
 
 
 @pytest.mark.parametrize("problem", [p for p in CONVOLUTIONS if p.values[0].in_block])  # type: ignore[union-attr]
-def test_convolution_of_pairs(problem: Conv2d, dots: None) -> None:
+def test_convolution_of_pairs(problem: Conv2d) -> None:
     problem = dataclasses.replace(problem, word=BFLOAT16)
     data, weight = operands_of(problem)
     sums = convolved(problem, test_bfloat16.rounded(data.numpy()), test_bfloat16.rounded(weight.numpy()))
@@ -162,7 +177,7 @@ def test_convolution_of_pairs(problem: Conv2d, dots: None) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 40, 64), (7, 19, 33), (50, 37, 2)])
-def test_linear_of_pairs(size: tuple[int, int, int], dots: None) -> None:
+def test_linear_of_pairs(size: tuple[int, int, int]) -> None:
     m, n, k = size
     problem, data, weight = Matmul(m, n, k, 16, BFLOAT16), random(m, k), random(n, k) / k**0.5
     operands = [bfloat16.to_bits(data), matmul.pack_weight(problem, weight.astype("float32"))]
@@ -171,7 +186,7 @@ def test_linear_of_pairs(size: tuple[int, int, int], dots: None) -> None:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_batch_matmul_of_pairs(transposed: bool, dots: None) -> None:
+def test_batch_matmul_of_pairs(transposed: bool) -> None:
     problem = BatchMatmul(3, 17, 37, 9, transposed, word=BFLOAT16, block=16)
     a, b = random(3, 17, 9), random(3, *((37, 9) if transposed else (9, 37))) / 3
     b = b.astype("float32")

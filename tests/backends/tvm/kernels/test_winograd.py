@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from kernel_harness import AVX2, blocked, build, expected, random, run, unblocked
 from tvm import te
 
+from lvc.backends.tvm.isa.avx512 import Avx512
+from lvc.backends.tvm.isa.sse import Sse
 from lvc.backends.tvm.kernels import conv2d, winograd
 from lvc.backends.tvm.kernels.conv2d import Conv2d
 from lvc.backends.tvm.kernels.winograd import Winograd, can_transform, choose_tile
@@ -100,7 +102,7 @@ def test_matches_pytorch_on_any_shape(data: st.DataObject) -> None:
 
 
 def test_four_lanes() -> None:
-    check(Winograd(dataclasses.replace(convolution(10, 9, 14), in_block=4, out_block=4), 4), Vector(4, 16))
+    check(Winograd(dataclasses.replace(convolution(10, 9, 14), in_block=4, out_block=4), 4), Vector(Sse()))
 
 
 def test_the_definition_is_the_convolution() -> None:
@@ -115,7 +117,7 @@ def test_the_definition_is_the_convolution() -> None:
 
 def test_avx512_keeps_its_sums_in_registers() -> None:
     plain = Conv2d(1, 64, 28, 28, 64, (3, 3), padding=SAME, in_block=16, out_block=16)
-    problem, vector = Winograd(plain, 4), Vector(16, 32)
+    problem, vector = Winograd(plain, 4), Vector(Avx512())
     knobs = winograd.choose_knobs(problem, vector)
     library = build(winograd, problem, [(1, 4, 28, 28, 16), winograd.prepared_shape(problem)], vector)
     lines = library.mod.inspect_source("asm").splitlines()

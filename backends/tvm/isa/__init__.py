@@ -1,0 +1,1 @@
+"""Instruction sets for vectors, one file each, and the choice among them."""

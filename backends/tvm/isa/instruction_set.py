@@ -1,0 +1,74 @@
+"""What an instruction set has for vectors: the one place where kernels ask how to multiply and add, and what it costs.
+
+Operands of a dot product are 32 bits wide: one float32, or several elements of a shorter type. An instruction set may
+have an instruction that adds the products of all their elements to the sums, or take several steps; what it cannot do
+it refuses by name when a model is lowered, since a code generator that finds no instruction ends the process.
+
+Nothing heavy is imported: targets are spoken of where no code is made.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+from lvc.compiler.errors import CompileError
+
+Expr = Any  # a TIR expression; TVM's own types are not annotated
+_NONE: Mapping[Any, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class InstructionSet(ABC):
+    """Vectors of ``lanes`` times 32 bits and ``registers`` for them, on processors that have ``feature``; of its
+    optional parts those that multiply and add the types in ``dots``.
+
+    ``chain_cycles`` are the cycles of a step of four products of bytes, for each number of operands whose products are
+    summed in 16 bits before they are widened, 0 where not even pairs are; empty without such a way. ``pair_cycles``
+    are those of two products of 16 bits; None without them.
+    """
+
+    name: ClassVar[str]
+    feature: ClassVar[str]
+    lanes: ClassVar[int]
+    registers: ClassVar[int]
+    dot_features: ClassVar[Mapping[str, str]] = _NONE  # type of the elements: the part that multiplies and adds them
+    chain_cycles: ClassVar[Mapping[int, float]] = _NONE
+    pair_cycles: ClassVar[float | None] = None
+    attributes: ClassVar[tuple[str, ...]] = ()  # for LLVM, so that loops that it makes vectors of have as many lanes
+
+    dots: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, features: Collection[str]) -> Self:
+        """With those of its parts that a processor has."""
+        return cls(tuple(element for element, feature in cls.dot_features.items() if feature in features))
+
+    def dot(self, element: str, sums: Expr, left: Expr, right: Expr) -> Expr:
+        """Sums and the products of all elements of two operands, of a type in ``dots``. Of bytes the left are signed
+        and the right are not."""
+        raise self.lacks(element)
+
+    def declarations(self, element: str) -> str:
+        """What LLVM must be told before such steps, in its language."""
+        return ""
+
+    def sum_of_two(self, left: Expr, right: Expr) -> Expr:
+        """The products of signed bytes with unsigned ones, summed by two in 16 bits; undefined where that overflows."""
+        raise self.lacks("int8")
+
+    def dot_of_two(self, left: Expr, right: Expr) -> Expr:
+        """The products of numbers of 16 bits, summed by two in 32 bits."""
+        raise self.lacks("int16")
+
+    def lacks(self, element: str, user: str = "") -> CompileError:
+        """The error for ``user``, or whoever else asks for a step that there is not."""
+        needed = f"{user} needs it, and " if user else ""
+        return CompileError(
+            f"no dot product for {element} on this target yet",
+            why=f"{needed}lvc knows no instruction of {self.name} that multiplies and adds {element}",
+            help="compile the model in float32, or for another target",
+        )

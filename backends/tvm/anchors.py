@@ -19,7 +19,6 @@ from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored, zero_edges
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call
-from lvc.backends.tvm.ops.windows import pair
 from lvc.backends.tvm.program import AsWritten, ScheduleFunction
 from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
 from lvc.backends.tvm.vector import Vector
@@ -178,16 +177,16 @@ def _geometry(call: Call) -> dict[str, Any]:
     """What every convolution over images is described by."""
     image = arguments(call.node)["input"]
     n, _, height, width = spec(stored(image)).shape
-    ph, pw = pair(call["padding"])
+    ph, pw = call["padding"]
     top, left, bottom, right = zero_edges(image) or (0, 0, 0, 0)
     return {
         "batch": n,
         "height": height,
         "width": width,
         "kernel": tuple(call["weight"].shape[2:]),
-        "stride": pair(call["stride"]),
+        "stride": tuple(call["stride"]),
         "padding": (ph + top, pw + left, ph + bottom, pw + right),
-        "dilation": pair(call["dilation"]),
+        "dilation": tuple(call["dilation"]),
     }
 
 
@@ -282,15 +281,14 @@ def _plain(call: Call, result: Any, shape: tuple[int, ...], schedule: ScheduleFu
 def _pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
     if len(call.shape) != 4 or layouts.get(stored(arguments(call.node)["self"])) != call.layout:
         return None
-    kernel = pair(call["kernel_size"])
     return _pooled(
         call,
         "self",
         tensors,
         kind="max" if is_call(call.node, aten.max_pool2d.default) else "avg",
-        kernel=kernel,
-        stride=pair(call["stride"], kernel),
-        dilation=pair(call.operands.get("dilation", 1)),
+        kernel=tuple(call["kernel_size"]),
+        stride=tuple(call["stride"]),
+        dilation=tuple(call.operands.get("dilation", (1, 1))),
         count_include_pad=call.operands.get("count_include_pad", True),
         divisor=call.operands.get("divisor_override"),
     )
@@ -306,7 +304,7 @@ def _sum_pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anch
 def _pooled(call: Call, name: str, tensors: Tensors, **how: Any) -> Anchor:
     """The pooling kernel over the operand of that name."""
     n, c, height, width = call[name].shape
-    ph, pw = pair(call["padding"])
+    ph, pw = call["padding"]
     problem = pool2d.Pool2d(
         batch=n,
         channels=c,

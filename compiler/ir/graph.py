@@ -86,13 +86,16 @@ def behind_widening(node: Node) -> Node:
 
 
 def arguments(node: Node) -> dict[str, Any]:
-    """Return a call's arguments by the names of the operator's schema, defaults filled in."""
+    """Return a call's arguments by the names of the operator's schema, defaults filled in: a pool that gives no stride
+    has that of its window."""
     assert isinstance(node.target, OpOverload)
     values = dict(zip((a.name for a in node.target._schema.arguments), node.args, strict=False))
     values.update(node.kwargs)
     for argument in node.target._schema.arguments:
         if argument.name not in values and argument.has_default_value():
             values[argument.name] = argument.default_value
+    if "kernel_size" in values and not values["stride"]:
+        values["stride"] = values["kernel_size"]
     return values
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
+from torch._ops import OpOverload
 
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import FIXED, OPS
@@ -36,6 +39,7 @@ def verify(model: Model) -> None:
             if node.target not in OPS:
                 raise _broken(node, f"operator {op_name(node)} is not in the dialect")
             _check_fixed(node)
+            _check_pairs(node)
             _compare(node, infer_spec(node))
         elif node.op != "placeholder":
             raise _broken(node, f"a node of kind {node.op} cannot stand in a graph")
@@ -64,6 +68,23 @@ def _check_fixed(node: torch.fx.Node) -> None:
     for name, value in fixed.items():
         if given[name] is not value:
             raise _broken(node, f"{name}={given[name]} has no meaning in the dialect, only {name}={value} has")
+
+
+def _check_pairs(node: torch.fx.Node) -> None:
+    """What an operator wants of height and of width stands for each, though PyTorch takes one number for both."""
+    assert isinstance(node.target, OpOverload)
+    names = _pairs(node.target)
+    given = arguments(node) if names else {}
+    for name in names:
+        value = given[name]
+        if not isinstance(value, (list, tuple)) or len(value) != 2:
+            raise _broken(node, f"{name}={value} is not a pair, one number for height and one for width")
+
+
+@lru_cache
+def _pairs(overload: OpOverload) -> tuple[str, ...]:
+    """The arguments of an operator that its schema calls ``int[2]``."""
+    return tuple(argument.name for argument in overload._schema.arguments if getattr(argument, "N", None) == 2)
 
 
 def _compare(node: torch.fx.Node, found: TensorSpec) -> None:

@@ -73,7 +73,7 @@ def pad_into_max_pool(module: GraphModule, node: Node) -> Node | str | None:
     if pad["value"] > value_range(pad["self"]).low:
         return f"the padding before it is with {pad['value']}, which may be the maximum of a window"
     args = arguments(node)
-    if args["ceil_mode"] or max(_pair(args["dilation"])) > 1:
+    if args["ceil_mode"] or max(args["dilation"]) > 1:
         return "a window of it may lie in the padding before it altogether"
     return _absorb(node, pad)
 
@@ -94,9 +94,9 @@ def _absorb(node: Node, pad: dict[str, Any]) -> Node | str:
     if left < 0 or top < 0:
         return "the padding before it cuts elements off"
     args = arguments(node)
-    padding = [old + new for old, new in zip(_pair(args["padding"]), (top, left), strict=True)]
+    padding = [old + new for old, new in zip(args["padding"], (top, left), strict=True)]
     if "kernel_size" in args:
-        kernel = _pair(args["kernel_size"])
+        kernel = args["kernel_size"]
         if any(2 * width > size for width, size in zip(padding, kernel, strict=True)):
             return f"padding by {padding} would be more than half of its window of {list(kernel)}"
     set_argument(node, "padding", padding)
@@ -108,17 +108,11 @@ def _filled(pad: list[int], size: int) -> list[int]:
     return [*pad, *[0] * (size - len(pad))]
 
 
-def _pair(value: int | list[int]) -> tuple[int, int]:
-    if isinstance(value, int):
-        return (value, value)
-    return (value[0], value[-1])
-
-
 def pool_of_one(module: GraphModule, node: Node) -> Node | None:
     """A pool whose window is one element."""
     args = arguments(node)
     operand: Node = args["self"]
-    if args.get("divisor_override") not in (None, 1) or any(size != 1 for size in _pair(args["kernel_size"])):
+    if args.get("divisor_override") not in (None, 1) or any(size != 1 for size in args["kernel_size"]):
         return None
     return operand if spec(operand) == spec(node) else None
 

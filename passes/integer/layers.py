@@ -14,7 +14,8 @@ from torch.fx import GraphModule, Node
 
 from lvc.compiler.ir.bounds import INT32, DataRange, product_bound, sum_bound
 from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import add_tensor, arguments, insert_call, is_call, spec, tensor
+from lvc.compiler.ir.graph import add_tensor, arguments, insert_call, spec, tensor
+from lvc.compiler.ir.layers import INTEGER_LAYERS, channel_dim, contraction
 from lvc.compiler.ir.operators import integer
 from lvc.passes.integer import Rules
 from lvc.passes.integer.grid import WholeWeight, dequantised, describe, whole_weight
@@ -30,7 +31,7 @@ def lower_layer(module: GraphModule, node: Node) -> Node | str:
     weight = whole_weight(module, args["weight"])
     if isinstance(weight, str):
         return weight
-    if weight.q.ndim != (4 if is_call(node, aten.conv2d.default) else 2):
+    if weight.q.ndim < 2:
         return f"its weight has {weight.q.ndim} dimensions"
     bias = _whole_bias(module, args["bias"], scale * weight.scale, weight.q.shape[0])
     if isinstance(bias, str):
@@ -39,12 +40,11 @@ def lower_layer(module: GraphModule, node: Node) -> Node | str:
     if bound > INT32:
         return f"its sums could reach {bound}, and 32 bits hold {INT32}"
     stored = [q, *_stored(module, node, weight, bias), zero_point]
-    if is_call(node, aten.conv2d.default):
-        geometry = [_pair(args[name]) for name in ("stride", "padding", "dilation")]
-        sums = insert_call(node, integer.conv2d, *stored, *geometry, args["groups"])
-        return _rescaled(module, node, sums, scale * weight.scale, 1)
-    sums = insert_call(node, integer.linear, *stored)
-    return _rescaled(module, node, sums, scale * weight.scale, len(spec(sums).shape) - 1)
+    form = contraction(node).integer
+    assert form is not None
+    geometry = [args[argument.name] for argument in form._schema.arguments[len(stored) :]]
+    sums = insert_call(node, form, *stored, *geometry)
+    return _rescaled(module, node, sums, scale * weight.scale, channel_dim(sums))
 
 
 def _whole_bias(module: GraphModule, node: Node | None, step: torch.Tensor, channels: int) -> torch.Tensor | str | None:
@@ -83,8 +83,7 @@ def lower_average(module: GraphModule, node: Node) -> Node | str | None:
         return None
     if len(spec(node).shape) != 4:
         return "there are integer averages of batches of images only"
-    kernel = _pair(args["kernel_size"])
-    stride, padding = _pair(args["stride"] or kernel), _pair(args["padding"])
+    kernel, stride, padding = args["kernel_size"], args["stride"], args["padding"]
     count = args["divisor_override"] or math.prod(kernel)
     if not args["divisor_override"] and not args["count_include_pad"] and any(padding):
         return "its windows at the border have fewer places"
@@ -165,14 +164,8 @@ def lower_matmul(module: GraphModule, node: Node) -> Node | str:
     return _rescaled(module, node, sums, torch.tensor([scale_a * scale_b], dtype=torch.float64), 0)
 
 
-def _pair(value: Sequence[int] | int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * 2 if len(values) == 1 else values
-
-
 RULES: Rules = {
-    aten.conv2d.default: lower_layer,
-    aten.linear.default: lower_layer,
+    **dict.fromkeys(INTEGER_LAYERS, lower_layer),
     aten.matmul.default: lower_matmul,
     aten.avg_pool2d.default: lower_average,
     aten.adaptive_avg_pool2d.default: lower_adaptive_average,

@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.ir.graph import store
+from lvc.compiler.ir.graph import arguments, set_argument, store
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
@@ -108,6 +108,34 @@ def test_damage_is_found(damage: Callable[[Model], None], what: str, why: str) -
     with pytest.raises(CompileError, match=what) as caught:
         verify(model)
     assert re.search(why, caught.value.why)
+
+
+@pytest.mark.parametrize("value", [2, [2], [2, 2, 2]])
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [
+        ("conv2d(%x, @w)", ("stride", "padding", "dilation")),
+        ("conv_transpose2d(%x, @w)", ("stride", "padding", "output_padding", "dilation")),
+        ("max_pool2d(%x, [2, 2])", ("kernel_size", "stride", "padding", "dilation")),
+        ("avg_pool2d(%x, [2, 2])", ("kernel_size", "stride", "padding")),
+        ("adaptive_avg_pool2d(%x, [2, 2])", ("output_size",)),
+    ],
+)
+def test_sizes_that_are_no_pair_are_found(call: str, names: tuple[str, ...], value: object) -> None:
+    text = f"model one(x: f32[1,4,8,8])\n  @w : f32[4,4,3,3]\n  %y = {call}\n  return y=%y\n"
+    for name in names:
+        model = parse_model(text)
+        verify(model)
+        set_argument(node(model, "y"), name, value)
+        with pytest.raises(CompileError, match="breaks a rule at 'y'") as caught:
+            verify(model)
+        assert caught.value.why == f"{name}={value} is not a pair, one number for height and one for width"
+
+
+def test_a_pool_without_a_stride_has_that_of_its_window() -> None:
+    model = parse_model("model one(x: f32[1,4,8,6])\n  %y = max_pool2d(%x, [4, 3])\n  return y=%y\n")
+    verify(model)
+    assert arguments(node(model, "y"))["stride"] == [4, 3]
 
 
 def test_literals_of_another_type_are_another_picture() -> None:

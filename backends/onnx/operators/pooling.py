@@ -15,14 +15,14 @@ from lvc.compiler.ir.graph import arguments, spec
 def max_pool2d(w: GraphWriter, node: Node) -> str:
     args = arguments(node)
     window = _window(w, node, args)
-    return w.emit("MaxPool", w.name(args["self"]), dilations=_pair(args["dilation"]), **window)
+    return w.emit("MaxPool", w.name(args["self"]), dilations=list(args["dilation"]), **window)
 
 
 def avg_pool2d(w: GraphWriter, node: Node) -> str:
     """Average each window over the elements of the image and, if they count, of its padding; never those beyond."""
     args = arguments(node)
     window = _window(w, node, args)
-    x, padding = w.name(args["self"]), _pair(args["padding"])
+    x, padding = w.name(args["self"]), list(args["padding"])
     if args["divisor_override"] is not None:
         mean = w.emit("AveragePool", x, count_include_pad=1, **window)
         area = window["kernel_shape"][0] * window["kernel_shape"][1]
@@ -40,8 +40,8 @@ def _window(w: GraphWriter, node: Node, args: dict[str, Any]) -> dict[str, list[
     """Kernel, strides and pads of a pool, the pads after the image as large as its result's size needs."""
     if len(spec(node).shape) != 4:
         raise w.refuse("its input has no batch dimension")
-    kernel, padding = _pair(args["kernel_size"]), _pair(args["padding"])
-    stride, dilation = _pair(args["stride"] or kernel), _pair(args.get("dilation", 1))
+    kernel, stride, padding = (list(args[name]) for name in ("kernel_size", "stride", "padding"))
+    dilation = args.get("dilation", (1, 1))
     after = []
     for dim in range(2):
         size, result = spec(args["self"]).shape[2 + dim], spec(node).shape[2 + dim]
@@ -72,10 +72,6 @@ def _averages(size: int, result: int) -> torch.Tensor:
         start, end = row * size // result, -(-(row + 1) * size // result)
         matrix[row, start:end] = 1 / (end - start)
     return matrix
-
-
-def _pair(value: int | list[int]) -> list[int]:
-    return [value, value] if isinstance(value, int) else [value[0], value[-1]]
 
 
 WRITERS = {

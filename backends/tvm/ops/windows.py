@@ -15,14 +15,6 @@ from lvc.backends.tvm.scope import Array, Expr, Index, scalar_of
 aten = torch.ops.aten
 
 
-def pair(value: Sequence[int] | int, default: Sequence[int] = ()) -> tuple[int, int]:
-    """Height and width, of a pair, one number for both, or an empty list for the default."""
-    if isinstance(value, int):
-        return value, value
-    value = list(value) or list(default)
-    return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
-
-
 def _unsqueezed(array: Array) -> tuple[Array, Callable[[Index], list[Expr]]]:
     """An array of rank 3 as one of rank 4, and the way back for indices."""
     if len(array.shape) == 4:
@@ -30,12 +22,11 @@ def _unsqueezed(array: Array) -> tuple[Array, Callable[[Index], list[Expr]]]:
     return Array((1, *array.shape), array.dtype, lambda index: array.read(index[1:])), lambda index: [0, *index]
 
 
-def _window(call: Call, reducer: Callable[..., Expr], empty: Expr, dilation: tuple[int, int] = (1, 1)) -> Array:
+def _window(call: Call, reducer: Callable[..., Expr], empty: Expr, dilation: Sequence[int] = (1, 1)) -> Array:
     """Reduce the windows of the last two dimensions; what lies outside counts as ``empty``."""
     operand, up = _unsqueezed(call["self"])
     n, c, height, width = operand.shape
-    (kh, kw), (ph, pw) = pair(call["kernel_size"]), pair(call["padding"])
-    sh, sw = pair(call["stride"], (kh, kw))
+    (kh, kw), (sh, sw), (ph, pw) = call["kernel_size"], call["stride"], call["padding"]
     shape = (n, c, *call.shape[-2:])
     i, j = call.scope.axis(kh, "kh"), call.scope.axis(kw, "kw")
 
@@ -55,7 +46,7 @@ def _window(call: Call, reducer: Callable[..., Expr], empty: Expr, dilation: tup
 @lowers(aten.max_pool2d.default)
 def max_pool(call: Call) -> Array:
     """The largest element of each window."""
-    return Array(call.shape, call.dtype, _window(call, largest, lowest(call.dtype), pair(call["dilation"])).read)
+    return Array(call.shape, call.dtype, _window(call, largest, lowest(call.dtype), call["dilation"]).read)
 
 
 @lowers(aten.avg_pool2d.default)
@@ -75,8 +66,8 @@ def avg_pool(call: Call) -> Array:
 
 def _counts(call: Call) -> float | tuple[Array, Array]:
     """The factor of each window: one number, or one for each row and each column."""
-    kernel, padding = pair(call["kernel_size"]), pair(call["padding"])
-    stride = pair(call["stride"], kernel)
+    kernel: Sequence[int] = call["kernel_size"]
+    stride, padding = call["stride"], call["padding"]
     if call["divisor_override"]:
         return 1.0 / int(call["divisor_override"])
     sizes, axes = call["self"].shape[-2:], []

@@ -35,6 +35,7 @@ from lvc.compiler.ir.graph import (
     store,
     tensor,
 )
+from lvc.compiler.ir.layers import LAYERS, channel_dim, contraction
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
 from lvc.compiler.pipeline.workspace import Workspace
@@ -46,8 +47,6 @@ from lvc.passes.analysis.affine import (
     scale_outputs,
     shift_response,
 )
-
-_LAYERS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +90,11 @@ def _sweep(module: GraphModule, outcome: Outcome) -> bool:
 def check_before(node: Node) -> str | None:
     """Why a normalisation cannot fold into the layer before it; None if it can."""
     layer = node.args[0]
-    if not isinstance(layer, Node) or not is_call(layer, *_LAYERS):
+    if not isinstance(layer, Node) or not is_call(layer, *LAYERS):
         return f"its input comes from {_describe(layer)}, which has no weights to scale"
     if len(layer.users) > 1:
         return f"'{layer.name}' before it has {len(layer.users)} users that need its plain result"
-    if len(spec(layer).shape) != (2 if is_call(layer, aten.linear.default) else 4):
+    if channel_dim(layer) != 1:
         return f"the channels of '{layer.name}' before it are not those that it normalises"
     return _check_weights(layer, "before")
 
@@ -105,14 +104,14 @@ def check_after(node: Node, affine: Affine) -> str | None:
     if len(node.users) != 1:
         return f"its own result has {len(node.users)} users"
     (layer,) = node.users
-    if not is_call(layer, *_LAYERS) or layer.args[0] is not node:
+    if not is_call(layer, *LAYERS) or layer.args[0] is not node:
         return f"its result goes to {_describe(layer)}, which has no weights to scale"
-    if len(spec(node).shape) != (2 if is_call(layer, aten.linear.default) else 4):
+    if channel_dim(layer, node) != 1:
         return f"the channels of '{layer.name}' after it are not those that it normalises"
     if bool(affine.shift.any()):
-        if is_call(layer, aten.conv_transpose2d.input):
+        if not contraction(layer).is_matrix_product:
             return f"'{layer.name}' after it is a transposed convolution, whose borders would not see the shift"
-        if is_call(layer, aten.conv2d.default) and any(arguments(layer)["padding"]):
+        if any(arguments(layer).get("padding", ())):
             return f"'{layer.name}' after it pads with zeros, which the shift would move"
     return _check_weights(layer, "after")
 

@@ -21,16 +21,14 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import calls, is_call, origin, store, tensor
+from lvc.compiler.ir.graph import calls, origin, store, tensor
+from lvc.compiler.ir.layers import LAYERS, contraction
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.serialise import tensor_bytes
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import percent, si
 from lvc.passes.analysis.patterns import left_out
-
-_LAYERS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +82,7 @@ class Sparsify(Pass):
         return outcome
 
     def _weights(self, model: Model, outcome: Outcome) -> Iterator[tuple[Node, torch.Tensor]]:
-        layers = list(calls(model.module.graph, *_LAYERS))
+        layers = list(calls(model.module.graph, *LAYERS))
         skipped = left_out(layers, (), self.skip)
         seen: set[object] = set()
         for node in layers:
@@ -108,7 +106,7 @@ class Sparsify(Pass):
         """Return which weights stay, or why all do."""
         if self.pattern is not None:
             kept, of = read_pattern(self.pattern)
-            return largest_of(weight, is_call(node, aten.conv_transpose2d.input), kept, of)
+            return largest_of(weight, contraction(node).read, kept, of)
         if limit is not None:
             return weight.abs() >= limit
         if self.ratio is None:
@@ -128,15 +126,15 @@ def read_pattern(text: str) -> tuple[int, int]:
     return int(kept), int(of)
 
 
-def largest_of(weight: torch.Tensor, transposed: bool, kept: int, of: int) -> torch.Tensor | str:
-    """Return a mask of the ``kept`` largest of every ``of`` weights along the input channels."""
-    rows = weight.movedim(0 if transposed else 1, -1)
+def largest_of(weight: torch.Tensor, axis: int, kept: int, of: int) -> torch.Tensor | str:
+    """Return a mask of the ``kept`` largest of every ``of`` weights along an axis, that of the input channels."""
+    rows = weight.movedim(axis, -1)
     if rows.shape[-1] % of:
         return f"it reads {rows.shape[-1]} channels, which is no multiple of {of}"
     runs = rows.reshape(*rows.shape[:-1], -1, of).abs()
     best = runs.argsort(stable=True, dim=-1, descending=True)[..., :kept]
     mask = torch.zeros_like(runs, dtype=torch.bool).scatter_(-1, best, True).reshape(rows.shape)
-    return mask.movedim(-1, 0 if transposed else 1)
+    return mask.movedim(-1, axis)
 
 
 def _compressed(weights: Iterable[torch.Tensor]) -> int:

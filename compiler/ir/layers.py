@@ -152,9 +152,9 @@ def group_count(node: Node) -> int:
     return 1 if contraction(node).grouped is None else int(arguments(node)["groups"])
 
 
-def channel_dim(node: Node) -> int:
-    """Return the dimension of a contraction's result that holds its channels."""
-    return len(spec(node).shape) + contraction(node).axis
+def channel_dim(node: Node, value: Node | None = None) -> int:
+    """Return the dimension of a contraction's result that holds its channels, or of a value that it reads as data."""
+    return len(spec(node if value is None else value).shape) + contraction(node).axis
 
 
 def is_depthwise(node: Node) -> bool:

@@ -1,7 +1,6 @@
 """Normalisation in evaluation mode is an affine map per channel; how one moves into the weights beside it.
 
-All arithmetic is in float64. ``layer`` is a convolution, a transposed convolution or a linear layer; the weights of
-the three lie as ``[out, in/groups, kh, kw]``, ``[in, out/groups, kh, kw]`` and ``[out, in]``.
+All arithmetic is in float64. ``layer`` is a call of one of `lvc.compiler.ir.layers.LAYERS`.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import arguments, is_call, spec, tensor
+from lvc.compiler.ir.graph import arguments, spec, tensor
+from lvc.compiler.ir.layers import contraction, group_count
 
 
 @dataclass(frozen=True)
@@ -43,24 +42,21 @@ def batch_norm_affine(module: GraphModule, node: Node) -> Affine | str:
 
 def scale_outputs(layer: Node, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Return the layer's weight with output channel ``o`` multiplied by ``scale[o]``."""
-    weight = weight.double()
-    if is_call(layer, aten.conv_transpose2d.input):
-        groups = arguments(layer)["groups"]
-        grouped = weight.reshape(groups, -1, *weight.shape[1:])
-        return (grouped * scale.reshape(groups, 1, -1, 1, 1)).reshape(weight.shape)
-    return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return _scaled(layer, weight.double(), contraction(layer).made, scale)
 
 
 def scale_inputs(layer: Node, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Return the layer's weight with input channel ``i`` multiplied by ``scale[i]``."""
-    weight = weight.double()
-    if is_call(layer, aten.conv2d.default):
-        groups = arguments(layer)["groups"]
-        grouped = weight.reshape(groups, -1, *weight.shape[1:])
-        return (grouped * scale.reshape(groups, 1, -1, 1, 1)).reshape(weight.shape)
-    if is_call(layer, aten.conv_transpose2d.input):
-        return weight * scale.reshape(-1, 1, 1, 1)
-    return weight * scale
+    return _scaled(layer, weight.double(), contraction(layer).read, scale)
+
+
+def _scaled(layer: Node, weight: torch.Tensor, axis: int, scale: torch.Tensor) -> torch.Tensor:
+    """Multiply along an axis of channels; where that has those of one group, each group has scales of its own."""
+    if axis != contraction(layer).grouped:
+        return weight * scale.reshape(*[1] * axis, -1, *[1] * (weight.ndim - axis - 1))
+    groups = group_count(layer)
+    grouped = weight.reshape(groups, -1, *weight.shape[1:])
+    return (grouped * scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
 
 
 def shift_response(layer: Node, weight: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

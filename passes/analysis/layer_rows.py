@@ -12,20 +12,20 @@ import torch
 from torch.fx import Node
 from torch.nn import functional
 
-from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import arguments, is_call
+from lvc.compiler.ir.graph import arguments
+from lvc.compiler.ir.layers import contraction
 
 
 def positions(output: torch.Tensor, layer: Node, most: int, generator: torch.Generator) -> torch.Tensor:
     """Draw at most so many positions of an output with the channels left out, each once, ``i64[rows]``, flat."""
-    places = output[..., 0] if is_call(layer, aten.linear.default) else output[:, 0]
+    places = output.select(contraction(layer).axis, 0)
     count = places.numel()
     return torch.arange(count) if count <= most else torch.randperm(count, generator=generator)[:most]
 
 
 def output_rows(output: torch.Tensor, layer: Node, at: torch.Tensor) -> torch.Tensor:
     """Return the output channels at some positions, ``[rows, channels]``."""
-    if is_call(layer, aten.linear.default):
+    if not contraction(layer).is_convolution:
         return output.reshape(-1, output.shape[-1])[at]
     images, pixels = _split(at, output.shape[2:])
     return output.flatten(2)[images, :, pixels]
@@ -36,7 +36,7 @@ def input_rows(operand: torch.Tensor, layer: Node, size: Sequence[int], at: torc
 
     ``size`` is the shape of the layer's output, in which the positions count.
     """
-    if is_call(layer, aten.linear.default):
+    if not contraction(layer).is_convolution:
         return operand.reshape(-1, operand.shape[-1])[at]
     args = arguments(layer)
     kernel = args["weight"].meta["spec"].shape[2:]

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from lvc.compiler.ir.layers import contraction
 from lvc.compiler.pipeline.passes import option
 from lvc.passes.analysis.channel_groups import ChannelGroup
 from lvc.passes.pruning.criterion import Criterion, Needs
-from lvc.passes.pruning.edges import Edge, Taps, channel_dim, sample_sums
+from lvc.passes.pruning.edges import Edge, Taps, sample_sums
 from lvc.passes.pruning.evidence import Evidence, mean_of_units
 from lvc.passes.pruning.loss import relative_error
 
@@ -83,9 +84,9 @@ class Gated(Taps):
             if group.name not in self.open:
                 self.open[group.name] = self._gate_of[group.name](self._squeeze(value, group, edge))
             gate = torch.where(edge.units >= 0, self.open[group.name][:, edge.units], 1.0)
-            rows = value.movedim(channel_dim(layer), -1)
+            rows = value.movedim(contraction(layer).axis, -1)
             opened = (rows.reshape(self._images, -1, rows.shape[-1]) * gate[:, None]).reshape(rows.shape)
-            value = opened.movedim(-1, channel_dim(layer))
+            value = opened.movedim(-1, contraction(layer).axis)
         return value
 
     def _squeeze(self, value: torch.Tensor, group: ChannelGroup, edge: Edge) -> torch.Tensor:

@@ -10,12 +10,10 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from lvc.compiler.ir.closing import closing_functions
-from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import arguments, is_call
+from lvc.compiler.ir.graph import is_call
+from lvc.compiler.ir.layers import LAYERS, contraction, factors, group_count
 from lvc.compiler.ir.model import Model
 from lvc.passes.analysis.channel_groups import ChannelGroup, Member
-
-LAYERS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +32,7 @@ def edges_of(model: Model, group: ChannelGroup) -> list[Edge]:
     for node in model.module.graph.nodes:
         if not is_call(node, *LAYERS):
             continue
-        weight = node.args[1]
+        weight = factors(node)[1]
         member = weights.get(str(weight.target)) if weight.op == "get_attr" else None
         if member is not None:
             found.append(_edge(member, node))
@@ -42,18 +40,13 @@ def edges_of(model: Model, group: ChannelGroup) -> list[Edge]:
 
 
 def _edge(member: Member, layer: Node) -> Edge:
-    groups = arguments(layer)["groups"] if is_call(layer, aten.conv2d.default) else 1
-    return Edge(member, layer, member.units.repeat(groups))
-
-
-def channel_dim(layer: Node) -> int:
-    """Return the dimension of a layer's first operand that holds the channels it reads."""
-    return -1 if is_call(layer, aten.linear.default) else -3
+    entry = contraction(layer)
+    return Edge(member, layer, member.units.repeat(group_count(layer) if entry.grouped == entry.read else 1))
 
 
 def channel_rows(layer: Node, value: torch.Tensor) -> torch.Tensor:
     """Return what a layer reads with one row a channel, ``f64[n, elements]``."""
-    return value.movedim(channel_dim(layer), 0).flatten(1).double()
+    return value.movedim(contraction(layer).axis, 0).flatten(1).double()
 
 
 def sample_sums(layer: Node, value: torch.Tensor, images: int) -> torch.Tensor:
@@ -61,7 +54,7 @@ def sample_sums(layer: Node, value: torch.Tensor, images: int) -> torch.Tensor:
 
     There is one row for all where the leading dimension is none of images.
     """
-    rows = value.movedim(channel_dim(layer), -1)
+    rows = value.movedim(contraction(layer).axis, -1)
     return rows.reshape(images_in(rows, images), -1, rows.shape[-1]).sum(1).double()
 
 

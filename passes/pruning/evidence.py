@@ -13,6 +13,7 @@ from torch.fx import Node
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, is_call, tensor
+from lvc.compiler.ir.layers import contraction
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.evaluation import is_class_scores
 from lvc.compiler.pipeline.workspace import Progress, Silence
@@ -20,7 +21,7 @@ from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Member
 from lvc.passes.analysis.layer_rows import input_rows, positions
 from lvc.passes.pruning.criterion import Criterion
-from lvc.passes.pruning.edges import Edge, Taps, channel_dim, channel_rows, edges_of, sample_sums
+from lvc.passes.pruning.edges import Edge, Taps, channel_rows, edges_of, sample_sums
 from lvc.passes.pruning.least_squares import Moments
 from lvc.passes.pruning.loss import classification_loss, random_projection
 from lvc.passes.pruning.readers import Reader, readers_of, rows_wanted
@@ -240,7 +241,7 @@ class Evidence:
             projection = random_projection(taps.run(batch), generator)
             slopes = torch.autograd.grad(projection, list(taps.results.values()), materialize_grads=True)
             for layer, slope in zip(taps.results, slopes, strict=True):
-                outputs = slope.movedim(channel_dim(layer), 0).flatten(1).double()
+                outputs = slope.movedim(contraction(layer).axis, 0).flatten(1).double()
                 found[layer] = found.get(layer, 0.0) + outputs.square().sum(1) / data.images
         return found
 

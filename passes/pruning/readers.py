@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
-from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, is_call, spec
+from lvc.compiler.ir.layers import MATRIX_LAYERS, group_count
 from lvc.passes.pruning.edges import Edge
 from lvc.passes.pruning.least_squares import MOST_COLUMNS
 
@@ -36,7 +36,7 @@ def readers_of(edge: Edge, weight: torch.Tensor) -> list[Reader]:
     """Return a layer as matrices, one for each of its groups of channels; none for what is no such product."""
     if check_layer(edge.layer) is not None:
         return []
-    groups = arguments(edge.layer)["groups"] if is_call(edge.layer, aten.conv2d.default) else 1
+    groups = group_count(edge.layer)
     matrix = weight.flatten(1).double()
     made, read = matrix.shape[0] // groups, matrix.shape[1]
     units = edge.member.units.repeat_interleave(read // len(edge.member.units))
@@ -54,7 +54,7 @@ def readers_of(edge: Edge, weight: torch.Tensor) -> list[Reader]:
 
 def check_layer(layer: Node) -> str | None:
     """Why a layer's weights cannot be fitted by least squares; None if they can."""
-    if not is_call(layer, aten.conv2d.default, aten.linear.default):
+    if not is_call(layer, *MATRIX_LAYERS):
         return "it is no convolution or linear layer"
     weight = arguments(layer)["weight"]
     if weight.op != "get_attr":

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch.fx import Node
 
-from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import add_tensor, arguments, is_call, set_argument, spec, store, tensor
+from lvc.compiler.ir.layers import MATRIX_LAYERS, contraction, factors, group_count
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.inspection import peak_activation_bytes
 from lvc.compiler.pipeline.passes import Outcome
@@ -18,7 +18,6 @@ from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channels.proof import Kept
 from lvc.passes.analysis.layer_rows import input_rows, output_rows, positions
 from lvc.passes.analysis.sweep import Sweep
-from lvc.passes.pruning.edges import channel_dim
 from lvc.passes.pruning.junctions import find_junction
 from lvc.passes.pruning.least_squares import Moments, solve
 from lvc.passes.pruning.readers import check_layer, rows_wanted
@@ -46,7 +45,7 @@ def reconstruct(before: Model, after: Model, kept: Kept, data: Calibration, outc
         if reason := reasons[layer]:
             outcome.skip(layer, f"not reconstructed: {reason}")
     for layer in fitted:
-        left = kept[layer.name][channel_dim(layer)]
+        left = kept[layer.name][contraction(layer).axis]
         own = [_channels(value, layer, left) for value in old.past(known[layer.name])]
         new.until(layer)
         goals = [own]
@@ -60,13 +59,14 @@ def reconstruct(before: Model, after: Model, kept: Kept, data: Calibration, outc
 
 def _channels(value: torch.Tensor, layer: Node, left: torch.Tensor | None) -> torch.Tensor:
     """What a layer gave, or a value like it, with the channels that are left to it."""
-    return value if left is None else value.index_select(channel_dim(layer), left.nonzero()[:, 0])
+    return value if left is None else value.index_select(contraction(layer).axis, left.nonzero()[:, 0])
 
 
 def _narrowed(model: Model, kept: Kept) -> list[Node]:
     """Return the layers whose weight lost inputs."""
-    layers = [n for n in model.module.graph.nodes if is_call(n, aten.conv2d.default, aten.linear.default)]
-    return [n for n in layers if n.args[1].op == "get_attr" and kept[n.args[1].name][1] is not None]
+    layers = [n for n in model.module.graph.nodes if is_call(n, *MATRIX_LAYERS)]
+    weights = {n: factors(n)[1] for n in layers}
+    return [n for n, w in weights.items() if w.op == "get_attr" and kept[w.name][contraction(n).read] is not None]
 
 
 @dataclass
@@ -107,7 +107,7 @@ def _moments(
     generator: torch.Generator,
 ) -> list[_Halves]:
     """Gather what each group of channels of a layer reads, and what it shall give by each goal."""
-    groups = arguments(layer)["groups"] if is_call(layer, aten.conv2d.default) else 1
+    groups = group_count(layer)
     found: list[_Halves] = []
     for batch, (value, *targets) in enumerate(zip(values, *goals, strict=True)):
         at = positions(targets[0], layer, rows_wanted(layer, len(values)), generator)

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
-from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import arguments, is_call
+from lvc.compiler.ir.graph import arguments
+from lvc.compiler.ir.layers import contraction
 from lvc.passes.analysis.channel_groups import ChannelGroup
 from lvc.passes.pruning.edges import Edge, Taps, images_in
 from lvc.passes.pruning.evidence import STEEPNESS_IMAGES, Evidence
@@ -190,4 +190,4 @@ def _apply(change: _Change, value: torch.Tensor) -> torch.Tensor:
     result: torch.Tensor = change.layer.target(**args)  # type: ignore[operator]
     if change.mean is None:
         return result
-    return result - (change.mean if is_call(change.layer, aten.linear.default) else change.mean.view(-1, 1, 1))
+    return result - change.mean.view(-1, *[1] * (-1 - contraction(change.layer).axis))

@@ -58,7 +58,7 @@ def test_two_of_four_along_the_input_channels() -> None:
 
 def test_the_largest_of_each_run_stay() -> None:
     weight = torch.tensor([[1.0, -3.0, 2.0, 0.5, 9.0, 8.0, 7.0, -10.0]])
-    assert largest_of(weight, False, 2, 4).tolist() == [  # type: ignore[union-attr]
+    assert largest_of(weight, 1, 2, 4).tolist() == [  # type: ignore[union-attr]
         [False, True, True, False, True, False, False, True]
     ]
 

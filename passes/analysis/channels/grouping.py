@@ -12,17 +12,15 @@ from torch.fx import Node
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, calls, origin, spec
+from lvc.compiler.ir.layers import CONTRACTIONS, FLOATING
 from lvc.compiler.ir.model import Model
 from lvc.passes.analysis.channel_groups import Carrier, ChannelGroup, Channels, Member, Role
 from lvc.passes.analysis.channels.flow import Flow
 
 _WEIGHTS: dict[OpOverload, tuple[str, dict[int, Role]]] = {
-    aten.linear.default: ("weight", {0: Role.PRODUCES, 1: Role.CONSUMES}),
-    aten.conv2d.default: ("weight", {0: Role.PRODUCES, 1: Role.CONSUMES}),
-    aten.conv_transpose2d.input: ("weight", {0: Role.CONSUMES, 1: Role.PRODUCES}),
-    aten.matmul.default: ("other", {-2: Role.CONSUMES, -1: Role.PRODUCES}),
-    aten.embedding.default: ("weight", {1: Role.PRODUCES}),
-}
+    entry.operator: (entry.weight, {entry.made: Role.PRODUCES, entry.read: Role.CONSUMES})
+    for entry in map(CONTRACTIONS.__getitem__, FLOATING)
+} | {aten.embedding.default: ("weight", {1: Role.PRODUCES})}
 """Which operand of a layer is its weight, and what the dimensions of that do."""
 
 

@@ -14,6 +14,7 @@ from torch.fx import Node
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, spec
+from lvc.compiler.ir.layers import CONTRACTIONS, LAYERS, contraction, factors, group_count
 from lvc.passes.analysis.channels.flow import Dim, Flow, Labels, rule
 from lvc.passes.analysis.channels.pointwise import broadcast
 
@@ -32,19 +33,18 @@ def linear(flow: Flow, node: Node) -> Sequence[Dim]:
     return (*x[:-1], flow.join(*weight[:-1], *bias_of(flow, args))) if len(weight) == 2 else x[:-1]
 
 
-@rule(aten.conv2d.default, aten.conv_transpose2d.input)
+@rule(*(operator for operator in LAYERS if CONTRACTIONS[operator].is_convolution))
 def convolution(flow: Flow, node: Node) -> Sequence[Dim]:
-    args = arguments(node)
-    x, weight, groups = flow.of(args["input"]), flow.of(args["weight"]), args["groups"]
+    args, entry, groups = arguments(node), contraction(node), group_count(node)
+    x, weight = map(flow.of, factors(node))
     for dim in (*x[-2:], *weight[2:]):
         flow.fix(dim, POSITIONS)
-    transposed = node.target is aten.conv_transpose2d.input
     if groups == 1:
-        read, made = (weight[0], weight[1]) if transposed else (weight[1], weight[0])
-        flow.join(x[-3], read)
+        made = weight[entry.made]
+        flow.join(x[entry.axis], weight[entry.read])
     else:
-        made = (_grouped_transposed if transposed else _grouped)(flow, x[-3], weight, groups)
-    return (*x[:-3], flow.join(made, *bias_of(flow, args)), POSITIONS, POSITIONS)
+        made = (_grouped if entry.grouped == entry.read else _grouped_transposed)(flow, x[entry.axis], weight, groups)
+    return (*x[: entry.axis], flow.join(made, *bias_of(flow, args)), POSITIONS, POSITIONS)
 
 
 def _grouped(flow: Flow, x: Dim, weight: Labels, groups: int) -> Dim:

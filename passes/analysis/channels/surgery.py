@@ -26,6 +26,7 @@ from lvc.compiler.ir.graph import (
     store,
     tensor,
 )
+from lvc.compiler.ir.layers import CONTRACTIONS, LAYERS
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.passes.analysis.channel_groups import Channels, Removal
@@ -161,8 +162,7 @@ _SIZES: dict[OpOverload, Callable[[Node, Kept], None]] = {
     aten.slice.Tensor: _slice,
     aten.constant_pad_nd.default: _pad,
     aten.roll.default: _roll,
-    aten.conv2d.default: _groups("groups"),
-    aten.conv_transpose2d.input: _groups("groups"),
+    **{operator: _groups("groups") for operator in LAYERS if CONTRACTIONS[operator].grouped is not None},
     aten.group_norm.default: _groups("num_groups"),
     aten.layer_norm.default: _layer_norm,
 }

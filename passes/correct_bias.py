@@ -18,8 +18,7 @@ from typing import ClassVar
 import torch
 from torch.fx import Node
 
-from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import is_call, spec
+from lvc.compiler.ir.layers import channel_dim
 from lvc.passes.quantisation.layer_pass import LayerPass
 from lvc.passes.quantisation.layerwise import Layerwise, set_bias, stored_bias
 
@@ -44,10 +43,6 @@ def restore_means(both: Layerwise, layer: Node, wanted: Sequence[torch.Tensor]) 
     for value in found:
         with torch.inference_mode():
             value += shift.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1 - channel_dim(layer)))
-
-
-def channel_dim(layer: Node) -> int:
-    return 1 if is_call(layer, aten.conv2d.default) else len(spec(layer).shape) - 1
 
 
 def channel_means(values: Sequence[torch.Tensor], layer: Node) -> torch.Tensor:

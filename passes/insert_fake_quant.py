@@ -16,6 +16,7 @@ from torch.fx.node import Argument
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, calls, op_name, origin, spec
+from lvc.compiler.ir.layers import FLOATING
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.measure.counts import macs
@@ -26,7 +27,7 @@ from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import refuse_quantised
 from lvc.passes.quantisation.grids import STEPS
 from lvc.passes.quantisation.placement import Placement
-from lvc.passes.quantisation.rules import CONTRACTIONS, ROLES, Role, is_quantised, refusal
+from lvc.passes.quantisation.rules import ROLES, Role, is_quantised, refusal
 from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS
 
 
@@ -77,7 +78,7 @@ class InsertFakeQuant(Pass):
         left = refused_layers(graph, self.only, self.skip)
         if not self.attention:
             left = dict.fromkeys(calls(graph, aten.matmul.default), "attention=false leaves it out") | left
-        placement = Placement(graph, frozenset(set(calls(graph, *CONTRACTIONS)) - set(left)))
+        placement = Placement(graph, frozenset(set(calls(graph, *FLOATING)) - set(left)))
         report(graph, placement, left, outcome)
         values, groups = placement.gridded, placement.groups
         readers = {value: placement.readers(value) for value in values}
@@ -148,14 +149,14 @@ def refuse_calibrated(graph: Graph) -> None:
 
 def refused_layers(graph: Graph, only: tuple[str, ...], skip: tuple[str, ...]) -> dict[Node, str]:
     """Return the layers that stay in floating point, each with the reason."""
-    layers = list(calls(graph, *CONTRACTIONS))
+    layers = list(calls(graph, *FLOATING))
     asked = left_out(layers, only, skip)
     return {layer: why for layer in layers if (why := asked.get(layer) or refusal(layer)) is not None}
 
 
 def report(graph: Graph, placement: Placement, left: Mapping[Node, str], outcome: Outcome) -> None:
     """Say how much of the work runs in integers, and why the rest does not."""
-    layers = list(calls(graph, *CONTRACTIONS))
+    layers = list(calls(graph, *FLOATING))
     for layer, reason in left.items():
         outcome.skip(layer, reason)
     work, total = sum(map(macs, placement.layers)), sum(map(macs, layers))

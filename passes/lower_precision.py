@@ -21,11 +21,12 @@ from lvc.compiler.ir.graph import (
     store,
     tensor,
 )
+from lvc.compiler.ir.layers import factors, is_depthwise
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.analysis.narrowing import Narrowing, can_move, factors, is_depthwise
+from lvc.passes.analysis.narrowing import Narrowing, can_move
 from lvc.passes.analysis.patterns import left_out
 
 _DTYPES = {"bfloat16": torch.bfloat16}

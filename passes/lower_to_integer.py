@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 
 from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import calls, erase_dead, family, insert_call, is_call, op_name, replace
+from lvc.compiler.ir.layers import FLOATING, INTEGER
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
 from lvc.compiler.measure.counts import macs, total_macs
@@ -21,7 +22,6 @@ from lvc.passes.integer.codes import store_codes
 from lvc.passes.integer.grid import Grid
 
 _RULES: Rules = {**layers.RULES, **movement.RULES, **functions.RULES, **meetings.RULES}
-_INTEGER_LAYERS = (integer.conv2d, integer.linear, integer.matmul)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def rewrite(module: GraphModule, outcome: Outcome) -> dict[Node, str]:
 def _unknown(node: Node) -> str | None:
     """Why a call that no rule knows stays in floating point; None if nothing quantised goes into it."""
     quantised = any(is_call(operand, integer.dequantise) for operand in node.all_input_nodes)
-    if family(node) is Family.CONTRACTION and macs(node) and node.target not in _INTEGER_LAYERS:
+    if node.target in FLOATING and macs(node):
         return f"there is no integer form of {op_name(node)}"
     if not quantised or family(node) in (Family.ELEMENTWISE, Family.QUANTISATION):
         return None  # what follows an elementwise call decides
@@ -99,6 +99,6 @@ def _unknown(node: Node) -> str | None:
 
 def report_coverage(module: GraphModule, total: int, outcome: Outcome) -> None:
     """Say how much of the arithmetic is done in whole numbers."""
-    done = sum(map(macs, calls(module.graph, *_INTEGER_LAYERS)))
+    done = sum(map(macs, calls(module.graph, *INTEGER)))
     if total:
         outcome.notes.append(f"{si(done, 'MACs')} of {si(total, 'MACs')} in integers ({percent(done / total)})")

@@ -22,8 +22,8 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, calls, erase_dead, replace, set_argument, spec, tensor
+from lvc.compiler.ir.layers import INTEGER_LAYERS, MATRIX_LAYERS
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
@@ -149,7 +149,7 @@ class MixedPrecision(Pass):
 
     def weights(self, model: Model, outcome: Outcome) -> Iterator[Weights]:
         """Yield the layers whose weights may get fewer bits."""
-        layers = list(calls(model.module.graph, aten.conv2d.default, aten.linear.default))
+        layers = list(calls(model.module.graph, *MATRIX_LAYERS))
         left = left_out(layers, self.only, self.skip)
         for layer in layers:
             node, grid, group = arguments(layer)["weight"], self.grid, 0
@@ -187,7 +187,7 @@ class MixedPrecision(Pass):
         reasons = refused_layers(graph, self.only, self.skip)
         for layer, reason in reasons.items():
             outcome.skip(layer, reason)
-        layers = [n for n in calls(graph, aten.conv2d.default, aten.linear.default) if n not in reasons]
+        layers = [n for n in calls(graph, *INTEGER_LAYERS) if n not in reasons]
         if not layers:
             outcome.notes.append("no layer can run in integers")
             return

@@ -13,7 +13,6 @@ import torch
 from torch.fx import GraphModule, Node
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import (
     add_tensor,
     arguments,
@@ -25,6 +24,7 @@ from lvc.compiler.ir.graph import (
     set_argument,
     tensor,
 )
+from lvc.compiler.ir.layers import MATRIX_LAYERS
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.coded_weights import BITS, DECODE
 from lvc.compiler.measure.comparison.loss import sqnr
@@ -35,8 +35,6 @@ from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import WHY_NOT, refuse_quantised
 from lvc.passes.quantisation.rules import is_quantised
 from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS, Coded
-
-_LAYERS = (aten.conv2d.default, aten.linear.default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ class QuantiseWeights(Pass):
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome, grid = Outcome(), WEIGHT_GRIDS.parse(self.grid)
         refuse_quantised(model.module.graph)
-        layers = list(calls(model.module.graph, *_LAYERS))
+        layers = list(calls(model.module.graph, *MATRIX_LAYERS))
         left = left_out(layers, self.only, self.skip)
         before, rows = model.bytes, list[tuple[str | int | float, ...]]()
         for layer in workspace.progress.track(layers, "coding weights", len(layers)):

@@ -28,8 +28,8 @@ from typing import ClassVar
 import torch
 from torch.fx import Node
 
-from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, is_call, spec
+from lvc.compiler.ir.layers import group_count
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.pipeline.passes import Outcome, option
@@ -141,8 +141,7 @@ def drawn(
     layer: Node, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], each: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return so many rows of each input and output, ``[rows,groups,in]`` and ``[rows,groups,out]``."""
-    args = arguments(layer)
-    groups = args["groups"] if is_call(layer, aten.conv2d.default) else 1
+    groups = group_count(layer)
     x: list[torch.Tensor] = []
     y: list[torch.Tensor] = []
     for value, target in pairs:

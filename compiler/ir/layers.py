@@ -123,6 +123,9 @@ def _operators(wanted: Callable[[Contraction], bool]) -> tuple[OpOverload, ...]:
 FLOATING = _operators(lambda entry: not entry.is_integer)
 """The contractions of floating-point numbers."""
 
+INTEGER = _operators(lambda entry: entry.is_integer)
+"""The contractions of 8-bit numbers."""
+
 LAYERS = _operators(lambda entry: not entry.is_integer and entry.bias is not None)
 """Those of them that have a weight and a bias, which training finds."""
 

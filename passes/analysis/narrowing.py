@@ -11,25 +11,10 @@ from torch.fx import Graph, Node
 from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import arguments, calls, family, is_call, spec
 from lvc.compiler.ir.groups import groups
+from lvc.compiler.ir.layers import factors
 
 # operators whose results change most with small changes of large operands
 _SENSITIVE = (aten.softmax.int, aten.log_softmax.int, aten.argmax.default, aten.argmin.default, aten.cumsum.default)
-_FACTORS = {aten.matmul.default: ("self", "other")}
-
-
-def factors(contraction: Node) -> tuple[Node, Node]:
-    """The two operands that a contraction multiplies: data and weight, or two matrices."""
-    first, second = _FACTORS.get(contraction.target, ("input", "weight"))  # type: ignore[call-overload]
-    given = arguments(contraction)
-    return given[first], given[second]
-
-
-def is_depthwise(node: Node) -> bool:
-    """Whether a convolution has one channel of data for each channel of its result."""
-    if not is_call(node, aten.conv2d.default):
-        return False
-    data, weight = factors(node)
-    return bool(arguments(node)["groups"] == spec(data).shape[1] == spec(weight).shape[0] > 1)
 
 
 @dataclass(frozen=True)

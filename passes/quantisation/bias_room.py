@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, calls, set_argument, store, tensor
+from lvc.compiler.ir.layers import INTEGER_LAYERS
 from lvc.passes.quantisation.grids import Grid
 from lvc.passes.quantisation.rules import is_quantised
 
@@ -19,7 +20,7 @@ _MOST_STEPS = float(1 << 29)
 
 def make_room_for_biases(module: GraphModule) -> None:
     """Raise the scales of weights whose biases would have too many steps."""
-    for layer in calls(module.graph, aten.conv2d.default, aten.linear.default):
+    for layer in calls(module.graph, *INTEGER_LAYERS):
         args = arguments(layer)
         bias, source = tensor(module, args["bias"]), _grid_before(args["input"])
         if bias is None or source is None or not is_quantised(args["weight"]):

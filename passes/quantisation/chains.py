@@ -16,8 +16,8 @@ from torch.fx import Graph, Node
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, calls, is_call, op_name, spec
+from lvc.compiler.ir.layers import MATRIX_LAYERS, channel_dim, contraction, factors
 
-_LAYERS = (aten.conv2d.default, aten.linear.default)
 _HOMOGENEOUS = (
     aten.relu.default,
     aten.leaky_relu.default,
@@ -74,19 +74,19 @@ class Chain:
 
 def chains(graph: Graph) -> Iterator[Chain | tuple[Node, str]]:
     """Yield the chain that begins at each layer, or the layer and why there is none."""
-    for layer in calls(graph, *_LAYERS):
+    for layer in calls(graph, *MATRIX_LAYERS):
         found = _follow(layer)
         yield (layer, found) if isinstance(found, str) else found
 
 
 def _follow(layer: Node) -> Chain | str:
-    if len(spec(layer).shape) != (2 if is_call(layer, aten.linear.default) else 4):
+    if channel_dim(layer) != 1:
         return "its channels are not dimension 1"
     between: list[Node] = []
     first = value = layer
     while True:
         users = list(value.users)
-        if users and all(is_call(user, *_LAYERS) and user.args[0] is value for user in users):
+        if users and all(is_call(user, *MATRIX_LAYERS) and user.args[0] is value for user in users):
             break
         if len(users) != 1:
             return f"'{value.name}' is read in {len(users)} places, and not all are layers"
@@ -103,7 +103,8 @@ def _follow(layer: Node) -> Chain | str:
 
 
 def _is_depthwise(reader: Node) -> bool:
-    return is_call(reader, aten.conv2d.default) and spec(arguments(reader)["weight"]).shape[1] == 1
+    entry = contraction(reader)
+    return entry.is_convolution and spec(factors(reader)[1]).shape[entry.read] == 1
 
 
 def _refuse_weights(layer: Node) -> str | None:
@@ -116,7 +117,7 @@ def _refuse_weights(layer: Node) -> str | None:
 
 
 def _refuse_reader(reader: Node, value: Node) -> str | None:
-    if len(spec(value).shape) != (2 if is_call(reader, aten.linear.default) else 4):
+    if channel_dim(reader, value) != 1:
         return f"its channels are not those that '{reader.name}' reads"
     return _refuse_weights(reader)
 

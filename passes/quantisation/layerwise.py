@@ -13,7 +13,6 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import (
     add_tensor,
     arguments,
@@ -26,6 +25,7 @@ from lvc.compiler.ir.graph import (
     store,
     tensor,
 )
+from lvc.compiler.ir.layers import INTEGER_LAYERS
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import HELP, UNCALIBRATED, WHY_NOT
 from lvc.compiler.measure.comparison.loss import OutputLoss, compare_all
@@ -124,7 +124,7 @@ def quantised_layers(model: Model, outcome: Outcome) -> list[Node]:
     for place in calls(graph, UNCALIBRATED):
         raise CompileError(f"'{place.name}' is not calibrated", where=origin(place), why=WHY_NOT, help=HELP)
     found = []
-    for layer in calls(graph, aten.conv2d.default, aten.linear.default):
+    for layer in calls(graph, *INTEGER_LAYERS):
         weight, bias = arguments(layer)["weight"], arguments(layer)["bias"]
         if not is_quantised(weight):
             continue

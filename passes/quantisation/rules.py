@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import arguments, family, is_call, op_name, spec
+from lvc.compiler.ir.layers import INTEGER_LAYERS, factors
 
 
 class Role(Enum):
@@ -24,8 +25,7 @@ class Role(Enum):
 
 
 ROLES: dict[OpOverload, Role] = {
-    aten.conv2d.default: Role.WEIGHTED,
-    aten.linear.default: Role.WEIGHTED,
+    **dict.fromkeys(INTEGER_LAYERS, Role.WEIGHTED),
     aten.matmul.default: Role.PRODUCT,
     aten.add.Tensor: Role.RESCALE,
     aten.mul.Tensor: Role.RESCALE,
@@ -85,9 +85,6 @@ CURVES = (
 )
 """What the kernel of a layer computes in single precision before it rounds its result, so that no grid stands between:
 on a grid in front of SiLU the large values would leave few steps to those near zero, where it bends."""
-
-CONTRACTIONS = (aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default, aten.matmul.default)
-"""The operators whose multiply-accumulates count for the coverage."""
 
 
 def role(node: Node) -> Role | None:
@@ -160,7 +157,7 @@ def _is_spatial(node: Node) -> bool:
 def activations(node: Node) -> list[Node]:
     """Return the operands that must lie on a grid for a node to run in integers, its weight and bias left out."""
     if ROLES[node.target] is Role.WEIGHTED:  # type: ignore[index]
-        return [arguments(node)["input"]]
+        return [factors(node)[0]]
     return node.all_input_nodes
 
 

@@ -33,11 +33,10 @@ from lvc.backends.tvm.whole import (
 )
 from lvc.backends.tvm.widening import multiplies_pairs
 from lvc.compiler.ir.graph import WINOGRAD, arguments, is_call, spec
+from lvc.compiler.ir.layers import CONVOLUTIONS, PRODUCTS
 from lvc.compiler.ir.operators import integer
 
 aten = torch.ops.aten
-
-_CONVOLUTIONS = (aten.conv2d.default, aten.conv_transpose2d.input, integer.conv2d)
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ Tensors = Callable[[str, tuple[int, ...] | None], Any]
 
 def wanted_layout(node: Node, operand: Node, layout: Layout, block: int) -> Layout:
     """The layout in which a call's kernel reads an operand that lies in ``layout``."""
-    if is_call(node, *_CONVOLUTIONS) and stored(arguments(node)["input"]) is operand:
+    if is_call(node, *CONVOLUTIONS) and stored(arguments(node)["input"]) is operand:
         return _convolution_layout(node, layout, block)
-    if is_call(node, aten.linear.default, aten.matmul.default, integer.linear, integer.matmul):
+    if is_call(node, *PRODUCTS):
         return PLAIN
     return layout
 

@@ -12,11 +12,11 @@ from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.units import Unit
 from lvc.compiler.ir.dialect import Family
 from lvc.compiler.ir.graph import arguments, family, is_call, spec
+from lvc.compiler.ir.layers import CONVOLUTIONS
 from lvc.compiler.ir.operators import integer
 
 aten = torch.ops.aten
 
-_CONVOLUTIONS = (aten.conv2d.default, aten.conv_transpose2d.input, integer.conv2d)
 # what gives its result the layout of its operand; elementwise operators do too
 _TRANSPARENT = (
     aten.max_pool2d.default,
@@ -60,7 +60,7 @@ def _choose(unit: Unit, layouts: dict[Node, Layout], readers: dict[Node, list[Un
     if len(spec(unit.output).shape) != 4 or not (dtype.is_floating_point or dtype in _WHOLE):
         return PLAIN
     anchor = unit.anchor
-    if is_call(anchor, *_CONVOLUTIONS):
+    if is_call(anchor, *CONVOLUTIONS):
         return blocked
     carries = _any_blocked(unit.inputs, layouts)
     if len(unit.nodes) == 1 and is_call(anchor, *_TRANSPARENT):
@@ -96,7 +96,7 @@ def _spatial(node: Node) -> bool:
 
 def _wants_blocks(unit: Unit, readers: dict[Node, list[Unit]], depth: int) -> bool:
     """Whether a unit, or one soon after it, works best on blocked operands."""
-    if is_call(unit.anchor, *_CONVOLUTIONS):
+    if is_call(unit.anchor, *CONVOLUTIONS):
         return True
     if depth == 0 or not (family(unit.anchor) is Family.ELEMENTWISE or is_call(unit.anchor, *_TRANSPARENT)):
         return False

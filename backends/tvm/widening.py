@@ -7,16 +7,9 @@ from torch.fx import Node
 
 from lvc.compiler.ir.dialect import Family
 from lvc.compiler.ir.graph import arguments, family, is_call, is_widening, spec
+from lvc.compiler.ir.layers import FLOATING, factors, is_depthwise
 
 aten = torch.ops.aten
-
-FACTORS = {
-    aten.conv2d.default: ("input", "weight"),
-    aten.conv_transpose2d.input: ("input", "weight"),
-    aten.linear.default: ("input", "weight"),
-    aten.matmul.default: ("self", "other"),
-}
-"""The operands that a contraction multiplies."""
 
 
 def is_inlined(node: Node) -> bool:
@@ -46,16 +39,7 @@ def is_from_bfloat16(node: object) -> bool:
 
 def multiplies_pairs(node: Node) -> bool:
     """Whether a contraction reads both its factors as bfloat16."""
-    return node.target in FACTORS and all(is_from_bfloat16(arguments(node)[name]) for name in FACTORS[node.target])
-
-
-def is_depthwise(node: Node) -> bool:
-    """Whether a convolution has one channel of data for each channel of its result."""
-    if not is_call(node, aten.conv2d.default):
-        return False
-    given = arguments(node)
-    channels: int = spec(given["input"]).shape[1]
-    return bool(given["groups"] == channels == spec(given["weight"]).shape[0] > 1)
+    return is_call(node, *FLOATING) and all(map(is_from_bfloat16, factors(node)))
 
 
 def _reads_bfloat16(user: Node) -> bool:

@@ -138,6 +138,9 @@ INTEGER_LAYERS = tuple(operator for operator in LAYERS if CONTRACTIONS[operator]
 CONVOLUTIONS = _operators(lambda entry: entry.is_convolution)
 """All convolutions, of floating-point and of 8-bit numbers."""
 
+PRODUCTS = _operators(lambda entry: not entry.is_convolution)
+"""All products of rows with a matrix, of floating-point and of 8-bit numbers."""
+
 
 def contraction(node: Node) -> Contraction:
     """Return the entry of the operator that a node calls; `KeyError` unless it is a contraction."""

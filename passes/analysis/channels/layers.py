@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, spec
-from lvc.compiler.ir.layers import CONTRACTIONS, LAYERS, contraction, factors, group_count
+from lvc.compiler.ir.layers import CONVOLUTIONS, LAYERS, contraction, factors, group_count
 from lvc.passes.analysis.channels.flow import Dim, Flow, Labels, rule
 from lvc.passes.analysis.channels.pointwise import broadcast
 
@@ -33,7 +33,7 @@ def linear(flow: Flow, node: Node) -> Sequence[Dim]:
     return (*x[:-1], flow.join(*weight[:-1], *bias_of(flow, args))) if len(weight) == 2 else x[:-1]
 
 
-@rule(*(operator for operator in LAYERS if CONTRACTIONS[operator].is_convolution))
+@rule(*(operator for operator in LAYERS if operator in CONVOLUTIONS))
 def convolution(flow: Flow, node: Node) -> Sequence[Dim]:
     args, entry, groups = arguments(node), contraction(node), group_count(node)
     x, weight = map(flow.of, factors(node))

@@ -92,6 +92,34 @@ def test_operators_are_registered_in_one_place() -> None:
     assert files == [Path("compiler/ir/operators/library.py")]
 
 
+NAME_A_LAYER = {
+    "compiler/ir/dialect.py",  # what stands in a graph
+    "compiler/ir/layers.py",  # the table
+    "compiler/load/normalise/contraction.py",  # what makes layers of synonyms and of ONNX
+    "compiler/load/onnx_door/ops/arithmetic.py",
+    "compiler/load/onnx_door/ops/contraction.py",
+    "compiler/load/onnx_door/ops/convolution.py",
+    "compiler/load/onnx_door/ops/pooling.py",
+    "passes/allow_winograd.py",  # rules that are for one kind of layer and no other
+    "passes/identities/padding.py",
+    "passes/quantise_dynamically.py",
+    "passes/smooth_activations.py",
+    "passes/analysis/channels/layers.py",
+    "backends/onnx/operators/contraction.py",  # what an operator is lowered to
+    "backends/tvm/anchors.py",
+    "backends/tvm/operands.py",
+    "backends/tvm/ops/contractions.py",
+}
+"""The files that may name the operator of a layer; whoever asks something of layers asks `lvc.compiler.ir.layers`."""
+
+
+@needs_checkout
+def test_few_files_name_the_operator_of_a_layer() -> None:
+    names = re.compile(r"\baten\.(conv2d\.default|conv_transpose2d\.input|linear\.default)")
+    files = [file for room in FORBIDDEN for file in sources(room)]
+    assert {str(file.relative_to(ROOT)) for file in files if names.search(file.read_text())} == NAME_A_LAYER
+
+
 @needs_checkout
 def test_the_driver_and_the_commands_name_no_pass_and_no_backend() -> None:
     """What they ask of passes and backends is a property of these; names stand in the catalogue."""

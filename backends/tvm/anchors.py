@@ -13,8 +13,17 @@ from torch.fx import Node
 from tvm import te
 
 from lvc.backends.tvm import decoding
+from lvc.backends.tvm.integer_layers import (
+    choose_operand,
+    guards_of,
+    is_exact_in_float32,
+    is_integer_layer,
+    pairs_for,
+    widened_weight,
+    with_correction,
+)
 from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
-from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, WORD_BYTES, Word
+from lvc.backends.tvm.kernels.dot_operands import BFLOAT16, FLOAT32, WORD_BYTES, DotOperand
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored, zero_edges
 from lvc.backends.tvm.ops.movement import reshape_array
@@ -22,15 +31,6 @@ from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import AsWritten, ScheduleFunction
 from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
 from lvc.backends.tvm.vector import Vector
-from lvc.backends.tvm.whole import (
-    choose_word,
-    guards_of,
-    is_exact_in_float32,
-    is_whole,
-    pairs_for,
-    widened_weight,
-    with_correction,
-)
 from lvc.backends.tvm.widening import multiplies_pairs
 from lvc.compiler.ir.graph import WINOGRAD, arguments, is_call, spec
 from lvc.compiler.ir.layers import CONVOLUTIONS, PRODUCTS
@@ -121,7 +121,7 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
         out_block=out_block,
         **geometry,
     )
-    problem = replace(problem, word=_word(call, conv2d, problem))
+    problem = replace(problem, operand=_dot_operand(call, conv2d, problem))
     if tile := winograd.choose_tile(problem, call.vector, call.node.meta.get(WINOGRAD, 0)):
         filtering = winograd.Winograd(problem, tile)
         if shape := winograd.shared_shape(filtering, call.vector):
@@ -133,13 +133,13 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
 
 def _guard(call: Call, kernel: Any, problem: Any) -> None:
     """Let a kernel know which weights are risky."""
-    if not problem.word.is_guarded:
+    if not problem.operand.is_guarded:
         return
     values = call["weight"].constant
     call.scope.guards(
         f"{stored(arguments(call.node)['weight']).target} {problem} guards",
         kernel.guards_shape(problem),
-        lambda: guards_of(problem.word, kernel.pack_weight(problem, values)),
+        lambda: guards_of(problem.operand, kernel.pack_weight(problem, values)),
     )
 
 
@@ -154,7 +154,7 @@ def _transposed(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> An
         output_padding=tuple(call["output_padding"]),
         in_block=_layout_of(call, "input", layouts).block,
         out_block=call.layout.block,
-        word=_word(call),
+        operand=_dot_operand(call),
         **_geometry(call),
     )
     return _packed(call, conv_transpose2d, problem, weight.constant, tensors)
@@ -164,11 +164,11 @@ def _layout_of(call: Call, name: str, layouts: dict[Node, Layout]) -> Layout:
     return layouts[stored(arguments(call.node)[name])]
 
 
-def _word(call: Call, kernel: Any = None, problem: Any = None) -> Word:
+def _dot_operand(call: Call, kernel: Any = None, problem: Any = None) -> DotOperand:
     """What the steps of a contraction multiply; for an integer layer, what its kernel's problem allows."""
-    if is_whole(call):
+    if is_integer_layer(call):
         weight = call["weight"].constant
-        return choose_word(call, lambda word: kernel.pack_weight(replace(problem, word=word), weight))
+        return choose_operand(call, lambda operand: kernel.pack_weight(replace(problem, operand=operand), weight))
     return BFLOAT16 if multiplies_pairs(call.node) else FLOAT32
 
 
@@ -194,14 +194,14 @@ def _packed(call: Call, kernel: Any, problem: Any, values: np.ndarray, tensors: 
     packed = _packed_weight(call, "weight", kernel, problem, values)
     result = kernel.compute(problem, tensors("input", None), packed)
     total = call.scope.leaf(result, call.shape, call.layout)
-    array = with_correction(call, total, getattr(problem, "word", FLOAT32), 1)
+    array = with_correction(call, total, getattr(problem, "operand", FLOAT32), 1)
     return Anchor(array, KernelSchedule(kernel.schedule, problem))
 
 
 def _packed_weight(call: Call, name: str, kernel: Any, problem: Any, values: np.ndarray) -> Any:
     """The weight as the kernel reads it: stored so, or made of what is stored when the model is loaded."""
     key = f"{stored(arguments(call.node)[name]).target} {problem}"
-    shape, packed = kernel.packed_shape(problem), getattr(problem, "word", FLOAT32).packed
+    shape, packed = kernel.packed_shape(problem), getattr(problem, "operand", FLOAT32).packed
 
     def pack(weight: np.ndarray) -> np.ndarray:
         return np.asarray(kernel.pack_weight(problem, weight))
@@ -214,7 +214,7 @@ def _packed_weight(call: Call, name: str, kernel: Any, problem: Any, values: np.
         return call.scope.prepared(shape, packed, expanded)
     if kernel is winograd:
         return _prepared_weight(call, problem, f"{key} prepared", Constant(key, lambda: pack(values)))
-    narrow = widened_weight(call, key, getattr(problem, "word", FLOAT32), shape, lambda: pack(values))
+    narrow = widened_weight(call, key, getattr(problem, "operand", FLOAT32), shape, lambda: pack(values))
     if narrow is not None:
         return call.scope.prepared(shape, packed, narrow)
     return call.scope.packed(key, shape, packed, lambda: pack(values))
@@ -234,7 +234,7 @@ def _linear(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor
     if anchor is None:
         return None
     assert isinstance(anchor.schedule, KernelSchedule)
-    return replace(anchor, array=with_correction(call, anchor.array, anchor.schedule.problem.word, -1))
+    return replace(anchor, array=with_correction(call, anchor.array, anchor.schedule.problem.operand, -1))
 
 
 def _matmul(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
@@ -248,10 +248,10 @@ def _matmul(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor
     if left[:-2] != right[:-2] or not (is_product or call["self"].dtype == call["other"].dtype):
         return None
     batch, (m, k), n = math.prod(left[:-2]), left[-2:], right[-1]
-    problem = batch_matmul.BatchMatmul(batch, m, n, k, block=call.vector.lanes, word=_word(call))
+    problem = batch_matmul.BatchMatmul(batch, m, n, k, block=call.vector.lanes, operand=_dot_operand(call))
     if is_product:
-        words = pairs_for(call, call["zero_self"]), pairs_for(call, call["zero_other"])
-        problem = replace(problem, word=words[0], panel_word=words[1])
+        pairs = pairs_for(call, call["zero_self"]), pairs_for(call, call["zero_other"])
+        problem = replace(problem, operand=pairs[0], panel_operand=pairs[1])
     result = batch_matmul.compute(problem, tensors("self", (batch, m, k)), tensors("other", (batch, k, n)))
     return _plain(call, result, (batch, m, n), KernelSchedule(batch_matmul.schedule, problem))
 
@@ -264,7 +264,7 @@ def _rows_times(call: Call, names: tuple[str, str], values: np.ndarray, tensors:
     n, k = values.shape
     m = math.prod(data.shape[:-1])
     problem = matmul.Matmul(m, n, k, call.vector.lanes)
-    problem = replace(problem, word=_word(call, matmul, problem))
+    problem = replace(problem, operand=_dot_operand(call, matmul, problem))
     _guard(call, matmul, problem)
     packed = _packed_weight(call, names[1], matmul, problem, values)
     result = matmul.compute(problem, tensors(names[0], (m, k)), packed)

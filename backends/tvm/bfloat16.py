@@ -1,7 +1,7 @@
 """The type bfloat16: the upper half of a float32.
 
 TVM's code generator for LLVM has no such type, so inside kernels it is its bits, of type `BITS`. No other value has
-that type, since the dialect has no 16-bit whole numbers. Nothing computes with it but by way of float32.
+that type, since the dialect has no 16-bit integers. Nothing computes with it but by way of float32.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def narrow(value: Expr) -> Expr:
 
 
 def to_int32(bits: Expr) -> Expr:
-    """Bits as whole numbers."""
+    """Bits as integers."""
     return tirx.Cast(_lanes("int32", bits), bits)
 
 
 def like(number: int, value: Expr) -> Expr:
-    """A whole number in as many lanes as a value has."""
+    """An integer in as many lanes as a value has."""
     lanes = value.ty.dtype.lanes
     return tirx.Broadcast(_int32(number), lanes) if lanes > 1 else _int32(number)
 

@@ -64,7 +64,7 @@ def exp_of_negative(x: Expr) -> Expr:
 
 
 def _exp(x: Expr, scaled: Callable[[Expr, Expr], Expr]) -> Expr:
-    """2 to the n times e to the r, where x = n * log(2) + r and n is the nearest whole number."""
+    """2 to the n times e to the r, where x = n * log(2) + r and n is the nearest integer."""
 
     def series(n: Expr, r: Expr) -> Expr:
         p = horner(r, (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665795e-2, 1.6666665e-1, 5.0000001e-1))

@@ -10,18 +10,18 @@ from typing import Any
 from tvm import te, tirx
 
 from lvc.backends.tvm.kernels import panel_product
+from lvc.backends.tvm.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, block, grid, load, loop, scratch, store, tasks
 from lvc.backends.tvm.kernels.padding import copy_converted
 from lvc.backends.tvm.kernels.panel_product import Knobs, PanelProduct
-from lvc.backends.tvm.kernels.words import FLOAT32, Word
 from lvc.backends.tvm.vector import Vector
 
 
 @dataclass(frozen=True)
 class BatchMatmul:
     """``a [B, M, K]`` times ``b [B, K, N]``, or ``b [B, N, K]`` where ``transpose_b``, all plain. Each ``b`` is copied
-    into panels of ``block`` columns first, of words of its own if there is a ``panel_word``."""
+    into panels of ``block`` columns first, as operands of its own kind if there is a ``panel_operand``."""
 
     batch: int
     m: int
@@ -29,13 +29,13 @@ class BatchMatmul:
     k: int
     transpose_b: bool = False
     block: int = 8
-    word: Word = FLOAT32
-    panel_word: Word | None = None
+    operand: DotOperand = FLOAT32
+    panel_operand: DotOperand | None = None
 
     @property
-    def other(self) -> Word:
-        """The words of ``b``."""
-        return self.panel_word or self.word
+    def other(self) -> DotOperand:
+        """How ``b`` is multiplied."""
+        return self.panel_operand or self.operand
 
     @cached_property
     def panels(self) -> int:
@@ -45,7 +45,7 @@ class BatchMatmul:
     @cached_property
     def steps(self) -> int:
         """Steps of the reduction."""
-        return self.word.count(self.k)
+        return self.operand.count(self.k)
 
 
 def compute(problem: BatchMatmul, a: Any, b: Any) -> Any:
@@ -55,7 +55,7 @@ def compute(problem: BatchMatmul, a: Any, b: Any) -> Any:
 
     def anchor(i: Any, row: Any, column: Any) -> Any:
         factor = b[i, column, k] if p.transpose_b else b[i, k, column]
-        return te.sum(p.word.factor(a[i, row, k]) * p.other.factor(factor), axis=k)
+        return te.sum(p.operand.factor(a[i, row, k]) * p.other.factor(factor), axis=k)
 
     shape = (p.batch, p.m, p.n)
     return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")
@@ -64,7 +64,7 @@ def compute(problem: BatchMatmul, a: Any, b: Any) -> Any:
 def choose_knobs(problem: BatchMatmul, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count. Panels are split among tasks, since each packs its own."""
     p = problem
-    return panel_product.choose_knobs((p.m, p.n, p.steps), p.batch, p.block, vector, p.word)
+    return panel_product.choose_knobs((p.m, p.n, p.steps), p.batch, p.block, vector, p.operand)
 
 
 def schedule(sch: Any, problem: BatchMatmul, vector: Vector, knobs: Knobs | None = None) -> None:
@@ -76,14 +76,14 @@ def schedule(sch: Any, problem: BatchMatmul, vector: Vector, knobs: Knobs | None
         panels = scratch([p.panels, p.steps, p.block], "panels", p.other.packed)
         pack = _pack(p, fused.operands[1], batch, panels)
         product = _product(p, vector, knobs, fused, (batch, panels))
-        if not p.word.is_converted:
+        if not p.operand.is_converted:
             return allocate([panels], pack, product.part(row_part, panel_part))
-        rows = scratch([p.m, p.k], "rows", p.word.element)
-        copy = copy_converted(rows, product.data, p.word.convert, product.place)
+        rows = scratch([p.m, p.k], "rows", p.operand.element)
+        copy = copy_converted(rows, product.data, p.operand.convert, product.place)
         part = replace(product, data=rows, place=()).part(row_part, panel_part)
         return allocate([panels, rows], pack, copy, part)
 
-    write_nest(sch, p.word.around(tasks((p.batch, knobs.row_parts, knobs.panel_parts), task), vector))
+    write_nest(sch, p.operand.around(tasks((p.batch, knobs.row_parts, knobs.panel_parts), task), vector))
 
 
 def _product(p: BatchMatmul, vector: Vector, knobs: Knobs, fused: Fused, place: tuple[Expr, Buffer]) -> PanelProduct:
@@ -94,7 +94,7 @@ def _product(p: BatchMatmul, vector: Vector, knobs: Knobs, fused: Fused, place: 
 
     return PanelProduct(
         (p.m, p.n, p.k),
-        p.word,
+        p.operand,
         p.block,
         vector,
         knobs,
@@ -107,8 +107,8 @@ def _product(p: BatchMatmul, vector: Vector, knobs: Knobs, fused: Fused, place: 
 
 def _pack(p: BatchMatmul, b: Buffer, batch: Expr, panels: Buffer) -> Stmt:
     """Copy one ``b`` into panels of words, zeros past the last row and the last column."""
-    whole, rest = divmod(p.k, p.word.elements)
-    parts = _pack_steps(p, b, panels, (batch, 0, whole), p.word.elements)
+    whole, rest = divmod(p.k, p.operand.elements)
+    parts = _pack_steps(p, b, panels, (batch, 0, whole), p.operand.elements)
     return block(*parts, *_pack_steps(p, b, panels, (batch, whole, 1), rest))
 
 
@@ -118,20 +118,20 @@ def _pack_steps(
     """Copy what some steps of the reduction need: so many elements of each column for each."""
     (batch, first, count), (full, rest) = place, divmod(p.n, p.block)
 
-    def word(column: Expr, step: Expr, lanes: int = 1) -> Expr:
-        rows = [step * p.word.elements + i for i in range(elements)]
+    def packed(column: Expr, step: Expr, lanes: int = 1) -> Expr:
+        rows = [step * p.operand.elements + i for i in range(elements)]
         places = [[batch, column, row] if p.transpose_b else [batch, row, column] for row in rows]
         return p.other.join([p.other.convert(load(b, place, lanes)) for place in places])
 
     def whole(panel: Expr, step: Expr) -> Stmt:
         step = step + first
         if not p.transpose_b:
-            return store(panels, word(panel * p.block, step, p.block), [panel, step, 0], p.block)
-        return loop(p.block, lambda lane: store(panels, word(panel * p.block + lane, step), [panel, step, lane]))
+            return store(panels, packed(panel * p.block, step, p.block), [panel, step, 0], p.block)
+        return loop(p.block, lambda lane: store(panels, packed(panel * p.block + lane, step), [panel, step, lane]))
 
     def ragged(step: Expr) -> Stmt:
         step, zero = step + first, tirx.const(0, p.other.packed)
-        lanes = loop(rest, lambda lane: store(panels, word(full * p.block + lane, step), [full, step, lane]))
+        lanes = loop(rest, lambda lane: store(panels, packed(full * p.block + lane, step), [full, step, lane]))
         return block(lanes, loop(p.block - rest, lambda lane: store(panels, zero, [full, step, lane]), start=rest))
 
     if full and count and elements:

@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 from tvm import tirx
 
+from lvc.backends.tvm.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, load
 from lvc.backends.tvm.kernels.tile_cost import HEIGHTS
-from lvc.backends.tvm.kernels.words import FLOAT32, Word
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Channels:
 
     A block of the result is computed from a run of ``span`` blocks of the data. Where groups are narrower than blocks
     that run holds channels of other groups too, which meet zeros among the packed weights. A block is a whole number of
-    ``word``s.
+    words of the ``operand``.
     """
 
     inputs: int
@@ -27,7 +27,7 @@ class Channels:
     groups: int
     in_block: int
     out_block: int
-    word: Word = FLOAT32
+    operand: DotOperand = FLOAT32
 
     @cached_property
     def lanes(self) -> int:
@@ -37,7 +37,7 @@ class Channels:
     @cached_property
     def words(self) -> int:
         """Words in a block of the data: steps of the reduction."""
-        return self.lanes // self.word.elements
+        return self.lanes // self.operand.elements
 
     @cached_property
     def in_blocks(self) -> int:
@@ -81,7 +81,7 @@ class Channels:
         row, column, word = place
         if not self.in_block:
             return load(data, [image, block, row, column])
-        return self.word.load(data, [image, block, row, column, word])
+        return self.operand.load(data, [image, block, row, column, word])
 
     def packed_shape(self, kernel: tuple[int, int]) -> tuple[int, ...]:
         """The shape of packed weights: ``[out blocks, span, KH, KW, words, out_block]``."""
@@ -99,7 +99,7 @@ class Channels:
             first = channel // outputs * inputs - self.first_block(block) * self.lanes
             dense[block, lane, first : first + inputs] = weight[channel]
         blocks = dense.reshape(self.out_blocks, self.out_block, self.span, self.lanes, *kernel)
-        return self.word.pack(np.ascontiguousarray(blocks.transpose(0, 2, 4, 5, 3, 1)), -2)
+        return self.operand.pack(np.ascontiguousarray(blocks.transpose(0, 2, 4, 5, 3, 1)), -2)
 
     def _first(self, out_block: Expr) -> Expr:
         return out_block * self.out_block // self.group[1] * self.group[0] // self.lanes

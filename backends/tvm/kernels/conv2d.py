@@ -14,9 +14,9 @@ from tvm import te, tirx
 from lvc.backends.tvm.kernels import conv_nest
 from lvc.backends.tvm.kernels.channels import Channels
 from lvc.backends.tvm.kernels.conv_nest import ConvNest, Geometry, Knobs
+from lvc.backends.tvm.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.kernels.fused import parameter, take_apart, write_nest
 from lvc.backends.tvm.kernels.phases import Sweep
-from lvc.backends.tvm.kernels.words import FLOAT32, Word
 from lvc.backends.tvm.vector import Vector
 
 
@@ -40,12 +40,12 @@ class Conv2d:
     groups: int = 1
     in_block: int = 8
     out_block: int = 8
-    word: Word = FLOAT32
+    operand: DotOperand = FLOAT32
 
     @cached_property
     def channels(self) -> Channels:
         """Its channels."""
-        return Channels(self.in_channels, self.out_channels, self.groups, self.in_block, self.out_block, self.word)
+        return Channels(self.in_channels, self.out_channels, self.groups, self.in_block, self.out_block, self.operand)
 
     @cached_property
     def out_height(self) -> int:
@@ -61,7 +61,7 @@ class Conv2d:
     def geometry(self) -> Geometry:
         """What its nest needs to know."""
         is_flat = self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding)
-        if is_flat and not self.word.is_converted:  # data that is converted is copied row by row
+        if is_flat and not self.operand.is_converted:  # data that is converted is copied row by row
             pixels = self.height * self.width
             phase = Sweep(1, 1, 1, 1, 1, 0), Sweep(pixels, pixels, 1, 1, 1, 0)
             return Geometry(self.batch, self.channels, (phase,), self.width)
@@ -88,7 +88,7 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
 
     def padded(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
         inside = tirx.all(y >= top, y < p.height + top, x >= left, x < p.width + left)
-        return tirx.if_then_else(inside, read(n, c, y - top, x - left, lane), tirx.const(p.word.nothing, data.dtype))
+        return tirx.if_then_else(inside, read(n, c, y - top, x - left, lane), tirx.const(p.operand.nothing, data.dtype))
 
     source: Callable[..., Any] = read
     if any(p.padding):
@@ -98,8 +98,8 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
     def anchor(n: Any, o: Any, y: Any, x: Any, lane: Any) -> Any:
         row, column = y * p.stride[0] + ky * p.dilation[0], x * p.stride[1] + kx * p.dilation[1]
         value = source(n, channels.first_block(o) + blocks, row, column, lanes)
-        factor = p.word.weight(weight, (o, blocks, ky, kx, lanes, lane))
-        return te.sum(p.word.factor(value) * factor, axis=[blocks, ky, kx, lanes])
+        factor = p.operand.weight(weight, (o, blocks, ky, kx, lanes, lane))
+        return te.sum(p.operand.factor(value) * factor, axis=[blocks, ky, kx, lanes])
 
     shape = (p.batch, channels.out_blocks, p.out_height, p.out_width, p.out_block)
     return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")
@@ -113,7 +113,7 @@ def packed_shape(problem: Conv2d) -> tuple[int, ...]:
 def guards_shape(problem: Conv2d) -> tuple[int, ...]:
     """The shape of the guards of packed weights: ``[out blocks, steps]``."""
     blocks, *inner, _ = packed_shape(problem)
-    return (blocks, math.prod(inner) // problem.word.together)
+    return (blocks, math.prod(inner) // problem.operand.together)
 
 
 def pack_weight(problem: Conv2d, weight: np.ndarray) -> np.ndarray:

@@ -97,7 +97,7 @@ class Geometry:
     @cached_property
     def is_copied(self) -> bool:
         """Whether each task copies its part of the data first."""
-        return self.is_padded or self.channels.word.is_converted
+        return self.is_padded or self.channels.operand.is_converted
 
     def pixel(self, phase: Phase, row: Expr, column: Expr) -> tuple[Expr, Expr]:
         """Where the result of a pixel belongs."""
@@ -112,7 +112,7 @@ def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count, and the tasks that fetch the least."""
     g, channels, flat = geometry, geometry.channels, geometry.flat_width is not None
     plane = (channels.out_blocks, g.line)
-    costs = [TileCost(vector, g.depth, parts, g.rows, channels.word) for parts in _depth_parts(g)]
+    costs = [TileCost(vector, g.depth, parts, g.rows, channels.operand) for parts in _depth_parts(g)]
     choices = [(cost, cost.best_tile(plane, channels.heights)) for cost in costs]
     cost, tile = min(choices, key=lambda choice: choice[0].plane(plane, choice[1]))
     rows, columns = g.phases[0]
@@ -138,7 +138,7 @@ def _depth_parts(g: Geometry) -> list[int]:
 @dataclass(frozen=True)
 class ConvNest:
     """The loops of one convolution. ``guards`` ``[out blocks, steps]``, the steps in the order of the weights, are not
-    0 where these are not such as the word's usual step takes."""
+    0 where these are not such as the operand's usual step takes."""
 
     geometry: Geometry
     vector: Vector
@@ -149,7 +149,7 @@ class ConvNest:
     def build(self) -> Stmt:
         """The whole nest."""
         nest = tasks((self.geometry.batch, self.knobs.row_parts, self.knobs.channel_parts), self._task)
-        return self.geometry.channels.word.around(nest, self.vector)
+        return self.geometry.channels.operand.around(nest, self.vector)
 
     @cached_property
     def _rows(self) -> int:
@@ -162,12 +162,12 @@ class ConvNest:
         (top, rows), (left, columns) = g.margins(0, self._rows), g.margins(1, g.line)
         top = part * (self._rows * g.phases[0][0].stride) + top
         shape = [g.channels.in_blocks, rows, columns, g.channels.lanes]
-        padded = scratch(shape, "padded", g.channels.word.element)
+        padded = scratch(shape, "padded", g.channels.operand.element)
 
         def read(channel: Expr, row: Expr, column: Expr, word: Expr) -> Expr:
-            return g.channels.word.load(padded, [channel, row - top, column - left, word])
+            return g.channels.operand.load(padded, [channel, row - top, column - left, word])
 
-        copy = copy_padded_rows(padded, data, image, (top, left), g.channels.word)
+        copy = copy_padded_rows(padded, data, image, (top, left), g.channels.operand)
         return allocate([padded], copy, self._channels(image, part, chunk, read))
 
     def _channels(self, image: Expr, part: Expr, chunk: Expr, read: Read) -> Stmt:
@@ -180,10 +180,10 @@ class ConvNest:
 
     def _lines(self, phase: Phase, outer: tuple[Expr, ...], vectors: int, read: Read) -> Stmt:
         image, part, channel = outer
-        parts, word = self.knobs.depth_parts, self.geometry.channels.word
+        parts, operand = self.knobs.depth_parts, self.geometry.channels.operand
 
         def whole(row: Expr, column: Expr, pixels: int) -> Stmt:
-            sums = Accumulators.make(vectors, pixels, self.geometry.channels.out_block, word.sums)
+            sums = Accumulators.make(vectors, pixels, self.geometry.channels.out_block, operand.sums)
             products = self._reduce(phase, (channel, row, column), sums, read, 0)
             write = sums.each(lambda v, s: finish(row, column + s, v, sums.at(v, s)))
             return allocate(sums.buffers, sums.clear(), products, write)
@@ -195,11 +195,11 @@ class ConvNest:
         if parts == 1:
             return self._each_tile(phase, part, vectors, whole)
         lanes, first = self.geometry.channels.out_block, part * self._rows
-        partial = scratch([self._rows, phase[1].outputs, vectors, lanes], "partial", word.sums)
+        partial = scratch([self._rows, phase[1].outputs, vectors, lanes], "partial", operand.sums)
 
         def add(depth: Expr) -> Callable[[Expr, Expr, int], Stmt]:
             def tile(row: Expr, column: Expr, pixels: int) -> Stmt:
-                sums = Accumulators.make(vectors, pixels, lanes, word.sums)
+                sums = Accumulators.make(vectors, pixels, lanes, operand.sums)
                 products = self._reduce(phase, (channel, row, column), sums, read, depth)
 
                 def at(vector: int, pixel: int) -> list[Expr]:
@@ -215,7 +215,7 @@ class ConvNest:
             pairs = [(v, s) for s in range(pixels) for v in range(vectors)]
             return block(*(finish(row, column + s, v, partial, row - first, column + s, v) for v, s in pairs))
 
-        clear = grid(partial.shape[:3], lambda *i: store(partial, zeros(lanes, word.sums), [*i, 0], lanes))
+        clear = grid(partial.shape[:3], lambda *i: store(partial, zeros(lanes, operand.sums), [*i, 0], lanes))
         products = loop(parts, lambda depth: self._each_tile(phase, part, vectors, add(depth)), name="depth")
         return allocate([partial], clear, products, self._each_tile(phase, part, vectors, last))
 
@@ -223,7 +223,7 @@ class ConvNest:
         """Run ``body(row, first column, pixels)`` for every register tile of one part of the rows."""
         shape = (self.knobs.vectors, self.knobs.pixels)
         g = self.geometry
-        cost = TileCost(self.vector, g.depth, self.knobs.depth_parts, g.rows, g.channels.word)
+        cost = TileCost(self.vector, g.depth, self.knobs.depth_parts, g.rows, g.channels.operand)
         runs = cost.cut_scalars(vectors, shape, phase[1].outputs)
         if self.geometry.flat_width is not None:
             return each_tile(runs, lambda column, pixels: body(0, column, pixels), part, self.knobs.row_parts)
@@ -241,7 +241,7 @@ class ConvNest:
         channel, row, column = place
         channels, weight, (rows, columns) = self.geometry.channels, self.fused.operands[1], phase
         start, span = channels.first_block(channel), channels.span // self.knobs.depth_parts
-        taken = math.gcd(channels.words, channels.word.together)
+        taken = math.gcd(channels.words, channels.operand.together)
         kernel, steps = [int(size) for size in weight.shape[2:4]], channels.words // taken
         marks = Marks.of(self.guards, channel, sums.vectors)
 
@@ -261,13 +261,13 @@ class ConvNest:
                 return [(vector(v, word), scalar(s, word)) for word in words]
 
             if not (marks and is_watched):
-                return channels.word.step(self.vector, sums, factors)
+                return channels.operand.step(self.vector, sums, factors)
             mark = ((depth * kernel[0] + tap[0]) * kernel[1] + tap[1]) * steps + first
-            return channels.word.step(self.vector, sums, factors, marks.any(mark))
+            return channels.operand.step(self.vector, sums, factors, marks.any(mark))
 
         def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
             (first_y, count_y), (first_x, count_x) = (0, rows.taps), (0, columns.taps)
-            if not channels.word.blank:  # what lies outside the image adds nothing
+            if not channels.operand.blank:  # what lies outside the image adds nothing
                 (first_y, count_y), (first_x, count_x) = (
                     rows.taps_inside(row),
                     columns.taps_inside(column, sums.scalars),

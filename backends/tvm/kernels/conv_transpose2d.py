@@ -19,9 +19,9 @@ from tvm import te, tirx
 from lvc.backends.tvm.kernels import conv_nest
 from lvc.backends.tvm.kernels.channels import Channels
 from lvc.backends.tvm.kernels.conv_nest import ConvNest, Geometry, Knobs
+from lvc.backends.tvm.kernels.dot_operands import FLOAT32, DotOperand, widened
 from lvc.backends.tvm.kernels.fused import take_apart, write_nest
 from lvc.backends.tvm.kernels.phases import Sweep
-from lvc.backends.tvm.kernels.words import FLOAT32, Word, widened
 from lvc.backends.tvm.vector import Vector
 
 
@@ -43,12 +43,12 @@ class ConvTranspose2d:
     groups: int = 1
     in_block: int = 8
     out_block: int = 8
-    word: Word = FLOAT32
+    operand: DotOperand = FLOAT32
 
     @cached_property
     def channels(self) -> Channels:
         """Its channels."""
-        return Channels(self.in_channels, self.out_channels, self.groups, self.in_block, self.out_block, self.word)
+        return Channels(self.in_channels, self.out_channels, self.groups, self.in_block, self.out_block, self.operand)
 
     @cached_property
     def out_height(self) -> int:
@@ -105,7 +105,7 @@ def compute(problem: ConvTranspose2d, data: Any, weight: Any) -> Any:
     def anchor(n: Any, o: Any, y: Any, x: Any, lane: Any) -> Any:
         row, column = y + p.padding[0] - ky * p.dilation[0], x + p.padding[1] - kx * p.dilation[1]
         value = read(n, channels.first_block(o) + blocks, row, column, lanes)
-        factor = p.word.weight(weight, (o, blocks, ky, kx, lanes, lane))
+        factor = p.operand.weight(weight, (o, blocks, ky, kx, lanes, lane))
         return te.sum(widened(value) * factor, axis=[blocks, ky, kx, lanes])
 
     shape = (p.batch, channels.out_blocks, p.out_height, p.out_width, p.out_block)

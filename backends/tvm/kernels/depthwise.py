@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
+from lvc.backends.tvm.kernels.dot_operands import widened
 from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
+from lvc.backends.tvm.kernels.integer_operands import centred
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, load, store
 from lvc.backends.tvm.kernels.parts import row_parts
-from lvc.backends.tvm.kernels.whole_words import centred
 from lvc.backends.tvm.kernels.window_nest import WindowNest
 from lvc.backends.tvm.kernels.windows import Axis
-from lvc.backends.tvm.kernels.words import widened
 from lvc.backends.tvm.vector import Vector
 
 TASK_ELEMENTS = 32 << 10  # multiply-adds, in vectors, that are worth a task
@@ -28,7 +28,7 @@ class Depthwise:
     left, bottom, right). Weights are float32, whatever the data is. With several outputs for each channel it is a
     `Conv2d` of as many groups.
 
-    With a ``zero_point`` the data has 8 bits and the result is int32: whole numbers, summed in float32, which is exact
+    With a ``zero_point`` the data has 8 bits and the result is int32: integers, summed in float32, which is exact
     below 2**24. That the weights stay below it is for the caller to prove.
     """
 

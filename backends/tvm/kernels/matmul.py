@@ -10,11 +10,11 @@ import numpy as np
 from tvm import te
 
 from lvc.backends.tvm.kernels import panel_product
+from lvc.backends.tvm.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.kernels.fused import parameter, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, allocate, load, scratch, tasks
 from lvc.backends.tvm.kernels.padding import copy_converted
 from lvc.backends.tvm.kernels.panel_product import Knobs, PanelProduct
-from lvc.backends.tvm.kernels.words import FLOAT32, Word
 from lvc.backends.tvm.vector import Vector
 
 
@@ -26,7 +26,7 @@ class Matmul:
     n: int
     k: int
     block: int = 8
-    word: Word = FLOAT32
+    operand: DotOperand = FLOAT32
 
     @cached_property
     def panels(self) -> int:
@@ -36,7 +36,7 @@ class Matmul:
     @cached_property
     def steps(self) -> int:
         """Steps of the reduction."""
-        return self.word.count(self.k)
+        return self.operand.count(self.k)
 
 
 def compute(problem: Matmul, data: Any, weight: Any) -> Any:
@@ -45,7 +45,7 @@ def compute(problem: Matmul, data: Any, weight: Any) -> Any:
     k = te.reduce_axis((0, p.k), "k")
 
     def anchor(i: Any, j: Any) -> Any:
-        return te.sum(p.word.factor(data[i, k]) * p.word.weight(weight, (j // p.block, k, j % p.block)), axis=k)
+        return te.sum(p.operand.factor(data[i, k]) * p.operand.weight(weight, (j // p.block, k, j % p.block)), axis=k)
 
     sums = te.compute((p.m, p.n), anchor, name="anchor")
     return te.compute((p.m, p.n), sums, name="result")
@@ -58,7 +58,7 @@ def packed_shape(problem: Matmul) -> tuple[int, ...]:
 
 def guards_shape(problem: Matmul) -> tuple[int, ...]:
     """The shape of the guards of packed weights: ``[panels, steps]``."""
-    return (problem.panels, problem.steps // problem.word.together)
+    return (problem.panels, problem.steps // problem.operand.together)
 
 
 def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
@@ -66,12 +66,12 @@ def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
     p = problem
     missing = p.panels * p.block - p.n
     padded = np.pad(weight, ((0, missing), (0, 0))) if missing else weight
-    return p.word.pack(np.ascontiguousarray(padded.reshape(p.panels, p.block, p.k).transpose(0, 2, 1)), -2)
+    return p.operand.pack(np.ascontiguousarray(padded.reshape(p.panels, p.block, p.k).transpose(0, 2, 1)), -2)
 
 
 def choose_knobs(problem: Matmul, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count; tasks whose rows stay in the second-level cache."""
-    return panel_product.choose_knobs((problem.m, problem.n, problem.steps), 1, problem.block, vector, problem.word)
+    return panel_product.choose_knobs((problem.m, problem.n, problem.steps), 1, problem.block, vector, problem.operand)
 
 
 def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = None) -> None:
@@ -79,14 +79,14 @@ def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = No
     p, knobs = problem, knobs or choose_knobs(problem, vector)
     fused = take_apart(sch)
     data, weight = fused.operands
-    rows = scratch([p.m, p.k], "rows", p.word.element) if p.word.is_converted else data
+    rows = scratch([p.m, p.k], "rows", p.operand.element) if p.operand.is_converted else data
 
     def finish(row: Expr, column: Expr, sums: Buffer, lanes: int) -> Stmt:
         return fused.finish([row, column], sums, lanes=lanes)
 
     product = PanelProduct(
         (p.m, p.n, p.k),
-        p.word,
+        p.operand,
         p.block,
         vector,
         knobs,
@@ -99,6 +99,6 @@ def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = No
 
     def task(row_part: Expr, panel_part: Expr) -> Stmt:
         part = product.part(row_part, panel_part)
-        return allocate([rows], copy_converted(rows, data, p.word.convert), part) if p.word.is_converted else part
+        return allocate([rows], copy_converted(rows, data, p.operand.convert), part) if p.operand.is_converted else part
 
-    write_nest(sch, p.word.around(tasks((knobs.row_parts, knobs.panel_parts), task), vector))
+    write_nest(sch, p.operand.around(tasks((knobs.row_parts, knobs.panel_parts), task), vector))

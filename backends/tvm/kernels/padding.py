@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from tvm import tirx
 
+from lvc.backends.tvm.kernels.dot_operands import DotOperand
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, block, grid, load, loop, splat, store
-from lvc.backends.tvm.kernels.words import Word
 
 Convert = Callable[[Expr], Expr]  # elements as they lie in memory, as elements of the copy
 
@@ -30,7 +30,7 @@ def copy_converted(copy: Buffer, data: Buffer, convert: Convert, place: tuple[Ex
     return loop(rows, line, name="row")
 
 
-def copy_padded_rows(padded: Buffer, data: Buffer, image: Expr, corner: tuple[Expr, int], word: Word) -> Stmt:
+def copy_padded_rows(padded: Buffer, data: Buffer, image: Expr, corner: tuple[Expr, int], operand: DotOperand) -> Stmt:
     """Fill ``padded`` ``[channels, rows, columns, lanes]`` with the part of an image that begins at a corner, a row and
     a column, as elements of words, with what stands for zero where it reaches out of the image. The data is blocked;
     plain if there is one lane."""
@@ -42,7 +42,7 @@ def copy_padded_rows(padded: Buffer, data: Buffer, image: Expr, corner: tuple[Ex
 
     def clear(channel: Expr, row: Expr, start: int, stop: int) -> list[Stmt]:
         def column(x: Expr) -> Stmt:
-            blank = splat(tirx.const(word.blank, padded.dtype), lanes)
+            blank = splat(tirx.const(operand.blank, padded.dtype), lanes)
             return store(padded, blank, [channel, row, x, 0], lanes)
 
         return [loop(stop - start, column, start=start)] if stop > start else []
@@ -51,7 +51,7 @@ def copy_padded_rows(padded: Buffer, data: Buffer, image: Expr, corner: tuple[Ex
         def column(x: Expr) -> Stmt:
             place = [image, channel, top + row, x + left]
             value = load(data, [*place, 0], lanes) if len(data.shape) == 5 else load(data, place)
-            return store(padded, word.convert(value), [channel, row, x, 0], lanes)
+            return store(padded, operand.convert(value), [channel, row, x, 0], lanes)
 
         return [loop(end - first, column, start=first)] if end > first else []
 

@@ -9,12 +9,12 @@ from functools import cached_property
 
 from tvm import tirx
 
+from lvc.backends.tvm.kernels.dot_operands import WORD_BYTES, DotOperand
 from lvc.backends.tvm.kernels.guarded import Marks
 from lvc.backends.tvm.kernels.nest import UNROLL, Buffer, Expr, Stmt, allocate, block, splat, unrolled
 from lvc.backends.tvm.kernels.parts import Work
 from lvc.backends.tvm.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
 from lvc.backends.tvm.kernels.tile_cost import HEIGHTS, TileCost
-from lvc.backends.tvm.kernels.words import WORD_BYTES, Word
 from lvc.backends.tvm.vector import Vector
 
 TALL_HEIGHTS = (*HEIGHTS, 6, 8)  # with few rows it takes more vectors to hide the latency
@@ -34,10 +34,10 @@ class Knobs:
     unroll: int = UNROLL
 
 
-def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vector, word: Word) -> Knobs:
+def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vector, operand: DotOperand) -> Knobs:
     """Knobs for a product of ``size`` (m, n, steps), of which there are ``batch``, with panels of ``width`` columns."""
     m, n, k = size
-    cost, panels = _tile_cost(k, vector, word), -(-n // width)
+    cost, panels = _tile_cost(k, vector, operand), -(-n // width)
     vectors, rows = cost.best_tile((panels, m), TALL_HEIGHTS if m < 4 else HEIGHTS)
     work = Work(
         cycles=cost.plane((panels, m), (vectors, rows)),
@@ -51,20 +51,20 @@ def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vec
     return Knobs(vectors, rows, row_parts, panel_parts)
 
 
-def _tile_cost(steps: int, vector: Vector, word: Word) -> TileCost:
+def _tile_cost(steps: int, vector: Vector, operand: DotOperand) -> TileCost:
     """The cost of tiles whose rows of data lie one after the other."""
-    return TileCost(vector, steps, word=word, stride=WORD_BYTES * steps)
+    return TileCost(vector, steps, operand=operand, stride=WORD_BYTES * steps)
 
 
 @dataclass(frozen=True)
 class PanelProduct:
-    """The loops of one product of ``size`` (m, n, k). ``data`` ``[M, K]`` are the elements of ``word``s, at ``place``
+    """The loops of one product of ``size`` (m, n, k). ``data`` ``[M, K]`` has elements of the ``operand``, at ``place``
     in the outer dimensions; ``panel(number, step)`` reads a row of a panel, and ``finish(row, column, sums, lanes)``
     writes what came of a register. ``guards`` ``[panels, steps]`` are not 0 where the weights are not such as the
-    word's usual step takes."""
+    operand's usual step takes."""
 
     size: tuple[int, int, int]
-    word: Word
+    operand: DotOperand
     width: int
     vector: Vector
     knobs: Knobs
@@ -76,7 +76,7 @@ class PanelProduct:
 
     @cached_property
     def _cost(self) -> TileCost:
-        return _tile_cost(self.word.count(self.size[2]), self.vector, self.word)
+        return _tile_cost(self.operand.count(self.size[2]), self.vector, self.operand)
 
     def part(self, row_part: Expr, panel_part: Expr) -> Stmt:
         """The product of one part of the rows with one part of the panels."""
@@ -109,10 +109,10 @@ class PanelProduct:
         return each_tile(cost.cut_scalars(vectors, shape, self.size[0]), body, part, self.knobs.row_parts)
 
     def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int) -> Stmt:
-        word = self.word
-        sums = Accumulators.make(*shape, self.width, word.sums)
-        words, rest = divmod(self.size[2], word.elements)
-        taken = math.gcd(words, word.together)
+        operand = self.operand
+        sums = Accumulators.make(*shape, self.width, operand.sums)
+        words, rest = divmod(self.size[2], operand.elements)
+        taken = math.gcd(words, operand.together)
         marks = Marks.of(self.guards, panel, sums.vectors)
 
         def step(turn: Expr, is_watched: bool = False) -> Stmt:
@@ -121,10 +121,10 @@ class PanelProduct:
             def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
                 return [(self.panel(panel + v, k), self._data(row + s, k)) for k in places]
 
-            return word.step(self.vector, sums, factors, marks.any(turn) if marks and is_watched else None)
+            return operand.step(self.vector, sums, factors, marks.any(turn) if marks and is_watched else None)
 
         def last(v: int, s: int) -> list[tuple[Expr, Expr]]:
-            element = word.load_last(self.data, [*self.place, row + s, self.size[2] - 1])
+            element = operand.load_last(self.data, [*self.place, row + s, self.size[2] - 1])
             return [(self.panel(panel + v, words), splat(element, self.width))]
 
         def finish(v: int, s: int) -> Stmt:
@@ -135,9 +135,9 @@ class PanelProduct:
             reduction = [marks.guard(words // taken, 1, 0, step)]
         elif words:
             reduction = [unrolled(words // taken, step, self.knobs.unroll)]
-        reduction += [word.step(self.vector, sums, last)] if rest else []
+        reduction += [operand.step(self.vector, sums, last)] if rest else []
         return allocate(sums.buffers, sums.clear(), *reduction, sums.each(finish))
 
     def _data(self, row: Expr, k: Expr) -> Expr:
         """A word of the data in every lane."""
-        return splat(self.word.load(self.data, [*self.place, row, k]), self.width)
+        return splat(self.operand.load(self.data, [*self.place, row, k]), self.width)

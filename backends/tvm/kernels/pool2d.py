@@ -10,13 +10,13 @@ from tvm import te, tirx
 
 from lvc.backends.tvm.bfloat16 import BITS
 from lvc.backends.tvm.extremes import largest, lowest
+from lvc.backends.tvm.kernels.dot_operands import widened
 from lvc.backends.tvm.kernels.fused import Fused, take_apart, write_nest
+from lvc.backends.tvm.kernels.integer_operands import centred
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, Stmt, load, store
 from lvc.backends.tvm.kernels.parts import row_parts
-from lvc.backends.tvm.kernels.whole_words import centred
 from lvc.backends.tvm.kernels.window_nest import WindowNest
 from lvc.backends.tvm.kernels.windows import Axis
-from lvc.backends.tvm.kernels.words import widened
 from lvc.backends.tvm.vector import Vector
 
 TASK_ELEMENTS = 32 << 10  # taps, in vectors, that are worth a task

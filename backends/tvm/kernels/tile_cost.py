@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lvc.backends.tvm.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.kernels.register_tile import Run, cut, tile_count
-from lvc.backends.tvm.kernels.words import FLOAT32, Word
 from lvc.backends.tvm.vector import Vector
 
 TILE_OVERHEAD = 24  # cycles to enter and leave the reduction of one tile
@@ -33,18 +33,18 @@ class TileCost:
     depth: int
     parts: int = 1
     lines: int = 1
-    word: Word = FLOAT32
+    operand: DotOperand = FLOAT32
     stride: int = 0
 
     def fits(self, vectors: int, scalars: int) -> bool:
         """Whether a tile, the operands in flight and what a step needs for itself fit the registers."""
-        operands = min(vectors, scalars) * self.word.together + 1
-        return vectors * scalars + operands + self.word.spare <= self.vector.registers
+        operands = min(vectors, scalars) * self.operand.together + 1
+        return vectors * scalars + operands + self.operand.spare <= self.vector.registers
 
     def tile(self, vectors: int, scalars: int, is_again: bool = True) -> float:
         """Cycles of one tile: bound by the arithmetic, the loads, the latency of the chain, and, where the vectors'
         operand ``is_again`` read, the cache that it comes from."""
-        pace = self.word.pace(self.vector)
+        pace = self.operand.pace(self.vector)
         step = max(vectors * scalars * pace.cycles, (vectors + scalars) / self.vector.machine.loads, pace.latency)
         if is_again:
             step = max(step, self._bytes_per_step(vectors) / self._rate(vectors))

@@ -17,12 +17,12 @@ from tvm import te, tirx
 from lvc.backends.tvm.kernels import conv2d
 from lvc.backends.tvm.kernels.channels import Channels
 from lvc.backends.tvm.kernels.conv2d import Conv2d
+from lvc.backends.tvm.kernels.dot_operands import FLOAT32
 from lvc.backends.tvm.kernels.fused import parameter, take_apart, write_nest
 from lvc.backends.tvm.kernels.nest import Expr, Stmt, allocate, grid, load, store, tasks
 from lvc.backends.tvm.kernels.point_transform import Registers
 from lvc.backends.tvm.kernels.winograd_cost import WinogradCost, plain_cycles
 from lvc.backends.tvm.kernels.winograd_nest import Knobs, WinogradNest, data_shape
-from lvc.backends.tvm.kernels.words import FLOAT32
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.ir.cook_toom import PAIRS, TAPS, CookToom
 
@@ -63,7 +63,7 @@ def can_transform(problem: Conv2d) -> bool:
     """Whether a convolution has the form that minimal filtering is for, and data in blocks as wide as the result's."""
     p = problem
     is_small = p.kernel == (TAPS, TAPS) and p.stride == p.dilation == (1, 1) and p.groups == 1
-    return is_small and p.in_block == p.out_block > 0 and p.word == FLOAT32
+    return is_small and p.in_block == p.out_block > 0 and p.operand == FLOAT32
 
 
 def compute(problem: Winograd, data: Any, weight: Any) -> Any:

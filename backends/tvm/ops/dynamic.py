@@ -29,7 +29,7 @@ def lower_row_scale(call: Call) -> Array:
 
 @lowers(quantise_rows)
 def lower_quantise_rows(call: Call) -> Array:
-    """Each element over the scale of its row, in whole numbers."""
+    """Each element over the scale of its row, in integers."""
     operand, scale = call["x"], call["scale"]
     one = scalar_of(1, "float32")
 

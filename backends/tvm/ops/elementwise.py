@@ -113,7 +113,7 @@ def _isinf(x: Expr) -> Expr:
 
 
 def _on_float_operand(function: Callable[[Expr], Expr]) -> Callable[[Call], Array]:
-    """A test of a floating-point operand; false for whole numbers."""
+    """A test of a floating-point operand; false for integers."""
 
     def lower(call: Call) -> Array:
         operand = call["self"]
@@ -286,7 +286,7 @@ def clamp(call: Call) -> Array:
 
 @lowers(aten.round.default)
 def round_half_even(call: Call) -> Array:
-    """Round to the nearest whole number, halves to the even one."""
+    """Round to the nearest integer, halves to the even one."""
     return _unary(lambda x: tirx.nearbyint(x) if "float" in dtype_of(x) else x)(call)
 
 

@@ -16,7 +16,7 @@ ROUNDER_BITS = 0x4B400000
 
 
 def centred(value: Expr, zero_point: int) -> Expr:
-    """The whole number ``q - zero_point`` in 32 bits."""
+    """The integer ``q - zero_point`` in 32 bits."""
     whole = tirx.Cast("int32", value)
     return whole - tirx.const(zero_point, "int32") if zero_point else whole
 
@@ -28,8 +28,8 @@ def _float(value: Expr) -> Expr:
 def _stored(value: Expr, call: Call) -> Expr:
     """Round half to even, add the zero point, limit.
 
-    Limits are whole, so limiting may come first. The sum with 1.5 * 2**23, whose last bit counts ones, is rounded to a
-    whole number and has it in its lowest bits; TVM would compute a rounding function lane by lane.
+    Limits are whole, so limiting may come first. The sum with 1.5 * 2**23, whose last bit counts ones, is rounded to an
+    integer and has it in its lowest bits; TVM would compute a rounding function lane by lane.
     """
     low, high, zero_point = call["low"], call["high"], call["zero_point"]
     limited = tirx.min(value, scalar_of(high - zero_point, "float32"))
@@ -64,7 +64,7 @@ def rescale(call: Call) -> Array:
 
 @lowers(integer.requantise)
 def requantise(call: Call) -> Array:
-    """Sums to whole numbers of 8 bits."""
+    """Sums to integers of 8 bits."""
 
     def read(index: Index) -> Expr:
         return _stored(_float(call["sums"].read(index)) * _along(call["multiplier"], index, call["axis"]), call)

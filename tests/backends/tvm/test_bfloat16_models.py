@@ -14,7 +14,7 @@ from torch import nn
 import lvc
 from lvc.backends.tvm import BACKEND, targets
 from lvc.backends.tvm.build import build_files
-from lvc.backends.tvm.kernels.words import BFLOAT16
+from lvc.backends.tvm.kernels.dot_operands import BFLOAT16
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.program import Program
 from lvc.backends.tvm.runtime.executable import Executable

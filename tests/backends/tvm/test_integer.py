@@ -14,7 +14,7 @@ from tvm import ir
 from tvm.s_tir import Schedule
 
 from lvc.backends.tvm import BACKEND
-from lvc.backends.tvm.kernels.whole_words import WholePair, WholeQuad
+from lvc.backends.tvm.kernels.integer_operands import IntegerPair, IntegerQuad
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler.ir.model import Model
@@ -105,12 +105,12 @@ def test_depthwise_convolutions(dtype: torch.dtype, stride: int, kernel: int) ->
     check_exact(sketch.model(convolution(sketch, data, 20, **options)), whole(stride, dtype, 1, 20, 15, 17))
 
 
-WORDS = [(torch.uint8, 1, "native", WholePair), (torch.uint8, 2, "native", WholeQuad)]
-WORDS += [(torch.int8, 2, "native", WholePair), (torch.uint8, 1, "znver4", WholeQuad)]
+OPERANDS = [(torch.uint8, 1, "native", IntegerPair), (torch.uint8, 2, "native", IntegerQuad)]
+OPERANDS += [(torch.int8, 2, "native", IntegerPair), (torch.uint8, 1, "znver4", IntegerQuad)]
 
 
-@pytest.mark.parametrize(("dtype", "shrink", "target", "word"), WORDS)
-def test_words_are_chosen_by_proof(dtype: torch.dtype, shrink: int, target: str, word: type) -> None:
+@pytest.mark.parametrize(("dtype", "shrink", "target", "operand"), OPERANDS)
+def test_operands_are_chosen_by_proof(dtype: torch.dtype, shrink: int, target: str, operand: type) -> None:
     """Weights of 8 bits at their ends would saturate sums of two in 16 bits; halves of them cannot."""
     sketch = Sketch()
     size = (1, 16, 6, 9)
@@ -119,7 +119,7 @@ def test_words_are_chosen_by_proof(dtype: torch.dtype, shrink: int, target: str,
     parsed = BACKEND.parse_target("x86-64-v3" if target == "native" else target)
     assert parsed is not None
     (step,) = [step for step in lower(model, vector_of(parsed)).steps if "conv2d" in step.nodes[0]]
-    assert isinstance(step.schedule.problem.word, word)  # type: ignore[attr-defined]
+    assert isinstance(step.schedule.problem.operand, operand)  # type: ignore[attr-defined]
     if target == "native":
         check_exact(model, whole(1, dtype, *size))
 

@@ -132,7 +132,7 @@ def test_convolutions(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize(("depth", "shrink"), [(40, 1), (40, 2), (77, 1)])
 def test_linear_layers(unit: tuple[Vector, set[str]], depth: int, shrink: int) -> None:
-    """Four products a word where the depth allows it, and without VNNI where the weights are small enough."""
+    """Four products an operand where the depth allows it, and without VNNI where the weights are small enough."""
     vector, used = unit
     used.clear()
     sketch = Sketch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -12,12 +13,12 @@ from test_bfloat16 import SAME, build
 from lvc.backends.tvm import BACKEND, bfloat16, targets
 from lvc.backends.tvm.kernels import conv2d, matmul
 from lvc.backends.tvm.kernels.conv2d import Conv2d
+from lvc.backends.tvm.kernels.dot_operands import BFLOAT16, FLOAT32, DotOperand
 from lvc.backends.tvm.kernels.matmul import Matmul
 from lvc.backends.tvm.kernels.nest import UNROLL
-from lvc.backends.tvm.kernels.words import BFLOAT16, FLOAT32, Word
 
 INSTRUCTIONS = {FLOAT32: "vfmadd231ps", BFLOAT16: "vdpbf16ps"}
-WORDS = [pytest.param(word, id=word.name) for word in INSTRUCTIONS]
+OPERANDS = [pytest.param(operand, id=operand.name) for operand in INSTRUCTIONS]
 BLOCKED: dict[str, Any] = {"in_block": 16, "out_block": 16}
 
 
@@ -25,8 +26,8 @@ def assembly(kernel: Any, problem: Any, data: tuple[int, ...], cpu: str) -> list
     """The lines of a kernel's code."""
     target = BACKEND.parse_target(cpu)
     assert target is not None
-    word: Word = problem.word
-    operands = [np.zeros(data, word.element), np.zeros(kernel.packed_shape(problem), word.packed)]
+    operand: DotOperand = problem.operand
+    operands = [np.zeros(data, operand.element), np.zeros(kernel.packed_shape(problem), operand.packed)]
     options = targets.llvm_options(target)
     library = build(kernel, problem, operands, targets.vector_of(target), options)
     return str(library.mod.inspect_source("asm")).splitlines()
@@ -41,13 +42,13 @@ def hottest_loop(lines: list[str], instruction: str) -> list[str]:
     return max((lines[a : b + 1] for a, b in inner), key=lambda body: sum(instruction in line for line in body))
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("operand", OPERANDS)
 @pytest.mark.parametrize("cpu", ["znver4", "sapphirerapids"])
-def test_a_convolution_keeps_its_sums_in_registers(cpu: str, word: Word) -> None:
-    problem = Conv2d(1, 64, 28, 28, 64, (3, 3), padding=SAME, word=word, **BLOCKED)
+def test_a_convolution_keeps_its_sums_in_registers(cpu: str, operand: DotOperand) -> None:
+    problem = Conv2d(1, 64, 28, 28, 64, (3, 3), padding=SAME, operand=operand, **BLOCKED)
     knobs = conv2d.choose_knobs(problem, targets.vector_of(BACKEND.parse_target(cpu)))
-    loop = hottest_loop(assembly(conv2d, problem, (1, 4, 28, 28, 16), cpu), INSTRUCTIONS[word])
-    steps = [line for line in loop if INSTRUCTIONS[word] in line]
+    loop = hottest_loop(assembly(conv2d, problem, (1, 4, 28, 28, 16), cpu), INSTRUCTIONS[operand])
+    steps = [line for line in loop if INSTRUCTIONS[operand] in line]
     assert len(steps) == UNROLL * knobs.vectors * knobs.pixels
     assert all("zmm" in line for line in steps)
     scalars = [line for line in loop if re.search(r"vp?broadcast\w+\s+[^,]*\(%r|1to16", line)]
@@ -55,27 +56,28 @@ def test_a_convolution_keeps_its_sums_in_registers(cpu: str, word: Word) -> None
     assert not [line for line in loop if "(%rsp" in line or "(%rbp" in line]
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_a_scalar_that_is_used_once_comes_from_memory(word: Word) -> None:
-    problem = Conv2d(1, 64, 14, 14, 16, (1, 1), word=word, **BLOCKED)
-    loop = hottest_loop(assembly(conv2d, problem, (1, 4, 14, 14, 16), "znver4"), INSTRUCTIONS[word])
-    steps = [line for line in loop if INSTRUCTIONS[word] in line]
+@pytest.mark.parametrize("operand", OPERANDS)
+def test_a_scalar_that_is_used_once_comes_from_memory(operand: DotOperand) -> None:
+    problem = Conv2d(1, 64, 14, 14, 16, (1, 1), operand=operand, **BLOCKED)
+    loop = hottest_loop(assembly(conv2d, problem, (1, 4, 14, 14, 16), "znver4"), INSTRUCTIONS[operand])
+    steps = [line for line in loop if INSTRUCTIONS[operand] in line]
     assert steps
     assert all("{1to16}" in line for line in steps)
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_a_linear_layer_keeps_its_sums_in_registers(word: Word) -> None:
-    problem = Matmul(196, 256, 256, 16, word)
-    loop = hottest_loop(assembly(matmul, problem, (196, 256), "znver4"), INSTRUCTIONS[word])
-    steps = [line for line in loop if INSTRUCTIONS[word] in line]
+@pytest.mark.parametrize("operand", OPERANDS)
+def test_a_linear_layer_keeps_its_sums_in_registers(operand: DotOperand) -> None:
+    problem = Matmul(196, 256, 256, 16, operand)
+    loop = hottest_loop(assembly(matmul, problem, (196, 256), "znver4"), INSTRUCTIONS[operand])
+    steps = [line for line in loop if INSTRUCTIONS[operand] in line]
     knobs = matmul.choose_knobs(problem, targets.vector_of(BACKEND.parse_target("znver4")))
     assert len(steps) == knobs.unroll * knobs.vectors * knobs.rows
     assert not [line for line in loop if "(%rsp" in line or "(%rbp" in line]
 
 
 def test_bfloat16_halves_the_steps() -> None:
-    long, short = (Conv2d(1, 64, 28, 28, 64, (3, 3), padding=SAME, word=word, **BLOCKED) for word in INSTRUCTIONS)
+    plain = Conv2d(1, 64, 28, 28, 64, (3, 3), padding=SAME, **BLOCKED)
+    long, short = (dataclasses.replace(plain, operand=operand) for operand in INSTRUCTIONS)
     assert short.geometry.depth * 2 == long.geometry.depth
     assert np.prod(conv2d.packed_shape(short)) * 2 == np.prod(conv2d.packed_shape(long))
-    assert short.word.element == bfloat16.BITS
+    assert short.operand.element == bfloat16.BITS

@@ -24,9 +24,9 @@ from lvc.backends.tvm.kernels.batch_matmul import BatchMatmul
 from lvc.backends.tvm.kernels.conv2d import Conv2d
 from lvc.backends.tvm.kernels.conv_transpose2d import ConvTranspose2d
 from lvc.backends.tvm.kernels.depthwise import Depthwise
+from lvc.backends.tvm.kernels.dot_operands import BFLOAT16
 from lvc.backends.tvm.kernels.matmul import Matmul
 from lvc.backends.tvm.kernels.pool2d import Pool2d
-from lvc.backends.tvm.kernels.words import BFLOAT16
 from lvc.backends.tvm.vector import Vector
 
 SAME = (1, 1, 1, 1)
@@ -68,16 +68,16 @@ def check(kernel: Any, problem: Any, operands: Sequence[np.ndarray], sums: torch
 
 
 CONVOLUTIONS = [
-    pytest.param(Conv2d(1, 16, 9, 10, 16, (3, 3), padding=SAME, word=BFLOAT16), id="padded"),
-    pytest.param(Conv2d(1, 40, 7, 7, 24, (1, 1), word=BFLOAT16), id="pointwise"),
-    pytest.param(Conv2d(1, 21, 13, 13, 24, (1, 1), (2, 2), word=BFLOAT16), id="pointwise, odd, stride 2"),
-    pytest.param(Conv2d(2, 19, 9, 11, 20, (3, 3), (2, 2), (1, 0, 2, 1), word=BFLOAT16), id="ragged, uneven padding"),
-    pytest.param(Conv2d(1, 3, 23, 21, 40, (7, 7), (2, 2), (3, 3, 3, 3), in_block=4, word=BFLOAT16), id="first layer"),
-    pytest.param(Conv2d(1, 1, 8, 8, 8, (5, 5), in_block=2, word=BFLOAT16), id="one channel"),
-    pytest.param(Conv2d(1, 32, 7, 7, 32, (3, 3), padding=SAME, groups=8, word=BFLOAT16), id="4 channels a group"),
-    pytest.param(Conv2d(1, 60, 8, 8, 90, (1, 1), groups=3, word=BFLOAT16), id="groups across blocks"),
-    pytest.param(Conv2d(1, 9, 8, 8, 9, (3, 3), padding=SAME, groups=3, word=BFLOAT16), id="3 channels a group"),
-    pytest.param(Conv2d(1, 16, 9, 9, 8, (3, 3), padding=(2, 2, 2, 2), dilation=(2, 2), word=BFLOAT16), id="dilated"),
+    pytest.param(Conv2d(1, 16, 9, 10, 16, (3, 3), padding=SAME, operand=BFLOAT16), id="padded"),
+    pytest.param(Conv2d(1, 40, 7, 7, 24, (1, 1), operand=BFLOAT16), id="pointwise"),
+    pytest.param(Conv2d(1, 21, 13, 13, 24, (1, 1), (2, 2), operand=BFLOAT16), id="pointwise, odd, stride 2"),
+    pytest.param(Conv2d(2, 19, 9, 11, 20, (3, 3), (2, 2), (1, 0, 2, 1), operand=BFLOAT16), id="ragged, uneven padding"),
+    pytest.param(Conv2d(1, 3, 23, 21, 40, (7, 7), (2, 2), (3,) * 4, in_block=4, operand=BFLOAT16), id="first layer"),
+    pytest.param(Conv2d(1, 1, 8, 8, 8, (5, 5), in_block=2, operand=BFLOAT16), id="one channel"),
+    pytest.param(Conv2d(1, 32, 7, 7, 32, (3, 3), padding=SAME, groups=8, operand=BFLOAT16), id="4 channels a group"),
+    pytest.param(Conv2d(1, 60, 8, 8, 90, (1, 1), groups=3, operand=BFLOAT16), id="groups across blocks"),
+    pytest.param(Conv2d(1, 9, 8, 8, 9, (3, 3), padding=SAME, groups=3, operand=BFLOAT16), id="3 channels a group"),
+    pytest.param(Conv2d(1, 16, 9, 9, 8, (3, 3), padding=(2, 2, 2, 2), dilation=(2, 2), operand=BFLOAT16), id="dilated"),
 ]
 
 
@@ -94,7 +94,7 @@ def test_convolution(problem: Conv2d) -> None:
 
 
 def test_transposed_convolution() -> None:
-    problem = ConvTranspose2d(1, 19, 5, 6, 11, (3, 3), (2, 2), SAME, (1, 1), word=BFLOAT16)
+    problem = ConvTranspose2d(1, 19, 5, 6, 11, (3, 3), (2, 2), SAME, (1, 1), operand=BFLOAT16)
     data, weight = random(1, 19, 5, 6), random(19, 11, 3, 3) / np.float32(8)
     sums = functional.conv_transpose2d(rounded(data), rounded(weight), None, 2, 1, 1)
     operands = [bfloat16.to_bits(blocked(data, 8)), conv_transpose2d.pack_weight(problem, weight)]
@@ -121,7 +121,7 @@ def test_pooling(kind: str) -> None:
 @pytest.mark.parametrize("size", [(1, 40, 64), (7, 19, 33), (50, 32, 1), (13, 8, 2)])
 def test_linear(size: tuple[int, int, int]) -> None:
     m, n, k = size
-    problem = Matmul(m, n, k, word=BFLOAT16)
+    problem = Matmul(m, n, k, operand=BFLOAT16)
     data, weight = random(m, k), random(n, k) / np.float32(np.sqrt(k))
     operands = [bfloat16.to_bits(data), matmul.pack_weight(problem, weight)]
     check(matmul, problem, operands, rounded(data) @ rounded(weight).T)
@@ -131,7 +131,7 @@ def test_linear(size: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("size", [(13, 20, 9), (1, 16, 8), (6, 5, 1)])
 def test_batch_matmul(size: tuple[int, int, int], transpose_b: bool) -> None:
     m, n, k = size
-    problem = BatchMatmul(3, m, n, k, transpose_b, word=BFLOAT16)
+    problem = BatchMatmul(3, m, n, k, transpose_b, operand=BFLOAT16)
     a, b = random(3, m, k), random(3, *((n, k) if transpose_b else (k, n))) / np.float32(np.sqrt(k))
     other = rounded(b).transpose(1, 2) if transpose_b else rounded(b)
     check(batch_matmul, problem, [bfloat16.to_bits(a), bfloat16.to_bits(b)], rounded(a) @ other)
@@ -139,7 +139,7 @@ def test_batch_matmul(size: tuple[int, int, int], transpose_b: bool) -> None:
 
 def test_the_order_of_a_pair_is_that_of_the_instruction() -> None:
     # 2**30, then -2**30 and 1: of these the second comes first, else 1 is lost
-    problem = Matmul(1, 8, 4, word=BFLOAT16)
+    problem = Matmul(1, 8, 4, operand=BFLOAT16)
     data = np.array([[0, 2.0**30, 1, -(2.0**30)]], np.float32)
     operands = [bfloat16.to_bits(data), matmul.pack_weight(problem, np.ones((8, 4), np.float32))]
     library = build(matmul, problem, operands, AVX2, {"mcpu": "haswell"})

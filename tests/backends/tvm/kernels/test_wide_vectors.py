@@ -24,10 +24,10 @@ from lvc.backends.tvm.kernels.batch_matmul import BatchMatmul
 from lvc.backends.tvm.kernels.conv2d import Conv2d
 from lvc.backends.tvm.kernels.conv_transpose2d import ConvTranspose2d
 from lvc.backends.tvm.kernels.depthwise import Depthwise
+from lvc.backends.tvm.kernels.dot_operands import BFLOAT16
 from lvc.backends.tvm.kernels.matmul import Matmul
 from lvc.backends.tvm.kernels.pool2d import Pool2d
 from lvc.backends.tvm.kernels.winograd import Winograd
-from lvc.backends.tvm.kernels.words import BFLOAT16
 from lvc.backends.tvm.vector import Vector
 
 SAME = (1, 1, 1, 1)
@@ -169,7 +169,7 @@ def test_a_step_is_a_call_of_the_instruction() -> None:
 
 @pytest.mark.parametrize("problem", [p for p in CONVOLUTIONS if p.values[0].in_block])  # type: ignore[union-attr]
 def test_convolution_of_pairs(problem: Conv2d) -> None:
-    problem = dataclasses.replace(problem, word=BFLOAT16)
+    problem = dataclasses.replace(problem, operand=BFLOAT16)
     data, weight = operands_of(problem)
     sums = convolved(problem, test_bfloat16.rounded(data.numpy()), test_bfloat16.rounded(weight.numpy()))
     operands = [bfloat16.to_bits(blocked(data.numpy(), 16)), conv2d.pack_weight(problem, weight.numpy())]
@@ -187,7 +187,7 @@ def test_linear_of_pairs(size: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_batch_matmul_of_pairs(transposed: bool) -> None:
-    problem = BatchMatmul(3, 17, 37, 9, transposed, word=BFLOAT16, block=16)
+    problem = BatchMatmul(3, 17, 37, 9, transposed, operand=BFLOAT16, block=16)
     a, b = random(3, 17, 9), random(3, *((37, 9) if transposed else (9, 37))) / 3
     b = b.astype("float32")
     right = test_bfloat16.rounded(b).mT if transposed else test_bfloat16.rounded(b)

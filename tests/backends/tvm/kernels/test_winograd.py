@@ -18,10 +18,10 @@ from lvc.backends.tvm.isa.avx512 import Avx512
 from lvc.backends.tvm.isa.sse import Sse
 from lvc.backends.tvm.kernels import conv2d, winograd
 from lvc.backends.tvm.kernels.conv2d import Conv2d
+from lvc.backends.tvm.kernels.dot_operands import BFLOAT16
 from lvc.backends.tvm.kernels.winograd import Winograd, can_transform, choose_tile
 from lvc.backends.tvm.kernels.winograd_cost import MOST_DATA, WinogradCost, plain_cycles
 from lvc.backends.tvm.kernels.winograd_nest import Knobs
-from lvc.backends.tvm.kernels.words import BFLOAT16
 from lvc.backends.tvm.vector import Vector
 
 SAME = (1, 1, 1, 1)
@@ -132,7 +132,7 @@ REFUSED = [
     dataclasses.replace(convolution(64, 56, 64), groups=2),
     dataclasses.replace(convolution(64, 56, 64), kernel=(5, 5)),
     dataclasses.replace(convolution(3, 56, 64), in_block=0),
-    dataclasses.replace(convolution(64, 56, 64), word=BFLOAT16),
+    dataclasses.replace(convolution(64, 56, 64), operand=BFLOAT16),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The steps of integer kernels: which words and chains the weights allow, and that none of them saturates."""
+"""The steps of integer kernels: which operands and chains the weights allow, and that none of them saturates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from test_integer import check_exact, whole
 from torch.fx import Node
 
 from lvc.backends.tvm import BACKEND
-from lvc.backends.tvm.kernels.whole_storage import narrowed, stored_bits
-from lvc.backends.tvm.kernels.whole_words import WholePair, WholeQuad
+from lvc.backends.tvm.integer_layers import risky_steps
+from lvc.backends.tvm.kernels.integer_operands import IntegerPair, IntegerQuad
+from lvc.backends.tvm.kernels.integer_storage import narrowed, stored_bits
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.program import Program
 from lvc.backends.tvm.targets import vector_of
-from lvc.backends.tvm.whole import risky_steps
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
 
@@ -44,9 +44,9 @@ def lowered(model: Model, target: str = "x86-64-v3") -> Program:
     return lower(model, vector_of(parsed))
 
 
-def word_of(program: Program) -> object:
+def operand_of(program: Program) -> object:
     (step,) = [step for step in program.steps if "conv2d" in step.nodes[0]]
-    return step.schedule.problem.word  # type: ignore[attr-defined]
+    return step.schedule.problem.operand  # type: ignore[attr-defined]
 
 
 CHAINS = [(10, 2, 2), (22, 2, 1), (31, 1, 0)]
@@ -57,13 +57,13 @@ def test_the_spread_of_the_weights_decides_how_much_is_summed_in_16_bits(spread:
     weight = bell(1, spread, 24, 40, 3, 3).clamp(-96, 96)
     if risky == 1:
         weight = weight.clamp(-63, 63)
-    assert word_of(lowered(layer(weight))) == WholeQuad(5, chain, risky)
+    assert operand_of(lowered(layer(weight))) == IntegerQuad(5, chain, risky)
     check_exact(layer(weight), whole(1, torch.uint8, 1, 40, 9, 9))
 
 
 def test_weights_that_are_all_large_are_multiplied_in_pairs() -> None:
     weight = bell(1, 200, 24, 40, 3, 3)
-    assert word_of(lowered(layer(weight))) == WholePair(5)
+    assert operand_of(lowered(layer(weight))) == IntegerPair(5)
     check_exact(layer(weight), whole(1, torch.uint8, 1, 40, 9, 9))
 
 
@@ -92,7 +92,7 @@ def with_one_step_at_risk(weight: torch.Tensor, place: int) -> torch.Tensor:
 def test_a_convolution_looks_at_the_marks_of_each_group(kernel: int, place: int) -> None:
     weight = with_one_step_at_risk(bell(place, 4, 24, 80, kernel, kernel), place)
     model = layer(weight)
-    assert word_of(lowered(model)) == WholeQuad(5, 2, 1)
+    assert operand_of(lowered(model)) == IntegerQuad(5, 2, 1)
     check_exact(model, np.full((1, 80, 9, 9), 255, np.uint8))
 
 
@@ -105,14 +105,14 @@ def test_a_linear_layer_looks_at_the_marks_of_each_group(depth: int, place: int)
     scale = sketch.stored(torch.rand(21))
     model = sketch.model(sketch.call(integer.rescale, sums, scale, 1))
     (step,) = [step for step in lowered(model).steps if "linear" in step.nodes[0]]
-    assert step.schedule.problem.word == WholeQuad(7, 2, 1)  # type: ignore[attr-defined]
+    assert step.schedule.problem.operand == IntegerQuad(7, 2, 1)  # type: ignore[attr-defined]
     check_exact(model, np.full((5, depth), 255, np.uint8))
 
 
 def test_a_guard_is_raised_exactly_where_16_bits_may_not_do() -> None:
     packed = np.zeros((1, 4, 8, 4), np.int8)
     packed[0, 0, 3, :2] = 64  # 128 * 255 is the most that fits
-    packed[0, 1, 3, 0] = 1  # one more with the word before
+    packed[0, 1, 3, 0] = 1  # one more with the four before
     packed[0, 2, 0, 2:] = -64
     packed[0, 3, 0, :] = [64, -64, 127, -128]
     words = packed.view(np.int32)[..., 0]

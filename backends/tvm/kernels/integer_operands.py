@@ -1,4 +1,4 @@
-"""Words of whole numbers: data of 8 bits times int8 weights, summed in int32 with nothing lost."""
+"""Dot-product operands of integers: data of 8 bits times int8 weights, summed in int32 with nothing lost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import like
 from lvc.backends.tvm.isa.instruction_set import InstructionSet
+from lvc.backends.tvm.kernels.dot_operands import DotOperand, Pace
 from lvc.backends.tvm.kernels.nest import Buffer, Expr, load
-from lvc.backends.tvm.kernels.words import Pace, Word
 from lvc.backends.tvm.vector import Vector
 
 
@@ -35,13 +35,13 @@ def centred(element: Expr, zero_point: int, dtype: str = "int32") -> Expr:
 
 
 @dataclass(frozen=True)
-class WholeQuad(Word):
+class IntegerQuad(DotOperand):
     """Four products of uint8 with int8, in one instruction where there is one. The sums are of ``q``, not of
     ``q - zero_point``.
 
-    Without that instruction sums of two are made in 16 bits, and so many words (``chain``) are summed there before
+    Without that instruction sums of two are made in 16 bits, and so many operands (``chain``) are summed there before
     they are widened; for the caller to prove that nothing saturates, by `lvc.compiler.ir.bounds`. Weights
-    that do not allow it are risky: ``risky_chain`` of their words are summed in 16 bits, with 0 none, not even pairs.
+    that do not allow it are risky: ``risky_chain`` of theirs are summed in 16 bits, with 0 none, not even pairs.
     """
 
     name: ClassVar[str] = "uint8"
@@ -110,8 +110,8 @@ class WholeQuad(Word):
 
 
 @dataclass(frozen=True)
-class WholePair(Word):
-    """A pair of 16-bit whole numbers, whose products are added in 32 bits.
+class IntegerPair(DotOperand):
+    """A pair of 16-bit integers, whose products are added in 32 bits.
 
     Nothing can saturate: data becomes ``q - zero_point`` on its way in, of 9 bits, and weights have 8.
     """

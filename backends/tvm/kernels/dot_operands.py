@@ -1,8 +1,8 @@
-"""The one step of every reduction: each lane of the sums gains the products of the elements of two 32-bit words.
+"""The one step of every reduction: each lane of the sums gains the dot product of two operands of 32 bits.
 
-A word is one float32 or a pair of bfloat16. Packed weights are words; the other operand has its elements one after the
-other along the reduction, and is read a word at a time. Kernels count the reduction in words, so the loops around a
-step, and the knobs that shape them, are the same for every type.
+An operand is one float32, or as many elements of a shorter type as fill a 32-bit word. Packed weights are such words;
+data has its elements one after the other along the reduction, and is read a word at a time. Kernels count the reduction
+in words, so the loops around a step, and the knobs that shape them, are the same for every type.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Word(ABC):
+class DotOperand(ABC):
     """``elements`` of a type that is called ``name`` and is ``element`` in memory; together they are one ``packed``.
     Their products are added to ``sums``. Where ``is_converted``, data lies in memory in another type, and each task
     reads it by way of a copy."""
@@ -146,7 +146,7 @@ class Word(ABC):
 
 
 @dataclass(frozen=True)
-class _Float32(Word):
+class _Float32(DotOperand):
     name: ClassVar[str] = "float32"
     element: ClassVar[str] = "float32"
     packed: ClassVar[str] = "float32"
@@ -172,7 +172,7 @@ class _Float32(Word):
 
 
 @dataclass(frozen=True)
-class _Bfloat16Pair(Word):
+class _Bfloat16Pair(DotOperand):
     """Products as an instruction adds them: that of the second elements first, each rounded to float32."""
 
     name: ClassVar[str] = "bfloat16"
@@ -207,8 +207,8 @@ class _Bfloat16Pair(Word):
         return np.ascontiguousarray(words).view(np.int32)
 
 
-FLOAT32: Word = _Float32()
-BFLOAT16: Word = _Bfloat16Pair()
+FLOAT32: DotOperand = _Float32()
+BFLOAT16: DotOperand = _Bfloat16Pair()
 
 
 def _first(words: Expr) -> Expr:

@@ -14,7 +14,7 @@ from lvc.backends.tvm.kernels.nest import Expr, Stmt, block, grid, load, store, 
 
 
 def stored_bits(weight: np.ndarray) -> int:
-    """Bits that hold each of some whole numbers of 8 bits."""
+    """Bits that hold each of some integers of 8 bits."""
     return 4 if weight.size and weight.min() >= -8 and weight.max() <= 7 else 8
 
 

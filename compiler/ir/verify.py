@@ -9,8 +9,9 @@ from torch._ops import OpOverload
 
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import FIXED, OPS
-from lvc.compiler.ir.graph import arguments, infer_spec, op_name, origin, spec, tensor
+from lvc.compiler.ir.graph import arguments, infer_spec, is_call, op_name, origin, spec, tensor
 from lvc.compiler.ir.groups import check_groups
+from lvc.compiler.ir.layers import LAYERS, factors
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
 
@@ -40,6 +41,7 @@ def verify(model: Model) -> None:
                 raise _broken(node, f"operator {op_name(node)} is not in the dialect")
             _check_fixed(node)
             _check_pairs(node)
+            _check_weight(node)
             _compare(node, infer_spec(node))
         elif node.op != "placeholder":
             raise _broken(node, f"a node of kind {node.op} cannot stand in a graph")
@@ -79,6 +81,13 @@ def _check_pairs(node: torch.fx.Node) -> None:
         value = given[name]
         if not isinstance(value, (list, tuple)) or len(value) != 2:
             raise _broken(node, f"{name}={value} is not a pair, one number for height and one for width")
+
+
+def _check_weight(node: torch.fx.Node) -> None:
+    """The weight of a layer has an axis for the channels that it reads and one for those that it makes."""
+    weight = factors(node)[1] if is_call(node, *LAYERS) else None
+    if weight is not None and len(spec(weight).shape) < 2:
+        raise _broken(node, f"its weight {spec(weight)} has no output channels; a product with a vector is matmul")
 
 
 @lru_cache

@@ -31,8 +31,6 @@ def lower_layer(module: GraphModule, node: Node) -> Node | str:
     weight = whole_weight(module, args["weight"])
     if isinstance(weight, str):
         return weight
-    if weight.q.ndim < 2:
-        return f"its weight has {weight.q.ndim} dimensions"
     bias = _whole_bias(module, args["bias"], scale * weight.scale, weight.q.shape[0])
     if isinstance(bias, str):
         return bias

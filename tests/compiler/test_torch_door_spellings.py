@@ -11,6 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from traced import draw, op_names, traced
 
+from lvc.compiler.pipeline.observers import relative_difference
+from lvc.compiler.pipeline.pipeline import Pipeline
+
 IMAGE, MATRIX, SIGNAL = (1, 8, 6, 6), (4, 6), (1, 8, 9)
 HEADS = (2, 3, 4, 5)
 
@@ -245,6 +248,29 @@ def test_linear_from_a_product_with_stored_weights() -> None:
             return torch.addmm(self.bias, x, self.weight.t()) + torch.mm(x, self.weight.t())
 
     assert op_names(traced(Layer(), *draw(MATRIX))) == ["linear", "linear", "add"]
+
+
+def test_a_linear_layer_by_a_vector_is_a_product() -> None:
+    """It has no output channels that a normalisation behind it could fold into."""
+
+    class Layer(nn.Module):
+        def __init__(self, bias: torch.Tensor | None) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4))
+            self.bias = bias
+            self.norm = nn.BatchNorm1d(4)
+            self.norm.running_mean = torch.randn(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.norm(F.linear(x, self.weight, self.bias))
+            return result
+
+    for bias, wanted in ((None, ["matmul", "batch_norm"]), (torch.tensor(0.5), ["matmul", "add", "batch_norm"])):
+        (x,) = draw((3, 4, 4))
+        model = traced(Layer(bias), x)
+        assert op_names(model) == wanted
+        folded, _ = Pipeline.parse("fold-batch-norm").run(model)
+        assert relative_difference(folded(x)[0], model(x)[0]) <= 1e-6
 
 
 def test_arguments_are_written_in_full() -> None:

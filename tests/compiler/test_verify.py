@@ -132,6 +132,13 @@ def test_sizes_that_are_no_pair_are_found(call: str, names: tuple[str, ...], val
         assert caught.value.why == f"{name}={value} is not a pair, one number for height and one for width"
 
 
+def test_a_layer_by_a_vector_is_found() -> None:
+    model = parse_model("model one(x: f32[2,3])\n  @w : f32[3]\n  %y = linear(%x, @w)\n  return y=%y\n")
+    with pytest.raises(CompileError, match="breaks a rule at 'y'") as caught:
+        verify(model)
+    assert caught.value.why == "its weight f32[3] has no output channels; a product with a vector is matmul"
+
+
 def test_a_pool_without_a_stride_has_that_of_its_window() -> None:
     model = parse_model("model one(x: f32[1,4,8,6])\n  %y = max_pool2d(%x, [4, 3])\n  return y=%y\n")
     verify(model)

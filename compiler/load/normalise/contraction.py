@@ -127,6 +127,14 @@ def matmul(b: Builder, x: Operand, y: Operand) -> Operand:
     return b.call(aten.matmul.default, x, y)
 
 
+def _linear(b: Builder, x: Operand, weight: Operand, *bias: Operand | None) -> Operand:
+    """`linear` by a matrix; a vector in its place is the product with one, which leaves no channels."""
+    if weight.rank == 2:
+        return b.call(aten.linear.default, x, weight, *bias)
+    product = matmul(b, x, weight)
+    return next((add(b, product, shift) for shift in bias if shift is not None), product)
+
+
 def _product(b: Builder, x: Operand, y: Operand) -> Operand:
     """``x @ y`` of two matrices: `linear` where ``y`` is a transposed stored matrix."""
     if y.node is not None and is_call(y.node, aten.permute.default):
@@ -157,6 +165,7 @@ CONTRACTION: dict[OpOverload, Rule] = {
     aten.conv_transpose1d.default: _one_dimension(conv_transpose2d),
     aten.convolution.default: _convolution,
     aten._convolution.default: lambda b, *args: _convolution(b, *args[:9]),
+    aten.linear.default: _linear,
     aten.mm.default: _product,
     aten.bmm.default: matmul,
     aten.mv.default: matmul,

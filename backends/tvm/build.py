@@ -112,6 +112,7 @@ def plan(program: Program, names: list[str], target: Target, memory: Memory) -> 
         "entry": ENTRY,
         "setup_entry": SETUP,
         "target": target.text,
+        "kind": target.kind,
         "cpu": target.cpu,
         "features": sorted(target.features),
         "workspace_bytes": memory.workspace,

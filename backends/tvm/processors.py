@@ -25,11 +25,14 @@ _SAPPHIRE = _ICELAKE | {"avx512bf16", "avxvnni"}
 
 @dataclass(frozen=True)
 class Processor:
-    """One line about a processor, the instruction sets that generated code may use, and what cost models know of it."""
+    """One line about a processor, the instruction sets that generated code may use, what cost models know of it, and
+    what machine code for it is called: by targets, and by LLVM."""
 
     line: str
     features: frozenset[str]
     machine: Machine = GENERIC
+    kind: str = "x86-64"
+    triple: str = "x86_64-unknown-linux-gnu"
 
 
 _MEGABYTE = Cache(1 << 20, 8)

@@ -12,10 +12,10 @@ import platform
 from lvc.backends.tvm.host import cpuinfo, host_features, host_machine, stand_in
 from lvc.backends.tvm.isa.choice import widest
 from lvc.backends.tvm.machine import Machine
-from lvc.backends.tvm.processors import CPUS
+from lvc.backends.tvm.processors import CPUS, Processor
 from lvc.backends.tvm.vector import Vector
 from lvc.compiler.backend import Target
-from lvc.compiler.errors import UsageError
+from lvc.compiler.errors import CompileError, UsageError
 
 
 def target_texts() -> dict[str, str]:
@@ -29,7 +29,7 @@ def parse_target(text: str) -> Target | None:
         return native()
     if text not in CPUS:
         return None
-    return Target(text, "tvm", "x86-64", text, CPUS[text].features)
+    return _target(text, text)
 
 
 def native() -> Target:
@@ -41,7 +41,11 @@ def native() -> Target:
             why=f"it is {platform.machine() or 'unknown'} without the instruction sets of x86-64-v2",
             help="name a target: " + ", ".join(CPUS),
         )
-    return Target("native", "tvm", "x86-64", cpu, CPUS[cpu].features)
+    return _target("native", cpu)
+
+
+def _target(text: str, cpu: str) -> Target:
+    return Target(text, "tvm", CPUS[cpu].kind, cpu, CPUS[cpu].features)
 
 
 def that_multiply(element: str) -> list[str]:
@@ -54,17 +58,24 @@ def vector_of(target: Target) -> Vector:
     return Vector(widest(target.features), machine_of(target))
 
 
+def processor_of(target: Target) -> Processor:
+    """What is known of a target's processor; `CompileError` for a name that only a damaged artefact can have."""
+    if target.cpu not in CPUS:
+        raise CompileError(f"no processor is called '{target.cpu}'", help="it may be " + ", ".join(CPUS))
+    return CPUS[target.cpu]
+
+
 def machine_of(target: Target) -> Machine:
     """What cost models know of a target's processor: this machine's own caches for ``native``, else what is fixed for
     its name, so that code for a named processor is the same wherever it is made."""
-    known = CPUS[target.cpu].machine
+    known = processor_of(target).machine
     return host_machine(known) if target.text == "native" else known
 
 
 def llvm_options(target: Target) -> dict[str, object]:
     """TVM's description of a target. What schedules make vectors has their width anyway; attributes of the instruction
     set let loops that LLVM makes vectors of by itself have the same."""
-    options: dict[str, object] = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": target.cpu}
+    options: dict[str, object] = {"kind": "llvm", "mtriple": processor_of(target).triple, "mcpu": target.cpu}
     if attributes := widest(target.features).attributes:
         options["mattr"] = list(attributes)
     return options

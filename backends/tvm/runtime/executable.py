@@ -96,7 +96,7 @@ class Executable:
         from lvc.compiler.backend import Target
 
         plan = self.plan
-        target = Target(plan["target"], "tvm", "x86-64", plan["cpu"], frozenset(plan["features"]))
+        target = Target(plan["target"], "tvm", plan.get("kind", ""), plan["cpu"], frozenset(plan["features"]))
         return self.threads * peak_flops(target)
 
     def _checked(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lvc.backends.tvm import BACKEND, host, targets
+from lvc.backends.tvm import BACKEND, build, host, targets
+from lvc.backends.tvm.program import Program
+from lvc.compiler.backend import Target
 from lvc.compiler.cli import main
 from lvc.compiler.errors import CompileError
+from lvc.compiler.measure.memory import Memory
 
 ZEN3 = {"vendor_id": "AuthenticAMD", "cpu family": "25", "model": "1"}
 ICELAKE = {"vendor_id": "GenuineIntel", "cpu family": "6", "model": "106"}
@@ -63,6 +66,17 @@ def test_a_machine_behaves_as_no_greater_one(
     assert err.count("error:") == 1
     assert what in err
     assert why in err
+
+
+def test_plans_name_the_kind_of_their_code() -> None:
+    target = BACKEND.parse_target("x86-64-v3")
+    assert (target.kind, targets.llvm_options(target)["mtriple"]) == ("x86-64", "x86_64-unknown-linux-gnu")
+    assert build.plan(Program(), [], target, Memory(0, 0, 0, 0, 0, 0))["kind"] == "x86-64"
+
+
+def test_a_processor_that_is_not_known_is_told() -> None:
+    with pytest.raises(CompileError, match="no processor is called 'znver99'"):
+        targets.llvm_options(Target("native", "tvm", "x86-64", "znver99"))
 
 
 def test_vectors() -> None:

@@ -45,4 +45,4 @@ class Machine:
 
 
 GENERIC = Machine()
-"""What a core since Haswell and Zen 2 has at least, but for Haswell's smaller second level."""
+"""What cores since Haswell and Zen 2 have, but for Haswell's smaller second level."""

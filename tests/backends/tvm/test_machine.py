@@ -67,7 +67,7 @@ def test_the_panels_of_a_deep_product_stay_in_the_second_level(cpu: str) -> None
     assert knobs.vectors * knobs.rows >= 16
 
 
-@pytest.mark.parametrize("cpu", ["x86-64-v3", "znver2", "znver3"])
+@pytest.mark.parametrize("cpu", ["x86-64-v3", "haswell", "znver2", "znver3"])
 def test_deep_products_on_avx2_fill_its_registers(cpu: str) -> None:
     knobs = matmul.choose_knobs(Matmul(197, 768, 3072), vector(cpu))
     assert (knobs.vectors, knobs.rows) == (2, 6)

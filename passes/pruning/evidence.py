@@ -22,7 +22,7 @@ from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Member
 from lvc.passes.analysis.layer_rows import input_rows, positions
 from lvc.passes.pruning.criterion import Criterion
 from lvc.passes.pruning.edges import Edge, Taps, channel_rows, edges_of, sample_sums
-from lvc.passes.pruning.least_squares import Moments
+from lvc.passes.pruning.least_squares import Gathering, Moments
 from lvc.passes.pruning.loss import classification_loss, random_projection
 from lvc.passes.pruning.readers import Reader, readers_of, rows_wanted
 
@@ -215,7 +215,7 @@ class Evidence:
             for group in self.channels.free
             for reader in self.readers(group)
         }
-        found = {key: Moments.empty(reader.weight.shape[1], 0) for key, reader in readers.items()}
+        found = {key: Gathering(reader.weight.shape[1], 0) for key, reader in readers.items()}
         taps = Taps(self.model.module, self._layers)
         generator = torch.Generator().manual_seed(self.seed)
         with torch.inference_mode():
@@ -229,7 +229,7 @@ class Evidence:
                         rows[layer] = input_rows(taps.values[layer], layer, result.shape, at)
                     columns = rows[layer][:, reader.columns]
                     found[layer, reader.outputs.start].add(columns, columns[:, :0])
-        return found
+        return {key: rows.moments() for key, rows in found.items()}
 
     @cached_property
     def _steepness(self) -> dict[Node, torch.Tensor]:

@@ -107,6 +107,27 @@ class Moments:
         return xx, self.xy / count - torch.outer(self.x, self.y) / count**2
 
 
+class Gathering:
+    """Moments that grow by a few rows at a time: rows wait until there are as many as columns, then count together."""
+
+    def __init__(self, columns: int, outputs: int) -> None:
+        self._sums = Moments.empty(columns, outputs)
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self._waiting.append((x, y))
+        if sum(len(rows) for rows, _ in self._waiting) >= x.shape[1]:
+            self.moments()
+
+    def moments(self) -> Moments:
+        """The sums over all rows so far."""
+        if self._waiting:
+            x, y = zip(*self._waiting, strict=True)
+            self._waiting = []
+            self._sums.add(torch.cat(x), torch.cat(y))
+        return self._sums
+
+
 def solve(moments: Moments, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weights ``f64[outputs, columns]`` and bias ``f64[outputs]``; ``start`` is where the ridge holds them."""
     weight = ridge_solution(*moments.centred(), start)

@@ -19,7 +19,7 @@ from lvc.passes.analysis.channels.proof import Kept
 from lvc.passes.analysis.layer_rows import input_rows, output_rows, positions
 from lvc.passes.analysis.sweep import Sweep
 from lvc.passes.pruning.junctions import find_junction
-from lvc.passes.pruning.least_squares import Moments, solve
+from lvc.passes.pruning.least_squares import Gathering, Moments, solve
 from lvc.passes.pruning.readers import check_layer, rows_wanted
 
 
@@ -76,12 +76,15 @@ class _Halves:
     The outputs are those of one goal after the other.
     """
 
-    even: Moments
-    odd: Moments
+    even: Gathering
+    odd: Gathering
 
     @classmethod
     def empty(cls, columns: int, outputs: int) -> _Halves:
-        return cls(Moments.empty(columns, outputs), Moments.empty(columns, outputs))
+        return cls(Gathering(columns, outputs), Gathering(columns, outputs))
+
+    def whole(self) -> Moments:
+        return self.even.moments() + self.odd.moments()
 
     def add(self, batch: int, x: torch.Tensor, y: torch.Tensor) -> None:
         (self.odd if batch % 2 else self.even).add(x, y)
@@ -93,7 +96,8 @@ class _Halves:
         """
         count = len(start)
         total, gained = slice(count, None), 0.0
-        for seen, unseen in ((self.even, self.odd), (self.odd, self.even)):
+        halves = self.even.moments(), self.odd.moments()
+        for seen, unseen in (halves, halves[::-1]):
             weight, bias = solve(seen, start.repeat(2, 1))
             wanted = unseen.of_outputs(total)
             gained += wanted.error(weight[:count], bias[:count]) - wanted.error(weight[count:], bias[count:])
@@ -127,10 +131,10 @@ def _fit(model: Model, layer: Node, found: Sequence[_Halves], goals: int) -> Non
     starts = weight.detach().flatten(1).double().chunk(len(found))
     outputs = len(starts[0])
     place = 0
-    if goals > 1 and found[0].odd.count:
+    if goals > 1 and found[0].odd.moments().count:
         place = int(sum(map(_Halves.gain, found, starts)) > 0)
     chosen = slice(place * outputs, (place + 1) * outputs)
-    sums = [(halves.even + halves.odd).of_outputs(chosen) for halves in found]
+    sums = [halves.whole().of_outputs(chosen) for halves in found]
     parts = [solve(part, start) for part, start in zip(sums, starts, strict=True)]
     _store(model, layer, torch.cat([part for part, _ in parts]), torch.cat([bias for _, bias in parts]))
 

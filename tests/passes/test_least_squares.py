@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lvc.compiler.errors import CompileError
-from lvc.passes.pruning.least_squares import Moments, inverse, leading_solutions, ridge_solution, solve
+from lvc.passes.pruning.least_squares import Gathering, Moments, inverse, leading_solutions, ridge_solution, solve
 
 
 def rows(count: int = 200, *, far: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,6 +46,19 @@ def test_halves_add_up_to_the_whole() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(halves.mean_x, whole.mean_x, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close((whole + Moments.empty(6, 3)).mean_y, whole.mean_y)
+
+
+def test_rows_that_come_one_by_one_are_the_same_sums() -> None:
+    x, y = rows(far=3.0)
+    few = Gathering(6, 3)
+    for place in range(len(x) - 1):
+        few.add(x[place : place + 1], y[place : place + 1])
+    found, wanted = few.moments(), gather(x[:-1], y[:-1])
+    assert found.count == wanted.count == len(x) - 1
+    for ours, theirs in zip(found.centred(), wanted.centred(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    few.add(x[-1:], y[-1:])
+    assert few.moments().count == len(x)
 
 
 def test_errors_of_two_fits_differ_by_what_their_rows_say() -> None:

@@ -35,7 +35,7 @@ from lvc.compiler.ir.graph import (
     store,
     tensor,
 )
-from lvc.compiler.ir.layers import LAYERS, channel_dim, contraction
+from lvc.compiler.ir.layers import LAYERS, channel_dim, contraction, factors
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
 from lvc.compiler.pipeline.workspace import Workspace
@@ -104,7 +104,7 @@ def check_after(node: Node, affine: Affine) -> str | None:
     if len(node.users) != 1:
         return f"its own result has {len(node.users)} users"
     (layer,) = node.users
-    if not is_call(layer, *LAYERS) or layer.args[0] is not node:
+    if not is_call(layer, *LAYERS) or factors(layer)[0] is not node:
         return f"its result goes to {_describe(layer)}, which has no weights to scale"
     if channel_dim(layer, node) != 1:
         return f"the channels of '{layer.name}' after it are not those that it normalises"
@@ -117,8 +117,8 @@ def check_after(node: Node, affine: Affine) -> str | None:
 
 
 def _check_weights(layer: Node, side: str) -> str | None:
-    weight = layer.args[1]
-    if not isinstance(weight, Node) or weight.op != "get_attr":
+    _, weight = factors(layer)
+    if weight.op != "get_attr":
         return f"the weight of '{layer.name}' {side} it is computed in the graph"
     if len(weight.users) > 1:
         return f"the weight '{weight.target}' of '{layer.name}' {side} it is shared by {len(weight.users)} users"

@@ -22,7 +22,7 @@ from torch.fx import Node
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import calls, origin, store, tensor
-from lvc.compiler.ir.layers import LAYERS, contraction
+from lvc.compiler.ir.layers import LAYERS, contraction, factors
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.serialise import tensor_bytes
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
@@ -68,7 +68,7 @@ class Sparsify(Pass):
                 outcome.skip(node, kept)
             elif not kept[weight != 0].all():
                 sparse = weight * kept
-                store(model.module, str(node.args[1].target), sparse)  # type: ignore[union-attr]
+                store(model.module, str(factors(node)[1].target), sparse)
                 outcome.change(node)
                 found[node] = sparse
             rows.append((origin(node), weight.numel(), round(float((found[node] == 0).float().mean()), 4)))
@@ -86,13 +86,14 @@ class Sparsify(Pass):
         skipped = left_out(layers, (), self.skip)
         seen: set[object] = set()
         for node in layers:
-            weight = tensor(model.module, node.args[1])
+            _, stored = factors(node)
+            weight = tensor(model.module, stored)
             if weight is None:
                 outcome.skip(node, "its weight is computed in the graph")
             elif node in skipped:
                 outcome.skip(node, skipped[node])
-            elif node.args[1] not in seen:
-                seen.add(node.args[1])
+            elif stored not in seen:
+                seen.add(stored)
                 yield node, weight.detach()
 
     def _limit(self, found: dict[Node, torch.Tensor]) -> float | None:

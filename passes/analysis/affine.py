@@ -66,5 +66,5 @@ def shift_response(layer: Node, weight: torch.Tensor, shift: torch.Tensor) -> to
 
 
 def channels_out(layer: Node) -> int:
-    """Return the number of output channels of a layer whose channels are dimension 1 of its result."""
-    return spec(layer).shape[1]
+    """Return the number of output channels of a layer."""
+    return spec(layer).shape[contraction(layer).axis]

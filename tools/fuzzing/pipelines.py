@@ -78,7 +78,7 @@ def code_targets() -> tuple[str, ...]:
 
 def draw_precision(rng: random.Random, target: str) -> str:
     """bf16 now and then, where the target multiplies it."""
-    from lvc.backends.tvm.targets import BFLOAT16, native
+    from lvc.backends.tvm.targets import native, vector_of
 
-    can = target == "native" and BFLOAT16 in native().features
+    can = target == "native" and "bfloat16" in vector_of(native()).isa.dots
     return "bf16" if can and rng.random() < 0.25 else "fp32"

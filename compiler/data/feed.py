@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lvc.compiler.data.batches import batches
 from lvc.compiler.data.images import is_image_name, prepare_file, read_bounded
 from lvc.compiler.data.npy import Array, open_npy, open_npz
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.samples import Fit, missing_preprocess, numpy_dtype, sizes
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.signature import Value
-from lvc.compiler.measure.evaluation import batches
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lvc.compiler.data.batches import fed_input
 from lvc.compiler.errors import UsageError
-from lvc.compiler.measure.evaluation import fed_input
 
 if TYPE_CHECKING:
     from lvc.compiler.ir.signature import Value

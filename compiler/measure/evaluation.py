@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lvc.compiler.data.batches import batches
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.pipeline.workspace import DataSet, Progress, Silence
 
 if TYPE_CHECKING:
-    from lvc.compiler.ir.signature import Value
+    pass
 
 Run = Callable[..., tuple[np.ndarray, ...]]
 
@@ -74,40 +75,6 @@ def evaluate(
     return score
 
 
-def takes_data(inputs: tuple[Value, ...]) -> bool:
-    """Whether a data set can feed a signature: it has one input, with a batch dimension."""
-    return len(inputs) == 1 and bool(inputs[0].spec.shape)
-
-
-def fed_input(inputs: tuple[Value, ...]) -> Value:
-    """Return the one input of a signature that a data set feeds; `UsageError` if it has several, or a scalar."""
-    if len(inputs) != 1:
-        names = ", ".join(map(str, inputs))
-        raise UsageError(f"a data set feeds a model of one input, not {len(inputs)}", why=f"inputs are: {names}")
-    if not inputs[0].spec.shape:
-        raise UsageError(f"input '{inputs[0].name}' is a scalar", why="a data set feeds inputs with a batch dimension")
-    return inputs[0]
-
-
-def batches(
-    samples: Iterable[tuple[np.ndarray, int | None]], size: int
-) -> Iterator[tuple[np.ndarray, list[int | None]]]:
-    """Join samples of batch 1 into batches of ``size``; the last is filled with copies of its last sample.
-
-    There are as many labels as true samples.
-    """
-    inputs: list[np.ndarray] = []
-    labels: list[int | None] = []
-    for array, label in samples:
-        inputs.append(array)
-        labels.append(label)
-        if len(inputs) == size:
-            yield _join(inputs, size), labels
-            inputs, labels = [], []
-    if inputs:
-        yield _join(inputs, size), labels
-
-
 def class_scores(outputs: Sequence[np.ndarray], count: int) -> np.ndarray:
     """Return the scores ``[count,C]`` of a classifier's first output; `UsageError` if it holds no class scores."""
     scores = outputs[0]
@@ -137,7 +104,3 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
         return scores
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def _join(inputs: list[np.ndarray], size: int) -> np.ndarray:
-    return inputs[0] if size == 1 else np.concatenate(inputs + inputs[-1:] * (size - len(inputs)))

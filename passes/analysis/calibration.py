@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from lvc.compiler.data.batches import batches, fed_input
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
-from lvc.compiler.measure.evaluation import batches, fed_input
 from lvc.compiler.pipeline.workspace import DataSet, Workspace
 
 MOST_IMAGES = 1024

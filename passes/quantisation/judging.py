@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import torch
 
+from lvc.compiler.data.batches import fed_input
 from lvc.compiler.ir.closing import closing_functions, without_closing
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.counts import total_macs
-from lvc.compiler.measure.evaluation import fed_input
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.frozen import Frozen

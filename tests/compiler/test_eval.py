@@ -11,8 +11,9 @@ from PIL import Image
 from small_models import build, shades
 
 from lvc.compiler.cli import main
+from lvc.compiler.data.batches import batches
 from lvc.compiler.errors import CheckError, UsageError
-from lvc.compiler.measure.evaluation import Score, batches, best_classes, class_scores, evaluate, probabilities
+from lvc.compiler.measure.evaluation import Score, best_classes, class_scores, evaluate, probabilities
 
 Labelled = list[tuple[np.ndarray, int | None]]
 

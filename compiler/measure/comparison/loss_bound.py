@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lvc.compiler.data.batches import fed_input
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.comparison.judge import Loss, judged_set, last_loss
 from lvc.compiler.measure.comparison.loss import makes_choices
-from lvc.compiler.measure.evaluation import fed_input
 from lvc.compiler.pipeline.passes import Effect
 from lvc.compiler.pipeline.pipeline import Step
 from lvc.compiler.pipeline.workspace import Workspace

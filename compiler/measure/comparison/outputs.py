@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from lvc.compiler.data.batches import batches
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.comparison.layerwise import FloatingRun, LayerError, QuantisedRun
 from lvc.compiler.measure.comparison.moments import Moments
 from lvc.compiler.measure.comparison.pairs import Pairing
-from lvc.compiler.measure.evaluation import batches, is_class_scores
+from lvc.compiler.measure.evaluation import is_class_scores
 from lvc.compiler.pipeline.workspace import DataSet, Progress
 
 Run = Callable[[torch.Tensor], Sequence[torch.Tensor]]

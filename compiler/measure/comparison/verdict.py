@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from lvc.compiler.data.batches import takes_data
 from lvc.compiler.ir.signature import Value
 from lvc.compiler.measure.comparison.judge import Loss
 from lvc.compiler.measure.comparison.loss import LEAST, OutputLoss
-from lvc.compiler.measure.evaluation import takes_data
 from lvc.compiler.pipeline.catalogue import SCALING
 from lvc.compiler.pipeline.passes import Effect, Outcome, Table
 from lvc.compiler.pipeline.pipeline import Step

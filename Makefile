@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export LVC_TEST_ASSETS ?= $(abspath ../shared/assets)
 
-.PHONY: demo test test-lesser test-slow test-wheel lint fuzz fuzz-quick bench clean
+.PHONY: demo test test-lesser test-slow test-wheel lint fuzz fuzz-quick bench inspect-kernels clean
 
 # uv resolves and installs the 5 GB of packages four times faster than pip; compiled now, the first command starts fast
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -39,7 +39,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=tools:.typecheck $(BIN)/mypy tools/fuzz.py
+	MYPYPATH=tools:.typecheck $(BIN)/mypy tools/fuzz.py tools/inspect_kernels.py
 
 # random models against PyTorch and ONNX Runtime, see docs/fuzzing.md: five minutes that are always the same, and an hour
 FUZZ_SEED ?= 0
@@ -52,6 +52,11 @@ fuzz: $(VENV)/.installed
 # the suite beside ONNX Runtime, OpenVINO and PyTorch: a quarter of an hour on two idle cores; goes on where it stopped
 bench: $(VENV)/.installed
 	$(BIN)/python tools/bench.py
+
+# the innermost loops and the tiles of the suite's kernels on four processors, see docs/kernels.md: half an hour
+inspect-kernels: $(VENV)/.installed
+	$(BIN)/python tools/inspect_kernels.py
+	$(BIN)/python tools/inspect_kernels.py --int8
 
 clean:
 	rm -rf $(VENV) .typecheck build dist *.egg-info

@@ -71,10 +71,10 @@ def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]
     from lvc.compiler.pipeline.observers import relative_difference
 
     load = os.getloadavg()[0]
-    request = _request(model_name)
+    request = suite_request(model_name)
     model = request.load()
     inputs = seeded_inputs(model.inputs, 0)
-    source = _quantised(model, settings.quantise) if settings.quantise else model
+    source = quantised(model, settings.quantise) if settings.quantise else model
     with tempfile.TemporaryDirectory(prefix="lvc-bench-") as scratch:
         os.environ["LVC_CACHE"] = str(Path(scratch) / "cache")
         first = _timed(lambda: driver.compile(source, settings.pipeline, settings.target, verify=False))
@@ -123,7 +123,7 @@ def _versions(settings: Settings) -> dict[str, str]:
     return versions
 
 
-def _quantised(model: Any, pipeline: str) -> Any:
+def quantised(model: Any, pipeline: str) -> Any:
     """The model in whole numbers, calibrated on the images on which the peers are."""
     from lvc.compiler.bench.calibration import random_images
     from lvc.compiler.driver import optimise
@@ -134,7 +134,7 @@ def _quantised(model: Any, pipeline: str) -> Any:
     return optimise(model, Pipeline.parse(pipeline), Workspace({"calib": lambda: images}))[0]
 
 
-def _request(model_name: str) -> Any:
+def suite_request(model_name: str) -> Any:
     import torchvision
 
     from lvc.compiler.load.request import LoadRequest

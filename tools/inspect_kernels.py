@@ -1,0 +1,186 @@
+"""What can be known of a model's kernels without the processor that they are for: what stands in the innermost loops of
+their object code, and what their register tiles ask of the caches. See docs/kernels.md.
+
+    python tools/inspect_kernels.py vit_b_16 --target znver5
+    python tools/inspect_kernels.py model.onnx --target haswell,sapphirerapids --json kernels.json
+    python tools/inspect_kernels.py --target znver4,znver5,sapphirerapids,haswell     # the whole benchmark suite
+    python tools/inspect_kernels.py --int8 resnet18
+
+A name without a suffix or a colon is a model of torchvision, with random weights. Exit code 1 if vectors go to and from
+the stack in a reduction, or rows of a tile fight for one set of a cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import INT8, quantised, suite_request
+from lvc.compiler.bench.suite import MODELS
+from lvc.compiler.cli.model_options import add_model_options, load_request
+from lvc.compiler.errors import LvcError, UsageError
+from lvc.compiler.pipeline.catalogue import PRECISIONS
+from lvc.compiler.text import percent, table
+
+if TYPE_CHECKING:
+    from inspection.account import Kernel
+    from lvc.compiler.backend import Target
+    from lvc.compiler.ir.model import Model
+
+PROCESSORS = ("znver4", "znver5", "sapphirerapids", "haswell")
+"""Those that the suite must be free of faults on."""
+HEADERS = (
+    "kernel",
+    "kind",
+    "times",
+    "work",
+    "tile",
+    "panels, KiB",
+    "level",
+    "fma",
+    "loads",
+    "spills",
+    "moves",
+    "suspect",
+)
+
+
+def rewritten(name: str, options: argparse.Namespace) -> Model:
+    """A model as the backend gets it, in the precision that is asked for."""
+    from lvc.compiler.pipeline.pipeline import Pipeline
+
+    is_file = any(mark in name for mark in ":./")
+    model = load_request(argparse.Namespace(**{**vars(options), "model": name})) if is_file else suite_request(name)
+    loaded: Model = model.load()
+    if options.precision == "int8":
+        return quantised(loaded, INT8)  # type: ignore[no-any-return]
+    text = ",".join(filter(None, (options.pipeline, PRECISIONS[options.precision])))
+    return Pipeline.parse(text).run(loaded)[0]
+
+
+def targets_of(text: str) -> list[Target]:
+    """The targets of a list, each one whose code is made here; `UsageError` for any other."""
+    from lvc.compiler.backend import Target
+
+    found = [Target.parse(one) for one in text.split(",")]
+    for target in found:
+        if target.backend != "tvm":
+            raise UsageError(f"there are no kernels for the target '{target.text}'", why="no code is made for it")
+    return found
+
+
+def each(options: argparse.Namespace) -> Iterator[tuple[str, Target, list[Kernel]]]:
+    """The account of each model for each target, one after the other."""
+    from inspection.account import kernels
+    from lvc.backends.tvm.backend import TvmBackend
+    from lvc.backends.tvm.legality import check, multiplied_dtypes
+    from lvc.compiler.pipeline.workspace import Workspace
+
+    targets, workspace = targets_of(options.target), Workspace(threads=options.threads)
+    for name in options.models or MODELS:
+        model = rewritten(name, options)
+        check(model)
+        for target in targets:
+            if refusal := TvmBackend().refusal(multiplied_dtypes(model), target):
+                raise refusal
+            yield name, target, kernels(model, target, workspace)
+
+
+def fights(kernel: Kernel, target: Target) -> bool:
+    """Whether rows of a kernel's tile fight for one set of the first level."""
+    from lvc.backends.tvm.targets import machine_of
+
+    first = machine_of(target).first
+    return kernel.footprint is not None and kernel.footprint.crowd(first) > first.ways
+
+
+def is_faulty(kernel: Kernel, target: Target) -> bool:
+    """Whether a kernel has one of the faults that none should have."""
+    return kernel.spills > 0 or fights(kernel, target)
+
+
+def describe(found: Sequence[Kernel]) -> str:
+    """The kernels of one model for one target as a table."""
+    rows = []
+    for kernel in found:
+        tile, hot = kernel.footprint, kernel.hot
+        rows.append(
+            (
+                kernel.name,
+                kernel.kind,
+                kernel.times,
+                percent(kernel.share),
+                f"{tile.vectors}x{tile.rows}" if tile else "",
+                f"{tile.panel / 1024:.1f}" if tile else "",
+                kernel.level,
+                hot.multiply_adds,
+                hot.loads,
+                kernel.spills,
+                hot.moves,
+                "; ".join(kernel.suspicions),
+            )
+        )
+    return table(HEADERS, rows, "llrrrrlrrrrl")
+
+
+def summary(rows: Sequence[tuple[str, Target, list[Kernel]]]) -> str:
+    """A Markdown table: for each model and target its kernels with spills, those that are suspect, and all."""
+    processors = list(dict.fromkeys(target.text for _, target, _ in rows))
+    cells: dict[str, dict[str, str]] = {}
+    for name, target, found in rows:
+        counts = (sum(kernel.spills > 0 for kernel in found), sum(bool(k.suspicions) for k in found), len(found))
+        cells.setdefault(name, {})[target.text] = " / ".join(map(str, counts))
+    lines = [["model", *processors], ["---", *["---:"] * len(processors)]]
+    lines += [[name, *(known.get(one, "") for one in processors)] for name, known in cells.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def to_json(name: str, target: Target, found: Sequence[Kernel], precision: str) -> dict[str, Any]:
+    """An account as plain data."""
+    from dataclasses import asdict
+
+    from lvc.backends.tvm.targets import machine_of
+
+    described = [{**kernel.to_json(), "faulty": is_faulty(kernel, target)} for kernel in found]
+    machine = asdict(machine_of(target))
+    return {"model": name, "target": target.text, "precision": precision, "machine": machine, "kernels": described}
+
+
+def main() -> int:
+    options = parse()
+    rows, accounts = [], []
+    try:
+        for name, target, found in each(options):
+            rows.append((name, target, found))
+            accounts.append(to_json(name, target, found, options.precision))
+            print(f"{name} in {options.precision} for {target.text}\n{describe(found)}\n", flush=True)
+    except LvcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if len(rows) > 1:
+        print(summary(rows))
+    if options.json:
+        options.json.write_text(json.dumps(accounts, indent=1) + "\n")
+    return 1 if any(is_faulty(kernel, target) for _, target, found in rows for kernel in found) else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", metavar="MODEL", nargs="*", help="default: the benchmark suite")
+    parser.add_argument("--target", default=",".join(PROCESSORS), metavar="NAME,NAME", help="(default %(default)s)")
+    parser.add_argument("--precision", choices=(*PRECISIONS, "int8"), default="fp32")
+    parser.add_argument("--int8", dest="precision", action="store_const", const="int8", help="as --precision int8")
+    parser.add_argument("--pipeline", default="O2", help="pipeline, without its precision (default O2)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads that compile")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the account here")
+    add_model_options(parser, positional=False)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What compiled kernels can be known by without the processor that they are for."""

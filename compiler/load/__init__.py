@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".th", ".ckpt", ".bin", ".tar")
 SCRIPTS = (".pt", ".pth", ".ts", ".torchscript")
-_HELP = "give file.onnx, file.pt2, package.module:factory or path/to/file.py:factory"
+_HELP = "give file.onnx, file.pt2, file.lvc, package.module:factory or path/to/file.py:factory"
 
 
 def load(

@@ -105,7 +105,7 @@ def _has_kernels(call: Call) -> bool:
 
 def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
     weight = call["weight"]
-    if weight.constant is None or not call.layout.block:
+    if weight.constant is None or not call.layout.block or not _has_layout(call, "input", layouts):
         return None
     c, groups, geometry = call["input"].shape[1], call["groups"], _geometry(call)
     in_block, out_block = _layout_of(call, "input", layouts).block, call.layout.block
@@ -145,7 +145,7 @@ def _guard(call: Call, kernel: Any, problem: Any) -> None:
 
 def _transposed(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
     weight = call["weight"]
-    if weight.constant is None or not call.layout.block:
+    if weight.constant is None or not call.layout.block or not _has_layout(call, "input", layouts):
         return None
     problem = conv_transpose2d.ConvTranspose2d(
         in_channels=weight.shape[0],
@@ -158,6 +158,11 @@ def _transposed(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> An
         **_geometry(call),
     )
     return _packed(call, conv_transpose2d, problem, weight.constant, tensors)
+
+
+def _has_layout(call: Call, name: str, layouts: dict[Node, Layout]) -> bool:
+    """Whether an operand is a value in a layout, and no constant."""
+    return stored(arguments(call.node)[name]) in layouts
 
 
 def _layout_of(call: Call, name: str, layouts: dict[Node, Layout]) -> Layout:

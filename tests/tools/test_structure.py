@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).parents[2] / "tools"
-pytestmark = pytest.mark.skipif(not TOOLS.is_dir(), reason="the tools are not part of the wheel")
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / "tools"
+pytestmark = pytest.mark.skipif(not (ROOT / "compiler").is_dir(), reason="the suite runs against an installed wheel")
 
 
 def test_structure_keeps_to_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:

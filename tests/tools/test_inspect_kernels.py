@@ -223,7 +223,10 @@ def test_a_target_without_code_is_an_error(
 
 def spilt_kernels() -> dict[tuple[str, str], int]:
     """How many kernels of a model for a processor have spills by the table of results."""
-    text = (TOOLS.parent / "docs" / "results.md").read_text()
+    file = TOOLS.parent / "docs" / "results.md"
+    if not file.exists():
+        pytest.skip("the documentation is not beside the installed wheel")
+    text = file.read_text()
     text = text[text.index("## Kernels without the processor") :]
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     head = rows[0]

@@ -15,7 +15,8 @@ import torch
 from torch.fx import GraphModule, Node
 
 from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import arguments, is_call, spec, tensor
+from lvc.compiler.ir.graph import arguments, is_call, spec
+from lvc.passes.analysis.affine import batch_norm_affine
 
 _LEAST_SCALE = 1e-3
 """A channel that batch normalisation scales by less, relative to its largest scale, is not solved for the sum."""
@@ -32,12 +33,16 @@ class Junction:
     def wanted(self, module: GraphModule, total: torch.Tensor, other: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         """Return what the layer shall give for the sum to be ``total`` beside ``other``.
 
-        ``own`` is what it gave before: that stays for channels of which normalisation leaves next to nothing.
+        ``own`` is what it gave before: that stays for channels of which normalisation leaves next to nothing, and for
+        all of them where the normalisation is computed in the graph.
         """
         lacking = total - other
         if self.norm is None:
             return lacking
-        scale, shift = _affine(module, self.norm)
+        affine = batch_norm_affine(module, self.norm)
+        if isinstance(affine, str):
+            return own
+        scale, shift = (part.to(own.dtype).view(-1, *[1] * (own.ndim - 2)) for part in (affine.scale, affine.shift))
         speaks = scale.abs() > _LEAST_SCALE * scale.abs().max()
         return torch.where(speaks, (lacking - shift) / scale.where(speaks, torch.ones(())), own)
 
@@ -75,16 +80,3 @@ def _between(first: Node, last: Node) -> set[Node]:
         found.add(node)
         node = node.next
     return found
-
-
-def _affine(module: GraphModule, norm: Node) -> tuple[torch.Tensor, torch.Tensor]:
-    """Batch normalisation in evaluation as ``scale * x + shift``, with the shape of one image's channels."""
-    args = arguments(norm)
-    mean, var = tensor(module, args["running_mean"]), tensor(module, args["running_var"])
-    weight, bias = tensor(module, args["weight"]), tensor(module, args["bias"])
-    assert mean is not None
-    assert var is not None
-    scale = (var + args["eps"]).rsqrt() * (1.0 if weight is None else weight)
-    shift = (0.0 if bias is None else bias) - mean * scale
-    inner = [1] * (len(spec(norm).shape) - 2)
-    return scale.detach().view(-1, *inner), shift.detach().view(-1, *inner)

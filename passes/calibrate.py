@@ -25,11 +25,11 @@ from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.calibration import MOST_IMAGES, stream
 from lvc.passes.analysis.frozen import Frozen
 from lvc.passes.analysis.variety import Variety
-from lvc.passes.quantisation.bias_room import make_room_for_biases
-from lvc.passes.quantisation.grids import GridKind
-from lvc.passes.quantisation.observer import OBSERVERS, RangeObserver, Watch
-from lvc.passes.quantisation.stored import stored_grid
-from lvc.passes.quantisation.stored_levels import replace_by_levels, stored_levels
+from lvc.passes.quantisation.bias_overflow import prevent_bias_overflow
+from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
+from lvc.passes.quantisation.range_estimator import RANGE_ESTIMATORS, RangeEstimator, Watch
+from lvc.passes.quantisation.weight_codebook import replace_by_codebook, weight_codebook
+from lvc.passes.quantisation.weight_parameters import weight_parameters
 
 _MOST_COMPARED_BYTES = 256 << 20
 
@@ -43,7 +43,7 @@ class Calibrate(Pass):
     remedy: ClassVar[str] = REMEDY
 
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
-    observer: str = option("mse", "what chooses the range of an activation, such as percentile{p=99.9}")
+    estimator: str = option("mse", "what chooses the range of an activation, such as percentile{p=99.9}")
     weights: Literal["mse", "min-max"] = option("mse", "what chooses the range of a weight on a linear grid")
     images: int = option(MOST_IMAGES, "read at most so many images")
     compare: int = option(64, "compare the outputs on at most so many of them; 0 for none")
@@ -53,7 +53,7 @@ class Calibrate(Pass):
             raise UsageError(f"images must be at least 1, not {self.images}")
         if self.compare < 0:
             raise UsageError(f"compare must not be negative, and is {self.compare}")
-        OBSERVERS.parse(self.observer)
+        RANGE_ESTIMATORS.parse(self.estimator)
 
     @property
     def data_sets(self) -> frozenset[str]:
@@ -65,7 +65,7 @@ class Calibrate(Pass):
         if not places:
             outcome.notes.append("no grid waits to be chosen; put insert-fake-quant before this pass")
             return outcome
-        watched = _Watched(model, OBSERVERS.parse(self.observer))
+        watched = _Watched(model, RANGE_ESTIMATORS.parse(self.estimator))
         kept = _Kept(self.compare)
         variety = Variety()
         for batch in stream(model, workspace, self.data, self.images, "calibrating"):
@@ -73,7 +73,7 @@ class Calibrate(Pass):
             kept.add(batch, watched.run(batch))
         for place in places:
             self.decide(model, place, watched, outcome)
-        make_room_for_biases(model.module)
+        prevent_bias_overflow(model.module)
         model.module.recompile()
         note_errors(kept.errors(model), kept.images, outcome)
         if warning := variety.warning():
@@ -81,30 +81,30 @@ class Calibrate(Pass):
         return outcome
 
     def decide(self, model: Model, place: Node, watched: _Watched, outcome: Outcome) -> None:
-        kind = GridKind.of(place)
+        scheme = QuantisationScheme.of(place)
         stored = tensor(model.module, place.args[0])
         outcome.change(place)
-        if stored is not None and kind.has_levels:
-            replace_by_levels(model.module, place, stored_levels(kind, stored))
+        if stored is not None and scheme.has_codebook:
+            replace_by_codebook(model.module, place, weight_codebook(scheme, stored))
             return
         if stored is not None:
-            grid = stored_grid(kind, stored, least_error=self.weights == "mse")
+            parameters = weight_parameters(scheme, stored, least_error=self.weights == "mse")
         else:
             low, high = watched.watches[place].range()
-            grid = kind.grid(torch.tensor(low), torch.tensor(high))
-        grid.replace(model.module, place)
+            parameters = scheme.parameters(torch.tensor(low), torch.tensor(high))
+        parameters.replace(model.module, place)
 
 
 class _Watched(Interpreter):
     """Runs the floating-point model and shows its values to the observers."""
 
-    def __init__(self, model: Model, observer: RangeObserver) -> None:
+    def __init__(self, model: Model, estimator: RangeEstimator) -> None:
         super().__init__(model.module)
         self.watches: dict[Node, Watch] = {}
         groups: dict[str, Watch] = {}
         for place in calls(model.module.graph, UNCALIBRATED):
             if tensor(model.module, place.args[0]) is None:
-                fresh = observer.watch(GridKind.of(place))
+                fresh = estimator.watch(QuantisationScheme.of(place))
                 group = arguments(place)["group"]
                 self.watches[place] = groups.setdefault(group, fresh) if group else fresh
 

@@ -25,10 +25,10 @@ from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import counted, percent, si
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import refuse_quantised
-from lvc.passes.quantisation.grids import STEPS
 from lvc.passes.quantisation.placement import Placement
+from lvc.passes.quantisation.quantisation_parameters import STEPS
 from lvc.passes.quantisation.rules import ROLES, Role, is_quantised, refusal
-from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS
+from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class InsertFakeQuant(Pass):
     activation_symmetric: bool = option(False, "let the grids of activations be symmetric about zero")
     per_channel: bool = option(True, "give each output channel of a weight a scale of its own")
     scale: Literal["linear", "power-of-two"] = option("linear", "what a step of a linear grid may be")
-    weight_grid: str = option("linear", "what weights can be: linear, power-of-two, log or codebook")
+    weight_format: str = option("linear", "what weights can be: linear, power-of-two, log or codebook")
     group: int = option(0, "so many input channels of an output channel get a scale of their own; 0 for all of them")
     attention: bool = option(True, "quantise the factors of products of two computed matrices too")
     only: tuple[str, ...] = option((), "layers to quantise, by patterns of names or origins; all if none is given")
@@ -56,19 +56,19 @@ class InsertFakeQuant(Pass):
         for name in ("weight_bits", "activation_bits"):
             if not 2 <= getattr(self, name) <= 8:
                 raise UsageError(f"{name} must be 2 to 8, not {getattr(self, name)}")
-        WEIGHT_GRIDS.parse(self.weight_grid)
+        WEIGHT_FORMATS.parse(self.weight_format)
         if self.group < 0:
             raise UsageError(f"group must not be negative, and is {self.group}")
         if self.group and not self.per_channel:
             raise UsageError("group= asks for many scales a channel, and per_channel=false for one for all of them")
         if not self.weight_symmetric and (self.group or self.weight_steps not in STEPS):
-            what = f"group={self.group}" if self.group else f"weight_grid={self.weight_grid}"
+            what = f"group={self.group}" if self.group else f"weight_format={self.weight_format}"
             raise UsageError(f"{what} has no form with weight_symmetric=false", help="leave one of them out")
 
     @property
     def weight_steps(self) -> str:
         """What a weight can be, where a linear grid has the steps that ``scale`` allows."""
-        return self.scale if self.weight_grid == "linear" else self.weight_grid
+        return self.scale if self.weight_format == "linear" else self.weight_format
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
@@ -80,7 +80,7 @@ class InsertFakeQuant(Pass):
             left = dict.fromkeys(calls(graph, aten.matmul.default), "attention=false leaves it out") | left
         placement = Placement(graph, frozenset(set(calls(graph, *FLOATING)) - set(left)))
         report(graph, placement, left, outcome)
-        values, groups = placement.gridded, placement.groups
+        values, groups = placement.quantised, placement.groups
         readers = {value: placement.readers(value) for value in values}
         for layer in placement.layers:
             weight = arguments(layer)["weight"] if ROLES[layer.target] is Role.WEIGHTED else None  # type: ignore[index]
@@ -94,12 +94,12 @@ class InsertFakeQuant(Pass):
 
     def insert(self, value: Node, readers: list[Node], group: str) -> Node:
         """Let some readers of a value read it through a place for a grid: one that stands already, or a new one."""
-        asked = self.grid_arguments(value, readers, group)
+        asked = self.scheme_arguments(value, readers, group)
         place = next((user for user in value.users if user.target is UNCALIBRATED and user.args[1:] == asked), None)
         if place is None:
             with value.graph.inserting_before(_first_call_after(value)):
                 place = value.graph.create_node(
-                    "call_function", UNCALIBRATED, (value, *asked), name=f"{value.name}_grid"
+                    "call_function", UNCALIBRATED, (value, *asked), name=f"{value.name}_quantised"
                 )
             place.meta.update(spec=spec(value), origin=origin(value))
         for reader in readers:
@@ -116,7 +116,7 @@ class InsertFakeQuant(Pass):
                 f"for their input channels are no multiple of group={self.group}"
             )
 
-    def grid_arguments(self, value: Node, readers: list[Node], group: str) -> tuple[Argument, ...]:
+    def scheme_arguments(self, value: Node, readers: list[Node], group: str) -> tuple[Argument, ...]:
         """Return what `lvc::uncalibrated` is told of the grids that come into question for a value."""
         if value.op != "get_attr":
             return (self.activation_bits, None, self.activation_symmetric, self.scale, group)

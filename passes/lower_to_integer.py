@@ -17,11 +17,11 @@ from lvc.compiler.measure.counts import macs, total_macs
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import percent, si
-from lvc.passes.integer import Rules, functions, layers, meetings, movement
+from lvc.passes.integer import Rules, functions, layers, movement, requantisation
 from lvc.passes.integer.codes import store_codes
-from lvc.passes.integer.grid import Grid
+from lvc.passes.integer.quantisation_parameters import PerTensorParameters
 
-_RULES: Rules = {**layers.RULES, **movement.RULES, **functions.RULES, **meetings.RULES}
+_RULES: Rules = {**layers.RULES, **movement.RULES, **functions.RULES, **requantisation.RULES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +59,16 @@ def split_fake_quantisation(module: GraphModule, outcome: Outcome) -> None:
     for node in calls(module.graph, aten.fake_quantize_per_tensor_affine.default):
         operand = node.args[0]
         assert isinstance(operand, Node)
-        grid = Grid.of(node)
+        parameters = PerTensorParameters.of(node)
         if operand.op == "get_attr":
             continue
-        if not grid.fits:
-            outcome.skip(node, f"its whole numbers from {grid.low} to {grid.high} do not fit 8 bits")
+        if not parameters.fits:
+            outcome.skip(node, f"its whole numbers from {parameters.low} to {parameters.high} do not fit 8 bits")
             continue
-        q = insert_call(node, integer.quantise, operand, grid.scale, grid.zero_point, grid.low, grid.high)
-        replace(node, insert_call(node, integer.dequantise, q, grid.scale, grid.zero_point))
+        q = insert_call(
+            node, integer.quantise, operand, parameters.scale, parameters.zero_point, parameters.low, parameters.high
+        )
+        replace(node, insert_call(node, integer.dequantise, q, parameters.scale, parameters.zero_point))
     for node in calls(module.graph, aten.fake_quantize_per_channel_affine.default):
         if node.all_input_nodes[0].op != "get_attr":
             outcome.skip(node, "integer operators take one grid for all of an activation")

@@ -37,7 +37,7 @@ from lvc.passes.quantisation.already import refuse_quantised
 from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, filled, path
 from lvc.passes.quantisation.divergence import changed_choices, divergence
 from lvc.passes.quantisation.integer_choice import INTEGER, Latency, integer_costs, seconds_table, until_fast
-from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS, Coded
+from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS, Coded
 from lvc.passes.quantise_weights import check, rewrite
 
 
@@ -82,7 +82,7 @@ class MixedPrecision(Pass):
     bits: tuple[int, ...] = option(
         (8, 4), "bits that a weight may get, and it may always stay in floating point; with latency= the first counts"
     )
-    grid: str = option("linear", "what weights can be, unless insert-fake-quant said it; see quantise-weights")
+    format: str = option("linear", "what weights can be, unless insert-fake-quant said it; see quantise-weights")
     only: tuple[str, ...] = option((), "layers to choose for, by patterns of names or origins; all without it")
     skip: tuple[str, ...] = option((), "layers to leave in floating point, by patterns of names or origins")
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
@@ -105,7 +105,7 @@ class MixedPrecision(Pass):
             raise UsageError(f"bits must be some of {listed}", help="for example bits=8,4")
         if self.images < 1 or self.checked < 1:
             raise UsageError("images and checked must be at least 1")
-        WEIGHT_GRIDS.parse(self.grid)
+        WEIGHT_FORMATS.parse(self.format)
 
     @property
     def data_sets(self) -> frozenset[str]:
@@ -152,16 +152,16 @@ class MixedPrecision(Pass):
         layers = list(calls(model.module.graph, *MATRIX_LAYERS))
         left = left_out(layers, self.only, self.skip)
         for layer in layers:
-            node, grid, group = arguments(layer)["weight"], self.grid, 0
+            node, format, group = arguments(layer)["weight"], self.format, 0
             place = node if node.target is UNCALIBRATED else None
             if place is not None:
-                node, grid, group = (arguments(place)[name] for name in ("self", "scale", "channels"))
+                node, format, group = (arguments(place)[name] for name in ("self", "scale", "channels"))
             if reason := left.get(layer) or check(model.module, node, group):
                 outcome.skip(layer, reason)
             else:
                 weight = tensor(model.module, node)
                 assert weight is not None
-                coded = WEIGHT_GRIDS.parse(grid)
+                coded = WEIGHT_FORMATS.parse(format)
                 yield Weights(layer, node, place, {bits: coded.encode(weight, bits, group) for bits in self.bits})
 
     def costs(self, model: Model, layers: Sequence[Weights], workspace: Workspace) -> dict[tuple[str, int], float]:

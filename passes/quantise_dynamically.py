@@ -28,10 +28,10 @@ from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import counted, percent, si
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import WHY_NOT, is_quantised_layer, refuse_quantised
-from lvc.passes.quantisation.grids import GridKind
-from lvc.passes.quantisation.stored import stored_grid
+from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
+from lvc.passes.quantisation.weight_parameters import weight_parameters
 
-_KIND = GridKind(bits=8, axis=0, symmetric=True, stored=True)
+_SCHEME = QuantisationScheme(bits=8, axis=0, symmetric=True, stored=True)
 Rows = dict[Node, tuple[Node, Node]]
 """The whole numbers and the scales of a tensor's rows, where they stand already."""
 
@@ -117,6 +117,6 @@ def _rows(layer: Node, value: Node) -> tuple[Node, Node]:
 
 def _whole(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a weight as ``i8`` and its scales, one for each output channel."""
-    grid = stored_grid(_KIND, weight, least_error=True)
-    steps = (weight.detach() / grid.scale[:, None]).round().clamp(grid.low, grid.high)
-    return steps.to(torch.int8), grid.scale
+    parameters = weight_parameters(_SCHEME, weight, least_error=True)
+    steps = (weight.detach() / parameters.scale[:, None]).round().clamp(parameters.low, parameters.high)
+    return steps.to(torch.int8), parameters.scale

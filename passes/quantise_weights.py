@@ -34,7 +34,7 @@ from lvc.compiler.text import si
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import WHY_NOT, refuse_quantised
 from lvc.passes.quantisation.rules import is_quantised
-from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS, Coded
+from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS, Coded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class QuantiseWeights(Pass):
     quantises: ClassVar[bool] = True
 
     bits: int = option(8, "bits of a weight: 8, 4 or 2")
-    grid: str = option("linear", "what weights can be: linear, power-of-two, log or codebook")
+    format: str = option("linear", "what weights can be: linear, power-of-two, log or codebook")
     group: int = option(0, "so many input channels of an output channel get a scale of their own; 0 for all of them")
     only: tuple[str, ...] = option((), "layers to store in few bits, by patterns of names or origins; all without it")
     skip: tuple[str, ...] = option((), "layers to leave as they are, by patterns of names or origins")
@@ -56,10 +56,10 @@ class QuantiseWeights(Pass):
             raise UsageError(f"bits must be 8, 4 or 2, not {self.bits}")
         if self.group < 0:
             raise UsageError(f"group must not be negative, and is {self.group}")
-        WEIGHT_GRIDS.parse(self.grid)
+        WEIGHT_FORMATS.parse(self.format)
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
-        outcome, grid = Outcome(), WEIGHT_GRIDS.parse(self.grid)
+        outcome, format = Outcome(), WEIGHT_FORMATS.parse(self.format)
         refuse_quantised(model.module.graph)
         layers = list(calls(model.module.graph, *MATRIX_LAYERS))
         left = left_out(layers, self.only, self.skip)
@@ -71,7 +71,7 @@ class QuantiseWeights(Pass):
                 continue
             weight = tensor(model.module, arguments(layer)["weight"])
             assert weight is not None
-            coded = grid.encode(weight, self.bits, self.group)
+            coded = format.encode(weight, self.bits, self.group)
             if coded.bytes >= weight.nbytes:
                 outcome.skip(layer, f"its {weight.nbytes} bytes would become {coded.bytes}, with the table of values")
                 continue

@@ -31,11 +31,10 @@ from torch.fx import Node
 from lvc.compiler.ir.graph import arguments, is_call, spec
 from lvc.compiler.ir.layers import group_count
 from lvc.compiler.ir.model import Model
-from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
+from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.pipeline.passes import Outcome, option
 from lvc.passes.analysis.layer_rows import input_rows, output_rows, positions
 from lvc.passes.correct_bias import CorrectBias, restore_means
-from lvc.passes.quantisation.grids import Grid
 from lvc.passes.quantisation.layer_pass import IMAGES, LayerPass
 from lvc.passes.quantisation.layerwise import (
     Layerwise,
@@ -43,6 +42,7 @@ from lvc.passes.quantisation.layerwise import (
     set_weight,
     stored_weight,
 )
+from lvc.passes.quantisation.quantisation_parameters import QuantisationParameters
 from lvc.passes.quantisation.rounding import Lack, Moments, Places
 
 _ROWS = 12288
@@ -81,7 +81,7 @@ class RoundWeights(LayerPass):
 def leave_levels(layer: Node, outcome: Outcome) -> bool:
     """Whether a weight stays as it is, since an output channel of it has several scales."""
     weight = arguments(layer)["weight"]
-    if not is_call(weight, FAKE_QUANTIZE_LEVELS) or spec(arguments(weight)["scale"]).shape[1] == 1:
+    if not is_call(weight, FAKE_QUANTIZE_CODEBOOK) or spec(arguments(weight)["scale"]).shape[1] == 1:
         return False
     outcome.skip(layer, "its weight has scales for groups of input channels, and rounding knows one for each output")
     return True
@@ -91,11 +91,11 @@ def fit(model: Model, layer: Node, tried: Moments, judged: Moments) -> None:
     """Give a layer the weights that serve best on both halves of the data; the mean of its output may move."""
     stored, everything = stored_weight(model, layer), tried + judged
     start, order = stored.reshape(everything.xx.shape[0], -1, everything.xx.shape[1]), everything.order()
-    grid = Grid.of(model.module, arguments(layer)["weight"])
-    places = Places.of(start, grid, order)
+    parameters = QuantisationParameters.of(model.module, arguments(layer)["weight"])
+    places = Places.of(start, parameters, order)
     some = slice(None, None, -(-start.shape[1] // _MOST_JUDGED))
     first, second = tried.some(some), judged.some(some)
-    factors, few = scale_factors(grid), start[:, some]
+    factors, few = scale_factors(parameters), start[:, some]
     stiffness, damping = choose(places.some(some), first.lack(few, order), second.lack(few, order), factors)
     lack = everything.lack(start, order)
     places, whole = lack.placed(places, lack.fitted(stiffness), damping, factors)
@@ -105,10 +105,10 @@ def fit(model: Model, layer: Node, tried: Moments, judged: Moments) -> None:
         set_scale(model, layer, places.scale.flatten())
 
 
-def scale_factors(grid: Grid) -> Sequence[float]:
+def scale_factors(parameters: QuantisationParameters) -> Sequence[float]:
     """Return by what the scales of a grid may be multiplied; steps of fine grids are as good in any size."""
-    is_free = grid.axis is not None and bool((grid.scale.log2() % 1 > 0).any())
-    return _FACTORS if is_free and grid.points <= _FEW else (1.0,)
+    is_free = parameters.axis is not None and bool((parameters.scale.log2() % 1 > 0).any())
+    return _FACTORS if is_free and parameters.points <= _FEW else (1.0,)
 
 
 def choose(places: Places, tried: Lack, judged: Lack, factors: Sequence[float]) -> tuple[float, float]:

@@ -32,9 +32,9 @@ from lvc.compiler.measure.comparison.loss import sqnr
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.calibration import stream
-from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.operands import rewrite, stored_operand
-from lvc.passes.quantisation.stored import stored_grid
+from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
+from lvc.passes.quantisation.weight_parameters import weight_parameters
 
 _LARGEST = 1e4
 _LEAST_GAIN = 1.0  # dB; other images may take back less
@@ -161,10 +161,10 @@ def scale(most: torch.Tensor, weights: Sequence[torch.Tensor], strength: float) 
 
 def error(rows: torch.Tensor, weights: Sequence[torch.Tensor]) -> float:
     """Return the SQNR in dB of what layers make of some rows, with both on 8-bit grids; infinite if all is zero."""
-    read = GridKind().grid(rows.amin(), rows.amax()).round(rows.float()).double()
-    kind, wanted, noise = GridKind(axis=0, symmetric=True, stored=True), [], []
+    read = QuantisationScheme().parameters(rows.amin(), rows.amax()).round(rows.float()).double()
+    scheme, wanted, noise = QuantisationScheme(axis=0, symmetric=True, stored=True), [], []
     for weight in weights:
-        whole = stored_grid(kind, weight.float(), least_error=False).round(weight.float()).double()
+        whole = weight_parameters(scheme, weight.float(), least_error=False).round(weight.float()).double()
         wanted.append(rows @ weight.T)
         noise.append(read @ whole.T - wanted[-1])
     return sqnr(torch.cat(wanted, 1), torch.cat(noise, 1)) if wanted else math.inf

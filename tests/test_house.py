@@ -96,10 +96,10 @@ NAME_A_LAYER = {
     "compiler/ir/dialect.py",  # what stands in a graph
     "compiler/ir/layers.py",  # the table
     "compiler/load/normalise/contraction.py",  # what makes layers of synonyms and of ONNX
-    "compiler/load/onnx_door/ops/arithmetic.py",
-    "compiler/load/onnx_door/ops/contraction.py",
-    "compiler/load/onnx_door/ops/convolution.py",
-    "compiler/load/onnx_door/ops/pooling.py",
+    "compiler/load/onnx_importer/ops/arithmetic.py",
+    "compiler/load/onnx_importer/ops/contraction.py",
+    "compiler/load/onnx_importer/ops/convolution.py",
+    "compiler/load/onnx_importer/ops/pooling.py",
     "passes/allow_winograd.py",  # rules that are for one kind of layer and no other
     "passes/identities/padding.py",
     "passes/quantise_dynamically.py",

@@ -1,4 +1,4 @@
-"""Random models through the doors, pipelines and targets of lvc, compared with PyTorch and ONNX Runtime.
+"""Random models through the importers, pipelines and targets of lvc, compared with PyTorch and ONNX Runtime.
 
     python tools/fuzz.py --minutes 5 --seed 1
     python tools/fuzz.py --minutes 60 --seed 7 --results fuzz.jsonl      # goes on where it stopped
@@ -30,7 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", type=int, help="try at most so many models")
     parser.add_argument("--seed", type=int, default=0, help="what models are drawn from (default 0)")
     parser.add_argument("--only", type=int, metavar="K", help="try model number K alone")
-    parser.add_argument("--door", choices=("ir", "torch", "onnx"), default="", help="one door (default: all)")
+    parser.add_argument("--importer", choices=("ir", "torch", "onnx"), default="", help="one importer (default: all)")
     parser.add_argument("--pipeline", default="random", help="one pipeline (default: random ones)")
     parser.add_argument("--target", default="", help="one target (default: all that this machine can run)")
     parser.add_argument("--lanes", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
@@ -52,7 +52,7 @@ def main() -> int:
 def fuzz(options: argparse.Namespace) -> int:
     from fuzzing.campaign import Plan, Tally, known, run, say
 
-    plan = Plan(options.seed, options.door, options.pipeline, options.target)
+    plan = Plan(options.seed, options.importer, options.pipeline, options.target)
     done = known(options.results, plan) if options.results else {}
     tally = Tally(list(done.values()))
     fresh = (number for number in itertools.count() if number not in done)
@@ -83,7 +83,7 @@ def sabotage(options: argparse.Namespace) -> int:
     from fuzzing.workers import warm
 
     warm()
-    plan = Plan(options.seed, options.door, options.pipeline, options.target, verified=0)
+    plan = Plan(options.seed, options.importer, options.pipeline, options.target, verified=0)
     rows = [caught(mistake, plan, 60 * options.minutes) for mistake in SABOTAGES]
     print(table(rows))
     return 0 if all(row.by_check or row.model is not None for row in rows) else 1

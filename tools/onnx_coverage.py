@@ -1,4 +1,4 @@
-"""Print which of ONNX's node tests the ONNX door passes, one line for each vision operator, as Markdown."""
+"""Print which of ONNX's node tests the ONNX importer passes, one line for each vision operator, as Markdown."""
 
 from __future__ import annotations
 

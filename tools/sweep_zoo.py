@@ -49,8 +49,8 @@ def _measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
     from lvc.compiler.errors import CheckError
     from lvc.compiler.ir.model import Model
 
-    base, _, door = name.partition("@")
-    is_file = door == "onnx" or base.startswith("ultralytics:")
+    base, _, importer = name.partition("@")
+    is_file = importer == "onnx" or base.startswith("ultralytics:")
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="lvc-zoo-") as folder:
         if is_file:
@@ -77,7 +77,7 @@ def _measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
     if verdict["verdict"] == "WRONG":
         verdict = _without_winograd(verdict, wanted, exact, lambda: _run(model, f"{pipeline},{PLAIN}", target, inputs))
     return {
-        "door": "ONNX" if is_file else "PyTorch",
+        "importer": "ONNX" if is_file else "PyTorch",
         "input": str(model.inputs[0].spec),
         "parameters": model.parameters,
         "load s": round(loaded - started, 1),
@@ -193,7 +193,7 @@ def work(pipeline: str, target: str) -> None:
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Write results as Markdown."""
-    lines = ["| model | door | input | parameters, M | difference | verdict |", "|---|---|---|---:|---:|---|"]
+    lines = ["| model | importer | input | parameters, M | difference | verdict |", "|---|---|---|---:|---:|---|"]
     for name, row in rows.items():
         parameters = f"{row['parameters'] / 1e6:.2f}" if "parameters" in row else ""
         difference = f"{row['difference']:.1e}" if "difference" in row else ""
@@ -201,7 +201,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         if row["verdict"] == "rounding":
             said = f"rounding: {row['ours']:.1e} from double precision, the other {row['theirs']:.1e}"
             said += f"; {row['plain']:.1e} without Winograd's algorithm" if "plain" in row else ""
-        cells = (name, row.get("door", ""), row.get("input", ""), parameters, difference, said.replace("|", "/"))
+        cells = (name, row.get("importer", ""), row.get("input", ""), parameters, difference, said.replace("|", "/"))
         lines.append("| " + " | ".join(cells) + " |")
     counts = Counter(row["verdict"] for row in rows.values())
     return "\n".join(lines) + "\n\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) + "\n"

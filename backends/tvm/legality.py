@@ -10,7 +10,7 @@ from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import OPS
 from lvc.compiler.ir.graph import calls, op_name, origin, spec
 from lvc.compiler.ir.model import Model
-from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
+from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED, WHY_NOT
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.int64, torch.int32, torch.bool, torch.uint8, torch.int8})
@@ -43,7 +43,7 @@ def refusal(node: Node) -> str | None:
         return "the operator is not in the dialect"
     if node.target is UNCALIBRATED:
         return f"{WHY_NOT}: run calibrate first"
-    if node.target is FAKE_QUANTIZE_LEVELS:
+    if node.target is FAKE_QUANTIZE_CODEBOOK:
         return "its levels are only simulated: run lower-to-integer"
     if spec(node).elements == 0:
         return "it has no elements"

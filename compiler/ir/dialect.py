@@ -1,6 +1,6 @@
 """The dialect: every operator that may stand in a graph, listed once.
 
-A graph holds functional ATen calls, each with one tensor as its result. The doors bring every synonym to the spelling
+A graph holds functional ATen calls, each with one tensor as its result. Importers bring every synonym to the spelling
 listed here (`reshape` for view, flatten, squeeze and unsqueeze; `permute` for every transpose; `slice` for split,
 chunk, select and unbind; the `Tensor` overload for arithmetic and comparison, where only `add`, `sub`, `mul` and
 `div` take a number in place of the second tensor), so that a pass meets one case. `FIXED` names arguments that have
@@ -18,8 +18,8 @@ import torch
 from torch._ops import OpOverload
 
 from lvc.compiler.ir.operators import dynamic, functions, integer
+from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.ir.operators.coded_weights import DECODE
-from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 
 aten = torch.ops.aten
@@ -187,7 +187,7 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
     Family.QUANTISATION: (
         aten.fake_quantize_per_tensor_affine.default,
         aten.fake_quantize_per_channel_affine.default,
-        FAKE_QUANTIZE_LEVELS,
+        FAKE_QUANTIZE_CODEBOOK,
         UNCALIBRATED,
     ),
 }

@@ -93,14 +93,14 @@ class Model:
     ) -> Model:
         """Trace a PyTorch module on example inputs, one by one or in one tuple, in evaluation mode."""
         from lvc.compiler.load.examples import check_examples
-        from lvc.compiler.load.torch_door import from_module
+        from lvc.compiler.load.torch_importer import from_module
 
         return from_module(module, check_examples(examples), name=name or type(module).__name__)
 
     @classmethod
     def from_onnx(cls, file: str | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
         """Read an ONNX file; ``shapes`` fixes symbolic input sizes by input name."""
-        from lvc.compiler.load.onnx_door import from_onnx
+        from lvc.compiler.load.onnx_importer import from_onnx
 
         return from_onnx(Path(file), shapes or {})
 

@@ -1,4 +1,4 @@
-"""The front doors: a model file or a factory becomes a `Model` in lvc's dialect."""
+"""The importers: a model file or a factory becomes a `Model` in lvc's dialect."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _load_file(path: Path, shapes: Mapping[str, Sequence[int]], *, trust: bool) 
     if not path.is_file():
         raise UsageError(f"'{path}' is not a file", help=_HELP)
     if suffix == ".onnx":
-        from lvc.compiler.load.onnx_door import from_onnx
+        from lvc.compiler.load.onnx_importer import from_onnx
 
         return from_onnx(path, shapes)
     if suffix == ".pt2":

@@ -1,4 +1,4 @@
-"""The door for ``.pt2`` files, which `torch.export.save` writes. Nothing in such a file is trusted or run.
+"""The importer for ``.pt2`` files, which `torch.export.save` writes. Nothing in such a file is trusted or run.
 
 `torch.export.load` is not used, because a hostile file makes it run code: it unpickles example inputs, tensor
 subclasses and custom objects (falling back to ``weights_only=False``), executes the file's ``guards_code``, gives
@@ -23,7 +23,7 @@ from lvc.compiler.load.exported_graph import GraphReader
 from lvc.compiler.load.exported_tensors import TensorReader
 from lvc.compiler.load.normalise.trace import Trace
 from lvc.compiler.load.references import trace_reference
-from lvc.compiler.load.torch_door import from_trace
+from lvc.compiler.load.torch_importer import from_trace
 from lvc.compiler.load.widening import widen
 
 SCHEMA = 8

@@ -13,7 +13,7 @@ from lvc.compiler.errors import CompileError, LvcError, UsageError, did_you_mean
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load.examples import make_examples
 from lvc.compiler.load.scripted import plain
-from lvc.compiler.load.torch_door import from_own_module
+from lvc.compiler.load.torch_importer import from_own_module
 from lvc.compiler.load.user_code import failed, import_place
 from lvc.compiler.load.weights import load_weights
 from lvc.compiler.load.zoo import Recipe, find_recipe

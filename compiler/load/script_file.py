@@ -1,4 +1,4 @@
-"""The door for files that `torch.jit.save` wrote. Reading one can run code in it, so it takes the user's word."""
+"""The importer for files that `torch.jit.save` wrote. Reading one can run code in it, so it takes the user's word."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load.examples import make_examples
 from lvc.compiler.load.scripted import Scripted
-from lvc.compiler.load.torch_door import from_own_module
+from lvc.compiler.load.torch_importer import from_own_module
 from lvc.compiler.load.zoo import DEFAULT_SIZE
 
 

@@ -10,7 +10,14 @@ from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CheckError, LvcError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline import catalogue
-from lvc.compiler.verification.closeness import BOUND, MOST_STEPS, Comparison, differences, rounds_to_grids, slack_of
+from lvc.compiler.verification.closeness import (
+    BOUND,
+    MOST_STEPS,
+    Comparison,
+    differences,
+    is_quantised_anywhere,
+    slack_of,
+)
 from lvc.compiler.verification.examples import Example
 from lvc.compiler.verification.record import Verified
 
@@ -45,7 +52,7 @@ def _compare(example: Example, found: tuple[np.ndarray, ...], rewritten: Model, 
     if not is_lossy:
         return Comparison(example.model, example.inputs, example.outputs, found, slack=slack)
     wanted, bound = rewritten(*example.inputs), BOUND
-    if rounds_to_grids(rewritten):
+    if is_quantised_anywhere(rewritten):
         bound = max(BOUND, min(MOST_STEPS, max(differences(wanted, example.outputs))))
     return Comparison(rewritten, example.inputs, wanted, found, bound, slack)
 

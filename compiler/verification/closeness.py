@@ -121,7 +121,7 @@ def slack_of(model: Model) -> float:
 
 def jumps(model: Model) -> bool:
     """Whether a tiny change of a value can make a large one behind it: grids, comparisons, orders."""
-    return rounds_to_grids(model) or any(map(_is_jump, calls(model.module.graph)))
+    return is_quantised_anywhere(model) or any(map(_is_jump, calls(model.module.graph)))
 
 
 def _is_jump(node: torch.fx.Node) -> bool:
@@ -129,7 +129,7 @@ def _is_jump(node: torch.fx.Node) -> bool:
     return to_whole or node.target in _JUMPS
 
 
-def rounds_to_grids(model: Model) -> bool:
+def is_quantised_anywhere(model: Model) -> bool:
     """Whether activations are rounded to few values on the way: whole numbers, or short floating-point ones."""
     return any(_is_grid(node) for node in calls(model.module.graph))
 

@@ -28,6 +28,6 @@ class Fisher(Criterion):
 
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]:
         edges = evidence.edges(group)
-        gates = [of_units(evidence.slopes(edge).gates, edge.units, group.size) for edge in edges]
+        gates = [of_units(evidence.gradients(edge).gates, edge.units, group.size) for edge in edges]
         if gates:
             yield torch.stack(gates).sum(0).square().mean(0) / 2

@@ -25,4 +25,4 @@ class Gradient(Criterion):
     needs: ClassVar[Needs] = Needs.LABELS
 
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]:
-        return by_edge(evidence, group, lambda edge: evidence.slopes(edge).mean)
+        return by_edge(evidence, group, lambda edge: evidence.gradients(edge).mean)

@@ -28,5 +28,5 @@ class Obd(Criterion):
 
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]:
         for member in evidence.weights(group):
-            weight, bend = evidence.rows(member), evidence.rows(member, evidence.curvature(member.tensor))
-            yield of_units((bend.abs() * weight.square()).sum(1) / 2, member.units, group.size)
+            weight, curvature = evidence.rows(member), evidence.rows(member, evidence.curvature(member.tensor))
+            yield of_units((curvature.abs() * weight.square()).sum(1) / 2, member.units, group.size)

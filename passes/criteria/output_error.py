@@ -30,7 +30,7 @@ class OutputError(Criterion):
 
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]:
         states = [
-            State(reader, evidence.moments(reader).centred()[0], evidence.steepness(reader))
+            State(reader, evidence.moments(reader).centred()[0], evidence.gauss_newton(reader))
             for reader in evidence.readers(group)
         ]
         if states:

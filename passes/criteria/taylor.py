@@ -27,4 +27,4 @@ class Taylor(Criterion):
     comparable: ClassVar[bool] = True
 
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]:
-        return by_edge(evidence, group, lambda edge: evidence.slopes(edge).gates.abs().mean(0))
+        return by_edge(evidence, group, lambda edge: evidence.gradients(edge).gates.abs().mean(0))

@@ -6,13 +6,13 @@ import torch
 from torch.fx import GraphModule
 
 from lvc.compiler.ir.graph import add_tensor, arguments, calls, insert_call, replace, tensor
+from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK, nearest
 from lvc.compiler.ir.operators.coded_weights import BITS, DECODE, pack
-from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS, nearest
 
 
 def store_codes(module: GraphModule) -> None:
     """Let `lvc::decode` give, from codes, what weights simulated on levels stand for."""
-    for node in calls(module.graph, FAKE_QUANTIZE_LEVELS):
+    for node in calls(module.graph, FAKE_QUANTIZE_CODEBOOK):
         args = arguments(node)
         weight, values, scale = (tensor(module, args[name]) for name in ("self", "values", "scale"))
         if weight is None or values is None or scale is None:

@@ -18,7 +18,7 @@ from lvc.compiler.ir.graph import add_tensor, arguments, insert_call, spec, tens
 from lvc.compiler.ir.layers import INTEGER_LAYERS, channel_dim, contraction
 from lvc.compiler.ir.operators import integer
 from lvc.passes.integer import Rules
-from lvc.passes.integer.grid import WholeWeight, dequantised, describe, whole_weight
+from lvc.passes.integer.quantisation_parameters import IntegerWeight, dequantised, describe, integer_weight
 
 
 def lower_layer(module: GraphModule, node: Node) -> Node | str:
@@ -28,10 +28,10 @@ def lower_layer(module: GraphModule, node: Node) -> Node | str:
     if operand is None:
         return f"its input {describe(args['input'])} is not quantised"
     q, scale, zero_point = operand
-    weight = whole_weight(module, args["weight"])
+    weight = integer_weight(module, args["weight"])
     if isinstance(weight, str):
         return weight
-    bias = _whole_bias(module, args["bias"], scale * weight.scale, weight.q.shape[0])
+    bias = _integer_bias(module, args["bias"], scale * weight.scale, weight.q.shape[0])
     if isinstance(bias, str):
         return bias
     bound = sum_bound(weight.q, DataRange.of(spec(q).dtype, zero_point), bias)
@@ -45,7 +45,9 @@ def lower_layer(module: GraphModule, node: Node) -> Node | str:
     return _rescaled(module, node, sums, scale * weight.scale, channel_dim(sums))
 
 
-def _whole_bias(module: GraphModule, node: Node | None, step: torch.Tensor, channels: int) -> torch.Tensor | str | None:
+def _integer_bias(
+    module: GraphModule, node: Node | None, step: torch.Tensor, channels: int
+) -> torch.Tensor | str | None:
     """The bias in steps of the sums; a sentence if they do not fit 32 bits."""
     if node is None:
         return None
@@ -60,7 +62,7 @@ def _whole_bias(module: GraphModule, node: Node | None, step: torch.Tensor, chan
 
 
 def _stored(
-    module: GraphModule, node: Node, weight: WholeWeight, bias: torch.Tensor | None
+    module: GraphModule, node: Node, weight: IntegerWeight, bias: torch.Tensor | None
 ) -> tuple[Node, Node | None]:
     kept = add_tensor(module, node, f"{weight.name}_int8", weight.q)
     if bias is None or not bool(bias.any()):

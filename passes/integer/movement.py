@@ -11,7 +11,7 @@ from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, insert_call, is_call, spec
 from lvc.compiler.ir.operators import integer
 from lvc.passes.integer import Rules
-from lvc.passes.integer.grid import Grid, dequantised
+from lvc.passes.integer.quantisation_parameters import PerTensorParameters, dequantised
 
 
 def move(module: GraphModule, node: Node) -> Node | None:
@@ -44,10 +44,10 @@ def limit(module: GraphModule, node: Node) -> Node | None:
         return None
     q, scale, zero_point = operand
     limits = torch.iinfo(spec(q).dtype)
-    grid = Grid(scale, zero_point, limits.min, limits.max)
+    parameters = PerTensorParameters(scale, zero_point, limits.min, limits.max)
     bounds: list[int | None] = []
     for bound in real_bounds(node):
-        whole = None if bound is None else grid.exactly(bound)
+        whole = None if bound is None else parameters.exactly(bound)
         if bound is not None and whole is None:
             return None
         bounds.append(whole)
@@ -71,7 +71,7 @@ def pad(module: GraphModule, node: Node) -> Node | str | None:
         return None
     q, scale, zero_point = operand
     limits = torch.iinfo(spec(q).dtype)
-    value = Grid(scale, zero_point, limits.min, limits.max).exactly(args["value"])
+    value = PerTensorParameters(scale, zero_point, limits.min, limits.max).exactly(args["value"])
     if value is None:
         return f"it pads with {args['value']}, which its grid does not have"
     padded = insert_call(node, aten.constant_pad_nd.default, q, args["pad"], value)
@@ -82,8 +82,8 @@ def concatenate(module: GraphModule, node: Node) -> Node | None:
     """Operands that lie on one grid."""
     args = arguments(node)
     operands = [dequantised(part) for part in args["tensors"]]
-    grids = {(part[1:], spec(part[0]).dtype) if part else None for part in operands}
-    if len(grids) != 1 or None in grids:
+    parameters = {(part[1:], spec(part[0]).dtype) if part else None for part in operands}
+    if len(parameters) != 1 or None in parameters:
         return None
     whole = insert_call(node, aten.cat.default, [part[0] for part in operands if part], args["dim"])
     (_, scale, zero_point) = next(part for part in operands if part)

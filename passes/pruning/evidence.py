@@ -28,7 +28,7 @@ from lvc.passes.pruning.readers import Reader, readers_of, rows_wanted
 
 T = TypeVar("T")
 
-STEEPNESS_IMAGES = 128
+GAUSS_NEWTON_IMAGES = 128
 """As many images as derivatives of the outputs are averaged over."""
 
 
@@ -46,7 +46,7 @@ class Readings:
 
 
 @dataclass(frozen=True)
-class Slopes:
+class Gradients:
     """How the loss depends on the ``n`` channels that a layer reads.
 
     ``gates`` is the derivative by a gate on each channel in each sample, ``f64[samples,n]``; ``mean`` is the mean
@@ -138,8 +138,8 @@ class Evidence:
     def readings(self, edge: Edge) -> Readings:
         return self._readings[edge.layer]
 
-    def slopes(self, edge: Edge) -> Slopes:
-        return self._slopes[edge.layer]
+    def gradients(self, edge: Edge) -> Gradients:
+        return self._gradients[edge.layer]
 
     def readers(self, group: ChannelGroup) -> list[Reader]:
         """Return the layers that read the group, as matrices; those that are no matrices are left out."""
@@ -152,13 +152,13 @@ class Evidence:
         """Return the second moments of what a reader's columns multiply."""
         return self._moments[reader.layer, reader.outputs.start]
 
-    def steepness(self, reader: Reader) -> torch.Tensor:
+    def gauss_newton(self, reader: Reader) -> torch.Tensor:
         """Return how much an error of each output of a reader matters to the model's outputs, ``f64[outputs]``.
 
         The squared derivative, summed over the positions, averaged over the images and over random projections of
         the model's outputs (the diagonal of the Gauss-Newton matrix).
         """
-        return self._steepness[reader.layer][reader.outputs]
+        return self._gauss_newton[reader.layer][reader.outputs]
 
     def curvature(self, name: str) -> torch.Tensor:
         """Return the diagonal of the loss's Hessian for a stored tensor, estimated; it has the tensor's shape."""
@@ -193,18 +193,18 @@ class Evidence:
         }
 
     @cached_property
-    def _slopes(self) -> dict[Node, Slopes]:
+    def _gradients(self) -> dict[Node, Gradients]:
         taps = Taps(self.model.module, self._layers, differentiable=True)
-        found: dict[Node, list[Slopes]] = {layer: [] for layer in self._layers}
+        found: dict[Node, list[Gradients]] = {layer: [] for layer in self._layers}
         pairs = list(zip(self.data.inputs, self.labels, strict=True))
         for batch, labels in self.progress.track(pairs, "differentiating"):
             loss = classification_loss(taps.run(batch), labels)
-            slopes = torch.autograd.grad(loss, list(taps.values.values()))
-            for (layer, value), slope in zip(taps.values.items(), slopes, strict=True):
-                gates = sample_sums(layer, value.detach() * slope, len(batch))
-                found[layer].append(Slopes(gates, channel_rows(layer, slope).abs().mean(1)))
+            gradients = torch.autograd.grad(loss, list(taps.values.values()))
+            for (layer, value), gradient in zip(taps.values.items(), gradients, strict=True):
+                gates = sample_sums(layer, value.detach() * gradient, len(batch))
+                found[layer].append(Gradients(gates, channel_rows(layer, gradient).abs().mean(1)))
         return {
-            layer: Slopes(torch.cat([p.gates for p in parts]), torch.stack([p.mean for p in parts]).mean(0))
+            layer: Gradients(torch.cat([p.gates for p in parts]), torch.stack([p.mean for p in parts]).mean(0))
             for layer, parts in found.items()
         }
 
@@ -232,16 +232,16 @@ class Evidence:
         return {key: rows.moments() for key, rows in found.items()}
 
     @cached_property
-    def _steepness(self) -> dict[Node, torch.Tensor]:
+    def _gauss_newton(self) -> dict[Node, torch.Tensor]:
         taps = Taps(self.model.module, self._layers, differentiable=True)
         found: dict[Node, torch.Tensor] = {}
-        data = self.data.first(STEEPNESS_IMAGES)
+        data = self.data.first(GAUSS_NEWTON_IMAGES)
         generator = torch.Generator().manual_seed(self.seed)
         for batch in self.progress.track(data.inputs if self._layers else [], "differentiating"):
             projection = random_projection(taps.run(batch), generator)
-            slopes = torch.autograd.grad(projection, list(taps.results.values()), materialize_grads=True)
-            for layer, slope in zip(taps.results, slopes, strict=True):
-                outputs = slope.movedim(contraction(layer).axis, 0).flatten(1).double()
+            gradients = torch.autograd.grad(projection, list(taps.results.values()), materialize_grads=True)
+            for layer, gradient in zip(taps.results, gradients, strict=True):
+                outputs = gradient.movedim(contraction(layer).axis, 0).flatten(1).double()
                 found[layer] = found.get(layer, 0.0) + outputs.square().sum(1) / data.images
         return found
 
@@ -256,11 +256,11 @@ class Evidence:
         pairs = list(zip(self.data.inputs, self.labels, strict=True))
         for batch, labels in self.progress.track(pairs, "differentiating twice"):
             loss = classification_loss(taps.run(batch), labels)
-            slopes = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
+            gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
             signs = [torch.randint(0, 2, leaf.shape, generator=generator) * 2.0 - 1 for leaf in leaves.values()]
-            bends = torch.autograd.grad(slopes, list(leaves.values()), signs)
-            for name, sign, bend in zip(leaves, signs, bends, strict=True):
-                found[name] += (sign * bend).double() / len(pairs)
+            curvatures = torch.autograd.grad(gradients, list(leaves.values()), signs)
+            for name, sign, curvature in zip(leaves, signs, curvatures, strict=True):
+                found[name] += (sign * curvature).double() / len(pairs)
         return found
 
 

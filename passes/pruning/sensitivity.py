@@ -26,7 +26,7 @@ from lvc.compiler.ir.graph import arguments
 from lvc.compiler.ir.layers import contraction
 from lvc.passes.analysis.channel_groups import ChannelGroup
 from lvc.passes.pruning.edges import Edge, Taps, images_in
-from lvc.passes.pruning.evidence import STEEPNESS_IMAGES, Evidence
+from lvc.passes.pruning.evidence import GAUSS_NEWTON_IMAGES, Evidence
 from lvc.passes.pruning.least_squares import Moments, leading_solutions
 from lvc.passes.pruning.loss import random_projection
 from lvc.passes.pruning.readers import Reader
@@ -77,14 +77,14 @@ def measure_curves(
     layers = [edge.layer for group in groups for edge in evidence.edges(group)]
     taps = Taps(evidence.model.module, layers, differentiable=True)
     generator = torch.Generator().manual_seed(evidence.seed)
-    data = evidence.data.first(STEEPNESS_IMAGES)
+    data = evidence.data.first(GAUSS_NEWTON_IMAGES)
     for batch in evidence.progress.track(data.inputs if layers else [], "measuring sensitivity"):
         outputs = taps.run(batch)
-        steep = [_steepness(taps, random_projection(outputs, generator)) for _ in range(_PROJECTIONS)]
+        gradients = [_output_gradients(taps, random_projection(outputs, generator)) for _ in range(_PROJECTIONS)]
         with torch.inference_mode():
             for name, levels in lost.items():
                 for place, changes in enumerate(levels):
-                    sums[name][place] += _moved(changes, taps, steep, len(batch)) / (data.images * _PROJECTIONS)
+                    sums[name][place] += _moved(changes, taps, gradients, len(batch)) / (data.images * _PROJECTIONS)
     return {group.name: Curve(tuple(removed[group.name]), tuple(sums[group.name])) for group in groups}
 
 
@@ -161,24 +161,26 @@ def fits_without(
         yield fitted
 
 
-def _steepness(taps: Taps, projection: torch.Tensor) -> dict[Node, torch.Tensor]:
+def _output_gradients(taps: Taps, projection: torch.Tensor) -> dict[Node, torch.Tensor]:
     """The derivative of a projection of the outputs by what each layer gives."""
-    slopes = torch.autograd.grad(
+    gradient = torch.autograd.grad(
         projection,
         list(taps.results.values()),
         retain_graph=True,
         materialize_grads=True,  # some layers lead to whole numbers alone
     )
-    return dict(zip(taps.results, slopes, strict=True))
+    return dict(zip(taps.results, gradient, strict=True))
 
 
-def _moved(changes: Sequence[_Change], taps: Taps, steep: Sequence[Mapping[Node, torch.Tensor]], images: int) -> float:
+def _moved(
+    changes: Sequence[_Change], taps: Taps, gradients: Sequence[Mapping[Node, torch.Tensor]], images: int
+) -> float:
     """Return the squared movement of the projections, summed over them and the images of a batch."""
-    total = torch.zeros(len(steep), images)
+    total = torch.zeros(len(gradients), images)
     for change in changes:
         given = _apply(change, taps.values[change.layer])
-        for row, slopes in zip(total, steep, strict=True):
-            moved = given * slopes[change.layer]
+        for row, gradient in zip(total, gradients, strict=True):
+            moved = given * gradient[change.layer]
             parts = moved.reshape(images_in(moved, images), -1).sum(1)
             row[: len(parts)] += parts
     return float(total.square().sum())

@@ -19,12 +19,12 @@ from torch.fx import GraphModule, Interpreter, Node
 from lvc.compiler.ir.graph import spec
 from lvc.passes.analysis.affine import scale_inputs
 from lvc.passes.quantisation.chains import Chain
-from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.operands import stored_operand
-from lvc.passes.quantisation.stored import stored_grid
+from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
+from lvc.passes.quantisation.weight_parameters import weight_parameters
 
 _ROWS = 32  # of a batch
-_WEIGHT = GridKind(axis=0, symmetric=True, stored=True)
+_WEIGHT = QuantisationScheme(axis=0, symmetric=True, stored=True)
 
 
 class Channels(Interpreter):
@@ -64,13 +64,15 @@ def noise(module: GraphModule, chain: Chain, looked: Channels, scale: torch.Tens
     rows, most = torch.cat(looked.rows[chain.value]).double(), float((looked.ranges_seen(chain.value) * scale).max())
     scaled = (rows * scale).clamp(max=math.inf if chain.limit is None else chain.limit)
     low = -most if bool((rows < 0).any()) else 0.0
-    found = GridKind().grid(torch.tensor(low), torch.tensor(most)).round(scaled.float()).double() / scale
+    found = (
+        QuantisationScheme().parameters(torch.tensor(low), torch.tensor(most)).round(scaled.float()).double() / scale
+    )
     lost, power = (found - rows).square().mean(0), rows.square().mean(0)
     total = 0.0
     for reader in chain.readers:
         weight = stored_operand(module, reader, "weight")
         given = scale_inputs(reader, weight, 1 / scale).float()
-        rounded = scale_inputs(reader, stored_grid(_WEIGHT, given, least_error=False).round(given), scale)
+        rounded = scale_inputs(reader, weight_parameters(_WEIGHT, given, least_error=False).round(given), scale)
         total += float((lost * by_input(weight, len(scale)).square().sum(1)).sum())
         total += float((power * by_input(rounded - weight, len(scale)).square().sum(1)).sum())
     return total

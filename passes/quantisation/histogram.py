@@ -7,7 +7,7 @@ import math
 import torch
 
 from lvc.passes.analysis.quick import round_per_channel
-from lvc.passes.quantisation.grids import GridKind
+from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
 
 BINS = 8192
 _MOST_SAMPLES = 1 << 14
@@ -54,12 +54,12 @@ class Histogram:
         place = int(torch.searchsorted(below, share * float(below[-1])).clamp(max=BINS - 1))
         return min(max(float(self.centres[place]) + self.width / 2, self.low), self.high)
 
-    def error(self, kind: GridKind, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    def error(self, scheme: QuantisationScheme, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         """Return the mean squared distance of the values to the grid of each candidate range, ``f64[candidates]``."""
         values, counts = self.points()
-        grid = kind.grid(low, high)
+        parameters = scheme.parameters(low, high)
         candidates = values.float().expand(len(low), -1)
-        rounded = round_per_channel(candidates, grid.scale, grid.zero, 0, grid.low, grid.high)
+        rounded = round_per_channel(candidates, parameters.scale, parameters.zero, 0, parameters.low, parameters.high)
         return (rounded.double().sub_(values).square_() @ counts) / counts.sum()
 
     def _cover(self, magnitude: float) -> None:

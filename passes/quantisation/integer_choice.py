@@ -24,11 +24,11 @@ from lvc.compiler.pipeline.passes import Table
 from lvc.compiler.pipeline.workspace import Stopwatch, Workspace
 from lvc.passes.analysis.rerun import Rerun, Values
 from lvc.passes.insert_fake_quant import InsertFakeQuant
-from lvc.passes.quantisation.bias_room import make_room_for_biases
+from lvc.passes.quantisation.bias_overflow import prevent_bias_overflow
 from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, path
 from lvc.passes.quantisation.divergence import divergence
-from lvc.passes.quantisation.grids import GridKind
-from lvc.passes.quantisation.stored import stored_grid
+from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
+from lvc.passes.quantisation.weight_parameters import weight_parameters
 
 INTEGER = 8
 """Stands for a layer that runs in integers, whatever the bits of its weights."""
@@ -85,11 +85,13 @@ class Latency:
         model = self.model.copy()
         self.place(model, bits)
         for node in list(calls(model.module.graph, UNCALIBRATED)):
-            kind, stored = GridKind.of(node), tensor(model.module, node.args[0])
+            scheme, stored = QuantisationScheme.of(node), tensor(model.module, node.args[0])
             ends = torch.tensor(-1.0), torch.tensor(1.0)
-            grid = kind.grid(*ends) if stored is None else stored_grid(kind, stored, least_error=False)
-            grid.replace(model.module, node)
-        make_room_for_biases(model.module)
+            parameters = (
+                scheme.parameters(*ends) if stored is None else weight_parameters(scheme, stored, least_error=False)
+            )
+            parameters.replace(model.module, node)
+        prevent_bias_overflow(model.module)
         model.module.recompile()
         return model
 
@@ -111,9 +113,9 @@ def simulated(layer: Node, values: Values, bits: int) -> torch.Tensor:
     args = arguments(layer)
     value, weight = values[args["input"]], values[args["weight"]]
     with torch.inference_mode():
-        args["input"] = GridKind().grid(value.amin(), value.amax()).round(value)
-        kind = GridKind(bits=bits, axis=0, symmetric=True, stored=True)
-        args["weight"] = stored_grid(kind, weight, least_error=True).round(weight)
+        args["input"] = QuantisationScheme().parameters(value.amin(), value.amax()).round(value)
+        scheme = QuantisationScheme(bits=bits, axis=0, symmetric=True, stored=True)
+        args["weight"] = weight_parameters(scheme, weight, least_error=True).round(weight)
         known = {key: values[item] if isinstance(item, Node) else item for key, item in args.items()}
         result: torch.Tensor = layer.target(**known)  # type: ignore[operator]
     return result

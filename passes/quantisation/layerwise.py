@@ -54,7 +54,7 @@ class Layerwise:
     def open(cls, model: Model, workspace: Workspace, data: str, images: int) -> Layerwise:
         """Begin before the first layer, on as many images as fit into memory."""
         inputs = Calibration.read(model, workspace, data, images).fitting(2 * peak_activation_bytes(model)).inputs
-        return cls(model, without_grids(model), inputs, workspace.seed)
+        return cls(model, without_fake_quantisation(model), inputs, workspace.seed)
 
     def restarted(self, images: int) -> Layerwise:
         """Begin anew with a copy of the quantised model, on at most so many images."""
@@ -180,7 +180,7 @@ def set_bias(model: Model, layer: Node, value: torch.Tensor) -> None:
     set_argument(layer, "bias", add_tensor(model.module, layer, hint, value.to(dtype)))
 
 
-def without_grids(model: Model) -> Model:
+def without_fake_quantisation(model: Model) -> Model:
     """Return a copy without fake quantisation: the floating-point model with the weights as they are now."""
     twin = model.copy()
     for node in calls(twin.module.graph):

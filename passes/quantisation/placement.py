@@ -61,21 +61,21 @@ class Placement:
         return frozenset(found)
 
     @cached_property
-    def gridded(self) -> tuple[Node, ...]:
+    def quantised(self) -> tuple[Node, ...]:
         """The values on which a grid of their own stands, in graph order."""
         read = {operand for node in self.integer - self.fused for operand in activations(node)}
-        return tuple(node for node in self.graph.nodes if node in read and not self._is_on_grid(node))
+        return tuple(node for node in self.graph.nodes if node in read and not self._is_on_operands_parameters(node))
 
     @cached_property
     def groups(self) -> dict[Node, str]:
         """The name of its group for each gridded value that must share its grid with others."""
-        members: dict[Node, set[Node]] = {node: {node} for node in self.gridded}
+        members: dict[Node, set[Node]] = {node: {node} for node in self.quantised}
         for node in self.graph.nodes:
             if self.hands_on(node):
                 joined = set().union(*(members.get(operand, set()) for operand in activations(node)))
                 members |= dict.fromkeys([node, *joined], joined)
         order = {node: place for place, node in enumerate(self.graph.nodes)}
-        shared = {node: members[node] for node in self.gridded if len(members[node]) > 1}
+        shared = {node: members[node] for node in self.quantised if len(members[node]) > 1}
         return {node: min(joined, key=order.__getitem__).name for node, joined in shared.items()}
 
     def hands_on(self, node: Node) -> bool:
@@ -106,7 +106,7 @@ class Placement:
         found = {node: role(node) for node in calls(self.graph) if family(node) is not Family.CONTRACTION}
         return {node: kind for node, kind in found.items() if kind is not None}
 
-    def _is_on_grid(self, node: Node) -> bool:
+    def _is_on_operands_parameters(self, node: Node) -> bool:
         return is_quantised(node) or self.hands_on(node)
 
     def _can_be_integer(self, node: Node, found: set[Node]) -> bool:

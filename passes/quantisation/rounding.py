@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from lvc.passes.quantisation.grids import Grid
+from lvc.passes.quantisation.quantisation_parameters import QuantisationParameters
 
 _BLOCK = 64
 _PANEL = 256
@@ -93,23 +93,31 @@ class Places:
     scale: torch.Tensor
     low: torch.Tensor
     high: torch.Tensor
-    levels: torch.Tensor | None = None
+    codebook: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, weight: torch.Tensor, grid: Grid, order: torch.Tensor) -> Places:
+    def of(cls, weight: torch.Tensor, parameters: QuantisationParameters, order: torch.Tensor) -> Places:
         groups, outputs, _ = weight.shape
-        scale, zero = (part.float().expand(groups * outputs).reshape(groups, 1, -1) for part in (grid.scale, grid.zero))
-        return cls(weight.transpose(1, 2)[:, order] / scale, scale, grid.low - zero, grid.high - zero, grid.levels)
+        scale, zero = (
+            part.float().expand(groups * outputs).reshape(groups, 1, -1) for part in (parameters.scale, parameters.zero)
+        )
+        return cls(
+            weight.transpose(1, 2)[:, order] / scale,
+            scale,
+            parameters.low - zero,
+            parameters.high - zero,
+            parameters.codebook,
+        )
 
     def nearest(self, steps: torch.Tensor) -> torch.Tensor:
         """Return the nearest numbers of steps that weights can have, ``[groups,in,out]``."""
-        if self.levels is None:
+        if self.codebook is None:
             return steps.round().clamp_(self.low, self.high)
-        return self.levels[torch.bucketize(steps, (self.levels[1:] + self.levels[:-1]) / 2)]
+        return self.codebook[torch.bucketize(steps, (self.codebook[1:] + self.codebook[:-1]) / 2)]
 
     def some(self, outputs: slice | torch.Tensor) -> Places:
         start, scale, low, high = (part[..., outputs] for part in (self.start, self.scale, self.low, self.high))
-        return Places(start, scale, low, high, self.levels)
+        return Places(start, scale, low, high, self.codebook)
 
     def scaled(self, factor: torch.Tensor | float) -> Places:
         """Return the places of the same weights in steps that are larger by a factor."""
@@ -120,7 +128,7 @@ class Places:
         """Return places that lie beside each other, as further outputs."""
         parts = zip(*((p.start, p.scale, p.low, p.high) for p in several), strict=True)
         start, scale, low, high = (torch.cat(part, 2) for part in parts)
-        return cls(start, scale, low, high, several[0].levels)
+        return cls(start, scale, low, high, several[0].codebook)
 
     def change(self, whole: torch.Tensor) -> torch.Tensor:
         """Return by how much the weights change that become whole numbers of steps."""

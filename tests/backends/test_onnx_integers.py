@@ -103,7 +103,7 @@ def test_quantised_models_run_as_int8_in_onnx_runtime(model: Model, tmp_path: Pa
     assert_within_a_step(*(np.concatenate(found) for found in zip(*pairs, strict=True)))
 
 
-@pytest.mark.parametrize("options", ["weight_bits=4", "weight_bits=4 weight_grid=codebook", "weight_bits=3"])
+@pytest.mark.parametrize("options", ["weight_bits=4", "weight_bits=4 weight_format=codebook", "weight_bits=3"])
 def test_weights_of_4_bits_run_as_int8_in_onnx_runtime(options: str, model: Model, tmp_path: Path) -> None:
     """They fill half a byte each, and the file read again is the model that was written."""
     onnx = pytest.importorskip("onnx")

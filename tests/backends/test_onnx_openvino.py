@@ -23,7 +23,7 @@ OPTIONS = (
     "weight_bits=7 per_channel=false",
     "weight_bits=7 activation_symmetric=true",
     "weight_bits=4",
-    "weight_bits=4 weight_grid=codebook",
+    "weight_bits=4 weight_format=codebook",
 )
 
 

@@ -1,4 +1,4 @@
-"""ONNX's own node tests, run through the ONNX door: one model and its expected outputs a case."""
+"""ONNX's own node tests, run through the ONNX importer: one model and its expected outputs a case."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import onnx
 
 from lvc.compiler.errors import LvcError
 from lvc.compiler.ir.verify import verify
-from lvc.compiler.load.onnx_door import from_onnx
-from lvc.compiler.load.onnx_door.values import DTYPES, HALVES, type_name
+from lvc.compiler.load.onnx_importer import from_onnx
+from lvc.compiler.load.onnx_importer.values import DTYPES, HALVES, type_name
 
 _OPERATORS = """
     Abs Acos Acosh Add AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization
@@ -101,7 +101,7 @@ def vision_cases() -> list[Case]:
     return [case for case in all_cases() if case.operator in VISION_OPERATORS]
 
 
-# why the door refuses a case, by its name; the first that fits counts
+# why the importer refuses a case, by its name; the first that fits counts
 _REFUSED = {
     r"(pool|convtranspose)_3d": "three spatial axes are not in the dialect",
     r"training_(mode|dropout)": "training mode",
@@ -117,7 +117,7 @@ _REFUSED = {
         "key and value caches: the standard's own expansion fails on them"
     ),
 }
-# what the door converts and the case expects otherwise
+# what the importer converts and the case expects otherwise
 _OTHERWISE = {
     r"downsample_scales_(linear|cubic)_align_corners$": (
         "the case divides by scale * size where the standard's text, PyTorch and ONNX Runtime take the whole size"
@@ -134,7 +134,7 @@ def refusal(case: Case) -> str:
 
 
 def difference(case: Case) -> str:
-    """Return why a case's expected outputs are not what the door's model gives; an empty text if they must be."""
+    """Return why a case's expected outputs are not what the importer's model gives; an empty text if they must be."""
     return next((reason for pattern, reason in _OTHERWISE.items() if re.search(pattern, case.name)), "")
 
 
@@ -151,7 +151,7 @@ def _element_types(graph: onnx.GraphProto) -> set[int]:
 
 
 def run_case(case: Case, folder: Path) -> str:
-    """Load a case's model through the door and compare; return an empty text, or the reason why it fails."""
+    """Load a case's model through the importer and compare; return an empty text, or the reason why it fails."""
     file = folder / f"{case.name}.onnx"
     file.write_bytes(case.model.SerializeToString())
     try:
@@ -180,7 +180,7 @@ def _largest(array: np.ndarray) -> float:
 
 
 _ROUNDING = {"float16": 2**-9, "bfloat16": 2**-7}
-"""What rounding to half precision may add, relative to the largest value: the door computes in float32."""
+"""What rounding to half precision may add, relative to the largest value: the importer computes in float32."""
 
 
 def _settings(graph: onnx.GraphProto) -> set[str]:

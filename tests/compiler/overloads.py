@@ -1,4 +1,4 @@
-"""For every ATen overload that the PyTorch door takes, a way to draw a call of it: all of its arguments, by name."""
+"""For every ATen overload that the PyTorch importer takes, a way to draw a call: all of its arguments, by name."""
 
 from __future__ import annotations
 

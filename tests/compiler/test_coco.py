@@ -9,7 +9,7 @@ import pytest
 import torch
 from coco_score import IOUS, _matched, decode, score
 
-from lvc.compiler.load.onnx_door import from_onnx
+from lvc.compiler.load.onnx_importer import from_onnx
 
 
 def test_each_label_is_found_once() -> None:

@@ -22,7 +22,7 @@ from lvc.compiler.writing import write_model
 
 torch.set_num_threads(1)
 aten = torch.ops.aten
-GRIDS = "O1,insert-fake-quant,calibrate{observer=min-max weights=min-max}"
+GRIDS = "O1,insert-fake-quant,calibrate{estimator=min-max weights=min-max}"
 
 
 class Net(nn.Module):

@@ -50,7 +50,7 @@ def opt(*arguments: str, model: str = "nets.py:net", output: str = "out.lvc") ->
         (["-p", QUANTISE, "--data", "calib=nan.npz"], 2, "mend it or leave it out"),
         (["-p", QUANTISE, "--data", "calib=small.npz"], 2, "give each as 3x8x8"),
         (["-p", QUANTISE, "--data", "calib=images", "--preprocess", "cifar10"], 2, "the file is empty"),
-        (["-p", "calibrate{observer=percentile{p=99}}"], 2, 'for example "percentile{...}"'),
+        (["-p", "calibrate{estimator=percentile{p=99}}"], 2, 'for example "percentile{...}"'),
     ],
 )
 def test_each_mistake_has_one_error(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from traced import draw
 
 from lvc.compiler.ir.model import Model
-from lvc.compiler.load.torch_door import from_own_module
+from lvc.compiler.load.torch_importer import from_own_module
 from lvc.compiler.pipeline.observers import relative_difference
 
 

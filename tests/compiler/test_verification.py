@@ -19,9 +19,9 @@ from lvc.compiler.cli import main
 from lvc.compiler.driver import compile_and_report
 from lvc.compiler.errors import CheckError
 from lvc.compiler.ir.model import Reference
-from lvc.compiler.load.onnx_door import reference as onnx_reference
-from lvc.compiler.load.onnx_door.build import load_converters
-from lvc.compiler.load.onnx_door.call import CONVERTERS
+from lvc.compiler.load.onnx_importer import reference as onnx_reference
+from lvc.compiler.load.onnx_importer.build import load_converters
+from lvc.compiler.load.onnx_importer.call import CONVERTERS
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.counts import total_macs
 from lvc.compiler.pipeline.workspace import Workspace
@@ -60,7 +60,7 @@ def small_file(folder: Path, element_type: int = TensorProto.FLOAT) -> Path:
 
 
 def wrong_slope(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The door reads LeakyRelu with another slope: a planted mistake."""
+    """The importer reads LeakyRelu with another slope: a planted mistake."""
     load_converters()
     right = CONVERTERS["LeakyRelu"]
     monkeypatch.setitem(

@@ -22,9 +22,9 @@ from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.calibrate import Calibrate
-from lvc.passes.quantisation.grids import GridKind
 from lvc.passes.quantisation.histogram import Histogram
-from lvc.passes.quantisation.observer import OBSERVERS
+from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
+from lvc.passes.quantisation.range_estimator import RANGE_ESTIMATORS
 
 LAYER = parse_model("""
     model layer(x: f32[1,2,3,4])
@@ -51,10 +51,10 @@ def input_grid(options: str, *values: float) -> tuple[float, int]:
 
 
 def test_min_max() -> None:
-    assert input_grid("{observer=min-max}", -1.0, 4.1) == (pytest.approx(0.02), 50)
-    assert input_grid("{observer=min-max}", 1.0, 5.1) == (pytest.approx(0.02), 0)
-    assert input_grid("{observer=min-max}", -5.1, -1.0) == (pytest.approx(0.02), 255)
-    assert input_grid("{observer=min-max}", 0.0) == (1.0, 0)
+    assert input_grid("{estimator=min-max}", -1.0, 4.1) == (pytest.approx(0.02), 50)
+    assert input_grid("{estimator=min-max}", 1.0, 5.1) == (pytest.approx(0.02), 0)
+    assert input_grid("{estimator=min-max}", -5.1, -1.0) == (pytest.approx(0.02), 255)
+    assert input_grid("{estimator=min-max}", 0.0) == (1.0, 0)
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,13 @@ def test_data_that_says_too_little_is_told(images: list[np.ndarray], note: str |
 
 
 def test_moving_average() -> None:
-    scale, zero = input_grid('{observer="moving-average{weight=0.25 batch=1}"}', 0.0, 4.0)
+    scale, zero = input_grid('{estimator="moving-average{weight=0.25 batch=1}"}', 0.0, 4.0)
     assert (scale, zero) == (pytest.approx(1.0 / 255), 0)
 
 
 def test_a_moving_average_takes_the_extremes_of_a_batch_of_images() -> None:
     """The largest of single images would average to 2, and the last batch is half full."""
-    options = '{observer="moving-average{weight=0.5 batch=2}"}'
+    options = '{estimator="moving-average{weight=0.5 batch=2}"}'
     scale, _ = input_grid(options, 0.0, 4.0)
     assert scale == pytest.approx(4.0 / 255)
     scale, _ = input_grid(options, 4.0, 4.0, 8.0)
@@ -91,16 +91,16 @@ def test_a_moving_average_takes_the_extremes_of_a_batch_of_images() -> None:
 def test_entropy_keeps_what_few_large_values_say() -> None:
     """Half zeros, as behind a ReLU, and a tail: the zeros must not buy a range that cuts half of the tail off."""
     values = torch.randn(200_000, generator=torch.Generator().manual_seed(0)).relu()
-    watch = OBSERVERS.parse("entropy").watch(GridKind())
+    watch = RANGE_ESTIMATORS.parse("entropy").watch(QuantisationScheme())
     watch.see(values)
     low, high = watch.range()
     assert low == 0
     assert 2.5 < high <= float(values.max())
 
 
-@pytest.mark.parametrize("observer", ["percentile", "mse", "entropy", "histogram"])
-def test_every_observer_takes_constant_data(observer: str) -> None:
-    assert input_grid(f"{{observer={observer}}}", 2.55) == (pytest.approx(0.01), 0)
+@pytest.mark.parametrize("estimator", ["percentile", "mse", "entropy", "histogram"])
+def test_every_range_estimator_takes_constant_data(estimator: str) -> None:
+    assert input_grid(f"{{estimator={estimator}}}", 2.55) == (pytest.approx(0.01), 0)
 
 
 def test_the_data_is_cut_to_so_many_images() -> None:
@@ -173,7 +173,7 @@ def test_a_model_that_gives_nan_is_refused() -> None:
     [
         ("{images=0}", "images must be at least 1"),
         ("{compare=-1}", "compare must not be negative"),
-        ("{observer=mes}", "there is no observer 'mes'"),
+        ("{estimator=mes}", "there is no range estimator 'mes'"),
     ],
 )
 def test_wrong_options_are_refused(options: str, message: str) -> None:
@@ -181,12 +181,12 @@ def test_wrong_options_are_refused(options: str, message: str) -> None:
         Pipeline.parse(f"calibrate{options}")
 
 
-def test_observers_take_options() -> None:
-    assert Pipeline.parse(str(Pipeline((Calibrate(observer="percentile{p=99.9}"),)))).passes[0] == Calibrate(
-        observer="percentile{p=99.9}"
+def test_range_estimators_take_options() -> None:
+    assert Pipeline.parse(str(Pipeline((Calibrate(estimator="percentile{p=99.9}"),)))).passes[0] == Calibrate(
+        estimator="percentile{p=99.9}"
     )
     with pytest.raises(UsageError, match="p must be above 50"):
-        Calibrate(observer="percentile{p=5}")
+        Calibrate(estimator="percentile{p=5}")
 
 
 def test_a_sound_model_is_not_called_collapsed() -> None:
@@ -207,7 +207,7 @@ def test_small_scores_that_drown_beside_large_ones_are_called_collapsed() -> Non
           %all = lvc.uncalibrated(%scaled, 8, None, False, "linear", "")
           return out=%all
     """)
-    _, (step,) = Pipeline.parse("calibrate{observer=min-max}").run(model, normal(model, 16))
+    _, (step,) = Pipeline.parse("calibrate{estimator=min-max}").run(model, normal(model, 16))
     (note,) = step.outcome.notes
     assert note.startswith("COLLAPSED: 'out': ")
     assert "88 % of its places" in note

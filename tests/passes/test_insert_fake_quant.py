@@ -49,15 +49,15 @@ def places(model: Model) -> dict[str, tuple[object, ...]]:
 def test_options_reach_the_places() -> None:
     options = "{weight_bits=4 activation_bits=6 weight_symmetric=false activation_symmetric=true scale=power-of-two}"
     found = places(inserted(TWO_LAYERS, options)[0])
-    assert found["relu_grid"] == (6, None, True, "power-of-two", "")
-    assert found["first_weight_grid"] == (4, 0, False, "power-of-two", "")
-    assert places(inserted(TWO_LAYERS, "{per_channel=false}")[0])["first_weight_grid"][1] is None
+    assert found["relu_quantised"] == (6, None, True, "power-of-two", "")
+    assert found["first_weight_quantised"] == (4, 0, False, "power-of-two", "")
+    assert places(inserted(TWO_LAYERS, "{per_channel=false}")[0])["first_weight_quantised"][1] is None
 
 
 @pytest.mark.parametrize("options", ["{only=second}", "{skip=first}", "{only=se*}", "{skip=fir?t}"])
 def test_one_layer_of_two(options: str) -> None:
     model, outcome = inserted(TWO_LAYERS, options)
-    assert set(places(model)) == {"second_weight_grid", "relu_grid"}
+    assert set(places(model)) == {"second_weight_quantised", "relu_quantised"}
     assert [skip.node for skip in outcome.skipped] == ["first"]
     assert outcome.notes == ["37.2 % of 6.19 kMACs run in integers: 1 of 2 layers"]
 
@@ -65,8 +65,8 @@ def test_one_layer_of_two(options: str) -> None:
 def test_layers_join_in_steps_with_grids_of_their_own() -> None:
     once, _ = inserted(TWO_LAYERS)
     steps, _ = Pipeline.parse("insert-fake-quant{only=second},insert-fake-quant{weight_bits=4}").run(TWO_LAYERS)
-    assert places(steps) | {"first_weight_grid": ()} == places(once) | {"first_weight_grid": ()}
-    assert places(steps)["first_weight_grid"][0] == 4
+    assert places(steps) | {"first_weight_quantised": ()} == places(once) | {"first_weight_quantised": ()}
+    assert places(steps)["first_weight_quantised"][0] == 4
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,10 @@ ATTENTION = parse_model("""
 
 
 def test_factors_of_attention_get_grids_of_their_own_where_they_are_multiplied() -> None:
-    factors = {f"{name}_grid" for name in ("half", "turned", "weights", "q")}
-    layers = {f"{name}_grid" for name in ("x", "w", "u")}
+    factors = {f"{name}_quantised" for name in ("half", "turned", "weights", "q")}
+    layers = {f"{name}_quantised" for name in ("x", "w", "u")}
     found, outcome = inserted(ATTENTION)
-    assert set(places(found)) == factors | layers | {"mixed_grid"}
+    assert set(places(found)) == factors | layers | {"mixed_quantised"}
     assert outcome.skipped == []
     whole, steps = Pipeline.parse("insert-fake-quant,calibrate,lower-to-integer").run(ATTENTION, normal(ATTENTION))
     assert len(list(calls(whole.module.graph, torch.ops.lvc.matmul.default))) == 2
@@ -160,7 +160,7 @@ def test_factors_of_attention_get_grids_of_their_own_where_they_are_multiplied()
         exact = ATTENTION(array)[0]
         assert np.linalg.norm(whole(array)[0] - exact) < 0.05 * np.linalg.norm(exact)
     found, outcome = inserted(ATTENTION, "{attention=false}")
-    assert set(places(found)) == layers | {"flat_grid"}
+    assert set(places(found)) == layers | {"flat_quantised"}
     assert {skip.reason for skip in outcome.skipped} == {"attention=false leaves it out"}
 
 
@@ -197,7 +197,7 @@ def test_a_gate_gets_a_grid_behind_its_function_and_the_product_one_of_its_own()
           %out = conv2d(%gated, @w)
           return out=%out
     """)
-    grids = {f"{name}_grid" for name in ("x", "v", "u", "w", "wide", "mean", "gate", "gated")}
+    grids = {f"{name}_quantised" for name in ("x", "v", "u", "w", "wide", "mean", "gate", "gated")}
     assert set(places(inserted(model)[0])) == grids
     whole, steps = Pipeline.parse("insert-fake-quant,calibrate,lower-to-integer").run(model, normal(model))
     assert steps[-1].outcome.skipped == []
@@ -218,7 +218,7 @@ def test_products_that_have_no_integer_kernel_get_no_grids(product: str) -> None
           %out = conv2d(%b, @w)
           return out=%out
     """)
-    assert set(places(inserted(model)[0])) == {"x_grid", "v_grid", "w_grid", "b_grid"}
+    assert set(places(inserted(model)[0])) == {"x_quantised", "v_quantised", "w_quantised", "b_quantised"}
 
 
 @given(models())

@@ -99,7 +99,7 @@ def test_grids_that_wait_get_their_bits(net: Model) -> None:
         ("drop=1", "drop must be a share"),
         ("bytes=0.2 bits=3", "bits must be some of"),
         ("bytes=0.2 images=0", "at least 1"),
-        ("bytes=0.2 grid=lineal", "lineal"),
+        ("bytes=0.2 format=lineal", "lineal"),
     ],
 )
 def test_misuse(options: str, message: str) -> None:

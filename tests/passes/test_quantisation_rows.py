@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.load.torch_door import from_module
+from lvc.compiler.load.torch_importer import from_module
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.writing import write_model
-from lvc.passes.quantisation.weight_grid import WEIGHT_GRIDS
+from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS
 
 torch.set_num_threads(1)
 GRIDS = ["linear", "power-of-two", "log", "codebook"]
@@ -50,7 +50,7 @@ def net() -> Model:
 
 
 def error(grid: str, rows: torch.Tensor, bits: int) -> float:
-    coded = WEIGHT_GRIDS.parse(grid).encode(rows, bits)
+    coded = WEIGHT_FORMATS.parse(grid).encode(rows, bits)
     return float((coded.decoded() - rows).square().sum() / rows.square().sum())
 
 
@@ -58,7 +58,7 @@ def error(grid: str, rows: torch.Tensor, bits: int) -> float:
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_levels_are_in_order_and_hold_zero(grid: str, bits: int) -> None:
     rows = torch.cat([torch.randn(5, 40, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 40)])
-    levels = WEIGHT_GRIDS.parse(grid).fit(rows, bits)
+    levels = WEIGHT_FORMATS.parse(grid).fit(rows, bits)
     assert levels.values.shape == (1 << bits,)
     assert bool((levels.values.diff() >= 0).all())
     assert 0.0 in levels.values
@@ -84,7 +84,7 @@ def test_each_grid_holds_what_it_is_for() -> None:
 
 def test_power_of_two_scales() -> None:
     rows = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
-    scale = WEIGHT_GRIDS.parse("power-of-two").fit(rows, 8).scale
+    scale = WEIGHT_FORMATS.parse("power-of-two").fit(rows, 8).scale
     assert scale.log2().frac().abs().max() == 0
 
 
@@ -96,7 +96,7 @@ def test_a_learned_codebook_is_better_than_equal_steps() -> None:
 def test_groups_follow_the_input_channels() -> None:
     weight = torch.ones(2, 4, 3, 3)
     weight[:, 2:] = 100.0
-    whole, parts = (WEIGHT_GRIDS.parse("linear").encode(weight * 0.123, 4, group) for group in (0, 2))
+    whole, parts = (WEIGHT_FORMATS.parse("linear").encode(weight * 0.123, 4, group) for group in (0, 2))
     assert whole.scale.shape == (2, 1)
     assert parts.scale.shape == (2, 2)
     assert parts.scale[0, 1] == pytest.approx(100 * float(parts.scale[0, 0]))
@@ -115,7 +115,7 @@ def test_bytes(bits: int, most: float) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    ["bits=8", "bits=4 grid=log", "bits=4 grid=codebook{rounds=5}", 'bits=4 group=4 skip="first"', "bits=2"],
+    ["bits=8", "bits=4 format=log", "bits=4 format=codebook{rounds=5}", 'bits=4 group=4 skip="first"', "bits=2"],
 )
 def test_code_gives_the_model(options: str, net: Model) -> None:
     options = options.replace("codebook{rounds=5}", '"codebook{rounds=5}"')
@@ -133,7 +133,7 @@ def test_code_gives_the_model(options: str, net: Model) -> None:
 @pytest.mark.parametrize(("grid", "bits"), [*itertools.product(GRIDS, [8, 4]), ("linear", 2)])
 @pytest.mark.parametrize("opset", [17, 21])
 def test_onnx_gives_the_model(grid: str, bits: int, opset: int, net: Model) -> None:
-    made, _ = Pipeline.parse(f"O1,quantise-weights{{bits={bits} grid={grid}}}").run(net)
+    made, _ = Pipeline.parse(f"O1,quantise-weights{{bits={bits} format={grid}}}").run(net)
     target = Target.parse(f"onnx-{opset}")
     backend = find_backend("onnx")
     inputs = seeded_inputs(net.inputs, 0)
@@ -174,7 +174,7 @@ def test_what_would_not_get_smaller_stays() -> None:
     assert made.to_text() == model.to_text()
 
 
-@pytest.mark.parametrize("options", ["bits=3", "bits=1", "group=-1", "grid=lineal", "bits=9"])
+@pytest.mark.parametrize("options", ["bits=3", "bits=1", "group=-1", "format=lineal", "bits=9"])
 def test_misuse(options: str) -> None:
     with pytest.raises(UsageError):
         Pipeline.parse(f"quantise-weights{{{options}}}")

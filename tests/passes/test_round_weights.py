@@ -16,8 +16,8 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.observers import Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
-from lvc.passes.quantisation.grids import Grid
-from lvc.passes.quantisation.layerwise import without_grids
+from lvc.passes.quantisation.layerwise import without_fake_quantisation
+from lvc.passes.quantisation.quantisation_parameters import QuantisationParameters
 from lvc.passes.quantisation.rounding import Lack, Moments, Places
 
 NETWORK = parse_model("""
@@ -41,14 +41,16 @@ PER_CHANNEL = torch.ops.aten.fake_quantize_per_channel_affine.default
 QUANTISE = "insert-fake-quant{weight_bits=3},calibrate"
 
 
-def grid(scale: float, low: int = -8, high: int = 7) -> Grid:
-    return Grid(torch.tensor([scale]), torch.tensor([0], dtype=torch.int32), low, high, 0)
+def parameters(scale: float, low: int = -8, high: int = 7) -> QuantisationParameters:
+    return QuantisationParameters(torch.tensor([scale]), torch.tensor([0], dtype=torch.int32), low, high, 0)
 
 
-def rounded(weight: torch.Tensor, inputs: torch.Tensor, grid: Grid, damping: float) -> torch.Tensor:
+def rounded(
+    weight: torch.Tensor, inputs: torch.Tensor, parameters: QuantisationParameters, damping: float
+) -> torch.Tensor:
     """Weights ``[groups,out,in]`` on a grid, for inputs of a covariance."""
     order = inputs.diagonal(dim1=1, dim2=2).sum(0).argsort()
-    places = Places.of(weight, grid, order)
+    places = Places.of(weight, parameters, order)
     lack = Lack(inputs[:, order][:, :, order], torch.zeros_like(places.start))
     return places.weights(lack.rounded(places, lack.missing, damping)[0], order)
 
@@ -66,7 +68,7 @@ def decibels(outcome: Outcome) -> tuple[float, float]:
 
 def test_without_correlation_it_is_rounding_to_the_nearest() -> None:
     weight = torch.randn(2, 3, 5)
-    grid6 = Grid(torch.full((6,), 0.25), torch.zeros(6, dtype=torch.int32), -4, 3, 0)
+    grid6 = QuantisationParameters(torch.full((6,), 0.25), torch.zeros(6, dtype=torch.int32), -4, 3, 0)
     inputs = torch.eye(5).expand(2, 5, 5)
     nearest = (weight / 0.25).round().clamp(-4, 3) * 0.25
     torch.testing.assert_close(rounded(weight, inputs, grid6, 1e-6), nearest)
@@ -75,13 +77,13 @@ def test_without_correlation_it_is_rounding_to_the_nearest() -> None:
 def test_an_error_is_passed_on_to_an_input_that_is_the_same() -> None:
     weight = torch.tensor([[[0.4, 0.4]]])
     inputs = torch.ones(1, 2, 2)
-    assert sorted(rounded(weight, inputs, grid(1.0), 1e-6).flatten().tolist()) == [0.0, 1.0]
+    assert sorted(rounded(weight, inputs, parameters(1.0), 1e-6).flatten().tolist()) == [0.0, 1.0]
 
 
 def test_the_largest_input_is_rounded_first() -> None:
     weight = torch.tensor([[[0.4, 0.4]]])
     inputs = torch.tensor([[[1.0, 2.0], [2.0, 4.0]]])
-    assert rounded(weight, inputs, grid(1.0), 1e-6).flatten().tolist() == [1.0, 0.0]
+    assert rounded(weight, inputs, parameters(1.0), 1e-6).flatten().tolist() == [1.0, 0.0]
 
 
 def test_products_change_less_than_by_rounding_to_the_nearest() -> None:
@@ -91,7 +93,7 @@ def test_products_change_less_than_by_rounding_to_the_nearest() -> None:
     weight = torch.randn(1, 16, 200, generator=generator)
     covariance = (x.T @ x / 1000)[None]
     nearest = (weight / 0.5).round().clamp(-8, 7) * 0.5
-    clever = rounded(weight, covariance, grid(0.5), 0.01)
+    clever = rounded(weight, covariance, parameters(0.5), 0.01)
     assert torch.equal((clever / 0.5).round() * 0.5, clever)
     error, least = (float((x @ (w - weight)[0].T).square().mean()) for w in (nearest, clever))
     assert least < 0.5 * error
@@ -116,7 +118,7 @@ def test_the_fit_finds_what_made_the_outputs() -> None:
 def test_a_wanted_change_is_made_before_rounding() -> None:
     """Of inputs that do not vary together, each weight goes to the point of its grid nearest to what is wanted."""
     weight, wanted = torch.randn(1, 3, 5), torch.randn(1, 5, 3)
-    uneven = Grid(torch.full((3,), 0.5), torch.tensor([0, 1, -1], dtype=torch.int32), -20, 20, 0)
+    uneven = QuantisationParameters(torch.full((3,), 0.5), torch.tensor([0, 1, -1], dtype=torch.int32), -20, 20, 0)
     order = torch.arange(5)
     places = Places.of(weight, uneven, order)
     whole, errors = Lack((torch.eye(5) * torch.rand(5))[None], wanted).rounded(places, wanted, 0.1)
@@ -129,7 +131,9 @@ def test_a_wanted_change_is_made_before_rounding() -> None:
 def test_what_is_left_over_is_the_damped_error() -> None:
     x = torch.randn(40, 6) @ torch.randn(6, 6)
     weight, wanted, order = torch.randn(1, 4, 6), 0.1 * torch.randn(1, 6, 4), torch.arange(6)
-    places = Places.of(weight, Grid(torch.full((4,), 0.4), torch.zeros(4, dtype=torch.int32), -7, 7, 0), order)
+    places = Places.of(
+        weight, QuantisationParameters(torch.full((4,), 0.4), torch.zeros(4, dtype=torch.int32), -7, 7, 0), order
+    )
     lack = Lack((x.T @ x / 40)[None], wanted)
     whole, errors = lack.rounded(places, wanted, 0.1)
     off = places.change(whole) - wanted
@@ -139,7 +143,9 @@ def test_what_is_left_over_is_the_damped_error() -> None:
 
 def test_each_output_takes_the_size_of_steps_that_serves_it_best() -> None:
     weight, order = torch.tensor([[[0.9, -1.8], [1.0, 3.0]]]), torch.arange(2)
-    places = Places.of(weight, Grid(torch.ones(2), torch.zeros(2, dtype=torch.int32), -7, 7, 0), order)
+    places = Places.of(
+        weight, QuantisationParameters(torch.ones(2), torch.zeros(2, dtype=torch.int32), -7, 7, 0), order
+    )
     lack = Lack(torch.eye(2)[None], torch.zeros(1, 2, 2))
     found, whole = lack.placed(places, lack.missing, 0.01, (0.9, 1.0))
     torch.testing.assert_close(found.scale.flatten(), torch.tensor([0.9, 1.0]))
@@ -182,7 +188,9 @@ def test_a_network_comes_closer_and_its_weights_lie_on_their_grids() -> None:
     assert after > before + 3
     for node in calls(model.module.graph, PER_CHANNEL):
         weight = model.module.get_parameter(str(node.all_input_nodes[0].target)).detach()
-        torch.testing.assert_close(Grid.of(model.module, node).round(weight), weight, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            QuantisationParameters.of(model.module, node).round(weight), weight, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_biases_restore_the_mean_of_each_channel() -> None:
@@ -217,7 +225,7 @@ def test_a_layer_that_reads_one_vector_is_mended(last: str) -> None:
 
 def test_the_floating_point_twin_has_no_grids() -> None:
     model, _ = run(QUANTISE)
-    assert without_grids(model).to_text() == NETWORK.to_text()
+    assert without_fake_quantisation(model).to_text() == NETWORK.to_text()
 
 
 @pytest.mark.parametrize(("options", "moved"), [("weight_bits=4", True), ("weight_bits=8", False)])
@@ -225,14 +233,17 @@ def test_steps_of_coarse_grids_are_sized_anew(options: str, moved: bool) -> None
     (before, _), (after, _) = (
         run(f"insert-fake-quant{{{options}}},calibrate{end}") for end in ("", ",round-weights{always=true}")
     )
-    scales = [[Grid.of(m.module, n).scale for n in calls(m.module.graph, PER_CHANNEL)] for m in (before, after)]
+    scales = [
+        [QuantisationParameters.of(m.module, n).scale for n in calls(m.module.graph, PER_CHANNEL)]
+        for m in (before, after)
+    ]
     assert any(not torch.equal(*pair) for pair in zip(*scales, strict=True)) == moved
 
 
 def test_steps_stay_powers_of_two() -> None:
     model, _ = run("insert-fake-quant{weight_bits=4 scale=power-of-two},calibrate,round-weights")
     for node in calls(model.module.graph, PER_CHANNEL):
-        assert bool((Grid.of(model.module, node).scale.log2() % 1 == 0).all())
+        assert bool((QuantisationParameters.of(model.module, node).scale.log2() % 1 == 0).all())
 
 
 @pytest.mark.parametrize("name", ["round-weights", "correct-bias"])

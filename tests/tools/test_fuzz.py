@@ -54,11 +54,11 @@ def test_a_model_is_the_same_whenever_it_is_drawn(fuzzing: SimpleNamespace) -> N
     assert len({str(case.program) for case in cases}) == 8
 
 
-@pytest.mark.parametrize("door", ["ir", "torch", "onnx"])
-def test_models_of_every_door_are_right(fuzzing: SimpleNamespace, door: str) -> None:
-    if door == "onnx":
+@pytest.mark.parametrize("importer", ["ir", "torch", "onnx"])
+def test_models_of_every_importer_are_right(fuzzing: SimpleNamespace, importer: str) -> None:
+    if importer == "onnx":
         pytest.importorskip("onnxruntime")
-    plan = fuzzing.campaign.Plan(seed=1, door=door, pipeline="O1", target="reference")
+    plan = fuzzing.campaign.Plan(seed=1, importer=importer, pipeline="O1", target="reference")
     verdicts = [fuzzing.case.judge(plan.case(number)) for number in range(6)]
     assert [verdict.detail for verdict in verdicts if verdict.kind not in ("ok", "blunt")] == []
     assert "ok" in {verdict.kind for verdict in verdicts}
@@ -72,7 +72,7 @@ def test_a_planted_fault_is_found_and_shrunk(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(fuzzing.workers, "apart", lambda trial: trial())
-    plan = fuzzing.campaign.Plan(seed=2, door="torch", pipeline="O1", target="reference", verified=0)
+    plan = fuzzing.campaign.Plan(seed=2, importer="torch", pipeline="O1", target="reference", verified=0)
     rows = (fuzzing.campaign.attempt(plan, number, Counter(), tmp_path) for number in range(60))
     row = next(row for row in rows if row["kind"] == "fault")
     script = Path(row["script"]).read_text()
@@ -86,7 +86,7 @@ def test_a_planted_fault_is_found_and_shrunk(
 
 
 def test_the_bound_tells_a_wrong_element_from_rounding(fuzzing: SimpleNamespace) -> None:
-    plan = fuzzing.campaign.Plan(seed=2, door="ir")
+    plan = fuzzing.campaign.Plan(seed=2, importer="ir")
     program = next(
         case.program for case in map(plan.case, range(100)) if {"conv2d", "cat"} <= {s.op for s in case.program.steps}
     )
@@ -125,7 +125,7 @@ def test_an_end_of_the_process_is_a_fault(fuzzing: SimpleNamespace) -> None:
 
 
 def test_refusals_are_no_faults_and_tracebacks_are(fuzzing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = fuzzing.campaign.Plan(seed=1, door="ir", pipeline="O1", target="reference").case(0)
+    case = fuzzing.campaign.Plan(seed=1, importer="ir", pipeline="O1", target="reference").case(0)
 
     def fails(error: Exception) -> str:
         def apply(self: FoldBatchNorm, model: Model, workspace: Workspace) -> Outcome:

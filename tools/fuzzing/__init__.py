@@ -1,1 +1,1 @@
-"""Random models through every door, pipeline and target, compared with PyTorch and ONNX Runtime."""
+"""Random models through every importer, pipeline and target, compared with PyTorch and ONNX Runtime."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fuzzing import doors, workers
+from fuzzing import importers, workers
 from fuzzing.case import Case, Verdict, judge
 from fuzzing.generate import anything, generate
 from fuzzing.onnx_file import OPSETS, can_spell
@@ -34,23 +34,23 @@ class Plan:
     comparisons run too."""
 
     seed: int = 0
-    door: str = ""
+    importer: str = ""
     pipeline: str = "random"
     target: str = ""
     verified: float = 0.5
 
     def case(self, number: int) -> Case:
-        rng = random.Random(f"{self.seed}:{number}:{self.door}")
-        door = self.door or rng.choice(doors.DOORS)
+        rng = random.Random(f"{self.seed}:{number}:{self.importer}")
+        importer = self.importer or rng.choice(importers.IMPORTERS)
         opset = rng.choice(OPSETS)
-        program = generate(rng, (lambda step, specs: can_spell(step, specs, opset)) if door == "onnx" else anything)
+        program = generate(rng, (lambda step, specs: can_spell(step, specs, opset)) if importer == "onnx" else anything)
         target = draw_target(rng)
         pipeline = draw_pipeline(rng)
         precision = draw_precision(rng, self.target or target)
         inputs = rng.choice(("normal", "normal", "unit", "bytes"))
         pipeline = pipeline if self.pipeline == "random" else self.pipeline
         verify = rng.random() < self.verified
-        return Case(program, door, pipeline, self.target or target, precision, inputs, opset, number, verify)
+        return Case(program, importer, pipeline, self.target or target, precision, inputs, opset, number, verify)
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Tally:
             f"{len(self.rows)} models of seed {', '.join(map(str, seeds)) or 'none'}: "
             + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         ]
-        for key in ("door", "target", "pipeline"):
+        for key in ("importer", "target", "pipeline"):
             counts = Counter(row[key] for row in self.rows)
             lines.append(
                 f"  {key}s: " + ", ".join(f"{name or 'none'} {count}" for name, count in counts.most_common(8))
@@ -142,7 +142,15 @@ def _lane(plan: Plan, tasks: Any, rows: Any, lock: Any, folder: Path) -> None:
 
 
 def _empty(plan: Plan, number: int) -> dict[str, Any]:
-    return {"seed": plan.seed, "number": number, "ops": [], "door": "", "target": "", "pipeline": "", "seconds": 0.0}
+    return {
+        "seed": plan.seed,
+        "number": number,
+        "ops": [],
+        "importer": "",
+        "target": "",
+        "pipeline": "",
+        "seconds": 0.0,
+    }
 
 
 def attempt(plan: Plan, number: int, shrunk: Counter[str], folder: Path) -> dict[str, Any]:
@@ -150,7 +158,7 @@ def attempt(plan: Plan, number: int, shrunk: Counter[str], folder: Path) -> dict
     started = time.monotonic()
     case = plan.case(number)
     verdict = workers.apart(lambda: judge(case))
-    row = _empty(plan, number) | {"door": case.door, "target": case.target, "pipeline": case.pipeline}
+    row = _empty(plan, number) | {"importer": case.importer, "target": case.target, "pipeline": case.pipeline}
     row |= {"precision": case.precision, "input": case.inputs}
     row |= {"kind": verdict.kind, "what": verdict.what, "detail": verdict.detail[-2000:]}
     row |= {"ops": [step.op for step in case.program.steps]}

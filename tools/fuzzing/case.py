@@ -1,4 +1,4 @@
-"""One trial: a program, the door it comes through, the passes it goes through and what it becomes; and the verdict."""
+"""One trial: a program, its importer, the passes that it goes through and what it becomes; and the verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fuzzing import doors
+from fuzzing import importers
 from fuzzing.oracle import Expected, expected
 from fuzzing.program import Program, draw_inputs
 
@@ -36,7 +36,7 @@ class Case:
     comparisons run too, which must not refuse what is right."""
 
     program: Program
-    door: str = "ir"
+    importer: str = "ir"
     pipeline: str = "O2"
     target: str = "native"
     precision: str = "fp32"
@@ -46,9 +46,9 @@ class Case:
     verify: bool = False
 
     def __str__(self) -> str:
-        door = f"{self.door} (opset {self.opset})" if self.door == "onnx" else self.door
+        importer = f"{self.importer} (opset {self.opset})" if self.importer == "onnx" else self.importer
         precision = "" if self.precision == "fp32" else f" {self.precision}"
-        return f"{door} door, {self.pipeline or 'no passes'}, {self.target}{precision}, {self.inputs} inputs"
+        return f"{importer} importer, {self.pipeline or 'no passes'}, {self.target}{precision}, {self.inputs} inputs"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _judge(case: Case) -> Verdict:
     want = expected(case.program, arrays, _noise(case.pipeline))
     if peer := _peer(case, arrays, want):
         return peer
-    with doors.opened(case.program, case.door, case.opset) as (source, model):
+    with importers.opened(case.program, case.importer, case.opset) as (source, model):
         if fault := _differ(model(*arrays), want, "the loaded model"):
             return fault
         if _is_lossy(case):
@@ -128,14 +128,14 @@ def _judge(case: Case) -> Verdict:
 
 def _peer(case: Case, arrays: list[np.ndarray], want: list[Expected]) -> Verdict | None:
     """A verdict if eager PyTorch or ONNX Runtime disagree with the description: a mistake of this fuzzer, or theirs."""
-    if case.door == "torch":
+    if case.importer == "torch":
         import torch
 
         with torch.inference_mode():
-            outputs = doors.module(case.program)(*map(torch.from_numpy, arrays))
+            outputs = importers.module(case.program)(*map(torch.from_numpy, arrays))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         found = tuple(value.detach().numpy() for value in outputs)
-    elif case.door == "onnx":
+    elif case.importer == "onnx":
         from fuzzing.onnx_file import run
 
         found = run(case.program, case.opset, arrays)

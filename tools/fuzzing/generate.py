@@ -36,7 +36,7 @@ def anything(step: Step, specs: dict[str, TensorSpec]) -> bool:
 
 
 def generate(rng: random.Random, can_spell: Callable[[Step, dict[str, TensorSpec]], bool] = anything) -> Program:
-    """Draw a program of calls that a door can spell."""
+    """Draw a program of calls that an importer can spell."""
     scope = Scope(rng, can_spell, most=rng.choice((4_000, 20_000, 60_000, 300_000)))
     _inputs(scope)
     drawn = _moves(rng)

@@ -53,7 +53,7 @@ def chain(scope: Scope) -> None:
 
 
 def part(scope: Scope, x: Ref, dim: int | None = None) -> Ref:
-    """A slice; as the part of a split where it has a step of one, for doors that spell it so."""
+    """A slice; as the part of a split where it has a step of one, for importers that spell it so."""
     dim = scope.axis(x) if dim is None else dim
     size = scope.shape(x)[dim]
     start = scope.random.randrange(size)

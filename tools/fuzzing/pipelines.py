@@ -31,7 +31,7 @@ QUANTISED = (
     "O1,insert-fake-quant{scale=power-of-two weight_bits=7},calibrate",
     "O2,quantise-weights",
     "O2,quantise-weights{bits=4 group=8}",
-    "O1,quantise-weights{bits=4 grid=codebook},fuse-operators",
+    "O1,quantise-weights{bits=4 format=codebook},fuse-operators",
     "O1,equalise-weights,insert-fake-quant,calibrate,round-weights",
     "O1,mixed-precision{bytes=0.5}",
     "O1,smooth-activations,insert-fake-quant,calibrate",

@@ -1,4 +1,4 @@
-"""The description of a random model, from which each door's form of it is made.
+"""The description of a random model, from which each importer's form of it is made.
 
 A `Program` is a list of calls of the dialect's operators. Stored tensors and inputs have no values of their own: `draw`
 makes them from their names, so that a description is small and a script can make them again.
@@ -28,7 +28,7 @@ class Ref:
 
 @dataclass(frozen=True)
 class Step:
-    """One call. ``hint`` says how a door may spell it otherwise; what it computes does not depend on that."""
+    """One call. ``hint`` says how an importer may spell it otherwise; what it computes does not depend on that."""
 
     name: str
     op: str

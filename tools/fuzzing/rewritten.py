@@ -48,7 +48,7 @@ WHOLE = frozenset(
 )
 """Whole-number operators, whose every bit is defined."""
 
-FAKE = frozenset(["fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine", "lvc.fake_quantize_levels"])
+FAKE = frozenset(["fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine", "lvc.fake_quantize_codebook"])
 WINOGRAD_NOISE = 3e-5
 
 

@@ -65,9 +65,9 @@ def swapped_offset() -> AbstractContextManager[Any]:
 
 def shifted_output() -> AbstractContextManager[Any]:
     """Each result of a Split becomes that of the next part where they are of one size."""
-    from lvc.compiler.load.onnx_door.build import load_converters
-    from lvc.compiler.load.onnx_door.call import CONVERTERS
-    from lvc.compiler.load.onnx_door.values import shape_of
+    from lvc.compiler.load.onnx_importer.build import load_converters
+    from lvc.compiler.load.onnx_importer.call import CONVERTERS
+    from lvc.compiler.load.onnx_importer.values import shape_of
 
     load_converters()
     right = CONVERTERS["Split"]

@@ -24,7 +24,7 @@ Move = Callable[["Scope"], None]
 
 @dataclass
 class Scope:
-    """A program while it is written; ``can_spell`` says what its door has words for."""
+    """A program while it is written; ``can_spell`` says what its importer has words for."""
 
     random: random.Random
     can_spell: Callable[[Step, dict[str, TensorSpec]], bool]
@@ -44,7 +44,7 @@ class Scope:
         if not 0 < spec.elements <= self.most or len(spec.shape) > 6:
             raise Unfit(f"{spec} is empty or too large")
         if not self.can_spell(step, {**{n: self.known[n] for n in step.operands}, step.name: spec}):
-            raise Unfit(f"the door cannot spell {op}")
+            raise Unfit(f"the importer cannot spell {op}")
         self.steps.append(step)
         self.known[step.name] = spec
         return Ref(step.name)

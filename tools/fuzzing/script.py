@@ -80,11 +80,11 @@ def write(case: Case, verdict: Verdict) -> str:
         inputs=f"rng = np.random.default_rng({case.seed})\ninputs = [{', '.join(inputs)}]",
     )
     onnx = ""
-    if case.door == "onnx":
+    if case.importer == "onnx":
         from fuzzing.onnx_file import source as onnx_source
 
         onnx = onnx_source(case.program, case.opset)
-    middle = _TEMPLATES[case.door].format(text=case.program, onnx=onnx)
+    middle = _TEMPLATES[case.importer].format(text=case.program, onnx=onnx)
     precision = "" if case.precision == "fp32" else f", precision={case.precision!r}"
     needs_data = any(
         word in case.pipeline for word in ("int8", "calibrate", "prune", "mixed", "activations", "recalibrate")

@@ -11,8 +11,8 @@ from lvc.backends.onnx.writer import GraphWriter
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, origin, spec
+from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK, fit_int8, nearest
 from lvc.compiler.ir.operators.coded_weights import DECODE, unpack
-from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS, fit_int8, nearest
 from lvc.compiler.ir.operators.uncalibrated import HELP, UNCALIBRATED, WHY_NOT
 
 _RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.int16: (-(1 << 15), (1 << 15) - 1)}
@@ -140,7 +140,7 @@ def _dequantised(w: GraphWriter, whole: str, scale: torch.Tensor, axis: int | No
 
 WRITERS = {
     DECODE: decode,
-    FAKE_QUANTIZE_LEVELS: levels,
+    FAKE_QUANTIZE_CODEBOOK: levels,
     aten.fake_quantize_per_tensor_affine.default: per_tensor,
     aten.fake_quantize_per_channel_affine.default: per_channel,
     UNCALIBRATED: uncalibrated,

@@ -1,6 +1,6 @@
 """The table of synonyms: for each operator outside the dialect, or with arguments to complete, its one spelling.
 
-To teach the door a new synonym, add an entry to the table of its family. A rule takes the builder and the call's
+To teach the importer a new synonym, add an entry to the table of its family. A rule takes the builder and the call's
 arguments, tensors as operands, and writes the same value with operators of the dialect.
 """
 

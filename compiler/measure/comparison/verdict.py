@@ -15,7 +15,7 @@ from lvc.compiler.pipeline.pipeline import Step
 from lvc.compiler.text import decibels, percent
 
 _MOST_LINES = 4
-REMEDY = f"another observer, {SCALING}, or leave layers out with skip="
+REMEDY = f"another range estimator, {SCALING}, or leave layers out with skip="
 
 
 def note_errors(errors: Sequence[OutputLoss], images: int, outcome: Outcome, before: Sequence[OutputLoss] = ()) -> None:

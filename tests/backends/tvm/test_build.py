@@ -23,7 +23,7 @@ from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.dialect import OPS
 from lvc.compiler.ir.model import Model
-from lvc.compiler.ir.operators.levels import FAKE_QUANTIZE_LEVELS
+from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.measure.memory import memory_of
 from lvc.compiler.pipeline.workspace import Workspace
@@ -47,7 +47,7 @@ def build(model: Model, text: str = "native") -> Artefact:
 
 
 def test_every_operator_of_the_dialect_has_a_lowering() -> None:
-    assert set(LOWERINGS) == set(OPS) - {UNCALIBRATED, FAKE_QUANTIZE_LEVELS}
+    assert set(LOWERINGS) == set(OPS) - {UNCALIBRATED, FAKE_QUANTIZE_CODEBOOK}
 
 
 def test_equal_models_give_equal_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

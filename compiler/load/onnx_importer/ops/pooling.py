@@ -1,0 +1,114 @@
+"""Pooling over windows and over everything."""
+
+from __future__ import annotations
+
+import torch
+
+from lvc.compiler.load.onnx_importer.call import Call, converts
+from lvc.compiler.load.onnx_importer.ops.convolution import as_line, as_plane, on_plane, spatial_rank
+from lvc.compiler.load.onnx_importer.values import Constant, Unsupported, Value, constant, dtype_of, shape_of
+from lvc.compiler.load.onnx_importer.windows import Window, flat_pads, read_windows
+
+aten = torch.ops.aten
+
+
+@converts("MaxPool")
+def max_pool(call: Call) -> list[Value]:
+    """Padding that ATen cannot express becomes an explicit one with the lowest value."""
+    if call.reads(1):
+        raise Unsupported("is asked for the places of its maxima")
+    rank, dtype = spatial_rank(call), call.dtype()
+    windows = on_plane(_windows(call))
+    x = as_plane(call, call[0])
+    if not dtype.is_floating_point:
+        x = call.cast(x, torch.float32)
+    if all(w.is_symmetric and w.before <= w.kernel // 2 for w in windows):
+        padding = [w.before for w in windows]
+    else:
+        padding = [0, 0]
+        x = call.emit(
+            aten.constant_pad_nd.default, x, flat_pads([(w.before, w.needed_after) for w in windows]), float("-inf")
+        )
+    sizes = [w.kernel for w in windows], [w.stride for w in windows], padding, [w.dilation for w in windows]
+    return [call.cast(as_line(call, call.emit(aten.max_pool2d.default, x, *sizes), rank), dtype)]
+
+
+@converts("AveragePool")
+def average_pool(call: Call) -> Value:
+    rank = spatial_rank(call)
+    include = bool(call.attribute("count_include_pad", 0))
+    return as_line(call, _averaged(call, as_plane(call, call[0]), on_plane(_windows(call)), include), rank)
+
+
+@converts("LpPool")
+def lp_pool(call: Call) -> Value:
+    """(sum of |x|^p over each window)^(1/p)."""
+    rank, p = spatial_rank(call), float(call.attribute("p", 2))
+    windows = on_plane(_windows(call))
+    x = as_plane(call, call.emit(aten.abs.default, call[0]))
+    raised = call.emit(aten.pow.Tensor_Tensor, x, constant(p, dtype_of(x)))
+    total = _summed(call, raised, windows)
+    return as_line(call, call.emit(aten.pow.Tensor_Tensor, total, constant(1 / p, dtype_of(x))), rank)
+
+
+def _windows(call: Call) -> list[Window]:
+    windows = read_windows(call, [int(n) for n in call.attribute("kernel_shape")])
+    same = str(call.attribute("auto_pad", "NOTSET")).startswith("SAME")
+    if same and any(w.dilation > 1 or (w.count - 1) * w.stride + w.extent < w.size - 1 for w in windows):
+        raise Unsupported("has auto_pad=SAME and windows with gaps, of which readers of ONNX differ: give its pads")
+    return windows
+
+
+def _averaged(call: Call, x: Value, windows: list[Window], include: bool) -> Value:
+    """Average by ATen where it counts alike; else sum explicitly padded windows and divide by the true counts."""
+    plain = all(w.is_symmetric and w.before <= w.kernel // 2 and w.dilation == 1 for w in windows)
+    counted = [w.tap_counts(include) for w in windows]
+    if plain and all(_aten_counts(w, include) == counts for w, counts in zip(windows, counted, strict=True)):
+        kernel, strides = [w.kernel for w in windows], [w.stride for w in windows]
+        return call.emit(aten.avg_pool2d.default, x, kernel, strides, [w.before for w in windows], False, include)
+    counts = torch.outer(torch.tensor(counted[0]), torch.tensor(counted[1]))
+    scale = constant(1.0 / counts.clamp(min=1).to(torch.float64), dtype_of(x))
+    return call.emit(aten.mul.Tensor, _summed(call, x, windows), scale)
+
+
+def _aten_counts(window: Window, include: bool) -> list[int]:
+    """The divisors of ATen's average pooling with the same padding on both sides."""
+    low, high = (-window.before, window.size + window.before) if include else (0, window.size)
+    starts = range(-window.before, window.count * window.stride - window.before, window.stride)
+    return [min(start + window.kernel, high) - max(start, low) for start in starts]
+
+
+def _summed(call: Call, x: Value, windows: list[Window]) -> Value:
+    """Sum each window: an average times its size, or a depthwise convolution with ones where taps are spaced."""
+    pads = [(w.before, w.needed_after) for w in windows]
+    if any(any(pair) for pair in pads):
+        x = call.emit(aten.constant_pad_nd.default, x, flat_pads(pads), 0.0)
+    kernel, strides = [w.kernel for w in windows], [w.stride for w in windows]
+    if all(w.dilation == 1 for w in windows):
+        mean = call.emit(aten.avg_pool2d.default, x, kernel, strides)
+        return call.emit(aten.mul.Tensor, mean, float(kernel[0] * kernel[1]))
+    channels = shape_of(x)[1]
+    ones = Constant(torch.ones(channels, 1, *kernel, dtype=dtype_of(x)))
+    return call.emit(aten.conv2d.default, x, ones, None, strides, [0, 0], [w.dilation for w in windows], channels)
+
+
+@converts("GlobalAveragePool")
+def global_average_pool(call: Call) -> Value:
+    return call.emit(aten.mean.dim, call[0], _spatial(call), True)
+
+
+@converts("GlobalMaxPool")
+def global_max_pool(call: Call) -> Value:
+    return call.emit(aten.amax.default, call[0], _spatial(call), True)
+
+
+@converts("GlobalLpPool")
+def global_lp_pool(call: Call) -> Value:
+    p = float(call.attribute("p", 2))
+    return call.emit(aten.linalg_vector_norm.default, call[0], p, _spatial(call), True)
+
+
+def _spatial(call: Call) -> list[int]:
+    if call.rank() < 3:
+        raise ValueError(f"data of {call.rank()} dimensions have no spatial ones")
+    return list(range(2, call.rank()))

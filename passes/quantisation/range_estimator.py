@@ -1,0 +1,74 @@
+"""What an observer is: it watches the values that arrive at a place, and chooses the range of the grid for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from lvc.compiler.pipeline.registry import Registry
+from lvc.compiler.pipeline.text import format_item
+from lvc.passes.quantisation.histogram import Histogram
+from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
+
+Range = tuple[float, float]
+
+
+class Watch(Protocol):
+    """One place under observation."""
+
+    def see(self, values: torch.Tensor) -> None:
+        """Take note of the finite values of one batch."""
+
+    def range(self) -> Range:
+        """Return the range that the grid shall have, once all was seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeEstimator(ABC):
+    """A way to choose ranges. Fields are options, as for passes. All see the data once, in memory that stays small."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def watch(self, scheme: QuantisationScheme) -> Watch:
+        """Begin to watch a place for which grids of a kind come into question."""
+
+    @classmethod
+    def options(cls) -> tuple[dataclasses.Field[Any], ...]:
+        return dataclasses.fields(cls)
+
+    def __str__(self) -> str:
+        return format_item(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistogramEstimator(RangeEstimator):
+    """An observer that decides by how the values are distributed."""
+
+    def watch(self, scheme: QuantisationScheme) -> Watch:
+        return _HistogramWatch(self, scheme)
+
+    @abstractmethod
+    def choose(self, seen: Histogram, scheme: QuantisationScheme) -> Range:
+        """Return the range for values of a distribution; it need not hold all of them."""
+
+
+class _HistogramWatch:
+    def __init__(self, estimator: HistogramEstimator, scheme: QuantisationScheme) -> None:
+        self.estimator = estimator
+        self.scheme = scheme
+        self.histogram = Histogram()
+
+    def see(self, values: torch.Tensor) -> None:
+        self.histogram.add(values)
+
+    def range(self) -> Range:
+        low, high = self.histogram.low, self.histogram.high
+        return (low, high) if low == high else self.estimator.choose(self.histogram, self.scheme)
+
+
+RANGE_ESTIMATORS = Registry(RangeEstimator, "lvc.passes.range_estimators", "lvc.range_estimators", "range estimator")  # type: ignore[type-abstract]

@@ -1,0 +1,107 @@
+"""What a grid for stored weights is: a table of values, and a scale for each row of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from lvc.compiler.ir.operators.codebook import fit_int8, nearest
+from lvc.compiler.ir.operators.coded_weights import pack
+from lvc.compiler.pipeline.registry import Registry
+from lvc.compiler.pipeline.text import format_item
+
+_POWERS = tuple(2.0**n for n in range(8))
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """``values`` ``f32[2^bits]`` in rising order, zero among them, and ``scale`` ``f32[rows]``, all above zero."""
+
+    values: torch.Tensor
+    scale: torch.Tensor
+
+    def nearest(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return for each weight the code of the nearest level; ``i64`` of the shape of ``rows``."""
+        return nearest(rows, self.values, self.scale)
+
+    def error(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the squared error of each row."""
+        return (self.values[self.nearest(rows)] * self.scale[:, None] - rows).double().square().sum(1)
+
+    def as_integers(self) -> Codebook:
+        """Return the levels on whole numbers that int8 holds, if none falls together with another; else themselves.
+
+        They are multiplied by a power of two if that makes them whole, else counted in steps of a 64th of the largest,
+        which processors without VNNI multiply fastest, or of a 127th.
+        """
+        exact = [steps for steps in _POWERS if fit_int8(self.values * steps)]
+        most = float(self.values.abs().max())
+        for steps in exact or [64 / most, 127 / most]:
+            found = (self.values * steps).round()
+            if int((found.diff() > 0).sum()) == int((self.values.diff() > 0).sum()):
+                return Codebook(found, self.scale / steps)
+        return self
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A weight as `lvc::decode` takes it."""
+
+    codes: torch.Tensor
+    values: torch.Tensor
+    scale: torch.Tensor
+    bits: int
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return self.codes.nbytes + self.values.nbytes + self.scale.nbytes
+
+    def decoded(self) -> torch.Tensor:
+        """The weight that it stands for."""
+        weight: torch.Tensor = torch.ops.lvc.decode(self.codes, self.values, self.scale, self.bits, list(self.shape))
+        return weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFormat(ABC):
+    """A kind of grid. Fields are options, as for passes."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def fit(self, rows: torch.Tensor, bits: int) -> Codebook:
+        """Choose the levels for rows of weights, ``f32[rows, n]``: one table for all, a scale for each."""
+
+    @classmethod
+    def options(cls) -> tuple[dataclasses.Field[object], ...]:
+        return dataclasses.fields(cls)
+
+    def __str__(self) -> str:
+        return format_item(self)
+
+    def encode(self, weight: torch.Tensor, bits: int, group: int = 0) -> Coded:
+        """Put a weight ``[O, I, ...]`` on a grid, with a scale for each ``group`` input channels; 0 for one for all."""
+        rows = grouped(weight, group)
+        codebook = self.fit(rows, bits)
+        codes = pack(codebook.nearest(rows), bits)
+        return Coded(codes, codebook.values, codebook.scale.reshape(len(weight), -1), bits, tuple(weight.shape))
+
+
+def grouped(weight: torch.Tensor, group: int) -> torch.Tensor:
+    """Return a weight ``[O, I, ...]`` in rows of ``group`` input channels of an output channel; 0 for all of them."""
+    groups = weight.shape[1] // group if group else 1
+    return weight.detach().float().reshape(len(weight) * groups, -1)
+
+
+def largest(rows: torch.Tensor) -> torch.Tensor:
+    """Return the largest magnitude of each row, 1 for rows of zeros."""
+    most = rows.abs().amax(1)
+    return torch.where(most > 0, most, torch.ones_like(most))
+
+
+WEIGHT_FORMATS = Registry(WeightFormat, "lvc.passes.weight_formats", "lvc.weight_formats", "weight format")  # type: ignore[type-abstract]

@@ -1,4 +1,4 @@
-"""Compute in whole numbers what fake quantisation only simulates."""
+"""Compute in integers what fake quantisation only simulates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RULES: Rules = {**layers.RULES, **movement.RULES, **functions.RULES, **requanti
 
 @dataclass(frozen=True, kw_only=True)
 class LowerToInteger(Pass):
-    """Compute in 8-bit whole numbers, with 32-bit sums, what fake quantisation simulates.
+    """Compute in 8-bit integers, with 32-bit sums, what fake quantisation simulates.
 
     Layers with quantised inputs and weights, averages, additions, products, concatenations and functions of one value
     between two quantised tensors become integer operators; what stays in floating point is listed with its reason. A
@@ -63,7 +63,7 @@ def split_fake_quantisation(module: GraphModule, outcome: Outcome) -> None:
         if operand.op == "get_attr":
             continue
         if not parameters.fits:
-            outcome.skip(node, f"its whole numbers from {parameters.low} to {parameters.high} do not fit 8 bits")
+            outcome.skip(node, f"its integers from {parameters.low} to {parameters.high} do not fit 8 bits")
             continue
         q = insert_call(
             node, integer.quantise, operand, parameters.scale, parameters.zero_point, parameters.low, parameters.high
@@ -100,7 +100,7 @@ def _unknown(node: Node) -> str | None:
 
 
 def report_coverage(module: GraphModule, total: int, outcome: Outcome) -> None:
-    """Say how much of the arithmetic is done in whole numbers."""
+    """Say how much of the arithmetic is done in integers."""
     done = sum(map(macs, calls(module.graph, *INTEGER)))
     if total:
         outcome.notes.append(f"{si(done, 'MACs')} of {si(total, 'MACs')} in integers ({percent(done / total)})")

@@ -1,4 +1,4 @@
-"""Compute linear layers in whole numbers with grids that follow the data, so that no calibration is needed.
+"""Compute linear layers in integers with grids that follow the data, so that no calibration is needed.
 
 Each row of the input gets the scale ``s[i] = max |x[i]| / 127`` as the model runs, and the weights have one scale
 ``t[o]`` for each output channel::
@@ -33,12 +33,12 @@ from lvc.passes.quantisation.weight_parameters import weight_parameters
 
 _SCHEME = QuantisationScheme(bits=8, axis=0, symmetric=True, stored=True)
 Rows = dict[Node, tuple[Node, Node]]
-"""The whole numbers and the scales of a tensor's rows, where they stand already."""
+"""The integers and the scales of a tensor's rows, where they stand already."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantiseDynamically(Pass):
-    """Compute linear layers in 8-bit whole numbers, their inputs ranged row by row as the model runs; needs no data."""
+    """Compute linear layers in 8-bit integers, their inputs ranged row by row as the model runs; needs no data."""
 
     name: ClassVar[str] = "quantise-dynamically"
     effect: ClassVar[Effect] = Effect.LOSSY
@@ -46,7 +46,7 @@ class QuantiseDynamically(Pass):
     explains_integers: ClassVar[bool] = True
     remedy: ClassVar[str] = REMEDY
 
-    only: tuple[str, ...] = option((), "layers to compute in whole numbers, by patterns of names or origins")
+    only: tuple[str, ...] = option((), "layers to compute in integers, by patterns of names or origins")
     skip: tuple[str, ...] = option((), "layers to leave in floating point, by patterns of names or origins")
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
@@ -83,7 +83,7 @@ def check(module: GraphModule, layer: Node) -> str | None:
         return "it does not compute in float32"
     if not bool(weight.isfinite().all()):
         return "its weight holds NaN or infinity"
-    bound = sum_bound(_whole(weight)[0], DataRange(-dynamic.LARGEST, dynamic.LARGEST, 0), None)
+    bound = sum_bound(_integers(weight)[0], DataRange(-dynamic.LARGEST, dynamic.LARGEST, 0), None)
     if bound > INT32:
         return f"its sums could reach {bound}, and 32 bits hold {INT32}"
     return None
@@ -94,11 +94,11 @@ def rewrite(module: GraphModule, layer: Node, rows: Rows) -> None:
     args = arguments(layer)
     weight = tensor(module, args["weight"])
     assert weight is not None
-    whole, scale = _whole(weight)
+    integers, scale = _integers(weight)
     name = str(args["weight"].target)
     q, row_scale = rows.get(args["input"]) or _rows(layer, args["input"])
     rows[args["input"]] = (q, row_scale)
-    stored = add_tensor(module, layer, f"{name}_int8", whole)
+    stored = add_tensor(module, layer, f"{name}_int8", integers)
     factor = add_tensor(module, layer, f"{name}_scale", scale, trainable=False)
     sums = insert_call(layer, integer.linear, q, stored, None, 0)
     found = insert_call(layer, integer.rescale, sums, factor, len(spec(sums).shape) - 1)
@@ -110,12 +110,12 @@ def rewrite(module: GraphModule, layer: Node, rows: Rows) -> None:
 
 
 def _rows(layer: Node, value: Node) -> tuple[Node, Node]:
-    """Put the rows of a layer's input into whole numbers, before the layer."""
+    """Put the rows of a layer's input into integers, before the layer."""
     scale = insert_call(layer, dynamic.row_scale, value)
     return insert_call(layer, dynamic.quantise_rows, value, scale), scale
 
 
-def _whole(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _integers(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a weight as ``i8`` and its scales, one for each output channel."""
     parameters = weight_parameters(_SCHEME, weight, least_error=True)
     steps = (weight.detach() / parameters.scale[:, None]).round().clamp(parameters.low, parameters.high)

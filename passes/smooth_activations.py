@@ -164,9 +164,9 @@ def error(rows: torch.Tensor, weights: Sequence[torch.Tensor]) -> float:
     read = QuantisationScheme().parameters(rows.amin(), rows.amax()).round(rows.float()).double()
     scheme, wanted, noise = QuantisationScheme(axis=0, symmetric=True, stored=True), [], []
     for weight in weights:
-        whole = weight_parameters(scheme, weight.float(), least_error=False).round(weight.float()).double()
+        rounded = weight_parameters(scheme, weight.float(), least_error=False).round(weight.float()).double()
         wanted.append(rows @ weight.T)
-        noise.append(read @ whole.T - wanted[-1])
+        noise.append(read @ rounded.T - wanted[-1])
     return sqnr(torch.cat(wanted, 1), torch.cat(noise, 1)) if wanted else math.inf
 
 

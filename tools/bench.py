@@ -124,7 +124,7 @@ def _versions(settings: Settings) -> dict[str, str]:
 
 
 def quantised(model: Any, pipeline: str) -> Any:
-    """The model in whole numbers, calibrated on the images on which the peers are."""
+    """The model in integers, calibrated on the images on which the peers are."""
     from lvc.compiler.bench.calibration import random_images
     from lvc.compiler.driver import optimise
     from lvc.compiler.pipeline.pipeline import Pipeline

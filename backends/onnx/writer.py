@@ -86,14 +86,17 @@ class GraphWriter:
             self.constants[key] = name
         return self.constants[key]
 
-    def int4(self, whole: torch.Tensor) -> str:
-        """Return the name of an initialiser of 4-bit whole numbers; of larger ones the lower bits are stored."""
+    def int4(self, integers: torch.Tensor) -> str:
+        """Return the name of an initialiser of 4-bit integers; of larger ones the lower bits are stored."""
         name = f"constant_{len(self.constants)}_int4"
         while name in self.taken:
             name += "_"
         self.taken.add(name)
         self.initialisers[name] = TensorProto(
-            name=name, data_type=TensorProto.INT4, dims=whole.shape, raw_data=tensor_bytes(pack(whole.int() & 15, 4))
+            name=name,
+            data_type=TensorProto.INT4,
+            dims=integers.shape,
+            raw_data=tensor_bytes(pack(integers.int() & 15, 4)),
         )
         return name
 
@@ -194,7 +197,7 @@ def _assemble(writer: GraphWriter) -> onnx.ModelProto:
     model = writer.model
     results = (node for node in model.module.graph.nodes if node.op == "call_function")
     outputs = set(model.output_names)
-    read = {name for node in writer.nodes for name in node.input}  # not the floats of weights in whole numbers
+    read = {name for node in writer.nodes for name in node.input}  # not the floats of weights in integers
     graph = helper.make_graph(
         writer.nodes,
         model.name,

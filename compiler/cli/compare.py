@@ -260,7 +260,7 @@ def _show_layers(layers: list[LayerError], pairing: Pairing, console: Console) -
             console.result(f"{counted(len(nodes), 'layer')} of the {whose} model without a partner: {names}")
     if any(layer.is_integer for layer in layers):
         console.say(
-            "note: layers in whole numbers are compared up to one factor, and what they add cannot be told: "
+            "note: layers in integers are compared up to one factor, and what they add cannot be told: "
             f"compare before {TO_INTEGERS} to see it"
         )
 

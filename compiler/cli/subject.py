@@ -86,7 +86,7 @@ def chosen_preprocess(options: argparse.Namespace, subject: Subject) -> Preproce
 
 
 def positive(text: str) -> int:
-    """Read a whole number from 1 as the value of an option."""
+    """Read an integer from 1 as the value of an option."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is not an integer from 1")
     return int(text)

@@ -78,12 +78,12 @@ def prepare_file(content: bytes, where: str, preprocess: Preprocess, fits: Fit) 
 
 
 def prepare(image: Image.Image | np.ndarray, where: str, preprocess: Preprocess, fits: Fit) -> np.ndarray:
-    """Preprocess an image for an input: ``[1,C,H,W]``, or ``[1,H,W,C]`` if it takes channels last; whole numbers if it
+    """Preprocess an image for an input: ``[1,C,H,W]``, or ``[1,H,W,C]`` if it takes channels last; integers if it
     takes such. `UsageError` naming ``where``."""
     takes_bytes = fits.dtype.kind in "iu" and np.can_cast(np.uint8, fits.dtype)
     if takes_bytes and not preprocess.keeps_bytes:
         raise UsageError(
-            f"input '{fits.name}' takes {fits.dtype}, and the preprocessing makes numbers that are not whole",
+            f"input '{fits.name}' takes {fits.dtype}, and the preprocessing makes numbers that are no integers",
             where=where,
             why=f"it is {preprocess}",
             help="such a model normalises by itself: give range=255 and neither mean nor std",

@@ -124,9 +124,7 @@ def check_label(label: object, where: str) -> int | None:
         return None
     array = np.asarray(label)
     if array.size != 1 or array.dtype.kind not in "iub" or array.item() < 0:
-        raise UsageError(
-            f"a label is {label!r:.40}", where=where, why="it must be a class index, a whole number from 0"
-        )
+        raise UsageError(f"a label is {label!r:.40}", where=where, why="it must be a class index, an integer from 0")
     return int(array.item())
 
 

@@ -9,7 +9,7 @@ from lvc.compiler.ir.signature import Value
 
 
 def seeded_inputs(inputs: tuple[Value, ...], seed: int) -> tuple[np.ndarray, ...]:
-    """Make one input set for a signature: standard normal for floats, small whole numbers for the rest.
+    """Make one input set for a signature: standard normal for floats, small integers for the rest.
 
     `UsageError` for an input whose type NumPy does not have.
     """

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 
 INT32 = (1 << 31) - 1
-EXACT_FLOAT32 = 1 << 24  # whole numbers up to here, and their sums, are exact in single precision
+EXACT_FLOAT32 = 1 << 24  # integers up to here, and their sums, are exact in single precision
 INT16 = (1 << 15) - 1
 
 
 @dataclass(frozen=True)
 class DataRange:
-    """The whole numbers that a layer's data consists of, and the one that stands for zero."""
+    """The integers that a layer's data consists of, and the one that stands for zero."""
 
     low: int
     high: int
@@ -60,8 +60,8 @@ def product_bound(depth: int, left: DataRange, right: DataRange) -> int:
 def group_bounds(weights: torch.Tensor, data: DataRange) -> torch.Tensor:
     """The largest absolute value that any partial sum of the products along the last dimension can have, for each place
     in the others. The products are of ``q`` itself, as ``vpmaddubsw`` makes them in 16 bits."""
-    whole, raw = weights.to(torch.int32), DataRange(data.low, data.high, 0)
-    positive, negative = whole.clamp(min=0).sum(-1), whole.clamp(max=0).sum(-1)
+    wide, raw = weights.to(torch.int32), DataRange(data.low, data.high, 0)
+    positive, negative = wide.clamp(min=0).sum(-1), wide.clamp(max=0).sum(-1)
     most = positive * raw.most + negative * raw.least
     least = positive * raw.least + negative * raw.most
     return torch.maximum(most, -least)

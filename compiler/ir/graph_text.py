@@ -77,8 +77,8 @@ def _format(value: object) -> str:
 def parse_model(text: str) -> Model:
     """Read the printed form; a weight without a literal gets random values that depend on its name alone.
 
-    Variances (a name that ends in ``var``) are drawn from [0.5, 1.5), other floats from a normal distribution, whole
-    numbers from 0 and 1. Raises `CompileError` with the line number.
+    Variances (a name that ends in ``var``) are drawn from [0.5, 1.5), other floats from a normal distribution,
+    integers from 0 and 1. Raises `CompileError` with the line number.
     """
     reader = _Reader()
     for number, line in enumerate(text.splitlines(), 1):

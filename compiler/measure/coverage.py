@@ -1,4 +1,4 @@
-"""How much of a model's work runs in whole numbers, counted from its graph, and how much must (``--require``)."""
+"""How much of a model's work runs in integers, counted from its graph, and how much must (``--require``)."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Coverage:
-    """The layers that run in whole numbers, and those that do not."""
+    """The layers that run in integers, and those that do not."""
 
-    whole: tuple[Node, ...]
+    integers: tuple[Node, ...]
     rest: tuple[Node, ...]
 
     @classmethod
     def of(cls, model: Model, *, simulated: bool = False) -> Coverage:
-        """Count the contractions of a graph; fake-quantised ones too if ``simulated``, for who runs those as whole."""
+        """Count the contractions of a graph; fake-quantised ones too if ``simulated``, for who runs them so."""
         layers = [node for node in calls(model.module.graph) if macs(node)]
-        whole = {n for n in layers if n.target in integer.OPERATORS or (simulated and _is_simulated(n))}
-        return cls(tuple(n for n in layers if n in whole), tuple(n for n in layers if n not in whole))
+        integers = {n for n in layers if n.target in integer.OPERATORS or (simulated and _is_simulated(n))}
+        return cls(tuple(n for n in layers if n in integers), tuple(n for n in layers if n not in integers))
 
     @property
     def share(self) -> float:
-        """The share of the multiply-accumulates that run in whole numbers; 0 if there are none."""
-        return _work(self.whole) / self.total if self.total else 0.0
+        """The share of the multiply-accumulates that run in integers; 0 if there are none."""
+        return _work(self.integers) / self.total if self.total else 0.0
 
     @property
     def total(self) -> int:
-        return _work(self.whole) + _work(self.rest)
+        return _work(self.integers) + _work(self.rest)
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """The least share of the multiply-accumulates that must run in whole numbers."""
+    """The least share of the multiply-accumulates that must run in integers."""
 
     share: float
 
@@ -70,7 +70,7 @@ class Requirement:
         return cls(share)
 
     def check(self, model: Model, skips: Iterable[Skip], *, simulated: bool = False) -> None:
-        """Raise `CheckError` with the largest layers that do not run in whole numbers, and why, if they are too many.
+        """Raise `CheckError` with the largest layers that do not run in integers, and why, if they are too many.
 
         ``skips`` are what the passes said of the places that they left alone; of one place the first is shown.
         """
@@ -91,7 +91,7 @@ class Requirement:
         raise CheckError(
             f"{_percent(coverage.share)} of {si(coverage.total, 'MACs')} run in integers, "
             f"and {_percent(self.share)} are required",
-            where=f"{len(coverage.rest)} of {len(coverage.rest) + len(coverage.whole)} layers are in floating point",
+            where=f"{len(coverage.rest)} of {len(coverage.rest) + len(coverage.integers)} layers are in floating point",
             why="\n".join(lines),
             help="--explain without --require shows every place; nothing was written",
         )

@@ -46,7 +46,7 @@ class Memory:
         names = [field.name for field in fields(cls)]
         values = [data.get(name) for name in names]
         if any(type(value) is not int or value < 0 for value in values):
-            raise ValueError("an account of memory is made of whole numbers")
+            raise ValueError("an account of memory is made of integers")
         return cls(**dict(zip(names, values, strict=True)))  # type: ignore[arg-type]
 
 

@@ -219,6 +219,6 @@ def _convert(text: str, kind: Any) -> Any:
         try:
             return kind(text)
         except ValueError:
-            raise ValueError(f"must be {'a whole number' if kind is int else 'a number'}, not '{text}'") from None
+            raise ValueError(f"must be {'an integer' if kind is int else 'a number'}, not '{text}'") from None
     assert kind is str, f"option type {kind} has no written form"
     return text

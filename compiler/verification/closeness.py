@@ -41,7 +41,7 @@ _JUMPS = (
 
 
 def differences(found: Arrays, wanted: Arrays) -> list[float]:
-    """How far each output is from what it should be: `relative_difference`, of whole numbers the share that differs.
+    """How far each output is from what it should be: `relative_difference`, of integers the share that differs.
 
     Infinite where there is another number of outputs, or another shape.
     """
@@ -130,7 +130,7 @@ def _is_jump(node: torch.fx.Node) -> bool:
 
 
 def is_quantised_anywhere(model: Model) -> bool:
-    """Whether activations are rounded to few values on the way: whole numbers, or short floating-point ones."""
+    """Whether activations are rounded to few values on the way: integers, or short floating-point ones."""
     return any(_is_grid(node) for node in calls(model.module.graph))
 
 

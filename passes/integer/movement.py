@@ -1,4 +1,4 @@
-"""What chooses among elements or moves them does so with whole numbers, and they are dequantised afterwards."""
+"""What chooses among elements or moves them does so with integers, and they are dequantised afterwards."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def move(module: GraphModule, node: Node) -> Node | None:
     if not is_call(before, integer.dequantise, integer.rescale):
         return None
     assert isinstance(before, Node)
-    whole, *rest = before.args
+    q, *rest = before.args
     if is_call(before, integer.rescale):
         if spec(rest[0]).elements != 1:  # type: ignore[arg-type]
             return None
         rest[1] = 0
-    moved = insert_call(node, node.target, whole, *node.args[1:], **node.kwargs)  # type: ignore[arg-type]
+    moved = insert_call(node, node.target, q, *node.args[1:], **node.kwargs)  # type: ignore[arg-type]
     return insert_call(node, before.target, moved, *rest)  # type: ignore[arg-type]
 
 
@@ -33,7 +33,7 @@ def enlarge(module: GraphModule, node: Node) -> Node | str | None:
     """Repetition of places; PyTorch has it for numbers without a sign."""
     operand = dequantised(node.args[0])
     if operand and spec(operand[0]).dtype is torch.int8:
-        return "PyTorch does not enlarge images of signed whole numbers"
+        return "PyTorch does not enlarge images of signed integers"
     return move(module, node)
 
 
@@ -47,10 +47,10 @@ def limit(module: GraphModule, node: Node) -> Node | None:
     parameters = PerTensorParameters(scale, zero_point, limits.min, limits.max)
     bounds: list[int | None] = []
     for bound in real_bounds(node):
-        whole = None if bound is None else parameters.exactly(bound)
-        if bound is not None and whole is None:
+        exact = None if bound is None else parameters.exactly(bound)
+        if bound is not None and exact is None:
             return None
-        bounds.append(whole)
+        bounds.append(exact)
     limited = insert_call(node, aten.clamp.default, q, *bounds)
     return insert_call(node, integer.dequantise, limited, scale, zero_point)
 
@@ -85,9 +85,9 @@ def concatenate(module: GraphModule, node: Node) -> Node | None:
     parameters = {(part[1:], spec(part[0]).dtype) if part else None for part in operands}
     if len(parameters) != 1 or None in parameters:
         return None
-    whole = insert_call(node, aten.cat.default, [part[0] for part in operands if part], args["dim"])
+    q = insert_call(node, aten.cat.default, [part[0] for part in operands if part], args["dim"])
     (_, scale, zero_point) = next(part for part in operands if part)
-    return insert_call(node, integer.dequantise, whole, scale, zero_point)
+    return insert_call(node, integer.dequantise, q, scale, zero_point)
 
 
 RULES: Rules = {

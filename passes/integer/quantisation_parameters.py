@@ -1,4 +1,4 @@
-"""Grids: which real numbers the whole numbers of a tensor stand for."""
+"""Grids: which real numbers the integers of a tensor stand for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PerTensorParameters:
 
     @property
     def fits(self) -> bool:
-        """Whether 8 bits hold its whole numbers."""
+        """Whether 8 bits hold its integers."""
         return -128 <= self.low <= self.high <= 127 or 0 <= self.low <= self.high <= 255
 
     @property
@@ -42,18 +42,18 @@ class PerTensorParameters:
         return integer.data_type(self.low)
 
     def nearest(self, value: float) -> int:
-        """The whole number that a real one is rounded to."""
+        """The integer that a real one is rounded to."""
         number = torch.tensor(value, dtype=torch.float32)
         return int(integer.quantise(number, self.scale, self.zero_point, self.low, self.high))
 
     def exactly(self, value: float) -> int | None:
-        """The whole number that stands for a real one; None if the grid does not have it."""
+        """The integer that stands for a real one; None if the grid does not have it."""
         q = self.nearest(value)
         return q if (q - self.zero_point) * self.scale == value else None
 
 
 def dequantised(node: object) -> tuple[Node, float, int] | None:
-    """The whole numbers behind a dequantise, their scale and zero point; None for any other node."""
+    """The integers behind a dequantise, their scale and zero point; None for any other node."""
     if not isinstance(node, Node) or not is_call(node, integer.dequantise):
         return None
     args = arguments(node)
@@ -62,7 +62,7 @@ def dequantised(node: object) -> tuple[Node, float, int] | None:
 
 @dataclass(frozen=True)
 class IntegerWeight:
-    """Weights in whole numbers about zero: ``scale[o] * q[o]``, one scale for all or one for each output channel."""
+    """Weights in integers about zero: ``scale[o] * q[o]``, one scale for all or one for each output channel."""
 
     name: str
     q: torch.Tensor
@@ -100,7 +100,7 @@ def _weight_of_codebook(module: GraphModule, node: Node) -> IntegerWeight | str:
     if scale.shape[1] > 1:
         return "its weight has scales for groups of input channels, and sums need one for each output channel"
     if not fit_int8(values):
-        return f"the {len(values)} levels of its weight are no whole numbers that int8 holds"
+        return f"the {len(values)} levels of its weight are not integers that int8 holds"
     q = values[nearest(stored.detach().flatten(1), values, scale.flatten())].reshape(stored.shape)
     return IntegerWeight(str(args["self"].target), q.to(torch.int8), scale.flatten().double())
 

@@ -39,7 +39,7 @@ def meet(module: GraphModule, node: Node) -> Node | str | None:
 
 
 def _requantised(module: GraphModule, node: Node, source: Node, parameters: PerTensorParameters) -> Node | None:
-    """What a result is made of, in whole numbers of the result's grid; ``node`` is where to put it."""
+    """What a result is made of, in integers of the result's grid; ``node`` is where to put it."""
     source, parameters = _behind_limits(source, parameters)
     if is_call(source, integer.rescale):
         return _from_sums(module, node, source, parameters)
@@ -84,7 +84,7 @@ def _from_sums(module: GraphModule, node: Node, source: Node, parameters: PerTen
 
 
 def _from_same_parameters(node: Node, source: Node, parameters: PerTensorParameters) -> Node | None:
-    """The same whole numbers, if they are of the same grid."""
+    """The same integers, if they are of the same grid."""
     args = arguments(source)
     q = args["q"]
     if (args["scale"], args["zero_point"], spec(q).dtype) != (

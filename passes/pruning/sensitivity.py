@@ -167,7 +167,7 @@ def _output_gradients(taps: Taps, projection: torch.Tensor) -> dict[Node, torch.
         projection,
         list(taps.results.values()),
         retain_graph=True,
-        materialize_grads=True,  # some layers lead to whole numbers alone
+        materialize_grads=True,  # some layers lead to integers alone
     )
     return dict(zip(taps.results, gradient, strict=True))
 

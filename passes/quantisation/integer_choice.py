@@ -69,12 +69,12 @@ class Latency:
     def choices(self, costs: Mapping[str, float]) -> tuple[Choices, float]:
         """Return what each layer can be, its nanoseconds in the place of bytes, and the nanoseconds of all kernels."""
         floating = self.stopwatch.layers(self.model)
-        whole = self.stopwatch.layers(self._runnable({layer.name: INTEGER for layer in self.layers}))
+        integers = self.stopwatch.layers(self._runnable({layer.name: INTEGER for layer in self.layers}))
         share = Counter(origin(layer) for layer in self.layers)
         found: dict[str, list[Choice]] = {}
         for layer in self.layers:
             place = origin(layer)
-            before, after = (int(1e9 * times.get(place, 0.0) / share[place]) for times in (floating, whole))
+            before, after = (int(1e9 * times.get(place, 0.0) / share[place]) for times in (floating, integers))
             found[layer.name] = [Choice(FLOAT, before, 0.0)]
             if after:  # else it has no integer kernel of its own
                 found[layer.name].append(Choice(INTEGER, after, costs[layer.name]))

@@ -69,7 +69,7 @@ class QuantisationScheme:
         return QuantisationParameters(scale, zero.int(), least, most, self.axis)
 
     def bounds(self, has_negatives: bool) -> tuple[int, int]:
-        """Return the smallest and the largest whole number of the grid."""
+        """Return the smallest and the largest integer of the grid."""
         half = 1 << (self.bits - 1)
         if self.symmetric and (has_negatives or self.stored):
             return 1 - half, half - 1

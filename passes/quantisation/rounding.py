@@ -131,11 +131,11 @@ class Places:
         return cls(start, scale, low, high, several[0].codebook)
 
     def change(self, whole: torch.Tensor) -> torch.Tensor:
-        """Return by how much the weights change that become whole numbers of steps."""
+        """Return by how much the weights change that become integers of steps."""
         return (whole - self.start) * self.scale
 
     def weights(self, whole: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-        """Return weights ``[groups,out,in]`` of whole numbers of steps."""
+        """Return weights ``[groups,out,in]`` of integers of steps."""
         found = torch.empty_like(whole)
         found[:, order] = whole * self.scale
         return found.transpose(1, 2)

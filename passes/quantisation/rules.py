@@ -69,7 +69,7 @@ ROLES: dict[OpOverload, Role] = {
 }
 
 LIMITS = (aten.relu.default, aten.clamp.default)
-"""What every kernel before them does in whole numbers as it writes its result, so that no grid stands between."""
+"""What every kernel before them does in integers as it writes its result, so that no grid stands between."""
 
 CURVES = (
     aten.silu.default,

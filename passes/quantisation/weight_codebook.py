@@ -1,4 +1,4 @@
-"""Weights that lie on levels of a weight grid, with whole numbers for values wherever that is possible.
+"""Weights that lie on levels of a weight grid, with integers for values wherever that is possible.
 
 Then an integer kernel multiplies by the values, whatever lies between them.
 """

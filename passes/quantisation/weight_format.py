@@ -33,7 +33,7 @@ class Codebook:
         return (self.values[self.nearest(rows)] * self.scale[:, None] - rows).double().square().sum(1)
 
     def as_integers(self) -> Codebook:
-        """Return the levels on whole numbers that int8 holds, if none falls together with another; else themselves.
+        """Return the levels on integers that int8 holds, if none falls together with another; else themselves.
 
         They are multiplied by a power of two if that makes them whole, else counted in steps of a 64th of the largest,
         which processors without VNNI multiply fastest, or of a 127th.

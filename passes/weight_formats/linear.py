@@ -1,4 +1,4 @@
-"""Levels at equal distances: whole numbers from ``-2^(b-1)`` to ``2^(b-1) - 1`` times a scale.
+"""Levels at equal distances: integers from ``-2^(b-1)`` to ``2^(b-1) - 1`` times a scale.
 
 Of the scales that cut off more and more of the largest weights, each row gets the one with the least squared error.
 """

@@ -128,7 +128,7 @@ def _places(d: Draw, size: int, shape: Sequence[int], *, negative: bool = False)
 
 
 def _index(d: Draw) -> Arguments:
-    """Whole numbers and masks over some dimensions, in any order, with free dimensions between."""
+    """Integers and masks over some dimensions, in any order, with free dimensions between."""
     x = d.any(1)
     shape = d.shape(0, 2, 3)
     indices: list[Tensor | None] = []

@@ -287,7 +287,7 @@ def test_one_missing_engine_does_not_stop_the_others(
         (("absent.lvc",), "cannot read"),
         (("a.lvc", "shades.lvc"), "takes other inputs"),
         (("a.lvc", "--per-op"), "cannot time its kernels"),
-        (("a.lvc", "--threads", "0"), "not a whole number from 1"),
+        (("a.lvc", "--threads", "0"), "not an integer from 1"),
     ],
 )
 def test_mistakes_end_in_one_error(

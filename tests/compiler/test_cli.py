@@ -306,4 +306,4 @@ def test_threads_are_bounded_and_do_not_spin_for_long(
     assert os.environ["GOMP_SPINCOUNT"] == "5000"
     code, _, error = lvc(capsys, "opt", *TINY, "--threads", "0")
     assert code == 2
-    assert "'0' is not a whole number from 1" in error
+    assert "'0' is not an integer from 1" in error

@@ -133,7 +133,7 @@ def test_passes_before_the_first_that_quantises_have_the_data(capsys: pytest.Cap
     assert all(layer["leaves"] > 20 for layer in found["layers"])
 
 
-def test_whole_numbers_are_compared_up_to_a_factor(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+def test_integers_are_compared_up_to_a_factor(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     simulated = compared(capsys, "-p", GRIDS, "--sort", "place")["layers"]
     whole = compared(capsys, "-p", f"{GRIDS},lower-to-integer", "--sort", "place")["layers"]
     assert [row["adds"] for row in whole] == [None] * 3

@@ -59,7 +59,7 @@ def test_images_come_with_their_channels_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u8", "i32"])
-def test_models_of_whole_numbers_get_bytes(tmp_path: Path, dtype: str) -> None:
+def test_models_of_integers_get_bytes(tmp_path: Path, dtype: str) -> None:
     data = open_data(
         str(photographs(tmp_path / "pics")), Preprocess.parse("range=255"), inputs(1, 3, 8, 10, dtype=dtype)
     )
@@ -71,7 +71,7 @@ def test_models_of_whole_numbers_get_bytes(tmp_path: Path, dtype: str) -> None:
 def test_bytes_are_not_made_of_fractions(tmp_path: Path) -> None:
     """White would become 1, a byte as well, and nobody would be told."""
     data = open_data(str(photographs(tmp_path / "pics")), Preprocess.parse("range=1"), inputs(1, 8, 10, 3, dtype="u8"))
-    with pytest.raises(UsageError, match="not whole") as caught:
+    with pytest.raises(UsageError, match="no integers") as caught:
         list(data)
     assert "range=255" in caught.value.help
 

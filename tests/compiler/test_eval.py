@@ -152,7 +152,7 @@ def test_command_measures_agreement_without_labels(capsys: pytest.CaptureFixture
         ("one.lvc", "gone.npz", (), "there is no data set"),
         ("one.lvc", "data.npz", ("--preprocess", "imgenet"), "did you mean 'imagenet'"),
         ("one.lvc", "data.npz", ("--preprocess", "resize=9x9"), "a sample is 1x3x9x9"),
-        ("one.lvc", "data.npz", ("--limit", "0"), "not a whole number from 1"),
+        ("one.lvc", "data.npz", ("--limit", "0"), "not an integer from 1"),
         ("one.lvc", "data.npz", ("--against", "four.lvc"), "take different inputs"),
         ("three.lvc", "data.npz", (), "the model knows 3 classes"),
     ],

@@ -1,4 +1,4 @@
-"""Integer operators against whole numbers computed one by one, and the bounds of their sums against the worst data."""
+"""Integer operators against integers computed one by one, and the bounds of their sums against the worst data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lvc.compiler.ir.serialise import from_files, to_files
 DTYPES = [torch.uint8, torch.int8]
 
 
-def whole(random: np.random.Generator, dtype: torch.dtype, *shape: int) -> torch.Tensor:
+def integers(random: np.random.Generator, dtype: torch.dtype, *shape: int) -> torch.Tensor:
     """Random numbers of a type, half of them at its ends."""
     limits = torch.iinfo(dtype)
     values = random.integers(limits.min, limits.max + 1, shape)
@@ -34,7 +34,7 @@ def test_convolution_sums_whole_numbers(
     dtype: torch.dtype, stride: int, padding: int, dilation: int, groups: int
 ) -> None:
     random = np.random.default_rng(0)
-    q, weight = whole(random, dtype, 2, 4, 7, 6), whole(random, torch.int8, 8, 4 // groups, 3, 2)
+    q, weight = integers(random, dtype, 2, 4, 7, 6), integers(random, torch.int8, 8, 4 // groups, 3, 2)
     bias = torch.from_numpy(random.integers(-(2**30), 2**30, 8)).to(torch.int32)
     found = integer.conv2d(q, weight, bias, 3, [stride] * 2, [padding] * 2, [dilation] * 2, groups)
     padded = np.pad(q.numpy().astype(np.int64) - 3, ((0, 0), (0, 0), (padding,) * 2, (padding,) * 2))
@@ -47,10 +47,10 @@ def test_convolution_sums_whole_numbers(
 
 def test_a_linear_layer_and_a_pool_sum_whole_numbers() -> None:
     random = np.random.default_rng(1)
-    q, weight = whole(random, torch.uint8, 3, 2, 600), whole(random, torch.int8, 5, 600)
+    q, weight = integers(random, torch.uint8, 3, 2, 600), integers(random, torch.int8, 5, 600)
     wanted = (q.numpy().astype(np.int64) - 128) @ weight.numpy().astype(np.int64).T
     assert np.array_equal(integer.linear(q, weight, None, 128).numpy(), wanted)
-    image = whole(random, torch.int8, 1, 1, 4, 4)
+    image = integers(random, torch.int8, 1, 1, 4, 4)
     sums = integer.sum_pool2d(image, -7, [3, 3], [2, 2], [1, 1])
     padded = np.pad(image.numpy().astype(np.int64) + 7, ((0, 0), (0, 0), (1, 1), (1, 1)))
     assert [[int(padded[0, 0, y : y + 3, x : x + 3].sum()) for x in (0, 2)] for y in (0, 2)] == sums[0, 0].tolist()
@@ -99,7 +99,7 @@ def test_a_table_is_indexed_from_the_least_number() -> None:
     "call",
     [
         "lvc.conv2d(%x, @w, None, 0, [1, 1], [0, 0], [1, 1], 1)",  # float data
-        "lvc.quantise(%q, 0.5, 0, 0, 255)",  # data that is whole already
+        "lvc.quantise(%q, 0.5, 0, 0, 255)",  # data that is integers already
         "lvc.quantise(%x, 0.5, 0, 0, 256)",  # a range of more than 8 bits
         "lvc.requantise(%q, @s, 1, 0, 0, 255)",  # sums of 8 bits
         "lvc.conv2d(%q, @s, None, 0, [1, 1], [0, 0], [1, 1], 1)",  # float weights

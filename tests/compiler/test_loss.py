@@ -19,7 +19,7 @@ def test_decibels_and_first_choices() -> None:
     assert loss.agreement == 0.5
 
 
-def test_whole_numbers_are_choices() -> None:
+def test_integers_are_choices() -> None:
     wanted = torch.arange(8).reshape(1, 2, 2, 2) % 3
     found = wanted.clone()
     found[0, 0, 0, 0] += 1

@@ -92,7 +92,7 @@ def test_every_pass_is_read_and_documented(name: str) -> None:
         ("fold-batchnorm", "there is no pass 'fold-batchnorm'", "^" * 14, "did you mean 'fold-batch-norm'?"),
         ("O2,do-it", "there is no pass 'do-it'", "   ^^^^^", "known: "),
         ("do-everything{shar=1}", "do-everything has no option 'shar'", " " * 14 + "^^^^", "did you mean 'share'?"),
-        ("do-everything{count=two}", "option 'count' must be a whole number, not 'two'", " " * 20 + "^^^", ""),
+        ("do-everything{count=two}", "option 'count' must be an integer, not 'two'", " " * 20 + "^^^", ""),
         ("do-everything{flag=yes}", "option 'flag' must be true or false, not 'yes'", " " * 19 + "^^^", ""),
         ("do-everything{way=l2}", "option 'way' must be one of taylor, l1, not 'l2'", " " * 18 + "^^", ""),
         ("do-everything{count=1 count=2}", "option 'count' is given twice", " " * 22 + "^^^^^", ""),

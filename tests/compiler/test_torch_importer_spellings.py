@@ -71,7 +71,7 @@ ARITHMETIC: dict[str, Case] = {
     "where-numbers": (lambda x: torch.where(x > 0, 1, 0), [MATRIX], "gt where"),
     "logic": (lambda x: ((x > 0) & ~(x > 1)).to(x.dtype), [MATRIX], "gt gt logical_not logical_and to"),
     "constants": (lambda x: x * torch.tensor(0.5) + torch.tensor(1), [MATRIX], "mul add"),
-    "whole-numbers": (lambda x: (x > 0).sum() * 1.5, [MATRIX], "gt sum mul"),
+    "integers": (lambda x: (x > 0).sum() * 1.5, [MATRIX], "gt sum mul"),
     "addcmul": (lambda x, y: torch.addcmul(x, y, y, value=2), [MATRIX, MATRIX], "mul mul add"),
     "half": (lambda x: x.half().float(), [MATRIX], "to to"),
 }

@@ -108,7 +108,7 @@ def test_a_whole_weight_may_share_one_codebook_and_scale(net: Model) -> None:
 def test_levels_too_close_for_8_bits_stay_as_they_are(net: Model) -> None:
     model, outcomes = through(net, "insert-fake-quant{weight_format=log},calibrate,lower-to-integer")
     reasons = {skip.node: skip.reason for skip in outcomes[-1].skipped}
-    assert reasons["linear"] == "the 256 levels of its weight are no whole numbers that int8 holds"
+    assert reasons["linear"] == "the 256 levels of its weight are not integers that int8 holds"
     assert len(list(calls(model.module.graph, DECODE))) == 4
 
 
@@ -145,9 +145,9 @@ def test_integers_are_exact_in_every_backend(net: Model, options: str) -> None:
     assert not list(calls(lowered.module.graph, FAKE_QUANTIZE_CODEBOOK))
     (oracle,) = lowered(*inputs)
     assert relative_difference(simulated(*inputs)[0], oracle) < 0.02
-    whole = len(list(calls(lowered.module.graph, integer.conv2d, integer.linear)))
+    integers = len(list(calls(lowered.module.graph, integer.conv2d, integer.linear)))
     coded = len(list(calls(lowered.module.graph, DECODE)))
-    assert (whole, coded) == ((2, 2) if "group" in options else (4, 0))
+    assert (integers, coded) == ((2, 2) if "group" in options else (4, 0))
     if coded:
         why = "its weight has scales for groups of input channels, and sums need one for each output channel"
         assert [skip.reason for skip in outcome.skipped if skip.node in ("conv2d_2", "linear")] == [why] * 2

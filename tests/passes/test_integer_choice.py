@@ -43,10 +43,10 @@ class Clock:
 
     def layers(self, model: Model) -> dict[str, float]:
         seconds = {}
-        whole = [is_quantised(arguments(layer)["weight"]) for layer in contractions(model)]
-        for layer, is_whole in zip(contractions(model), whole, strict=True):
-            seconds[origin(layer)] = 0.4 if is_whole else 1.0
-        seconds[""] = self.border * sum(a != b for a, b in itertools.pairwise(whole))
+        integers = [is_quantised(arguments(layer)["weight"]) for layer in contractions(model)]
+        for layer, is_integer in zip(contractions(model), integers, strict=True):
+            seconds[origin(layer)] = 0.4 if is_integer else 1.0
+        seconds[""] = self.border * sum(a != b for a, b in itertools.pairwise(integers))
         return seconds
 
 
@@ -83,9 +83,9 @@ def test_the_latency_is_kept(share: float, border: float, net: Model) -> None:
     assert found <= share
     assert f"{found:.3f} of today's latency on clock is left" in outcome.notes[0]
     chosen = {row[0]: row[4] for row in outcome.tables[0].rows}
-    whole = {n.name: is_quantised(arguments(n)["weight"]) for n in contractions(model)}
-    assert chosen == {name: "integers" if is_whole else "float" for name, is_whole in whole.items()}
-    assert 0 < sum(whole.values()) < 4
+    integers = {n.name: is_quantised(arguments(n)["weight"]) for n in contractions(model)}
+    assert chosen == {name: "integers" if is_integer else "float" for name, is_integer in integers.items()}
+    assert 0 < sum(integers.values()) < 4
 
 
 def test_what_hurts_stays_in_floating_point(net: Model) -> None:
@@ -107,9 +107,9 @@ def test_the_cheapest_layers_go_first_and_a_wrong_sum_is_mended() -> None:
     measured: list[int] = []
 
     def measure(bits: dict[str, int]) -> float:
-        whole = sum(number == INTEGER for number in bits.values())
-        measured.append(whole)
-        return 1 - 0.1 * whole  # where the seconds of the layers promise 0.15 each
+        integers = sum(number == INTEGER for number in bits.values())
+        measured.append(integers)
+        return 1 - 0.1 * integers  # where the seconds of the layers promise 0.15 each
 
     found = until_fast(CHOICES, 4000, 0.8, measure)
     assert [name for name, bits in found.point.bits.items() if bits == INTEGER] == ["b", "c"]

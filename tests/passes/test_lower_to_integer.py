@@ -86,7 +86,7 @@ def test_a_model_from_onnxruntime_is_all_integer_and_agrees(tmp_path: Path, symm
     step = next(calls(whole.module.graph, torch.ops.lvc.dequantise.default)).args[1]
     steps = np.concatenate([(whole(images(s))[0] - simulated(images(s))[0]).ravel() / step for s in range(20)])
     assert (np.abs(steps) < 1.01).mean() > 0.99
-    # averages of whole numbers are often halves, which the simulation rounds either way
+    # averages of integers are often halves, which the simulation rounds either way
     assert (np.abs(steps) < 0.01).mean() > 0.5
 
 

@@ -100,13 +100,13 @@ TWO_LAYERS = """model net(x: f32[1,3,8,8])
     %place = argmax(%last, 1)"""
 
 
-def test_outputs_of_whole_numbers_do_not_say_which_channels_matter() -> None:
+def test_outputs_of_integers_do_not_say_which_channels_matter() -> None:
     with pytest.raises(UsageError, match="no output says which channels matter") as caught:
         pruned(f"{TWO_LAYERS}\n    return place=%place")
     assert "ranking=layer" in caught.value.help
 
 
-def test_layers_that_lead_to_whole_numbers_alone_are_pruned_beside_others() -> None:
+def test_layers_that_lead_to_integers_alone_are_pruned_beside_others() -> None:
     other = """
     @c : f32[8,3,3,3]
     @d : f32[4,8,1,1]

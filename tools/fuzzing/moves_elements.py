@@ -111,7 +111,7 @@ def where(scope: Scope) -> None:
 
 
 def cast(scope: Scope) -> None:
-    """Whole numbers become floats; floats become whole numbers and come back."""
+    """Integers become floats; floats become integers and come back."""
     whole = scope.values(lambda spec: not spec.dtype.is_floating_point)
     if whole and scope.chance(0.7):
         scope.emit("to", scope.choose(whole), torch.float32)

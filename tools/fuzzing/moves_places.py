@@ -257,7 +257,7 @@ def gather(scope: Scope) -> None:
 
 
 def embedding(scope: Scope) -> None:
-    """Rows of a table by whole numbers that are an input."""
+    """Rows of a table by integers that are an input."""
     known = scope.values(lambda spec: spec.dtype is torch.int64 and 0 < len(spec.shape) < 4)
     places = scope.choose(known) if known and scope.chance(0.5) else scope.input(2, 5, dtype=torch.int64)
     if not places.name.startswith("x"):

@@ -2,7 +2,7 @@
 
 The truth is PyTorch in double precision. The bound comes from running that again with noise of a few units of single
 precision on what each operator reads and gives: what the outputs move by is what rounding may do to them, in a chain
-that magnifies it as in one that does not. Where noise changes a truth value or a whole number, a comparison was near a
+that magnifies it as in one that does not. Where noise changes a truth value or an integer, a comparison was near a
 tie, and the model says nothing on these inputs.
 """
 

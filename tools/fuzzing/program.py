@@ -140,7 +140,7 @@ def draw(name: str, shape: Sequence[int]) -> np.ndarray:
     """The values of a stored tensor: what its name up to the first ``_`` says, random by the whole name.
 
     ``weight`` is scaled so that sums keep the size of their terms, ``var`` and ``gamma`` lie from 0.5 to 1.5,
-    ``indexN`` are whole numbers below N; others are normal. A ``twin_`` has the values of what it is a twin of.
+    ``indexN`` are integers below N; others are normal. A ``twin_`` has the values of what it is a twin of.
     """
     name = name.removeprefix("twin_")
     random = np.random.default_rng(zlib.crc32(name.encode()))
@@ -158,7 +158,7 @@ def draw_stored(program: Program) -> dict[str, torch.Tensor]:
 
 
 def draw_inputs(specs: Iterable[TensorSpec], kind: str, seed: int) -> list[np.ndarray]:
-    """Inputs that look ``normal``, like an image from 0 to 1 (``unit``), or from 0 to 255 in whole numbers (``bytes``).
+    """Inputs that look ``normal``, like an image from 0 to 1 (``unit``), or from 0 to 255 in integers (``bytes``).
 
     Whole-number inputs are 0 or 1.
     """

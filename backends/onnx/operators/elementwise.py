@@ -26,7 +26,7 @@ def unary(kind: str) -> _Writer:
 
 
 def rounding(kind: str) -> _Writer:
-    """The writer for a function that leaves whole numbers alone."""
+    """The writer for a function that leaves integers alone."""
 
     def write(w: GraphWriter, node: Node) -> str:
         operand: Node = arguments(node)["self"]
@@ -76,7 +76,7 @@ def logic(kind: str) -> _Writer:
 
 
 def classification(kind: str) -> _Writer:
-    """The writer for `isnan` and `isinf`, which are false for whole numbers."""
+    """The writer for `isnan` and `isinf`, which are false for integers."""
 
     def write(w: GraphWriter, node: Node) -> str:
         operand: Node = arguments(node)["self"]

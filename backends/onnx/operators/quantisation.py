@@ -1,4 +1,4 @@
-"""Simulated rounding to a grid, as QuantizeLinear and DequantizeLinear. Stored tensors are written in whole numbers."""
+"""Simulated rounding to a grid, as QuantizeLinear and DequantizeLinear. Stored tensors are written in integers."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def _quantise(w: GraphWriter, node: Node, scale: torch.Tensor, zero: torch.Tenso
         shape = [-1 if dim == axis else 1 for dim in range(stored.ndim)] if axis is not None else []
         steps = (stored.detach() * (1 / scale).reshape(shape)).round() + zero.reshape(shape)
         steps = steps.detach().clamp(low, high)
-        whole = _whole(w, steps) if dtype is torch.int8 else w.constant(steps, dtype)
+        integers = _stored_integers(w, steps) if dtype is torch.int8 else w.constant(steps, dtype)
     else:
         x = w.name(operand)
         if (low, high) != _RANGES[dtype]:
             x = _clip(w, x, [(bound - zero) * scale for bound in (low, high)], axis, node)
-        whole = w.emit("QuantizeLinear", x, *grid, axis=axis)
-    return w.emit("DequantizeLinear", whole, *grid, axis=axis)
+        integers = w.emit("QuantizeLinear", x, *grid, axis=axis)
+    return w.emit("DequantizeLinear", integers, *grid, axis=axis)
 
 
 def _storage(w: GraphWriter, low: int, high: int) -> torch.dtype:
-    """The smallest type that holds a range of whole numbers."""
+    """The smallest type that holds a range of integers."""
     for dtype, (least, most) in _RANGES.items():
         if least <= low and high <= most and (dtype is not torch.int16 or w.opset >= 21):
             return dtype
-    raise w.refuse(f"no type of this opset holds whole numbers from {low} to {high}")
+    raise w.refuse(f"no type of this opset holds integers from {low} to {high}")
 
 
 def _clip(w: GraphWriter, x: str, bounds: list[torch.Tensor], axis: int | None, node: Node) -> str:
@@ -95,12 +95,12 @@ def decode(w: GraphWriter, node: Node) -> str:
 def _on_levels(
     w: GraphWriter, codes: torch.Tensor, values: torch.Tensor, scale: torch.Tensor, shape: Sequence[int]
 ) -> str:
-    """Where levels are whole numbers as DequantizeLinear; else by their table."""
+    """Where levels are integers as DequantizeLinear; else by their table."""
     rows = list(shape) if scale.shape[1] == 1 else [scale.numel(), len(codes) // scale.numel()]
     codes = codes.reshape(rows)
     if fit_int8(values):
-        whole = _looked_up(w, codes, values.to(torch.int8)) or _whole(w, values[codes.int()])
-        found = _dequantised(w, whole, scale.flatten(), 0)
+        integers = _looked_up(w, codes, values.to(torch.int8)) or _stored_integers(w, values[codes.int()])
+        found = _dequantised(w, integers, scale.flatten(), 0)
     else:
         places = w.convert(w.constant(codes.to(torch.uint8)), torch.int32)
         table = w.emit("Gather", w.constant(values.detach()), places)
@@ -117,25 +117,25 @@ def _looked_up(w: GraphWriter, codes: torch.Tensor, values: torch.Tensor) -> str
     return w.emit("Gather", w.constant(table), places)
 
 
-def _whole(w: GraphWriter, whole: torch.Tensor) -> str:
-    """Stored whole numbers as int8, in a file of 4 bits each if they and the opset allow it.
+def _stored_integers(w: GraphWriter, integers: torch.Tensor) -> str:
+    """Stored integers as int8, in a file of 4 bits each if they and the opset allow it.
 
     What the conversion gives is known when a runtime loads the model. So it finds the weights in int8 which its integer
     kernels take; DequantizeLinear of 4 bits makes ONNX Runtime and OpenVINO compute convolutions in float32.
     """
-    if w.opset >= 21 and _fit_int4(whole):
-        return w.convert(w.int4(whole), torch.int8)
-    return w.constant(whole, torch.int8)
+    if w.opset >= 21 and _fit_int4(integers):
+        return w.convert(w.int4(integers), torch.int8)
+    return w.constant(integers, torch.int8)
 
 
-def _fit_int4(whole: torch.Tensor) -> bool:
-    return float(whole.min()) >= -8 and float(whole.max()) <= 7
+def _fit_int4(integers: torch.Tensor) -> bool:
+    return float(integers.min()) >= -8 and float(integers.max()) <= 7
 
 
-def _dequantised(w: GraphWriter, whole: str, scale: torch.Tensor, axis: int | None) -> str:
-    """Whole numbers about zero times their scale."""
+def _dequantised(w: GraphWriter, integers: str, scale: torch.Tensor, axis: int | None) -> str:
+    """Integers about zero times their scale."""
     zero = w.constant(torch.zeros(scale.shape, dtype=torch.int8))
-    return w.emit("DequantizeLinear", whole, w.constant(scale.detach()), zero, axis=axis)
+    return w.emit("DequantizeLinear", integers, w.constant(scale.detach()), zero, axis=axis)
 
 
 WRITERS = {

@@ -1,7 +1,7 @@
 """Weights on levels of any kind, simulated: `lvc::fake_quantize_codebook` moves each to the nearest that there is.
 
 A level is a value of a table, which all share, times the scale of its group: the elements of an output channel fall
-into as many groups of neighbours as ``scale`` has columns. ATen's fake quantisation is the case of whole numbers.
+into as many groups of neighbours as ``scale`` has columns. ATen's fake quantisation is the case of integers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def nearest(rows: torch.Tensor, values: torch.Tensor, scale: torch.Tensor) -> to
 
 
 def fit_int8(values: torch.Tensor) -> bool:
-    """Whether values in rising order are whole numbers that int8 holds."""
+    """Whether values in rising order are integers that int8 holds."""
     return values.equal(values.round()) and float(values[0]) >= -128 and float(values[-1]) <= 127
 
 

@@ -55,7 +55,7 @@ def packed_bytes(elements: int, bits: int) -> int:
 
 
 def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Put codes, whole numbers below ``2^bits``, several into a byte; ``u8[bytes]``."""
+    """Put codes, integers below ``2^bits``, several into a byte; ``u8[bytes]``."""
     each = 8 // bits
     flat = codes.flatten().to(torch.uint8)
     rows = torch.nn.functional.pad(flat, (0, -len(flat) % each)).reshape(-1, each)

@@ -50,12 +50,12 @@ POWER_SERIES = (0.05517149, 0.24261093, 0.69326097, 0.99992806)
 
 
 def _exp_negated(x: torch.Tensor) -> torch.Tensor:
-    """e^-x, within 8e-5 of it for x from -76 to 76 and beyond as there: 2^-x log2(e) by a whole power and the rest."""
+    """e^-x, within 8e-5 of it for x from -76 to 76 and beyond as there: 2^-x log2(e), integral power and rest."""
     demand(x, torch.float32)
     power = (x * single(-EXP_BASE)).clamp(-POWER_LIMIT, POWER_LIMIT)
-    whole = power.round()
-    series = _polynomial(power - whole, POWER_SERIES)
-    return series * ((whole.to(torch.int32) + 127) << 23).view(torch.float32)
+    integral = power.round()
+    series = _polynomial(power - integral, POWER_SERIES)
+    return series * ((integral.to(torch.int32) + 127) << 23).view(torch.float32)
 
 
 TANH_LIMIT = 7.90531110763549805
@@ -138,10 +138,10 @@ def _exp(x: torch.Tensor) -> torch.Tensor:
     """e^x, within 3e-7 of it, for x limited to [-87, 87]."""
     demand(x, torch.float32)
     limited = x.clamp(EXP_LEAST, EXP_MOST)
-    whole = (limited * single(EXP_BASE)).round()
-    rest = (limited - whole * EXP_HIGH) - whole * single(EXP_LOW)
+    integral = (limited * single(EXP_BASE)).round()
+    rest = (limited - integral * EXP_HIGH) - integral * single(EXP_LOW)
     series = _polynomial(rest, EXP_SERIES) * rest * rest + rest + 1
-    return series * ((whole.to(torch.int32) + 127) << 23).view(torch.float32)
+    return series * ((integral.to(torch.int32) + 127) << 23).view(torch.float32)
 
 
 def _rational(x: torch.Tensor, odd: Sequence[float], even: Sequence[float], limit: float) -> torch.Tensor:

@@ -23,7 +23,7 @@ DATA = (torch.uint8, torch.int8)
 
 
 def data_type(low: int) -> torch.dtype:
-    """The type that holds whole numbers from ``low`` on."""
+    """The type that holds integers from ``low`` on."""
     return torch.int8 if low < 0 else torch.uint8
 
 
@@ -167,11 +167,11 @@ def _centred(q: torch.Tensor, zero_point: int) -> torch.Tensor:
 
 
 def _with_bias(sums: torch.Tensor, bias: torch.Tensor | None, axis: int) -> torch.Tensor:
-    whole = sums.to(torch.int32)
+    totals = sums.to(torch.int32)
     if bias is None:
-        return whole
+        return totals
     demand(bias, torch.int32)
-    return whole + _along(bias, whole, axis)
+    return totals + _along(bias, totals, axis)
 
 
 def _scaled(sums: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
@@ -190,7 +190,7 @@ def _along(values: torch.Tensor, like: torch.Tensor, axis: int) -> torch.Tensor:
 
 
 def _store(value: torch.Tensor, zero_point: int, low: int, high: int) -> torch.Tensor:
-    """Round half to even, add the zero point, limit to a range of whole numbers of 8 bits."""
+    """Round half to even, add the zero point, limit to a range of integers of 8 bits."""
     if not (-128 <= low <= high <= 127 or 0 <= low <= high <= 255):
-        raise TypeError(f"whole numbers from {low} to {high} do not fit 8 bits")
+        raise TypeError(f"integers from {low} to {high} do not fit 8 bits")
     return (value.round() + zero_point).clamp(low, high).to(data_type(low))

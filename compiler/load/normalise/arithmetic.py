@@ -53,7 +53,7 @@ def mul(b: Builder, x: Operand, y: Term) -> Operand:
 
 def div(b: Builder, x: Operand, y: Term, *, rounding_mode: str | None = None) -> Operand:
     if rounding_mode is not None and not x.dtype.is_floating_point:
-        raise Unsupported("it divides whole numbers")
+        raise Unsupported("it divides integers")
     quotient = b.call(aten.div.Tensor, x, _plain(y, x))
     if rounding_mode == "floor":
         return b.call(aten.floor.default, quotient)
@@ -179,7 +179,7 @@ def _lerp(b: Builder, x: Operand, end: Operand, weight: Term) -> Operand:
 def _logical(logical: OpOverload) -> Rule:
     def rule(b: Builder, x: Operand, y: Operand) -> Operand:
         if not x.dtype is y.dtype is torch.bool:
-            raise Unsupported("it works on the bits of whole numbers")
+            raise Unsupported("it works on the bits of integers")
         return b.call(logical, x, y)
 
     return rule
@@ -187,7 +187,7 @@ def _logical(logical: OpOverload) -> Rule:
 
 def _not(b: Builder, x: Operand) -> Operand:
     if x.dtype is not torch.bool:
-        raise Unsupported("it works on the bits of whole numbers")
+        raise Unsupported("it works on the bits of integers")
     return b.call(aten.logical_not.default, x)
 
 

@@ -86,8 +86,8 @@ class Builder:
 
     def number(self, value: float, like: torch.dtype) -> Operand:
         """A number as a constant of rank 0, of the type that it takes beside a tensor of type ``like``."""
-        whole = isinstance(value, int) or like.is_floating_point
-        dtype = like if whole and not (like is torch.bool and not isinstance(value, bool)) else torch.float32
+        fits = isinstance(value, int) or like.is_floating_point
+        dtype = like if fits and not (like is torch.bool and not isinstance(value, bool)) else torch.float32
         return self.scalar(value, dtype)
 
     def scalar(self, value: float, dtype: torch.dtype) -> Operand:
@@ -137,11 +137,11 @@ class Builder:
 
     def _store(self, operand: Operand, value: torch.Tensor) -> Node:
         name = free_name(self.module, operand.name or (f"{self.path}.constant" if self.path else "constant"))
-        whole = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
+        is_own = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
         store(
             self.module,
             name,
-            value if whole else value.clone(memory_format=torch.contiguous_format),
+            value if is_own else value.clone(memory_format=torch.contiguous_format),
             trainable=operand.trainable,
         )
         node = self.module.graph.create_node("get_attr", name)

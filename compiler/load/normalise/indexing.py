@@ -32,7 +32,7 @@ def _index(b: Builder, x: Operand, indices: Sequence[Operand | None]) -> Operand
 
 
 def _by_dimension(indices: Sequence[Operand | None]) -> tuple[list[int], list[torch.Tensor]]:
-    """The indexed dimensions, and for each its whole numbers; a mask stands for as many as it has dimensions."""
+    """The indexed dimensions, and for each its integers; a mask stands for as many as it has dimensions."""
     places, known, dim = [], [], 0
     for index in indices:
         if index is None:

@@ -104,7 +104,7 @@ class Call:
         return self.attributes.get(name, default)
 
     def ints_or_attribute(self, index: int, name: str, since: int) -> list[int] | None:
-        """Return whole numbers that are an attribute before an opset and an operand from then on; None if left out."""
+        """Return the integers that are an attribute before an opset and an operand from then on; None if left out."""
         if self.opset >= since:
             return None if self.get(index) is None else self.ints(index, name)
         given = self.attribute(name)

@@ -139,7 +139,7 @@ class QuantisedRun(Interpreter):
 
 
 def _real(module: GraphModule, layer: Node, values: torch.Tensor) -> torch.Tensor:
-    """What a layer's values stand for, up to one factor if they are sums of whole numbers."""
+    """What a layer's values stand for, up to one factor if they are sums of integers."""
     for user in layer.users:
         if is_call(user, integer.rescale, integer.requantise):
             args = arguments(user)

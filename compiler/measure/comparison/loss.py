@@ -29,7 +29,7 @@ LEAST = 10.0
 @dataclass(frozen=True)
 class OutputLoss:
     """One output over some images. ``sqnr`` is in dB. ``agreement`` is the share of equal first choices, or of equal
-    numbers where the output is whole numbers, such as a map of classes; None if it is neither these nor class scores.
+    numbers where the output is integers, such as a map of classes; None if it is neither these nor class scores.
     ``lost`` and ``damaged`` are the largest shares, over the dimensions, of places without information and of places
     with less than a bit of it."""
 
@@ -61,7 +61,7 @@ class OutputLoss:
 
 
 def makes_choices(output: TensorSpec) -> bool:
-    """Whether an output has an agreement: it is class scores, or choices already made, which are whole numbers."""
+    """Whether an output has an agreement: it is class scores, or choices already made, which are integers."""
     return is_class_scores(output.shape) or not output.dtype.is_floating_point
 
 

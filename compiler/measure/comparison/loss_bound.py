@@ -54,7 +54,7 @@ class LossBound:
         if self.unit == "%" and not any(makes_choices(output.spec) for output in model.outputs):
             raise UsageError(
                 f"the loss cannot be bounded by {self}",
-                why="no output of the model is class scores or whole numbers, so there are no choices to compare",
+                why="no output of the model is class scores or integers, so there are no choices to compare",
                 help="bound the signal to noise, for example --max-loss 20dB",
             )
 

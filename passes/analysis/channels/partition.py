@@ -6,7 +6,7 @@ import torch
 
 
 class Partition:
-    """Classes of atoms. An atom is a whole number from 0; vectors of atoms are ``i64`` tensors of any shape.
+    """Classes of atoms. An atom is an integer from 0; vectors of atoms are ``i64`` tensors of any shape.
 
     The root of a class is its smallest atom. Fixing an atom fixes its class, with the reason that was given first.
     """

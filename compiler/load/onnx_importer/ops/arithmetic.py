@@ -124,13 +124,13 @@ def multiply(call: Call) -> Value:
 
 @converts("Div")
 def divide(call: Call) -> Value:
-    """Whole numbers are divided towards zero."""
+    """Integers are divided towards zero."""
     a, b, dtype = call[0], call[1], call.dtype()
     if dtype.is_floating_point:
         return call.emit(aten.div.Tensor, a, with_number(b, a))
     if isinstance(a, Constant) and isinstance(b, Constant):
         if not b.tensor.all():
-            raise ValueError("division of whole numbers by zero")
+            raise ValueError("division of integers by zero")
         return Constant(torch.div(a.tensor, b.tensor, rounding_mode="trunc"))
     quotient = call.emit(aten.div.Tensor, call.cast(a, torch.float64), call.cast(b, torch.float64))
     return call.cast(quotient, dtype)

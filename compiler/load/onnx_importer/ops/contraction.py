@@ -34,8 +34,8 @@ def gemm(call: Call) -> Value:
 
 
 def _scaled(call: Call, value: Value, factor: float) -> Value:
-    whole = not (value.tensor if isinstance(value, Constant) else value.meta["spec"]).dtype.is_floating_point
-    return call.emit(aten.mul.Tensor, value, int(factor) if whole and factor.is_integer() else factor)
+    is_integer_type = not (value.tensor if isinstance(value, Constant) else value.meta["spec"]).dtype.is_floating_point
+    return call.emit(aten.mul.Tensor, value, int(factor) if is_integer_type and factor.is_integer() else factor)
 
 
 @converts("MatMul")

@@ -26,7 +26,7 @@ _MOVES = frozenset({"MaxPool", "GlobalMaxPool", "Reshape", "Flatten", "Squeeze",
 
 @dataclass(frozen=True, eq=False)
 class QuantisationOperands:
-    """The numbers ``scale * (q - zero)`` for q of a whole-number type; one scale, or one for each place of an axis."""
+    """The numbers ``scale * (q - zero)`` for q of an integer type; one scale, or one for each place of an axis."""
 
     scale: Value
     zero: Value
@@ -85,7 +85,7 @@ def quantisation_operands(
 
 
 def quantised(call: Call, x: Value, by: QuantisationOperands) -> Value:
-    """clamp(round(x / scale) + zero), in whole numbers; what it was is remembered for `dequantised`."""
+    """clamp(round(x / scale) + zero), in integers; what it was is remembered for `dequantised`."""
     scale = call.cast(by.scale, torch.float32)
     wide = call.cast(x, torch.float32)
     steps = call.emit(aten.round.default, call.emit(aten.div.Tensor, wide, by.spread(call, scale)))
@@ -133,7 +133,7 @@ def _fake(call: Call, x: Value, by: QuantisationOperands) -> Value:
 
 
 def keeps_parameters(call: Call) -> bool:
-    """Whether a node only moves or selects whole numbers that were just made on one grid."""
+    """Whether a node only moves or selects integers that were just made on one grid."""
     x = call.get(0)
     if call.op not in _MOVES or not isinstance(x, torch.fx.Node) or x not in call.emitter.quantised:
         return False
@@ -142,7 +142,7 @@ def keeps_parameters(call: Call) -> bool:
 
 
 def on_real_numbers(call: Call, converter: Converter) -> Value:
-    """Do a node's work on what whole numbers stand for, so that their grid stays known."""
+    """Do a node's work on what integers stand for, so that their grid stays known."""
     q = call[0]
     assert isinstance(q, torch.fx.Node)
     _, by = call.emitter.quantised[q]

@@ -1,4 +1,4 @@
-"""Operators on whole numbers that ONNX Runtime writes in place of others: dequantise, the other one, quantise.
+"""Operators on integers that ONNX Runtime writes in place of others: dequantise, the other one, quantise.
 
 Source: the "com.microsoft" domain of ONNX Runtime, docs/ContribOperators.md.
 """
@@ -73,5 +73,5 @@ def _real(call: Call, place: int, axis: int = 0) -> Value:
 
 
 def _rounded(call: Call, value: Value, place: int) -> Value:
-    """A result in whole numbers, by the scale and the zero point at a place."""
+    """A result in integers, by the scale and the zero point at a place."""
     return quantised(call, value, quantisation_operands(call, call.dtype(place + 1), place, place + 1, value, axis=0))

@@ -57,7 +57,7 @@ class Backend(ABC):
     """Turns a model into an artefact, and an artefact into something that can be called.
 
     ``model_suffix`` ends the names of files in which it keeps a model that can be loaded again; it is empty where code
-    is made. ``keeps_simulation`` is True if it writes layers between grids as they are, for another runtime that makes
+    is made. ``keeps_simulation`` is True if it writes simulated layers as they are, for another runtime that makes
     integers of them.
     """
 

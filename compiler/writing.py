@@ -25,7 +25,7 @@ def check_model_suffix(path: Path) -> None:
 
 
 def keeps_simulation(path: Path) -> bool:
-    """Whether who reads a model of that name makes integers of layers between grids; see `Backend`."""
+    """Whether who reads a model of that name makes integers of simulated layers; see `Backend`."""
     backend = _keeper(path)
     return backend is not None and backend.keeps_simulation
 

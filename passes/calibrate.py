@@ -1,7 +1,7 @@
-"""Choose the grids of fake quantisation on calibration data, and say how far the outputs moved.
+"""Choose the quantisation parameters on calibration data, and say how far the outputs moved.
 
-Every place that `insert-fake-quant` made is watched by an observer while the data runs through the floating-point
-model, one batch in memory at a time; places of one group are watched as one. Weights get their grids from their values.
+Every place that `insert-fake-quant` made is watched by a range estimator while the data runs through the floating-point
+model, one batch in memory at a time; places of one group are watched as one. Weights get theirs from their values.
 Then a part of the data runs through the quantised model too: a network that lost what it knew is reported, for such a
 loss shows in nothing else.
 """
@@ -36,7 +36,7 @@ _MOST_COMPARED_BYTES = 256 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrate(Pass):
-    """Choose the grids of fake quantisation on calibration data, and measure what the outputs lose."""
+    """Choose the quantisation parameters on calibration data, and measure what the outputs lose."""
 
     name: ClassVar[str] = "calibrate"
     effect: ClassVar[Effect] = Effect.LOSSY
@@ -44,7 +44,7 @@ class Calibrate(Pass):
 
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
     estimator: str = option("mse", "what chooses the range of an activation, such as percentile{p=99.9}")
-    weights: Literal["mse", "min-max"] = option("mse", "what chooses the range of a weight on a linear grid")
+    weights: Literal["mse", "min-max"] = option("mse", "what chooses the range of a weight of uniform steps")
     images: int = option(MOST_IMAGES, "read at most so many images")
     compare: int = option(64, "compare the outputs on at most so many of them; 0 for none")
 
@@ -63,7 +63,7 @@ class Calibrate(Pass):
         outcome = Outcome()
         places = list(calls(model.module.graph, UNCALIBRATED))
         if not places:
-            outcome.notes.append("no grid waits to be chosen; put insert-fake-quant before this pass")
+            outcome.notes.append("nothing waits to be calibrated; put insert-fake-quant before this pass")
             return outcome
         watched = _Watched(model, RANGE_ESTIMATORS.parse(self.estimator))
         kept = _Kept(self.compare)
@@ -96,7 +96,7 @@ class Calibrate(Pass):
 
 
 class _Watched(Interpreter):
-    """Runs the floating-point model and shows its values to the observers."""
+    """Runs the floating-point model and shows its values to the range estimators."""
 
     def __init__(self, model: Model, estimator: RangeEstimator) -> None:
         super().__init__(model.module)
@@ -121,7 +121,7 @@ class _Watched(Interpreter):
             raise CompileError(
                 f"'{n.all_input_nodes[0].name}' is NaN or infinite on the calibration data",
                 where=origin(n),
-                why="no grid holds such values",
+                why="they have no range",
                 help="the floating-point model fails on this data; check its preprocessing with 'lvc eval'",
             )
         self.watches[n].see(values)

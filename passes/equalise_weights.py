@@ -1,4 +1,4 @@
-"""Scale channels so that all of them use the grid that they share, and scale them back in the weights that read them.
+"""Scale channels so that all of them use the range that they share, and scale them back in the weights that read them.
 
 For a layer ``W1``, an activation ``f`` with ``f(s x) = s f(x)``, and the layers ``W2`` that read it, with a positive
 ``s`` for each channel between them::
@@ -12,7 +12,7 @@ By activations: ``s = (m / m_i)^strength``, with the greatest magnitude ``m_i`` 
 calibration data. Where weights have a scale for each output channel, as they do here unless told otherwise, it is the
 activations that suffer from uneven channels. (Xiao et al. 2023, "SmoothQuant", section 4, for the balance of strength.)
 A channel that is limited, as by ReLU6, is scaled up no further than to the limit, so what the data never reaches is
-cut off where a grid for this channel alone would end. Layers that read each channel on its own have a scale for it in
+cut off where the range of this channel alone would end. Layers that read each channel on its own have a scale for it in
 their weights, so there nothing has to be balanced, and the strength is 1.
 
 What a scale gains is judged on every other batch, with the ranges of the rest: where the layers that read would lose

@@ -64,7 +64,7 @@ def has_stored_operands(node: Node) -> bool:
 def check(node: Node, limit: int) -> str | None:
     """Why a call on stored tensors must stay in the graph; None if it can be evaluated now."""
     if family(node) is Family.QUANTISATION:
-        return "it rounds a weight to a grid, which the backend must see"
+        return "it quantises a weight, which the backend must see"
     if is_coded(node):
         return "it reads a weight that is stored in few bits"
     if is_widening(node):

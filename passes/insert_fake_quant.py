@@ -1,6 +1,6 @@
-"""Place fake quantisation where layers shall run in integers; `calibrate` chooses the grids.
+"""Place fake quantisation where layers shall run in integers; `calibrate` chooses the quantisation parameters.
 
-What runs in integers, and where grids stand for it, is decided in `lvc.passes.quantisation`. Every place gets
+What runs in integers, and what is quantised for it, is decided in `lvc.passes.quantisation`. Every place gets
 `lvc::uncalibrated`, which changes nothing until it is calibrated, so a pipeline may go on changing weights in between.
 """
 
@@ -42,10 +42,10 @@ class InsertFakeQuant(Pass):
 
     weight_bits: int = option(8, "bits of a weight, 2 to 8")
     activation_bits: int = option(8, "bits of an activation, 2 to 8")
-    weight_symmetric: bool = option(True, "let the grids of weights be symmetric about zero")
-    activation_symmetric: bool = option(False, "let the grids of activations be symmetric about zero")
+    weight_symmetric: bool = option(True, "quantise weights symmetrically about zero")
+    activation_symmetric: bool = option(False, "quantise activations symmetrically about zero")
     per_channel: bool = option(True, "give each output channel of a weight a scale of its own")
-    scale: Literal["linear", "power-of-two"] = option("linear", "what a step of a linear grid may be")
+    scale: Literal["linear", "power-of-two"] = option("linear", "what a scale may be")
     weight_format: str = option("linear", "what weights can be: linear, power-of-two, log or codebook")
     group: int = option(0, "so many input channels of an output channel get a scale of their own; 0 for all of them")
     attention: bool = option(True, "quantise the factors of products of two computed matrices too")
@@ -67,7 +67,7 @@ class InsertFakeQuant(Pass):
 
     @property
     def weight_steps(self) -> str:
-        """What a weight can be, where a linear grid has the steps that ``scale`` allows."""
+        """What a weight can be, where uniform steps are those that ``scale`` allows."""
         return self.scale if self.weight_format == "linear" else self.weight_format
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
@@ -93,7 +93,7 @@ class InsertFakeQuant(Pass):
         return outcome
 
     def insert(self, value: Node, readers: list[Node], group: str) -> Node:
-        """Let some readers of a value read it through a place for a grid: one that stands already, or a new one."""
+        """Let some readers of a value read it through a place to quantise it: one that stands already, or a new one."""
         asked = self.scheme_arguments(value, readers, group)
         place = next((user for user in value.users if user.target is UNCALIBRATED and user.args[1:] == asked), None)
         if place is None:
@@ -117,7 +117,7 @@ class InsertFakeQuant(Pass):
             )
 
     def scheme_arguments(self, value: Node, readers: list[Node], group: str) -> tuple[Argument, ...]:
-        """Return what `lvc::uncalibrated` is told of the grids that come into question for a value."""
+        """Return what `lvc::uncalibrated` is told of how to quantise a value."""
         if value.op != "get_attr":
             return (self.activation_bits, None, self.activation_symmetric, self.scale, group)
         has_channels = all(ROLES[reader.target] is Role.WEIGHTED for reader in readers)  # type: ignore[index]
@@ -137,7 +137,7 @@ def _first_call_after(value: Node) -> Node:
 
 
 def refuse_calibrated(graph: Graph) -> None:
-    """Raise `CompileError` if a grid has been chosen already: more layers cannot join what was calibrated."""
+    """Raise `CompileError` if some is calibrated already: more layers cannot join that."""
     for node in calls(graph):
         if is_quantised(node) and node.target is not UNCALIBRATED:
             raise CompileError(

@@ -32,7 +32,7 @@ class LowerToInteger(Pass):
     between two quantised tensors become integer operators; what stays in floating point is listed with its reason. A
     layer whose sums could overflow is left alone, and so is one whose weight has scales for groups of input channels:
     the floating-point kernel reads it from codes. Results differ from the simulation by rounding: rarely, and then by
-    one step of their grid.
+    one step of their scale.
     """
 
     name: ClassVar[str] = "lower-to-integer"
@@ -71,7 +71,7 @@ def split_fake_quantisation(module: GraphModule, outcome: Outcome) -> None:
         replace(node, insert_call(node, integer.dequantise, q, parameters.scale, parameters.zero_point))
     for node in calls(module.graph, aten.fake_quantize_per_channel_affine.default):
         if node.all_input_nodes[0].op != "get_attr":
-            outcome.skip(node, "integer operators take one grid for all of an activation")
+            outcome.skip(node, "integer operators take one scale for all of an activation")
 
 
 def rewrite(module: GraphModule, outcome: Outcome) -> dict[Node, str]:

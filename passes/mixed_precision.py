@@ -5,9 +5,9 @@ compared with those of the whole model: the relative entropy of the class probab
 there are none. A path from all layers in floating point to all in the fewest bits then takes the cheapest steps first,
 and the budget says where on it to stop. What was chosen is measured together at the end, for costs do not quite add up.
 
-Behind `insert-fake-quant` the bits of the grids that wait to be calibrated are set, for integer kernels; otherwise
+Behind `insert-fake-quant` the bits of what waits to be calibrated are set, for integer kernels; otherwise
 weights are stored in few bits as `quantise-weights` does. Under a budget of latency the question is which layers run in
-integers at all; grids are then placed for these, so it stands in the place of `insert-fake-quant`.
+integers at all; fake quantisation is then placed for these, so it stands in the place of `insert-fake-quant`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from lvc.passes.quantise_weights import check, rewrite
 
 @dataclass(frozen=True)
 class Weights:
-    """A layer whose weights may get fewer bits; ``forms`` are they by bits, and ``place`` waits for their grid."""
+    """A layer whose weights may get fewer bits; ``forms`` are they by bits, and ``place`` waits for calibration."""
 
     layer: Node
     node: Node
@@ -179,11 +179,13 @@ class MixedPrecision(Pass):
         return total
 
     def until_fast(self, model: Model, workspace: Workspace, share: float, outcome: Outcome) -> None:
-        """Place grids on the layers that run in integers, so many that the model is fast enough."""
+        """Quantise as many layers as make the model fast enough."""
         graph = model.module.graph
         refuse_calibrated(graph)
         if any(calls(graph, UNCALIBRATED)):
-            raise UsageError("latency= places grids, and some stand already", help="leave out insert-fake-quant")
+            raise UsageError(
+                "latency= places fake quantisation, and some stands already", help="leave out insert-fake-quant"
+            )
         reasons = refused_layers(graph, self.only, self.skip)
         for layer, reason in reasons.items():
             outcome.skip(layer, reason)
@@ -255,7 +257,7 @@ class Trial:
 
 
 def settle(model: Model, weights: Weights, bits: int) -> None:
-    """Give a layer's weights so many bits, as a grid that waits to be calibrated or as codes."""
+    """Give a layer's weights so many bits, as fake quantisation that waits to be calibrated or as codes."""
     if weights.place is None:
         if bits != FLOAT:
             rewrite(model.module, weights.layer, weights.forms[bits])

@@ -1,4 +1,4 @@
-"""Compute linear layers in integers with grids that follow the data, so that no calibration is needed.
+"""Compute linear layers in integers with scales that follow the data, so that no calibration is needed.
 
 Each row of the input gets the scale ``s[i] = max |x[i]| / 127`` as the model runs, and the weights have one scale
 ``t[o]`` for each output channel::

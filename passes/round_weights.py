@@ -1,11 +1,11 @@
-"""Round weights to their grids so that each layer's output on calibration data changes least.
+"""Round weights so that each layer's output on calibration data changes least.
 
 Layers are taken in graph order, and each is fitted to what it gives in the floating-point model while it reads what it
 truly gets in the quantised one; so it also makes up for the errors of the layers before. Three steps, all in closed
 form: weights by ridge regression about those that there are, rounding column by column with each error passed on to
 the columns that are still free, and the bias that restores the mean output, as `correct-bias` does.
 
-Grids of few bits get, for each output channel, the scale near the one that they have that leaves the least error.
+Weights of few bits get, for each output channel, the scale near the one that they have that leaves the least error.
 Few images say little about many weights. So how stiff the regression is, and how far errors are passed on, is tried on
 every other image and judged on the rest, for each layer; to leave the weights alone is among the choices.
 
@@ -50,7 +50,7 @@ _ROWS_AT_ONCE = 1024
 _STIFFNESS = (math.inf, 10.0, 1.0, 0.1)
 _DAMPING = (math.inf, 0.1, 0.01)
 _MOST_JUDGED = 128
-_FEW = 64  # points of a grid
+_FEW = 64  # numbers that a weight can be
 _FACTORS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0, 1.06, 1.12, 1.2)
 
 
@@ -70,7 +70,7 @@ class RoundWeights(LayerPass):
         return (CorrectBias(data=self.data, images=64),)
 
     def layers(self, model: Model, outcome: Outcome) -> list[Node]:
-        return [layer for layer in super().layers(model, outcome) if not leave_levels(layer, outcome)]
+        return [layer for layer in super().layers(model, outcome) if not leave_codebook(layer, outcome)]
 
     def mend(self, both: Layerwise, layer: Node) -> None:
         inputs, wanted = both.inputs(layer), both.wanted(layer)
@@ -78,7 +78,7 @@ class RoundWeights(LayerPass):
         restore_means(both, layer, wanted)
 
 
-def leave_levels(layer: Node, outcome: Outcome) -> bool:
+def leave_codebook(layer: Node, outcome: Outcome) -> bool:
     """Whether a weight stays as it is, since an output channel of it has several scales."""
     weight = arguments(layer)["weight"]
     if not is_call(weight, FAKE_QUANTIZE_CODEBOOK) or spec(arguments(weight)["scale"]).shape[1] == 1:
@@ -106,7 +106,7 @@ def fit(model: Model, layer: Node, tried: Moments, judged: Moments) -> None:
 
 
 def scale_factors(parameters: QuantisationParameters) -> Sequence[float]:
-    """Return by what the scales of a grid may be multiplied; steps of fine grids are as good in any size."""
+    """Return by what scales may be multiplied; fine steps are as good in any size."""
     is_free = parameters.axis is not None and bool((parameters.scale.log2() % 1 > 0).any())
     return _FACTORS if is_free and parameters.points <= _FEW else (1.0,)
 

@@ -1,12 +1,12 @@
 """Move the scale of channels that stand out from what linear layers read into their weights.
 
-In transformers a few channels behind a layer normalisation are far larger than all others, and one grid for the whole
+In transformers a few channels behind a layer normalisation are far larger than all others, and one scale for the whole
 tensor leaves the others few steps. For a positive ``s`` for each channel::
 
     W (g n + b) = (W s) (g/s n + b/s)        s[j] = max |x[j]|^strength / max |W[:, j]|^(1 - strength)
 
-with ``n`` what was normalised, ``g`` and ``b`` the stored weight and bias, and ``x = g n + b``. Weights have a grid for
-each output channel, which bears it better. Where the layers that read gain little by it, as far as a part of the data
+with ``n`` what was normalised, ``g`` and ``b`` the stored weight and bias, and ``x = g n + b``. Weights have a scale
+for each output channel, which bears it better. Where the layers that read gain little by it, as far as a part of the data
 tells, nothing is changed.
 
 Source: Xiao et al. 2023, "SmoothQuant: accurate and efficient post-training quantization for large language models",
@@ -51,7 +51,7 @@ class Smoothing:
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothActivations(Pass):
-    """Move the scale of outlying channels from layer normalisations into the weights behind; put it before grids."""
+    """Move the scale of outlying channels from layer normalisations into weights; before fake quantisation."""
 
     name: ClassVar[str] = "smooth-activations"
     effect: ClassVar[Effect] = Effect.ROUNDING
@@ -160,7 +160,7 @@ def scale(most: torch.Tensor, weights: Sequence[torch.Tensor], strength: float) 
 
 
 def error(rows: torch.Tensor, weights: Sequence[torch.Tensor]) -> float:
-    """Return the SQNR in dB of what layers make of some rows, with both on 8-bit grids; infinite if all is zero."""
+    """Return the SQNR in dB of what layers make of some rows, with both in 8 bits; infinite if all is zero."""
     read = QuantisationScheme().parameters(rows.amin(), rows.amax()).round(rows.float()).double()
     scheme, wanted, noise = QuantisationScheme(axis=0, symmetric=True, stored=True), [], []
     for weight in weights:

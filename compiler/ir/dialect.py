@@ -35,7 +35,7 @@ class Family(Enum):
     REDUCTION = "reduction"  # reduces whole dimensions
     NORMALISATION = "normalisation"  # reduces, then rescales element by element
     RESAMPLING = "resampling"  # interpolates
-    QUANTISATION = "quantisation"  # simulates rounding to a grid
+    QUANTISATION = "quantisation"  # simulates quantisation
 
 
 @dataclass(frozen=True)

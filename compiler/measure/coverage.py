@@ -105,16 +105,16 @@ def _line(node: Node, total: int, reasons: Mapping[str, str], *, simulated: bool
     if _is_simulated(node) and not simulated:
         reason = f"its integers are only simulated; put {TO_INTEGERS} at the end of the pipeline"
     else:
-        reason = "no pass put it on a grid"
+        reason = "no pass quantised it"
     return f"{node.name} ({origin(node)}), {_percent(macs(node) / total)}: {reasons.get(node.name, reason)}"
 
 
 def _is_simulated(node: Node) -> bool:
-    """Whether both factors of a contraction lie on grids."""
-    return spec(node).dtype is torch.float32 and all(map(_on_grid, factors(node)))
+    """Whether both factors of a contraction are quantised."""
+    return spec(node).dtype is torch.float32 and all(map(_is_quantised, factors(node)))
 
 
-def _on_grid(value: object) -> bool:
+def _is_quantised(value: object) -> bool:
     while isinstance(value, Node) and family(value) is Family.MOVEMENT:
         value = value.all_input_nodes[0]
     return isinstance(value, Node) and family(value) is Family.QUANTISATION

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 FOLDED = "O1,merge-duplicates,O1"
 """What a model goes through before anything else: batch normalisation is folded, and nothing is computed twice."""
 SENSITIVITY, TO_INTEGERS, SCALING = "prune-sensitivity", "lower-to-integer", "equalise-weights"
-"""The pass that ``lvc sensitivity`` shows, that which makes integers of grids, and that which scales channels."""
+"""The pass that ``lvc sensitivity`` shows, that which computes in integers, and that which scales channels."""
 
-_TO_GRIDS = f"{FOLDED},{SCALING},smooth-activations,insert-fake-quant"
+_SIMULATED = f"{FOLDED},{SCALING},smooth-activations,insert-fake-quant"
 _CALIBRATE = "calibrate{images=256}"
 
 PRESETS: dict[str, str] = {
@@ -33,11 +33,11 @@ PRESETS: dict[str, str] = {
     "O1": "eliminate-dead,fold-constants,eliminate-identities,fold-batch-norm,eliminate-dead",
     "O2": f"{FOLDED},fuse-operators,allow-winograd",
     "O3": "O2",
-    "int8-fast": f"{_TO_GRIDS},{_CALIBRATE},correct-bias{{images=64}}",
-    "int8": f"{_TO_GRIDS},{_CALIBRATE},round-weights",
-    "int8-avx2": f"{_TO_GRIDS}{{weight_bits=7}},{_CALIBRATE},round-weights",
+    "int8-fast": f"{_SIMULATED},{_CALIBRATE},correct-bias{{images=64}}",
+    "int8": f"{_SIMULATED},{_CALIBRATE},round-weights",
+    "int8-avx2": f"{_SIMULATED}{{weight_bits=7}},{_CALIBRATE},round-weights",
 }
-"""Pipelines by name. What ``int8-fast`` makes is among the choices of ``int8``, so both have the same grids.
+"""Pipelines by name. What ``int8-fast`` makes is among the choices of ``int8``: both have the same scales.
 ``int8-avx2`` is for processors without VNNI, where products of 7-bit weights cannot saturate."""
 
 PRECISIONS: dict[str, str] = {"fp32": "", "bf16": "lower-precision{dtype=bfloat16}"}

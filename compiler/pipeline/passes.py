@@ -75,8 +75,8 @@ class Pass(ABC):
 
     ``name`` is verb and object (``fold-batch-norm``); the file is named after it. ``effect`` bounds the drift.
     ``changes_signature`` must be True for a pass that may change input or output names, shapes or types.
-    ``idempotent`` is False for a pass that changes its own result again. ``quantises`` is True for one that puts
-    weights or values on grids, ``explains_integers`` for one whose skips say why a layer does not run in integers.
+    ``idempotent`` is False for a pass that changes its own result again. ``quantises`` is True for one that rounds
+    weights or values, ``explains_integers`` for one whose skips say why a layer does not run in integers.
     ``remedy`` completes "try ..." for a user to whom the pass costs too much.
     """
 

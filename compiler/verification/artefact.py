@@ -15,7 +15,7 @@ from lvc.compiler.verification.closeness import (
     MOST_STEPS,
     Comparison,
     differences,
-    is_quantised_anywhere,
+    quantises,
     slack_of,
 )
 from lvc.compiler.verification.examples import Example
@@ -28,7 +28,7 @@ def verify_artefact(
     """Raise `CheckError` if an artefact computes something else than its model.
 
     Without lossy passes that is the model as it was loaded, which the ``examples`` hold. Otherwise what was lost is for
-    the user to judge, and the artefact is held against the ``rewritten`` model. Where that rounds to a grid, the
+    the user to judge, and the artefact is held against the ``rewritten`` model. Where that quantises, the
     artefact may differ as far as rounding moved the outputs: a value in the middle goes either way.
     """
     record = Verified(against="the rewritten graph in PyTorch" if is_lossy else "PyTorch")
@@ -52,7 +52,7 @@ def _compare(example: Example, found: tuple[np.ndarray, ...], rewritten: Model, 
     if not is_lossy:
         return Comparison(example.model, example.inputs, example.outputs, found, slack=slack)
     wanted, bound = rewritten(*example.inputs), BOUND
-    if is_quantised_anywhere(rewritten):
+    if quantises(rewritten):
         bound = max(BOUND, min(MOST_STEPS, max(differences(wanted, example.outputs))))
     return Comparison(rewritten, example.inputs, wanted, found, bound, slack)
 

@@ -29,7 +29,7 @@ WINOGRAD_SLACK = 16.0
 """The same with convolutions by Winograd's algorithm, which may round some ten times as coarsely as plain sums do."""
 
 MOST_STEPS = 0.1
-"""The most that values near the middle between two steps of a grid may move outputs."""
+"""The most that values near the middle between two quantised steps may move outputs."""
 
 _PLACES = 0.02
 _NUDGE = 1e-6
@@ -61,7 +61,7 @@ class Comparison:
     """A model's ``own`` outputs beside what somebody else made of the same inputs.
 
     Beyond the ``bound`` they agree where rounding explains it: the others are at most ``slack`` times as far from
-    double precision; or, if the model rounds to a grid or decides by comparisons, few places fell to the other side, or
+    double precision; or, if the model quantises or decides by comparisons, few places fell to the other side, or
     a nudge of the inputs moves the outputs as much.
     """
 
@@ -120,8 +120,8 @@ def slack_of(model: Model) -> float:
 
 
 def jumps(model: Model) -> bool:
-    """Whether a tiny change of a value can make a large one behind it: grids, comparisons, orders."""
-    return is_quantised_anywhere(model) or any(map(_is_jump, calls(model.module.graph)))
+    """Whether a tiny change of a value can make a large one behind it: quantisation, comparisons, orders."""
+    return quantises(model) or any(map(_is_jump, calls(model.module.graph)))
 
 
 def _is_jump(node: torch.fx.Node) -> bool:
@@ -129,12 +129,12 @@ def _is_jump(node: torch.fx.Node) -> bool:
     return to_whole or node.target in _JUMPS
 
 
-def is_quantised_anywhere(model: Model) -> bool:
+def quantises(model: Model) -> bool:
     """Whether activations are rounded to few values on the way: integers, or short floating-point ones."""
-    return any(_is_grid(node) for node in calls(model.module.graph))
+    return any(_is_rounding(node) for node in calls(model.module.graph))
 
 
-def _is_grid(node: torch.fx.Node) -> bool:
+def _is_rounding(node: torch.fx.Node) -> bool:
     is_fake = family(node) is Family.QUANTISATION
     return is_fake or node.target in integer.OPERATORS or spec(node).dtype in (torch.bfloat16, torch.float16)
 

@@ -11,7 +11,7 @@ from lvc.passes.analysis.quick import QuickRun, compute
 
 
 class Frozen:
-    """Runs of a model as it was when this was made, such as one with simulated grids on large weights."""
+    """Runs of a model as it was when this was made, such as one with simulated quantisation of large weights."""
 
     def __init__(self, model: Model) -> None:
         self._module = model.module

@@ -24,11 +24,11 @@ class Variety:
         self.is_blank = self.is_blank and bool((rows == rows[:, :1]).all())
 
     def warning(self) -> str:
-        """Return why the data may be too little to choose grids by; empty if nothing speaks against it."""
+        """Return why the data may be too little to calibrate by; empty if nothing speaks against it."""
         count = len(self.hashes)
         images = "1 image" if count == 1 else f"{count} different images"
         if self.is_blank:
-            return f"the data is blank: {images}, one value throughout. Grids chosen by it fit nothing else; {_CURE}"
+            return f"the data is blank: {images}, one value throughout. Ranges of it fit nothing else; {_CURE}"
         if count < FEW:
-            return f"the grids rest on {images}, and what others hold beyond their ranges is cut off; {_CURE}"
+            return f"the calibration rests on {images}, and what others hold beyond their ranges is cut off; {_CURE}"
         return ""

@@ -1,4 +1,4 @@
-"""How steeply the loss rises and falls with the activations of each unit."""
+"""The mean absolute gradient of the loss with respect to the activations of each unit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lvc.passes.pruning.evidence import Evidence, by_edge
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(Criterion):
-    """How steeply the loss rises and falls with the activations of each unit.
+    """The mean absolute gradient of the loss with respect to the activations of each unit.
 
     ``E |dL/da|``, the mean over images and positions. Source: Liu and Wu, "Channel pruning based on mean gradient for
     accelerating convolutional neural networks", 2019.

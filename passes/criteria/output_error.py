@@ -20,7 +20,7 @@ class OutputError(Criterion):
 
     Units go one after another, each time the one that adds least to the squared error of the layers which read the
     group, their remaining weights fitted by least squares; a unit's score is the error at which it goes. An output
-    counts by how steeply the model's outputs depend on it. It fits `reconstruct=true`, which sets those weights.
+    counts by the squared gradient of the model's outputs there. It fits `reconstruct=true`, which sets those weights.
     Source: the structured optimal brain surgeon of Kurtic et al., "ZipLM", 2023, section 3.1.
     """
 

@@ -1,4 +1,4 @@
-"""Weights on levels that no integer kernel takes: they become codes, which the floating-point kernel reads."""
+"""Weights of a codebook that no integer kernel takes: they become codes, which the floating-point kernel reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lvc.compiler.ir.operators.coded_weights import BITS, DECODE, pack
 
 
 def store_codes(module: GraphModule) -> None:
-    """Let `lvc::decode` give, from codes, what weights simulated on levels stand for."""
+    """Let `lvc::decode` give, from codes, what weights simulated by a codebook stand for."""
     for node in calls(module.graph, FAKE_QUANTIZE_CODEBOOK):
         args = arguments(node)
         weight, values, scale = (tensor(module, args[name]) for name in ("self", "values", "scale"))

@@ -38,7 +38,7 @@ def enlarge(module: GraphModule, node: Node) -> Node | str | None:
 
 
 def limit(module: GraphModule, node: Node) -> Node | None:
-    """``relu`` and ``clamp`` where the grid has their bounds."""
+    """``relu`` and ``clamp`` where there are integers for their bounds."""
     operand = dequantised(node.args[0])
     if operand is None:
         return None
@@ -64,7 +64,7 @@ def real_bounds(node: Node) -> tuple[float | None, float | None]:
 
 
 def pad(module: GraphModule, node: Node) -> Node | str | None:
-    """Padding with a number that the grid has."""
+    """Padding with a number that there is an integer for."""
     args = arguments(node)
     operand = dequantised(args["self"])
     if operand is None:
@@ -73,13 +73,13 @@ def pad(module: GraphModule, node: Node) -> Node | str | None:
     limits = torch.iinfo(spec(q).dtype)
     value = PerTensorParameters(scale, zero_point, limits.min, limits.max).exactly(args["value"])
     if value is None:
-        return f"it pads with {args['value']}, which its grid does not have"
+        return f"it pads with {args['value']}, which none of its integers stands for"
     padded = insert_call(node, aten.constant_pad_nd.default, q, args["pad"], value)
     return insert_call(node, integer.dequantise, padded, scale, zero_point)
 
 
 def concatenate(module: GraphModule, node: Node) -> Node | None:
-    """Operands that lie on one grid."""
+    """Operands of one scale and zero point."""
     args = arguments(node)
     operands = [dequantised(part) for part in args["tensors"]]
     parameters = {(part[1:], spec(part[0]).dtype) if part else None for part in operands}

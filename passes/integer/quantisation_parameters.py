@@ -1,4 +1,4 @@
-"""Grids: which real numbers the integers of a tensor stand for."""
+"""Quantisation parameters: which real numbers the integers of a tensor stand for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FAKE = (aten.fake_quantize_per_tensor_affine.default, aten.fake_quantize_per_ch
 
 @dataclass(frozen=True)
 class PerTensorParameters:
-    """The numbers ``scale * (q - zero_point)`` for whole q in ``[low, high]``."""
+    """The numbers ``scale * (q - zero_point)`` for integers q in ``[low, high]``."""
 
     scale: float
     zero_point: int
@@ -26,7 +26,7 @@ class PerTensorParameters:
 
     @classmethod
     def of(cls, node: Node) -> PerTensorParameters:
-        """The grid of a quantise, or of a fake quantisation with one scale."""
+        """Those of a quantise, or of a fake quantisation with one scale."""
         args = arguments(node)
         if is_call(node, integer.quantise):
             return cls(args["scale"], args["zero_point"], args["low"], args["high"])
@@ -47,7 +47,7 @@ class PerTensorParameters:
         return int(integer.quantise(number, self.scale, self.zero_point, self.low, self.high))
 
     def exactly(self, value: float) -> int | None:
-        """The integer that stands for a real one; None if the grid does not have it."""
+        """The integer that stands for a real one; None if there is none."""
         q = self.nearest(value)
         return q if (q - self.zero_point) * self.scale == value else None
 
@@ -70,7 +70,7 @@ class IntegerWeight:
 
 
 def integer_weight(module: GraphModule, node: object) -> IntegerWeight | str:
-    """Read a weight that is rounded to a grid; a sentence if it is not, or not to one that int8 can hold."""
+    """Read a quantised weight; a sentence if it is not, or not to integers that int8 can hold."""
     if isinstance(node, Node) and is_call(node, FAKE_QUANTIZE_CODEBOOK):
         return _weight_of_codebook(module, node)
     if not isinstance(node, Node) or not is_call(node, *_FAKE):
@@ -100,7 +100,7 @@ def _weight_of_codebook(module: GraphModule, node: Node) -> IntegerWeight | str:
     if scale.shape[1] > 1:
         return "its weight has scales for groups of input channels, and sums need one for each output channel"
     if not fit_int8(values):
-        return f"the {len(values)} levels of its weight are not integers that int8 holds"
+        return f"the {len(values)} values of its weight's codebook are not integers that int8 holds"
     q = values[nearest(stored.detach().flatten(1), values, scale.flatten())].reshape(stored.shape)
     return IntegerWeight(str(args["self"].target), q.to(torch.int8), scale.flatten().double())
 

@@ -1,6 +1,6 @@
 """A quantise takes what is before it into integers: sums, an addition, a concatenation, or any function of one value.
 
-Rounding to a grid is monotone, so a relu or clamp before it only narrows the range of the result.
+Rounding is monotone, so a relu or clamp before it only narrows the range of the result.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def meet(module: GraphModule, node: Node) -> Node | str | None:
 
 
 def _requantised(module: GraphModule, node: Node, source: Node, parameters: PerTensorParameters) -> Node | None:
-    """What a result is made of, in integers of the result's grid; ``node`` is where to put it."""
+    """What a result is made of, in integers of the result's scale and zero point; ``node`` is where to put it."""
     source, parameters = _behind_limits(source, parameters)
     if is_call(source, integer.rescale):
         return _from_sums(module, node, source, parameters)
     if is_call(source, integer.dequantise):
-        return _from_same_parameters(node, source, parameters)
+        return _unchanged(node, source, parameters)
     if is_call(source, aten.add.Tensor):
         return _addition(node, source, parameters)
     if is_call(source, aten.cat.default):
@@ -53,7 +53,7 @@ def _requantised(module: GraphModule, node: Node, source: Node, parameters: PerT
 
 
 def _behind_limits(source: Node, parameters: PerTensorParameters) -> tuple[Node, PerTensorParameters]:
-    """Go back over relus and clamps; their bounds narrow the grid."""
+    """Go back over relus and clamps; their bounds narrow the range."""
     while is_call(source, aten.relu.default, aten.clamp.default):
         least, most = real_bounds(source)
         low = parameters.low if least is None else max(parameters.low, parameters.nearest(least))
@@ -83,8 +83,8 @@ def _from_sums(module: GraphModule, node: Node, source: Node, parameters: PerTen
     )
 
 
-def _from_same_parameters(node: Node, source: Node, parameters: PerTensorParameters) -> Node | None:
-    """The same integers, if they are of the same grid."""
+def _unchanged(node: Node, source: Node, parameters: PerTensorParameters) -> Node | None:
+    """The same integers, if they are of the same scale and zero point."""
     args = arguments(source)
     q = args["q"]
     if (args["scale"], args["zero_point"], spec(q).dtype) != (
@@ -121,7 +121,7 @@ def _addition(node: Node, source: Node, parameters: PerTensorParameters) -> Node
 
 
 def _concatenation(module: GraphModule, node: Node, source: Node, parameters: PerTensorParameters) -> Node | None:
-    """Every part on the grid of the whole, if each can be brought there."""
+    """Every part requantised to the scale of the result, if each can be."""
     args = arguments(source)
     if not all(
         is_call(_behind_limits(part, parameters)[0], integer.rescale, integer.dequantise) for part in args["tensors"]

@@ -1,1 +1,1 @@
-"""What the passes of quantisation share: where grids stand, what a grid is, how far one moves the outputs."""
+"""What the passes of quantisation share: what is quantised, with which parameters, how far they move the outputs."""

@@ -16,7 +16,7 @@ WHY_NOT = "it is quantised already"
 
 
 def is_quantised_layer(layer: Node) -> bool:
-    """Whether a layer computes in integers, or its weight has few bits; a grid that still waits does not count."""
+    """Whether a layer computes in integers, or its weight has few bits; one to be calibrated does not count."""
     if layer.target in integer.OPERATORS:
         return True
     weight = arguments(layer).get("weight")

@@ -1,4 +1,4 @@
-"""Room for biases: in integers a bias counts steps of the input's scale times the weight's, in 32 bits.
+"""Biases must not overflow: in integers a bias counts steps of the input's scale times the weight's, in 32 bits.
 
 A channel that never answers, as pruning by weight decay leaves them, has weights near zero and a bias that is not. With
 a scale for such weights alone its bias would have too many steps. So a scale is at least as large as lets the bias have
@@ -22,7 +22,7 @@ def prevent_bias_overflow(module: GraphModule) -> None:
     """Raise the scales of weights whose biases would have too many steps."""
     for layer in calls(module.graph, *INTEGER_LAYERS):
         args = arguments(layer)
-        bias, source = tensor(module, args["bias"]), _grid_before(args["input"])
+        bias, source = tensor(module, args["bias"]), _quantised_by(args["input"])
         if bias is None or source is None or not is_quantised(args["weight"]):
             continue
         least = bias.detach().abs().double() / (QuantisationParameters.of(module, source).scale.double() * _MOST_STEPS)
@@ -36,8 +36,8 @@ def prevent_bias_overflow(module: GraphModule) -> None:
             store(module, str(scale.target), stored.double().maximum(least).float(), trainable=False)
 
 
-def _grid_before(node: Node) -> Node | None:
-    """Return the fake quantisation, of a whole tensor, on whose grid a value lies."""
+def _quantised_by(node: Node) -> Node | None:
+    """Return the fake quantisation, of a whole tensor, whose integers a value is made of."""
     while not is_quantised(node):
         if node.op != "call_function" or not node.all_input_nodes:
             return None

@@ -67,7 +67,7 @@ class Chain:
 
     @property
     def value(self) -> Node:
-        """The value whose range is to be even: that behind the activation, where a grid stands."""
+        """The value whose range is to be even: that behind the activation, where it is quantised."""
         activations = [n for n in self.between if is_call(n, aten.relu.default, aten.clamp.default)]
         return activations[-1] if activations else self.first
 

@@ -1,4 +1,4 @@
-"""What scaling the channels of a value is worth: the noise of 8-bit grids in what the layers make that read it.
+"""What scaling the channels of a value is worth: the noise of 8-bit quantisation in what the layers make that read it.
 
 Ranges are taken from every other batch, and judged on values of the rest. A channel that reaches no further than a
 limit on the images that were seen may do so on others, and what the scale lifts beyond the limit is cut off there.

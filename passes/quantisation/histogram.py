@@ -55,7 +55,7 @@ class Histogram:
         return min(max(float(self.centres[place]) + self.width / 2, self.low), self.high)
 
     def error(self, scheme: QuantisationScheme, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-        """Return the mean squared distance of the values to the grid of each candidate range, ``f64[candidates]``."""
+        """Return the mean squared error of quantising each candidate range, ``f64[candidates]``."""
         values, counts = self.points()
         parameters = scheme.parameters(low, high)
         candidates = values.float().expand(len(low), -1)

@@ -57,7 +57,7 @@ class Latency:
     stopwatch: Stopwatch
 
     def place(self, model: Model, bits: Assignment) -> None:
-        """Place the grids that make some layers of a model run in integers."""
+        """Place the fake quantisation that makes some layers of a model run in integers."""
         chosen = tuple(name for name, number in bits.items() if number == INTEGER)
         if chosen:
             InsertFakeQuant(weight_bits=self.weight_bits, only=chosen).apply(model, self.workspace)
@@ -81,7 +81,7 @@ class Latency:
         return found, 1e9 * sum(floating.values())
 
     def _runnable(self, bits: Assignment) -> Model:
-        """Return the model with grids that fit no data: kernels take as long on any."""
+        """Return the model with ranges that fit no data: kernels take as long on any."""
         model = self.model.copy()
         self.place(model, bits)
         for node in list(calls(model.module.graph, UNCALIBRATED)):
@@ -109,7 +109,7 @@ def integer_costs(model: Model, layers: Sequence[Node], batches: Sequence[torch.
 
 
 def simulated(layer: Node, values: Values, bits: int) -> torch.Tensor:
-    """Return what a layer gives from its input and its weight on grids from the least to the greatest value."""
+    """Return what a layer gives from its input and its weight, quantised from the least to the greatest value."""
     args = arguments(layer)
     value, weight = values[args["input"]], values[args["weight"]]
     with torch.inference_mode():

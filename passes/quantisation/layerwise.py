@@ -118,7 +118,7 @@ def find(model: Model, name: str) -> Node:
 def quantised_layers(model: Model, outcome: Outcome) -> list[Node]:
     """Return the layers with stored weights whose inputs and weights are both quantised, in order.
 
-    `CompileError` if grids are still to be chosen.
+    `CompileError` if it is still to be calibrated.
     """
     graph = model.module.graph
     for place in calls(graph, UNCALIBRATED):

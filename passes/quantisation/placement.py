@@ -1,10 +1,10 @@
-"""Where grids must stand, for a set of layers to run in integers.
+"""Which activations must be quantised, for a set of layers to run in integers.
 
-A layer asks for a grid on each activation that it reads. Between layers, an operator with an integer kernel runs in
-integers if all that it reads comes from integers and something that runs in integers reads it in the end: a grid on an
-island of float operators buys nothing. One that only moves values hands the grid of its operands on, so that operands
-which meet there (in a concatenation) share one grid. No grid stands between a kernel and what it does as it writes its
-result, nor on results that only float operators and the outputs read.
+A layer asks that each activation which it reads is quantised. Between layers, an operator with an integer kernel runs
+in integers if all that it reads comes from integers and something that runs in integers reads it in the end: to
+quantise an island of float operators buys nothing. One that only moves values hands the quantisation parameters of its
+operands on, so that operands which meet there (in a concatenation) share them. Nothing is quantised between a kernel
+and what it does as it writes its result, nor are results that only float operators and the outputs read.
 
 Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only
 inference", sections 2 and 3; Nagel et al. 2021, "A white paper on neural network quantization", section 2.3.
@@ -27,7 +27,7 @@ _WRITERS = (Role.WEIGHTED, Role.RESCALE)
 
 @dataclass(frozen=True)
 class Placement:
-    """What runs in integers once ``layers`` do, and on which values the grids for it stand."""
+    """What runs in integers once ``layers`` do, and which values are quantised for that."""
 
     graph: Graph
     layers: frozenset[Node]
@@ -62,13 +62,13 @@ class Placement:
 
     @cached_property
     def quantised(self) -> tuple[Node, ...]:
-        """The values on which a grid of their own stands, in graph order."""
+        """The values with quantisation parameters of their own, in graph order."""
         read = {operand for node in self.integer - self.fused for operand in activations(node)}
-        return tuple(node for node in self.graph.nodes if node in read and not self._is_on_operands_parameters(node))
+        return tuple(node for node in self.graph.nodes if node in read and not self._is_quantised_already(node))
 
     @cached_property
     def groups(self) -> dict[Node, str]:
-        """The name of its group for each gridded value that must share its grid with others."""
+        """The name of its group for each quantised value that must share its parameters with others."""
         members: dict[Node, set[Node]] = {node: {node} for node in self.quantised}
         for node in self.graph.nodes:
             if self.hands_on(node):
@@ -79,18 +79,18 @@ class Placement:
         return {node: min(joined, key=order.__getitem__).name for node, joined in shared.items()}
 
     def hands_on(self, node: Node) -> bool:
-        """Whether a value lies on the grid of the operands that it was made from."""
+        """Whether a value has the quantisation parameters of the operands that it was made from."""
         return node in self.integer and self._roles.get(node) is Role.PASS
 
     def readers(self, node: Node) -> list[Node]:
-        """Who reads a gridded value on its grid: all, if it was made in integers, else those who need it there."""
+        """Who reads a quantised value as such: all, if it was made in integers, else those who need it so."""
         if node in self.integer:
             return list(node.users)
         return [user for user in node.users if user in self.integer and user not in self.fused]
 
     @cached_property
     def _led_to_products(self) -> frozenset[Node]:
-        """What moves values for none in integers but products of computed matrices: their grids stand behind it, for
+        """What moves values for none in integers but products of computed matrices: they are quantised behind it, for
         there each factor has a range of its own, and is rounded as it is moved."""
         found = {node for node in self.layers if ROLES[node.target] is Role.PRODUCT}  # type: ignore[index]
         others = {*self.layers, *self._roles} - found
@@ -106,14 +106,14 @@ class Placement:
         found = {node: role(node) for node in calls(self.graph) if family(node) is not Family.CONTRACTION}
         return {node: kind for node, kind in found.items() if kind is not None}
 
-    def _is_on_operands_parameters(self, node: Node) -> bool:
+    def _is_quantised_already(self, node: Node) -> bool:
         return is_quantised(node) or self.hands_on(node)
 
     def _can_be_integer(self, node: Node, found: set[Node]) -> bool:
         operands = [node.args[0]] if node in self.fused else activations(node)
         known = [operand for operand in operands if isinstance(operand, Node) and is_quantised(operand)]
         if known and len(known) < len(operands) and self._roles[node] is Role.PASS:
-            return False  # a grid that stands already cannot be shared with one to come
+            return False  # parameters that are known already cannot be shared with those to come
         return all(operand in known or operand in found or _is_float_input(operand) for operand in operands)
 
 

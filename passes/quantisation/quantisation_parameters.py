@@ -1,12 +1,13 @@
-"""Grids: the numbers ``scale * (q - zero)`` for whole q from ``low`` to ``high``, and how one is made for a range.
+"""Quantisation parameters: scale, zero point, lowest and highest integer, and how they are found for a range.
 
-With ``b`` bits, a grid for a range ``[l, h]`` that holds zero is, in float64 before it is stored::
+They stand for the numbers ``scale * (q - zero)``. With ``b`` bits, those for a range ``[l, h]`` that holds zero are, in
+float64 before they are stored::
 
     symmetric    scale = max(-l, h) / (2^(b-1) - 1)    zero = 0                  q from -(2^(b-1) - 1)
     symmetric, activations that are never negative     scale = h / (2^b - 1)     zero = 0, q from 0
     otherwise    scale = (h - l) / (2^b - 1)           zero = round(q_low - l / scale)
 
-Zero is always a point of the grid, since convolutions pad with it. A power-of-two scale is the next one that is not
+Zero is always among the numbers, since convolutions pad with it. A power-of-two scale is the next one that is not
 smaller, so that nothing in the range is cut off.
 
 Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only
@@ -26,14 +27,14 @@ from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 
 STEPS = ("linear", "power-of-two")
-"""What the step of a grid may be."""
+"""What a scale may be."""
 
 _SMALLEST = 2.0**-100  # a scale whose inverse is still a number
 
 
 @dataclass(frozen=True)
 class QuantisationScheme:
-    """The grids that come into question for a value; ``stored`` if it is a weight."""
+    """What kind of quantisation parameters a value wants; ``stored`` if it is a weight."""
 
     bits: int = 8
     axis: int | None = None
@@ -57,7 +58,7 @@ class QuantisationScheme:
         return self.scale not in STEPS or self.channels > 0
 
     def parameters(self, low: torch.Tensor, high: torch.Tensor) -> QuantisationParameters:
-        """Return the grid for a range, or those for one range a channel; ``low`` and ``high`` are scalars or rows."""
+        """Return those for a range, or for one range a channel; ``low`` and ``high`` are scalars or rows."""
         low, high = low.double().clamp(max=0), high.double().clamp(min=0)
         least, most = self.bounds(bool((low < 0).any()))
         span = torch.maximum(-low, high) / most if self.symmetric else (high - low) / (most - least)
@@ -69,7 +70,7 @@ class QuantisationScheme:
         return QuantisationParameters(scale, zero.int(), least, most, self.axis)
 
     def bounds(self, has_negatives: bool) -> tuple[int, int]:
-        """Return the smallest and the largest integer of the grid."""
+        """Return the smallest and the largest integer."""
         half = 1 << (self.bits - 1)
         if self.symmetric and (has_negatives or self.stored):
             return 1 - half, half - 1
@@ -78,9 +79,9 @@ class QuantisationScheme:
 
 @dataclass(frozen=True)
 class QuantisationParameters:
-    """A grid, or one for each place of an axis; ``scale`` is ``f32[]`` or ``f32[n]``, ``zero`` ``i32`` of its shape.
+    """Those of a tensor, or of each place of an axis; ``scale`` is ``f32[]`` or ``f32[n]``, ``zero`` ``i32`` of that.
 
-    ``levels`` are the numbers ``q``, in rising order, if they are not all whole ones from ``low`` to ``high``.
+    ``codebook`` has the numbers ``q``, in rising order, if they are not all integers from ``low`` to ``high``.
     """
 
     scale: torch.Tensor
@@ -92,7 +93,7 @@ class QuantisationParameters:
 
     @classmethod
     def of(cls, module: GraphModule, node: Node) -> QuantisationParameters:
-        """Read the grid of a fake quantisation; of one on levels, each output channel must have one scale."""
+        """Read those of a fake quantisation; by a codebook, each output channel must have one scale."""
         args = arguments(node)
         if node.target is FAKE_QUANTIZE_CODEBOOK:
             codebook, scales = tensor(module, args["values"]), tensor(module, args["scale"])
@@ -110,17 +111,17 @@ class QuantisationParameters:
 
     @property
     def points(self) -> int:
-        """How many numbers it has for a channel."""
+        """How many numbers a channel can have."""
         return self.high - self.low + 1 if self.codebook is None else len(self.codebook)
 
     def round(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the nearest points of the grid."""
+        """Return the nearest numbers that they stand for."""
         if self.axis is None:
             return torch.fake_quantize_per_tensor_affine(values, float(self.scale), int(self.zero), self.low, self.high)
         return torch.fake_quantize_per_channel_affine(values, self.scale, self.zero, self.axis, self.low, self.high)
 
     def replace(self, module: GraphModule, place: Node) -> Node:
-        """Put the fake quantisation on this grid in the stead of a `lvc::uncalibrated` call, under its name."""
+        """Put the fake quantisation with these in the stead of a `lvc::uncalibrated` call, under its name."""
         assert place.target is UNCALIBRATED
         value = place.args[0]
         if self.axis is None:

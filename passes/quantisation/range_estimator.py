@@ -1,4 +1,4 @@
-"""What an observer is: it watches the values that arrive at a place, and chooses the range of the grid for them."""
+"""What a range estimator is: it watches the values that arrive at a place, and chooses the range to quantise."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Range = tuple[float, float]
 
 
 class Watch(Protocol):
-    """One place under observation."""
+    """One place that is watched."""
 
     def see(self, values: torch.Tensor) -> None:
         """Take note of the finite values of one batch."""
 
     def range(self) -> Range:
-        """Return the range that the grid shall have, once all was seen."""
+        """Return the range to quantise, once all was seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class RangeEstimator(ABC):
 
     @abstractmethod
     def watch(self, scheme: QuantisationScheme) -> Watch:
-        """Begin to watch a place for which grids of a kind come into question."""
+        """Begin to watch a place that will be quantised by a scheme."""
 
     @classmethod
     def options(cls) -> tuple[dataclasses.Field[Any], ...]:
@@ -47,7 +47,7 @@ class RangeEstimator(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class HistogramEstimator(RangeEstimator):
-    """An observer that decides by how the values are distributed."""
+    """A range estimator that decides by how the values are distributed."""
 
     def watch(self, scheme: QuantisationScheme) -> Watch:
         return _HistogramWatch(self, scheme)

@@ -1,11 +1,11 @@
-"""Fit a matrix to the outputs that are wanted, and round it to a grid so that its products change least.
+"""Fit a matrix to the outputs that are wanted, and quantise it so that its products change least.
 
 ``W`` shall give the outputs ``y`` from inputs ``x``. A change ``D`` of it moves the squared error about the mean by
 
     E(D) = tr(D' C D) - 2 tr(D' M)        C = cov(x)    M = cov(x, y - W x)
 
 Few data say little about many weights, so changes are held back: ``(C + r) T = M`` is ridge regression about those that
-there are. Of all changes D that lead onto the grid, one with a small ``|L' (D - T)|^2`` is wanted, ``C + d = L L'``.
+there are. Of all D that lead to quantised weights, one with a small ``|L' (D - T)|^2`` is wanted, ``C + d = L L'``.
 Back substitution finds the rows of D from the last to the first (``L'`` is triangular); each is rounded as it is found,
 and those that are still free make up for its error. Inputs that vary most come last, so they are rounded first.
 
@@ -87,7 +87,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Places:
-    """Weights in steps of their grids, ``[groups,in,out]``, inputs in some order; the rest is ``[groups,1,out]``."""
+    """Weights in steps of their scales, ``[groups,in,out]``, inputs in some order; the rest is ``[groups,1,out]``."""
 
     start: torch.Tensor
     scale: torch.Tensor

@@ -1,4 +1,4 @@
-"""What can run in integers: the one table of operators that have an integer kernel, and what each asks of its grids."""
+"""What can run in integers: the table of operators that have an integer kernel, and what each asks of its operands."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Role(Enum):
 
     WEIGHTED = "multiplies by a stored weight"
     PRODUCT = "multiplies computed matrices"
-    RESCALE = "computes in integers from grids of its operands to one of its own"
-    TABLE = "any function of one value: a table with an entry for each point of the grid"
+    RESCALE = "computes in integers from the scales of its operands to one of its own"
+    TABLE = "any function of one value: a table with an entry for each integer"
     FACTOR = "multiplies by a stored number for each channel, behind a layer only"
-    PASS = "moves or selects values: the result lies on the grid of the operands"
+    PASS = "moves or selects values: the result has the quantisation parameters of the operands"
 
 
 ROLES: dict[OpOverload, Role] = {
@@ -69,7 +69,7 @@ ROLES: dict[OpOverload, Role] = {
 }
 
 LIMITS = (aten.relu.default, aten.clamp.default)
-"""What every kernel before them does in integers as it writes its result, so that no grid stands between."""
+"""What every kernel before them does in integers as it writes its result, so that nothing is quantised between."""
 
 CURVES = (
     aten.silu.default,
@@ -83,8 +83,8 @@ CURVES = (
     aten.leaky_relu.default,
     aten.mul.Tensor,
 )
-"""What the kernel of a layer computes in single precision before it rounds its result, so that no grid stands between:
-on a grid in front of SiLU the large values would leave few steps to those near zero, where it bends."""
+"""What the kernel of a layer computes in single precision before it rounds its result, so that nothing is quantised
+between: in front of SiLU the large values would leave few steps to those near zero, where it curves."""
 
 
 def role(node: Node) -> Role | None:
@@ -112,7 +112,7 @@ def refusal(node: Node) -> str | None:
     if node.target is aten.mean.dim and not _is_spatial(node):
         return "integer kernels average over height and width only"
     if node.target is aten.constant_pad_nd.default and args["value"] != 0:
-        return f"it pads with {args['value']}, which the grid may not have"
+        return f"it pads with {args['value']}, which the quantised values may not have"
     return None
 
 
@@ -155,17 +155,17 @@ def _is_spatial(node: Node) -> bool:
 
 
 def activations(node: Node) -> list[Node]:
-    """Return the operands that must lie on a grid for a node to run in integers, its weight and bias left out."""
+    """Return the operands that must be quantised for a node to run in integers, its weight and bias left out."""
     if ROLES[node.target] is Role.WEIGHTED:  # type: ignore[index]
         return [factors(node)[0]]
     return node.all_input_nodes
 
 
 def is_weight(node: Node) -> bool:
-    """Whether an operand is a stored tensor, perhaps on a grid."""
+    """Whether an operand is a stored tensor, perhaps quantised."""
     return node.op == "get_attr" or (is_quantised(node) and is_weight(node.all_input_nodes[0]))
 
 
 def is_quantised(node: Node) -> bool:
-    """Whether a value was put on a grid, or waits for one."""
+    """Whether a value was quantised, or waits for its quantisation parameters."""
     return family(node) is Family.QUANTISATION

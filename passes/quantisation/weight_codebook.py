@@ -1,4 +1,4 @@
-"""Weights that lie on levels of a weight grid, with integers for values wherever that is possible.
+"""Fake quantisation of weights by a codebook, with integers for values wherever that is possible.
 
 Then an integer kernel multiplies by the values, whatever lies between them.
 """
@@ -16,7 +16,7 @@ from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS, Codebook, grou
 
 
 def weight_codebook(scheme: QuantisationScheme, weight: torch.Tensor) -> Codebook:
-    """Return the levels for a weight ``[O, ...]``; the scale is ``f32[O, groups]``."""
+    """Return the codebook for a weight ``[O, ...]``; the scale is ``f32[O, groups]``."""
     rows = weight.detach().float().reshape(1, -1) if scheme.axis is None else grouped(weight, scheme.channels)
     codebook = WEIGHT_FORMATS.parse(scheme.scale).fit(rows, scheme.bits).as_integers()
     scale = codebook.scale.expand(len(weight)) if scheme.axis is None else codebook.scale
@@ -24,7 +24,7 @@ def weight_codebook(scheme: QuantisationScheme, weight: torch.Tensor) -> Codeboo
 
 
 def replace_by_codebook(module: GraphModule, place: Node, codebook: Codebook) -> None:
-    """Put the fake quantisation on levels in the stead of a `lvc::uncalibrated` call, under its name."""
+    """Put the fake quantisation by a codebook in the stead of a `lvc::uncalibrated` call, under its name."""
     assert place.target is UNCALIBRATED
     values = add_tensor(module, place, f"{place.name}_values", codebook.values, trainable=False)
     scale = add_tensor(module, place, f"{place.name}_scale", codebook.scale, trainable=False)

@@ -1,4 +1,4 @@
-"""What a grid for stored weights is: a table of values, and a scale for each row of weights."""
+"""What stored weights can be: a codebook of values, and a scale for each row of weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Codebook:
     scale: torch.Tensor
 
     def nearest(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return for each weight the code of the nearest level; ``i64`` of the shape of ``rows``."""
+        """Return for each weight the code of the nearest value; ``i64`` of the shape of ``rows``."""
         return nearest(rows, self.values, self.scale)
 
     def error(self, rows: torch.Tensor) -> torch.Tensor:
@@ -33,9 +33,9 @@ class Codebook:
         return (self.values[self.nearest(rows)] * self.scale[:, None] - rows).double().square().sum(1)
 
     def as_integers(self) -> Codebook:
-        """Return the levels on integers that int8 holds, if none falls together with another; else themselves.
+        """Return the codebook of integers that int8 holds, if none falls together with another; else itself.
 
-        They are multiplied by a power of two if that makes them whole, else counted in steps of a 64th of the largest,
+        Values are multiplied by a power of two if that makes them integers, else counted in 64ths of the largest,
         which processors without VNNI multiply fastest, or of a 127th.
         """
         exact = [steps for steps in _POWERS if fit_int8(self.values * steps)]
@@ -69,13 +69,13 @@ class Coded:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFormat(ABC):
-    """A kind of grid. Fields are options, as for passes."""
+    """A way to choose codebooks. Fields are options, as for passes."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def fit(self, rows: torch.Tensor, bits: int) -> Codebook:
-        """Choose the levels for rows of weights, ``f32[rows, n]``: one table for all, a scale for each."""
+        """Choose the codebook for rows of weights, ``f32[rows, n]``: one for all, a scale for each."""
 
     @classmethod
     def options(cls) -> tuple[dataclasses.Field[object], ...]:
@@ -85,7 +85,7 @@ class WeightFormat(ABC):
         return format_item(self)
 
     def encode(self, weight: torch.Tensor, bits: int, group: int = 0) -> Coded:
-        """Put a weight ``[O, I, ...]`` on a grid, with a scale for each ``group`` input channels; 0 for one for all."""
+        """Encode a weight ``[O, I, ...]``, with a scale for each ``group`` input channels; 0 for one for all."""
         rows = grouped(weight, group)
         codebook = self.fit(rows, bits)
         codes = pack(codebook.nearest(rows), bits)

@@ -1,4 +1,4 @@
-"""Grids for stored tensors, whose values are known."""
+"""Quantisation parameters for stored tensors, whose values are known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HOPELESS = 4.0
 
 
 def weight_parameters(scheme: QuantisationScheme, values: torch.Tensor, *, least_error: bool) -> QuantisationParameters:
-    """Return the grid for a stored tensor from its least to its greatest value, of each channel if ``kind`` says so.
+    """Return those for a stored tensor from its least to its greatest value, of each channel if ``scheme`` says so.
 
     With ``least_error``, of the ranges that are narrower by one factor at both ends the one with the smallest squared
     error, for each channel.
@@ -45,7 +45,7 @@ def _best_shares(scheme: QuantisationScheme, rows: torch.Tensor, low: torch.Tens
 
 
 def _errors(parameters: QuantisationParameters, rows: torch.Tensor) -> torch.Tensor:
-    """Return the squared error of each row on its grid."""
+    """Return the squared error of each row, quantised."""
     scale, zero = parameters.scale[:, None], parameters.zero[:, None].float()
     count = max(1, _BLOCK // rows.shape[1])
     errors = []

@@ -1,1 +1,1 @@
-"""Observers that choose the range of a grid, one a file; each is found by its name."""
+"""Ways to choose the range in which values are quantised, one a file; each is found by its name."""

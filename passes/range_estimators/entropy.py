@@ -1,4 +1,4 @@
-"""The range whose grid keeps most of what the distribution of the values says."""
+"""The range that keeps most of what the distribution of the values says when it is quantised."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _BINS_A_STEP = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Entropy(HistogramEstimator):
-    """The range that makes the Kullback-Leibler divergence least, from the values to the values on the grid.
+    """The range that makes the Kullback-Leibler divergence least, from the values to the quantised ones.
 
-    Values beyond the range count at its end. On the grid, the values of one step are taken as spread evenly over those
-    bins of the histogram which held any. Zeros say nothing, for every grid has a zero; and a range with fewer than four
+    Values beyond the range count at its end. Quantised, the values of one step are taken as spread evenly over those
+    bins of the histogram which held any. Zeros say nothing, for zero is always exact; and a range with fewer than four
     bins a step looks better than it is, for the histogram does not show what its rounding does.
 
     Source: Migacz 2017, "8-bit inference with TensorRT".

@@ -14,7 +14,7 @@ from lvc.passes.quantisation.range_estimator import Range, RangeEstimator, Watch
 
 @dataclass(frozen=True, kw_only=True)
 class MinMax(RangeEstimator):
-    """From the least to the greatest value: nothing is cut off, and one outlier coarsens the whole grid."""
+    """From the least to the greatest value: nothing is cut off, and one outlier coarsens all steps."""
 
     name: ClassVar[str] = "min-max"
 

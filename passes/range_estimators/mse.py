@@ -1,4 +1,4 @@
-"""The range whose grid is nearest to the values, by the mean squared error."""
+"""The range that is quantised with the least error, by the mean squared error."""
 
 from __future__ import annotations
 

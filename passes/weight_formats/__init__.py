@@ -1,1 +1,1 @@
-"""The numbers that stored weights can be: one kind of grid a file, found by name."""
+"""The numbers that stored weights can be: one format a file, found by name."""

@@ -1,6 +1,6 @@
-"""Levels that are learned: the weights of a layer, each row over its root mean square, in ``2^b`` clusters by k-means.
+"""A codebook that is learned: ``2^b`` clusters by k-means of a layer's weights, each row over its root mean square.
 
-Weights of one cluster share one value. Zero is always a level, since padding has it. Lloyd's algorithm on one line
+Weights of one cluster share one value. Zero is always an entry, since padding has it. Lloyd's algorithm on one line
 keeps clusters in order, so that a sorted table and the middles between its entries are all it needs.
 
 Source: Han et al. 2016, "Deep compression", section 3; Lloyd 1982, "Least squares quantization in PCM".
@@ -22,7 +22,7 @@ _MOST_WEIGHTS = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedCodebook(WeightFormat):
-    """Levels learned from the weights of each layer by k-means."""
+    """A codebook learned from the weights of each layer by k-means."""
 
     name: ClassVar[str] = "codebook"
 

@@ -1,4 +1,4 @@
-"""Levels at equal distances: integers from ``-2^(b-1)`` to ``2^(b-1) - 1`` times a scale.
+"""Uniform steps: integers from ``-2^(b-1)`` to ``2^(b-1) - 1`` times a scale.
 
 Of the scales that cut off more and more of the largest weights, each row gets the one with the least squared error.
 """
@@ -17,7 +17,7 @@ from lvc.passes.quantisation.weight_parameters import weight_parameters
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(WeightFormat):
-    """Levels at equal distances."""
+    """Uniform steps."""
 
     name: ClassVar[str] = "linear"
     steps: ClassVar[str] = "linear"

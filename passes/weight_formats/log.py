@@ -1,6 +1,6 @@
-"""Levels on a logarithmic scale: zero and plus or minus ``2^-e``, times the largest.
+"""A logarithmic codebook: zero and plus or minus ``2^-e``, times the largest.
 
-Small weights, of which there are most, get levels close together; a product with a level is a shift.
+Small weights, of which there are most, get values close together; a product with one is a shift.
 
 Source: Miyashita et al. 2016, "Convolutional neural networks using logarithmic data representation", section 3;
 Zhou et al. 2017, "Incremental network quantization", section 2.1.

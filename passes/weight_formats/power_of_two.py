@@ -1,4 +1,4 @@
-"""Levels at equal distances that are powers of two, so that a product with the scale is a shift."""
+"""Uniform steps that are powers of two, so that a product with the scale is a shift."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lvc.passes.weight_formats.linear import Linear
 
 @dataclass(frozen=True, kw_only=True)
 class PowerOfTwo(Linear):
-    """Levels at equal distances, each a power of two."""
+    """Uniform steps, each a power of two."""
 
     name: ClassVar[str] = "power-of-two"
     steps: ClassVar[str] = "power-of-two"

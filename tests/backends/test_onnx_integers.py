@@ -20,7 +20,7 @@ from lvc.compiler.writing import write_model
 onnxruntime = pytest.importorskip("onnxruntime")
 
 SHAPE = (1, 3, 16, 16)
-# seven bits, since with eight ONNX Runtime is far from the grids on AVX2
+# seven bits, since with eight ONNX Runtime is far from the simulation on AVX2
 QUANTISE = "O1,insert-fake-quant{weight_bits=7},calibrate{images=4}"
 
 
@@ -86,7 +86,7 @@ def fused(simulated: Model, folder: Path) -> tuple[onnxruntime.InferenceSession,
 
 
 def assert_within_a_step(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """A step of an 8-bit grid that reaches from the least to the greatest output."""
+    """A step of 8 bits that reach from the least to the greatest output."""
     step = np.ptp(ours) / 255
     assert float((np.abs(ours - theirs) <= step).mean()) >= 0.97
 
@@ -199,7 +199,7 @@ OF_ONNX_RUNTIME = """
 
 
 def test_whole_operators_of_onnx_runtime_are_read(tmp_path: Path) -> None:
-    """Each computes what ONNX Runtime computes, up to a step of the result's grid where its place was in the middle."""
+    """Each computes what ONNX Runtime computes, up to a step of the result where its place was in the middle."""
     onnx = pytest.importorskip("onnx")
     random = np.random.default_rng(0)
     weights = ", ".join(map(str, random.integers(-64, 64, 160)))

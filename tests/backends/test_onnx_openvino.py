@@ -16,7 +16,7 @@ from lvc.compiler.writing import write_model
 openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed; it is part of the extra 'bench'")
 
 SHAPE = (1, 3, 16, 16)
-# seven bits, since with eight OpenVINO is far from the grids on AVX2
+# seven bits, since with eight OpenVINO is far from the simulation on AVX2
 QUANTISE = "O1,insert-fake-quant{OPTIONS},calibrate{images=4}"
 OPTIONS = (
     "weight_bits=7",

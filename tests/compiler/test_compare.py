@@ -22,7 +22,7 @@ from lvc.compiler.writing import write_model
 
 torch.set_num_threads(1)
 aten = torch.ops.aten
-GRIDS = "O1,insert-fake-quant,calibrate{estimator=min-max weights=min-max}"
+SIMULATED = "O1,insert-fake-quant,calibrate{estimator=min-max weights=min-max}"
 
 
 class Net(nn.Module):
@@ -108,13 +108,13 @@ def test_scaled_channels_are_told_from_error(capsys: pytest.CaptureFixture[str],
         store(module, str(node.target), value.detach() * factor)
     write_model(model, folder / "scaled.lvc")
     capsys.readouterr()
-    for other, is_said in ((["scaled.lvc"], True), (["folded.lvc"], False), (["-p", GRIDS], False)):
+    for other, is_said in ((["scaled.lvc"], True), (["folded.lvc"], False), (["-p", SIMULATED], False)):
         assert main(["compare", "folded.lvc", *other, "--data", "data.npz"]) == 0
         assert ("1 layer with much more error than the outputs" in capsys.readouterr().err) == is_said
 
 
-def test_grids_are_told_from_what_arrives(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    found = compared(capsys, "-p", GRIDS, "--plot", "c.svg")
+def test_scales_are_told_from_what_arrives(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    found = compared(capsys, "-p", SIMULATED, "--plot", "c.svg")
     assert [layer["partner"] for layer in found["layers"]] == [layer["layer"] for layer in found["layers"]]
     rows = {layer["layer"]: layer for layer in found["layers"]}
     assert rows["conv2d"]["arrives"] > 30
@@ -134,8 +134,8 @@ def test_passes_before_the_first_that_quantises_have_the_data(capsys: pytest.Cap
 
 
 def test_integers_are_compared_up_to_a_factor(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    simulated = compared(capsys, "-p", GRIDS, "--sort", "place")["layers"]
-    whole = compared(capsys, "-p", f"{GRIDS},lower-to-integer", "--sort", "place")["layers"]
+    simulated = compared(capsys, "-p", SIMULATED, "--sort", "place")["layers"]
+    whole = compared(capsys, "-p", f"{SIMULATED},lower-to-integer", "--sort", "place")["layers"]
     assert [row["adds"] for row in whole] == [None] * 3
     for ours, theirs in zip(whole, simulated, strict=True):
         assert ours["leaves"] == pytest.approx(theirs["leaves"], abs=6.0)

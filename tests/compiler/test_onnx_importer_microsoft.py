@@ -1,4 +1,4 @@
-"""Operators on integers that ONNX Runtime writes, within a step of their grids of what it makes of them."""
+"""Operators on integers that ONNX Runtime writes, within a quantised step of what it makes of them."""
 
 from __future__ import annotations
 

@@ -76,14 +76,14 @@ def test_a_quantised_model_is_not_quantised_again(
 
 
 @pytest.mark.parametrize("command", [["run", "good.npy"], ["bench"], ["compile", "--target", "reference"]])
-def test_grids_that_were_never_chosen_are_missed(
+def test_places_that_were_never_calibrated_are_missed(
     folder: Path, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save("good.npy", np.zeros((1, 3, 8, 8), np.float32))
     assert opt("-p", "O1,insert-fake-quant", output="waiting.lvc") == 0
     name, *rest = command
     assert main([name, "waiting.lvc", *rest]) == 1
-    assert "5 grids have not been chosen" in capsys.readouterr().err
+    assert "5 values have not been calibrated" in capsys.readouterr().err
 
 
 def test_data_that_no_pass_reads_is_mentioned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

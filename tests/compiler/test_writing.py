@@ -52,7 +52,7 @@ def test_other_names_are_refused_with_the_known_ones(name: str) -> None:
     assert caught.value.help == "end the name in .onnx, .lvc, .txt, .pt2"
 
 
-def test_who_reads_onnx_makes_integers_of_layers_between_grids() -> None:
+def test_who_reads_onnx_makes_integers_of_simulated_layers() -> None:
     names = ("a.onnx", "a.lvc", "a.pt2", "a.txt", "a")
     assert [keeps_simulation(Path(name)) for name in names] == [True, False, False, False, False]
 

@@ -1,4 +1,4 @@
-"""Grids from data: ranges worked out by hand, data that is no use, and a collapse that is told."""
+"""Quantisation parameters from data: ranges worked out by hand, data that is no use, and a collapse that is told."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def calibrated(model: Model, workspace: Workspace, options: str = "") -> tuple[M
     return result, steps[-1].outcome
 
 
-def input_grid(options: str, *values: float) -> tuple[float, int]:
+def input_parameters(options: str, *values: float) -> tuple[float, int]:
     """The scale and zero point for an input that holds these values, each filling one image."""
     images = [np.full((1, 2, 3, 4), value, np.float32) for value in values]
     model, _ = calibrated(LAYER, workspace_of(*images), options)
@@ -51,10 +51,10 @@ def input_grid(options: str, *values: float) -> tuple[float, int]:
 
 
 def test_min_max() -> None:
-    assert input_grid("{estimator=min-max}", -1.0, 4.1) == (pytest.approx(0.02), 50)
-    assert input_grid("{estimator=min-max}", 1.0, 5.1) == (pytest.approx(0.02), 0)
-    assert input_grid("{estimator=min-max}", -5.1, -1.0) == (pytest.approx(0.02), 255)
-    assert input_grid("{estimator=min-max}", 0.0) == (1.0, 0)
+    assert input_parameters("{estimator=min-max}", -1.0, 4.1) == (pytest.approx(0.02), 50)
+    assert input_parameters("{estimator=min-max}", 1.0, 5.1) == (pytest.approx(0.02), 0)
+    assert input_parameters("{estimator=min-max}", -5.1, -1.0) == (pytest.approx(0.02), 255)
+    assert input_parameters("{estimator=min-max}", 0.0) == (1.0, 0)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_min_max() -> None:
     [
         ([np.ones((1, 2, 3, 4), np.float32)] * 20, "the data is blank: 1 image, one value throughout"),
         ([np.full((1, 2, 3, 4), n, np.float32) for n in range(9)], "the data is blank: 9 different images"),
-        ([np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)] * 20, "the grids rest on 1 image, "),
+        ([np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)] * 20, "the calibration rests on 1 image, "),
         ([np.random.default_rng(n % 7).random((1, 2, 3, 4), np.float32) for n in range(20)], "on 7 different images"),
         ([np.random.default_rng(n).random((1, 2, 3, 4), np.float32) for n in range(8)], None),
     ],
@@ -75,16 +75,16 @@ def test_data_that_says_too_little_is_told(images: list[np.ndarray], note: str |
 
 
 def test_moving_average() -> None:
-    scale, zero = input_grid('{estimator="moving-average{weight=0.25 batch=1}"}', 0.0, 4.0)
+    scale, zero = input_parameters('{estimator="moving-average{weight=0.25 batch=1}"}', 0.0, 4.0)
     assert (scale, zero) == (pytest.approx(1.0 / 255), 0)
 
 
 def test_a_moving_average_takes_the_extremes_of_a_batch_of_images() -> None:
     """The largest of single images would average to 2, and the last batch is half full."""
     options = '{estimator="moving-average{weight=0.5 batch=2}"}'
-    scale, _ = input_grid(options, 0.0, 4.0)
+    scale, _ = input_parameters(options, 0.0, 4.0)
     assert scale == pytest.approx(4.0 / 255)
-    scale, _ = input_grid(options, 4.0, 4.0, 8.0)
+    scale, _ = input_parameters(options, 4.0, 4.0, 8.0)
     assert scale == pytest.approx(5.0 / 255)
 
 
@@ -100,7 +100,7 @@ def test_entropy_keeps_what_few_large_values_say() -> None:
 
 @pytest.mark.parametrize("estimator", ["percentile", "mse", "entropy", "histogram"])
 def test_every_range_estimator_takes_constant_data(estimator: str) -> None:
-    assert input_grid(f"{{estimator={estimator}}}", 2.55) == (pytest.approx(0.01), 0)
+    assert input_parameters(f"{{estimator={estimator}}}", 2.55) == (pytest.approx(0.01), 0)
 
 
 def test_the_data_is_cut_to_so_many_images() -> None:

@@ -66,7 +66,7 @@ def are_equal(model: Model, other: Model) -> bool:
 
 def test_corrections_that_other_images_speak_against_are_taken_back() -> None:
     calib = images(12, shift=2.0)
-    calib.arrays[0][:] *= -2  # so that the grid holds the values of all
+    calib.arrays[0][:] *= -2  # so that the range holds the values of all
     space = workspace(calib, images(12, shift=-2.0))
     before, after, outcome = run("correct-bias", space)
     assert outcome.changed == []

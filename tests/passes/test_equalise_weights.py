@@ -123,7 +123,7 @@ def test_other_images_decide_whether_a_channel_is_scaled(other: float, is_scaled
 
 
 def test_behind_a_function_that_bends_a_multiplication_scales() -> None:
-    """The kernel before it takes the multiplication in: no grid stands between, and the model is the same."""
+    """The kernel before it takes the multiplication in: nothing is quantised between, and the model is the same."""
     source = parse_model(
         PAIR.replace("ACTIVATION", "silu(%a)").replace("constant_pad_nd(%act, [0, 1, 0, 1], 0.0)", "relu(%act)")
     )

@@ -1,4 +1,4 @@
-"""Weights on levels of every kind behind `insert-fake-quant`: the levels, gradients, and what each backend makes."""
+"""Weights of every format behind `insert-fake-quant`: the codebooks, gradients, and what each backend makes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def calibrated(model: Model, options: str) -> Model:
     return through(model, f"insert-fake-quant{{weight_bits=4 {options}}},calibrate")[0]
 
 
-def found_levels(model: Model) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def codebooks(model: Model) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """The values and scales by the names of the weights."""
     found = {}
     for node in calls(model.module.graph, FAKE_QUANTIZE_CODEBOOK):
@@ -76,39 +76,41 @@ def found_levels(model: Model) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     return found
 
 
-@pytest.mark.parametrize("grid", ["linear", "power-of-two", "log", "codebook"])
+@pytest.mark.parametrize("format", ["linear", "power-of-two", "log", "codebook"])
 @pytest.mark.parametrize("group", [0, 16])
 @pytest.mark.parametrize("bits", [2, 3, 4])
-def test_levels_are_those_of_quantise_weights(net: Model, grid: str, group: int, bits: int) -> None:
-    quantised, _ = through(net, f"insert-fake-quant{{weight_bits={bits} weight_format={grid} group={group}}},calibrate")
+def test_codebooks_are_those_of_quantise_weights(net: Model, format: str, group: int, bits: int) -> None:
+    quantised, _ = through(
+        net, f"insert-fake-quant{{weight_bits={bits} weight_format={format} group={group}}},calibrate"
+    )
     weight = tensor(net.module, next(iter(calls(net.module.graph, aten.linear.default))).args[1])
     assert weight is not None
-    found = found_levels(quantised)
-    if grid in ("linear", "power-of-two") and not group:
+    found = codebooks(quantised)
+    if format in ("linear", "power-of-two") and not group:
         assert not found
         return
     values, scale = found["fc.weight"]
-    wanted = WEIGHT_FORMATS.parse(grid).fit(weight.detach().reshape(11 * (2 if group else 1), -1), bits)
+    wanted = WEIGHT_FORMATS.parse(format).fit(weight.detach().reshape(11 * (2 if group else 1), -1), bits)
     assert scale.shape == (11, 2 if group else 1)
     assert values.equal(values.round())
     largest = wanted.values.abs().max() * wanted.scale.max()
     every = values * scale.reshape(-1, 1)
     torch.testing.assert_close(every, wanted.values * wanted.scale[:, None], atol=float(largest) / 127, rtol=0)
-    if grid != "codebook":
+    if format != "codebook":
         torch.testing.assert_close(every, wanted.values * wanted.scale[:, None], atol=0, rtol=1e-6)
 
 
 def test_a_whole_weight_may_share_one_codebook_and_scale(net: Model) -> None:
-    values, scale = found_levels(calibrated(net, "weight_format=codebook per_channel=false"))["square.weight"]
+    values, scale = codebooks(calibrated(net, "weight_format=codebook per_channel=false"))["square.weight"]
     assert scale.shape == (32, 1)
     assert len(scale.unique()) == 1
     assert len(values) == 16
 
 
-def test_levels_too_close_for_8_bits_stay_as_they_are(net: Model) -> None:
+def test_values_too_close_for_8_bits_stay_as_they_are(net: Model) -> None:
     model, outcomes = through(net, "insert-fake-quant{weight_format=log},calibrate,lower-to-integer")
     reasons = {skip.node: skip.reason for skip in outcomes[-1].skipped}
-    assert reasons["linear"] == "the 256 levels of its weight are not integers that int8 holds"
+    assert reasons["linear"] == "the 256 values of its weight's codebook are not integers that int8 holds"
     assert len(list(calls(model.module.graph, DECODE))) == 4
 
 
@@ -170,7 +172,7 @@ def test_one_pipeline_from_the_float_model_to_code(net: Model) -> None:
 
 
 @pytest.mark.parametrize(("options", "kinds"), [("weight_format=codebook", {"Gather"}), ("group=8", {"Reshape"})])
-def test_whole_levels_are_written_in_4_bits(options: str, kinds: set[str]) -> None:
+def test_integer_codebooks_are_written_in_4_bits(options: str, kinds: set[str]) -> None:
     torch.manual_seed(0)
     layer = Model.from_module(nn.Conv2d(16, 8, 3), torch.zeros(1, 16, 8, 8))
     artefact = find_backend("onnx").build(calibrated(layer, options), Target.parse("onnx-21"), Workspace())
@@ -190,18 +192,18 @@ def test_weights_without_whole_groups_are_said(net: Model) -> None:
     model, outcomes = through(net, "insert-fake-quant{weight_bits=4 group=16},calibrate")
     note = "2 of 4 weights get one scale for each output channel, for their input channels are no multiple of group=16"
     assert note in outcomes[0].notes
-    assert set(found_levels(model)) == {"square.weight", "fc.weight"}
+    assert set(codebooks(model)) == {"square.weight", "fc.weight"}
 
 
-@pytest.mark.parametrize("grid", ["log", "codebook"])
-def test_weights_are_rounded_to_levels(grid: str, net: Model) -> None:
-    text = f"insert-fake-quant{{weight_bits=4 weight_format={grid}}},calibrate"
+@pytest.mark.parametrize("format", ["log", "codebook"])
+def test_weights_are_rounded_to_the_codebook(format: str, net: Model) -> None:
+    text = f"insert-fake-quant{{weight_bits=4 weight_format={format}}},calibrate"
     plain, rounded = (through(net, text + more)[0] for more in ("", ",round-weights{always=true}"))
     inputs = [np.random.default_rng(seed).standard_normal((1, 3, 16, 16)).astype(np.float32) for seed in range(8)]
     wanted = [net(image)[0] for image in inputs]
     errors = [sum(np.square(m(x)[0] - y).sum() for x, y in zip(inputs, wanted, strict=True)) for m in (plain, rounded)]
     assert errors[1] < 0.5 * errors[0]
-    for name, (values, scale) in found_levels(rounded).items():
+    for name, (values, scale) in codebooks(rounded).items():
         stored = rounded.module.get_parameter(name).detach()
         torch.testing.assert_close(FAKE_QUANTIZE_CODEBOOK(stored, values, scale), stored, rtol=1e-6, atol=0)
 
@@ -215,10 +217,10 @@ def test_passes_that_correct_leave_scales_of_groups(net: Model) -> None:
     assert [skip.reason for skip in outcomes[3].skipped] == [why] * 2
 
 
-def test_mixed_precision_measures_the_grid_that_was_asked_for(net: Model) -> None:
+def test_mixed_precision_measures_the_format_that_was_asked_for(net: Model) -> None:
     text = "insert-fake-quant{weight_format=codebook group=16},mixed-precision{bytes=0.2 bits=4,2},calibrate"
     model, _ = through(net, text)
-    assert {len(values) for values, _ in found_levels(model).values()} <= {4, 16, 256}
+    assert {len(values) for values, _ in codebooks(model).values()} <= {4, 16, 256}
 
 
 @pytest.mark.parametrize(

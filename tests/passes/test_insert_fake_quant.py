@@ -1,4 +1,4 @@
-"""Where fake quantisation goes, what it refuses, and that a model with places for grids is what it was."""
+"""Where fake quantisation goes, what it refuses, and that a model with places to quantise is what it was."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_one_layer_of_two(options: str) -> None:
     assert outcome.notes == ["37.2 % of 6.19 kMACs run in integers: 1 of 2 layers"]
 
 
-def test_layers_join_in_steps_with_grids_of_their_own() -> None:
+def test_layers_join_in_steps_with_parameters_of_their_own() -> None:
     once, _ = inserted(TWO_LAYERS)
     steps, _ = Pipeline.parse("insert-fake-quant{only=second},insert-fake-quant{weight_bits=4}").run(TWO_LAYERS)
     assert places(steps) | {"first_weight_quantised": ()} == places(once) | {"first_weight_quantised": ()}
@@ -147,7 +147,7 @@ ATTENTION = parse_model("""
 """)
 
 
-def test_factors_of_attention_get_grids_of_their_own_where_they_are_multiplied() -> None:
+def test_factors_of_attention_are_quantised_where_they_are_multiplied() -> None:
     factors = {f"{name}_quantised" for name in ("half", "turned", "weights", "q")}
     layers = {f"{name}_quantised" for name in ("x", "w", "u")}
     found, outcome = inserted(ATTENTION)
@@ -182,7 +182,7 @@ def test_products_of_matrices_without_an_integer_kernel_stay(right: str, reason:
     assert any(note.startswith("0.0 % of") for note in outcome.notes)
 
 
-def test_a_gate_gets_a_grid_behind_its_function_and_the_product_one_of_its_own() -> None:
+def test_a_gate_is_quantised_behind_its_function_and_so_is_the_product() -> None:
     model = parse_model("""
         model squeezed(x: f32[1,4,6,6])
           @v : f32[4,4,3,3]
@@ -206,7 +206,7 @@ def test_a_gate_gets_a_grid_behind_its_function_and_the_product_one_of_its_own()
 
 
 @pytest.mark.parametrize("product", ["mul(%a, 0.5)", "mul(%a, @small)", "mul(%a, %double)"])
-def test_products_that_have_no_integer_kernel_get_no_grids(product: str) -> None:
+def test_products_that_have_no_integer_kernel_are_not_quantised(product: str) -> None:
     model = parse_model(f"""
         model product(x: f32[1,4,6,6], double: f64[])
           @v : f32[4,4,1,1]
@@ -247,7 +247,7 @@ def test_nothing_is_built_before_calibration(target: str) -> None:
     parsed = Target.parse(target)
     with pytest.raises(CompileError) as error:
         find_backend(parsed.backend).build(model, parsed, Workspace(threads=1))
-    assert "its grid is not known yet" in error.value.why
+    assert "its quantisation parameters are not known yet" in error.value.why
 
 
 def test_stages_can_be_kept(tmp_path: Path) -> None:

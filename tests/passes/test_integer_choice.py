@@ -56,7 +56,7 @@ def contractions(model: Model) -> list[torch.fx.Node]:
 
 @pytest.fixture(scope="module")
 def net() -> Model:
-    """Four layers, of which the second has one channel that dwarfs the others, so that a grid loses much."""
+    """Four layers, of which the second has one channel that dwarfs the others, so that 8 bits lose much."""
     torch.manual_seed(0)
     layers = nn.Sequential(
         nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 1), nn.AdaptiveAvgPool2d(1)
@@ -95,7 +95,7 @@ def test_what_hurts_stays_in_floating_point(net: Model) -> None:
     assert [n.name for n in contractions(model) if not is_quantised(arguments(n)["weight"])] == ["conv2d_1"]
 
 
-def test_the_grids_can_be_calibrated(net: Model) -> None:
+def test_what_was_placed_can_be_calibrated(net: Model) -> None:
     model, _ = made(net, "latency=0.7 bits=7")
     calibrated, (step,) = Pipeline.parse("calibrate").run(model, normal(net))
     bounds = {arguments(n)["quant_max"] for n in calls(calibrated.module.graph) if "per_channel" in str(n.target)}

@@ -144,7 +144,7 @@ FLOATS = """
         ("%f = conv2d(%q, @w)", "its weight is not quantised"),
         ("%f = add(%q, %y)", "'f' (add) reads 'y' (f32[1,4,4,4]), which is not quantised"),
         ("%f = softmax(%q, 1)", "there is no integer form of softmax"),
-        ("%f = constant_pad_nd(%q, [1, 1], 0.3)", "it pads with 0.3, which its grid does not have"),
+        ("%f = constant_pad_nd(%q, [1, 1], 0.3)", "it pads with 0.3, which none of its integers stands for"),
         ("%f = avg_pool2d(%q, [3, 3], [1, 1], [1, 1], False, False)", "its windows at the border have fewer places"),
         ("%f = adaptive_avg_pool2d(%q, [3, 3])", "its windows differ in size"),
     ],
@@ -185,7 +185,7 @@ def test_every_smooth_function_belongs_to_the_layer_before_it(function: str) -> 
 
 
 def test_functions_of_sums_are_computed_before_the_rounding() -> None:
-    """By their exact meaning, with no grid between; what comes of the float model keeps PyTorch's."""
+    """By their exact meaning, with no rounding between; what comes of the float model keeps PyTorch's."""
     model = parse_model("""
         model curved(x: f32[1,3,8,8])
           @v : f32[4,3,3,3]

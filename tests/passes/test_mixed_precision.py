@@ -76,7 +76,7 @@ def test_a_drop_bounds_what_changes(net: Model) -> None:
     assert float(outcome.notes[1].split("; ")[1].split("%")[0]) <= 50
 
 
-def test_grids_that_wait_get_their_bits(net: Model) -> None:
+def test_places_that_wait_get_their_bits(net: Model) -> None:
     model, outcome = made(net, 'bytes=0.25 skip="linear"', "insert-fake-quant,")
     chosen = {row[0]: row[4] for row in outcome.tables[0].rows}
     layers = {node.name: arguments(node)["weight"] for node in calls(model.module.graph, aten.conv2d.default)}

@@ -1,4 +1,4 @@
-"""Grids and the ranges that observers choose for them: by hand, and for any range."""
+"""Quantisation parameters and the ranges that estimators choose: by hand, and for any range."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scalar(value: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("kind", "ends", "scale", "zero", "bounds"),
+    ("scheme", "ends", "scale", "zero", "bounds"),
     [
         (QuantisationScheme(), (-1.0, 1.55), 0.01, 100, (0, 255)),
         (QuantisationScheme(bits=4), (0.0, 3.0), 0.2, 0, (0, 15)),
@@ -43,25 +43,27 @@ def scalar(value: float) -> torch.Tensor:
         (QuantisationScheme(), (0.0, 0.0), 1.0, 0, (0, 255)),
     ],
 )
-def test_grids_by_hand(
-    kind: QuantisationScheme, ends: tuple[float, float], scale: float, zero: int, bounds: tuple[int, int]
+def test_parameters_by_hand(
+    scheme: QuantisationScheme, ends: tuple[float, float], scale: float, zero: int, bounds: tuple[int, int]
 ) -> None:
-    parameters = kind.parameters(*map(scalar, ends))
+    parameters = scheme.parameters(*map(scalar, ends))
     assert float(parameters.scale) == pytest.approx(scale)
     assert (int(parameters.zero), parameters.low, parameters.high) == (zero, *bounds)
 
 
 @given(KINDS, ENDS, ENDS)
-def test_any_range_gets_a_grid_that_holds_it_and_zero(kind: QuantisationScheme, first: float, second: float) -> None:
+def test_any_range_gets_parameters_that_hold_it_and_zero(
+    scheme: QuantisationScheme, first: float, second: float
+) -> None:
     low, high = min(first, second, 0.0), max(first, second, 0.0)
-    parameters = kind.parameters(scalar(low), scalar(high))
+    parameters = scheme.parameters(scalar(low), scalar(high))
     values = torch.linspace(low, high, 50)
     rounded = parameters.round(values)
     step = float(parameters.scale)
-    assert float((rounded - values).abs().max()) <= step * 0.5 + step * 0.51 * (not kind.symmetric) + 1e-3 * step
+    assert float((rounded - values).abs().max()) <= step * 0.5 + step * 0.51 * (not scheme.symmetric) + 1e-3 * step
     assert torch.allclose(parameters.round(rounded), rounded, rtol=1e-6, atol=1e-6 * step)
     assert float(parameters.round(scalar(0.0))) == 0.0
-    if kind.scale == "power-of-two":
+    if scheme.scale == "power-of-two":
         assert float(parameters.scale.log2()) == round(float(parameters.scale.log2()))
 
 
@@ -74,8 +76,8 @@ def test_each_channel_of_a_weight_has_its_own_scale() -> None:
 
 def test_the_least_error_cuts_off_an_outlier() -> None:
     weight = torch.cat([torch.linspace(-0.1, 0.1, 5000), torch.tensor([1.0])])[None]
-    kind = QuantisationScheme(bits=4, axis=0, symmetric=True, stored=True)
-    whole, best = (weight_parameters(kind, weight, least_error=least) for least in (False, True))
+    scheme = QuantisationScheme(bits=4, axis=0, symmetric=True, stored=True)
+    whole, best = (weight_parameters(scheme, weight, least_error=least) for least in (False, True))
     assert float(best.scale) < 0.7 * float(whole.scale)
     assert float((best.round(weight) - weight).square().sum()) < float((whole.round(weight) - weight).square().sum())
 
@@ -92,25 +94,25 @@ def test_a_histogram_grows_without_losing_counts() -> None:
     torch.testing.assert_close(values.float(), torch.tensor([-7.9, -0.2, 0.1, 0.3, 5.0]), atol=16 / BINS, rtol=0)
 
 
-def test_the_histogram_knows_the_error_of_a_grid() -> None:
+def test_the_histogram_knows_the_error_of_quantisation() -> None:
     values = torch.randn(16000, generator=torch.Generator().manual_seed(0))
-    seen, kind = Histogram(), QuantisationScheme(bits=5)
+    seen, scheme = Histogram(), QuantisationScheme(bits=5)
     seen.add(values)
     for low, high in [(-2.0, 2.0), (-4.0, 4.0), (-1.0, 3.0)]:
-        true = (kind.parameters(scalar(low), scalar(high)).round(values) - values).square().mean()
-        found = seen.error(kind, torch.tensor([low]), torch.tensor([high]))
+        true = (scheme.parameters(scalar(low), scalar(high)).round(values) - values).square().mean()
+        found = seen.error(scheme, torch.tensor([low]), torch.tensor([high]))
         assert float(found) == pytest.approx(float(true), rel=0.02)
 
 
-def observed(text: str, values: torch.Tensor, kind: QuantisationScheme) -> tuple[float, float]:
-    watch = RANGE_ESTIMATORS.parse(text).watch(kind)
+def observed(text: str, values: torch.Tensor, scheme: QuantisationScheme) -> tuple[float, float]:
+    watch = RANGE_ESTIMATORS.parse(text).watch(scheme)
     for part in values.chunk(4):
         watch.see(part)
     return watch.range()
 
 
 @pytest.mark.parametrize("text", ["percentile{p=99.9}", "mse", "histogram", "entropy"])
-def test_one_outlier_does_not_coarsen_a_small_grid(text: str) -> None:
+def test_one_outlier_does_not_coarsen_few_steps(text: str) -> None:
     values = torch.randn(40000, generator=torch.Generator().manual_seed(0))
     values[17] = 60.0
     low, high = observed(text, values, QuantisationScheme(bits=4))
@@ -126,10 +128,10 @@ def test_percentile() -> None:
 @pytest.mark.parametrize("text", ["mse", "histogram"])
 def test_least_error_is_no_more_than_that_of_all_values(text: str) -> None:
     values = torch.randn(20000, generator=torch.Generator().manual_seed(1)).relu()
-    kind = QuantisationScheme(bits=4)
+    scheme = QuantisationScheme(bits=4)
     errors = [
-        float((kind.parameters(*map(scalar, ends)).round(values) - values).square().mean())
-        for ends in (observed(text, values, kind), (0.0, float(values.max())))
+        float((scheme.parameters(*map(scalar, ends)).round(values) - values).square().mean())
+        for ends in (observed(text, values, scheme), (0.0, float(values.max())))
     ]
     assert errors[0] < 0.9 * errors[1]
 

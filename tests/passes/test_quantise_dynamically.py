@@ -1,4 +1,4 @@
-"""Linear layers with grids that follow the data: their meaning, and kernels that match it bit for bit."""
+"""Linear layers with scales that follow the data: their meaning, and kernels that match it bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in few bits: what each grid holds, what the pass leaves alone, and that every backend reads them."""
+"""Weights in few bits: what each format holds, what the pass leaves alone, and that every backend reads them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lvc.compiler.writing import write_model
 from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS
 
 torch.set_num_threads(1)
-GRIDS = ["linear", "power-of-two", "log", "codebook"]
+FORMATS = ["linear", "power-of-two", "log", "codebook"]
 
 
 class Net(nn.Module):
@@ -49,28 +49,28 @@ def net() -> Model:
     return Model.from_module(Net(), torch.zeros(1, 3, 64, 64), name="net")
 
 
-def error(grid: str, rows: torch.Tensor, bits: int) -> float:
-    coded = WEIGHT_FORMATS.parse(grid).encode(rows, bits)
+def error(format: str, rows: torch.Tensor, bits: int) -> float:
+    coded = WEIGHT_FORMATS.parse(format).encode(rows, bits)
     return float((coded.decoded() - rows).square().sum() / rows.square().sum())
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_levels_are_in_order_and_hold_zero(grid: str, bits: int) -> None:
+def test_codebooks_are_in_order_and_hold_zero(format: str, bits: int) -> None:
     rows = torch.cat([torch.randn(5, 40, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 40)])
-    levels = WEIGHT_FORMATS.parse(grid).fit(rows, bits)
-    assert levels.values.shape == (1 << bits,)
-    assert bool((levels.values.diff() >= 0).all())
-    assert 0.0 in levels.values
-    assert bool((levels.scale > 0).all())
-    found = levels.values[levels.nearest(rows)] * levels.scale[:, None]
-    every = levels.values * levels.scale[:, None]
+    codebook = WEIGHT_FORMATS.parse(format).fit(rows, bits)
+    assert codebook.values.shape == (1 << bits,)
+    assert bool((codebook.values.diff() >= 0).all())
+    assert 0.0 in codebook.values
+    assert bool((codebook.scale > 0).all())
+    found = codebook.values[codebook.nearest(rows)] * codebook.scale[:, None]
+    every = codebook.values * codebook.scale[:, None]
     distance = (rows[:, :, None] - every[:, None, :]).abs().amin(2)
     torch.testing.assert_close((found - rows).abs(), distance)
     assert not bool(found[5].any())
 
 
-def test_each_grid_holds_what_it_is_for() -> None:
+def test_each_format_holds_what_it_is_for() -> None:
     steps = torch.arange(-7, 8).float()[None] * 0.3
     assert error("linear", steps, 4) < 1e-12
     assert error("power-of-two", torch.arange(-7, 8).float()[None] * 0.25, 4) == 0
@@ -130,17 +130,17 @@ def test_code_gives_the_model(options: str, net: Model) -> None:
         assert relative_difference(found[0], made(*inputs)[0]) < 1e-5
 
 
-@pytest.mark.parametrize(("grid", "bits"), [*itertools.product(GRIDS, [8, 4]), ("linear", 2)])
+@pytest.mark.parametrize(("format", "bits"), [*itertools.product(FORMATS, [8, 4]), ("linear", 2)])
 @pytest.mark.parametrize("opset", [17, 21])
-def test_onnx_gives_the_model(grid: str, bits: int, opset: int, net: Model) -> None:
-    made, _ = Pipeline.parse(f"O1,quantise-weights{{bits={bits} format={grid}}}").run(net)
+def test_onnx_gives_the_model(format: str, bits: int, opset: int, net: Model) -> None:
+    made, _ = Pipeline.parse(f"O1,quantise-weights{{bits={bits} format={format}}}").run(net)
     target = Target.parse(f"onnx-{opset}")
     backend = find_backend("onnx")
     inputs = seeded_inputs(net.inputs, 0)
     artefact = backend.build(made, target, Workspace())
     found = backend.load(artefact, 1)(*inputs)
     assert relative_difference(found[0], made(*inputs)[0]) < 1e-5
-    if grid == "linear" and (bits == 8 or (bits == 4 and opset == 21)):
+    if format == "linear" and (bits == 8 or (bits == 4 and opset == 21)):
         assert len(artefact.files["model.onnx"]) < net.bytes * (bits / 32 + 0.12)
 
 

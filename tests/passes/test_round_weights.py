@@ -48,7 +48,7 @@ def parameters(scale: float, low: int = -8, high: int = 7) -> QuantisationParame
 def rounded(
     weight: torch.Tensor, inputs: torch.Tensor, parameters: QuantisationParameters, damping: float
 ) -> torch.Tensor:
-    """Weights ``[groups,out,in]`` on a grid, for inputs of a covariance."""
+    """Weights ``[groups,out,in]`` quantised, for inputs of a covariance."""
     order = inputs.diagonal(dim1=1, dim2=2).sum(0).argsort()
     places = Places.of(weight, parameters, order)
     lack = Lack(inputs[:, order][:, :, order], torch.zeros_like(places.start))
@@ -116,7 +116,7 @@ def test_the_fit_finds_what_made_the_outputs() -> None:
 
 
 def test_a_wanted_change_is_made_before_rounding() -> None:
-    """Of inputs that do not vary together, each weight goes to the point of its grid nearest to what is wanted."""
+    """Of inputs that do not vary together, each weight goes to the quantised value nearest to what is wanted."""
     weight, wanted = torch.randn(1, 3, 5), torch.randn(1, 5, 3)
     uneven = QuantisationParameters(torch.full((3,), 0.5), torch.tensor([0, 1, -1], dtype=torch.int32), -20, 20, 0)
     order = torch.arange(5)
@@ -181,7 +181,7 @@ def test_few_images_do_not_bend_many_weights() -> None:
     assert errors[1] < 1.3 * errors[0]
 
 
-def test_a_network_comes_closer_and_its_weights_lie_on_their_grids() -> None:
+def test_a_network_comes_closer_and_its_weights_are_quantised() -> None:
     model, outcome = run(f"{QUANTISE},round-weights{{always=true}}")
     assert outcome.changed == ["a", "b", "c", "d"]
     before, after = decibels(outcome)
@@ -223,13 +223,13 @@ def test_a_layer_that_reads_one_vector_is_mended(last: str) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_floating_point_twin_has_no_grids() -> None:
+def test_the_floating_point_twin_is_not_quantised() -> None:
     model, _ = run(QUANTISE)
     assert without_fake_quantisation(model).to_text() == NETWORK.to_text()
 
 
 @pytest.mark.parametrize(("options", "moved"), [("weight_bits=4", True), ("weight_bits=8", False)])
-def test_steps_of_coarse_grids_are_sized_anew(options: str, moved: bool) -> None:
+def test_coarse_steps_are_sized_anew(options: str, moved: bool) -> None:
     (before, _), (after, _) = (
         run(f"insert-fake-quant{{{options}}},calibrate{end}") for end in ("", ",round-weights{always=true}")
     )
@@ -247,7 +247,7 @@ def test_steps_stay_powers_of_two() -> None:
 
 
 @pytest.mark.parametrize("name", ["round-weights", "correct-bias"])
-def test_grids_must_stand(name: str) -> None:
+def test_fake_quantisation_must_stand(name: str) -> None:
     with pytest.raises(CompileError, match="is not calibrated") as error:
         run(f"insert-fake-quant,{name}")
     assert "run calibrate" in error.value.help

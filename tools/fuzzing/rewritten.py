@@ -53,7 +53,7 @@ WINOGRAD_NOISE = 3e-5
 
 
 class Noisy(torch.fx.Interpreter):
-    """Runs a graph with noise behind every operator that rounds, and steps behind every grid that sees it."""
+    """Runs a graph with noise behind every operator that rounds, and steps behind everything that quantises it."""
 
     def __init__(self, model: Model, seed: int, exact: set[Node], simulated: bool) -> None:
         super().__init__(model.module)

@@ -1,4 +1,4 @@
-"""Simulated rounding to a grid, as QuantizeLinear and DequantizeLinear. Stored tensors are written in integers."""
+"""Simulated quantisation, as QuantizeLinear and DequantizeLinear. Stored tensors are written in integers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _quantise(w: GraphWriter, node: Node, scale: torch.Tensor, zero: torch.Tenso
     operand, low, high = args["self"], args["quant_min"], args["quant_max"]
     dtype = _storage(w, low, high)
     floating = spec(node).dtype
-    grid = (w.constant(scale.detach(), floating), w.constant(zero.detach(), dtype))
+    parameters = (w.constant(scale.detach(), floating), w.constant(zero.detach(), dtype))
     stored = w.stored(operand)
     if stored is not None:
         shape = [-1 if dim == axis else 1 for dim in range(stored.ndim)] if axis is not None else []
@@ -48,8 +48,8 @@ def _quantise(w: GraphWriter, node: Node, scale: torch.Tensor, zero: torch.Tenso
         x = w.name(operand)
         if (low, high) != _RANGES[dtype]:
             x = _clip(w, x, [(bound - zero) * scale for bound in (low, high)], axis, node)
-        integers = w.emit("QuantizeLinear", x, *grid, axis=axis)
-    return w.emit("DequantizeLinear", integers, *grid, axis=axis)
+        integers = w.emit("QuantizeLinear", x, *parameters, axis=axis)
+    return w.emit("DequantizeLinear", integers, *parameters, axis=axis)
 
 
 def _storage(w: GraphWriter, low: int, high: int) -> torch.dtype:
@@ -61,7 +61,7 @@ def _storage(w: GraphWriter, low: int, high: int) -> torch.dtype:
 
 
 def _clip(w: GraphWriter, x: str, bounds: list[torch.Tensor], axis: int | None, node: Node) -> str:
-    """Keep values inside the part of the grid that is used, when that is narrower than the type."""
+    """Keep values inside the integers that are used, when they are narrower than the type."""
     shape = [1] * len(spec(node).shape)
     if axis is not None:
         shape[axis] = -1
@@ -73,14 +73,14 @@ def uncalibrated(w: GraphWriter, node: Node) -> str:
     raise CompileError(f"'{node.name}' cannot be written as ONNX", where=origin(node), why=WHY_NOT, help=HELP)
 
 
-def levels(w: GraphWriter, node: Node) -> str:
-    """A stored weight that is simulated on levels."""
+def codebook(w: GraphWriter, node: Node) -> str:
+    """A stored weight that is simulated by a codebook."""
     args = arguments(node)
     stored, values, scale = (w.stored(args[name]) for name in ("self", "values", "scale"))
     if stored is None or values is None or scale is None:
-        raise w.refuse("its weight or its levels are computed in the graph")
+        raise w.refuse("its weight or its codebook is computed in the graph")
     codes = nearest(stored.detach().reshape(scale.numel(), -1), values, scale.flatten())
-    return _on_levels(w, codes.flatten(), values, scale, stored.shape)
+    return _of_codebook(w, codes.flatten(), values, scale, stored.shape)
 
 
 def decode(w: GraphWriter, node: Node) -> str:
@@ -89,13 +89,13 @@ def decode(w: GraphWriter, node: Node) -> str:
     codes, values, scale = (w.stored(args[name]) for name in ("codes", "values", "scale"))
     if codes is None or values is None or scale is None:
         raise w.refuse("its codes are computed in the graph")
-    return _on_levels(w, unpack(codes, args["bits"], spec(node).elements), values, scale, args["shape"])
+    return _of_codebook(w, unpack(codes, args["bits"], spec(node).elements), values, scale, args["shape"])
 
 
-def _on_levels(
+def _of_codebook(
     w: GraphWriter, codes: torch.Tensor, values: torch.Tensor, scale: torch.Tensor, shape: Sequence[int]
 ) -> str:
-    """Where levels are integers as DequantizeLinear; else by their table."""
+    """Where the values are integers as DequantizeLinear; else by their table."""
     rows = list(shape) if scale.shape[1] == 1 else [scale.numel(), len(codes) // scale.numel()]
     codes = codes.reshape(rows)
     if fit_int8(values):
@@ -140,7 +140,7 @@ def _dequantised(w: GraphWriter, integers: str, scale: torch.Tensor, axis: int |
 
 WRITERS = {
     DECODE: decode,
-    FAKE_QUANTIZE_CODEBOOK: levels,
+    FAKE_QUANTIZE_CODEBOOK: codebook,
     aten.fake_quantize_per_tensor_affine.default: per_tensor,
     aten.fake_quantize_per_channel_affine.default: per_channel,
     UNCALIBRATED: uncalibrated,

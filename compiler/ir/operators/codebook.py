@@ -1,6 +1,6 @@
-"""Weights on levels of any kind, simulated: `lvc::fake_quantize_codebook` moves each to the nearest that there is.
+"""Weights of a codebook, simulated: `lvc::fake_quantize_codebook` moves each to the nearest value that there is.
 
-A level is a value of a table, which all share, times the scale of its group: the elements of an output channel fall
+That is an entry of the codebook, which all share, times the scale of its group: the elements of an output channel fall
 into as many groups of neighbours as ``scale`` has columns. ATen's fake quantisation is the case of integers.
 """
 
@@ -23,9 +23,9 @@ def fit_int8(values: torch.Tensor) -> bool:
 
 
 def _fake_quantize_codebook(x: torch.Tensor, values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """The nearest levels; ``x`` is ``f32[O,...]``, ``values`` ``f32[n]`` in rising order, ``scale`` ``f32[O,groups]``.
+    """The nearest values; ``x`` is ``f32[O,...]``, ``values`` ``f32[n]`` in rising order, ``scale`` ``f32[O,groups]``.
 
-    The gradient passes straight through, but not to what lies outside the least and the greatest level; values and
+    The gradient passes straight through, but not to what lies outside the least and the greatest value; entries and
     scales get that of all elements which they stand for, as in Han et al. 2016, "Deep compression", section 3.
     """
     rows, steps = x.reshape(scale.numel(), -1), scale.reshape(-1, 1)

@@ -1,4 +1,4 @@
-"""Grids that follow the data: each row of a tensor is put into 8 bits with a scale of its own, found as the model runs.
+"""Scales that follow the data: each row of a tensor gets 8 bits and a scale of its own, found as the model runs.
 
 As in `integer` the PyTorch code is the exact meaning, in single precision step by step, and kernels match
 it bit for bit. Neither is defined for NaN.

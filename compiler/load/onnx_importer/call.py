@@ -16,7 +16,7 @@ from lvc.compiler.load.onnx_importer.values import Constant, Unsupported, Value,
 class Emitter(Protocol):
     """The part of the builder that a converter uses, through its `Call`.
 
-    ``quantised`` remembers what was rounded to which grid, ``readers`` how many ONNX nodes read what a node became.
+    ``quantised`` remembers what was quantised by what, ``readers`` how many ONNX nodes read what a node became.
     """
 
     quantised: dict[torch.fx.Node, Any]

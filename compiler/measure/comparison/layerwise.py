@@ -1,6 +1,6 @@
 """Both models on the same data, layer by layer: what error arrives at a layer, what it adds, what leaves it.
 
-``adds`` is the error of the quantised layer, its input rounded to its grid, on the values that the floating-point layer
+``adds`` is the error of the quantised layer, its input quantised, on the values that the floating-point layer
 reads. So it holds nothing of the layers before, and the layers that hurt are those where it is worst.
 
 An integer layer gives sums in a unit that its model does not write down: it is known up to one factor, for which the
@@ -116,20 +116,20 @@ class QuantisedRun(Interpreter):
             error.adding.add(wanted, self._alone(layer, matched))
 
     def _alone(self, layer: Node, given: Values) -> torch.Tensor:
-        """What a layer makes of given operands, once they are rounded to their grids."""
+        """What a layer makes of given operands, once they are quantised."""
         rounded = {node: self._round(node, value) for node, value in given.items()}
         args: Any = map_arg(layer.args, lambda n: rounded.get(n, self.env[n]))
         result: torch.Tensor = layer.target(*args, **layer.kwargs)  # type: ignore[operator]
         return result
 
     def _round(self, node: Node, value: torch.Tensor) -> torch.Tensor:
-        """Round to the grid on which an operand lies: moving values, or taking the largest, stays on it."""
+        """Quantise as an operand was: moving values, or taking the largest, changes no scale."""
         while family(node) is Family.MOVEMENT or is_call(node, aten.max_pool2d.default):
             node = node.all_input_nodes[0]
         if family(node) is not Family.QUANTISATION:
             return value
-        _, *grid = map_arg(node.args, lambda n: tensor(self.submodule, n))
-        rounded: torch.Tensor = node.target(value, *grid)  # type: ignore[operator]
+        _, *parameters = map_arg(node.args, lambda n: tensor(self.submodule, n))
+        rounded: torch.Tensor = node.target(value, *parameters)  # type: ignore[operator]
         return rounded
 
     @property

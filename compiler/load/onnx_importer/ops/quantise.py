@@ -1,4 +1,4 @@
-"""Quantisation. A value that is rounded to a grid and back becomes ATen's fake quantisation."""
+"""Quantisation. A value that is quantised and dequantised becomes ATen's fake quantisation."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class QuantisationOperands:
 def quantisation_operands(
     call: Call, dtype: torch.dtype, scale: int = 1, zero: int = 2, x: Value | None = None, *, axis: int | None = None
 ) -> QuantisationOperands:
-    """Return the grid of a value, the first operand if none is given, by the places of its scale and zero point.
+    """Return those of a value, the first operand if none is given, by the places of its scale and zero point.
 
     The axis of several scales is the node's attribute unless one is given.
     """
@@ -98,7 +98,7 @@ def quantised(call: Call, x: Value, by: QuantisationOperands) -> Value:
 
 
 def dequantised(call: Call, q: Value, by: QuantisationOperands) -> Value:
-    """scale * (q - zero); fake quantisation where q is a stored weight, or was just made on the same grid."""
+    """scale * (q - zero); fake quantisation where q is a stored weight, or was just made with the same parameters."""
     dtype = dtype_of(by.scale)
     if isinstance(q, torch.fx.Node) and q in call.emitter.quantised:
         x, made = call.emitter.quantised[q]
@@ -133,7 +133,7 @@ def _fake(call: Call, x: Value, by: QuantisationOperands) -> Value:
 
 
 def keeps_parameters(call: Call) -> bool:
-    """Whether a node only moves or selects integers that were just made on one grid."""
+    """Whether a node only moves or selects integers that were just made with one scale."""
     x = call.get(0)
     if call.op not in _MOVES or not isinstance(x, torch.fx.Node) or x not in call.emitter.quantised:
         return False
@@ -142,7 +142,7 @@ def keeps_parameters(call: Call) -> bool:
 
 
 def on_real_numbers(call: Call, converter: Converter) -> Value:
-    """Do a node's work on what integers stand for, so that their grid stays known."""
+    """Do a node's work on what integers stand for, so that their scale stays known."""
     q = call[0]
     assert isinstance(q, torch.fx.Node)
     _, by = call.emitter.quantised[q]
@@ -169,7 +169,7 @@ def dequantise(call: Call) -> Value:
 
 @converts("QLinearConv")
 def quantised_convolution(call: Call) -> Value:
-    """The convolution of the dequantised operands, quantised; the bias lies on the grid of both scales' product."""
+    """The convolution of the dequantised operands, quantised; the bias has the product of both scales."""
     x = dequantised(call, call[0], quantisation_operands(call, call.dtype(), 1, 2))
     weight = dequantised(call, call[3], quantisation_operands(call, call.dtype(3), 4, 5, call[3], axis=0))
     bias = call.get(8)

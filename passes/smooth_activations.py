@@ -6,8 +6,8 @@ tensor leaves the others few steps. For a positive ``s`` for each channel::
     W (g n + b) = (W s) (g/s n + b/s)        s[j] = max |x[j]|^strength / max |W[:, j]|^(1 - strength)
 
 with ``n`` what was normalised, ``g`` and ``b`` the stored weight and bias, and ``x = g n + b``. Weights have a scale
-for each output channel, which bears it better. Where the layers that read gain little by it, as far as a part of the data
-tells, nothing is changed.
+for each output channel, which bears it better. Where the layers that read gain little by it, as far as a part of the
+data tells, nothing is changed.
 
 Source: Xiao et al. 2023, "SmoothQuant: accurate and efficient post-training quantization for large language models",
 section 4.

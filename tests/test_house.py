@@ -131,6 +131,35 @@ def test_the_driver_and_the_commands_name_no_pass_and_no_backend() -> None:
             assert not {word for text in texts(file) for word in re.findall(r"\w+(?:-\w+)+", text)} & names, file
 
 
+FIELD_WORDS = {
+    r"whole[- ]numbers?": "integer",
+    r"\bdoors?\b|_doors?\b": "importer",
+    r"\bmeetings?\b": "requantisation",
+    r"\bsteep|\bbends\b": "gradient, curvature",
+    r"(?<!mesh)(?<!affine_)[Gg]rids?\b(?!_sample|\.color)|WeightGrid|GridKind": "quantisation parameters, codebook",
+    r"\b[Oo]bservers?\b(?=[^,]*\brange)|RangeObserver": "range estimator",
+}
+"""Words that are not the field's, and those that whoever searches for such a thing would type."""
+
+OF_PICTURES_AND_SAMPLING = {
+    "compiler/load/normalise/creation.py",
+    "compiler/load/onnx_importer/ops/grid.py",
+    "compiler/load/onnx_importer/ops/indexing.py",
+    "compiler/measure/pictures/canvas.py",
+    "compiler/measure/pictures/dots.py",
+}
+"""The files that speak of grids of pixels."""
+
+
+@needs_checkout
+def test_names_are_those_of_the_field() -> None:
+    for file in [*sources("compiler"), *sources("passes"), *(ROOT / "docs").glob("[!r]*.md"), ROOT / "README.md"]:
+        text = f"{file.stem}\n{file.read_text()}"
+        for pattern, word in FIELD_WORDS.items():
+            if str(file.relative_to(ROOT)) not in OF_PICTURES_AND_SAMPLING:
+                assert not re.search(pattern, text), f"{file.relative_to(ROOT)}: {re.search(pattern, text)} for {word}"
+
+
 @needs_checkout
 def test_no_file_is_longer_than_400_lines() -> None:
     long = {

@@ -131,6 +131,16 @@ class Model:
         twin.reference = None
         return twin
 
+    def with_batch(self, images: int) -> Model:
+        """A model for so many images at once, which shares this one's tensors as `copy` can: sizes that loading has
+        baked in for its own batch are those of the new one, and image after image gives what it gave.
+
+        `BatchError` names the call where images mix, such as statistics over a batch, or where a value is one for all.
+        """
+        from lvc.compiler.ir.batching.rewrite import with_batch
+
+        return with_batch(self, images)
+
     def __call__(self, *inputs: np.ndarray | torch.Tensor) -> tuple[np.ndarray, ...]:
         """Run the graph in PyTorch on arrays of the signature's shapes; the oracle for every backend."""
         tensors = [

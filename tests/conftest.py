@@ -26,7 +26,7 @@ def assets() -> Path:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this processor, or the one that `LVC_NATIVE` has it behave as, cannot run."""
-    from lvc.backends.tvm.host import KNOWN, host_features
+    from lvc.backends.tvm.cpu.host import KNOWN, host_features
 
     needed = {name for mark in item.iter_markers("isa") for name in mark.args}
     assert needed <= KNOWN, f"no target has {', '.join(sorted(needed - KNOWN))}"

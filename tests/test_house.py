@@ -106,7 +106,7 @@ NAME_A_LAYER = {
     "passes/smooth_activations.py",
     "passes/analysis/channels/layers.py",
     "backends/onnx/operators/contraction.py",  # what an operator is lowered to
-    "backends/tvm/anchors.py",
+    "backends/tvm/cpu/anchors.py",
     "backends/tvm/operands.py",
     "backends/tvm/ops/contractions.py",
 }

@@ -71,7 +71,7 @@ def fuzz(options: argparse.Namespace) -> int:
 
 
 def _processor() -> str:
-    from lvc.backends.tvm.host import cpuinfo
+    from lvc.backends.tvm.cpu.host import cpuinfo
 
     return cpuinfo().get("model name", "an unknown processor")
 

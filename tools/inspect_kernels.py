@@ -93,7 +93,7 @@ def each(options: argparse.Namespace) -> Iterator[tuple[str, Target, list[Kernel
 
 def fights(kernel: Kernel, target: Target) -> bool:
     """Whether rows of a kernel's tile fight for one set of the first level."""
-    from lvc.backends.tvm.targets import machine_of
+    from lvc.backends.tvm.cpu.targets import machine_of
 
     first = machine_of(target).first
     return kernel.footprint is not None and kernel.footprint.crowd(first) > first.ways
@@ -144,7 +144,7 @@ def to_json(name: str, target: Target, found: Sequence[Kernel], precision: str) 
     """An account as plain data."""
     from dataclasses import asdict
 
-    from lvc.backends.tvm.targets import machine_of
+    from lvc.backends.tvm.cpu.targets import machine_of
 
     described = [{**kernel.to_json(), "faulty": is_faulty(kernel, target)} for kernel in found]
     machine = asdict(machine_of(target))

@@ -9,8 +9,8 @@ import importlib.util
 from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar
 
-from lvc.backends.tvm import targets
-from lvc.backends.tvm.isa.choice import parts_that_multiply
+from lvc.backends.tvm.cpu import targets
+from lvc.backends.tvm.cpu.isa.choice import parts_that_multiply
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Target
 from lvc.compiler.errors import CompileError, UsageError
@@ -19,7 +19,7 @@ from lvc.compiler.text import counted
 if TYPE_CHECKING:
     import torch
 
-    from lvc.backends.tvm.runtime.executable import Executable
+    from lvc.backends.tvm.cpu.runtime.executable import Executable
     from lvc.compiler.ir.model import Model
     from lvc.compiler.pipeline.workspace import Workspace
 
@@ -85,6 +85,6 @@ class TvmBackend(Backend):
 
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
         """Load a built model; it may be called from several threads at once."""
-        from lvc.backends.tvm.runtime.executable import Executable
+        from lvc.backends.tvm.cpu.runtime.executable import Executable
 
         return Executable(artefact.files, threads)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from lvc.backends.tvm.contents import check_plan
-from lvc.backends.tvm.entry import ENTRY, SETUP, entry_source
-from lvc.backends.tvm.link import link
+from lvc.backends.tvm.cpu.entry import ENTRY, SETUP, entry_source
+from lvc.backends.tvm.cpu.link import link
+from lvc.backends.tvm.cpu.objects import compile_kernel, kernel_keys
+from lvc.backends.tvm.cpu.targets import llvm_options, vector_of
 from lvc.backends.tvm.memory import live_bytes, plan_constants, plan_prepared, plan_workspace, scratch_bytes
 from lvc.backends.tvm.object_cache import Object, ObjectCache
-from lvc.backends.tvm.objects import compile_kernel, kernel_keys
 from lvc.backends.tvm.program import Argument, Kind, Program, Step
-from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler.backend import Target
 from lvc.compiler.measure.memory import Memory
 from lvc.compiler.pipeline.workspace import Workspace

@@ -11,18 +11,18 @@ import torch
 from torch.fx import GraphModule, Node
 from tvm import te, tirx
 
-from lvc.backends.tvm.anchors import Anchor, anchor_of
 from lvc.backends.tvm.bfloat16 import widen
+from lvc.backends.tvm.cpu.anchors import Anchor, anchor_of
+from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
+from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored, zero_edges
 from lvc.backends.tvm.ops.elementwise import PARTIAL
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call, lowering_of
 from lvc.backends.tvm.program import ScheduleFunction
-from lvc.backends.tvm.schedules.general import GeneralSchedule
 from lvc.backends.tvm.scope import Array, Codes, Expr, Parameter, Scope, dtype_text
 from lvc.backends.tvm.units import Unit
-from lvc.backends.tvm.vector import Vector
 from lvc.compiler.ir.graph import arguments, spec, tensor
 from lvc.compiler.ir.operators.coded_weights import DECODE, is_coded, unpack
 

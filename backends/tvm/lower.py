@@ -12,14 +12,14 @@ import numpy as np
 from torch.fx import Node
 
 from lvc.backends.tvm import joins
-from lvc.backends.tvm.anchors import wanted_layout
+from lvc.backends.tvm.cpu.anchors import wanted_layout
+from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.kernel import Kernel, conversion_kernel, unit_kernel
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.planner import plan_layouts
 from lvc.backends.tvm.program import ITEM_BYTES, Argument, Bytes, Contents, Kind, Place, Program, Step, Storage, joined
 from lvc.backends.tvm.scope import Constant, Parameter, Prepared, Shared, dtype_text
 from lvc.backends.tvm.units import Unit, units
-from lvc.backends.tvm.vector import Vector
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.model import Model
 

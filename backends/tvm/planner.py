@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch.fx import Graph, Node
 
-from lvc.backends.tvm.anchors import wanted_layout
+from lvc.backends.tvm.cpu.anchors import wanted_layout
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.units import Unit
 from lvc.compiler.ir.dialect import Family

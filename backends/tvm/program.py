@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lvc.backends.tvm.vector import Vector
+from lvc.backends.tvm.cpu.vector import Vector
 
 ScheduleFunction = Callable[[Any, Vector], None]
 

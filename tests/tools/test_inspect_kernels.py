@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import nn
 
-from lvc.backends.tvm.isa.avx2 import Avx2
-from lvc.backends.tvm.kernels import matmul
-from lvc.backends.tvm.kernels.matmul import Matmul
+from lvc.backends.tvm.cpu.isa.avx2 import Avx2
+from lvc.backends.tvm.cpu.kernels import matmul
+from lvc.backends.tvm.cpu.kernels.matmul import Matmul
+from lvc.backends.tvm.cpu.machine import Cache, Machine
+from lvc.backends.tvm.cpu.objects import compile_kernel
+from lvc.backends.tvm.cpu.targets import llvm_options, vector_of
+from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.lower import lower
-from lvc.backends.tvm.machine import Cache, Machine
-from lvc.backends.tvm.objects import compile_kernel
-from lvc.backends.tvm.targets import llvm_options, vector_of
-from lvc.backends.tvm.vector import Vector
 from lvc.compiler.backend import Target
 from lvc.compiler.bench.suite import MODELS
 from lvc.compiler.ir.model import Model

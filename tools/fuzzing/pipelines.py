@@ -69,8 +69,8 @@ def draw_target(rng: random.Random) -> str:
 @cache
 def code_targets() -> tuple[str, ...]:
     """The targets of each width that this machine can run."""
-    from lvc.backends.tvm.host import host_features
-    from lvc.backends.tvm.processors import CPUS
+    from lvc.backends.tvm.cpu.host import host_features
+    from lvc.backends.tvm.cpu.processors import CPUS
 
     levels = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
     return (*(level for level in levels if CPUS[level].features <= host_features()), "native")
@@ -78,7 +78,7 @@ def code_targets() -> tuple[str, ...]:
 
 def draw_precision(rng: random.Random, target: str) -> str:
     """bf16 now and then, where the target multiplies it."""
-    from lvc.backends.tvm.targets import native, vector_of
+    from lvc.backends.tvm.cpu.targets import native, vector_of
 
     can = target == "native" and "bfloat16" in vector_of(native()).isa.dots
     return "bf16" if can and rng.random() < 0.25 else "fp32"

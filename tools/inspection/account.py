@@ -11,11 +11,11 @@ from inspection.assembly import functions
 from inspection.caches import Footprint, footprint
 from inspection.loops import Counts, loops, reductions, whole
 from lvc.backends.tvm.build import compile_kernels
+from lvc.backends.tvm.cpu.targets import vector_of
+from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.program import Step
-from lvc.backends.tvm.targets import vector_of
-from lvc.backends.tvm.vector import Vector
 from lvc.compiler.backend import Target
 from lvc.compiler.ir.graph import calls, origin
 from lvc.compiler.ir.model import Model

@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from lvc.backends.tvm.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, winograd
-from lvc.backends.tvm.kernels.dot_operands import FLOAT32, WORD_BYTES, DotOperand
-from lvc.backends.tvm.kernels.register_tile import cut, tile_count
-from lvc.backends.tvm.kernels.tile_cost import FIRST_SHARE, SECOND_SHARE
-from lvc.backends.tvm.machine import LINE, Cache, Machine
-from lvc.backends.tvm.vector import Vector
+from lvc.backends.tvm.cpu.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, winograd
+from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, WORD_BYTES, DotOperand
+from lvc.backends.tvm.cpu.kernels.register_tile import cut, tile_count
+from lvc.backends.tvm.cpu.kernels.tile_cost import FIRST_SHARE, SECOND_SHARE
+from lvc.backends.tvm.cpu.machine import LINE, Cache, Machine
+from lvc.backends.tvm.cpu.vector import Vector
 
 LEVELS = ("first", "second", "third", "memory")
 

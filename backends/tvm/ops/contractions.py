@@ -1,6 +1,6 @@
 """Convolutions and matrix products in general form: right for every case, fast for none.
 
-`lvc.backends.tvm.anchors` takes the cases for which there is a kernel; what it leaves comes here.
+Rules of a device take the cases for which there is a kernel; what they leave comes here.
 """
 
 from __future__ import annotations

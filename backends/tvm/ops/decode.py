@@ -1,4 +1,4 @@
-"""Weights in few bits whose codes are not known at build time; for all others see `lvc.backends.tvm.decoding`."""
+"""Weights in few bits as arithmetic, for codes that are computed; of those that are stored kernels read the values."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from torch._ops import OpOverload
 from torch.fx import Node
 
+from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.scope import Array, Expr, Index, Scope, dtype_text
-from lvc.backends.tvm.vector import Vector
 from lvc.compiler.ir.graph import spec
 
 

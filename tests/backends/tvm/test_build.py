@@ -13,12 +13,12 @@ import torch
 from sketch import Sketch, aten, check, compare, numbers
 
 from lvc.backends.tvm import BACKEND
-from lvc.backends.tvm.link import find_linker
+from lvc.backends.tvm.cpu.link import find_linker
+from lvc.backends.tvm.cpu.objects import compile_kernel
+from lvc.backends.tvm.cpu.runtime.executable import Executable
+from lvc.backends.tvm.cpu.targets import llvm_options, vector_of
 from lvc.backends.tvm.lower import lower
-from lvc.backends.tvm.objects import compile_kernel
 from lvc.backends.tvm.ops.table import LOWERINGS
-from lvc.backends.tvm.runtime.executable import Executable
-from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.dialect import OPS

@@ -9,12 +9,12 @@ from sketch import Sketch
 from torch.fx import Node
 
 from lvc.backends.tvm.contents import PlanError, check_plan
-from lvc.backends.tvm.isa.avx2 import Avx2
+from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
+from lvc.backends.tvm.cpu.isa.avx2 import Avx2
+from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.memory import plan_workspace
 from lvc.backends.tvm.program import Argument, Bytes, Kind, Place, Program, Step, Storage, joined
-from lvc.backends.tvm.schedules.general import GeneralSchedule
-from lvc.backends.tvm.vector import Vector
 from lvc.compiler.ir.dialect import aten
 
 AVX2 = Vector(Avx2())

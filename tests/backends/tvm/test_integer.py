@@ -14,9 +14,9 @@ from tvm import ir
 from tvm.s_tir import Schedule
 
 from lvc.backends.tvm import BACKEND
-from lvc.backends.tvm.kernels.integer_operands import IntegerPair, IntegerQuad
+from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad
+from lvc.backends.tvm.cpu.targets import llvm_options, vector_of
 from lvc.backends.tvm.lower import lower
-from lvc.backends.tvm.targets import llvm_options, vector_of
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import functions, integer
 from lvc.compiler.pipeline.workspace import Workspace

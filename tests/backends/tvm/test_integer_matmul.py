@@ -11,10 +11,10 @@ from test_integer import DTYPES, check_exact, whole
 from test_integer_products import zero_points
 from tvm.s_tir import Schedule
 
-from lvc.backends.tvm.isa.avx2 import Avx2
-from lvc.backends.tvm.kernels import batch_matmul
+from lvc.backends.tvm.cpu.isa.avx2 import Avx2
+from lvc.backends.tvm.cpu.kernels import batch_matmul
+from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.lower import lower
-from lvc.backends.tvm.vector import Vector
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
 

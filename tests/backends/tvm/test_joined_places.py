@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 import lvc
-from lvc.backends.tvm.isa.avx2 import Avx2
+from lvc.backends.tvm.cpu.isa.avx2 import Avx2
+from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.lower import lower
-from lvc.backends.tvm.vector import Vector
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace

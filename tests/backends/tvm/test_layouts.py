@@ -7,10 +7,10 @@ import torch
 from sketch import Sketch, aten, check, numbers
 
 from lvc.backends.tvm import BACKEND
+from lvc.backends.tvm.cpu.targets import vector_of
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.memory import live_bytes, plan_workspace
 from lvc.backends.tvm.program import Program
-from lvc.backends.tvm.targets import vector_of
 from lvc.compiler.bench.suite import MODELS
 from lvc.compiler.ir.dialect import Family
 from lvc.compiler.ir.graph import WINOGRAD, family

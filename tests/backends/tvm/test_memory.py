@@ -7,9 +7,9 @@ from itertools import accumulate, pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.memory import ALIGNMENT, PAGE, Lifetime, Piece, assign, live_bytes, plan_workspace, scratch_bytes
 from lvc.backends.tvm.program import Argument, Kind, Place, Program, Step, Storage
-from lvc.backends.tvm.schedules.general import GeneralSchedule
 
 PIECES = st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 20), st.integers(0, 6)), min_size=1, max_size=3)
 

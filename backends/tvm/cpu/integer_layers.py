@@ -1,0 +1,121 @@
+"""How an integer layer multiplies: which operands its weights allow, and what the sums of those lack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from tvm import te
+
+from lvc.backends.tvm.cpu.kernels.dot_operands import DotOperand
+from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad
+from lvc.backends.tvm.cpu.kernels.integer_storage import narrowed, narrowed_shape, stored_bits, widen_function
+from lvc.backends.tvm.ops.contractions import with_bias
+from lvc.backends.tvm.ops.table import Call
+from lvc.backends.tvm.program import AsWritten
+from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
+from lvc.compiler.ir.bounds import EXACT_FLOAT32, INT16, INT32, DataRange, group_bounds, sum_bound
+from lvc.compiler.ir.graph import arguments, is_call, origin, spec
+from lvc.compiler.ir.operators import integer
+
+_BYTES = DataRange.of(torch.uint8, 0)
+_ELEMENTS: dict[type[DotOperand], str] = {IntegerQuad: "int8", IntegerPair: "int16"}  # of which packed weights are made
+
+
+def is_integer_layer(call: Call) -> bool:
+    """Whether a call is an integer layer."""
+    return is_call(call.node, integer.conv2d, integer.linear)
+
+
+def choose_operand(call: Call, pack: Callable[[DotOperand], np.ndarray]) -> DotOperand:
+    """Quadruples of uint8 where 32 bits hold their sums too, and there is an instruction for it or the weights let most
+    steps sum in 16 bits what provably fits there; else pairs.
+
+    ``pack`` gives the weights as the kernel would read them: ``[.., words, lanes]``.
+    """
+    quad, isa = IntegerQuad(call["zero_point"]), call.vector.isa
+    if is_call(call.node, integer.linear) and call["input"].shape[-1] % quad.elements:
+        return pairs_for(call, quad.zero_point)
+    if call["input"].dtype != "uint8" or sum_bound(torch.from_numpy(call["weight"].constant), _BYTES) > INT32:
+        return pairs_for(call, quad.zero_point)
+    if quad.name in isa.dots:
+        return quad
+    pairs = pairs_for(call, quad.zero_point)
+    cycles = quad.elements // pairs.elements * pairs.pace(call.vector).cycles
+    return min([(cycles, pairs), *_ways(quad, pack(quad), isa.chain_cycles)], key=lambda way: way[0])[1]
+
+
+def pairs_for(call: Call, zero_point: int) -> IntegerPair:
+    """Pairs, which every call may take; `CompileError` where the target cannot multiply them."""
+    if call.vector.isa.pair_cycles is None:
+        raise call.vector.isa.lacks("int8", f"{call.node.name} (from {origin(call.node)})")
+    return IntegerPair(zero_point)
+
+
+def _ways(operand: IntegerQuad, packed: np.ndarray, cycles: Mapping[int, float]) -> Iterator[tuple[float, IntegerQuad]]:
+    """Quadruples with steps that do not saturate, each with its cycles per operand."""
+    if not cycles:
+        return
+    alone = float(risky_steps(packed, 1).mean())
+    yield _mean(cycles[1], cycles[0], alone), replace(operand, risky_chain=0 if alone else 1)
+    if packed.shape[-2] % 2 == 0:
+        share, rest = float(risky_steps(packed, 2).mean()), 0 if alone else 1
+        usual = _mean(cycles[2], cycles[rest], share)
+        yield usual, replace(operand, chain=2, risky_chain=rest if share else 2)
+
+
+def _mean(usual: float, risky: float, share: float) -> float:
+    """Cycles where a step does for two vectors, one of which suffices to make it risky."""
+    both = (1 - share) ** 2
+    return usual * both + risky * (1 - both)
+
+
+def risky_steps(packed: np.ndarray, chain: int) -> np.ndarray:
+    """Which steps of so many words, ``[.., steps]`` for packed weights ``[.., words, lanes]``, could leave 16 bits."""
+    *outer, words, lanes = packed.shape
+    pairs = torch.from_numpy(packed.view(np.int8)).reshape(*outer, words // chain, chain, lanes, 2, 2)
+    summed = pairs.movedim(-4, -2).flatten(-2)
+    return np.asarray((group_bounds(summed, _BYTES) > INT16).flatten(-2).any(-1).numpy())
+
+
+def guards_of(operand: DotOperand, packed: np.ndarray) -> np.ndarray:
+    """The guards of packed weights ``[out blocks, .., words, lanes]``: ``[out blocks, steps]``."""
+    assert isinstance(operand, IntegerQuad)
+    return risky_steps(packed, operand.chain).reshape(len(packed), -1).astype(np.uint8)
+
+
+def widened_weight(
+    call: Call, key: str, operand: DotOperand, shape: tuple[int, ...], pack: Callable[[], np.ndarray]
+) -> Prepared | None:
+    """Packed weights of a shape that the file holds in fewer bits; None if they are stored as they are."""
+    if not is_integer_layer(call):
+        return None
+    element, bits = _ELEMENTS.get(type(operand), "float32"), stored_bits(call["weight"].constant)
+    if element == "int8" and bits == 8:
+        return None
+    narrow = Constant(f"{key} in {bits} bits", lambda: narrowed(pack(), element, bits))
+    size = narrowed_shape(shape, np.dtype(element).itemsize, bits)
+    source = Parameter(te.placeholder(size, "int8", "stored"), narrow)
+    return Prepared(f"{key} widened", (source,), widen_function(shape, element, bits), AsWritten())
+
+
+def with_correction(call: Call, total: Array, operand: DotOperand, dim: int) -> Array:
+    """Add the bias along a dimension, and what sums of ``q`` have too much for being of ``q - zero_point``."""
+    if not isinstance(operand, IntegerQuad) or not operand.zero_point:
+        return with_bias(call, total, dim)
+    weight = call["weight"].constant
+    lacking = -operand.zero_point * weight.astype(np.int32).sum(axis=tuple(range(1, weight.ndim)), dtype=np.int32)
+    name = arguments(call.node)["weight"].target
+    correction = call.scope.constant(f"{name} zero {operand.zero_point}", lacking)
+    corrected = Array(total.shape, total.dtype, lambda index: total.read(index) + correction.read([index[dim]]))
+    return with_bias(call, corrected, dim)
+
+
+def is_exact_in_float32(call: Call) -> bool:
+    """Whether the products of an integer convolution sum up exactly in single precision; true of all others."""
+    if not is_integer_layer(call):
+        return True
+    data = DataRange.of(spec(arguments(call.node)["input"]).dtype, call["zero_point"])
+    return sum_bound(torch.from_numpy(call["weight"].constant), data) <= EXACT_FLOAT32

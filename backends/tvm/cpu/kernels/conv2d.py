@@ -1,0 +1,133 @@
+"""Convolution over blocked channels, any stride, padding, dilation and groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+
+from lvc.backends.tvm.cpu.kernels import conv_nest
+from lvc.backends.tvm.cpu.kernels.channels import Channels
+from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Geometry, Knobs
+from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
+from lvc.backends.tvm.cpu.kernels.fused import parameter, take_apart, write_nest
+from lvc.backends.tvm.cpu.kernels.phases import Sweep
+from lvc.backends.tvm.cpu.vector import Vector
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """Data ``[N, ceil(C/in_block), H, W, in_block]``, or plain ``[N, C, H, W]`` where ``in_block`` is 0; result
+    ``[N, ceil(O/out_block), OH, OW, out_block]``. ``padding`` is (top, left, bottom, right).
+
+    Lanes past the last channel may hold any finite number in the data, and hold 0 in the result.
+    """
+
+    batch: int
+    in_channels: int
+    height: int
+    width: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    in_block: int = 8
+    out_block: int = 8
+    operand: DotOperand = FLOAT32
+
+    @cached_property
+    def channels(self) -> Channels:
+        """Its channels."""
+        return Channels(self.in_channels, self.out_channels, self.groups, self.in_block, self.out_block, self.operand)
+
+    @cached_property
+    def out_height(self) -> int:
+        """Rows of the result."""
+        return self._outputs(0, self.height)
+
+    @cached_property
+    def out_width(self) -> int:
+        """Columns of the result."""
+        return self._outputs(1, self.width)
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """What its nest needs to know."""
+        is_flat = self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding)
+        if is_flat and not self.operand.is_converted:  # data that is converted is copied row by row
+            pixels = self.height * self.width
+            phase = Sweep(1, 1, 1, 1, 1, 0), Sweep(pixels, pixels, 1, 1, 1, 0)
+            return Geometry(self.batch, self.channels, (phase,), self.width)
+        return Geometry(self.batch, self.channels, ((self._sweep(0), self._sweep(1)),))
+
+    def _outputs(self, axis: int, size: int) -> int:
+        padded = size + self.padding[axis] + self.padding[axis + 2]
+        return (padded - self.dilation[axis] * (self.kernel[axis] - 1) - 1) // self.stride[axis] + 1
+
+    def _sweep(self, axis: int) -> Sweep:
+        size, outputs = ((self.height, self.out_height), (self.width, self.out_width))[axis]
+        return Sweep(size, outputs, self.kernel[axis], self.stride[axis], self.dilation[axis], -self.padding[axis])
+
+
+def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
+    """The convolution as TE: data as the problem says, weight as `pack_weight` makes it."""
+    p, channels = problem, problem.channels
+    top, left, *_ = p.padding
+    blocks, lanes = te.reduce_axis((0, channels.span), "ci"), te.reduce_axis((0, channels.lanes), "cl")
+    ky, kx = te.reduce_axis((0, p.kernel[0]), "ky"), te.reduce_axis((0, p.kernel[1]), "kx")
+
+    def read(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
+        return data[n, c, y, x, lane] if p.in_block else data[n, c, y, x]
+
+    def padded(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
+        inside = tirx.all(y >= top, y < p.height + top, x >= left, x < p.width + left)
+        return tirx.if_then_else(inside, read(n, c, y - top, x - left, lane), tirx.const(p.operand.nothing, data.dtype))
+
+    source: Callable[..., Any] = read
+    if any(p.padding):
+        height, width = p.height + top + p.padding[2], p.width + left + p.padding[3]
+        source = te.compute((p.batch, channels.in_blocks, height, width, channels.lanes), padded, name="pad")
+
+    def anchor(n: Any, o: Any, y: Any, x: Any, lane: Any) -> Any:
+        row, column = y * p.stride[0] + ky * p.dilation[0], x * p.stride[1] + kx * p.dilation[1]
+        value = source(n, channels.first_block(o) + blocks, row, column, lanes)
+        factor = p.operand.weight(weight, (o, blocks, ky, kx, lanes, lane))
+        return te.sum(p.operand.factor(value) * factor, axis=[blocks, ky, kx, lanes])
+
+    shape = (p.batch, channels.out_blocks, p.out_height, p.out_width, p.out_block)
+    return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")
+
+
+def packed_shape(problem: Conv2d) -> tuple[int, ...]:
+    """The shape of the packed weights."""
+    return problem.channels.packed_shape(problem.kernel)
+
+
+def guards_shape(problem: Conv2d) -> tuple[int, ...]:
+    """The shape of the guards of packed weights: ``[out blocks, steps]``."""
+    blocks, *inner, _ = packed_shape(problem)
+    return (blocks, math.prod(inner) // problem.operand.together)
+
+
+def pack_weight(problem: Conv2d, weight: np.ndarray) -> np.ndarray:
+    """Put weights ``[O, C/groups, KH, KW]`` in the order of their use."""
+    return problem.channels.pack(weight)
+
+
+def choose_knobs(problem: Conv2d, vector: Vector) -> Knobs:
+    """The knobs of an untuned convolution."""
+    return conv_nest.choose_knobs(problem.geometry, vector)
+
+
+def schedule(sch: Any, problem: Conv2d, vector: Vector, knobs: Knobs | None = None) -> None:
+    """Write the nest of the fused function in the schedule."""
+    knobs = knobs or choose_knobs(problem, vector)
+    guards = parameter(sch, "guards")
+    write_nest(sch, ConvNest(problem.geometry, vector, knobs, take_apart(sch), guards).build())

@@ -1,0 +1,293 @@
+"""The loop nest of convolutions: tasks, then out-channel tiles, rows, pixel tiles, and the reduction in registers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from tvm import tirx
+
+from lvc.backends.tvm.cpu.kernels.channels import Channels
+from lvc.backends.tvm.cpu.kernels.fused import Fused
+from lvc.backends.tvm.cpu.kernels.guarded import Marks
+from lvc.backends.tvm.cpu.kernels.nest import (
+    Buffer,
+    Expr,
+    Stmt,
+    allocate,
+    block,
+    grid,
+    load,
+    loop,
+    scratch,
+    splat,
+    store,
+    tasks,
+    unrolled,
+    zeros,
+)
+from lvc.backends.tvm.cpu.kernels.padding import copy_padded_rows
+from lvc.backends.tvm.cpu.kernels.parts import Work
+from lvc.backends.tvm.cpu.kernels.phases import Phase, each_phase
+from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
+from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
+from lvc.backends.tvm.cpu.vector import Vector
+
+MOST_DEPTH_PARTS = 32
+
+Read = Callable[[Expr, Expr, Expr, Expr], Expr]  # block, row, column, number in the block: a word of the padded data
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What may be tuned. A register tile is ``vectors`` out-channel blocks by ``pixels``; the rows (of a flat problem:
+    the pixels) of an image and its out-channel tiles are split into so many parts, each pair of parts a task; the
+    reduction is done in ``depth_parts``, one after the other."""
+
+    vectors: int
+    pixels: int
+    row_parts: int
+    channel_parts: int
+    depth_parts: int = 1
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A convolution as its nest sees it: ``phases`` that differ in which outputs and taps they take.
+
+    ``flat_width`` is set where an output pixel depends on the input pixel of the same place alone: then there is one
+    row that holds the whole image, and this is the image's width.
+    """
+
+    batch: int
+    channels: Channels
+    phases: tuple[Phase, ...]
+    flat_width: int | None = None
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the largest phase."""
+        return max(rows.outputs for rows, _ in self.phases)
+
+    @cached_property
+    def line(self) -> int:
+        """Pixels in a row of the largest phase."""
+        return max(columns.outputs for _, columns in self.phases)
+
+    @cached_property
+    def depth(self) -> int:
+        """Steps of the reduction, those with zeros included, in the largest phase."""
+        return self.channels.span * self.channels.words * max(rows.taps * columns.taps for rows, columns in self.phases)
+
+    def margins(self, axis: int, outputs: int) -> tuple[int, int]:
+        """The first element of the image that output 0 depends on, and how many elements so many outputs do."""
+        reaches = [phase[axis].reach for phase in self.phases]
+        first, last = min(reach[0] for reach in reaches), max(reach[1] for reach in reaches)
+        return first, (outputs - 1) * self.phases[0][axis].stride + last - first + 1
+
+    @cached_property
+    def is_padded(self) -> bool:
+        """Whether a window reaches out of the image."""
+        rows, columns = self.phases[0]
+        windows = ((*self.margins(0, self.rows), rows.size), (*self.margins(1, self.line), columns.size))
+        return any(first < 0 or first + count > size for first, count, size in windows)
+
+    @cached_property
+    def is_copied(self) -> bool:
+        """Whether each task copies its part of the data first."""
+        return self.is_padded or self.channels.operand.is_converted
+
+    def pixel(self, phase: Phase, row: Expr, column: Expr) -> tuple[Expr, Expr]:
+        """Where the result of a pixel belongs."""
+        if self.flat_width is not None:
+            return tirx.floordiv(column, self.flat_width), tirx.floormod(column, self.flat_width)
+        rows, columns = phase
+        return row * rows.out[1] + rows.out[0], column * columns.out[1] + columns.out[0]
+
+
+@cache
+def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
+    """The register tile with the fewest cycles by count, and the tasks that fetch the least."""
+    g, channels, flat = geometry, geometry.channels, geometry.flat_width is not None
+    plane = (channels.out_blocks, g.line)
+    costs = [TileCost(vector, g.depth, parts, g.rows, channels.operand) for parts in _depth_parts(g)]
+    choices = [(cost, cost.best_tile(plane, channels.heights)) for cost in costs]
+    cost, tile = min(choices, key=lambda choice: choice[0].plane(plane, choice[1]))
+    rows, columns = g.phases[0]
+    work = Work(
+        cycles=cost.plane(plane, tile) * (1 if flat else g.rows) * len(g.phases),
+        lines=tile_count(cut(g.line, tile[1])) if flat else g.rows,
+        tiles=tile_count(cut(channels.out_blocks, tile[0])),
+        data=4 * channels.in_blocks * channels.words * rows.size * columns.size,
+        weights=4 * channels.out_blocks * channels.out_block * g.depth,
+        margin=0 if flat else (g.margins(0, 1)[1] - rows.stride) / rows.stride,
+        is_copied=g.is_copied,
+        machine=vector.machine,
+    )
+    return Knobs(*tile, *work.split(g.batch), cost.parts)
+
+
+def _depth_parts(g: Geometry) -> list[int]:
+    """Parts into which the reduction may be split."""
+    most = 1 if g.flat_width is not None else MOST_DEPTH_PARTS
+    return [parts for parts in range(1, most + 1) if g.channels.span % parts == 0]
+
+
+@dataclass(frozen=True)
+class ConvNest:
+    """The loops of one convolution. ``guards`` ``[out blocks, steps]``, the steps in the order of the weights, are not
+    0 where these are not such as the operand's usual step takes."""
+
+    geometry: Geometry
+    vector: Vector
+    knobs: Knobs
+    fused: Fused
+    guards: Buffer | None = None
+
+    def build(self) -> Stmt:
+        """The whole nest."""
+        nest = tasks((self.geometry.batch, self.knobs.row_parts, self.knobs.channel_parts), self._task)
+        return self.geometry.channels.operand.around(nest, self.vector)
+
+    @cached_property
+    def _rows(self) -> int:
+        return -(-self.geometry.rows // self.knobs.row_parts)
+
+    def _task(self, image: Expr, part: Expr, chunk: Expr) -> Stmt:
+        g, data = self.geometry, self.fused.operands[0]
+        if not g.is_copied:
+            return self._channels(image, part, chunk, lambda b, *place: g.channels.read(data, image, b, place))
+        (top, rows), (left, columns) = g.margins(0, self._rows), g.margins(1, g.line)
+        top = part * (self._rows * g.phases[0][0].stride) + top
+        shape = [g.channels.in_blocks, rows, columns, g.channels.lanes]
+        padded = scratch(shape, "padded", g.channels.operand.element)
+
+        def read(channel: Expr, row: Expr, column: Expr, word: Expr) -> Expr:
+            return g.channels.operand.load(padded, [channel, row - top, column - left, word])
+
+        copy = copy_padded_rows(padded, data, image, (top, left), g.channels.operand)
+        return allocate([padded], copy, self._channels(image, part, chunk, read))
+
+    def _channels(self, image: Expr, part: Expr, chunk: Expr, read: Read) -> Stmt:
+        def tile(channel: Expr, vectors: int) -> Stmt:
+            outer = image, part, channel
+            return each_phase(self.geometry.phases, lambda phase: self._lines(phase, outer, vectors, read))
+
+        runs = cut(self.geometry.channels.out_blocks, self.knobs.vectors)
+        return each_tile(runs, tile, chunk, self.knobs.channel_parts)
+
+    def _lines(self, phase: Phase, outer: tuple[Expr, ...], vectors: int, read: Read) -> Stmt:
+        image, part, channel = outer
+        parts, operand = self.knobs.depth_parts, self.geometry.channels.operand
+
+        def whole(row: Expr, column: Expr, pixels: int) -> Stmt:
+            sums = Accumulators.make(vectors, pixels, self.geometry.channels.out_block, operand.sums)
+            products = self._reduce(phase, (channel, row, column), sums, read, 0)
+            write = sums.each(lambda v, s: finish(row, column + s, v, sums.at(v, s)))
+            return allocate(sums.buffers, sums.clear(), products, write)
+
+        def finish(row: Expr, column: Expr, vector: int, sums: Buffer, *at: Expr) -> Stmt:
+            place = self.geometry.pixel(phase, row, column)
+            return self.fused.finish([image, channel + vector, *place, 0], sums, at)
+
+        if parts == 1:
+            return self._each_tile(phase, part, vectors, whole)
+        lanes, first = self.geometry.channels.out_block, part * self._rows
+        partial = scratch([self._rows, phase[1].outputs, vectors, lanes], "partial", operand.sums)
+
+        def add(depth: Expr) -> Callable[[Expr, Expr, int], Stmt]:
+            def tile(row: Expr, column: Expr, pixels: int) -> Stmt:
+                sums = Accumulators.make(vectors, pixels, lanes, operand.sums)
+                products = self._reduce(phase, (channel, row, column), sums, read, depth)
+
+                def at(vector: int, pixel: int) -> list[Expr]:
+                    return [row - first, column + pixel, vector, 0]
+
+                fetch = sums.each(lambda v, s: store(sums.at(v, s), load(partial, at(v, s), lanes), [0], lanes))
+                keep = sums.each(lambda v, s: store(partial, load(sums.at(v, s), [0], lanes), at(v, s), lanes))
+                return allocate(sums.buffers, fetch, products, keep)
+
+            return tile
+
+        def last(row: Expr, column: Expr, pixels: int) -> Stmt:
+            pairs = [(v, s) for s in range(pixels) for v in range(vectors)]
+            return block(*(finish(row, column + s, v, partial, row - first, column + s, v) for v, s in pairs))
+
+        clear = grid(partial.shape[:3], lambda *i: store(partial, zeros(lanes, operand.sums), [*i, 0], lanes))
+        products = loop(parts, lambda depth: self._each_tile(phase, part, vectors, add(depth)), name="depth")
+        return allocate([partial], clear, products, self._each_tile(phase, part, vectors, last))
+
+    def _each_tile(self, phase: Phase, part: Expr, vectors: int, body: Callable[[Expr, Expr, int], Stmt]) -> Stmt:
+        """Run ``body(row, first column, pixels)`` for every register tile of one part of the rows."""
+        shape = (self.knobs.vectors, self.knobs.pixels)
+        g = self.geometry
+        cost = TileCost(self.vector, g.depth, self.knobs.depth_parts, g.rows, g.channels.operand)
+        runs = cost.cut_scalars(vectors, shape, phase[1].outputs)
+        if self.geometry.flat_width is not None:
+            return each_tile(runs, lambda column, pixels: body(0, column, pixels), part, self.knobs.row_parts)
+
+        def line(row: Expr) -> Stmt:
+            return each_tile(runs, lambda column, pixels: body(row, column, pixels))
+
+        first, count = part * self._rows, self._rows
+        if self._rows * self.knobs.row_parts != phase[0].outputs:
+            count = tirx.max(tirx.min(self._rows, phase[0].outputs - first), 0)
+        return loop(count, line, name="row", start=first)
+
+    def _reduce(self, phase: Phase, place: tuple[Expr, ...], sums: Accumulators, read: Read, part: Expr) -> Stmt:
+        """Add one part of the reduction to the sums of a tile."""
+        channel, row, column = place
+        channels, weight, (rows, columns) = self.geometry.channels, self.fused.operands[1], phase
+        start, span = channels.first_block(channel), channels.span // self.knobs.depth_parts
+        taken = math.gcd(channels.words, channels.operand.together)
+        kernel, steps = [int(size) for size in weight.shape[2:4]], channels.words // taken
+        marks = Marks.of(self.guards, channel, sums.vectors)
+
+        def step(turn: Expr, ky: Expr, kx: Expr, first: Expr, is_watched: bool = False) -> Stmt:
+            depth = part * span + turn
+            tap = (ky * rows.tap[1] + rows.tap[0], kx * columns.tap[1] + columns.tap[0])
+            words = [first * taken + i for i in range(taken)]
+
+            def scalar(pixel: int, word: Expr) -> Expr:
+                place = rows.position(row, ky), columns.position(column + pixel, kx)
+                return splat(read(start + depth, *place, word), sums.lanes)
+
+            def vector(number: int, word: Expr) -> Expr:
+                return load(weight, [channel + number, depth, *tap, word, 0], sums.lanes)
+
+            def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
+                return [(vector(v, word), scalar(s, word)) for word in words]
+
+            if not (marks and is_watched):
+                return channels.operand.step(self.vector, sums, factors)
+            mark = ((depth * kernel[0] + tap[0]) * kernel[1] + tap[1]) * steps + first
+            return channels.operand.step(self.vector, sums, factors, marks.any(mark))
+
+        def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
+            (first_y, count_y), (first_x, count_x) = (0, rows.taps), (0, columns.taps)
+            if not channels.operand.blank:  # what lies outside the image adds nothing
+                (first_y, count_y), (first_x, count_x) = (
+                    rows.taps_inside(row),
+                    columns.taps_inside(column, sums.scalars),
+                )
+            return loop(
+                count_y,
+                lambda y: loop(count_x, lambda x: body(y, x), name="kx", start=first_x),
+                name="ky",
+                start=first_y,
+            )
+
+        if not rows.taps * columns.taps:
+            return tirx.Evaluate(0)
+
+        def of_block(block: Expr, is_watched: bool = False) -> Stmt:
+            return taps(lambda y, x: unrolled(steps, lambda turn: step(block, y, x, turn, is_watched)))
+
+        if not channels.in_block:
+            return taps(lambda y, x: unrolled(span, lambda block: step(block, y, x, 0)))
+        if not marks:
+            return loop(span, of_block)
+        each = kernel[0] * kernel[1] * steps
+        return marks.guard(span, each, part * span * each, of_block)

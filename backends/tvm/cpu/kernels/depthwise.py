@@ -1,0 +1,155 @@
+"""Depthwise convolution over blocked channels: each channel with a kernel of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+
+from lvc.backends.tvm.cpu.kernels.dot_operands import widened
+from lvc.backends.tvm.cpu.kernels.fused import Fused, take_apart, write_nest
+from lvc.backends.tvm.cpu.kernels.integer_operands import centred
+from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, load, store
+from lvc.backends.tvm.cpu.kernels.parts import row_parts
+from lvc.backends.tvm.cpu.kernels.window_nest import WindowNest
+from lvc.backends.tvm.cpu.kernels.windows import Axis
+from lvc.backends.tvm.cpu.vector import Vector
+
+TASK_ELEMENTS = 32 << 10  # multiply-adds, in vectors, that are worth a task
+MOST_TASKS = 16
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """Data ``[N, ceil(C/block), H, W, block]``, result ``[N, ceil(C/block), OH, OW, block]``; ``padding`` is (top,
+    left, bottom, right). Weights are float32, whatever the data is. With several outputs for each channel it is a
+    `Conv2d` of as many groups.
+
+    With a ``zero_point`` the data has 8 bits and the result is int32: integers, summed in float32, which is exact
+    below 2**24. That the weights stay below it is for the caller to prove.
+    """
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    block: int = 8
+    zero_point: int | None = None
+
+    def number(self, element: Any) -> Any:
+        """Elements of the data in float32."""
+        return widened(element) if self.zero_point is None else centred(element, self.zero_point, "float32")
+
+    @cached_property
+    def blocks(self) -> int:
+        """Blocks of channels."""
+        return -(-self.channels // self.block)
+
+    @cached_property
+    def rows(self) -> Axis:
+        """The windows down the image."""
+        return _axis(self, 0, self.height)
+
+    @cached_property
+    def columns(self) -> Axis:
+        """The windows across the image."""
+        return _axis(self, 1, self.width)
+
+
+def _axis(p: Depthwise, axis: int, size: int) -> Axis:
+    reach = (p.kernel[axis] - 1) * p.dilation[axis] + 1
+    outputs = (size + p.padding[axis] + p.padding[axis + 2] - reach) // p.stride[axis] + 1
+    return Axis(size, outputs, p.kernel[axis], p.stride[axis], p.dilation[axis], p.padding[axis])
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What may be tuned: pixels in a register tile, and the parts that the rows of one block are split into."""
+
+    pixels: int
+    row_parts: int
+
+
+def compute(problem: Depthwise, data: Any, weight: Any) -> Any:
+    """The convolution as TE: data as the problem says, weight as `pack_weight` makes it."""
+    p = problem
+    ky, kx = te.reduce_axis((0, p.kernel[0]), "ky"), te.reduce_axis((0, p.kernel[1]), "kx")
+
+    def padded(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
+        row, column = y - p.padding[0], x - p.padding[1]
+        inside = tirx.all(row >= 0, row < p.height, column >= 0, column < p.width)
+        return tirx.if_then_else(inside, data[n, c, row, column, lane], tirx.const(p.zero_point or 0, data.dtype))
+
+    source = data
+    if any(p.padding):
+        size = p.height + p.padding[0] + p.padding[2], p.width + p.padding[1] + p.padding[3]
+        source = te.compute((p.batch, p.blocks, *size, p.block), padded, name="pad")
+
+    def anchor(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
+        row = y * p.stride[0] + ky * p.dilation[0]
+        column = x * p.stride[1] + kx * p.dilation[1]
+        return te.sum(p.number(source[n, c, row, column, lane]) * weight[c, ky, kx, lane], axis=[ky, kx])
+
+    shape = (p.batch, p.blocks, p.rows.outputs, p.columns.outputs, p.block)
+    sums = te.compute(shape, anchor, name="anchor")
+    if p.zero_point is None:
+        return te.compute(shape, sums, name="result")
+    return te.compute(shape, lambda *i: tirx.Cast("int32", sums(*i)), name="result")
+
+
+def packed_shape(problem: Depthwise) -> tuple[int, ...]:
+    """The shape of the packed weights: ``[C/block, KH, KW, lanes]``."""
+    return (problem.blocks, *problem.kernel, problem.block)
+
+
+def pack_weight(problem: Depthwise, weight: np.ndarray) -> np.ndarray:
+    """Put weights ``[C, 1, KH, KW]`` in the order of their use, zeros past the last channel."""
+    p = problem
+    padded = np.zeros((p.blocks * p.block, *p.kernel), weight.dtype)
+    padded[: p.channels] = weight[:, 0]
+    return np.ascontiguousarray(padded.reshape(p.blocks, p.block, *p.kernel).transpose(0, 2, 3, 1))
+
+
+def choose_knobs(problem: Depthwise, vector: Vector) -> Knobs:
+    """As many pixels as leave registers for one row of the weights and one element of the data; a few equal tasks."""
+    p = problem
+    free = vector.registers - 2 - min(p.kernel[1], vector.registers // 2)
+    work = p.batch * p.blocks * p.rows.outputs * p.columns.outputs * p.kernel[0] * p.kernel[1]
+    wanted = min(MOST_TASKS, max(1, work // TASK_ELEMENTS))
+    return Knobs(min(free, p.columns.outputs), row_parts(p.batch * p.blocks, p.rows.outputs, wanted))
+
+
+def schedule(sch: Any, problem: Depthwise, vector: Vector, knobs: Knobs | None = None) -> None:
+    """Write the nest of the fused function in the schedule."""
+    knobs = knobs or choose_knobs(problem, vector)
+    write_nest(sch, _nest(problem, knobs, take_apart(sch)).build())
+
+
+def _nest(p: Depthwise, knobs: Knobs, fused: Fused) -> WindowNest:
+    data, weight = fused.operands
+
+    def add(register: Buffer, value: Expr, channel: Expr, ky: Expr, kx: Expr) -> Stmt:
+        product = value * load(weight, [channel, ky, kx, 0], p.block)
+        return store(register, load(register, [0], p.block) + product, [0], p.block)
+
+    return WindowNest(
+        p.batch,
+        p.blocks,
+        p.block,
+        p.rows,
+        p.columns,
+        knobs.pixels,
+        knobs.row_parts,
+        dtype="float32",
+        blank=tirx.const(0, "float32"),
+        read=lambda place: p.number(load(data, [*place, 0], p.block)),
+        add=add,
+        finish=lambda place, register: fused.finish([*place, 0], register),
+    )

@@ -1,0 +1,229 @@
+"""The one step of every reduction: each lane of the sums gains the dot product of two operands of 32 bits.
+
+An operand is one float32, or as many elements of a shorter type as fill a 32-bit word. Packed weights are such words;
+data has its elements one after the other along the reduction, and is read a word at a time. Kernels count the reduction
+in words, so the loops around a step, and the knobs that shape them, are the same for every type.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from tvm import ir, tirx
+
+from lvc.backends.tvm.bfloat16 import BITS, like, to_bits, to_int32, widen
+from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, load
+from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, multiply_add
+from lvc.backends.tvm.cpu.vector import Vector
+
+WORD_BYTES = 4
+
+Factors = Callable[[int, int], Sequence[tuple[Expr, Expr]]]  # vector, scalar: neighbouring words of weights and data
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Cycles that a step keeps the arithmetic units busy for each vector of sums, and cycles after which its sums may
+    take another one."""
+
+    cycles: float
+    latency: int
+
+    @classmethod
+    def fused(cls, vector: Vector) -> Pace:
+        """That of an instruction that multiplies and adds."""
+        return cls(1 / vector.machine.multiply_adds, vector.machine.latency)
+
+
+@dataclass(frozen=True)
+class DotOperand(ABC):
+    """``elements`` of a type that is called ``name`` and is ``element`` in memory; together they are one ``packed``.
+    Their products are added to ``sums``. Where ``is_converted``, data lies in memory in another type, and each task
+    reads it by way of a copy."""
+
+    name: ClassVar[str]
+    element: ClassVar[str]
+    packed: ClassVar[str]
+    elements: ClassVar[int]
+    sums: ClassVar[str] = "float32"
+    is_converted: ClassVar[bool] = False
+    spare: ClassVar[int] = 0  # registers that a step needs for itself
+
+    def pace(self, vector: Vector) -> Pace:
+        """The time that a step takes."""
+        return Pace.fused(vector)
+
+    @property
+    def together(self) -> int:
+        """Neighbouring words that one step may take."""
+        return 1
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether some weights are not such as the usual step takes, and marks tell which."""
+        return False
+
+    @property
+    def nothing(self) -> int:
+        """What stands for zero in the data."""
+        return 0
+
+    @property
+    def blank(self) -> int:
+        """What stands for zero among the elements of words."""
+        return 0 if self.is_converted else self.nothing
+
+    def factor(self, element: Expr) -> Expr:
+        """An element of the data as a number of the type of the sums, in TE."""
+        return widened(element)
+
+    def convert(self, value: Expr) -> Expr:
+        """Elements as they lie in memory, as elements of words."""
+        return value
+
+    def count(self, elements: int) -> int:
+        """Words that so many elements fill."""
+        return -(-elements // self.elements)
+
+    def weight(self, packed: Any, place: tuple[Expr, ...]) -> Expr:
+        """An element of packed words ``[.., words, columns]``, in TE; ``place`` counts elements in place of words."""
+        if self.elements == 1:
+            return packed[place]
+        *outer, element, column = place
+        word = packed[(*outer, tirx.floordiv(element, self.elements), column)]
+        return self.value(word, tirx.floormod(element, self.elements))
+
+    @abstractmethod
+    def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        """Read a word of a row of elements; the last index counts words."""
+
+    @abstractmethod
+    def load_last(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        """Read a word of which only the first element is in the row; the last index counts elements."""
+
+    @abstractmethod
+    def join(self, parts: Sequence[Expr]) -> Expr:
+        """Make words of their elements, vectors or scalars; zeros in place of those that are missing at the end."""
+
+    @abstractmethod
+    def value(self, word: Expr, place: Expr) -> Expr:
+        """One element of a word as a number of the type of the sums."""
+
+    @abstractmethod
+    def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
+        """One step, on vectors of words with a lane for each sum."""
+
+    def add_products(
+        self, vector: Vector, sums: Expr, factors: Sequence[tuple[Expr, Expr]], is_risky: bool = False
+    ) -> Expr:
+        """One step on neighbouring words; ``is_risky`` where their weights are not such as the usual step takes."""
+        for left, right in factors:
+            sums = self.add_product(vector, sums, left, right)
+        return sums
+
+    def step(self, vector: Vector, sums: Accumulators, factors: Factors, is_marked: Expr = None) -> Stmt:
+        """One step for all sums of a tile; where it is known from a mark only whether it is risky, by that."""
+
+        def add(is_risky: bool) -> Stmt:
+            return sums.update(lambda total, v, s: self.add_products(vector, total, factors(v, s), is_risky))
+
+        return add(False) if is_marked is None else tirx.IfThenElse(is_marked, add(True), add(False))
+
+    def around(self, nest: Stmt, vector: Vector) -> Stmt:
+        """A nest, with what its steps need around it."""
+        source = vector.isa.declarations(self.name) if self.name in vector.isa.dots else ""
+        if not source:
+            return nest
+        return tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", ir.StringImm(source), nest)
+
+    @abstractmethod
+    def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
+        """Put the elements along an axis into words, zeros after the last."""
+
+
+@dataclass(frozen=True)
+class _Float32(DotOperand):
+    name: ClassVar[str] = "float32"
+    element: ClassVar[str] = "float32"
+    packed: ClassVar[str] = "float32"
+    elements: ClassVar[int] = 1
+
+    def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return load(buffer, index)
+
+    def load_last(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return load(buffer, index)
+
+    def join(self, parts: Sequence[Expr]) -> Expr:
+        return parts[0]
+
+    def value(self, word: Expr, place: Expr) -> Expr:
+        return word
+
+    def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
+        return multiply_add(sums, left, right)
+
+    def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
+        return values
+
+
+@dataclass(frozen=True)
+class _Bfloat16Pair(DotOperand):
+    """Products as an instruction adds them: that of the second elements first, each rounded to float32."""
+
+    name: ClassVar[str] = "bfloat16"
+    element: ClassVar[str] = BITS
+    packed: ClassVar[str] = "int32"
+    elements: ClassVar[int] = 2
+
+    def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return tirx.reinterpret("int32", load(buffer, [*index[:-1], index[-1] * 2], 2))
+
+    def load_last(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return to_int32(load(buffer, index))
+
+    def join(self, parts: Sequence[Expr]) -> Expr:
+        first, *rest = map(to_int32, parts)
+        return first | rest[0] << like(16, first) if rest else first
+
+    def value(self, word: Expr, place: Expr) -> Expr:
+        half = word >> (place * 16)
+        return tirx.reinterpret("float32", half << like(16, half))
+
+    def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
+        if self.name in vector.isa.dots:
+            return vector.isa.dot(self.name, sums, left, right)
+        return sums + _second(left) * _second(right) + _first(left) * _first(right)
+
+    def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
+        bits = np.moveaxis(to_bits(values).astype(np.uint32), axis, 0)
+        if len(bits) % 2:
+            bits = np.concatenate([bits, np.zeros_like(bits[:1])])
+        words = np.moveaxis(bits[::2] | bits[1::2] << 16, 0, axis)
+        return np.ascontiguousarray(words).view(np.int32)
+
+
+FLOAT32: DotOperand = _Float32()
+BFLOAT16: DotOperand = _Bfloat16Pair()
+
+
+def _first(words: Expr) -> Expr:
+    return _float(words << like(16, words))
+
+
+def _second(words: Expr) -> Expr:
+    return _float(words & like(-1 << 16, words))
+
+
+def _float(words: Expr) -> Expr:
+    return tirx.reinterpret(str(words.ty.dtype).replace("int", "float"), words)
+
+
+def widened(element: Expr) -> Expr:
+    """An element of any type as float32, for kernels that multiply single ones."""
+    value = element.asobject() if hasattr(element, "asobject") else element
+    return widen(value) if str(value.ty.dtype).startswith(BITS) else element

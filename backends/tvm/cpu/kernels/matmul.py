@@ -1,0 +1,104 @@
+"""The product of a matrix with stored weights: linear layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tvm import te
+
+from lvc.backends.tvm.cpu.kernels import panel_product
+from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
+from lvc.backends.tvm.cpu.kernels.fused import parameter, take_apart, write_nest
+from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, allocate, load, scratch, tasks
+from lvc.backends.tvm.cpu.kernels.padding import copy_converted
+from lvc.backends.tvm.cpu.kernels.panel_product import Knobs, PanelProduct
+from lvc.backends.tvm.cpu.vector import Vector
+
+
+@dataclass(frozen=True)
+class Matmul:
+    """``[M, K]`` times ``[K, N]``, both results and data plain; weights in panels of ``block`` columns of words."""
+
+    m: int
+    n: int
+    k: int
+    block: int = 8
+    operand: DotOperand = FLOAT32
+
+    @cached_property
+    def panels(self) -> int:
+        """Panels of the weights."""
+        return -(-self.n // self.block)
+
+    @cached_property
+    def steps(self) -> int:
+        """Steps of the reduction."""
+        return self.operand.count(self.k)
+
+
+def compute(problem: Matmul, data: Any, weight: Any) -> Any:
+    """The product as TE: data ``[M, K]``, weight as `pack_weight` makes it."""
+    p = problem
+    k = te.reduce_axis((0, p.k), "k")
+
+    def anchor(i: Any, j: Any) -> Any:
+        return te.sum(p.operand.factor(data[i, k]) * p.operand.weight(weight, (j // p.block, k, j % p.block)), axis=k)
+
+    sums = te.compute((p.m, p.n), anchor, name="anchor")
+    return te.compute((p.m, p.n), sums, name="result")
+
+
+def packed_shape(problem: Matmul) -> tuple[int, ...]:
+    """The shape of the packed weights: ``[ceil(N/block), steps, block]``."""
+    return (problem.panels, problem.steps, problem.block)
+
+
+def guards_shape(problem: Matmul) -> tuple[int, ...]:
+    """The shape of the guards of packed weights: ``[panels, steps]``."""
+    return (problem.panels, problem.steps // problem.operand.together)
+
+
+def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
+    """Put weights ``[N, K]`` (a linear layer's) into panels, zeros past the last column."""
+    p = problem
+    missing = p.panels * p.block - p.n
+    padded = np.pad(weight, ((0, missing), (0, 0))) if missing else weight
+    return p.operand.pack(np.ascontiguousarray(padded.reshape(p.panels, p.block, p.k).transpose(0, 2, 1)), -2)
+
+
+def choose_knobs(problem: Matmul, vector: Vector) -> Knobs:
+    """The register tile with the fewest cycles by count; tasks whose rows stay in the second-level cache."""
+    return panel_product.choose_knobs((problem.m, problem.n, problem.steps), 1, problem.block, vector, problem.operand)
+
+
+def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = None) -> None:
+    """Write the nest of the fused function in the schedule."""
+    p, knobs = problem, knobs or choose_knobs(problem, vector)
+    fused = take_apart(sch)
+    data, weight = fused.operands
+    rows = scratch([p.m, p.k], "rows", p.operand.element) if p.operand.is_converted else data
+
+    def finish(row: Expr, column: Expr, sums: Buffer, lanes: int) -> Stmt:
+        return fused.finish([row, column], sums, lanes=lanes)
+
+    product = PanelProduct(
+        (p.m, p.n, p.k),
+        p.operand,
+        p.block,
+        vector,
+        knobs,
+        rows,
+        (),
+        lambda panel, k: load(weight, [panel, k, 0], p.block),
+        finish,
+        parameter(sch, "guards"),
+    )
+
+    def task(row_part: Expr, panel_part: Expr) -> Stmt:
+        part = product.part(row_part, panel_part)
+        return allocate([rows], copy_converted(rows, data, p.operand.convert), part) if p.operand.is_converted else part
+
+    write_nest(sch, p.operand.around(tasks((knobs.row_parts, knobs.panel_parts), task), vector))

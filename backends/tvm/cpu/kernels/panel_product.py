@@ -1,0 +1,143 @@
+"""The product of a matrix with a matrix in panels: ``[M, K]`` plain times ``[ceil(N/block), K, block]``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from tvm import tirx
+
+from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES, DotOperand
+from lvc.backends.tvm.cpu.kernels.guarded import Marks
+from lvc.backends.tvm.cpu.kernels.nest import UNROLL, Buffer, Expr, Stmt, allocate, block, splat, unrolled
+from lvc.backends.tvm.cpu.kernels.parts import Work
+from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
+from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, TileCost
+from lvc.backends.tvm.cpu.vector import Vector
+
+TALL_HEIGHTS = (*HEIGHTS, 6, 8)  # with few rows it takes more vectors to hide the latency
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What may be tuned. A register tile is ``vectors`` panels by ``rows`` rows, with ``unroll`` steps of the reduction
+    in one turn of its loop; the rows and the panels are split into so many parts, each pair of parts a task. A task
+    goes through its panels for each tile of rows, so that it writes along the rows while its panels stay in a cache.
+    """
+
+    vectors: int
+    rows: int
+    row_parts: int
+    panel_parts: int
+    unroll: int = UNROLL
+
+
+def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vector, operand: DotOperand) -> Knobs:
+    """Knobs for a product of ``size`` (m, n, steps), of which there are ``batch``, with panels of ``width`` columns."""
+    m, n, k = size
+    cost, panels = _tile_cost(k, vector, operand), -(-n // width)
+    vectors, rows = cost.best_tile((panels, m), TALL_HEIGHTS if m < 4 else HEIGHTS)
+    work = Work(
+        cycles=cost.plane((panels, m), (vectors, rows)),
+        lines=tile_count(cut(panels, vectors)),
+        tiles=tile_count(cut(m, rows)),
+        data=4 * n * k,
+        weights=4 * m * k,
+        machine=vector.machine,
+    )
+    panel_parts, row_parts = work.split(batch)
+    return Knobs(vectors, rows, row_parts, panel_parts)
+
+
+def _tile_cost(steps: int, vector: Vector, operand: DotOperand) -> TileCost:
+    """The cost of tiles whose rows of data lie one after the other."""
+    return TileCost(vector, steps, operand=operand, stride=WORD_BYTES * steps)
+
+
+@dataclass(frozen=True)
+class PanelProduct:
+    """The loops of one product of ``size`` (m, n, k). ``data`` ``[M, K]`` has elements of the ``operand``, at ``place``
+    in the outer dimensions; ``panel(number, step)`` reads a row of a panel, and ``finish(row, column, sums, lanes)``
+    writes what came of a register. ``guards`` ``[panels, steps]`` are not 0 where the weights are not such as the
+    operand's usual step takes."""
+
+    size: tuple[int, int, int]
+    operand: DotOperand
+    width: int
+    vector: Vector
+    knobs: Knobs
+    data: Buffer
+    place: tuple[Expr, ...]
+    panel: Callable[[Expr, Expr], Expr]
+    finish: Callable[[Expr, Expr, Buffer, int], Stmt]
+    guards: Buffer | None = None
+
+    @cached_property
+    def _cost(self) -> TileCost:
+        return _tile_cost(self.operand.count(self.size[2]), self.vector, self.operand)
+
+    def part(self, row_part: Expr, panel_part: Expr) -> Stmt:
+        """The product of one part of the rows with one part of the panels."""
+        runs = cut(self.size[1] // self.width, self.knobs.vectors)
+
+        def panels(run: Run) -> Stmt:
+            def line(row: Expr, rows: int) -> Stmt:
+                def tile(panel: Expr, vectors: int) -> Stmt:
+                    return self._tile(row, panel, (vectors, rows), self.width)
+
+                return each_tile_of(run, tile_count(runs), tile, panel_part, self.knobs.panel_parts)
+
+            return self._rows(row_part, run.size, line)
+
+        return block(*map(panels, runs), *self._last_panel(row_part, panel_part))
+
+    def _last_panel(self, row_part: Expr, panel_part: Expr) -> list[Stmt]:
+        """The panel that is not full belongs to the last part."""
+        full, rest = divmod(self.size[1], self.width)
+        if not rest:
+            return []
+        last = self._rows(row_part, 1, lambda row, rows: self._tile(row, full, (1, rows), rest))
+        if self.knobs.panel_parts == 1:
+            return [last]
+        return [tirx.IfThenElse(tirx.EQ(panel_part, self.knobs.panel_parts - 1), last, None)]
+
+    def _rows(self, part: Expr, vectors: int, body: Callable[[Expr, int], Stmt]) -> Stmt:
+        """Run ``body(first row, rows)`` for every tile of a part of the rows, for tiles of so many panels."""
+        shape, cost = (self.knobs.vectors, self.knobs.rows), self._cost
+        return each_tile(cost.cut_scalars(vectors, shape, self.size[0]), body, part, self.knobs.row_parts)
+
+    def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int) -> Stmt:
+        operand = self.operand
+        sums = Accumulators.make(*shape, self.width, operand.sums)
+        words, rest = divmod(self.size[2], operand.elements)
+        taken = math.gcd(words, operand.together)
+        marks = Marks.of(self.guards, panel, sums.vectors)
+
+        def step(turn: Expr, is_watched: bool = False) -> Stmt:
+            places = [turn * taken + i for i in range(taken)]
+
+            def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
+                return [(self.panel(panel + v, k), self._data(row + s, k)) for k in places]
+
+            return operand.step(self.vector, sums, factors, marks.any(turn) if marks and is_watched else None)
+
+        def last(v: int, s: int) -> list[tuple[Expr, Expr]]:
+            element = operand.load_last(self.data, [*self.place, row + s, self.size[2] - 1])
+            return [(self.panel(panel + v, words), splat(element, self.width))]
+
+        def finish(v: int, s: int) -> Stmt:
+            return self.finish(row + s, (panel + v) * self.width, sums.at(v, s), lanes)
+
+        reduction = []
+        if marks:
+            reduction = [marks.guard(words // taken, 1, 0, step)]
+        elif words:
+            reduction = [unrolled(words // taken, step, self.knobs.unroll)]
+        reduction += [operand.step(self.vector, sums, last)] if rest else []
+        return allocate(sums.buffers, sums.clear(), *reduction, sums.each(finish))
+
+    def _data(self, row: Expr, k: Expr) -> Expr:
+        """A word of the data in every lane."""
+        return splat(self.operand.load(self.data, [*self.place, row, k]), self.width)

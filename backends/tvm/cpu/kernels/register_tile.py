@@ -1,0 +1,121 @@
+"""Register tiles: how a plane of outputs is cut so that the accumulators of each piece fill the vector registers.
+
+A tile of r vectors by w scalars keeps r*w accumulators in registers. Each step of the reduction loads r vectors of one
+operand and w scalars of the other, and does r*w multiply-adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, block, load, loop, scratch, splat, store, zeros
+
+AddProduct = Callable[[Expr, Expr, Expr], Expr]  # sums, a vector, a scalar in every lane
+
+
+def multiply_add(sums: Expr, vector: Expr, scalar: Expr) -> Expr:
+    """The product of one number with one number."""
+    return sums + vector * scalar
+
+
+@dataclass(frozen=True)
+class Run:
+    """``count`` neighbouring tiles of ``size`` elements, the first at element ``start``, being tile ``first``."""
+
+    first: int
+    start: int
+    count: int
+    size: int
+
+
+def cut(extent: int, size: int) -> tuple[Run, ...]:
+    """Cut an extent into the fewest tiles of at most ``size`` elements, whose sizes differ by one at most."""
+    if not extent:
+        return ()
+    count = -(-extent // size)
+    size, large = -(-extent // count), extent % count or count
+    runs = [Run(0, 0, large, size)]
+    if large < count:
+        runs.append(Run(large, large * size, count - large, size - 1))
+    return tuple(runs)
+
+
+def tile_count(runs: tuple[Run, ...]) -> int:
+    """How many tiles there are."""
+    return sum(run.count for run in runs)
+
+
+def each_tile(runs: tuple[Run, ...], body: Callable[[Expr, int], Stmt], part: Expr = 0, parts: int = 1) -> Stmt:
+    """Run ``body(first element, size)`` for every tile, or for one of so many equal parts of them."""
+    return block(*(each_tile_of(run, tile_count(runs), body, part, parts) for run in runs))
+
+
+def each_tile_of(run: Run, total: int, body: Callable[[Expr, int], Stmt], part: Expr = 0, parts: int = 1) -> Stmt:
+    """Run ``body(first element, size)`` for those tiles of one run, of ``total`` in all runs, that are in a part."""
+    first, count = _share(run, total, part, parts)
+    return loop(count, lambda tile: body((tile - run.first) * run.size + run.start, run.size), name="tile", start=first)
+
+
+def _share(run: Run, total: int, part: Expr, parts: int) -> tuple[Expr, Expr]:
+    """The first tile of a run that is in a part of all tiles, and how many follow."""
+    count = -(-total // parts)
+    if parts == 1:
+        return run.first, run.count
+    if run.count == count * parts:
+        return part * count, count
+    begin = tirx.max(part * count, run.first)
+    end = tirx.min(part * count + count, run.first + run.count)
+    return begin, tirx.max(end - begin, 0)
+
+
+@dataclass(frozen=True)
+class Accumulators:
+    """The registers of one tile: a buffer each, so that LLVM keeps every one in a register."""
+
+    vectors: int
+    scalars: int
+    lanes: int
+    buffers: tuple[Buffer, ...]
+    dtype: str = "float32"
+
+    @classmethod
+    def make(cls, vectors: int, scalars: int, lanes: int, dtype: str = "float32") -> Accumulators:
+        """Name the registers of a tile; `nest.allocate` must enclose their use."""
+        buffers = tuple(scratch([lanes], "sum", dtype) for _ in range(vectors * scalars))
+        return cls(vectors, scalars, lanes, buffers, dtype)
+
+    def at(self, vector: int, scalar: int) -> Buffer:
+        """The register with the sums of one vector and one scalar."""
+        return self.buffers[vector * self.scalars + scalar]
+
+    def clear(self) -> Stmt:
+        """Set all to zero."""
+        return self.each(lambda v, s: store(self.at(v, s), zeros(self.lanes, self.dtype), [0], self.lanes))
+
+    def add_products(
+        self, vector: Callable[[int], Expr], scalar: Callable[[int], Expr], add: AddProduct = multiply_add
+    ) -> Stmt:
+        """One step of the reduction: add the product of each vector with each scalar.
+
+        The longer side is walked outside, so that it passes through one register while the shorter stays in its own.
+        """
+
+        return self.update(lambda sums, v, s: add(sums, vector(v), splat(scalar(s), self.lanes)))
+
+    def update(self, change: Callable[[Expr, int, int], Expr]) -> Stmt:
+        """Put ``change(sums, vector, scalar)`` in the place of each register's sums."""
+
+        def step(v: int, s: int) -> Stmt:
+            register = self.at(v, s)
+            return store(register, change(load(register, [0], self.lanes), v, s), [0], self.lanes)
+
+        return self.each(step)
+
+    def each(self, body: Callable[[int, int], Stmt]) -> Stmt:
+        """Run ``body(vector, scalar)`` for each accumulator."""
+        if self.vectors <= self.scalars:
+            return block(*(body(v, s) for s in range(self.scalars) for v in range(self.vectors)))
+        return block(*(body(v, s) for v in range(self.vectors) for s in range(self.scalars)))

@@ -1,0 +1,165 @@
+"""Convolution with 3x3 taps by minimal filtering: fewer multiplications, in a domain that the data is brought to.
+
+The result is cut into tiles of m by m. Under each lie (m + 2) by (m + 2) elements of the data, which become as many
+points; at each point all tiles are multiplied with the weights over the channels, and the products become the tile.
+Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+
+from lvc.backends.tvm.cpu.kernels import conv2d
+from lvc.backends.tvm.cpu.kernels.channels import Channels
+from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
+from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32
+from lvc.backends.tvm.cpu.kernels.fused import parameter, take_apart, write_nest
+from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, allocate, grid, load, store, tasks
+from lvc.backends.tvm.cpu.kernels.point_transform import Registers
+from lvc.backends.tvm.cpu.kernels.winograd_cost import WinogradCost, plain_cycles
+from lvc.backends.tvm.cpu.kernels.winograd_nest import Knobs, WinogradNest, data_shape
+from lvc.backends.tvm.cpu.vector import Vector
+from lvc.compiler.ir.cook_toom import PAIRS, TAPS, CookToom
+
+MARGIN = 1.05  # by how much it must be better to be worth its memory
+START = 30_000  # cycles that the code of three nests in place of one costs at first use
+
+
+@dataclass(frozen=True)
+class Winograd:
+    """A convolution ``plain`` by tiles of ``tile`` outputs each way. Its weights are prepared:
+    ``[ceil(O/out_block), points * points, ceil(C/in_block), in_block, out_block]``."""
+
+    plain: Conv2d
+    tile: int
+
+    @cached_property
+    def channels(self) -> Channels:
+        """Its channels."""
+        return self.plain.channels
+
+    @cached_property
+    def transform(self) -> CookToom:
+        """What it does along each axis."""
+        return CookToom.of(self.tile)
+
+    @cached_property
+    def points(self) -> int:
+        """Points of a tile, both axes together."""
+        return self.transform.points**2
+
+    @cached_property
+    def tiles(self) -> tuple[int, int]:
+        """Rows and columns of tiles; those at the lower and right edge may be partly outside."""
+        return -(-self.plain.out_height // self.tile), -(-self.plain.out_width // self.tile)
+
+
+def can_transform(problem: Conv2d) -> bool:
+    """Whether a convolution has the form that minimal filtering is for, and data in blocks as wide as the result's."""
+    p = problem
+    is_small = p.kernel == (TAPS, TAPS) and p.stride == p.dilation == (1, 1) and p.groups == 1
+    return is_small and p.in_block == p.out_block > 0 and p.operand == FLOAT32
+
+
+def compute(problem: Winograd, data: Any, weight: Any) -> Any:
+    """The convolution as TE, by its definition: with the taps that the prepared weights were made of."""
+    rows, points = problem.transform.taps, problem.transform.points
+
+    def tap(y: int, x: int, read: Any) -> Any:
+        factors = {place: rows[y][place[0]] * rows[x][place[1]] for place in np.ndindex(points, points)}
+        return sum(read(i * points + j) * factor for (i, j), factor in factors.items() if factor)
+
+    def kernel(*axes: Any) -> Any:
+        o, c, ky, kx, lane, out = axes
+        value = tirx.const(0.0, "float32")
+        for y, x in np.ndindex(TAPS, TAPS):
+            known = tap(y, x, lambda point: weight[o, point, c, lane, out])
+            value = tirx.Select(tirx.all(tirx.EQ(ky, y), tirx.EQ(kx, x)), known, value)
+        return value
+
+    return conv2d.compute(problem.plain, data, te.compute(packed_shape(problem), kernel, name="taps"))
+
+
+def packed_shape(problem: Winograd) -> tuple[int, ...]:
+    """The shape of the stored weights: those of the plain convolution."""
+    return conv2d.packed_shape(problem.plain)
+
+
+def pack_weight(problem: Winograd, weight: np.ndarray) -> np.ndarray:
+    """Put weights ``[O, C, 3, 3]`` in the order in which they are stored."""
+    return conv2d.pack_weight(problem.plain, weight)
+
+
+def prepared_shape(problem: Winograd) -> tuple[int, ...]:
+    """The shape of the weights that the kernel reads."""
+    channels = problem.channels
+    return (channels.out_blocks, problem.points, channels.in_blocks, channels.lanes, channels.out_block)
+
+
+@cache
+def prepare_function(problem: Winograd) -> Any:
+    """The TIR function that makes the prepared weights of the stored ones."""
+    stored = tirx.decl_buffer(packed_shape(problem), "float32", "stored")
+    prepared = tirx.decl_buffer(prepared_shape(problem), "float32", "prepared")
+    channels, transform = problem.channels, problem.transform
+    n, lanes = transform.points, channels.out_block
+
+    def expand(o: Expr, c: Expr, lane: Expr) -> Stmt:
+        registers = Registers(lanes)
+
+        def tap(y: int, x: int) -> Expr:
+            return load(stored, [o, c, y, x, lane, 0], lanes)
+
+        columns = [
+            [registers.keep(v) for v in registers.to_points(transform.weights, [tap(y, x) for y in range(TAPS)])]
+            for x in range(TAPS)
+        ]
+        for i in range(n):
+            row = registers.to_points(transform.weights, [column[i] for column in columns])
+            registers.statements += [
+                store(prepared, value, [o, i * n + j, c, lane, 0], lanes) for j, value in enumerate(row)
+            ]
+        return allocate(registers.buffers, *registers.statements)
+
+    body = tasks((channels.out_blocks,), lambda o: grid((channels.in_blocks, channels.lanes), lambda *i: expand(o, *i)))
+    return tirx.PrimFunc([stored, prepared], body).with_attr("tirx.noalias", True)
+
+
+def schedule(sch: Any, problem: Winograd, vector: Vector, knobs: Knobs | None = None) -> None:
+    """Write the nest of the fused function in the schedule."""
+    knobs = knobs or choose_knobs(problem, vector)
+    fused = take_apart(sch, ("pad", "taps"))
+    write_nest(sch, WinogradNest(problem, vector, knobs, fused, parameter(sch, "shared")).build())
+
+
+def shared_shape(problem: Winograd, vector: Vector) -> tuple[int, ...] | None:
+    """The shape of the transformed data that tasks share: ``[points * points, vectors, lanes]``; None if each task has
+    its own."""
+    knobs = choose_knobs(problem, vector)
+    if not knobs.together:
+        return None
+    rows, columns = problem.tiles
+    return data_shape(problem, rows * columns)
+
+
+@cache
+def choose_knobs(problem: Winograd, vector: Vector) -> Knobs:
+    """The knobs of an untuned convolution."""
+    return WinogradCost(problem, vector).best()
+
+
+@cache
+def choose_tile(problem: Conv2d, vector: Vector, largest: int) -> int:
+    """The tile with which minimal filtering is expected to be fastest; 0 if the plain convolution is."""
+    if not can_transform(problem):
+        return 0
+    cycles = {0: plain_cycles(problem, vector)}
+    for tile in (t for t in PAIRS if t <= largest):
+        filtering = Winograd(problem, tile)
+        cycles[tile] = WinogradCost(filtering, vector).cycles(choose_knobs(filtering, vector)) * MARGIN + START
+    return min(cycles, key=cycles.__getitem__)

@@ -1,0 +1,120 @@
+"""The rule that picks an algorithm for a convolution, and the knobs of minimal filtering: cycles by count.
+
+As in `tile_cost` they only rank choices. Weights are taken to come from memory: in
+a network no cache holds them until the next call. That is what speaks against large tiles where there are few of them,
+since their weights are up to four times as large as those of the plain convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from lvc.backends.tvm.cpu.kernels import conv2d
+from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
+from lvc.backends.tvm.cpu.kernels.parts import HIDDEN, THREADS
+from lvc.backends.tvm.cpu.kernels.register_tile import cut, tile_count
+from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, SECOND_SHARE, TileCost
+from lvc.backends.tvm.cpu.kernels.winograd_nest import Knobs
+from lvc.backends.tvm.cpu.vector import Vector
+
+if TYPE_CHECKING:
+    from lvc.backends.tvm.cpu.kernels.winograd import Winograd
+
+TO_POINTS, TO_OUTPUTS = 4.0, 3.0  # cycles of the transforms for a vector of each point
+STREAM = 2  # times the rate of the third level at which weights come from there, read in order once
+THIRD_SHARE = 0.5  # of that cache, for weights from strip to strip
+MOST_DATA = 4 << 20  # bytes of transformed data that a strip may take
+PRODUCTS_SHARE = 0.25  # of the second level, for the products of a chunk
+
+
+def plain_cycles(problem: Conv2d, vector: Vector) -> float:
+    """Cycles of the plain convolution."""
+    g, knobs = problem.geometry, conv2d.choose_knobs(problem, vector)
+    cost = TileCost(vector, g.depth, knobs.depth_parts, g.rows)
+    products = cost.plane((g.channels.out_blocks, g.line), (knobs.vectors, knobs.pixels)) * g.rows
+    weights = 4 * g.channels.out_blocks * g.channels.out_block * g.depth
+    return problem.batch * products + weights / vector.machine.memory_rate
+
+
+@dataclass(frozen=True)
+class WinogradCost:
+    """The cost of a convolution by minimal filtering."""
+
+    problem: Winograd
+    vector: Vector
+
+    @cached_property
+    def weights(self) -> int:
+        """Bytes of the prepared weights."""
+        channels = self.problem.channels
+        return 4 * self.problem.points * channels.out_blocks * channels.out_block * self._depth
+
+    @cached_property
+    def _depth(self) -> int:
+        return self.problem.channels.in_blocks * self.problem.channels.lanes
+
+    @cached_property
+    def transforms(self) -> float:
+        """Cycles to bring the data to the points, and the products back, of one image."""
+        rows, columns = self.problem.tiles
+        channels = self.problem.channels
+        vectors = channels.in_blocks * TO_POINTS + channels.out_blocks * TO_OUTPUTS
+        return self.problem.points * rows * columns * vectors
+
+    def cycles(self, knobs: Knobs) -> float:
+        """Cycles on one thread."""
+        strips, columns = cut(self.problem.tiles[0], knobs.rows), self.problem.tiles[1]
+        products = sum(run.count * self._strip(run.size * columns, knobs) for run in strips)
+        machine = self.vector.machine
+        is_kept = self.weights <= THIRD_SHARE * machine.third.size
+        passes = 1 if is_kept else self.problem.plain.batch * tile_count(strips)
+        return self.problem.plain.batch * (self.transforms + products) + passes * self.weights / machine.memory_rate
+
+    def _strip(self, tiles: int, knobs: Knobs) -> float:
+        """Cycles of the products of a strip, which reads all weights again."""
+        chunks = cut(self.problem.channels.out_blocks, knobs.chunk)
+        cost = TileCost(self.vector, self._depth)
+        planes = sum(run.count * cost.plane((run.size, tiles), (knobs.vectors, knobs.tiles)) for run in chunks)
+        machine = self.vector.machine
+        passes = tile_count(chunks) + 1 if self._data(tiles) > SECOND_SHARE * machine.second.size else 0
+        fetch = passes * self._data(tiles) / (HIDDEN * machine.third_rate)
+        return max(self.problem.points * planes, self.weights / (STREAM * machine.third_rate)) + fetch
+
+    def _data(self, tiles: int) -> int:
+        """Bytes of the transformed data of so many tiles."""
+        return 4 * self.problem.points * self._depth * tiles
+
+    def choices(self) -> Iterator[Knobs]:
+        """The knobs that are worth a thought."""
+        rows, columns = self.problem.tiles
+        blocks, cost = self.problem.channels.out_blocks, TileCost(self.vector, self._depth)
+        for size in dict.fromkeys(-(-rows // parts) for parts in range(1, rows + 1)):
+            if size > 1 and self._data(size * columns) > MOST_DATA:
+                continue
+            block_bytes = 4 * self.problem.points * size * columns * self.problem.channels.out_block
+            most = min(max(int(PRODUCTS_SHARE * self.vector.machine.second.size) // block_bytes, 1), blocks)
+            chunks = {False: most, True: -(-blocks // (THREADS * -(-blocks // (THREADS * most))))}
+            for together in (False, True) if size == rows else (False,):
+                heights = [height for height in HEIGHTS if height > 1 or chunks[together] == 1]
+                vectors, tiles = cost.best_tile((chunks[together], size * columns), heights)
+                yield Knobs(vectors, tiles, size, chunks[together], together)
+
+    def best(self) -> Knobs:
+        """The knobs with the fewest cycles, where threads that wait count too."""
+        return min(self.choices(), key=lambda knobs: self.cycles(knobs) * self._unevenness(knobs))
+
+    def _unevenness(self, knobs: Knobs) -> float:
+        """How much longer it takes than with equal shares, on the average of two and of more threads."""
+        blocks, rows = self.problem.channels.out_blocks, self.problem.tiles[0]
+        runs = cut(blocks, knobs.chunk) if knobs.together else cut(rows, knobs.rows) * self.problem.plain.batch
+        sizes = [run.size for run in runs for _ in range(run.count)]
+        return sum(threads * _longest_share(sizes, threads) for threads in (2, THREADS)) / (2 * sum(sizes))
+
+
+def _longest_share(sizes: Sequence[int], threads: int) -> int:
+    """The most that one of so many threads has to do, each of which takes as many neighbouring tasks."""
+    count = -(-len(sizes) // threads)
+    return max(sum(sizes[first : first + count]) for first in range(0, len(sizes), count))

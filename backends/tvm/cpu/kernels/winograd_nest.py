@@ -1,0 +1,220 @@
+"""The loop nest of a convolution by minimal filtering: transform a strip of tiles, multiply at each point, transform
+back.
+
+Both transforms go along one axis and then along the other, over whole rows of tiles, so that what neighbouring tiles
+share is done once, and padding and ragged edges cost a column of zeros and a shorter loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tvm import tirx
+
+from lvc.backends.tvm.cpu.kernels.fused import Fused
+from lvc.backends.tvm.cpu.kernels.nest import (
+    PARALLEL,
+    SERIAL,
+    Buffer,
+    Expr,
+    Stmt,
+    allocate,
+    block,
+    grid,
+    load,
+    loop,
+    scratch,
+    store,
+    tasks,
+    unrolled,
+    zeros,
+)
+from lvc.backends.tvm.cpu.kernels.point_transform import Registers
+from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
+from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
+from lvc.backends.tvm.cpu.vector import Vector
+
+if TYPE_CHECKING:
+    from lvc.backends.tvm.cpu.kernels.winograd import Winograd
+
+SKEW = 2  # vectors between two points in a buffer: else all points of a tile fall into one set of the cache
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What may be tuned. A register tile is ``vectors`` out-channel blocks by ``tiles``. The rows of tiles are cut into
+    strips of ``rows``, the out-channel blocks into chunks of ``chunk``, whose products are kept until they are
+    transformed back. A task is a strip; or, where strips are done ``together``, one after the other, the transform of
+    one block of the data and then a chunk."""
+
+    vectors: int
+    tiles: int
+    rows: int
+    chunk: int
+    together: bool = False
+
+
+@dataclass(frozen=True)
+class WinogradNest:
+    """The loops of one convolution. Places in the buffers between the transforms are (point, vector, lane)."""
+
+    problem: Winograd
+    vector: Vector
+    knobs: Knobs
+    fused: Fused
+    shared: Buffer | None = None  # where tasks that work together keep the transformed data
+
+    def build(self) -> Stmt:
+        """The whole nest."""
+        strips = cut(self.problem.tiles[0], self.knobs.rows)
+        extents = (self.problem.plain.batch, tile_count(strips))
+
+        def strip(image: Expr, part: Expr) -> Stmt:
+            return each_tile(strips, lambda first, rows: self._strip(image, first, rows), part, extents[1])
+
+        return grid(extents, strip) if self.knobs.together else tasks(extents, strip)
+
+    @cached_property
+    def _lanes(self) -> int:
+        return self.problem.channels.out_block
+
+    def _strip(self, image: Expr, first: Expr, rows: int) -> Stmt:
+        """Some rows of tiles: transform their data, then do the chunks of the result."""
+        channels, tiles = self.problem.channels, rows * self.problem.tiles[1]
+        kind = PARALLEL if self.knobs.together else SERIAL
+        own = scratch(data_shape(self.problem, tiles), "data")
+        data = self.shared if self.shared is not None and self.knobs.together else own
+
+        def chunk(channel: Expr, blocks: int) -> Stmt:
+            products = scratch(_at_points(self.problem, blocks * tiles), "products")
+            multiply = self._multiply(data, products, channel, (blocks, tiles))
+            return allocate([products], multiply, self._to_outputs(products, (image, channel, first), (blocks, rows)))
+
+        chunks = cut(channels.out_blocks, self.knobs.chunk)
+        count = tile_count(chunks)
+        transform = loop(channels.in_blocks, lambda c: self._to_points(data, (image, c, first), rows), kind, "channel")
+        multiply = loop(count, lambda i: each_tile(chunks, chunk, i, count), kind, "chunk")
+        return allocate([own] if data is own else [], transform, multiply)
+
+    def _to_points(self, data: Buffer, place: tuple[Expr, Expr, Expr], rows: int) -> Stmt:
+        """Transform a block of channels of a strip: down its columns into ``lines``, then along those."""
+        (image, channel, first), p = place, self.problem.plain
+        tile, points, columns = self.problem.tile, self.problem.transform.points, self.problem.tiles[1]
+        top, left, *_ = p.padding
+        width = (columns - 1) * tile + points
+        begin, end = min(left, width), min(left + p.width, width)
+        lines = scratch([points, width, self._lanes], "lines")
+
+        def clear(x: int) -> Stmt:
+            return loop(points, lambda i: store(lines, zeros(self._lanes), [i, x, 0], self._lanes))
+
+        def down(y: Expr, is_inside: bool) -> Stmt:
+            def element(i: int, x: Expr) -> Expr:
+                value = load(self.fused.operands[0], [image, channel, y + i, x - left, 0], self._lanes)
+                inside = tirx.all(y + i >= 0, y + i < p.height)
+                return value if is_inside else tirx.if_then_else(inside, value, zeros(self._lanes))
+
+            def column(x: Expr) -> Stmt:
+                return self._write_points([element(i, x) for i in range(points)], lambda i: (lines, [i, x, 0]))
+
+            return loop(end - begin, column, name="column", start=begin)
+
+        def along(row: Expr, i: Expr, t: Expr) -> Stmt:
+            vector = (channel * rows + row) * columns + t
+            values = [load(lines, [i, t * tile + j, 0], self._lanes) for j in range(points)]
+            return self._write_points(values, lambda j: (data, [i * points + j, vector, 0]))
+
+        def line(row: Expr) -> Stmt:
+            y = (first + row) * tile - top
+            fill = down(y, True)
+            if top or (self.problem.tiles[0] - 1) * tile + points - top > p.height:
+                fill = tirx.IfThenElse(tirx.all(y >= 0, y + points <= p.height), fill, down(y, False))
+            return block(fill, grid((points, columns), lambda *place: along(row, *place)))
+
+        outside = [*range(begin), *range(end, width)]
+        return allocate([lines], *map(clear, outside), loop(rows, line, name="row"))
+
+    def _write_points(self, values: list[Expr], at: Callable[[int], tuple[Buffer, list[Expr]]]) -> Stmt:
+        """Transform some elements; ``at`` names a buffer and the index in it for the result at each point."""
+        registers = Registers(self._lanes)
+        results = registers.to_points(self.problem.transform.data, [registers.keep(value) for value in values])
+        for i, result in enumerate(results):
+            buffer, index = at(i)
+            registers.statements.append(store(buffer, result, index, self._lanes))
+        return allocate(registers.buffers, *registers.statements)
+
+    def _multiply(self, data: Buffer, products: Buffer, channel: Expr, size: tuple[int, int]) -> Stmt:
+        """At each point: the weights of ``size[0]`` out-channel blocks from ``channel`` on times ``size[1]`` tiles."""
+        (blocks, count), shape = size, (self.knobs.vectors, self.knobs.tiles)
+        channels, weight = self.problem.channels, self.fused.operands[1]
+        cost = TileCost(self.vector, channels.in_blocks * channels.lanes)
+
+        def product(point: Expr, first: Expr, start: Expr, sums: Accumulators) -> Stmt:
+            def step(c: Expr, lane: Expr) -> Stmt:
+                return sums.add_products(
+                    lambda v: load(weight, [channel + first + v, point, c, lane, 0], self._lanes),
+                    lambda s: load(data, [point, c * count + start + s, lane]),
+                )
+
+            def keep(v: int, s: int) -> Stmt:
+                value = load(sums.at(v, s), [0], self._lanes)
+                return store(products, value, [point, (first + v) * count + start + s, 0], self._lanes)
+
+            reduce = loop(channels.in_blocks, lambda c: unrolled(channels.lanes, lambda lane: step(c, lane)))
+            return allocate(sums.buffers, sums.clear(), reduce, sums.each(keep))
+
+        def line(point: Expr, first: Expr, vectors: int) -> Stmt:
+            def tile(start: Expr, tiles: int) -> Stmt:
+                return product(point, first, start, Accumulators.make(vectors, tiles, self._lanes))
+
+            return each_tile(cost.cut_scalars(vectors, shape, count), tile)
+
+        runs = cut(blocks, shape[0])
+        return loop(self.problem.points, lambda point: each_tile(runs, lambda *at: line(point, *at)), name="point")
+
+    def _to_outputs(self, products: Buffer, place: tuple[Expr, Expr, Expr], size: tuple[int, int]) -> Stmt:
+        """Transform a chunk back, along its rows into ``lines`` and then down the columns, and write it out."""
+        (image, channel, first), (blocks, rows), p = place, size, self.problem.plain
+        tile, points, columns = self.problem.tile, self.problem.transform.points, self.problem.tiles[1]
+        lines = scratch([points, columns * tile, self._lanes], "lines")
+        matrix = self.problem.transform.sums
+
+        def along(number: Expr, row: Expr, i: Expr, t: Expr) -> Stmt:
+            vector, registers = (number * rows + row) * columns + t, Registers(self._lanes)
+            values = [registers.keep(load(products, [i * points + j, vector, 0], self._lanes)) for j in range(points)]
+            results = registers.to_outputs(matrix, values)
+            write = [store(lines, value, [i, t * tile + j, 0], self._lanes) for j, value in enumerate(results)]
+            return allocate(registers.buffers, *registers.statements, *write)
+
+        def down(number: Expr, y: Expr, count: int) -> Stmt:
+            def column(x: Expr) -> Stmt:
+                registers = Registers(self._lanes)
+                values = [registers.keep(load(lines, [i, x, 0], self._lanes)) for i in range(points)]
+                for result in registers.to_outputs(matrix, values)[:count]:
+                    registers.keep(result)
+                sums = registers.buffers[-count:]
+                write = [self.fused.finish([image, channel + number, y + i, x, 0], sums[i]) for i in range(count)]
+                return allocate(registers.buffers, *registers.statements, *write)
+
+            return loop(p.out_width, column, name="column")
+
+        def line(number: Expr, row: Expr) -> Stmt:
+            y, rest = (first + row) * tile, p.out_height % tile
+            write = down(number, y, tile)
+            if rest:
+                write = tirx.IfThenElse(y + tile <= p.out_height, write, down(number, y, rest))
+            return block(grid((points, columns), lambda *at: along(number, row, *at)), write)
+
+        return allocate([lines], grid((blocks, rows), line))
+
+
+def data_shape(problem: Winograd, tiles: int) -> tuple[int, ...]:
+    """The shape of the transformed data of so many tiles."""
+    return _at_points(problem, problem.channels.in_blocks * tiles)
+
+
+def _at_points(problem: Winograd, vectors: int) -> tuple[int, ...]:
+    return (problem.points, vectors + SKEW, problem.channels.out_block)

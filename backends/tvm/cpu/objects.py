@@ -1,0 +1,103 @@
+"""Object files of kernels."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import ir
+from tvm.ir.instrument import pass_instrument
+from tvm.s_tir import Schedule
+
+from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
+from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.lowering_passes import PIPELINE
+from lvc.backends.tvm.object_cache import Object
+from lvc.backends.tvm.program import Step
+from lvc.compiler.errors import CompileError
+
+KEY_LENGTH = 20
+_REASON_LENGTH = 160
+
+
+def kernel_keys(steps: Sequence[Step], vector: Vector, options: dict[str, object]) -> list[str]:
+    """A name for each step's kernel that is equal exactly when the code is."""
+    known = (repr(vector), repr(options), tvm.__version__, _sources())
+    functions = {id(step.function): step.function for step in steps}
+    texts = {number: function.script() for number, function in functions.items()}
+
+    def key(step: Step) -> str:
+        parts = (texts[id(step.function)], str(step.schedule), *known)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_LENGTH]
+
+    return list(map(key, steps))
+
+
+def compile_kernel(step: Step, name: str, vector: Vector, options: dict[str, object]) -> Object:
+    """Schedule a step's kernel and compile it to an object file.
+
+    Where TVM refuses the step's own schedule the kernel gets one that asks nothing of it, and says so.
+    """
+    reasons: list[str] = []
+    for attempt in (step.schedule, GeneralSchedule(apart=True), _unscheduled):
+        schedule = Schedule(step.function)
+        try:
+            attempt(schedule, vector)
+            made = compile_function(schedule.mod["main"].with_attr("global_symbol", name), name, options)
+            return replace(made, refused="".join(reasons[:1]))
+        except Exception as error:  # TVM's checks raise many types
+            reasons.append(f"{type(error).__name__}: {_last_line(error)}")
+    raise CompileError(f"no kernel can be made for {', '.join(step.nodes)}", why=reasons[-1])
+
+
+def _unscheduled(schedule: Any, vector: Vector) -> None:
+    """Leave a kernel as it was computed: one thread, no vectors of ours."""
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return shorten(lines[-1], _REASON_LENGTH, placeholder=" ...") if lines else "no reason given"
+
+
+def compile_function(function: Any, name: str, options: dict[str, object]) -> Object:
+    """Compile a TIR function to an object file."""
+    watch = _Allocations()
+    with tvm.transform.PassContext(instruments=[watch]), tempfile.TemporaryDirectory(prefix="lvc-") as folder:
+        library = tvm.compile(ir.IRModule({name: function}), target=options, tir_pipeline=PIPELINE)
+        file = Path(folder) / "kernel.o"
+        library.mod.write_to_file(str(file))
+        return Object(file.read_bytes(), tuple(sorted(watch.sizes, reverse=True)))
+
+
+@pass_instrument
+class _Allocations:
+    """Notes the buffers that a kernel asks TVM's runtime for: those too large for the stack."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def run_after_pass(self, module: Any, info: Any) -> None:
+        if info.name == "tirx.LowerTVMBuiltin":
+            for function in module.functions.values():
+                tvm_ffi.structural_walk(function.body, [(ir.Call, self._visit)])
+
+    def _visit(self, call: Any) -> None:
+        if getattr(call.op, "name", "") == "tirx.TVMBackendAllocWorkspace":
+            self.sizes.append(int(call.args[2]))
+
+
+@cache
+def _sources() -> str:
+    """A digest of this backend's own code, so that a cached object never outlives the code that made it."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

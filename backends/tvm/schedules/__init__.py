@@ -1,1 +1,0 @@
-"""Schedules of the kernels that are no contraction."""

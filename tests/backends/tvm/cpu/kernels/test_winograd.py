@@ -1,0 +1,188 @@
+"""Winograd's convolution against PyTorch's in double precision, and the choice between it and the plain one."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_harness import AVX2, blocked, build, expected, random, run, unblocked
+from tvm import te
+
+from lvc.backends.tvm.cpu.isa.avx512 import Avx512
+from lvc.backends.tvm.cpu.isa.sse import Sse
+from lvc.backends.tvm.cpu.kernels import conv2d, winograd
+from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
+from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16
+from lvc.backends.tvm.cpu.kernels.winograd import Winograd, can_transform, choose_tile
+from lvc.backends.tvm.cpu.kernels.winograd_cost import MOST_DATA, WinogradCost, plain_cycles
+from lvc.backends.tvm.cpu.kernels.winograd_nest import Knobs
+from lvc.backends.tvm.cpu.vector import Vector
+
+SAME = (1, 1, 1, 1)
+BOUND = 2e-6  # relative to the largest output: the plain kernel's is 4e-7
+
+
+def convolution(channels: int, size: int, outputs: int) -> Conv2d:
+    return Conv2d(1, channels, size, size, outputs, (3, 3), padding=SAME)
+
+
+def prepared(problem: Winograd, weight: np.ndarray) -> np.ndarray:
+    """The weights as setup makes them."""
+    function = winograd.prepare_function(problem).with_attr("global_symbol", "main")
+    result = tvm.runtime.tensor(np.full(winograd.prepared_shape(problem), np.nan, np.float32))
+    mcpu = "x86-64" if problem.channels.out_block == 4 else "haswell"
+    library = tvm.compile(function, target={"kind": "llvm", "mcpu": mcpu})
+    library["main"](tvm.runtime.tensor(winograd.pack_weight(problem, weight)), result)
+    return np.asarray(result.numpy())
+
+
+def operands(problem: Winograd) -> tuple[list[np.ndarray], torch.Tensor]:
+    """Data and prepared weights, and the sums in double precision."""
+    p = problem.plain
+    data = random(p.batch, p.in_channels, p.height, p.width)
+    weight = random(p.out_channels, p.in_channels, 3, 3) / np.float32(3 * np.sqrt(p.in_channels))
+    top, left, bottom, right = p.padding
+    padded = torch.nn.functional.pad(torch.from_numpy(data).double(), (left, right, top, bottom))
+    sums = torch.nn.functional.conv2d(padded, torch.from_numpy(weight).double())
+    return [blocked(data, p.in_block), prepared(problem, weight)], sums
+
+
+def check(problem: Winograd, vector: Vector = AVX2, **options: Any) -> None:
+    arrays, sums = operands(problem)
+    library = build(winograd, problem, [a.shape for a in arrays], vector, **options)
+    residual = random(*sums.shape)
+    found = unblocked(run(library, arrays, blocked(residual, problem.plain.out_block)), sums.shape[1])
+    wanted = expected(sums, residual)
+    assert np.abs(found - wanted).max() <= BOUND * np.abs(wanted).max()
+
+
+ODD = [
+    pytest.param(Conv2d(2, 19, 9, 11, 21, (3, 3), padding=(1, 0, 2, 1)), id="ragged channels, uneven padding"),
+    pytest.param(Conv2d(1, 8, 3, 3, 8, (3, 3)), id="one pixel"),
+    pytest.param(Conv2d(1, 3, 1, 1, 5, (3, 3), padding=SAME), id="one pixel, padded"),
+    pytest.param(Conv2d(1, 24, 14, 7, 40, (3, 3), padding=(2, 2, 2, 2)), id="padding 2"),
+    pytest.param(Conv2d(1, 58, 13, 30, 116, (3, 3), padding=(0, 3, 1, 0)), id="58 to 116 channels"),
+    pytest.param(Conv2d(3, 16, 5, 6, 8, (3, 3), padding=SAME), id="batch of 3"),
+]
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("plain", ODD)
+def test_matches_pytorch(plain: Conv2d, tile: int) -> None:
+    check(Winograd(plain, tile))
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_matches_pytorch_on_any_shape(data: st.DataObject) -> None:
+    padding = data.draw(st.tuples(*[st.integers(0, 2)] * 4), "padding")
+    plain = Conv2d(
+        batch=data.draw(st.integers(1, 2), "batch"),
+        in_channels=data.draw(st.integers(1, 20), "inputs"),
+        height=max(1, 3 - padding[0] - padding[2]) + data.draw(st.integers(0, 12), "height"),
+        width=max(1, 3 - padding[1] - padding[3]) + data.draw(st.integers(0, 30), "width"),
+        out_channels=data.draw(st.integers(1, 40), "outputs"),
+        kernel=(3, 3),
+        padding=padding,
+    )
+    knobs = Knobs(
+        vectors=data.draw(st.integers(1, 3), "vectors"),
+        tiles=data.draw(st.integers(1, 6), "tiles"),
+        rows=data.draw(st.integers(1, 4), "rows"),
+        chunk=data.draw(st.integers(1, 5), "chunk"),
+        together=data.draw(st.booleans(), "together"),
+    )
+    check(Winograd(plain, data.draw(st.sampled_from([2, 4]), "tile")), knobs=knobs)
+
+
+def test_four_lanes() -> None:
+    check(Winograd(dataclasses.replace(convolution(10, 9, 14), in_block=4, out_block=4), 4), Vector(Sse()))
+
+
+def test_the_definition_is_the_convolution() -> None:
+    problem = Winograd(convolution(9, 5, 8), 4)
+    arrays, sums = operands(problem)
+    placeholders = [te.placeholder(a.shape, "float32") for a in arrays]
+    function = te.create_prim_func([*placeholders, winograd.compute(problem, *placeholders)])
+    result = tvm.runtime.tensor(np.zeros(blocked(sums.float().numpy(), 8).shape, np.float32))
+    tvm.compile(function, target="llvm")["main"](*map(tvm.runtime.tensor, arrays), result)
+    np.testing.assert_allclose(unblocked(result.numpy(), 8), sums, atol=1e-5)
+
+
+def test_avx512_keeps_its_sums_in_registers() -> None:
+    plain = Conv2d(1, 64, 28, 28, 64, (3, 3), padding=SAME, in_block=16, out_block=16)
+    problem, vector = Winograd(plain, 4), Vector(Avx512())
+    knobs = winograd.choose_knobs(problem, vector)
+    library = build(winograd, problem, [(1, 4, 28, 28, 16), winograd.prepared_shape(problem)], vector)
+    lines = library.mod.inspect_source("asm").splitlines()
+    sums = [line for line in lines if "vfmadd" in line and "zmm" in line]
+    assert len(sums) >= 8 * knobs.vectors * knobs.tiles
+    assert len([line for line in lines if "zmm" in line and "(%rsp)" in line]) < len(sums) / 10
+
+
+REFUSED = [
+    dataclasses.replace(convolution(64, 56, 64), stride=(2, 2)),
+    dataclasses.replace(convolution(64, 56, 64), dilation=(2, 2)),
+    dataclasses.replace(convolution(64, 56, 64), groups=2),
+    dataclasses.replace(convolution(64, 56, 64), kernel=(5, 5)),
+    dataclasses.replace(convolution(3, 56, 64), in_block=0),
+    dataclasses.replace(convolution(64, 56, 64), operand=BFLOAT16),
+]
+
+
+@pytest.mark.parametrize("plain", REFUSED)
+def test_other_convolutions_stay_plain(plain: Conv2d) -> None:
+    assert not can_transform(plain)
+    assert choose_tile(plain, AVX2, 4) == 0
+
+
+@pytest.mark.parametrize(
+    ("plain", "tile"),
+    [
+        (convolution(64, 56, 64), 4),
+        (convolution(128, 28, 128), 4),
+        (convolution(256, 14, 256), 4),
+        (convolution(96, 35, 96), 4),
+        (convolution(512, 7, 512), 2),  # four times as many weights for four tiles would come from memory
+        (convolution(128, 7, 32), 0),
+        (convolution(8, 6, 8), 0),
+    ],
+)
+def test_the_choice(plain: Conv2d, tile: int) -> None:
+    assert choose_tile(plain, AVX2, 4) == tile
+    assert choose_tile(plain, AVX2, 0) == 0
+    assert choose_tile(plain, AVX2, 2) in (0, 2)
+
+
+def test_two_threads_have_equal_shares() -> None:
+    for plain in (convolution(64, 56, 64), convolution(128, 28, 128), convolution(256, 14, 256)):
+        knobs = winograd.choose_knobs(Winograd(plain, 4), AVX2)
+        rows, blocks = Winograd(plain, 4).tiles[0], plain.channels.out_blocks
+        count = -(-blocks // knobs.chunk) if knobs.together else -(-rows // knobs.rows)
+        assert count % 2 == 0
+
+
+def test_the_cost_counts_what_is_multiplied() -> None:
+    plain = convolution(128, 28, 128)
+    cost = WinogradCost(Winograd(plain, 4), AVX2)
+    knobs = cost.best()
+    assert (
+        cost.weights
+        == np.prod(winograd.prepared_shape(cost.problem)) * 4
+        == 4 * 4 * np.prod(conv2d.packed_shape(plain))
+    )
+    assert cost.transforms < cost.cycles(knobs) < plain_cycles(plain, AVX2) / 2
+
+
+@pytest.mark.parametrize("plain", [convolution(64, 224, 64), convolution(512, 56, 512), convolution(2048, 30, 8)])
+def test_scratch_is_bounded(plain: Conv2d) -> None:
+    problem = Winograd(plain, 4)
+    rows = winograd.choose_knobs(problem, AVX2).rows
+    data = problem.points * plain.channels.in_blocks * 8 * rows * problem.tiles[1] * 4
+    assert rows == 1 or data <= MOST_DATA

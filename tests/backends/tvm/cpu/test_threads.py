@@ -1,0 +1,86 @@
+"""Threads of a built model: as many as asked for, none that stay busy, and none of anybody else's changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lvc.compiler import driver
+from lvc.compiler.ir.model import Model
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+
+CODE = """
+import json, os, sys, time
+import numpy as np
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+if sys.argv[3:]:
+    import torch
+    torch.set_num_threads(2)
+    data = torch.rand(256, 256)
+    expected = data @ data
+np.ones((300, 300)) @ np.ones((300, 300))
+before = threads()
+from lvc.backends.tvm.cpu.runtime.executable import Executable
+from pathlib import Path
+folder = Path(sys.argv[1])
+run = Executable({file.name: file.read_bytes() for file in folder.iterdir()}, int(sys.argv[2]))
+image = np.ones((1, 3, 32, 32), np.float32)
+for _ in range(5):
+    run(image)
+found = {"before": before, "after": threads()}
+used = time.process_time()
+time.sleep(0.5)
+found["busy"] = time.process_time() - used
+found["affinity"] = len(os.sched_getaffinity(0))
+if sys.argv[3:]:
+    found["torch"] = [torch.get_num_threads(), bool(torch.equal(data @ data, expected)), threads()]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a small built network."""
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
+    artefact = driver.compile(Model.from_module(layers, torch.zeros(1, 3, 32, 32)))
+    folder = tmp_path_factory.mktemp("threads")
+    for name, content in artefact.files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def measure(folder: Path, threads: int, *more: str) -> Any:
+    """Run the network in a process of its own."""
+    command = [sys.executable, "-c", CODE, str(folder), str(threads), *more]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_one_thread_is_the_callers(folder: Path) -> None:
+    found = measure(folder, 1)
+    assert found["after"] == found["before"]
+    assert found["busy"] < 0.1
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="this machine has one core")
+def test_threads_sleep_after_a_call(folder: Path) -> None:
+    found = measure(folder, 2)
+    assert found["after"] == found["before"] + (os.cpu_count() or 1) - 1
+    assert found["busy"] < 0.1  # of half a second; TVM's own setting would use half of it
+    assert found["affinity"] == len(os.sched_getaffinity(0))
+
+
+def test_torch_keeps_its_own_threads(folder: Path) -> None:
+    found = measure(folder, 2, "torch")
+    assert found["torch"] == [2, True, found["after"]]

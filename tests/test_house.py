@@ -73,6 +73,20 @@ def test_rooms_import_only_whom_they_may(room: str) -> None:
 
 
 @needs_checkout
+def test_what_knows_a_device_is_known_to_nobody_else() -> None:
+    """Of the two storeys of the tvm backend the lower one, and other devices, reach a device by its protocol alone."""
+    room = ROOT / "backends" / "tvm"
+    devices = [file.parent for file in room.glob("*/device.py")]
+    assert room / "cpu" in devices
+    for file in sources("backends"):
+        for name in imports(file):
+            read = next(
+                (folder for folder in devices if f"{name}.".startswith(f"lvc.backends.tvm.{folder.name}.")), None
+            )
+            assert read is None or read in file.parents, f"{file.relative_to(ROOT)} imports {name}"
+
+
+@needs_checkout
 def test_tvm_is_imported_by_its_backend_alone() -> None:
     for file in [f for room in FORBIDDEN for f in sources(room)]:
         if (ROOT / "backends" / "tvm") not in file.parents:

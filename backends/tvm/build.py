@@ -11,18 +11,15 @@ from typing import Any
 import numpy as np
 
 from lvc.backends.tvm.contents import check_plan
-from lvc.backends.tvm.cpu.entry import ENTRY, SETUP, entry_source
-from lvc.backends.tvm.cpu.link import link
-from lvc.backends.tvm.cpu.objects import compile_kernel, kernel_keys
-from lvc.backends.tvm.cpu.targets import llvm_options, vector_of
+from lvc.backends.tvm.device import CodeGenerator
+from lvc.backends.tvm.kernel_keys import kernel_keys
 from lvc.backends.tvm.memory import live_bytes, plan_constants, plan_prepared, plan_workspace, scratch_bytes
 from lvc.backends.tvm.object_cache import Object, ObjectCache
+from lvc.backends.tvm.plan import PLAN, PLAN_VERSION, WEIGHTS
 from lvc.backends.tvm.program import Argument, Kind, Program, Step
 from lvc.compiler.backend import Target
 from lvc.compiler.measure.memory import Memory
 from lvc.compiler.pipeline.workspace import Workspace
-
-PLAN_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -34,13 +31,13 @@ class Built:
     remarks: list[str]
 
 
-def build_files(program: Program, target: Target, workspace: Workspace) -> Built:
-    """Make the files of an artefact: ``model.so``, ``weights.bin`` and ``plan.json``."""
+def build_files(program: Program, generator: CodeGenerator, target: Target, workspace: Workspace) -> Built:
+    """Make the files of an artefact: its code, ``weights.bin`` and ``plan.json``."""
     workspace_bytes, constant_bytes = plan_workspace(program), plan_constants(program)
     prepared_bytes = plan_prepared(program, constant_bytes)
     check_plan(program)
     steps = [*program.setup, *program.steps]
-    names, objects = compile_kernels(steps, target, workspace)
+    names, objects = compile_kernels(steps, generator, workspace)
     memory = Memory(
         weights=constant_bytes,
         prepared=prepared_bytes,
@@ -49,11 +46,11 @@ def build_files(program: Program, target: Target, workspace: Workspace) -> Built
         external=sum(argument.bytes for argument in [*program.inputs, *program.outputs]),
         live=live_bytes(program),
     )
-    entry = entry_source(program, names, workspace_bytes, constant_bytes + prepared_bytes)
+    sizes = (workspace_bytes, constant_bytes + prepared_bytes)
     files = {
-        "model.so": link({name: made.code for name, made in objects.items()}, entry),
-        "weights.bin": weights_blob(program, constant_bytes),
-        "plan.json": json.dumps(plan(program, names, target, memory)).encode(),
+        **generator.assemble(program, names, objects, sizes),
+        WEIGHTS: weights_blob(program, constant_bytes),
+        PLAN: json.dumps(plan(program, names, generator.entries(), target, memory)).encode(),
     }
     return Built(files, memory, _remarks(steps, names, objects))
 
@@ -72,17 +69,18 @@ def _remarks(steps: Sequence[Step], names: Sequence[str], objects: Mapping[str, 
     return found
 
 
-def compile_kernels(steps: Sequence[Step], target: Target, workspace: Workspace) -> tuple[list[str], dict[str, Object]]:
+def compile_kernels(
+    steps: Sequence[Step], generator: CodeGenerator, workspace: Workspace
+) -> tuple[list[str], dict[str, Object]]:
     """Compile each different kernel once; return the kernel's name for each step, and the object files by name."""
-    options, vector, cache = llvm_options(target), vector_of(target), ObjectCache.of_user()
-    keys = kernel_keys(steps, vector, options)
+    keys, cache = kernel_keys(steps, generator.fingerprint), ObjectCache.of_user()
     different = dict(zip(keys, steps, strict=True))
     known = {key: cache.get(key) for key in different}
 
     def make(key: str) -> Object:
         made = known[key]
         if made is None:
-            made = compile_kernel(different[key], f"k_{key}", vector, options)
+            made = generator.compile(different[key], f"k_{key}")
             cache.put(key, made)
         return made
 
@@ -104,13 +102,15 @@ def weights_blob(program: Program, size: int) -> bytes:
     return b"".join([*parts, bytes(size - end)])
 
 
-def plan(program: Program, names: list[str], target: Target, memory: Memory) -> dict[str, Any]:
-    """What the runtime must know, as plain data. ``names`` are those of the kernels, of setup's before the others."""
+def plan(
+    program: Program, names: list[str], entries: Mapping[str, Any], target: Target, memory: Memory
+) -> dict[str, Any]:
+    """What the runtime must know, as plain data. ``names`` are those of the kernels, of setup's before the others;
+    ``entries`` say how the code is called."""
     setup = len(program.setup)
     return {
         "version": PLAN_VERSION,
-        "entry": ENTRY,
-        "setup_entry": SETUP,
+        **entries,
         "target": target.text,
         "kind": target.kind,
         "cpu": target.cpu,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +11,8 @@ from torch.fx import GraphModule, Node
 from tvm import te, tirx
 
 from lvc.backends.tvm.bfloat16 import widen
-from lvc.backends.tvm.cpu.anchors import Anchor, anchor_of
-from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
-from lvc.backends.tvm.cpu.vector import Vector
-from lvc.backends.tvm.layout import PLAIN, Layout
+from lvc.backends.tvm.device import Anchor, CodeGenerator
+from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.operands import stored, zero_edges
 from lvc.backends.tvm.ops.elementwise import PARTIAL
 from lvc.backends.tvm.ops.movement import reshape_array
@@ -38,17 +35,19 @@ class Kernel:
 
 
 def unit_kernel(
-    module: GraphModule, unit: Unit, layouts: Mapping[Node, Layout], layout: Layout, vector: Vector
+    module: GraphModule, unit: Unit, layouts: Mapping[Node, Layout], layout: Layout, generator: CodeGenerator
 ) -> Kernel:
     """Write a unit down. ``layouts`` are those of its inputs, ``layout`` is that of its output."""
-    return _Writer(module, unit, dict(layouts), layout, vector).write()
+    return _Writer(module, unit, layouts, layout, generator).write()
 
 
-def conversion_kernel(node: Node, before: Layout, after: Layout, module: GraphModule | None = None) -> Kernel:
+def conversion_kernel(
+    node: Node, before: Layout, after: Layout, generator: CodeGenerator, module: GraphModule | None = None
+) -> Kernel:
     """Copy a value from one layout to another; a stored tensor if a module is given."""
     scope = Scope()
     array = stored_array(module, node, scope) if module else scope.value(node, spec(node), before)
-    return finish(scope, array, after, None)
+    return finish(scope, array, after, generator)
 
 
 def stored_array(module: GraphModule, node: Node, scope: Scope) -> Array:
@@ -83,7 +82,15 @@ def widened(array: Array) -> Array:
     return Array(array.shape, "float32", lambda index: widen(array.read(index)), values)
 
 
-def finish(scope: Scope, array: Array, layout: Layout, anchor: Anchor | None, mask: bool = False) -> Kernel:
+def finish(
+    scope: Scope,
+    array: Array,
+    layout: Layout,
+    generator: CodeGenerator,
+    *,
+    anchor: Anchor | None = None,
+    mask: bool = False,
+) -> Kernel:
     """Write an array out as the kernel's result, in the kernel's own shape in memory if it has one."""
     if anchor and anchor.shape:
         array, shape = reshape_array(scope, array, anchor.shape), anchor.shape
@@ -100,7 +107,7 @@ def finish(scope: Scope, array: Array, layout: Layout, anchor: Anchor | None, ma
 
     result = scope.tensor(shape, body, "last")
     function = te.create_prim_func([*(p.tensor for p in scope.parameters), result])
-    schedule = anchor.schedule if anchor else GeneralSchedule(apart=scope.has_lookups)
+    schedule = anchor.schedule if anchor else generator.general_schedule(apart=scope.has_lookups)
     return Kernel(function, schedule, tuple(scope.parameters), result)
 
 
@@ -108,33 +115,34 @@ class _Writer:
     """Writes one unit: its nodes in order, each an array that the next ones read."""
 
     def __init__(
-        self, module: GraphModule, unit: Unit, layouts: dict[Node, Layout], layout: Layout, vector: Vector
+        self,
+        module: GraphModule,
+        unit: Unit,
+        layouts: Mapping[Node, Layout],
+        layout: Layout,
+        generator: CodeGenerator,
     ) -> None:
         self.module = module
         self.unit = unit
         self.layouts = layouts
         self.layout = layout
-        self.vector = vector
-        self.scope = Scope(vector.lanes)
+        self.generator = generator
+        self.scope = Scope(generator.block)
         self.arrays: dict[Node, Array] = {}
 
     def write(self) -> Kernel:
         anchor: Anchor | None = None
         for node in self.unit.nodes:
             call = self.call(node)
-            found = (
-                anchor_of(call, self.layouts, partial(self.operand_tensor, node))
-                if node is self.unit.nodes[0]
-                else None
-            )
+            found = self.generator.anchor(call) if node is self.unit.nodes[0] else None
             anchor = anchor or found
             self.arrays[node] = found.array if found else lowering_of(node)(call)
         mask = any(node.target in PARTIAL for node in self.unit.nodes)
-        return finish(self.scope, self.arrays[self.unit.output], self.layout, anchor, mask)
+        return finish(self.scope, self.arrays[self.unit.output], self.layout, self.generator, anchor=anchor, mask=mask)
 
     def call(self, node: Node) -> Call:
         operands = {name: self.operand(value) for name, value in arguments(node).items()}
-        return Call(node, operands, self.scope, self.layout, self.vector)
+        return Call(node, operands, self.scope, self.layout, self.layouts)
 
     def operand(self, value: Any) -> Any:
         """An argument of a call, with arrays in place of nodes."""
@@ -166,8 +174,3 @@ class _Writer:
             return leaf[0].read(index)
 
         return Array(known.shape, dtype_text(known.dtype), read)
-
-    def operand_tensor(self, node: Node, name: str, shape: tuple[int, ...] | None = None) -> Any:
-        """The TE tensor of a call's operand, in a shape in memory of the kernel's own if one is given."""
-        source = stored(arguments(node)[name])
-        return self.scope.tensor_of(source, spec(source), self.layouts.get(source, PLAIN), shape)

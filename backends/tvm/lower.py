@@ -12,8 +12,7 @@ import numpy as np
 from torch.fx import Node
 
 from lvc.backends.tvm import joins
-from lvc.backends.tvm.cpu.anchors import wanted_layout
-from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import CodeGenerator
 from lvc.backends.tvm.kernel import Kernel, conversion_kernel, unit_kernel
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.planner import plan_layouts
@@ -24,20 +23,20 @@ from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.model import Model
 
 
-def lower(model: Model, vector: Vector) -> Program:
+def lower(model: Model, generator: CodeGenerator) -> Program:
     """Lower a model whose operators and types have been checked."""
-    return _Lowering(model, vector).run()
+    return _Lowering(model, generator).run()
 
 
 class _Lowering:
     """The state of lowering one model."""
 
-    def __init__(self, model: Model, vector: Vector) -> None:
+    def __init__(self, model: Model, generator: CodeGenerator) -> None:
         self.model = model
-        self.vector = vector
+        self.generator = generator
         self.units = units(model.module.graph)
-        self.layouts = plan_layouts(model.module.graph, self.units, vector.lanes)
-        self.joins = joins.plan_joins(self.units, self.layouts, set(model.output_nodes), vector.bytes)
+        self.layouts = plan_layouts(model.module.graph, self.units, generator)
+        self.joins = joins.plan_joins(self.units, self.layouts, set(model.output_nodes), generator.alignment)
         self.makers = {unit.output: unit for unit in self.units}
         self.places: dict[tuple[Node, Layout], Place] = {}
         self.stored: dict[str, Place] = {}
@@ -75,11 +74,11 @@ class _Lowering:
         if self.joins.is_in_place(unit):
             self.join(unit, layout)
             return
-        block = self.vector.lanes
-        wanted = {node: wanted_layout(unit.nodes[0], node, self.layouts[node], block) for node in unit.inputs}
+        first, layouts = unit.nodes[0], self.layouts
+        wanted = {node: self.generator.wanted_layout(first, node, layouts[node]) for node in unit.inputs}
         for node, needed in wanted.items():
             self.convert(node, needed)
-        kernel = unit_kernel(self.model.module, unit, wanted, layout, self.vector)
+        kernel = unit_kernel(self.model.module, unit, wanted, layout, self.generator)
         self.emit(kernel, unit.name, [n.name for n in unit.nodes], wanted, self.value(unit.output, layout))
 
     def is_alias(self, unit: Unit) -> bool:
@@ -98,7 +97,7 @@ class _Lowering:
         """Parts of a concatenation that could not be made in their place are copied there."""
         for part, offset in self.joins.copies(unit, layout):
             self.convert(part, layout)
-            kernel = conversion_kernel(part, layout, layout)
+            kernel = conversion_kernel(part, layout, layout, self.generator)
             root = self.place(unit.output, layout)
             place = Place(root.storage, root.offset + offset * ITEM_BYTES[dtype_text(spec(part).dtype)])
             self.emit(kernel, unit.name, [unit.name], {part: layout}, _Value(place, _label(part, layout)))
@@ -113,7 +112,7 @@ class _Lowering:
         if own.is_flat(spec(node).shape) and layout.is_flat(spec(node).shape):
             self.places[node, layout] = self.place(node, own)
             return
-        kernel = conversion_kernel(node, own, layout)
+        kernel = conversion_kernel(node, own, layout, self.generator)
         self.emit(kernel, f"{node.name} to {layout}", [node.name], {node: own}, self.value(node, layout))
 
     def value(self, node: Node, layout: Layout) -> _Value:
@@ -152,10 +151,10 @@ class _Lowering:
         if made and made.offset == 0 and made.storage.kind is Kind.OUTPUT and made.storage.position == position:
             target = made
         elif node.op == "get_attr":
-            kernel = conversion_kernel(node, PLAIN, PLAIN, self.model.module)
+            kernel = conversion_kernel(node, PLAIN, PLAIN, self.generator, self.model.module)
             self.emit(kernel, f"output {position}", [node.name], {}, _Value(target, _label(node, PLAIN)))
         else:
-            kernel = conversion_kernel(node, own, PLAIN)
+            kernel = conversion_kernel(node, own, PLAIN, self.generator)
             self.emit(kernel, f"output {position}", [node.name], {node: own}, _Value(target, _label(node, PLAIN)))
         self.program.outputs.append(Argument(target, tuple(shape), dtype, _label(node, PLAIN)))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch.fx import Graph, Node
 
-from lvc.backends.tvm.cpu.anchors import wanted_layout
+from lvc.backends.tvm.device import CodeGenerator
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.units import Unit
 from lvc.compiler.ir.dialect import Family
@@ -37,13 +37,12 @@ _WHOLE = (torch.uint8, torch.int8, torch.int32)
 _REDUCTIONS = (aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default)
 
 
-def plan_layouts(graph: Graph, parts: Sequence[Unit], block: int) -> dict[Node, Layout]:
+def plan_layouts(graph: Graph, parts: Sequence[Unit], generator: CodeGenerator) -> dict[Node, Layout]:
     """Choose the layout of every input and of every unit's output."""
-    blocked = Layout(block)
     readers = _readers(parts)
     layouts = {node: PLAIN for node in graph.nodes if node.op == "placeholder"}
     for unit in parts:
-        layouts[unit.output] = _choose(unit, layouts, readers, blocked)
+        layouts[unit.output] = _choose(unit, layouts, readers, generator)
     return layouts
 
 
@@ -55,7 +54,10 @@ def _readers(parts: Sequence[Unit]) -> dict[Node, list[Unit]]:
     return readers
 
 
-def _choose(unit: Unit, layouts: dict[Node, Layout], readers: dict[Node, list[Unit]], blocked: Layout) -> Layout:
+def _choose(
+    unit: Unit, layouts: dict[Node, Layout], readers: dict[Node, list[Unit]], generator: CodeGenerator
+) -> Layout:
+    blocked = Layout(generator.block)
     dtype = spec(unit.output).dtype
     if len(spec(unit.output).shape) != 4 or not (dtype.is_floating_point or dtype in _WHOLE):
         return PLAIN
@@ -69,18 +71,18 @@ def _choose(unit: Unit, layouts: dict[Node, Layout], readers: dict[Node, list[Un
         wanted = any(_wants_blocks(reader, readers, 2) for reader in readers.get(unit.output, []))
         return blocked if wanted and spec(unit.output).shape[1] >= blocked.block else PLAIN
     if family(anchor) is Family.ELEMENTWISE or is_call(anchor, *_TRANSPARENT):
-        return blocked if carries else _wanted(unit, readers, blocked)
+        return blocked if carries else _wanted(unit, readers, generator)
     if is_call(anchor, *_REDUCTIONS) and carries:
         return blocked if _spatial(anchor) else PLAIN
     return PLAIN
 
 
-def _wanted(unit: Unit, readers: dict[Node, list[Unit]], blocked: Layout) -> Layout:
+def _wanted(unit: Unit, readers: dict[Node, list[Unit]], generator: CodeGenerator) -> Layout:
     """The layout that the first reader needs of a value that is converted to a shorter type: both are made at once."""
     found = readers.get(unit.output, [])
     if not found or spec(unit.output).dtype not in (torch.bfloat16, torch.uint8, torch.int8):
         return PLAIN
-    return wanted_layout(found[0].nodes[0], unit.output, PLAIN, blocked.block)
+    return generator.wanted_layout(found[0].nodes[0], unit.output, PLAIN)
 
 
 def _any_blocked(nodes: Iterable[Node], layouts: dict[Node, Layout]) -> bool:

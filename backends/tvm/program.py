@@ -10,16 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from lvc.backends.tvm.cpu.vector import Vector
-
-ScheduleFunction = Callable[[Any, Vector], None]
+ScheduleFunction = Callable[[Any, Any], None]  # TVM's schedule, and what the code generator knows of the target
 
 
 @dataclass(frozen=True)
 class AsWritten:
     """The schedule of a function whose loops are already those that shall run."""
 
-    def __call__(self, schedule: Any, vector: Vector) -> None:
+    def __call__(self, schedule: Any, target: Any) -> None:
         """Leave the function as it is."""
 
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import nn
 
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.isa.avx2 import Avx2
 from lvc.backends.tvm.cpu.kernels import matmul
 from lvc.backends.tvm.cpu.kernels.matmul import Matmul
 from lvc.backends.tvm.cpu.machine import Cache, Machine
-from lvc.backends.tvm.cpu.objects import compile_kernel
-from lvc.backends.tvm.cpu.targets import llvm_options, vector_of
+from lvc.backends.tvm.cpu.targets import vector_of
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.lower import lower
 from lvc.compiler.backend import Target
@@ -119,11 +119,11 @@ def test_a_tile_with_more_sums_than_registers_is_seen(
     """Haswell has 16 registers, and 4 x 6 sums do not fit."""
     target = Target.parse("haswell")
     vector = vector_of(target)
-    (step,) = (step for step in lower(product, vector).steps if hasattr(step.schedule, "problem"))
+    (step,) = (step for step in lower(product, CpuCodeGenerator.of(target)).steps if hasattr(step.schedule, "problem"))
     problem = step.schedule.problem  # type: ignore[attr-defined]
     knobs = replace(matmul.choose_knobs(problem, vector), vectors=shape[0], rows=shape[1])
     forced = replace(step, schedule=lambda sch, unit: matmul.schedule(sch, problem, unit, knobs))
-    code = compile_kernel(forced, "k_forced", vector, llvm_options(target)).code
+    code = CpuCodeGenerator.of(target).compile(forced, "k_forced").code
     counts = tool.account.reduction_counts(code)
     assert max(loop.multiply_adds for loop in counts) == 8 * shape[0] * shape[1]
     assert (max(loop.spills for loop in counts) > 0) == is_spilt

@@ -11,6 +11,7 @@ from inspection.assembly import functions
 from inspection.caches import Footprint, footprint
 from inspection.loops import Counts, loops, reductions, whole
 from lvc.backends.tvm.build import compile_kernels
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.targets import vector_of
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.lower import lower
@@ -70,8 +71,9 @@ def kernels(model: Model, target: Target, workspace: Workspace) -> list[Kernel]:
     """The contractions of a rewritten model, those that are suspect first, then those that compute most."""
     vector, counts = vector_of(target), {node.name: macs(node) for node in calls(model.module.graph)}
     origins = {node.name: origin(node) for node in calls(model.module.graph)}
-    steps = lower(model, vector).steps
-    names, objects = compile_kernels(steps, target, workspace)
+    generator = CpuCodeGenerator.of(target)
+    steps = lower(model, generator).steps
+    names, objects = compile_kernels(steps, generator, workspace)
     times, work = Counter(names), Counter[str]()
     for step, name in zip(steps, names, strict=True):
         work[name] += sum(counts.get(node, 0) for node in step.nodes)

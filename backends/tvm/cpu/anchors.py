@@ -25,30 +25,19 @@ from lvc.backends.tvm.cpu.integer_layers import (
 from lvc.backends.tvm.cpu.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
 from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16, FLOAT32, WORD_BYTES, DotOperand
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored, zero_edges
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import AsWritten, ScheduleFunction
-from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
+from lvc.backends.tvm.scope import Constant, Parameter, Prepared
 from lvc.backends.tvm.widening import multiplies_pairs
 from lvc.compiler.ir.graph import WINOGRAD, arguments, is_call, spec
 from lvc.compiler.ir.layers import CONVOLUTIONS, PRODUCTS
 from lvc.compiler.ir.operators import integer
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """The result of a kernel's contraction before the elementwise work, and how to schedule the whole.
-
-    ``shape`` is the shape in memory in which the kernel writes, where it differs from that of the layout.
-    """
-
-    array: Array
-    schedule: ScheduleFunction
-    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,10 +52,6 @@ class KernelSchedule:
 
     def __str__(self) -> str:
         return f"{self.function.__module__} {self.problem}"
-
-
-# the tensor in memory behind an operand of a call, in a shape in memory
-Tensors = Callable[[str, tuple[int, ...] | None], Any]
 
 
 def wanted_layout(node: Node, operand: Node, layout: Layout, block: int) -> Layout:
@@ -90,10 +75,10 @@ def _convolution_layout(node: Node, layout: Layout, block: int) -> Layout:
     return layout
 
 
-def anchor_of(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
+def anchor_of(call: Call, vector: Vector) -> Anchor | None:
     """Use the kernel for a call; None where there is none and the general form must do."""
     find = _FINDERS.get(call.node.target) if _has_kernels(call) else None
-    return find(call, layouts, tensors) if find else None
+    return find(call, vector) if find else None
 
 
 def _has_kernels(call: Call) -> bool:
@@ -103,16 +88,16 @@ def _has_kernels(call: Call) -> bool:
     return call.dtype == "float32" or call.node.target in integer.OPERATORS
 
 
-def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
-    weight = call["weight"]
-    if weight.constant is None or not call.layout.block or not _has_layout(call, "input", layouts):
+def _convolution(call: Call, vector: Vector) -> Anchor | None:
+    weight, layout = call["weight"], call.layout_of("input")
+    if weight.constant is None or not call.layout.block or layout is None:
         return None
     c, groups, geometry = call["input"].shape[1], call["groups"], _geometry(call)
-    in_block, out_block = _layout_of(call, "input", layouts).block, call.layout.block
+    in_block, out_block = layout.block, call.layout.block
     if groups == c == weight.shape[0] > 1 and is_exact_in_float32(call):
         zero_point = call.operands.get("zero_point")
         depthwise_problem = depthwise.Depthwise(channels=c, block=out_block, zero_point=zero_point, **geometry)
-        return _packed(call, depthwise, depthwise_problem, weight.constant.astype(np.float32), tensors)
+        return _packed(call, depthwise, depthwise_problem, weight.constant.astype(np.float32))
     problem = conv2d.Conv2d(
         in_channels=c,
         out_channels=weight.shape[0],
@@ -121,14 +106,14 @@ def _convolution(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> A
         out_block=out_block,
         **geometry,
     )
-    problem = replace(problem, operand=_dot_operand(call, conv2d, problem))
-    if tile := winograd.choose_tile(problem, call.vector, call.node.meta.get(WINOGRAD, 0)):
+    problem = replace(problem, operand=_dot_operand(call, vector, conv2d, problem))
+    if tile := winograd.choose_tile(problem, vector, call.node.meta.get(WINOGRAD, 0)):
         filtering = winograd.Winograd(problem, tile)
-        if shape := winograd.shared_shape(filtering, call.vector):
+        if shape := winograd.shared_shape(filtering, vector):
             call.scope.shared(shape, "float32")
-        return _packed(call, winograd, filtering, weight.constant, tensors)
+        return _packed(call, winograd, filtering, weight.constant)
     _guard(call, conv2d, problem)
-    return _packed(call, conv2d, problem, weight.constant, tensors)
+    return _packed(call, conv2d, problem, weight.constant)
 
 
 def _guard(call: Call, kernel: Any, problem: Any) -> None:
@@ -143,37 +128,30 @@ def _guard(call: Call, kernel: Any, problem: Any) -> None:
     )
 
 
-def _transposed(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
-    weight = call["weight"]
-    if weight.constant is None or not call.layout.block or not _has_layout(call, "input", layouts):
+def _transposed(call: Call, vector: Vector) -> Anchor | None:
+    weight, layout = call["weight"], call.layout_of("input")
+    if weight.constant is None or not call.layout.block or layout is None:
         return None
     problem = conv_transpose2d.ConvTranspose2d(
         in_channels=weight.shape[0],
         out_channels=weight.shape[1] * call["groups"],
         groups=call["groups"],
         output_padding=tuple(call["output_padding"]),
-        in_block=_layout_of(call, "input", layouts).block,
+        in_block=layout.block,
         out_block=call.layout.block,
-        operand=_dot_operand(call),
+        operand=_dot_operand(call, vector),
         **_geometry(call),
     )
-    return _packed(call, conv_transpose2d, problem, weight.constant, tensors)
+    return _packed(call, conv_transpose2d, problem, weight.constant)
 
 
-def _has_layout(call: Call, name: str, layouts: dict[Node, Layout]) -> bool:
-    """Whether an operand is a value in a layout, and no constant."""
-    return stored(arguments(call.node)[name]) in layouts
-
-
-def _layout_of(call: Call, name: str, layouts: dict[Node, Layout]) -> Layout:
-    return layouts[stored(arguments(call.node)[name])]
-
-
-def _dot_operand(call: Call, kernel: Any = None, problem: Any = None) -> DotOperand:
+def _dot_operand(call: Call, vector: Vector, kernel: Any = None, problem: Any = None) -> DotOperand:
     """What the steps of a contraction multiply; for an integer layer, what its kernel's problem allows."""
     if is_integer_layer(call):
         weight = call["weight"].constant
-        return choose_operand(call, lambda operand: kernel.pack_weight(replace(problem, operand=operand), weight))
+        return choose_operand(
+            call, vector, lambda operand: kernel.pack_weight(replace(problem, operand=operand), weight)
+        )
     return BFLOAT16 if multiplies_pairs(call.node) else FLOAT32
 
 
@@ -194,10 +172,10 @@ def _geometry(call: Call) -> dict[str, Any]:
     }
 
 
-def _packed(call: Call, kernel: Any, problem: Any, values: np.ndarray, tensors: Tensors) -> Anchor:
+def _packed(call: Call, kernel: Any, problem: Any, values: np.ndarray) -> Anchor:
     """A kernel over a blocked operand and packed weights, with a bias along the channels."""
     packed = _packed_weight(call, "weight", kernel, problem, values)
-    result = kernel.compute(problem, tensors("input", None), packed)
+    result = kernel.compute(problem, call.tensor("input"), packed)
     total = call.scope.leaf(result, call.shape, call.layout)
     array = with_correction(call, total, getattr(problem, "operand", FLOAT32), 1)
     return Anchor(array, KernelSchedule(kernel.schedule, problem))
@@ -232,47 +210,47 @@ def _prepared_weight(call: Call, problem: winograd.Winograd, key: str, plain: Co
     return call.scope.prepared(winograd.prepared_shape(problem), "float32", prepared)
 
 
-def _linear(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
+def _linear(call: Call, vector: Vector) -> Anchor | None:
     if len(call["weight"].shape) != 2 or call["weight"].constant is None:
         return None
-    anchor = _rows_times(call, ("input", "weight"), call["weight"].constant, tensors)
+    anchor = _rows_times(call, ("input", "weight"), call["weight"].constant, vector)
     if anchor is None:
         return None
     assert isinstance(anchor.schedule, KernelSchedule)
     return replace(anchor, array=with_correction(call, anchor.array, anchor.schedule.problem.operand, -1))
 
 
-def _matmul(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
+def _matmul(call: Call, vector: Vector) -> Anchor | None:
     left, right = call["self"].shape, call["other"].shape
     if call["self"].constant is not None or len(left) < 2 or len(right) < 2:
         return None
     if call["other"].constant is not None:
         known = len(right) == 2
-        return _rows_times(call, ("self", "other"), call["other"].constant.T, tensors) if known else None
+        return _rows_times(call, ("self", "other"), call["other"].constant.T, vector) if known else None
     is_product = is_call(call.node, integer.matmul)
     if left[:-2] != right[:-2] or not (is_product or call["self"].dtype == call["other"].dtype):
         return None
     batch, (m, k), n = math.prod(left[:-2]), left[-2:], right[-1]
-    problem = batch_matmul.BatchMatmul(batch, m, n, k, block=call.vector.lanes, operand=_dot_operand(call))
+    problem = batch_matmul.BatchMatmul(batch, m, n, k, block=vector.lanes, operand=_dot_operand(call, vector))
     if is_product:
-        pairs = pairs_for(call, call["zero_self"]), pairs_for(call, call["zero_other"])
+        pairs = pairs_for(call, vector, call["zero_self"]), pairs_for(call, vector, call["zero_other"])
         problem = replace(problem, operand=pairs[0], panel_operand=pairs[1])
-    result = batch_matmul.compute(problem, tensors("self", (batch, m, k)), tensors("other", (batch, k, n)))
+    result = batch_matmul.compute(problem, call.tensor("self", (batch, m, k)), call.tensor("other", (batch, k, n)))
     return _plain(call, result, (batch, m, n), KernelSchedule(batch_matmul.schedule, problem))
 
 
-def _rows_times(call: Call, names: tuple[str, str], values: np.ndarray, tensors: Tensors) -> Anchor | None:
+def _rows_times(call: Call, names: tuple[str, str], values: np.ndarray, vector: Vector) -> Anchor | None:
     """All rows of an operand times weights ``[N, K]``."""
     data = call[names[0]]
     if data.constant is not None:
         return None
     n, k = values.shape
     m = math.prod(data.shape[:-1])
-    problem = matmul.Matmul(m, n, k, call.vector.lanes)
-    problem = replace(problem, operand=_dot_operand(call, matmul, problem))
+    problem = matmul.Matmul(m, n, k, vector.lanes)
+    problem = replace(problem, operand=_dot_operand(call, vector, matmul, problem))
     _guard(call, matmul, problem)
     packed = _packed_weight(call, names[1], matmul, problem, values)
-    result = matmul.compute(problem, tensors(names[0], (m, k)), packed)
+    result = matmul.compute(problem, call.tensor(names[0], (m, k)), packed)
     return _plain(call, result, (m, n), KernelSchedule(matmul.schedule, problem))
 
 
@@ -282,13 +260,12 @@ def _plain(call: Call, result: Any, shape: tuple[int, ...], schedule: ScheduleFu
     return Anchor(total, schedule, shape)
 
 
-def _pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
-    if len(call.shape) != 4 or layouts.get(stored(arguments(call.node)["self"])) != call.layout:
+def _pool(call: Call, vector: Vector) -> Anchor | None:
+    if len(call.shape) != 4 or call.layout_of("self") != call.layout:
         return None
     return _pooled(
         call,
         "self",
-        tensors,
         kind="max" if is_call(call.node, aten.max_pool2d.default) else "avg",
         kernel=tuple(call["kernel_size"]),
         stride=tuple(call["stride"]),
@@ -298,14 +275,14 @@ def _pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor |
     )
 
 
-def _sum_pool(call: Call, layouts: dict[Node, Layout], tensors: Tensors) -> Anchor | None:
-    if layouts.get(arguments(call.node)["q"]) != call.layout:
+def _sum_pool(call: Call, vector: Vector) -> Anchor | None:
+    if call.layout_of("q") != call.layout:
         return None
     kernel, stride = tuple(call["kernel_size"]), tuple(call["stride"])
-    return _pooled(call, "q", tensors, kind="sum", kernel=kernel, stride=stride, zero_point=call["zero_point"])
+    return _pooled(call, "q", kind="sum", kernel=kernel, stride=stride, zero_point=call["zero_point"])
 
 
-def _pooled(call: Call, name: str, tensors: Tensors, **how: Any) -> Anchor:
+def _pooled(call: Call, name: str, **how: Any) -> Anchor:
     """The pooling kernel over the operand of that name."""
     n, c, height, width = call[name].shape
     ph, pw = call["padding"]
@@ -320,11 +297,11 @@ def _pooled(call: Call, name: str, tensors: Tensors, **how: Any) -> Anchor:
         block=call.layout.block,
         **how,
     )
-    array = call.scope.leaf(pool2d.compute(problem, tensors(name, None)), call.shape, call.layout)
+    array = call.scope.leaf(pool2d.compute(problem, call.tensor(name)), call.shape, call.layout)
     return Anchor(array, KernelSchedule(pool2d.schedule, problem))
 
 
-_FINDERS: dict[Any, Callable[[Call, dict[Node, Layout], Tensors], Anchor | None]] = {
+_FINDERS: dict[Any, Callable[[Call, Vector], Anchor | None]] = {
     aten.conv2d.default: _convolution,
     aten.conv_transpose2d.input: _transposed,
     aten.linear.default: _linear,

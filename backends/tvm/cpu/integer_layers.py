@@ -12,6 +12,7 @@ from tvm import te
 from lvc.backends.tvm.cpu.kernels.dot_operands import DotOperand
 from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad
 from lvc.backends.tvm.cpu.kernels.integer_storage import narrowed, narrowed_shape, stored_bits, widen_function
+from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import AsWritten
@@ -29,28 +30,28 @@ def is_integer_layer(call: Call) -> bool:
     return is_call(call.node, integer.conv2d, integer.linear)
 
 
-def choose_operand(call: Call, pack: Callable[[DotOperand], np.ndarray]) -> DotOperand:
+def choose_operand(call: Call, vector: Vector, pack: Callable[[DotOperand], np.ndarray]) -> DotOperand:
     """Quadruples of uint8 where 32 bits hold their sums too, and there is an instruction for it or the weights let most
     steps sum in 16 bits what provably fits there; else pairs.
 
     ``pack`` gives the weights as the kernel would read them: ``[.., words, lanes]``.
     """
-    quad, isa = IntegerQuad(call["zero_point"]), call.vector.isa
+    quad, isa = IntegerQuad(call["zero_point"]), vector.isa
     if is_call(call.node, integer.linear) and call["input"].shape[-1] % quad.elements:
-        return pairs_for(call, quad.zero_point)
+        return pairs_for(call, vector, quad.zero_point)
     if call["input"].dtype != "uint8" or sum_bound(torch.from_numpy(call["weight"].constant), _BYTES) > INT32:
-        return pairs_for(call, quad.zero_point)
+        return pairs_for(call, vector, quad.zero_point)
     if quad.name in isa.dots:
         return quad
-    pairs = pairs_for(call, quad.zero_point)
-    cycles = quad.elements // pairs.elements * pairs.pace(call.vector).cycles
+    pairs = pairs_for(call, vector, quad.zero_point)
+    cycles = quad.elements // pairs.elements * pairs.pace(vector).cycles
     return min([(cycles, pairs), *_ways(quad, pack(quad), isa.chain_cycles)], key=lambda way: way[0])[1]
 
 
-def pairs_for(call: Call, zero_point: int) -> IntegerPair:
+def pairs_for(call: Call, vector: Vector, zero_point: int) -> IntegerPair:
     """Pairs, which every call may take; `CompileError` where the target cannot multiply them."""
-    if call.vector.isa.pair_cycles is None:
-        raise call.vector.isa.lacks("int8", f"{call.node.name} (from {origin(call.node)})")
+    if vector.isa.pair_cycles is None:
+        raise vector.isa.lacks("int8", f"{call.node.name} (from {origin(call.node)})")
     return IntegerPair(zero_point)
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -18,27 +15,13 @@ from tvm.ir.instrument import pass_instrument
 from tvm.s_tir import Schedule
 
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
+from lvc.backends.tvm.cpu.lowering_passes import PIPELINE
 from lvc.backends.tvm.cpu.vector import Vector
-from lvc.backends.tvm.lowering_passes import PIPELINE
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.program import Step
 from lvc.compiler.errors import CompileError
 
-KEY_LENGTH = 20
 _REASON_LENGTH = 160
-
-
-def kernel_keys(steps: Sequence[Step], vector: Vector, options: dict[str, object]) -> list[str]:
-    """A name for each step's kernel that is equal exactly when the code is."""
-    known = (repr(vector), repr(options), tvm.__version__, _sources())
-    functions = {id(step.function): step.function for step in steps}
-    texts = {number: function.script() for number, function in functions.items()}
-
-    def key(step: Step) -> str:
-        parts = (texts[id(step.function)], str(step.schedule), *known)
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_LENGTH]
-
-    return list(map(key, steps))
 
 
 def compile_kernel(step: Step, name: str, vector: Vector, options: dict[str, object]) -> Object:
@@ -92,12 +75,3 @@ class _Allocations:
     def _visit(self, call: Any) -> None:
         if getattr(call.op, "name", "") == "tirx.TVMBackendAllocWorkspace":
             self.sizes.append(int(call.args[2]))
-
-
-@cache
-def _sources() -> str:
-    """A digest of this backend's own code, so that a cached object never outlives the code that made it."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()

@@ -11,6 +11,7 @@ import numpy as np
 from tvm import te
 
 from lvc.backends.tvm.build import build_files
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.host import cpuinfo
 from lvc.backends.tvm.cpu.kernels.fused import take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, allocate, load, loop, unrolled
@@ -46,7 +47,7 @@ def peak_flops(target: Target) -> float:
 def measure(target: Target) -> float:
     """Time the kernel in bursts of a millisecond or so; the fastest one counts."""
     vector = vector_of(target)
-    files = build_files(program(vector), target, Workspace(threads=1)).files
+    files = build_files(program(vector), CpuCodeGenerator.of(target), target, Workspace(threads=1)).files
     run, data = Executable(files, threads=1), np.full(data_shape(vector), 0.5, np.float32)
     seconds = []
     for _ in range(ROUNDS):

@@ -13,10 +13,9 @@ import torch
 from sketch import Sketch, aten, check, compare, numbers
 
 from lvc.backends.tvm import BACKEND
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.link import find_linker
-from lvc.backends.tvm.cpu.objects import compile_kernel
 from lvc.backends.tvm.cpu.runtime.executable import Executable
-from lvc.backends.tvm.cpu.targets import llvm_options, vector_of
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.ops.table import LOWERINGS
 from lvc.compiler.artefact import Artefact
@@ -162,9 +161,9 @@ def test_a_refused_schedule_is_replaced_and_noted() -> None:
 
     target = BACKEND.parse_target("native")
     assert target is not None
-    step = lower(network(), vector_of(target)).steps[0]
-    vector, options = vector_of(target), llvm_options(target)
-    made = compile_kernel(dataclasses.replace(step, schedule=refuse), "k", vector, options)
+    generator = CpuCodeGenerator.of(target)
+    step = lower(network(), generator).steps[0]
+    made = generator.compile(dataclasses.replace(step, schedule=refuse), "k")
     assert made.code.startswith(b"\x7fELF")
     assert made.refused == "RuntimeError: not this way"
-    assert compile_kernel(step, "k", vector, options).refused == ""
+    assert generator.compile(step, "k").refused == ""

@@ -9,6 +9,7 @@ from sketch import Sketch
 from torch.fx import Node
 
 from lvc.backends.tvm.contents import PlanError, check_plan
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.cpu.isa.avx2 import Avx2
 from lvc.backends.tvm.cpu.vector import Vector
@@ -17,7 +18,7 @@ from lvc.backends.tvm.memory import plan_workspace
 from lvc.backends.tvm.program import Argument, Bytes, Kind, Place, Program, Step, Storage, joined
 from lvc.compiler.ir.dialect import aten
 
-AVX2 = Vector(Avx2())
+AVX2 = CpuCodeGenerator(Vector(Avx2()))
 
 
 def argument(storage: Storage, value: str, size: int = 64, offset: int = 0) -> Argument:

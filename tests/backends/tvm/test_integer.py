@@ -14,6 +14,7 @@ from tvm import ir
 from tvm.s_tir import Schedule
 
 from lvc.backends.tvm import BACKEND
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad
 from lvc.backends.tvm.cpu.targets import llvm_options, vector_of
 from lvc.backends.tvm.lower import lower
@@ -118,7 +119,7 @@ def test_operands_are_chosen_by_proof(dtype: torch.dtype, shrink: int, target: s
     model = sketch.model(list(sketch.graph.nodes)[-1])
     parsed = BACKEND.parse_target("x86-64-v3" if target == "native" else target)
     assert parsed is not None
-    (step,) = [step for step in lower(model, vector_of(parsed)).steps if "conv2d" in step.nodes[0]]
+    (step,) = [step for step in lower(model, CpuCodeGenerator.of(parsed)).steps if "conv2d" in step.nodes[0]]
     assert isinstance(step.schedule.problem.operand, operand)  # type: ignore[attr-defined]
     if target == "native":
         check_exact(model, whole(1, dtype, *size))
@@ -132,7 +133,7 @@ def test_the_code_has_the_instructions_of_its_target(cpu: str, instruction: str)
     model = sketch.model(convolution(sketch, sketch.input(1, 32, 8, 8, dtype=torch.uint8), 32, seed=1))
     parsed = BACKEND.parse_target(cpu)
     assert parsed is not None
-    (step,) = [step for step in lower(model, vector_of(parsed)).steps if "conv2d" in step.nodes[0]]
+    (step,) = [step for step in lower(model, CpuCodeGenerator.of(parsed)).steps if "conv2d" in step.nodes[0]]
     schedule = Schedule(step.function)
     step.schedule(schedule, vector_of(parsed))
     function = schedule.mod["main"].with_attr("global_symbol", "kernel")

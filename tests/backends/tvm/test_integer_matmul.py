@@ -11,6 +11,7 @@ from test_integer import DTYPES, check_exact, whole
 from test_integer_products import zero_points
 from tvm.s_tir import Schedule
 
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.isa.avx2 import Avx2
 from lvc.backends.tvm.cpu.kernels import batch_matmul
 from lvc.backends.tvm.cpu.vector import Vector
@@ -59,7 +60,7 @@ def test_stacks_have_the_kernel_of_pairs_and_broadcasts_the_general_form() -> No
         sketch = Sketch()
         left, right = sketch.input(*shape, dtype=torch.int8), sketch.input(4, 6, 3, dtype=torch.uint8)
         model = sketch.model(sketch.call(integer.matmul, left, right, -3, 7))
-        (step,) = lower(model, Vector(Avx2())).steps
+        (step,) = lower(model, CpuCodeGenerator(Vector(Avx2()))).steps
         assert (getattr(step.schedule, "function", None) is batch_matmul.schedule) == has_kernel
         step.schedule(Schedule(step.function), Vector(Avx2()))  # whose failure would give a plain schedule
         check_exact(model, whole(0, torch.int8, *shape), whole(2, torch.uint8, 4, 6, 3))

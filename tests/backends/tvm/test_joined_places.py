@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import lvc
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.isa.avx2 import Avx2
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.lower import lower
@@ -13,7 +14,7 @@ from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 
-AVX2 = Vector(Avx2())
+AVX2 = CpuCodeGenerator(Vector(Avx2()))
 
 
 def test_parts_of_bytes_that_end_between_two_vectors() -> None:
@@ -33,6 +34,6 @@ def test_parts_of_bytes_that_end_between_two_vectors() -> None:
     workspace = Workspace({"calib": lambda: [(image, None)]})
     whole, _ = Pipeline.parse("insert-fake-quant,calibrate,lower-to-integer,fuse-operators").run(model, workspace)
     arguments = [argument for step in lower(whole, AVX2).steps for argument in step.arguments]
-    assert all(argument.place.offset % AVX2.bytes == 0 for argument in arguments)
+    assert all(argument.place.offset % AVX2.alignment == 0 for argument in arguments)
     found = lvc.load(lvc.compile(whole, "O0", "native"))(image)
     assert np.array_equal(found, whole.module(torch.from_numpy(image))[0].detach().numpy())

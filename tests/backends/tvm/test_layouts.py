@@ -7,7 +7,7 @@ import torch
 from sketch import Sketch, aten, check, numbers
 
 from lvc.backends.tvm import BACKEND
-from lvc.backends.tvm.cpu.targets import vector_of
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.memory import live_bytes, plan_workspace
 from lvc.backends.tvm.program import Program
@@ -40,7 +40,7 @@ WIDTH = 8  # lanes of AVX2: the counts shall not depend on this machine
 def program_of(model: Model) -> Program:
     target = BACKEND.parse_target("x86-64-v3")
     assert target is not None
-    return lower(model, vector_of(target))
+    return lower(model, CpuCodeGenerator.of(target))
 
 
 def moves(model: Model, program: Program) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tempfile
@@ -17,9 +16,11 @@ import numpy as np
 
 from lvc.backends.tvm.cpu.host import check_host
 from lvc.backends.tvm.cpu.runtime.abi import Arguments, Library, configure_threads
+from lvc.backends.tvm.plan import WEIGHTS, read_plan
 from lvc.compiler.errors import CompileError, UsageError
 
 ALIGNMENT = 64
+LIBRARY = "model.so"
 
 
 class Executable:
@@ -35,10 +36,10 @@ class Executable:
         check_host(self.plan["target"], frozenset(self.plan["features"]))
         self.threads = threads or os.cpu_count() or 1
         self.constants = aligned(max(1, self.plan["constant_bytes"] + self.plan["prepared_bytes"]))
-        if len(files["weights.bin"]) != self.plan["constant_bytes"]:
+        if len(files[WEIGHTS]) != self.plan["constant_bytes"]:
             raise CompileError("the artefact is damaged", why="its weights have another size than its plan says")
-        self.constants[: self.plan["constant_bytes"]] = np.frombuffer(files["weights.bin"], np.uint8)
-        self.library = _load_library(files["model.so"], self.threads == 1)
+        self.constants[: self.plan["constant_bytes"]] = np.frombuffer(files[WEIGHTS], np.uint8)
+        self.library = _load_library(files[LIBRARY], self.threads == 1)
         self._prepare_constants()
         self.workspaces: list[np.ndarray] = []
         self.local = threading.local()
@@ -165,12 +166,9 @@ def _view(
 
 
 def _read_plan(files: Mapping[str, bytes]) -> dict[str, Any]:
-    if missing := sorted({"model.so", "weights.bin", "plan.json"} - set(files)):
-        raise CompileError("the artefact is incomplete", why="it lacks " + ", ".join(missing))
-    plan: dict[str, Any] = json.loads(files["plan.json"])
-    if plan.get("version") != 2:
-        raise CompileError("the artefact was made by another version of lvc", help="build it again")
-    return plan
+    if LIBRARY not in files:
+        raise CompileError("the artefact is incomplete", why=f"it lacks {LIBRARY}")
+    return read_plan(files)
 
 
 def _load_library(content: bytes, serial: bool) -> Library:

@@ -14,7 +14,7 @@ from torch import nn
 import lvc
 from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.build import build_files
-from lvc.backends.tvm.cpu import targets
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16
 from lvc.backends.tvm.cpu.runtime.executable import Executable
 from lvc.backends.tvm.lower import lower
@@ -91,7 +91,7 @@ def traced(module: nn.Module, *shape: int) -> Model:
 
 
 def run(program: Program, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-    files = build_files(program, native(), Workspace(threads=2)).files
+    files = build_files(program, CpuCodeGenerator.of(native()), native(), Workspace(threads=2)).files
     return Executable(files, 1)(*inputs)
 
 
@@ -103,13 +103,13 @@ def test_a_model_computes_what_its_graph_says(module: nn.Module, shape: tuple[in
     wanted, exact = rewritten(*inputs)[0], model(*inputs)[0]
     loss = relative_difference(wanted, exact)
     assert 1e-4 < loss < 3e-2
-    program = lower(rewritten, targets.vector_of(native()))
+    program = lower(rewritten, CpuCodeGenerator.of(native()))
     found = run(program, *inputs)[0]
     assert relative_difference(found, wanted) <= loss  # values in the middle of two are rounded to either
     products = [step for step in program.steps if repr(BFLOAT16) in str(step.schedule)]
     assert len(products) == len(steps[-1].outcome.changed)
     # between kernels, images are stored in half the bytes
-    plain = lower(Pipeline.parse("O2").run(model)[0], targets.vector_of(native()))
+    plain = lower(Pipeline.parse("O2").run(model)[0], CpuCodeGenerator.of(native()))
     assert traffic(program) < 0.62 * traffic(plain)
 
 
@@ -128,14 +128,14 @@ def test_without_ties_the_outputs_are_those_of_pytorch() -> None:
     result = sketch.call(aten.to.dtype, sketch.call(aten.to.dtype, conv, torch.bfloat16), torch.float32)
     model = sketch.model(result)
     inputs = np.round(numbers(1, 6, 5, 5))
-    np.testing.assert_array_equal(run(lower(model, targets.vector_of(native())), inputs)[0], model(inputs)[0])
+    np.testing.assert_array_equal(run(lower(model, CpuCodeGenerator.of(native())), inputs)[0], model(inputs)[0])
 
 
 def test_a_layer_left_alone_reads_float32() -> None:
     model = traced(nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)), 1, 8, 4, 4)
     rewritten, _ = Pipeline.parse("O2,lower-precision{skip=*_1}").run(model)
     inputs = seeded_inputs(model.inputs, 0)
-    found = run(lower(rewritten, targets.vector_of(native())), *inputs)[0]
+    found = run(lower(rewritten, CpuCodeGenerator.of(native())), *inputs)[0]
     assert relative_difference(found, rewritten(*inputs)[0]) < 5e-3
 
 

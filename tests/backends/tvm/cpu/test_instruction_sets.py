@@ -10,12 +10,12 @@ import torch
 from sketch import Sketch
 from test_integer import convolution
 
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.isa.avx2 import Avx2
 from lvc.backends.tvm.cpu.isa.avx512 import Avx512
 from lvc.backends.tvm.cpu.isa.choice import parts_that_multiply, widest
 from lvc.backends.tvm.cpu.isa.instruction_set import InstructionSet
 from lvc.backends.tvm.cpu.isa.sse import Sse
-from lvc.backends.tvm.cpu.objects import compile_kernel
 from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.lower import lower
@@ -38,7 +38,7 @@ class OnlyFloats(InstructionSet):
     registers: ClassVar[int] = 32
 
 
-PLAIN = Vector(OnlyFloats())
+PLAIN = CpuCodeGenerator(Vector(OnlyFloats()), OPTIONS)
 
 
 def linear(dtype: torch.dtype) -> Model:
@@ -81,7 +81,7 @@ def test_integers_are_refused_in_a_sentence(model: object, node: str) -> None:
 
 def machine_code(program: Program) -> set[int]:
     """The processors of all kernels of a program, by ELF's numbers."""
-    made = [compile_kernel(step, f"k_{i}", PLAIN, OPTIONS) for i, step in enumerate(program.steps)]
+    made = [PLAIN.compile(step, f"k_{i}") for i, step in enumerate(program.steps)]
     assert not any(one.refused for one in made)
     return {int.from_bytes(one.code[18:20], "little") for one in made}
 

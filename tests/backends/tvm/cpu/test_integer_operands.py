@@ -12,10 +12,10 @@ from test_integer import check_exact, whole
 from torch.fx import Node
 
 from lvc.backends.tvm import BACKEND
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.integer_layers import risky_steps
 from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad
 from lvc.backends.tvm.cpu.kernels.integer_storage import narrowed, stored_bits
-from lvc.backends.tvm.cpu.targets import vector_of
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.program import Program
 from lvc.compiler.ir.model import Model
@@ -41,7 +41,7 @@ def layer(weight: torch.Tensor, size: int = 9, zero: int = 5, dtype: torch.dtype
 def lowered(model: Model, target: str = "x86-64-v3") -> Program:
     parsed = BACKEND.parse_target(target)
     assert parsed is not None
-    return lower(model, vector_of(parsed))
+    return lower(model, CpuCodeGenerator.of(parsed))
 
 
 def operand_of(program: Program) -> object:

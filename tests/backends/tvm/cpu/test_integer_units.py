@@ -17,8 +17,8 @@ from sketch import Sketch
 from test_integer import DTYPES, check_exact, convolution, whole
 from tvm import tirx
 
-from lvc.backends.tvm import bfloat16, build
-from lvc.backends.tvm.cpu import targets
+from lvc.backends.tvm import bfloat16
+from lvc.backends.tvm.cpu import code_generator, targets
 from lvc.backends.tvm.cpu.isa.avx2 import Avx2
 from lvc.backends.tvm.cpu.isa.avx512 import Avx512
 from lvc.backends.tvm.cpu.isa.instruction_set import InstructionSet
@@ -98,7 +98,7 @@ def unit(request: pytest.FixtureRequest) -> Any:
     """Let models be built for a vector unit; give it, and the names of the instructions that were used."""
     patch, vector = pytest.MonkeyPatch(), UNITS[request.param]
     patch.setenv("LVC_CACHE", "")
-    for module in (targets, build):
+    for module in (targets, code_generator):
         patch.setattr(module, "vector_of", lambda _: vector)
     yield vector, vector.isa.used
     patch.undo()

@@ -9,14 +9,15 @@ import pytest
 from sketch import Sketch
 
 from lvc.backends.tvm.cpu import host, targets
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.isa.avx2 import Avx2
 from lvc.backends.tvm.cpu.kernels import matmul
 from lvc.backends.tvm.cpu.kernels.matmul import Matmul
 from lvc.backends.tvm.cpu.kernels.tile_cost import SECOND_SHARE
 from lvc.backends.tvm.cpu.machine import GENERIC, Cache
-from lvc.backends.tvm.cpu.objects import kernel_keys
 from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.kernel_keys import kernel_keys
 from lvc.backends.tvm.lower import lower
 from lvc.compiler.backend import Target
 from lvc.compiler.ir.dialect import aten
@@ -127,7 +128,8 @@ def test_only_native_code_depends_on_the_machine_it_is_made_on(caches: Path, mon
 def test_kernels_of_machines_that_differ_have_keys_that_do() -> None:
     sketch = Sketch()
     model = sketch.model(sketch.call(aten.relu.default, sketch.input(2, 3)))
-    unit = Vector(Avx2())
+    other = Vector(Avx2(), replace(GENERIC, second=Cache(1 << 20, 8)))
+    unit, same, larger = (CpuCodeGenerator(vector) for vector in (Vector(Avx2()), Vector(Avx2()), other))
     steps = lower(model, unit).steps
-    other = replace(unit, machine=replace(GENERIC, second=Cache(1 << 20, 8)))
-    assert kernel_keys(steps, unit, {}) == kernel_keys(steps, Vector(Avx2()), {}) != kernel_keys(steps, other, {})
+    first, second, third = (kernel_keys(steps, generator.fingerprint) for generator in (unit, same, larger))
+    assert first == second != third

@@ -11,6 +11,7 @@ import torchvision
 
 from lvc.backends.tvm.build import build_files
 from lvc.backends.tvm.cpu import targets
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.runtime.executable import Executable
 from lvc.backends.tvm.lower import lower
 from lvc.compiler.backend import Target
@@ -39,9 +40,9 @@ def test_network(name: str, size: int) -> None:
     rewritten, _ = Pipeline.parse("O2").run(model)
     features = targets.parse_target("x86-64-v4").features
     target = Target("AVX-512 without it", "tvm", "x86-64", "haswell", features)
-    vector = targets.vector_of(target)
-    assert vector.lanes == 16
-    files = build_files(lower(rewritten, vector), target, Workspace()).files
+    generator = CpuCodeGenerator.of(target)
+    assert generator.vector.lanes == 16
+    files = build_files(lower(rewritten, generator), generator, target, Workspace()).files
     plan = json.loads(files["plan.json"])
     runnable = {**files, "plan.json": json.dumps({**plan, "features": []}).encode()}
     (inputs,) = seeded_inputs(model.inputs, 0)

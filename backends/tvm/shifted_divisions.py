@@ -1,4 +1,4 @@
-"""How a scheduled TIR function becomes one that LLVM takes: TVM's passes for a CPU, with an unsound one fenced in.
+"""Divisions of shifted indices, hidden from a pass of TVM that is unsound for them.
 
 TVM 0.27 flattens the indices of a buffer through ``IterMapSimplify``. Where an index is divided after two different
 shifts, as in ``(j // 16 + 14) % 16`` beside ``(j % 16 + 14) % 16``, that puts the larger shift in place of both
@@ -11,58 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import tvm
 import tvm_ffi
-from tvm import ir, s_tir, sym, tirx
-from tvm.tirx import compilation_pipeline
+from tvm import ir, sym, tirx
 
-PIPELINE = "lvc"
 _UNBOUNDED = 1 << 30
-
-
-def _passes() -> list[Any]:
-    """TVM's default passes for S-TIR, without those for GPUs, in their order."""
-    return [
-        s_tir.transform.CanonicalizeLoop(),
-        s_tir.transform.LowerInitBlock(),
-        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
-        s_tir.transform.ConvertBlocksToOpaque(),
-        s_tir.transform.CompactBufferAllocation(),
-        s_tir.transform.LowerMatchBuffer(),
-        s_tir.transform.StmtSimplify(),
-        s_tir.transform.LowerOpaqueBlock(),
-        tirx.transform.prim_func_pass(hide_shifted_divisions, opt_level=0, name="lvc.hide_shifted_divisions"),
-        tirx.transform.FlattenBuffer(),
-        tirx.transform.BF16ComputeLegalize(),
-        tirx.transform.NarrowDataType(32),
-        s_tir.transform.LoopPartition(),
-        tirx.transform.VectorizeLoop(True),
-        tirx.transform.StorageRewrite(),
-        s_tir.transform.HoistIfThenElse(),
-        tirx.transform.UnrollLoop(),
-        s_tir.transform.RenormalizeSplitPattern(),
-        tirx.transform.StmtSimplify(),
-        tirx.transform.RemoveNoOp(),
-        s_tir.transform.RewriteUnsafeSelect(),
-        tirx.transform.CommonSubexprElim(),
-        tirx.transform.VerifyMemory(),
-        tirx.transform.AnnotateEntryFunc(),
-        tirx.transform.SplitHostDevice(),
-        tirx.transform.MakePackedAPI(),
-        tirx.transform.BF16StorageLegalize(),
-    ]
-
-
-def _pipeline() -> tuple[Any, Any, Any]:
-    return (
-        tvm.ir.transform.Sequential(_passes()),
-        compilation_pipeline.finalize_host_passes,
-        compilation_pipeline.finalize_device_passes,
-    )
-
-
-compilation_pipeline.register_tir_pipeline(PIPELINE, _pipeline)
-
 
 _DIVISIONS = (tirx.FloorDiv, tirx.FloorMod)
 _ACCESSES = (ir.TensorLoad, tirx.BufferStore)

@@ -15,7 +15,7 @@ from sketch import Sketch, check
 from tvm import ir, te, tirx
 
 import lvc
-from lvc.backends.tvm.lowering_passes import hide_shifted_divisions
+from lvc.backends.tvm.shifted_divisions import hide_shifted_divisions
 from lvc.compiler.ir.dialect import aten
 
 EXTENT = 240

@@ -1,0 +1,69 @@
+"""Code for a CPU: kernels by rules, object files from LLVM, an entry in C, and one shared library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.fx import Node
+
+from lvc.backends.tvm.cpu import anchors
+from lvc.backends.tvm.cpu.entry import ENTRY, SETUP, entry_source
+from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
+from lvc.backends.tvm.cpu.link import link
+from lvc.backends.tvm.cpu.objects import compile_kernel
+from lvc.backends.tvm.cpu.targets import llvm_options, vector_of
+from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import Anchor, CodeGenerator
+from lvc.backends.tvm.layout import Layout
+from lvc.backends.tvm.object_cache import Object
+from lvc.backends.tvm.ops.table import Call
+from lvc.backends.tvm.program import Program, Step
+from lvc.compiler.backend import Target
+
+
+@dataclass(frozen=True)
+class CpuCodeGenerator(CodeGenerator):
+    """Code for a ``vector`` unit; ``options`` are what LLVM is told of the target."""
+
+    vector: Vector
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, target: Target) -> CpuCodeGenerator:
+        """That of a target."""
+        return cls(vector_of(target), llvm_options(target))
+
+    @property
+    def block(self) -> int:
+        return self.vector.lanes
+
+    @property
+    def alignment(self) -> int:
+        return self.vector.bytes
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.vector!r} {self.options!r}"
+
+    def wanted_layout(self, node: Node, operand: Node, layout: Layout) -> Layout:
+        return anchors.wanted_layout(node, operand, layout, self.block)
+
+    def anchor(self, call: Call) -> Anchor | None:
+        return anchors.anchor_of(call, self.vector)
+
+    def general_schedule(self, *, apart: bool) -> GeneralSchedule:
+        return GeneralSchedule(apart)
+
+    def compile(self, step: Step, name: str) -> Object:
+        return compile_kernel(step, name, self.vector, dict(self.options))
+
+    def assemble(
+        self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], sizes: tuple[int, int]
+    ) -> dict[str, bytes]:
+        entry = entry_source(program, kernels, *sizes)
+        return {"model.so": link({name: made.code for name, made in objects.items()}, entry)}
+
+    def entries(self) -> dict[str, Any]:
+        return {"entry": ENTRY, "setup_entry": SETUP}

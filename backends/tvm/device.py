@@ -1,0 +1,139 @@
+"""What the storey that knows no chip asks of a storey that knows one: the one protocol between the two.
+
+A kind of device is a folder beside this file whose ``device.py`` names its `Device` as ``DEVICE``: the targets that
+there are, what is known of each before a model is loaded, and the `CodeGenerator` of one. Lowering and building know
+the latter alone, so they are the same for every device.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+
+    from lvc.backends.tvm.layout import Layout
+    from lvc.backends.tvm.object_cache import Object
+    from lvc.backends.tvm.ops.table import Call
+    from lvc.backends.tvm.program import Program, ScheduleFunction, Step
+    from lvc.backends.tvm.scope import Array
+    from lvc.compiler.backend import Executable, Target
+    from lvc.compiler.ir.model import Model
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The result of a kernel's contraction before the elementwise work, and how to schedule the whole.
+
+    ``shape`` is the shape in memory in which the kernel writes, where it differs from that of the layout.
+    """
+
+    array: Array
+    schedule: ScheduleFunction
+    shape: tuple[int, ...] | None = None
+
+
+class CodeGenerator(ABC):
+    """Makes code for one target."""
+
+    @property
+    @abstractmethod
+    def block(self) -> int:
+        """Channels in a block of a blocked layout: elements that one instruction, or one group of threads, takes."""
+
+    @property
+    @abstractmethod
+    def alignment(self) -> int:
+        """A value that lies inside another one must begin at a multiple of so many bytes."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """All that its code depends on beside kernels and their schedules."""
+
+    @abstractmethod
+    def wanted_layout(self, node: Node, operand: Node, layout: Layout) -> Layout:
+        """The layout in which a call's kernel reads an operand that lies in ``layout``."""
+
+    @abstractmethod
+    def anchor(self, call: Call) -> Anchor | None:
+        """The kernel of a call's own, by the first rule that has one; None where the general form must do."""
+
+    @abstractmethod
+    def general_schedule(self, *, apart: bool) -> ScheduleFunction:
+        """The schedule of a kernel that has none of its own; its stages stand ``apart`` where TVM cannot say which
+        part of one another reads."""
+
+    @abstractmethod
+    def compile(self, step: Step, name: str) -> Object:
+        """Schedule a step's kernel and compile it under a name; `CompileError` if that cannot be done at all."""
+
+    @abstractmethod
+    def assemble(
+        self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], sizes: tuple[int, int]
+    ) -> Mapping[str, bytes]:
+        """The files with a program's code. ``kernels`` names the kernel of each step, those of setup first;
+        ``sizes`` are the bytes of the workspace and of all constants."""
+
+    @abstractmethod
+    def entries(self) -> Mapping[str, Any]:
+        """What ``plan.json`` says of the code that `assemble` makes: how to call it."""
+
+
+class Device(ABC):
+    """A kind of device. Nothing heavy is imported before code is made: PyTorch and TVM take seconds."""
+
+    @property
+    @abstractmethod
+    def kinds(self) -> Collection[str]:
+        """The kinds of its targets."""
+
+    @abstractmethod
+    def targets(self) -> dict[str, str]:
+        """Every target text that it takes, with one line about it."""
+
+    @abstractmethod
+    def parse_target(self, text: str) -> Target | None:
+        """The target of a text, or None."""
+
+    @abstractmethod
+    def block(self, target: Target) -> int:
+        """Channels in a block of a blocked layout."""
+
+    @abstractmethod
+    def lacks(self, element: str, target: Target) -> str:
+        """Why a target cannot multiply elements of a type; empty if it can."""
+
+    @abstractmethod
+    def that_multiply(self, element: str) -> list[str]:
+        """The target texts that can."""
+
+    def remarks(self, model: Model, target: Target) -> list[str]:
+        """What a user should know about a model that is built for a target."""
+        return []
+
+    @abstractmethod
+    def code_generator(self, target: Target) -> CodeGenerator:
+        """What makes code for a target."""
+
+    @abstractmethod
+    def load(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
+        """Make the files of an artefact callable in this process."""
+
+
+@cache
+def devices() -> tuple[Device, ...]:
+    """All kinds of devices."""
+    folders = sorted(file.parent.name for file in Path(__file__).parent.glob("*/device.py"))
+    return tuple(importlib.import_module(f"lvc.backends.tvm.{folder}.device").DEVICE for folder in folders)
+
+
+def device_of(kind: str) -> Device | None:
+    """The kind of device that has targets of a kind; None if there is none."""
+    return next((device for device in devices() if kind in device.kinds), None)

@@ -120,7 +120,10 @@ NAME_A_LAYER = {
     "passes/smooth_activations.py",
     "passes/analysis/channels/layers.py",
     "backends/onnx/operators/contraction.py",  # what an operator is lowered to
-    "backends/tvm/cpu/anchors.py",
+    "backends/tvm/cpu/kernels/conv2d.py",
+    "backends/tvm/cpu/kernels/conv_transpose2d.py",
+    "backends/tvm/cpu/kernels/depthwise.py",
+    "backends/tvm/cpu/kernels/matmul.py",
     "backends/tvm/operands.py",
     "backends/tvm/ops/contractions.py",
 }

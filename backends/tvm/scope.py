@@ -119,30 +119,17 @@ class Scope:
             return Array(values.shape, str(values.dtype), lambda _: scalar, values)
         return Array(values.shape, str(values.dtype), read, values)
 
-    def packed(self, key: str, shape: Sequence[int], dtype: str, pack: Callable[[], np.ndarray]) -> Any:
-        """A parameter that holds a stored tensor in a form of the kernel's own; return the TE tensor."""
-        return self._parameter(shape, dtype, Constant(key, pack))
-
-    def prepared(self, shape: Sequence[int], dtype: str, source: Prepared) -> Any:
-        """A parameter that holds a constant which is made when the model is loaded; return the TE tensor."""
-        return self._parameter(shape, dtype, source)
-
-    def shared(self, shape: Sequence[int], dtype: str) -> None:
-        """A parameter for the kernel's own use, which its schedule finds by the name ``shared``."""
-        self.parameters.append(Parameter(te.placeholder(tuple(shape), dtype, "shared"), Shared()))
-
-    def guards(self, key: str, shape: Sequence[int], pack: Callable[[], np.ndarray]) -> None:
-        """A parameter that tells a kernel which weights are risky, which its schedule finds by the name ``guards``."""
-        self.parameters.append(Parameter(te.placeholder(tuple(shape), "uint8", "guards"), Constant(key, pack)))
-
-    def _parameter(self, shape: Sequence[int], dtype: str, source: Constant | Prepared) -> Any:
-        tensor = te.placeholder(tuple(shape), dtype, f"w{len(self.parameters)}")
+    def parameter(self, shape: Sequence[int], dtype: str, source: Constant | Prepared | Shared, name: str = "") -> Any:
+        """A parameter for a stored tensor in a form of the kernel's own, a constant that is made when the model is
+        loaded, or memory to work in. What the computation does not read has a name by which the schedule finds it."""
+        tensor = te.placeholder(tuple(shape), dtype, name or f"w{len(self.parameters)}")
         self.parameters.append(Parameter(tensor, source))
         return tensor
 
     def _constant_leaf(self, key: str, values: np.ndarray) -> Array:
         if values.size != max(values.shape):
-            tensor = self.packed(key, values.shape, str(values.dtype), lambda: np.ascontiguousarray(values))
+            stored = Constant(key, lambda: np.ascontiguousarray(values))
+            tensor = self.parameter(values.shape, str(values.dtype), stored)
             return self.leaf(tensor, values.shape, PLAIN)
         axis = values.shape.index(values.size)
         size = -(-values.size // VECTOR_PADDING) * VECTOR_PADDING
@@ -150,7 +137,7 @@ class Scope:
         def pack() -> np.ndarray:
             return np.pad(values.reshape(-1), (0, size - values.size))
 
-        tensor = self.packed(f"{key} padded", (size,), str(values.dtype), pack)
+        tensor = self.parameter((size,), str(values.dtype), Constant(f"{key} padded", pack))
         whole = self.leaf(tensor, (size,), PLAIN)
         return Array(values.shape, str(values.dtype), lambda index: whole.read((index[axis],)))
 

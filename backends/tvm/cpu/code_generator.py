@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from lvc.backends.tvm.cpu import anchors
+from lvc.backends.tvm.cpu import rules
 from lvc.backends.tvm.cpu.entry import ENTRY, SETUP, entry_source
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.cpu.link import link
@@ -48,10 +48,10 @@ class CpuCodeGenerator(CodeGenerator):
         return f"{self.vector!r} {self.options!r}"
 
     def wanted_layout(self, node: Node, operand: Node, layout: Layout) -> Layout:
-        return anchors.wanted_layout(node, operand, layout, self.block)
+        return rules.wanted_layout(node, operand, layout, self.block)
 
     def anchor(self, call: Call) -> Anchor | None:
-        return anchors.anchor_of(call, self.vector)
+        return rules.anchor_of(call, self.vector)
 
     def general_schedule(self, *, apart: bool) -> GeneralSchedule:
         return GeneralSchedule(apart)

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch._ops import OpOverload
 from tvm import te
 
-from lvc.backends.tvm.cpu.kernels.dot_operands import DotOperand
+from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16, FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad
 from lvc.backends.tvm.cpu.kernels.integer_storage import narrowed, narrowed_shape, stored_bits, widen_function
 from lvc.backends.tvm.cpu.vector import Vector
@@ -17,9 +18,12 @@ from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import AsWritten
 from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
+from lvc.backends.tvm.widening import multiplies_pairs
 from lvc.compiler.ir.bounds import EXACT_FLOAT32, INT16, INT32, DataRange, group_bounds, sum_bound
 from lvc.compiler.ir.graph import arguments, is_call, origin, spec
 from lvc.compiler.ir.operators import integer
+
+Pack = Callable[[DotOperand], np.ndarray]
 
 _BYTES = DataRange.of(torch.uint8, 0)
 _ELEMENTS: dict[type[DotOperand], str] = {IntegerQuad: "int8", IntegerPair: "int16"}  # of which packed weights are made
@@ -30,7 +34,21 @@ def is_integer_layer(call: Call) -> bool:
     return is_call(call.node, integer.conv2d, integer.linear)
 
 
-def choose_operand(call: Call, vector: Vector, pack: Callable[[DotOperand], np.ndarray]) -> DotOperand:
+def computes(call: Call, single: OpOverload, whole: OpOverload) -> bool:
+    """Whether a call is of one operator in single precision, or of the other in integers."""
+    return is_call(call.node, whole) or (is_call(call.node, single) and call.dtype == "float32")
+
+
+def dot_operand(call: Call, vector: Vector, pack: Pack | None = None) -> DotOperand:
+    """What the steps of a contraction multiply; for an integer layer, what its weights allow, which ``pack`` gives as
+    its kernel would read them."""
+    if is_integer_layer(call):
+        assert pack is not None
+        return choose_operand(call, vector, pack)
+    return BFLOAT16 if multiplies_pairs(call.node) else FLOAT32
+
+
+def choose_operand(call: Call, vector: Vector, pack: Pack) -> DotOperand:
     """Quadruples of uint8 where 32 bits hold their sums too, and there is an instruction for it or the weights let most
     steps sum in 16 bits what provably fits there; else pairs.
 

@@ -64,3 +64,12 @@ def test_stacks_have_the_kernel_of_pairs_and_broadcasts_the_general_form() -> No
         assert (getattr(step.schedule, "function", None) is batch_matmul.schedule) == has_kernel
         step.schedule(Schedule(step.function), Vector(Avx2()))  # whose failure would give a plain schedule
         check_exact(model, whole(0, torch.int8, *shape), whole(2, torch.uint8, 4, 6, 3))
+
+
+def test_a_stored_factor_is_no_weight_of_a_layer() -> None:
+    """Its zero point is any, and kernels of stored weights multiply floating-point numbers or the weights of layers."""
+    for dtype in DTYPES:
+        sketch = Sketch()
+        stored = sketch.stored(torch.arange(-24, 24, dtype=torch.int8).reshape(8, 6))
+        model = sketch.model(sketch.call(integer.matmul, sketch.input(5, 8, dtype=dtype), stored, 3, -2))
+        check_exact(model, whole(0, dtype, 5, 8))

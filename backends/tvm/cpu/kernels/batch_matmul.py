@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from tvm import te, tirx
 
+from lvc.backends.tvm.cpu.integer_layers import computes, dot_operand, pairs_for
+from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule, anchored_plain
 from lvc.backends.tvm.cpu.kernels import panel_product
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.fused import Fused, take_apart, write_nest
@@ -28,6 +32,12 @@ from lvc.backends.tvm.cpu.kernels.nest import (
 from lvc.backends.tvm.cpu.kernels.padding import copy_converted
 from lvc.backends.tvm.cpu.kernels.panel_product import Knobs, PanelProduct
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.ops.table import Call
+from lvc.compiler.ir.graph import is_call
+from lvc.compiler.ir.operators import integer
+
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,25 @@ def compute(problem: BatchMatmul, a: Any, b: Any) -> Any:
 
     shape = (p.batch, p.m, p.n)
     return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")
+
+
+def anchor(call: Call, vector: Vector) -> Anchor | None:
+    """For stacks of as many matrices, none of them stored."""
+    if not computes(call, aten.matmul.default, integer.matmul):
+        return None
+    a, b = call["self"], call["other"]
+    if a.constant is not None or b.constant is not None or min(len(a.shape), len(b.shape)) < 2:
+        return None
+    is_integer = is_call(call.node, integer.matmul)
+    if a.shape[:-2] != b.shape[:-2] or not (is_integer or a.dtype == b.dtype):
+        return None
+    batch, (m, k), n = math.prod(a.shape[:-2]), a.shape[-2:], b.shape[-1]
+    problem = BatchMatmul(batch, m, n, k, block=vector.lanes, operand=dot_operand(call, vector))
+    if is_integer:
+        pairs = (pairs_for(call, vector, call[zero]) for zero in ("zero_self", "zero_other"))
+        problem = replace(problem, operand=next(pairs), panel_operand=next(pairs))
+    result = compute(problem, call.tensor("self", (batch, m, k)), call.tensor("other", (batch, k, n)))
+    return anchored_plain(call, result, (batch, m, n), KernelSchedule(schedule, problem))
 
 
 def choose_knobs(problem: BatchMatmul, vector: Vector) -> Knobs:

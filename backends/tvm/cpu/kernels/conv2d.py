@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from tvm import te, tirx
 
+from lvc.backends.tvm.cpu.convolutions import anchored, can_convolve, geometry, in_block
+from lvc.backends.tvm.cpu.integer_layers import computes, dot_operand
+from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels import conv_nest
 from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Geometry, Knobs
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.fused import parameter, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.phases import Sweep
+from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.ops.table import Call
+from lvc.compiler.ir.operators import integer
+
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,38 @@ def guards_shape(problem: Conv2d) -> tuple[int, ...]:
 def pack_weight(problem: Conv2d, weight: np.ndarray) -> np.ndarray:
     """Put weights ``[O, C/groups, KH, KW]`` in the order of their use."""
     return problem.channels.pack(weight)
+
+
+def problem_of(call: Call, vector: Vector) -> Conv2d | None:
+    """The problem of a call; None of one that it is not for."""
+    if not (computes(call, aten.conv2d.default, integer.conv2d) and can_convolve(call)):
+        return None
+    values = call["weight"].constant
+    problem = Conv2d(
+        in_channels=call["input"].shape[1],
+        out_channels=len(values),
+        groups=call["groups"],
+        in_block=in_block(call),
+        out_block=call.layout.block,
+        **geometry(call),
+    )
+
+    def pack(operand: DotOperand) -> np.ndarray:
+        return pack_weight(replace(problem, operand=operand), values)
+
+    return replace(problem, operand=dot_operand(call, vector, pack))
+
+
+def anchor(call: Call, vector: Vector) -> Anchor | None:
+    """For stored weights."""
+    problem = problem_of(call, vector)
+    if problem is None:
+        return None
+    weight = StoredWeight(call, "weight", call["weight"].constant, problem, packed_shape(problem), pack_weight)
+    weight.guard(guards_shape(problem))
+    packed = weight.tensor()
+    result = compute(problem, call.tensor("input"), packed)
+    return anchored(call, result, KernelSchedule(schedule, problem), problem.operand)
 
 
 def choose_knobs(problem: Conv2d, vector: Vector) -> Knobs:

@@ -14,15 +14,25 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from tvm import te, tirx
 
+from lvc.backends.tvm.cpu.convolutions import anchored, can_convolve, geometry, in_block
+from lvc.backends.tvm.cpu.integer_layers import dot_operand
+from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels import conv_nest
 from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Geometry, Knobs
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand, widened
 from lvc.backends.tvm.cpu.kernels.fused import take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.phases import Sweep
+from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.ops.table import Call
+from lvc.compiler.ir.graph import is_call
+
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,27 @@ def pack_weight(problem: ConvTranspose2d, weight: np.ndarray) -> np.ndarray:
     inputs, outputs = problem.channels.group
     grouped = weight.reshape(problem.groups, inputs, outputs, *problem.kernel)
     return problem.channels.pack(grouped.transpose(0, 2, 1, 3, 4).reshape(-1, inputs, *problem.kernel))
+
+
+def anchor(call: Call, vector: Vector) -> Anchor | None:
+    """For stored weights."""
+    is_of_it = is_call(call.node, aten.conv_transpose2d.input) and call.dtype == "float32"
+    if not (is_of_it and can_convolve(call)):
+        return None
+    values = call["weight"].constant
+    problem = ConvTranspose2d(
+        in_channels=len(values),
+        out_channels=values.shape[1] * call["groups"],
+        groups=call["groups"],
+        output_padding=tuple(call["output_padding"]),
+        in_block=in_block(call),
+        out_block=call.layout.block,
+        operand=dot_operand(call, vector),
+        **geometry(call),
+    )
+    packed = StoredWeight(call, "weight", values, problem, packed_shape(problem), pack_weight).tensor()
+    result = compute(problem, call.tensor("input"), packed)
+    return anchored(call, result, KernelSchedule(schedule, problem), problem.operand)
 
 
 def choose_knobs(problem: ConvTranspose2d, vector: Vector) -> Knobs:

@@ -7,8 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from tvm import te, tirx
 
+from lvc.backends.tvm.cpu.convolutions import anchored, can_convolve, geometry
+from lvc.backends.tvm.cpu.integer_layers import computes, is_exact_in_float32
+from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels.dot_operands import widened
 from lvc.backends.tvm.cpu.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.integer_operands import centred
@@ -16,10 +20,17 @@ from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, load, store
 from lvc.backends.tvm.cpu.kernels.parts import row_parts
 from lvc.backends.tvm.cpu.kernels.window_nest import WindowNest
 from lvc.backends.tvm.cpu.kernels.windows import Axis
+from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.ops.table import Call
+from lvc.compiler.ir.operators import integer
 
 TASK_ELEMENTS = 32 << 10  # multiply-adds, in vectors, that are worth a task
 MOST_TASKS = 16
+
+
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,20 @@ def pack_weight(problem: Depthwise, weight: np.ndarray) -> np.ndarray:
     padded = np.zeros((p.blocks * p.block, *p.kernel), weight.dtype)
     padded[: p.channels] = weight[:, 0]
     return np.ascontiguousarray(padded.reshape(p.blocks, p.block, *p.kernel).transpose(0, 2, 3, 1))
+
+
+def anchor(call: Call, vector: Vector) -> Anchor | None:
+    """For one output of each channel, in integers where float32 holds their sums."""
+    if not (computes(call, aten.conv2d.default, integer.conv2d) and can_convolve(call)):
+        return None
+    weight, channels = call["weight"], call["input"].shape[1]
+    if not (call["groups"] == channels == weight.shape[0] > 1 and is_exact_in_float32(call)):
+        return None
+    zero_point = call.operands.get("zero_point")
+    problem = Depthwise(channels=channels, block=call.layout.block, zero_point=zero_point, **geometry(call))
+    values = weight.constant.astype(np.float32)
+    packed = StoredWeight(call, "weight", values, problem, packed_shape(problem), pack_weight).tensor()
+    return anchored(call, compute(problem, call.tensor("input"), packed), KernelSchedule(schedule, problem))
 
 
 def choose_knobs(problem: Depthwise, vector: Vector) -> Knobs:

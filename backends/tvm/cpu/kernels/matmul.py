@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from tvm import te
 
+from lvc.backends.tvm.cpu.integer_layers import computes, dot_operand, with_correction
+from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule, anchored_plain
 from lvc.backends.tvm.cpu.kernels import panel_product
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.fused import parameter, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, allocate, load, scratch, tasks
 from lvc.backends.tvm.cpu.kernels.padding import copy_converted
 from lvc.backends.tvm.cpu.kernels.panel_product import Knobs, PanelProduct
+from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.ops.table import Call
+from lvc.compiler.ir.graph import is_call
+from lvc.compiler.ir.operators import integer
+
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,35 @@ def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
     missing = p.panels * p.block - p.n
     padded = np.pad(weight, ((0, missing), (0, 0))) if missing else weight
     return p.operand.pack(np.ascontiguousarray(padded.reshape(p.panels, p.block, p.k).transpose(0, 2, 1)), -2)
+
+
+def anchor(call: Call, vector: Vector) -> Anchor | None:
+    """For all rows of an operand times a stored matrix."""
+    if computes(call, aten.linear.default, integer.linear):
+        return _rows_times(call, vector, "input", "weight", call["weight"].constant)
+    if not is_call(call.node, aten.matmul.default) or call.dtype != "float32" or len(call["self"].shape) < 2:
+        return None
+    stored = call["other"].constant
+    return None if stored is None else _rows_times(call, vector, "self", "other", stored.T)
+
+
+def _rows_times(call: Call, vector: Vector, data: str, weight: str, values: np.ndarray | None) -> Anchor | None:
+    """The rows of one operand times the other, whose values are ``[N, K]``."""
+    if values is None or values.ndim != 2 or call[data].constant is not None:
+        return None
+    (n, k), m = values.shape, math.prod(call[data].shape[:-1])
+    problem = Matmul(m, n, k, vector.lanes)
+
+    def pack(operand: DotOperand) -> np.ndarray:
+        return pack_weight(replace(problem, operand=operand), values)
+
+    problem = replace(problem, operand=dot_operand(call, vector, pack))
+    stored = StoredWeight(call, weight, values, problem, packed_shape(problem), pack_weight)
+    stored.guard(guards_shape(problem))
+    packed = stored.tensor()
+    result = compute(problem, call.tensor(data, (m, k)), packed)
+    found = anchored_plain(call, result, (m, n), KernelSchedule(schedule, problem))
+    return found if data == "self" else replace(found, array=with_correction(call, found.array, problem.operand, -1))
 
 
 def choose_knobs(problem: Matmul, vector: Vector) -> Knobs:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from tvm import te, tirx
 
 from lvc.backends.tvm.bfloat16 import BITS
+from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels.dot_operands import widened
 from lvc.backends.tvm.cpu.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.integer_operands import centred
@@ -17,11 +19,18 @@ from lvc.backends.tvm.cpu.kernels.parts import row_parts
 from lvc.backends.tvm.cpu.kernels.window_nest import WindowNest
 from lvc.backends.tvm.cpu.kernels.windows import Axis
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.extremes import largest, lowest
+from lvc.backends.tvm.ops.table import Call
+from lvc.compiler.ir.graph import is_call
+from lvc.compiler.ir.operators import integer
 
 TASK_ELEMENTS = 32 << 10  # taps, in vectors, that are worth a task
 MOST_TASKS = 16
 PIXELS = 4  # outputs in a register tile: the taps are loads, so there is little to gain from more
+
+
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,46 @@ def _count(p: Pool2d, axis: int, output: Any) -> Any:
     if (windows.outputs - 1) * windows.stride + windows.kernel <= room:
         return windows.kernel
     return tirx.min(windows.kernel, room - output * windows.stride)
+
+
+def anchor(call: Call, vector: Vector) -> Anchor | None:
+    """For images that lie as their result does."""
+    if is_call(call.node, integer.sum_pool2d):
+        return _pooled(call, "q", kind="sum", zero_point=call["zero_point"])
+    is_max = is_call(call.node, aten.max_pool2d.default) and call.dtype in ("float32", "uint8", "int8")
+    is_average = is_call(call.node, aten.avg_pool2d.default) and call.dtype == "float32"
+    if not (is_max or is_average) or len(call.shape) != 4:
+        return None
+    return _pooled(
+        call,
+        "self",
+        kind="max" if is_max else "avg",
+        dilation=tuple(call.operands.get("dilation", (1, 1))),
+        count_include_pad=call.operands.get("count_include_pad", True),
+        divisor=call.operands.get("divisor_override"),
+    )
+
+
+def _pooled(call: Call, name: str, **how: Any) -> Anchor | None:
+    if call.layout_of(name) != call.layout:
+        return None
+    n, c, height, width = call[name].shape
+    ph, pw = call["padding"]
+    problem = Pool2d(
+        batch=n,
+        channels=c,
+        height=height,
+        width=width,
+        out_height=call.shape[2],
+        out_width=call.shape[3],
+        kernel=tuple(call["kernel_size"]),
+        stride=tuple(call["stride"]),
+        padding=(ph, pw, ph, pw),
+        block=call.layout.block,
+        **how,
+    )
+    array = call.scope.leaf(compute(problem, call.tensor(name)), call.shape, call.layout)
+    return Anchor(array, KernelSchedule(schedule, problem))
 
 
 def choose_knobs(problem: Pool2d, vector: Vector) -> Knobs:

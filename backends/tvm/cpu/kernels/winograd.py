@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
+from lvc.backends.tvm.cpu.convolutions import anchored
+from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels import conv2d
 from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
@@ -23,8 +25,14 @@ from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, allocate, grid, load, 
 from lvc.backends.tvm.cpu.kernels.point_transform import Registers
 from lvc.backends.tvm.cpu.kernels.winograd_cost import WinogradCost, plain_cycles
 from lvc.backends.tvm.cpu.kernels.winograd_nest import Knobs, WinogradNest, data_shape
+from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.ops.table import Call
+from lvc.backends.tvm.program import AsWritten
+from lvc.backends.tvm.scope import Parameter, Prepared, Shared
 from lvc.compiler.ir.cook_toom import PAIRS, TAPS, CookToom
+from lvc.compiler.ir.graph import WINOGRAD
 
 MARGIN = 1.05  # by how much it must be better to be worth its memory
 START = 30_000  # cycles that the code of three nests in place of one costs at first use
@@ -128,6 +136,24 @@ def prepare_function(problem: Winograd) -> Any:
 
     body = tasks((channels.out_blocks,), lambda o: grid((channels.in_blocks, channels.lanes), lambda *i: expand(o, *i)))
     return tirx.PrimFunc([stored, prepared], body).with_attr("tirx.noalias", True)
+
+
+def anchor(call: Call, vector: Vector) -> Anchor | None:
+    """For convolutions in float32 that a pass allows it for, where it is expected to be fastest. Weights lie like those
+    of the plain convolution, and are transformed when the model is loaded."""
+    largest = call.node.meta.get(WINOGRAD, 0)
+    plain = conv2d.problem_of(call, vector) if largest else None
+    tile = choose_tile(plain, vector, largest) if plain else 0
+    if plain is None or not tile:
+        return None
+    problem = Winograd(plain, tile)
+    if shape := shared_shape(problem, vector):
+        call.scope.parameter(shape, "float32", Shared(), "shared")
+    weight = StoredWeight(call, "weight", call["weight"].constant, problem, packed_shape(problem), pack_weight)
+    source = Parameter(te.placeholder(packed_shape(problem), "float32", "stored"), weight.source())
+    prepared = Prepared(f"{weight.key} filtered", (source,), prepare_function(problem), AsWritten())
+    packed = call.scope.parameter(prepared_shape(problem), "float32", prepared)
+    return anchored(call, compute(problem, call.tensor("input"), packed), KernelSchedule(schedule, problem))
 
 
 def schedule(sch: Any, problem: Winograd, vector: Vector, knobs: Knobs | None = None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lvc.backends.tvm.backend import TvmBackend
-from lvc.backends.tvm.cpu.anchors import KernelSchedule
+from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.legality import check
 from lvc.compiler import driver
 from lvc.compiler.backend import Target

@@ -87,6 +87,17 @@ def test_what_knows_a_device_is_known_to_nobody_else() -> None:
 
 
 @needs_checkout
+def test_an_architecture_is_known_to_its_own_files_alone() -> None:
+    """A processor's record says what code for it is called and what its vectors can do; all else asks the record."""
+    room = ROOT / "backends" / "tvm"
+    own = [room / "cpu" / "architectures", room / "cpu" / "isa"]
+    names = re.compile(r"x86.64\b|x86-|amd64|\bavx|vnni", re.IGNORECASE)
+    for file in sources("backends/tvm"):
+        if not any(folder in file.parents for folder in own) and file.name != "processors.py":
+            assert not names.search(file.read_text()), file
+
+
+@needs_checkout
 def test_tvm_is_imported_by_its_backend_alone() -> None:
     for file in [f for room in FORBIDDEN for f in sources(room)]:
         if (ROOT / "backends" / "tvm") not in file.parents:

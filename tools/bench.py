@@ -61,6 +61,7 @@ class Settings:
 def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]:
     """Build and time one model in this process; what peers make of it is kept in the folder."""
     import lvc.backends.tvm.build  # its seconds are start-up
+    import lvc.backends.tvm.cpu.code_generator
     import lvc.backends.tvm.lower  # noqa: F401
     from lvc.compiler import container, driver, loaded
     from lvc.compiler.bench.comparison import processor

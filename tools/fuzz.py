@@ -71,9 +71,9 @@ def fuzz(options: argparse.Namespace) -> int:
 
 
 def _processor() -> str:
-    from lvc.backends.tvm.cpu.host import cpuinfo
+    from lvc.backends.tvm.cpu.host import processor_name
 
-    return cpuinfo().get("model name", "an unknown processor")
+    return processor_name()
 
 
 def sabotage(options: argparse.Namespace) -> int:

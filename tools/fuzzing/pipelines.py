@@ -69,10 +69,11 @@ def draw_target(rng: random.Random) -> str:
 @cache
 def code_targets() -> tuple[str, ...]:
     """The targets of each width that this machine can run."""
-    from lvc.backends.tvm.cpu.host import host_features
+    from lvc.backends.tvm.cpu.host import host_architecture, host_features
     from lvc.backends.tvm.cpu.processors import CPUS
 
-    levels = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
+    known = host_architecture()
+    levels = reversed(known.levels) if known else ()
     return (*(level for level in levels if CPUS[level].features <= host_features()), "native")
 
 

@@ -35,6 +35,7 @@ NEEDED = (
     "lvc.compiler.load.torch_importer",
     "lvc.backends.onnx.writer",
     "lvc.backends.tvm.build",
+    "lvc.backends.tvm.cpu.code_generator",
     "lvc.backends.tvm.lower",
 )
 

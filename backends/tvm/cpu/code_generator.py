@@ -11,9 +11,10 @@ from torch.fx import Node
 from lvc.backends.tvm.cpu import rules
 from lvc.backends.tvm.cpu.entry import ENTRY, SETUP, entry_source
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
-from lvc.backends.tvm.cpu.link import link
 from lvc.backends.tvm.cpu.objects import compile_kernel
+from lvc.backends.tvm.cpu.runtime.executable import LIBRARY
 from lvc.backends.tvm.cpu.targets import llvm_options, vector_of
+from lvc.backends.tvm.cpu.toolchain import toolchain_of
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor, CodeGenerator
 from lvc.backends.tvm.layout import Layout
@@ -62,8 +63,8 @@ class CpuCodeGenerator(CodeGenerator):
     def assemble(
         self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], sizes: tuple[int, int]
     ) -> dict[str, bytes]:
-        entry = entry_source(program, kernels, *sizes)
-        return {"model.so": link({name: made.code for name, made in objects.items()}, entry)}
+        toolchain, entry = toolchain_of(str(self.options["mtriple"])), entry_source(program, kernels, *sizes)
+        return {LIBRARY: toolchain.link({name: made.code for name, made in objects.items()}, entry)}
 
     def entries(self) -> dict[str, Any]:
         return {"entry": ENTRY, "setup_entry": SETUP}

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from lvc.backends.tvm.cpu import targets
-from lvc.backends.tvm.cpu.isa.choice import parts_that_multiply
 from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.backends.tvm.device import Device
 from lvc.compiler.backend import Target
@@ -37,7 +36,8 @@ class Cpu(Device):
     def lacks(self, element: str, target: Target) -> str:
         if element in targets.vector_of(target).isa.dots:
             return ""
-        return f"{target.cpu} has no {' or '.join(parts_that_multiply(element))}"
+        parts = targets.processor_of(target).architecture.parts_that_multiply(element)
+        return f"{target.cpu} has no {' or '.join(parts) or f'instruction for {element}'}"
 
     def that_multiply(self, element: str) -> list[str]:
         return targets.that_multiply(element)
@@ -45,12 +45,12 @@ class Cpu(Device):
     def remarks(self, model: Model, target: Target) -> list[str]:
         from lvc.backends.tvm.integers import layers_of_wide_weights
 
-        wide = layers_of_wide_weights(model)
-        if not wide or "uint8" in targets.vector_of(target).isa.dots:
+        wide, isa = layers_of_wide_weights(model), targets.vector_of(target).isa
+        if not (wide and isa.seven_bits) or "uint8" in isa.dots:
             return []
         return [
             f"{counted(len(wide), 'layer')} with weights of 8 bits, and {target.cpu} multiplies 7 bits about 1.5 "
-            "times as fast, since it has no VNNI: try the preset int8-avx2"
+            f"times as fast, {isa.seven_bits}"
         ]
 
     def code_generator(self, target: Target) -> CpuCodeGenerator:

@@ -10,24 +10,9 @@ from functools import cache
 from pathlib import Path
 
 from lvc.backends.tvm.cpu.machine import Cache, Machine
+from lvc.backends.tvm.cpu.processor import Architecture
 from lvc.backends.tvm.cpu.processors import CPUS, KNOWN
 from lvc.compiler.errors import CompileError, UsageError, did_you_mean
-
-# names in /proc/cpuinfo that differ from LLVM's
-_LINUX_NAMES = {
-    "pni": "sse3",
-    "sse4_1": "sse4.1",
-    "sse4_2": "sse4.2",
-    "bmi1": "bmi",
-    "abm": "lzcnt",
-    "avx_vnni": "avxvnni",
-    "avx512_vpopcntdq": "avx512vpopcntdq",
-    "avx512_vbmi2": "avx512vbmi2",
-    "avx512_bitalg": "avx512bitalg",
-    "avx512_vnni": "avx512vnni",
-    "avx512_bf16": "avx512bf16",
-}
-
 
 STAND_IN = "LVC_NATIVE"
 """The environment variable that names a lesser processor, as which this machine is to behave."""
@@ -51,31 +36,52 @@ def stand_in() -> str:
         raise UsageError(
             f"the environment variable {STAND_IN} names {cpu}, and this machine cannot run its code",
             why="the processor lacks " + ", ".join(missing),
-            help="it names a processor that can less than this one, such as x86-64-v2",
+            help=f"it names a processor that can less than this one{_lowest('such as')}",
         )
     return cpu
 
 
+def host_architecture() -> Architecture | None:
+    """The architecture of this machine; None of one for which there are no processors here."""
+    machine = platform.machine()
+    return next((cpu.architecture for cpu in CPUS.values() if machine in cpu.architecture.machines), None)
+
+
+def _lowest(words: str) -> str:
+    """The least processor of this machine's architecture, as the end of a sentence; nothing where it is not known."""
+    known = host_architecture()
+    return f", {words} {known.levels[-1]}" if known else ""
+
+
 @cache
 def _detected_features() -> frozenset[str]:
-    flags = cpuinfo().get("flags", "").split()
-    return frozenset(_LINUX_NAMES.get(flag, flag) for flag in flags) & KNOWN
+    known = host_architecture()
+    return known.features_of(cpuinfo()) & KNOWN if known else frozenset()
 
 
-def check_host(target_text: str, features: frozenset[str]) -> None:
-    """Raise `CompileError` if code with these instruction sets cannot run on this machine."""
-    if missing := sorted(features - host_features()):
+def check_host(target_text: str, features: frozenset[str], kind: str = "") -> None:
+    """Raise `CompileError` if code of a kind, with these instruction sets, cannot run on this machine."""
+    known = host_architecture()
+    is_other = bool(kind) and (known is None or kind != known.kind)
+    missing = sorted(features - host_features())
+    if is_other or missing:
+        lacking = "the processor lacks " + ", ".join(missing)
         raise CompileError(
             f"this artefact was built for {target_text}, and this machine cannot run it",
-            why="the processor lacks " + ", ".join(missing),
-            help="build it again with --target native on this machine, or with --target x86-64-v2",
+            why=f"it is code for {kind}, and the processor is {platform.machine()}" if is_other else lacking,
+            help=f"build it again with --target native on this machine{_lowest('or with --target')}",
         )
+
+
+def processor_name() -> str:
+    """What the processor calls itself."""
+    return cpuinfo().get("model name", "an unknown processor")
 
 
 @cache
 def cpuinfo() -> dict[str, str]:
     """The first processor's entry of /proc/cpuinfo; empty where there is none."""
-    if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
+    if not sys.platform.startswith("linux"):
         return {}
     try:
         text = Path("/proc/cpuinfo").read_text()

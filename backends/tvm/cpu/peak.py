@@ -12,7 +12,7 @@ from tvm import te
 
 from lvc.backends.tvm.build import build_files
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
-from lvc.backends.tvm.cpu.host import cpuinfo
+from lvc.backends.tvm.cpu.host import processor_name
 from lvc.backends.tvm.cpu.kernels.fused import take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, allocate, load, loop, unrolled
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators
@@ -34,7 +34,7 @@ def peak_flops(target: Target) -> float:
     Measured once for a machine and kept beside the kernels.
     """
     cache = ObjectCache.of_user()
-    machine = f"{cpuinfo().get('model name')} {target.cpu} {sorted(target.features)}"
+    machine = f"{processor_name()} {target.cpu} {sorted(target.features)}"
     name = f"peak-{hashlib.sha256(machine.encode()).hexdigest()[:20]}.json"
     try:
         return float(json.loads(cache.read(name))["flops"])

@@ -14,7 +14,6 @@ from sketch import Sketch, aten, check, compare, numbers
 
 from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
-from lvc.backends.tvm.cpu.link import find_linker
 from lvc.backends.tvm.cpu.runtime.executable import Executable
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.ops.table import LOWERINGS
@@ -142,12 +141,6 @@ def test_all_refused_nodes_are_listed() -> None:
     with pytest.raises(CompileError) as caught:
         build(sketch.model(sketch.call(aten.relu.default, half), sketch.call(aten.neg.default, half)))
     assert caught.value.why.count("float16") == 3
-
-
-def test_no_linker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(CompileError, match="no linker"):
-        find_linker()
 
 
 @pytest.mark.parametrize("text", ["x86-64-v2", "x86-64-v4"])

@@ -38,6 +38,7 @@ class InstructionSet(ABC):
     dot_features: ClassVar[Mapping[str, str]] = _NONE  # type of the elements: the part that multiplies and adds them
     chain_cycles: ClassVar[Mapping[int, float]] = _NONE
     pair_cycles: ClassVar[float | None] = None
+    seven_bits: ClassVar[str] = ""  # why weights of 7 bits are multiplied faster than those of 8, and what to do
     attributes: ClassVar[tuple[str, ...]] = ()  # for LLVM, so that loops that it makes vectors of have as many lanes
 
     dots: tuple[str, ...] = ()

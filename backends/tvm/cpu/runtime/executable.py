@@ -33,7 +33,7 @@ class Executable:
 
     def __init__(self, files: Mapping[str, bytes], threads: int | None = None) -> None:
         self.plan = _read_plan(files)
-        check_host(self.plan["target"], frozenset(self.plan["features"]))
+        check_host(self.plan["target"], frozenset(self.plan["features"]), self.plan.get("kind", ""))
         self.threads = threads or os.cpu_count() or 1
         self.constants = aligned(max(1, self.plan["constant_bytes"] + self.plan["prepared_bytes"]))
         if len(files[WEIGHTS]) != self.plan["constant_bytes"]:

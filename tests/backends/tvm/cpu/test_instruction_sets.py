@@ -10,10 +10,10 @@ import torch
 from sketch import Sketch
 from test_integer import convolution
 
+from lvc.backends.tvm.cpu.architectures.x86_64 import X86_64
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.isa.avx2 import Avx2
 from lvc.backends.tvm.cpu.isa.avx512 import Avx512
-from lvc.backends.tvm.cpu.isa.choice import parts_that_multiply, widest
 from lvc.backends.tvm.cpu.isa.instruction_set import InstructionSet
 from lvc.backends.tvm.cpu.isa.sse import Sse
 from lvc.backends.tvm.cpu.processors import CPUS
@@ -103,15 +103,16 @@ def test_a_step_of_a_part_that_is_not_there_is_no_code(isa: InstructionSet) -> N
 @pytest.mark.parametrize("cpu", CPUS)
 def test_a_processor_has_the_widest_it_can_run(cpu: str) -> None:
     features = CPUS[cpu].features
-    isa = widest(features)
+    isa = CPUS[cpu].architecture.widest(features)
     assert isa.feature in features
     assert isa.lanes == (16 if "avx512f" in features else 8 if "avx2" in features else 4)
     assert {isa.dot_features[element] for element in isa.dots} == features & set(isa.dot_features.values())
 
 
 def test_parts_of_instruction_sets() -> None:
+    widest = X86_64.widest
     assert widest(CPUS["znver4"].features).dots == ("bfloat16", "uint8")
     assert widest(CPUS["x86-64-v4"].features) == Avx512()
     assert widest(CPUS["x86-64-v3"].features | {"avxvnni"}) == Avx2(("uint8",))
     assert widest(()) == Sse()
-    assert parts_that_multiply("bfloat16") == ["avx512bf16"]
+    assert X86_64.parts_that_multiply("bfloat16") == ["avx512bf16"]

@@ -1,0 +1,61 @@
+"""What is known of a processor, and what all processors of an architecture have in common. Imports nothing heavy:
+loading a model needs their instruction sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from lvc.backends.tvm.cpu.isa.instruction_set import InstructionSet
+from lvc.backends.tvm.cpu.machine import GENERIC, Machine
+
+Info = Mapping[str, str]  # what Linux says of a processor in /proc/cpuinfo
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Processors that run each other's code as far as they have its instruction sets.
+
+    ``kind`` is what targets and plans call it, ``triple`` what LLVM does, ``machines`` what operating systems do.
+    ``vectors`` are its instruction sets for vectors, the widest first, the last one in every processor. ``levels`` are
+    the processors that stand for any with their instruction sets, the best first. Linux lists the latter under
+    ``flags``, some by other ``names`` than LLVM; ``name_of`` gives LLVM's name of a processor, empty where uncertain.
+    """
+
+    kind: str
+    triple: str
+    machines: tuple[str, ...]
+    vectors: tuple[type[InstructionSet], ...]
+    levels: tuple[str, ...]
+    flags: str
+    names: Mapping[str, str]
+    name_of: Callable[[Info], str]
+
+    def widest(self, features: Collection[str]) -> InstructionSet:
+        """The instruction set with the widest vectors of those that a processor has."""
+        known = next((vector for vector in self.vectors if vector.feature in features), self.vectors[-1])
+        return known.of(features)
+
+    def parts_that_multiply(self, element: str) -> list[str]:
+        """The parts of instruction sets with an instruction that multiplies and adds elements of a type."""
+        return [vector.dot_features[element] for vector in self.vectors if element in vector.dot_features]
+
+    def features_of(self, info: Info) -> frozenset[str]:
+        """The instruction sets that Linux reports, by LLVM's names."""
+        return frozenset(self.names.get(flag, flag) for flag in info.get(self.flags, "").split())
+
+
+@dataclass(frozen=True)
+class Processor:
+    """One line about a processor, the instruction sets that generated code may use, what cost models know of it, and
+    its architecture."""
+
+    line: str
+    features: frozenset[str]
+    machine: Machine = GENERIC
+    architecture: Architecture = field(kw_only=True)
+
+    @property
+    def kind(self) -> str:
+        """What targets and plans call its kind."""
+        return self.architecture.kind

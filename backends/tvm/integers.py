@@ -13,10 +13,10 @@ _SEVEN_BITS = 64
 
 
 def simulates_integers(model: Model) -> bool:
-    """Whether activations are rounded to grids in floating point."""
-    grids = list(calls(model.module.graph, aten.fake_quantize_per_tensor_affine.default))
+    """Whether quantised activations are simulated in floating point."""
+    simulated = list(calls(model.module.graph, aten.fake_quantize_per_tensor_affine.default))
     is_lowered = any(node.target in integer.OPERATORS for node in calls(model.module.graph))
-    return not is_lowered and any(node.all_input_nodes[0].op != "get_attr" for node in grids)
+    return not is_lowered and any(node.all_input_nodes[0].op != "get_attr" for node in simulated)
 
 
 def layers_of_wide_weights(model: Model) -> list[Node]:

@@ -50,11 +50,11 @@ _SMALLEST, _LARGEST = -87.33654, 88.72283  # where e to the x is the smallest an
 def exp(x: Expr) -> Expr:
     """e to the x: 0 below -87.3 (no denormals), infinity above 88.72."""
 
-    def guarded(v: Expr) -> Expr:
+    def limited(v: Expr) -> Expr:
         inner = _exp(tirx.min(tirx.max(v, f32(_SMALLEST)), f32(_LARGEST)), _scaled_twice)
         return tirx.Select(v < f32(_SMALLEST), f32(0), tirx.Select(v > f32(_LARGEST), tirx.infinity("float32"), inner))
 
-    return let(x, guarded)
+    return let(x, limited)
 
 
 @_or_libm(tirx.exp)
@@ -123,13 +123,13 @@ def log(x: Expr) -> Expr:
 
         return let(mantissa, centred)
 
-    def guarded(v: Expr) -> Expr:
+    def limited(v: Expr) -> Expr:
         normal = let(tirx.reinterpret("int32", tirx.max(v, f32(1.17549435e-38))), split)
         infinite = tirx.infinity("float32")
         value = tirx.Select(v == infinite, infinite, tirx.Select(v == f32(0), -infinite, normal))
         return tirx.Select(v >= f32(0), value, tirx.reinterpret("float32", tirx.const(0x7FC00000, "int32")))
 
-    return let(x, guarded)
+    return let(x, limited)
 
 
 @_or_libm(tirx.tanh)

@@ -72,7 +72,7 @@ def _schedule_together(sch: Any, blocks: list[Any], shared: int, vector: Vector)
 
 
 def _vectorise_inside(sch: Any, block: Any, shared: int, vector: Vector) -> None:
-    """Put a block's sums outside of its last dimension and make that a vector, where it is a whole number of them."""
+    """Put a block's sums outside of its last dimension and make that a vector, where it is a multiple of them."""
     loops = sch.get_loops(block)[shared:]
     kinds = [int(axis.iter_type) for axis in sch.get(block).iter_vars][-len(loops) :]
     space = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == 0]

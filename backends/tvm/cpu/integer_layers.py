@@ -77,21 +77,21 @@ def _ways(operand: IntegerQuad, packed: np.ndarray, cycles: Mapping[int, float])
     """Quadruples with steps that do not saturate, each with its cycles per operand."""
     if not cycles:
         return
-    alone = float(risky_steps(packed, 1).mean())
-    yield _mean(cycles[1], cycles[0], alone), replace(operand, risky_chain=0 if alone else 1)
+    alone = float(saturating_steps(packed, 1).mean())
+    yield _mean(cycles[1], cycles[0], alone), replace(operand, masked_chain=0 if alone else 1)
     if packed.shape[-2] % 2 == 0:
-        share, rest = float(risky_steps(packed, 2).mean()), 0 if alone else 1
+        share, rest = float(saturating_steps(packed, 2).mean()), 0 if alone else 1
         usual = _mean(cycles[2], cycles[rest], share)
-        yield usual, replace(operand, chain=2, risky_chain=rest if share else 2)
+        yield usual, replace(operand, chain=2, masked_chain=rest if share else 2)
 
 
-def _mean(usual: float, risky: float, share: float) -> float:
-    """Cycles where a step does for two vectors, one of which suffices to make it risky."""
+def _mean(usual: float, masked: float, share: float) -> float:
+    """Cycles where a step does for two vectors, one of which suffices to mask it."""
     both = (1 - share) ** 2
-    return usual * both + risky * (1 - both)
+    return usual * both + masked * (1 - both)
 
 
-def risky_steps(packed: np.ndarray, chain: int) -> np.ndarray:
+def saturating_steps(packed: np.ndarray, chain: int) -> np.ndarray:
     """Which steps of so many words, ``[.., steps]`` for packed weights ``[.., words, lanes]``, could leave 16 bits."""
     *outer, words, lanes = packed.shape
     pairs = torch.from_numpy(packed.view(np.int8)).reshape(*outer, words // chain, chain, lanes, 2, 2)
@@ -99,10 +99,10 @@ def risky_steps(packed: np.ndarray, chain: int) -> np.ndarray:
     return np.asarray((group_bounds(summed, _BYTES) > INT16).flatten(-2).any(-1).numpy())
 
 
-def guards_of(operand: DotOperand, packed: np.ndarray) -> np.ndarray:
-    """The guards of packed weights ``[out blocks, .., words, lanes]``: ``[out blocks, steps]``."""
+def saturation_mask(operand: DotOperand, packed: np.ndarray) -> np.ndarray:
+    """The saturation mask of packed weights ``[out blocks, .., words, lanes]``: ``[out blocks, steps]``."""
     assert isinstance(operand, IntegerQuad)
-    return risky_steps(packed, operand.chain).reshape(len(packed), -1).astype(np.uint8)
+    return saturating_steps(packed, operand.chain).reshape(len(packed), -1).astype(np.uint8)
 
 
 def widened_weight(

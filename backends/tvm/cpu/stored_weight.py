@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from lvc.backends.tvm.cpu import decoding
-from lvc.backends.tvm.cpu.integer_layers import guards_of, widened_weight
+from lvc.backends.tvm.cpu.integer_layers import saturation_mask, widened_weight
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
+from lvc.backends.tvm.cpu.kernels.fused import SATURATION_MASK
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant, Prepared
 
@@ -56,8 +57,8 @@ class StoredWeight:
     def _pack(self, values: np.ndarray) -> np.ndarray:
         return np.asarray(self.pack(self.problem, values))
 
-    def guard(self, shape: tuple[int, ...]) -> None:
-        """Let the kernel know which of them are risky, if some are."""
-        if self.operand.is_guarded:
-            marks = Constant(f"{self.key} guards", lambda: guards_of(self.operand, self.packed()))
-            self.call.scope.parameter(shape, "uint8", marks, "guards")
+    def mask_saturation(self, shape: tuple[int, ...]) -> None:
+        """Let the kernel know which of them could saturate, if some could."""
+        if self.operand.is_masked:
+            mask = Constant(f"{self.key} {SATURATION_MASK}", lambda: saturation_mask(self.operand, self.packed()))
+            self.call.scope.parameter(shape, "uint8", mask, SATURATION_MASK)

@@ -54,9 +54,9 @@ def conv_transpose2d(call: Call) -> Array:
         o = call.scope.clamp(o, out * groups)
         y, x = y + ph - i.var * dh, x + pw - j.var * dw
         channel = c.var if groups == 1 else (o // out) * per_group + c.var
-        on_grid = tirx.all(y >= 0, y < height * sh, x >= 0, x < width * sw, y % sh == 0, x % sw == 0)
+        is_element = tirx.all(y >= 0, y < height * sh, x >= 0, x < width * sw, y % sh == 0, x % sw == 0)
         value = data.read([n, channel, y // sh, x // sw])
-        value = tirx.if_then_else(call.scope.simplify(on_grid), value, scalar_of(0, call.dtype))
+        value = tirx.if_then_else(call.scope.simplify(is_element), value, scalar_of(0, call.dtype))
         return te.sum(value * weight.read([channel, o % out, i.var, j.var]), axis=[c, i, j])
 
     total = call.scope.stage(call.shape, body, layout=call.layout)

@@ -36,6 +36,5 @@ def lower_quantise_rows(call: Call) -> Array:
     def steps(index: Index) -> Expr:
         return operand.read(index) * (one / scale.read([*index[:-1], 0]))
 
-    grid = {"scale": 1.0, "zero_point": 0, "low": -LARGEST, "high": LARGEST}
-    whole = replace(call, operands={"x": Array(operand.shape, operand.dtype, steps), **grid})
-    return quantise(whole)
+    parameters = {"scale": 1.0, "zero_point": 0, "low": -LARGEST, "high": LARGEST}
+    return quantise(replace(call, operands={"x": Array(operand.shape, operand.dtype, steps), **parameters}))

@@ -377,8 +377,8 @@ def fake_quantize(call: Call) -> Array:
     def read(index: Index) -> Expr:
         def rounded(scale: Expr) -> Expr:
             zero_point = part("zero_point", index)
-            grid = tirx.nearbyint(operand.read(index) * (scalar_of(1, call.dtype) / scale)) + zero_point
-            limited = tirx.max(tirx.min(grid, scalar_of(high, call.dtype)), scalar_of(low, call.dtype))
+            rounded = tirx.nearbyint(operand.read(index) * (scalar_of(1, call.dtype) / scale)) + zero_point
+            limited = tirx.max(tirx.min(rounded, scalar_of(high, call.dtype)), scalar_of(low, call.dtype))
             return (limited - zero_point) * scale
 
         return let(part("scale", index), rounded)

@@ -17,8 +17,8 @@ ROUNDER_BITS = 0x4B400000
 
 def centred(value: Expr, zero_point: int) -> Expr:
     """The integer ``q - zero_point`` in 32 bits."""
-    whole = tirx.Cast("int32", value)
-    return whole - tirx.const(zero_point, "int32") if zero_point else whole
+    wide = tirx.Cast("int32", value)
+    return wide - tirx.const(zero_point, "int32") if zero_point else wide
 
 
 def _float(value: Expr) -> Expr:
@@ -28,8 +28,8 @@ def _float(value: Expr) -> Expr:
 def _stored(value: Expr, call: Call) -> Expr:
     """Round half to even, add the zero point, limit.
 
-    Limits are whole, so limiting may come first. The sum with 1.5 * 2**23, whose last bit counts ones, is rounded to an
-    integer and has it in its lowest bits; TVM would compute a rounding function lane by lane.
+    Limits are integers, so limiting may come first. The sum with 1.5 * 2**23, whose last bit counts ones, is rounded to
+    an integer and has it in its lowest bits; TVM would compute a rounding function lane by lane.
     """
     low, high, zero_point = call["low"], call["high"], call["zero_point"]
     limited = tirx.min(value, scalar_of(high - zero_point, "float32"))
@@ -44,14 +44,14 @@ def _along(values: Array, index: Index, axis: int) -> Expr:
 
 @lowers(integer.quantise)
 def quantise(call: Call) -> Array:
-    """Real numbers to whole ones."""
+    """Real numbers to integers of 8 bits."""
     factor = scalar_of(integer.inverse(call["scale"]), "float32")
     return call.result(lambda index: _stored(call["x"].read(index) * factor, call))
 
 
 @lowers(integer.dequantise)
 def dequantise(call: Call) -> Array:
-    """Whole numbers to real ones."""
+    """Integers of 8 bits to real numbers."""
     scale = scalar_of(float(np.float32(call["scale"])), "float32")
     return call.result(lambda index: _float(centred(call["q"].read(index), call["zero_point"])) * scale)
 
@@ -74,7 +74,7 @@ def requantise(call: Call) -> Array:
 
 @lowers(integer.add)
 def add(call: Call) -> Array:
-    """A sum of two tensors on grids of their own."""
+    """A sum of two tensors that have scales and zero points of their own."""
 
     def term(name: str, index: Index) -> Expr:
         factor = integer.short_multiplier(call[f"multiplier_{name}"])

@@ -86,7 +86,7 @@ def _counts(call: Call) -> float | tuple[Array, Array]:
 
 @lowers(aten.adaptive_avg_pool2d.default)
 def adaptive_avg_pool(call: Call) -> Array:
-    """The mean of a grid of nearly equal windows."""
+    """The means of nearly equal windows, side by side in rows and columns."""
     operand, up = _unsqueezed(call["self"])
     n, c, height, width = operand.shape
     oh, ow = call.shape[-2:]

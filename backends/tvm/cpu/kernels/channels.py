@@ -18,7 +18,7 @@ class Channels:
     """The channels of a convolution. Data is in blocks of ``in_block`` channels, plain where that is 0.
 
     A block of the result is computed from a run of ``span`` blocks of the data. Where groups are narrower than blocks
-    that run holds channels of other groups too, which meet zeros among the packed weights. A block is a whole number of
+    that run holds channels of other groups too, which meet zeros among the packed weights. A block is so many whole
     words of the ``operand``.
     """
 

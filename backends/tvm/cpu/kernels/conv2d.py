@@ -19,7 +19,7 @@ from lvc.backends.tvm.cpu.kernels import conv_nest
 from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Geometry, Knobs
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
-from lvc.backends.tvm.cpu.kernels.fused import parameter, take_apart, write_nest
+from lvc.backends.tvm.cpu.kernels.fused import SATURATION_MASK, parameter, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.phases import Sweep
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
@@ -120,8 +120,8 @@ def packed_shape(problem: Conv2d) -> tuple[int, ...]:
     return problem.channels.packed_shape(problem.kernel)
 
 
-def guards_shape(problem: Conv2d) -> tuple[int, ...]:
-    """The shape of the guards of packed weights: ``[out blocks, steps]``."""
+def mask_shape(problem: Conv2d) -> tuple[int, ...]:
+    """The shape of the saturation mask of packed weights: ``[out blocks, steps]``."""
     blocks, *inner, _ = packed_shape(problem)
     return (blocks, math.prod(inner) // problem.operand.together)
 
@@ -157,7 +157,7 @@ def anchor(call: Call, vector: Vector) -> Anchor | None:
     if problem is None:
         return None
     weight = StoredWeight(call, "weight", call["weight"].constant, problem, packed_shape(problem), pack_weight)
-    weight.guard(guards_shape(problem))
+    weight.mask_saturation(mask_shape(problem))
     packed = weight.tensor()
     result = compute(problem, call.tensor("input"), packed)
     return anchored(call, result, KernelSchedule(schedule, problem), problem.operand)
@@ -171,5 +171,5 @@ def choose_knobs(problem: Conv2d, vector: Vector) -> Knobs:
 def schedule(sch: Any, problem: Conv2d, vector: Vector, knobs: Knobs | None = None) -> None:
     """Write the nest of the fused function in the schedule."""
     knobs = knobs or choose_knobs(problem, vector)
-    guards = parameter(sch, "guards")
-    write_nest(sch, ConvNest(problem.geometry, vector, knobs, take_apart(sch), guards).build())
+    mask = parameter(sch, SATURATION_MASK)
+    write_nest(sch, ConvNest(problem.geometry, vector, knobs, take_apart(sch), mask).build())

@@ -11,7 +11,6 @@ from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.fused import Fused
-from lvc.backends.tvm.cpu.kernels.guarded import Marks
 from lvc.backends.tvm.cpu.kernels.nest import (
     Buffer,
     Expr,
@@ -32,6 +31,7 @@ from lvc.backends.tvm.cpu.kernels.padding import copy_padded_rows
 from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.phases import Phase, each_phase
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
+from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
 from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.vector import Vector
 
@@ -137,14 +137,14 @@ def _depth_parts(g: Geometry) -> list[int]:
 
 @dataclass(frozen=True)
 class ConvNest:
-    """The loops of one convolution. ``guards`` ``[out blocks, steps]``, the steps in the order of the weights, are not
-    0 where these are not such as the operand's usual step takes."""
+    """The loops of one convolution. ``saturation`` ``[out blocks, steps]``, the steps in the order of the weights,
+    is not 0 where the operand's usual step could saturate."""
 
     geometry: Geometry
     vector: Vector
     knobs: Knobs
     fused: Fused
-    guards: Buffer | None = None
+    saturation: Buffer | None = None
 
     def build(self) -> Stmt:
         """The whole nest."""
@@ -243,9 +243,9 @@ class ConvNest:
         start, span = channels.first_block(channel), channels.span // self.knobs.depth_parts
         taken = math.gcd(channels.words, channels.operand.together)
         kernel, steps = [int(size) for size in weight.shape[2:4]], channels.words // taken
-        marks = Marks.of(self.guards, channel, sums.vectors)
+        mask = SaturationMask.of(self.saturation, channel, sums.vectors)
 
-        def step(turn: Expr, ky: Expr, kx: Expr, first: Expr, is_watched: bool = False) -> Stmt:
+        def step(turn: Expr, ky: Expr, kx: Expr, first: Expr, is_masked: bool = False) -> Stmt:
             depth = part * span + turn
             tap = (ky * rows.tap[1] + rows.tap[0], kx * columns.tap[1] + columns.tap[0])
             words = [first * taken + i for i in range(taken)]
@@ -260,10 +260,10 @@ class ConvNest:
             def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
                 return [(vector(v, word), scalar(s, word)) for word in words]
 
-            if not (marks and is_watched):
+            if not (mask and is_masked):
                 return channels.operand.step(self.vector, sums, factors)
-            mark = ((depth * kernel[0] + tap[0]) * kernel[1] + tap[1]) * steps + first
-            return channels.operand.step(self.vector, sums, factors, marks.any(mark))
+            place = ((depth * kernel[0] + tap[0]) * kernel[1] + tap[1]) * steps + first
+            return channels.operand.step(self.vector, sums, factors, mask.any(place))
 
         def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
             (first_y, count_y), (first_x, count_x) = (0, rows.taps), (0, columns.taps)
@@ -282,12 +282,12 @@ class ConvNest:
         if not rows.taps * columns.taps:
             return tirx.Evaluate(0)
 
-        def of_block(block: Expr, is_watched: bool = False) -> Stmt:
-            return taps(lambda y, x: unrolled(steps, lambda turn: step(block, y, x, turn, is_watched)))
+        def of_block(block: Expr, is_masked: bool = False) -> Stmt:
+            return taps(lambda y, x: unrolled(steps, lambda turn: step(block, y, x, turn, is_masked)))
 
         if not channels.in_block:
             return taps(lambda y, x: unrolled(span, lambda block: step(block, y, x, 0)))
-        if not marks:
+        if not mask:
             return loop(span, of_block)
         each = kernel[0] * kernel[1] * steps
-        return marks.guard(span, each, part * span * each, of_block)
+        return mask.each_turn(span, each, part * span * each, of_block)

@@ -63,8 +63,8 @@ class DotOperand(ABC):
         return 1
 
     @property
-    def is_guarded(self) -> bool:
-        """Whether some weights are not such as the usual step takes, and marks tell which."""
+    def is_masked(self) -> bool:
+        """Whether the usual step could saturate for some weights, and a mask tells which."""
         return False
 
     @property
@@ -118,20 +118,20 @@ class DotOperand(ABC):
         """One step, on vectors of words with a lane for each sum."""
 
     def add_products(
-        self, vector: Vector, sums: Expr, factors: Sequence[tuple[Expr, Expr]], is_risky: bool = False
+        self, vector: Vector, sums: Expr, factors: Sequence[tuple[Expr, Expr]], may_saturate: bool = False
     ) -> Expr:
-        """One step on neighbouring words; ``is_risky`` where their weights are not such as the usual step takes."""
+        """One step on neighbouring words; ``may_saturate`` where the usual step could."""
         for left, right in factors:
             sums = self.add_product(vector, sums, left, right)
         return sums
 
-    def step(self, vector: Vector, sums: Accumulators, factors: Factors, is_marked: Expr = None) -> Stmt:
-        """One step for all sums of a tile; where it is known from a mark only whether it is risky, by that."""
+    def step(self, vector: Vector, sums: Accumulators, factors: Factors, masked: Expr = None) -> Stmt:
+        """One step for all sums of a tile; where only a mask tells whether the usual one could saturate, by that."""
 
-        def add(is_risky: bool) -> Stmt:
-            return sums.update(lambda total, v, s: self.add_products(vector, total, factors(v, s), is_risky))
+        def add(may_saturate: bool) -> Stmt:
+            return sums.update(lambda total, v, s: self.add_products(vector, total, factors(v, s), may_saturate))
 
-        return add(False) if is_marked is None else tirx.IfThenElse(is_marked, add(True), add(False))
+        return add(False) if masked is None else tirx.IfThenElse(masked, add(True), add(False))
 
     def around(self, nest: Stmt, vector: Vector) -> Stmt:
         """A nest, with what its steps need around it."""

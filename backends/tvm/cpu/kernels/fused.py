@@ -14,6 +14,9 @@ from tvm.s_tir.stmt import SBlock
 from lvc.backends.tvm.cpu.kernels.nest import VECTORISED, Buffer, Expr, Stmt, int32, load, loop
 from lvc.compiler.errors import CompileError
 
+SATURATION_MASK = "guards"
+"""The name of the parameter that tells which steps could saturate."""
+
 
 @dataclass(frozen=True)
 class Fused:

@@ -41,7 +41,7 @@ class IntegerQuad(DotOperand):
 
     Without that instruction sums of two are made in 16 bits, and so many operands (``chain``) are summed there before
     they are widened; for the caller to prove that nothing saturates, by `lvc.compiler.ir.bounds`. Weights
-    that do not allow it are risky: ``risky_chain`` of theirs are summed in 16 bits, with 0 none, not even pairs.
+    that do not allow it are masked: ``masked_chain`` of theirs are summed in 16 bits, with 0 none, not even pairs.
     """
 
     name: ClassVar[str] = "uint8"
@@ -53,12 +53,11 @@ class IntegerQuad(DotOperand):
 
     zero_point: int
     chain: int = 1
-    risky_chain: int = 1
+    masked_chain: int = 1
 
     @property
-    def is_guarded(self) -> bool:
-        """Whether some weights are risky."""
-        return self.chain != self.risky_chain
+    def is_masked(self) -> bool:
+        return self.chain != self.masked_chain
 
     @property
     def together(self) -> int:
@@ -92,12 +91,12 @@ class IntegerQuad(DotOperand):
         return self.add_products(vector, sums, [(left, right)])
 
     def add_products(
-        self, vector: Vector, sums: Expr, factors: Sequence[tuple[Expr, Expr]], is_risky: bool = False
+        self, vector: Vector, sums: Expr, factors: Sequence[tuple[Expr, Expr]], may_saturate: bool = False
     ) -> Expr:
         isa = vector.isa
         if self.name in isa.dots:
             return reduce(lambda total, pair: isa.dot(self.name, total, *pair), factors, sums)
-        chain = self.risky_chain if is_risky else self.chain
+        chain = self.masked_chain if may_saturate else self.chain
         if not chain:
             return reduce(lambda total, pair: total + _even_and_odd(isa, *pair), factors, sums)
         for first in range(0, len(factors), chain):

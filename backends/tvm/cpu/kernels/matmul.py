@@ -15,7 +15,7 @@ from lvc.backends.tvm.cpu.integer_layers import computes, dot_operand, with_corr
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule, anchored_plain
 from lvc.backends.tvm.cpu.kernels import panel_product
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
-from lvc.backends.tvm.cpu.kernels.fused import parameter, take_apart, write_nest
+from lvc.backends.tvm.cpu.kernels.fused import SATURATION_MASK, parameter, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, allocate, load, scratch, tasks
 from lvc.backends.tvm.cpu.kernels.padding import copy_converted
 from lvc.backends.tvm.cpu.kernels.panel_product import Knobs, PanelProduct
@@ -67,8 +67,8 @@ def packed_shape(problem: Matmul) -> tuple[int, ...]:
     return (problem.panels, problem.steps, problem.block)
 
 
-def guards_shape(problem: Matmul) -> tuple[int, ...]:
-    """The shape of the guards of packed weights: ``[panels, steps]``."""
+def mask_shape(problem: Matmul) -> tuple[int, ...]:
+    """The shape of the saturation mask of packed weights: ``[panels, steps]``."""
     return (problem.panels, problem.steps // problem.operand.together)
 
 
@@ -102,7 +102,7 @@ def _rows_times(call: Call, vector: Vector, data: str, weight: str, values: np.n
 
     problem = replace(problem, operand=dot_operand(call, vector, pack))
     stored = StoredWeight(call, weight, values, problem, packed_shape(problem), pack_weight)
-    stored.guard(guards_shape(problem))
+    stored.mask_saturation(mask_shape(problem))
     packed = stored.tensor()
     result = compute(problem, call.tensor(data, (m, k)), packed)
     found = anchored_plain(call, result, (m, n), KernelSchedule(schedule, problem))
@@ -134,7 +134,7 @@ def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = No
         (),
         lambda panel, k: load(weight, [panel, k, 0], p.block),
         finish,
-        parameter(sch, "guards"),
+        parameter(sch, SATURATION_MASK),
     )
 
     def task(row_part: Expr, panel_part: Expr) -> Stmt:

@@ -10,10 +10,10 @@ from functools import cached_property
 from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES, DotOperand
-from lvc.backends.tvm.cpu.kernels.guarded import Marks
 from lvc.backends.tvm.cpu.kernels.nest import UNROLL, Buffer, Expr, Stmt, allocate, block, splat, unrolled
 from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
+from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
 from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, TileCost
 from lvc.backends.tvm.cpu.vector import Vector
 
@@ -60,8 +60,8 @@ def _tile_cost(steps: int, vector: Vector, operand: DotOperand) -> TileCost:
 class PanelProduct:
     """The loops of one product of ``size`` (m, n, k). ``data`` ``[M, K]`` has elements of the ``operand``, at ``place``
     in the outer dimensions; ``panel(number, step)`` reads a row of a panel, and ``finish(row, column, sums, lanes)``
-    writes what came of a register. ``guards`` ``[panels, steps]`` are not 0 where the weights are not such as the
-    operand's usual step takes."""
+    writes what came of a register. ``saturation`` ``[panels, steps]`` is not 0 where the operand's usual step could
+    saturate."""
 
     size: tuple[int, int, int]
     operand: DotOperand
@@ -72,7 +72,7 @@ class PanelProduct:
     place: tuple[Expr, ...]
     panel: Callable[[Expr, Expr], Expr]
     finish: Callable[[Expr, Expr, Buffer, int], Stmt]
-    guards: Buffer | None = None
+    saturation: Buffer | None = None
 
     @cached_property
     def _cost(self) -> TileCost:
@@ -113,15 +113,15 @@ class PanelProduct:
         sums = Accumulators.make(*shape, self.width, operand.sums)
         words, rest = divmod(self.size[2], operand.elements)
         taken = math.gcd(words, operand.together)
-        marks = Marks.of(self.guards, panel, sums.vectors)
+        mask = SaturationMask.of(self.saturation, panel, sums.vectors)
 
-        def step(turn: Expr, is_watched: bool = False) -> Stmt:
+        def step(turn: Expr, is_masked: bool = False) -> Stmt:
             places = [turn * taken + i for i in range(taken)]
 
             def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
                 return [(self.panel(panel + v, k), self._data(row + s, k)) for k in places]
 
-            return operand.step(self.vector, sums, factors, marks.any(turn) if marks and is_watched else None)
+            return operand.step(self.vector, sums, factors, mask.any(turn) if mask and is_masked else None)
 
         def last(v: int, s: int) -> list[tuple[Expr, Expr]]:
             element = operand.load_last(self.data, [*self.place, row + s, self.size[2] - 1])
@@ -131,8 +131,8 @@ class PanelProduct:
             return self.finish(row + s, (panel + v) * self.width, sums.at(v, s), lanes)
 
         reduction = []
-        if marks:
-            reduction = [marks.guard(words // taken, 1, 0, step)]
+        if mask:
+            reduction = [mask.each_turn(words // taken, 1, 0, step)]
         elif words:
             reduction = [unrolled(words // taken, step, self.knobs.unroll)]
         reduction += [operand.step(self.vector, sums, last)] if rest else []

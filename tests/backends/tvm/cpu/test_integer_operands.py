@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
-from lvc.backends.tvm.cpu.integer_layers import risky_steps
+from lvc.backends.tvm.cpu.integer_layers import saturating_steps
 from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad
 from lvc.backends.tvm.cpu.kernels.integer_storage import narrowed, stored_bits
 from lvc.backends.tvm.lower import lower
@@ -52,12 +52,12 @@ def operand_of(program: Program) -> object:
 CHAINS = [(10, 2, 2), (22, 2, 1), (31, 1, 0)]
 
 
-@pytest.mark.parametrize(("spread", "chain", "risky"), CHAINS)
-def test_the_spread_of_the_weights_decides_how_much_is_summed_in_16_bits(spread: int, chain: int, risky: int) -> None:
+@pytest.mark.parametrize(("spread", "chain", "masked"), CHAINS)
+def test_the_spread_of_the_weights_decides_how_much_is_summed_in_16_bits(spread: int, chain: int, masked: int) -> None:
     weight = bell(1, spread, 24, 40, 3, 3).clamp(-96, 96)
-    if risky == 1:
+    if masked == 1:
         weight = weight.clamp(-63, 63)
-    assert operand_of(lowered(layer(weight))) == IntegerQuad(5, chain, risky)
+    assert operand_of(lowered(layer(weight))) == IntegerQuad(5, chain, masked)
     check_exact(layer(weight), whole(1, torch.uint8, 1, 40, 9, 9))
 
 
@@ -70,7 +70,7 @@ def test_weights_that_are_all_large_are_multiplied_in_pairs() -> None:
 @settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_no_step_saturates(data: st.DataObject) -> None:
-    """At the ends of the data's type, whatever the mixture of harmless and risky weights."""
+    """At the ends of the data's type, whatever the mixture of weights that can saturate and such that cannot."""
     draw = data.draw
     shape = draw(st.integers(1, 20)), draw(st.integers(1, 36)), *[draw(st.sampled_from([1, 3]))] * 2
     weight = bell(draw(st.integers(0, 9)), draw(st.sampled_from([2, 8, 20, 30, 40, 60])), *shape)
@@ -89,7 +89,7 @@ def with_one_step_at_risk(weight: torch.Tensor, place: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("place", [0, 37, 79])
-def test_a_convolution_looks_at_the_marks_of_each_group(kernel: int, place: int) -> None:
+def test_a_convolution_looks_at_the_mask_of_each_group(kernel: int, place: int) -> None:
     weight = with_one_step_at_risk(bell(place, 4, 24, 80, kernel, kernel), place)
     model = layer(weight)
     assert operand_of(lowered(model)) == IntegerQuad(5, 2, 1)
@@ -98,7 +98,7 @@ def test_a_convolution_looks_at_the_marks_of_each_group(kernel: int, place: int)
 
 @pytest.mark.parametrize("depth", [8, 200])
 @pytest.mark.parametrize("place", [0, 6, 199])
-def test_a_linear_layer_looks_at_the_marks_of_each_group(depth: int, place: int) -> None:
+def test_a_linear_layer_looks_at_the_mask_of_each_group(depth: int, place: int) -> None:
     weight = with_one_step_at_risk(bell(place, 4, 21, depth), place % depth)
     sketch = Sketch()
     sums = sketch.call(integer.linear, sketch.input(5, depth, dtype=torch.uint8), sketch.stored(weight), None, 7)
@@ -109,17 +109,17 @@ def test_a_linear_layer_looks_at_the_marks_of_each_group(depth: int, place: int)
     check_exact(model, np.full((5, depth), 255, np.uint8))
 
 
-def test_a_guard_is_raised_exactly_where_16_bits_may_not_do() -> None:
+def test_a_step_is_masked_exactly_where_16_bits_may_not_do() -> None:
     packed = np.zeros((1, 4, 8, 4), np.int8)
     packed[0, 0, 3, :2] = 64  # 128 * 255 is the most that fits
     packed[0, 1, 3, 0] = 1  # one more with the four before
     packed[0, 2, 0, 2:] = -64
     packed[0, 3, 0, :] = [64, -64, 127, -128]
     words = packed.view(np.int32)[..., 0]
-    assert risky_steps(words, 1).tolist() == [[False] * 4]
-    assert risky_steps(words, 2).tolist() == [[True, True]]
+    assert saturating_steps(words, 1).tolist() == [[False] * 4]
+    assert saturating_steps(words, 2).tolist() == [[True, True]]
     packed[0, 3, 0, :] = [64, 65, 0, 0]
-    assert risky_steps(words, 1).tolist() == [[False, False, False, True]]
+    assert saturating_steps(words, 1).tolist() == [[False, False, False, True]]
 
 
 @pytest.mark.parametrize("element", ["int8", "int16", "float32"])

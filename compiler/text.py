@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 _LARGE = ("", "k", "M", "G", "T", "P")
 _SMALL = ("", "m", "µ", "n", "p")
+
+_ONNX_NODE = re.compile(r"node (.+) \([^()]+\)")
 
 
 def si(value: float, unit: str = "", *, digits: int = 3) -> str:
@@ -30,6 +33,12 @@ def si(value: float, unit: str = "", *, digits: int = 3) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """Print a share of one: ``percent(0.821)`` is ``82.1 %``."""
     return f"{share * 100:.{digits}f} %"
+
+
+def title(origin: str) -> str:
+    """The user's name in an origin, for tables: ``node Conv_41 (Conv)`` is ``Conv_41``, a module's path stays."""
+    found = _ONNX_NODE.fullmatch(origin)
+    return found[1] if found else origin
 
 
 def decibels(value: float) -> str:

@@ -22,7 +22,7 @@ from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.measure.counts import macs
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.compiler.text import counted, percent, si
+from lvc.compiler.text import counted, percent, si, title
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import refuse_quantised
 from lvc.passes.quantisation.placement import Placement
@@ -170,5 +170,5 @@ def report(graph: Graph, placement: Placement, left: Mapping[Node, str], outcome
         outcome.notes.append(
             f"{counted(count, 'batch normalisation')} left in floating point, where fold-batch-norm folds none"
         )
-    rows = tuple((node.name, op_name(node), macs(node), left.get(node, "integer")) for node in layers)
+    rows = tuple((title(origin(node)), op_name(node), macs(node), left.get(node, "integer")) for node in layers)
     outcome.tables.append(Table("coverage", ("layer", "operator", "MACs", "runs in"), rows))

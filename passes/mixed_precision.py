@@ -22,13 +22,13 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.graph import arguments, calls, erase_dead, replace, set_argument, spec, tensor
+from lvc.compiler.ir.graph import arguments, calls, erase_dead, origin, replace, set_argument, spec, tensor
 from lvc.compiler.ir.layers import INTEGER_LAYERS, MATRIX_LAYERS
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.compiler.text import percent, si
+from lvc.compiler.text import percent, si, title
 from lvc.passes.analysis.calibration import stream
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.analysis.rerun import Rerun
@@ -205,7 +205,7 @@ class MixedPrecision(Pass):
             f"{len(outcome.changed)} of {len(layers)} layers run in integers; {found.measured:.3f} of today's latency "
             f"on {race.stopwatch.name} is left, {found.estimated:.3f} was the sum over layers, {share:g} the budget"
         )
-        outcome.tables.append(seconds_table(choices, found.point))
+        outcome.tables.append(seconds_table(layers, choices, found.point))
 
     def under_bytes(self, choices: Choices, rest: int, before: int) -> Point:
         """Return the best choice for every layer that is found within so many bytes."""
@@ -273,7 +273,7 @@ def report(layers: Sequence[Weights], costs: Mapping[tuple[str, int], float], po
     headers = ("layer", "weights", *(f"divergence at {bits} bits" for bits in tried), "chosen")
     rows: tuple[tuple[str | int | float, ...], ...] = tuple(
         (
-            w.name,
+            title(origin(w.layer)),
             spec(w.node).elements,
             *(float(f"{costs[w.name, bits]:.3g}") for bits in tried),
             "float" if point.bits[w.name] == FLOAT else f"{point.bits[w.name]} bits",

@@ -21,6 +21,7 @@ from lvc.compiler.ir.graph import (
     insert_call,
     is_call,
     op_name,
+    origin,
     set_argument,
     tensor,
 )
@@ -30,7 +31,7 @@ from lvc.compiler.ir.operators.coded_weights import BITS, DECODE
 from lvc.compiler.measure.comparison.loss import sqnr
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.compiler.text import si
+from lvc.compiler.text import si, title
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import WHY_NOT, refuse_quantised
 from lvc.passes.quantisation.rules import is_quantised
@@ -78,7 +79,7 @@ class QuantiseWeights(Pass):
             rewrite(model.module, layer, coded)
             outcome.change(layer)
             noise = sqnr(weight.detach(), coded.decoded() - weight.detach())
-            rows.append((layer.name, op_name(layer), weight.numel(), coded.bytes, round(noise, 1)))
+            rows.append((title(origin(layer)), op_name(layer), weight.numel(), coded.bytes, round(noise, 1)))
         report(model, before, rows, outcome)
         return outcome
 

@@ -27,7 +27,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.serialise import tensor_bytes
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.compiler.text import percent, si
+from lvc.compiler.text import percent, si, title
 from lvc.passes.analysis.patterns import left_out
 
 
@@ -71,7 +71,7 @@ class Sparsify(Pass):
                 store(model.module, str(factors(node)[1].target), sparse)
                 outcome.change(node)
                 found[node] = sparse
-            rows.append((origin(node), weight.numel(), round(float((found[node] == 0).float().mean()), 4)))
+            rows.append((title(origin(node)), weight.numel(), round(float((found[node] == 0).float().mean()), 4)))
         zeros = sum(int((weight == 0).sum()) for weight in found.values())
         weights = max(1, sum(weight.numel() for weight in found.values()))
         outcome.notes.append(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from lvc.compiler.measure.layers import Layer
 
 StepTime = tuple[str, Sequence[str], float]
 """Name of a kernel, the nodes that it computes, seconds of its fastest run."""
@@ -25,10 +27,12 @@ class TimesSteps(Protocol):
 class Step:
     """One kernel: seconds, its share of all kernels, the multiply-accumulates of its nodes (0 if not known).
 
-    ``peak`` is how many floating-point operations a second the processor can do in single precision (0 if not known).
+    ``title`` is the user's name of what it computes. ``peak`` is how many floating-point operations a second the
+    processor can do in single precision (0 if not known).
     """
 
     name: str
+    title: str
     nodes: tuple[str, ...]
     seconds: float
     share: float
@@ -49,10 +53,27 @@ class Step:
         return {**asdict(self), "flops": self.flops, "peak_share": self.peak_share}
 
 
-def steps(times: Sequence[StepTime], macs: Mapping[str, int], peak: float = 0.0) -> list[Step]:
-    """Give each kernel its share and its work, from the work of each node."""
+def steps(times: Sequence[StepTime], layers: Sequence[Layer], peak: float = 0.0) -> list[Step]:
+    """Give each kernel its share, its work and its title, from the layers that its nodes are."""
     total = sum(seconds for _, _, seconds in times) or 1.0
+    known = {layer.node: layer for layer in layers}
     return [
-        Step(name, tuple(nodes), seconds, seconds / total, sum(macs.get(node, 0) for node in nodes), peak)
+        Step(
+            name,
+            _title(name, [known[node] for node in nodes if node in known]),
+            tuple(nodes),
+            seconds,
+            seconds / total,
+            sum(known[node].macs for node in nodes if node in known),
+            peak,
+        )
         for name, nodes, seconds in times
     ]
+
+
+def _title(name: str, layers: Sequence[Layer]) -> str:
+    """A kernel is called after a node, perhaps with more: ``conv2d_3 to NCHW16c`` changes the layout of its result."""
+    if not layers:
+        return name
+    main = next((layer for layer in layers if layer.node == name.split(" ", maxsplit=1)[0]), layers[0])
+    return main.title + name.removeprefix(main.node) if name.startswith(main.node) else main.title

@@ -154,9 +154,8 @@ def _time_steps(loaded: Loaded, inputs: tuple[np.ndarray, ...]) -> list[Step]:
 
     if not isinstance(loaded.executable, TimesSteps):
         raise UsageError(f"the {loaded.artefact.backend} backend cannot time its kernels", help="leave out --per-op")
-    macs = {layer.node: layer.macs for layer in artefact_layers(loaded.artefact)}
     times = loaded.executable.time_steps(inputs, 20)
-    return steps(times, macs, loaded.executable.peak_flops())
+    return steps(times, artefact_layers(loaded.artefact), loaded.executable.peak_flops())
 
 
 def _show(console: Console, rows: list[Row]) -> None:
@@ -188,7 +187,7 @@ def _show_steps(console: Console, found: list[Step]) -> None:
 
     rows = [
         (
-            step.name,
+            step.title,
             duration(step.seconds),
             f"{step.share * 100:.1f} %",
             si(step.macs) if step.macs else "",
@@ -200,11 +199,11 @@ def _show_steps(console: Console, found: list[Step]) -> None:
     ]
     console.result("")
     total, work = sum(step.seconds for step in found), sum(step.macs for step in found)
-    whole = Step("all", (), total, 1.0, work, found[0].peak)
+    whole = Step("all", "all", (), total, 1.0, work, found[0].peak)
     rows.append(
         ("all", duration(total), "", si(work), f"{whole.flops / 1e9:.1f}", f"{whole.peak_share * 100:.0f} %", "")
     )
-    console.table(("kernel", "time", "share", "MACs", "GFLOP/s", "of peak", "nodes"), rows, "lrrrrrl")
+    console.table(("layer", "time", "share", "MACs", "GFLOP/s", "of peak", "nodes"), rows, "lrrrrrl")
     console.say(
         f"peak: {found[0].peak / 1e9:.1f} GFLOP/s, what a kernel of multiply-adds alone reaches on this machine"
     )

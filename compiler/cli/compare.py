@@ -21,7 +21,7 @@ from lvc.compiler.cli.model_options import MODEL_HELP, add_model_options
 from lvc.compiler.cli.subject import positive
 from lvc.compiler.errors import UsageError
 from lvc.compiler.pipeline.catalogue import FOLDED, SCALING, TO_INTEGERS
-from lvc.compiler.text import counted, percent
+from lvc.compiler.text import counted, percent, title
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
@@ -244,19 +244,20 @@ def _sorted(layers: list[LayerError], order: str) -> list[LayerError]:
 
 
 def _show_layers(layers: list[LayerError], pairing: Pairing, console: Console) -> None:
+    from lvc.compiler.ir.graph import origin
     from lvc.compiler.measure.comparison.pairs import kind
 
     rows = [
-        (e.name, kind(e.pair.floating), *map(_decibels, (e.arrives, e.adds, e.leaves)), f"{e.cosine:.6f}", e.origin)
+        (e.title, kind(e.pair.floating), *map(_decibels, (e.arrives, e.adds, e.leaves)), f"{e.cosine:.6f}", e.name)
         for e in layers
     ]
-    headers = ("layer", "operator", "arrives, dB", "adds, dB", "leaves, dB", "cosine", "from")
+    headers = ("layer", "operator", "arrives, dB", "adds, dB", "leaves, dB", "cosine", "node")
     if rows:
         console.table(headers, rows, "llrrrrl")
     console.result(f"{counted(len(pairing.pairs), 'layer')} paired")
     for nodes, whose in ((pairing.only_floating, "first"), (pairing.only_quantised, "second")):
         if nodes:
-            names = ", ".join(node.name for node in nodes[:8]) + (", ..." if len(nodes) > 8 else "")
+            names = ", ".join(title(origin(node)) for node in nodes[:8]) + (", ..." if len(nodes) > 8 else "")
             console.result(f"{counted(len(nodes), 'layer')} of the {whose} model without a partner: {names}")
     if any(layer.is_integer for layer in layers):
         console.say(

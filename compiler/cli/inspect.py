@@ -152,14 +152,14 @@ def _show_layers(console: Console, found: list[Layer], summed: Totals, top: int 
     rows = [_row(layer, grouped) for layer in shown]
     sums = [f"{summed.layers} layers", "", "", si(summed.parameters), si(summed.macs), si(summed.weight_bytes, "B"), ""]
     console.result("")
-    console.table([*headers, *(["group"] if grouped else []), "from"], [*rows, sums + [""] * (1 + grouped)], "lllrrrrl")
+    console.table([*headers, *(["group"] if grouped else []), "node"], [*rows, sums + [""] * (1 + grouped)], "lllrrrrl")
     if summed.peak_activation_bytes is not None:
         console.result(f"peak memory of intermediate results, unfused: {si(summed.peak_activation_bytes, 'B')}")
 
 
 def _row(layer: Layer, grouped: bool) -> list[str]:
     return [
-        layer.node,
+        layer.title,
         layer.op,
         layer.output,
         si(layer.parameters) if layer.parameters else "",
@@ -167,7 +167,7 @@ def _row(layer: Layer, grouped: bool) -> list[str]:
         si(layer.weight_bytes, "B") if layer.weight_bytes else "",
         si(layer.activation_bytes, "B"),
         *([layer.group] if grouped else []),
-        layer.origin,
+        layer.node,
     ]
 
 

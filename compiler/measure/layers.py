@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lvc.compiler.text import title
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -20,6 +22,11 @@ class Layer:
     weight_bytes: int
     activation_bytes: int
     group: str = ""
+
+    @property
+    def title(self) -> str:
+        """The user's name of it."""
+        return title(self.origin) or self.node
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -10,13 +10,14 @@ from torch.fx import Node
 
 from lvc.compiler.errors import UsageError, did_you_mean
 from lvc.compiler.ir.graph import origin
+from lvc.compiler.text import title
 
 T = TypeVar("T", bound=Hashable)
 
 
 def choose(nodes: Iterable[Node], patterns: Iterable[str]) -> dict[Node, str]:
     """Return the nodes that patterns match, each with the first that does; `UsageError` for one that matches none."""
-    return choose_named({node: (node.name, origin(node)) for node in nodes}, patterns)
+    return choose_named({node: (node.name, origin(node), title(origin(node))) for node in nodes}, patterns)
 
 
 def left_out(nodes: Iterable[Node], only: Sequence[str], skip: Sequence[str]) -> dict[Node, str]:

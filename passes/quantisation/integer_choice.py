@@ -22,6 +22,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.pipeline.passes import Table
 from lvc.compiler.pipeline.workspace import Stopwatch, Workspace
+from lvc.compiler.text import title
 from lvc.passes.analysis.rerun import Rerun, Values
 from lvc.passes.insert_fake_quant import InsertFakeQuant
 from lvc.passes.quantisation.bias_overflow import prevent_bias_overflow
@@ -155,15 +156,16 @@ def until_fast(choices: Choices, total: float, share: float, measure: Callable[[
     return best
 
 
-def seconds_table(choices: Choices, point: Point) -> Table:
+def seconds_table(layers: Sequence[Node], choices: Choices, point: Point) -> Table:
     """Show what each layer takes in floating point and in integers, what that costs, and what was chosen."""
     rows: tuple[tuple[str | int | float, ...], ...] = tuple(
         (
-            name,
+            title(origin(layer)),
             round(own[0].bytes / 1e3, 1),
             *((round(own[1].bytes / 1e3, 1), float(f"{own[1].cost:.3g}")) if len(own) > 1 else ("", "")),
-            "float" if point.bits[name] == FLOAT else "integers",
+            "float" if point.bits[layer.name] == FLOAT else "integers",
         )
-        for name, own in choices.items()
+        for layer in layers
+        for own in [choices[layer.name]]
     )
     return Table("what each layer costs", ("layer", "us in float", "us in integers", "divergence", "chosen"), rows)

@@ -86,8 +86,27 @@ def test_comparison_tells_ratio_and_difference() -> None:
     assert rows[1].ratio == rows[1].timing.best / rows[0].timing.best
 
 
+def layer(node: str, macs: int, origin: str = "") -> Layer:
+    return Layer(node, "conv2d", origin, "f32[1]", 0, macs, 0, 0)
+
+
+def test_kernels_are_told_by_the_user_s_names() -> None:
+    layers = [
+        layer("conv2d", 9, "features.0"),
+        layer("relu", 0, "features.1"),
+        layer("Conv_4", 9, "node /a/Conv_4 (Conv)"),
+    ]
+    times = [("conv2d", ["conv2d", "relu"], 1.0), ("relu to NCHW16c", ["relu"], 1.0), ("Conv_4", ["Conv_4"], 1.0)]
+    assert [step.title for step in steps([*times, ("output 0", [], 1.0)], layers)] == [
+        "features.0",
+        "features.1 to NCHW16c",
+        "/a/Conv_4",
+        "output 0",
+    ]
+
+
 def test_shares_and_arithmetic_of_kernels() -> None:
-    found = steps([("conv", ("conv_1", "relu_1"), 0.003), ("copy", ("cat_1",), 0.001)], {"conv_1": 6_000_000})
+    found = steps([("conv_1", ("conv_1", "relu_1"), 0.003), ("copy", ("cat_1",), 0.001)], [layer("conv_1", 6_000_000)])
     assert [step.share for step in found] == [0.75, 0.25]
     assert [step.macs for step in found] == [6_000_000, 0]
     assert found[0].flops == pytest.approx(4e9)
@@ -156,11 +175,11 @@ class Absent(Engine):
 
 
 def test_kernels_get_their_shares_of_time_and_of_the_peak() -> None:
-    slow, fast = steps([("a", ["x", "y"], 0.3), ("b", ["z"], 0.1)], {"x": 30, "z": 40}, peak=1000.0)
+    slow, fast = steps([("a", ["x", "y"], 0.3), ("b", ["z"], 0.1)], [layer("x", 30), layer("z", 40)], peak=1000.0)
     assert (slow.macs, slow.flops, slow.peak_share) == (30, pytest.approx(200), pytest.approx(0.2))
     assert (fast.share, fast.peak_share) == (pytest.approx(0.25), pytest.approx(0.8))
     assert fast.to_json()["peak_share"] == fast.peak_share
-    assert steps([("c", [], 0.0)], {})[0].peak_share == 0.0
+    assert steps([("c", [], 0.0)], [])[0].peak_share == 0.0
 
 
 class Timed:
@@ -188,7 +207,7 @@ def test_command_shows_kernels(
     code, out, err = lvc_bench(capsys, str(folder / "a.lvc"), "--per-op", "--sort", sort)
     assert code == 0, err
     lines = out.splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("kernel"))
+    start = next(number for number, line in enumerate(lines) if line.startswith("layer"))
     assert [line.split()[0] for line in lines[start + 1 :]] == [*wanted, "all"]
     assert "peak: 2.0 GFLOP/s" in err
     assert "more than 100 % of peak" not in err

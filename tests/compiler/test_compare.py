@@ -168,7 +168,7 @@ def test_code_is_compared_at_its_outputs(capsys: pytest.CaptureFixture[str], fol
 def test_the_table_can_be_short(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert main(["compare", "net.lvc", "net.lvc", "--data", "data.npz", "--limit", "1", "--images", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("conv2d ")
+    assert (lines[0].split()[0], lines[0].split()[-1], lines[1].split()[-1]) == ("layer", "node", "conv2d")
     assert "exact" in lines[1]
     assert lines[2] == "3 layers paired"
     assert "2 of 2 first choices" in lines[3]

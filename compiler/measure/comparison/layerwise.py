@@ -22,6 +22,7 @@ from lvc.compiler.ir.graph import arguments, family, is_call, origin, spec, tens
 from lvc.compiler.ir.operators import integer
 from lvc.compiler.measure.comparison.moments import Moments
 from lvc.compiler.measure.comparison.pairs import Pair
+from lvc.compiler.text import title
 
 Values = Mapping[Node, torch.Tensor]
 
@@ -42,6 +43,10 @@ class LayerError:
     @property
     def origin(self) -> str:
         return origin(self.pair.floating)
+
+    @property
+    def title(self) -> str:
+        return title(self.origin)
 
     @property
     def is_integer(self) -> bool:

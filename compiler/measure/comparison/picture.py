@@ -27,7 +27,7 @@ MOST = 60
 def layer_picture(model: str, layers: Sequence[LayerError], order: str, images: int, most: int = MOST) -> Dots:
     """Draw the first layers of all; the figures of that by which they are sorted stand beside them."""
     shown = layers[:most]
-    rows = [Row(layer.origin or layer.name, [_figures(layer)]) for layer in shown]
+    rows = [Row(layer.title, [_figures(layer)]) for layer in shown]
     series = {name: text for name, text in _SERIES.items() if any(name in row.panels[0] for row in rows)}
     first = "leaves" if order == "leaves" or "adds" not in series else "adds"
     count = counted(len(layers), "layer")

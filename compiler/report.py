@@ -19,11 +19,15 @@ from lvc.compiler.verification.record import Verified
 
 @dataclass(frozen=True)
 class PassReport:
-    """One pass of a run. ``drift`` is relative; it and ``loss`` are None when they were not measured."""
+    """One pass of a run. ``changed`` names nodes that stand in the graph after it, ``removed`` those that are gone.
+
+    ``drift`` is relative; it and ``loss`` are None when they were not measured.
+    """
 
     text: str
     effect: str
     changed: tuple[str, ...]
+    removed: tuple[str, ...]
     skipped: tuple[dict[str, str], ...]
     seconds: float
     drift: float | None
@@ -35,7 +39,7 @@ class PassReport:
     @property
     def found_something(self) -> bool:
         """Whether it changed a place, left one alone, moved the outputs, or has something to say."""
-        return bool(self.changed or self.skipped or self.drift or self.notes)
+        return bool(self.changed or self.removed or self.skipped or self.drift or self.notes)
 
     @classmethod
     def of(cls, step: Step) -> PassReport:
@@ -45,6 +49,7 @@ class PassReport:
             text=str(step.item),
             effect=step.item.effect.name.lower(),
             changed=tuple(step.outcome.changed),
+            removed=tuple(step.outcome.removed),
             skipped=tuple(asdict(skip) for skip in step.outcome.skipped),
             seconds=round(measured.pop("seconds", 0.0), 6),
             drift=measured.pop("drift", None),
@@ -114,7 +119,7 @@ class Report:
         rows = [item for item in self.passes if item.found_something]
         columns: dict[str, list[str]] = {
             "pass": [item.text for item in rows],
-            "changed": [str(len(item.changed)) for item in rows],
+            "changed": [str(len(item.changed) + len(item.removed)) for item in rows],
             "skipped": [str(len(item.skipped)) for item in rows],
             "time": [f"{item.seconds:.2f} s" for item in rows],
             "drift": ["" if item.drift is None else f"{item.drift:.1e}" for item in rows],

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch._ops import OpOverload
-from torch.fx import GraphModule
-
-from lvc.compiler.ir.graph import calls, erase_dead, replace
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
+from lvc.compiler.pipeline.rewriting import Rules, rewrite
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.identities import Rules, arithmetic, movement, padding
+from lvc.passes.identities import arithmetic, movement, padding
 
 _RULES: Rules = {**movement.RULES, **padding.RULES, **arithmetic.RULES}
 
@@ -31,28 +28,5 @@ class EliminateIdentities(Pass):
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
-        while _sweep(model.module, outcome):
-            erase_dead(model.module)
+        rewrite(model.module, _RULES, outcome)
         return outcome
-
-
-def _sweep(module: GraphModule, outcome: Outcome) -> bool:
-    """Look at every call once; say whether any changed, since one rewrite can make room for another."""
-    outcome.skipped.clear()
-    changed = False
-    for node in calls(module.graph):
-        assert isinstance(node.target, OpOverload)
-        for rule in _RULES.get(node.target, ()):
-            found = rule(module, node)
-            if found is None:
-                continue
-            if isinstance(found, str):
-                outcome.skip(node, found)
-                continue
-            changed = True
-            if node.name not in outcome.changed:
-                outcome.change(node)
-            if found is not node:
-                replace(node, found)
-            break
-    return changed

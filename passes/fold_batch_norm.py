@@ -24,12 +24,8 @@ from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import (
     add_tensor,
     arguments,
-    calls,
-    drop_unread_tensors,
-    erase_unread,
     is_call,
     op_name,
-    replace,
     set_argument,
     spec,
     store,
@@ -38,6 +34,7 @@ from lvc.compiler.ir.graph import (
 from lvc.compiler.ir.layers import LAYERS, channel_dim, contraction, factors
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
+from lvc.compiler.pipeline.rewriting import Rules, rewrite
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.affine import (
     Affine,
@@ -58,33 +55,20 @@ class FoldBatchNorm(Pass):
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
-        while _sweep(model.module, outcome):
-            pass
-        drop_unread_tensors(model.module)
+        rewrite(model.module, _RULES, outcome)
         return outcome
 
 
-def _sweep(module: GraphModule, outcome: Outcome) -> bool:
-    """Fold what can be folded; one fold can open the way for a normalisation that was looked at before it."""
-    outcome.skipped.clear()
-    changed = len(outcome.changed)
-    for node in calls(module.graph, aten.batch_norm.default):
-        affine = batch_norm_affine(module, node)
-        if isinstance(affine, str):
-            outcome.skip(node, affine)
-            continue
-        operands = node.all_input_nodes
-        before, after = check_before(node), check_after(node, affine)
-        if before is None:
-            fold_into_producer(module, node, affine)
-        elif after is None:
-            fold_into_consumer(module, node, affine)
-        else:
-            outcome.skip(node, f"{before}; {after}")
-            continue
-        outcome.change(node)
-        erase_unread(module, operands)
-    return len(outcome.changed) > changed
+def fold(module: GraphModule, node: Node) -> Node | str:
+    """Fold a normalisation into the layer before it or after it; a sentence why into neither."""
+    affine = batch_norm_affine(module, node)
+    if isinstance(affine, str):
+        return affine
+    before = check_before(node)
+    if before is None:
+        return fold_into_producer(module, node, affine)
+    after = check_after(node, affine)
+    return f"{before}; {after}" if after else fold_into_consumer(module, node, affine)
 
 
 def check_before(node: Node) -> str | None:
@@ -128,15 +112,15 @@ def _check_weights(layer: Node, side: str) -> str | None:
     return None
 
 
-def fold_into_producer(module: GraphModule, node: Node, affine: Affine) -> None:
+def fold_into_producer(module: GraphModule, node: Node, affine: Affine) -> Node:
     layer = node.args[0]
     assert isinstance(layer, Node)
     weight, bias = _weights(module, layer)
     _set_weights(module, layer, scale_outputs(layer, weight, affine.scale), affine.scale * bias.double() + affine.shift)
-    replace(node, layer)
+    return layer
 
 
-def fold_into_consumer(module: GraphModule, node: Node, affine: Affine) -> None:
+def fold_into_consumer(module: GraphModule, node: Node, affine: Affine) -> Node:
     (layer,) = node.users
     weight, bias = _weights(module, layer)
     if bool(affine.shift.any()):
@@ -144,7 +128,7 @@ def fold_into_consumer(module: GraphModule, node: Node, affine: Affine) -> None:
     _set_weights(module, layer, scale_inputs(layer, weight, affine.scale), bias)
     operand = node.args[0]
     assert isinstance(operand, Node)
-    replace(node, operand)
+    return operand
 
 
 def _weights(module: GraphModule, layer: Node) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,3 +155,6 @@ def _describe(node: object) -> str:
     if not isinstance(node, Node) or node.op == "output":
         return "the model's output"
     return f"'{node.name}' ({op_name(node)})" if node.op == "call_function" else f"the input '{node.name}'"
+
+
+_RULES: Rules = {aten.batch_norm.default: (fold,)}

@@ -10,21 +10,11 @@ from torch.fx import GraphModule, Node
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.dialect import Family
-from lvc.compiler.ir.graph import (
-    add_tensor,
-    calls,
-    drop_unread_tensors,
-    erase_unread,
-    family,
-    is_widening,
-    origin,
-    replace,
-    spec,
-    tensor,
-)
+from lvc.compiler.ir.graph import add_tensor, family, is_widening, spec, tensor
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.coded_weights import is_coded
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.rewriting import rewrite
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.purity import is_pure
 
@@ -44,17 +34,14 @@ class FoldConstants(Pass):
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
-        for node in calls(model.module.graph):
-            if not has_stored_operands(node):
-                continue
-            reason = check(node, self.limit)
-            if reason is not None:
-                outcome.skip(node, reason)
-                continue
-            outcome.change(node)
-            rewrite(model.module, node)
-        drop_unread_tensors(model.module)
+        rewrite(model.module, {}, outcome, otherwise=(self.fold,), once=True)
         return outcome
+
+    def fold(self, module: GraphModule, node: Node) -> Node | str | None:
+        """Store the result of a call on stored tensors; a sentence why it must stay, None if it is no such call."""
+        if not has_stored_operands(node):
+            return None
+        return check(node, self.limit) or evaluate(module, node)
 
 
 def has_stored_operands(node: Node) -> bool:
@@ -78,16 +65,11 @@ def check(node: Node, limit: int) -> str | None:
     return None
 
 
-def rewrite(module: GraphModule, node: Node) -> None:
-    operands = node.all_input_nodes
+def evaluate(module: GraphModule, node: Node) -> Node:
+    """Return a stored tensor with the result of a call."""
     with torch.no_grad():
         result = node.target(  # type: ignore[operator]
             *torch.fx.node.map_arg(node.args, lambda n: tensor(module, n)),
             **torch.fx.node.map_arg(node.kwargs, lambda n: tensor(module, n)),
         )
-    stored = add_tensor(
-        module, node, f"{node.name}_value", result.detach().clone(memory_format=torch.contiguous_format)
-    )
-    stored.meta["origin"] = origin(node)
-    replace(node, stored)
-    erase_unread(module, operands)
+    return add_tensor(module, node, node.name, result.detach().clone(memory_format=torch.contiguous_format))

@@ -23,7 +23,7 @@ from lvc.compiler.ir.graph import (
 )
 from lvc.compiler.ir.layers import factors, is_depthwise
 from lvc.compiler.ir.model import Model
-from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.ir.spec import TensorSpec, dtype_name
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.narrowing import Narrowing, can_move
@@ -135,7 +135,12 @@ class _Narrow:
         """The short form of a value, made right after it."""
         if node not in self.of:
             self.of[node] = insert_call(
-                _next(node), aten.to.dtype, node, self.dtype, origin=node.meta.get("origin", "")
+                _next(node),
+                aten.to.dtype,
+                node,
+                self.dtype,
+                origin=node.meta.get("origin", ""),
+                name=f"{node.name}_{dtype_name(self.dtype)}",
             )
         return self.of[node]
 
@@ -150,4 +155,4 @@ def _next(node: Node) -> Node:
 
 def _read(user: Node, value: Node, short: Node) -> None:
     """Let a call read the short form of a value, as float32."""
-    user.replace_input_with(value, insert_call(user, aten.to.dtype, short, torch.float32))
+    user.replace_input_with(value, insert_call(user, aten.to.dtype, short, torch.float32, name=f"{value.name}_f32"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from lvc.compiler.ir.dialect import Family, aten
@@ -15,9 +14,10 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
 from lvc.compiler.measure.counts import macs, total_macs
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
+from lvc.compiler.pipeline.rewriting import Rules, rewrite
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import percent, si
-from lvc.passes.integer import Rules, functions, layers, movement, requantisation
+from lvc.passes.integer import functions, layers, movement, requantisation
 from lvc.passes.integer.codes import store_codes
 from lvc.passes.integer.quantisation_parameters import PerTensorParameters
 
@@ -44,12 +44,9 @@ class LowerToInteger(Pass):
         module = model.module
         total = total_macs(module.graph)
         split_fake_quantisation(module, outcome)
-        refusals = rewrite(module, outcome)
+        rewrite(module, _RULES, outcome, otherwise=(refuse,), once=True)
         store_codes(module)
         erase_dead(module)
-        for node, reason in refusals.items():
-            if node in set(module.graph.nodes):
-                outcome.skip(node, reason)
         report_coverage(module, total, outcome)
         return outcome
 
@@ -66,7 +63,14 @@ def split_fake_quantisation(module: GraphModule, outcome: Outcome) -> None:
             outcome.skip(node, f"its integers from {parameters.low} to {parameters.high} do not fit 8 bits")
             continue
         q = insert_call(
-            node, integer.quantise, operand, parameters.scale, parameters.zero_point, parameters.low, parameters.high
+            node,
+            integer.quantise,
+            operand,
+            parameters.scale,
+            parameters.zero_point,
+            parameters.low,
+            parameters.high,
+            name=f"{operand.name}_q",
         )
         replace(node, insert_call(node, integer.dequantise, q, parameters.scale, parameters.zero_point))
     for node in calls(module.graph, aten.fake_quantize_per_channel_affine.default):
@@ -74,22 +78,7 @@ def split_fake_quantisation(module: GraphModule, outcome: Outcome) -> None:
             outcome.skip(node, "integer operators take one scale for all of an activation")
 
 
-def rewrite(module: GraphModule, outcome: Outcome) -> dict[Node, str]:
-    """Apply the rules to every call in order; return those that stay in floating point, with the reason."""
-    refusals: dict[Node, str] = {}
-    for node in calls(module.graph):
-        assert isinstance(node.target, OpOverload)
-        rule = _RULES.get(node.target)
-        found = rule(module, node) if rule else _unknown(node)
-        if isinstance(found, str):
-            refusals[node] = found
-        elif found is not None:
-            outcome.change(node)
-            replace(node, found)
-    return refusals
-
-
-def _unknown(node: Node) -> str | None:
+def refuse(module: GraphModule, node: Node) -> str | None:
     """Why a call that no rule knows stays in floating point; None if nothing quantised goes into it."""
     quantised = any(is_call(operand, integer.dequantise) for operand in node.all_input_nodes)
     if node.target in FLOATING and macs(node):

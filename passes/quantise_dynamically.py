@@ -100,7 +100,7 @@ def rewrite(module: GraphModule, layer: Node, rows: Rows) -> None:
     rows[args["input"]] = (q, row_scale)
     stored = add_tensor(module, layer, f"{name}_int8", integers)
     factor = add_tensor(module, layer, f"{name}_scale", scale, trainable=False)
-    sums = insert_call(layer, integer.linear, q, stored, None, 0)
+    sums = insert_call(layer, integer.linear, q, stored, None, 0, name=f"{layer.name}_sums")
     found = insert_call(layer, integer.rescale, sums, factor, len(spec(sums).shape) - 1)
     found = insert_call(layer, aten.mul.Tensor, found, row_scale)
     if args["bias"] is not None:
@@ -111,8 +111,8 @@ def rewrite(module: GraphModule, layer: Node, rows: Rows) -> None:
 
 def _rows(layer: Node, value: Node) -> tuple[Node, Node]:
     """Put the rows of a layer's input into integers, before the layer."""
-    scale = insert_call(layer, dynamic.row_scale, value)
-    return insert_call(layer, dynamic.quantise_rows, value, scale), scale
+    scale = insert_call(layer, dynamic.row_scale, value, name=f"{value.name}_scale")
+    return insert_call(layer, dynamic.quantise_rows, value, scale, name=f"{value.name}_q"), scale
 
 
 def _integers(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from svg_drawing import Drawing
 
 from lvc.compiler.cli import main
+from lvc.compiler.ir.graph_text import parse_model
+from lvc.compiler.pipeline.observers import Drift, Verifier
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -28,6 +32,25 @@ def test_the_pass_of_the_guide_runs_as_a_plugin(tmp_path: Path, monkeypatch: pyt
     code = main(["opt", *model, "--plugin", "round_weights_to_half.py", "-p", pipeline, "--check", "-o", "half.onnx"])
     assert code == 0
     assert (tmp_path / "half.onnx").is_file()
+
+
+def test_the_rules_of_the_guide_rewrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = next(text for text in blocks("extending.md", "python") if "class MergeFactors" in text)
+    (tmp_path / "merge_factors.py").write_text(example)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pipeline = Pipeline((importlib.import_module("merge_factors").MergeFactors(),))
+    model = parse_model("""model factors(x: f32[4])
+  %a = mul(%x, 2.0)
+  %b = mul(%a, 3.0)
+  %c = mul(%b, 0.5)
+  %kept = mul(%c, 4.0)
+  %also = mul(%kept, 5.0)
+  return kept=%kept, also=%also
+""")
+    result, (step,) = pipeline.run(model, observers=[Verifier(), Drift()])
+    assert "%kept = mul(%x, 12.0)" in result.to_text()
+    assert (step.outcome.changed, step.outcome.removed) == (["kept"], ["b", "c"])
+    assert [str(skip) for skip in step.outcome.skipped] == ["also: 'kept' is read by others too"]
 
 
 def test_the_criterion_of_the_guide_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

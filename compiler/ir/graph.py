@@ -27,6 +27,8 @@ _RESERVED = frozenset(["self", "torch", "device", "inf", "nan", "NoneType", "fx_
 
 _EMPTY = torch.nn.Module()
 
+_FRESH = "fresh"  # key of the meta of a node that was made to take another's place, and has not done so yet
+
 WINOGRAD = "winograd"
 """Key of a node's ``meta``: the largest tile of outputs with which a backend may compute this convolution by minimal
 filtering."""
@@ -35,7 +37,7 @@ filtering."""
 def calls(graph: Graph, *overloads: OpOverload) -> Iterator[Node]:
     """Yield the operator calls in order: all of them, or those of the given overloads. Safe while nodes are erased."""
     for node in list(graph.nodes):
-        if node.op == "call_function" and (not overloads or node.target in overloads):
+        if node.op == "call_function" and not node._erased and (not overloads or node.target in overloads):
             yield node
 
 
@@ -160,8 +162,7 @@ def add_tensor(
     store(module, name, value, trainable=trainable)
     with module.graph.inserting_before(before):
         node = module.graph.create_node("get_attr", name)
-    node.meta["spec"] = TensorSpec.of(value)
-    node.meta["origin"] = name
+    node.meta.update({"spec": TensorSpec.of(value), "origin": name, _FRESH: True})
     return node
 
 
@@ -187,19 +188,32 @@ def free_name(module: torch.nn.Module, hint: str) -> str:
     return next(name for name in (f"{plain}_{number}" for number in count(1)) if is_free(module, name))
 
 
-def insert_call(before: Node, overload: OpOverload, *args: Any, origin: str = "", **kwargs: Any) -> Node:
-    """Insert an operator call before a node, its spec propagated; its origin is that of ``before`` unless given."""
+def insert_call(
+    before: Node, overload: OpOverload, *args: Any, origin: str = "", name: str = "", **kwargs: Any
+) -> Node:
+    """Insert an operator call before a node, its spec propagated; its origin is that of ``before`` unless given.
+
+    Unless ``name`` is given, or it takes the place of a node later, its name is that of ``before`` and the operator's.
+    """
+    name = name or f"{before.name}_{overload._schema.name.rpartition('::')[-1]}"
     with before.graph.inserting_before(before):
-        node = before.graph.call_function(overload, args, kwargs)
-    node.meta["origin"] = origin or before.meta.get("origin", "")
+        node = before.graph.call_function(overload, args, kwargs, name=name)
+    node.meta.update({"origin": origin or before.meta.get("origin", ""), _FRESH: True})
     node.meta["spec"] = infer_spec(node)
     return node
 
 
 def replace(node: Node, by: Node) -> None:
-    """Let every user of ``node`` read ``by`` instead, and erase ``node``."""
+    """Let every user of ``node`` read ``by`` instead, and erase ``node``.
+
+    What was made by `insert_call` or `add_tensor` takes over the name and the origin, so that users find a value by the
+    name that it had; what stood in the graph for a value of its own keeps its own.
+    """
     node.replace_all_uses_with(by)
     node.graph.erase_node(node)
+    if by.meta.pop(_FRESH, False):
+        by.name = node.name
+        by.meta["origin"] = origin(node)
 
 
 def infer_spec(node: Node) -> TensorSpec:
@@ -256,6 +270,16 @@ def erase_unread(module: GraphModule, operands: Iterable[Node]) -> None:
             module.graph.erase_node(operand)
             owner, leaf = _owner(module, str(operand.target))
             delattr(owner, leaf)
+
+
+def erase_left(module: GraphModule, operands: Iterable[Node]) -> None:
+    """Erase those operands of a call that was replaced which nobody else reads, and what they alone read in turn."""
+    for operand in operands:
+        if operand.op == "call_function" and not operand.users and not operand._erased:
+            read = operand.all_input_nodes
+            module.graph.erase_node(operand)
+            erase_left(module, read)
+    erase_unread(module, (operand for operand in operands if not operand._erased))
 
 
 def erase_dead(module: GraphModule) -> list[str]:

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from lvc.compiler.ir.graph import origin
 from lvc.compiler.ir.model import Model
@@ -47,12 +47,14 @@ class Table:
 
 @dataclass
 class Outcome:
-    """What a pass truly did: the nodes that it changed and those that it left alone, with reasons.
+    """What a pass truly did: the nodes that it changed, that it took out, and that it left alone, with reasons.
 
+    What changed and what was left alone stands in the graph under these names once the pipeline has had the pass.
     ``notes`` are sentences that every user shall read; ``tables`` are for those who ask (``--explain``, ``--json``).
     """
 
     changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
@@ -62,6 +64,18 @@ class Outcome:
 
     def skip(self, node: Node, reason: str) -> None:
         self.skipped.append(Skip(node.name, origin(node), reason))
+
+    @property
+    def places(self) -> int:
+        """In how many places the model is another."""
+        return len(self.changed) + len(self.removed)
+
+    def settle(self, graph: Graph) -> None:
+        """Tell what was taken out from what still stands in the graph."""
+        names = {node.name for node in graph.nodes}
+        self.removed += [name for name in self.changed if name not in names]
+        self.changed = [name for name in self.changed if name in names]
+        self.skipped = [skip for skip in self.skipped if skip.node in names]
 
 
 def option(default: Any, help: str) -> Any:

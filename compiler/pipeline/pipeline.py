@@ -119,6 +119,7 @@ class Pipeline:
             before = _written(model)
             try:
                 step.outcome = item.apply(model, workspace)
+                step.outcome.settle(model.module.graph)
                 if _written(model) != before:
                     model.module.recompile()
                 for observer in observers:

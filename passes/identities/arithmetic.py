@@ -8,7 +8,7 @@ from torch.fx import GraphModule, Node
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, is_call, spec, tensor
-from lvc.passes.identities import Rule, Rules
+from lvc.compiler.pipeline.rewriting import Rule, Rules
 from lvc.passes.identities.movement import same_result
 from lvc.passes.identities.ranges import Range, clamp_range, value_range
 

@@ -6,7 +6,7 @@ from torch.fx import GraphModule, Node
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, is_call, spec
-from lvc.passes.identities import Rule, Rules
+from lvc.compiler.pipeline.rewriting import Rule, Rules
 
 
 def same_result(module: GraphModule, node: Node) -> Node | None:

@@ -8,7 +8,7 @@ from torch.fx import GraphModule, Node
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, is_call, set_argument, spec
-from lvc.passes.identities import Rules
+from lvc.compiler.pipeline.rewriting import Rules
 from lvc.passes.identities.ranges import value_range
 
 _PAD = aten.constant_pad_nd.default

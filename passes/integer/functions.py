@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, insert_call, is_call
 from lvc.compiler.ir.operators import functions, integer
-from lvc.passes.integer import Rules
+from lvc.compiler.pipeline.rewriting import Rules
 
 _EXACT = {
     aten.sigmoid.default: functions.sigmoid,
@@ -43,4 +43,4 @@ def make_exact(_: GraphModule, node: Node) -> Node | None:
     return insert_call(node, _EXACT[node.target], *arguments(node).values())  # type: ignore[index]
 
 
-RULES: Rules = dict.fromkeys(_EXACT, make_exact)
+RULES: Rules = dict.fromkeys(_EXACT, (make_exact,))

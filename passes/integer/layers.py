@@ -17,7 +17,7 @@ from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import add_tensor, arguments, insert_call, spec, tensor
 from lvc.compiler.ir.layers import INTEGER_LAYERS, channel_dim, contraction
 from lvc.compiler.ir.operators import integer
-from lvc.passes.integer import Rules
+from lvc.compiler.pipeline.rewriting import Rules
 from lvc.passes.integer.quantisation_parameters import IntegerWeight, dequantised, describe, integer_weight
 
 
@@ -41,7 +41,7 @@ def lower_layer(module: GraphModule, node: Node) -> Node | str:
     form = contraction(node).integer
     assert form is not None
     geometry = [args[argument.name] for argument in form._schema.arguments[len(stored) :]]
-    sums = insert_call(node, form, *stored, *geometry)
+    sums = insert_call(node, form, *stored, *geometry, name=f"{node.name}_sums")
     return _rescaled(module, node, sums, scale * weight.scale, channel_dim(sums))
 
 
@@ -133,7 +133,7 @@ def _average(
     count: int,
 ) -> Node:
     q, scale, zero_point = operand
-    sums = insert_call(node, integer.sum_pool2d, q, zero_point, *windows)
+    sums = insert_call(node, integer.sum_pool2d, q, zero_point, *windows, name=f"{node.name}_sums")
     if spec(sums).shape != spec(node).shape:
         sums = insert_call(node, aten.reshape.default, sums, list(spec(node).shape))
     return _rescaled(module, node, sums, torch.tensor([scale / count], dtype=torch.float64), 1)
@@ -144,7 +144,7 @@ def lower_product(module: GraphModule, node: Node) -> Node | str | None:
     left, right = dequantised(node.args[0]), dequantised(node.args[1])
     if left is None or right is None:
         return None
-    sums = insert_call(node, integer.mul, left[0], left[2], right[0], right[2])
+    sums = insert_call(node, integer.mul, left[0], left[2], right[0], right[2], name=f"{node.name}_sums")
     return _rescaled(module, node, sums, torch.tensor([left[1] * right[1]], dtype=torch.float64), 0)
 
 
@@ -160,15 +160,15 @@ def lower_matmul(module: GraphModule, node: Node) -> Node | str:
     bound = product_bound(spec(a).shape[-1], *ranges)
     if bound > INT32:
         return f"its sums could reach {bound}, and 32 bits hold {INT32}"
-    sums = insert_call(node, integer.matmul, a, b, zero_a, zero_b)
+    sums = insert_call(node, integer.matmul, a, b, zero_a, zero_b, name=f"{node.name}_sums")
     return _rescaled(module, node, sums, torch.tensor([scale_a * scale_b], dtype=torch.float64), 0)
 
 
 RULES: Rules = {
-    **dict.fromkeys(INTEGER_LAYERS, lower_layer),
-    aten.matmul.default: lower_matmul,
-    aten.avg_pool2d.default: lower_average,
-    aten.adaptive_avg_pool2d.default: lower_adaptive_average,
-    aten.mean.dim: lower_mean,
-    aten.mul.Tensor: lower_product,
+    **dict.fromkeys(INTEGER_LAYERS, (lower_layer,)),
+    aten.matmul.default: (lower_matmul,),
+    aten.avg_pool2d.default: (lower_average,),
+    aten.adaptive_avg_pool2d.default: (lower_adaptive_average,),
+    aten.mean.dim: (lower_mean,),
+    aten.mul.Tensor: (lower_product,),
 }

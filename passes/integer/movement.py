@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, insert_call, is_call, spec
 from lvc.compiler.ir.operators import integer
-from lvc.passes.integer import Rules
+from lvc.compiler.pipeline.rewriting import Rules
 from lvc.passes.integer.quantisation_parameters import PerTensorParameters, dequantised
 
 
@@ -25,7 +25,7 @@ def move(module: GraphModule, node: Node) -> Node | None:
         if spec(rest[0]).elements != 1:  # type: ignore[arg-type]
             return None
         rest[1] = 0
-    moved = insert_call(node, node.target, q, *node.args[1:], **node.kwargs)  # type: ignore[arg-type]
+    moved = insert_call(node, node.target, q, *node.args[1:], name=f"{node.name}_q", **node.kwargs)  # type: ignore[arg-type]
     return insert_call(node, before.target, moved, *rest)  # type: ignore[arg-type]
 
 
@@ -51,7 +51,7 @@ def limit(module: GraphModule, node: Node) -> Node | None:
         if bound is not None and exact is None:
             return None
         bounds.append(exact)
-    limited = insert_call(node, aten.clamp.default, q, *bounds)
+    limited = insert_call(node, aten.clamp.default, q, *bounds, name=f"{node.name}_q")
     return insert_call(node, integer.dequantise, limited, scale, zero_point)
 
 
@@ -74,7 +74,7 @@ def pad(module: GraphModule, node: Node) -> Node | str | None:
     value = PerTensorParameters(scale, zero_point, limits.min, limits.max).exactly(args["value"])
     if value is None:
         return f"it pads with {args['value']}, which none of its integers stands for"
-    padded = insert_call(node, aten.constant_pad_nd.default, q, args["pad"], value)
+    padded = insert_call(node, aten.constant_pad_nd.default, q, args["pad"], value, name=f"{node.name}_q")
     return insert_call(node, integer.dequantise, padded, scale, zero_point)
 
 
@@ -85,7 +85,7 @@ def concatenate(module: GraphModule, node: Node) -> Node | None:
     parameters = {(part[1:], spec(part[0]).dtype) if part else None for part in operands}
     if len(parameters) != 1 or None in parameters:
         return None
-    q = insert_call(node, aten.cat.default, [part[0] for part in operands if part], args["dim"])
+    q = insert_call(node, aten.cat.default, [part[0] for part in operands if part], args["dim"], name=f"{node.name}_q")
     (_, scale, zero_point) = next(part for part in operands if part)
     return insert_call(node, integer.dequantise, q, scale, zero_point)
 
@@ -105,11 +105,11 @@ RULES: Rules = {
             aten.pixel_unshuffle.default,
             aten.max_pool2d.default,
         ),
-        move,
+        (move,),
     ),
-    aten.upsample_nearest2d.vec: enlarge,
-    aten.relu.default: limit,
-    aten.clamp.default: limit,
-    aten.constant_pad_nd.default: pad,
-    aten.cat.default: concatenate,
+    aten.upsample_nearest2d.vec: (enlarge,),
+    aten.relu.default: (limit,),
+    aten.clamp.default: (limit,),
+    aten.constant_pad_nd.default: (pad,),
+    aten.cat.default: (concatenate,),
 }

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import add_tensor, arguments, family, insert_call, is_call, op_name, spec, tensor
 from lvc.compiler.ir.operators import integer
-from lvc.passes.integer import Rules
+from lvc.compiler.pipeline.rewriting import Rules
 from lvc.passes.integer.functions import is_function_of_sums
 from lvc.passes.integer.movement import real_bounds
 from lvc.passes.integer.quantisation_parameters import PerTensorParameters, dequantised, describe
@@ -23,7 +23,7 @@ from lvc.passes.integer.quantisation_parameters import PerTensorParameters, dequ
 _LONGEST_FUNCTION = 16
 
 
-def meet(module: GraphModule, node: Node) -> Node | str | None:
+def requantise(module: GraphModule, node: Node) -> Node | str | None:
     """The integer form of what a quantise reads; None for an input of the model, or what a layer's kernel computes."""
     source, parameters = node.args[0], PerTensorParameters.of(node)
     assert isinstance(source, Node)
@@ -204,4 +204,4 @@ def _refusal(source: Node) -> str:
     return f"'{source.name}' before it has no integer form: {op_name(source)}"
 
 
-RULES: Rules = {integer.quantise: meet}
+RULES: Rules = {integer.quantise: (requantise,)}

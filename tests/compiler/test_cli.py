@@ -83,7 +83,7 @@ def test_compile_for_the_reference_backend(capsys: pytest.CaptureFixture[str], f
     report = json.loads((folder / "r.json").read_text())
     assert report["pipeline"] == ",".join(item["text"] for item in report["passes"])
     assert report["difference"] <= 1e-4
-    assert sum(len(item["changed"]) for item in report["passes"] if item["text"] == "fold-batch-norm") == 1
+    assert sum(len(item["removed"]) for item in report["passes"] if item["text"] == "fold-batch-norm") == 1
 
 
 def test_same_inputs_make_the_same_file(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_pass_of_another_package() -> None:
           return out=%c
     """)
     changed, steps = pipeline.run(model, observers=[Verifier(), Drift()])
-    assert steps[0].outcome.changed == ["b"]
+    assert steps[0].outcome.removed == ["b"]
     assert changed.to_text().count("relu(") == 2
 
 

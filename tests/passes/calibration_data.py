@@ -29,7 +29,7 @@ def workspace_of(*arrays: np.ndarray) -> Workspace:
     return Workspace(data={"calib": lambda: Images(arrays)}, threads=1)
 
 
-def whole_numbers(model: Model, count: int = 4) -> Workspace:
+def of_integers(model: Model, count: int = 4) -> Workspace:
     """Images for a model's first input, of integers from -8 to 8, so that sums of them are exact anywhere."""
     shape = (1, *model.inputs[0].spec.shape[1:])
     values = np.arange(count * int(np.prod(shape)), dtype=np.float32).reshape(count, *shape)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from calibration_data import whole_numbers
+from calibration_data import of_integers
 
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.pipeline import catalogue
@@ -21,7 +21,9 @@ CASES = sorted((Path(__file__).parent / "golden").glob("*.txt"))
 def describe(steps: list[Step]) -> str:
     lines = []
     for step in steps:
-        lines.append(f"# {step.item}: changed {', '.join(step.outcome.changed) or 'nothing'}")
+        done = {"changed": step.outcome.changed, "took out": step.outcome.removed}
+        told = "; ".join(f"{what} {', '.join(names)}" for what, names in done.items() if names)
+        lines.append(f"# {step.item}: {told or 'changed nothing'}")
         lines.extend(f"#   {skip}" for skip in step.outcome.skipped)
     return "\n".join(lines) + "\n"
 
@@ -33,7 +35,7 @@ def test_golden(case: Path, request: pytest.FixtureRequest) -> None:
     first, _, before = head.partition("\n")
     pipeline = Pipeline.parse(first.removeprefix("pipeline: "))
     loaded = parse_model(before)
-    workspace = whole_numbers(loaded)
+    workspace = of_integers(loaded)
     model, steps = pipeline.run(loaded, workspace, [Verifier(), Drift()])
     found = model.to_text() + describe(steps)
     if request.config.getoption("--update-golden"):
@@ -43,7 +45,7 @@ def test_golden(case: Path, request: pytest.FixtureRequest) -> None:
 
     _, again = pipeline.run(model, workspace)
     settled = [step for step in again if step.item.idempotent]
-    assert {str(step): step.outcome.changed for step in settled} == {str(step): [] for step in settled}
+    assert {str(step): step.outcome.places for step in settled} == {str(step): 0 for step in settled}
     assert parse_model(model.to_text()).to_text() == model.to_text()
 
 

@@ -106,7 +106,7 @@ class Judge(Observer):
         self._last = (self._closed > 0, self._loaded[self._closed > 0])
 
     def after(self, step: Step, model: Model) -> None:
-        if step.item.effect is not Effect.LOSSY or not step.outcome.changed:
+        if step.item.effect is not Effect.LOSSY or not step.outcome.places:
             return
         if (model.inputs, model.outputs) != self._signature:
             return

@@ -61,7 +61,7 @@ class LossBound:
     def check(self, steps: Sequence[Step]) -> None:
         """Raise `CheckError` if the passes that ran have lost more, or if what they lost is not known."""
         loss = last_loss(steps)
-        moved = [step for step in steps if step.item.effect is Effect.LOSSY and step.outcome.changed]
+        moved = [step for step in steps if step.item.effect is Effect.LOSSY and step.outcome.places]
         if moved and (loss is None or "loss" not in moved[-1].measured):
             raise CheckError(
                 f"what {moved[-1].item.name} lost is not known", why="a pass changed the signature of the model"

@@ -33,7 +33,7 @@ def loss_lines(steps: Sequence[Step], inputs: tuple[Value, ...]) -> list[str]:
     judged = [(step, step.measured["loss"]) for step in steps if "loss" in step.measured]
     if not judged:
         names = ", ".join(
-            dict.fromkeys(s.item.name for s in steps if s.item.effect is Effect.LOSSY and s.outcome.changed)
+            dict.fromkeys(s.item.name for s in steps if s.item.effect is Effect.LOSSY and s.outcome.places)
         )
         reason = (
             "without images: --data judge=PATH"

@@ -8,11 +8,13 @@ loss shows in nothing else.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch.fx import Interpreter, Node
+from torch.fx import Node
 
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.graph import arguments, calls, origin, tensor
@@ -22,8 +24,9 @@ from lvc.compiler.measure.comparison.loss import OutputLoss, compare_all
 from lvc.compiler.measure.comparison.verdict import REMEDY, note_errors
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.analysis.calibration import MOST_IMAGES, stream
-from lvc.passes.analysis.frozen import Frozen
+from lvc.compiler.running.compute import Values
+from lvc.compiler.running.images import MOST_IMAGES, stream
+from lvc.compiler.running.run import Look, Run
 from lvc.passes.analysis.variety import Variety
 from lvc.passes.quantisation.bias_overflow import prevent_bias_overflow
 from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
@@ -70,7 +73,7 @@ class Calibrate(Pass):
         variety = Variety()
         for batch in stream(model, workspace, self.data, self.images, "calibrating"):
             variety.add(batch)
-            kept.add(batch, watched.run(batch))
+            kept.add(batch, watched.run.each(batch))
         for place in places:
             self.decide(model, place, watched, outcome)
         prevent_bias_overflow(model.module)
@@ -95,60 +98,89 @@ class Calibrate(Pass):
         parameters.replace(model.module, place)
 
 
-class _Watched(Interpreter):
-    """Runs the floating-point model and shows its values to the range estimators."""
+class _Watched:
+    """Shows the values of the floating-point model to the range estimators, image after image."""
 
     def __init__(self, model: Model, estimator: RangeEstimator) -> None:
-        super().__init__(model.module)
         self.watches: dict[Node, Watch] = {}
-        groups: dict[str, Watch] = {}
+        groups: dict[str, _Group] = {}
+        looks: dict[Node, Look] = {}
         for place in calls(model.module.graph, UNCALIBRATED):
             if tensor(model.module, place.args[0]) is None:
-                fresh = estimator.watch(QuantisationScheme.of(place))
-                group = arguments(place)["group"]
-                self.watches[place] = groups.setdefault(group, fresh) if group else fresh
+                fresh = _Group(estimator.watch(QuantisationScheme.of(place)))
+                name = arguments(place)["group"]
+                group = groups.setdefault(name, fresh) if name else fresh
+                self.watches[place] = group.watch
+                looks[place] = group.look(place)
+        self.run = Run(model, looks, dict.fromkeys(looks, _unchanged))
 
-    def run(self, *inputs: Any, **_: Any) -> tuple[torch.Tensor, ...]:
-        with torch.inference_mode():
-            outputs: tuple[torch.Tensor, ...] = super().run(*inputs)
-        return outputs
 
-    def run_node(self, n: Node) -> Any:
-        if n not in self.watches:
-            return super().run_node(n)
-        values = self.env[n.all_input_nodes[0]]
-        if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
-            raise CompileError(
-                f"'{n.all_input_nodes[0].name}' is NaN or infinite on the calibration data",
-                where=origin(n),
-                why="they have no range",
-                help="the floating-point model fails on this data; check its preprocessing with 'lvc eval'",
-            )
-        self.watches[n].see(values)
-        return values
+class _Group:
+    """Places that are watched as one: who watches them sees the values of an image at all places, then the next."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self._places: list[Node] = []
+        self._waiting: list[Sequence[torch.Tensor]] = []
+
+    def look(self, place: Node) -> Look:
+        self._places.append(place)
+
+        def see(parts: Sequence[torch.Tensor]) -> None:
+            for values in parts:
+                _check_finite(place, values)
+            self._waiting.append(parts)
+            if len(self._waiting) == len(self._places):
+                for values in itertools.chain(*zip(*self._waiting, strict=True)):
+                    self.watch.see(values)
+                self._waiting = []
+
+        return see
+
+
+def _unchanged(place: Node, values: Values, _: object) -> torch.Tensor:
+    """What a place gives that waits for its parameters, without the copy that its operator makes."""
+    return values[place.all_input_nodes[0]]
+
+
+def _check_finite(place: Node, values: torch.Tensor) -> None:
+    if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
+        raise CompileError(
+            f"'{place.all_input_nodes[0].name}' is NaN or infinite on the calibration data",
+            where=origin(place),
+            why="they have no range",
+            help="the floating-point model fails on this data; check its preprocessing with 'lvc eval'",
+        )
 
 
 class _Kept:
-    """The first batches and what the floating-point model made of them, as far as they are to be compared."""
+    """The first images and what the floating-point model made of them, as far as they are to be compared."""
 
     def __init__(self, images: int) -> None:
         self.most = images
         self.bytes = 0
-        self.batches: list[tuple[torch.Tensor, tuple[torch.Tensor, ...]]] = []
+        self.images = 0
+        self.batches: list[torch.Tensor] = []
+        self.outputs: list[tuple[torch.Tensor, ...]] = []
 
-    @property
-    def images(self) -> int:
-        return sum(len(batch) for batch, _ in self.batches)
-
-    def add(self, batch: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> None:
-        self.bytes += batch.nbytes + sum(output.nbytes for output in outputs)
-        if self.images < self.most and (not self.batches or self.bytes <= _MOST_COMPARED_BYTES):
-            self.batches.append((batch, outputs))
+    def add(self, batch: torch.Tensor, outputs: Sequence[tuple[torch.Tensor, ...]]) -> None:
+        parts = batch.chunk(len(outputs))
+        count = 0
+        for part, made in zip(parts, outputs, strict=True):
+            self.bytes += part.nbytes + sum(output.nbytes for output in made)
+            if self.images >= self.most or (self.outputs and self.bytes > _MOST_COMPARED_BYTES):
+                break
+            self.outputs.append(made)
+            self.images += len(part)
+            count += len(part)
+        if count:
+            self.batches.append(batch[:count])
 
     def errors(self, model: Model) -> list[OutputLoss]:
         """Compare what the model gives now with what was kept, output by output."""
         if not self.batches:
             return []
-        frozen = Frozen(model)
-        found = [frozen(batch) for batch, _ in self.batches]
-        return compare_all(model.output_names, [outputs for _, outputs in self.batches], found)
+        run = Run(model, frozen=True)
+        return compare_all(
+            model.output_names, self.outputs, [made for batch in self.batches for made in run.each(batch)]
+        )

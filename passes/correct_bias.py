@@ -18,9 +18,9 @@ from typing import ClassVar
 import torch
 from torch.fx import Node
 
-from lvc.compiler.ir.layers import channel_dim
+from lvc.compiler.ir.layers import channel_dim, set_bias
 from lvc.passes.quantisation.layer_pass import LayerPass
-from lvc.passes.quantisation.layerwise import Layerwise, set_bias, stored_bias
+from lvc.passes.quantisation.layerwise import Layerwise, stored_bias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,8 @@ def restore_means(both: Layerwise, layer: Node, wanted: Sequence[torch.Tensor]) 
     """Run the quantised model past a layer, and give it the bias with which its mean output is the one wanted."""
     found = both.found(layer)
     shift = channel_means(wanted, layer) - channel_means(found, layer)
-    set_bias(both.model, layer, stored_bias(both.model, layer).double() + shift)
-    for value in found:
-        with torch.inference_mode():
-            value += shift.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1 - channel_dim(layer)))
+    set_bias(both.model.module, layer, stored_bias(both.model, layer).double() + shift)
+    both.shift(layer, shift)
 
 
 def channel_means(values: Sequence[torch.Tensor], layer: Node) -> torch.Tensor:

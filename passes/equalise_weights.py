@@ -38,8 +38,8 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.comparison.verdict import REMEDY
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.running.images import stream
 from lvc.passes.analysis.affine import scale_inputs, scale_outputs
-from lvc.passes.analysis.calibration import stream
 from lvc.passes.quantisation.chains import Chain, chains
 from lvc.passes.quantisation.channel_scaling import Channels, by_input, noise
 from lvc.passes.quantisation.operands import rewrite, stored_operand
@@ -124,14 +124,14 @@ class EqualiseWeights(Pass):
 
     def look(self, model: Model, workspace: Workspace, found: list[Chain]) -> Channels:
         """Run the data through the model."""
-        looking = Channels(model.module, {chain.value for chain in found})
+        looking = Channels(model, {chain.value for chain in found})
         for batch in stream(model, workspace, self.data, self.images, "looking at channels"):
             looking.run(batch)
         return looking
 
     def is_worse(self, module: GraphModule, chain: Chain, looked: Channels) -> bool:
         """Whether the scale by one half of the data does no good on the other."""
-        if self.always or looked.batches < 2:
+        if self.always or looked.inputs < 2:
             return False
         scale = self.activation_scale(chain, looked.ranges_seen(chain.value))
         return noise(module, chain, looked, scale) >= noise(module, chain, looked, torch.ones_like(scale))

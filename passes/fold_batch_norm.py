@@ -22,16 +22,14 @@ from torch.fx import GraphModule, Node
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import (
-    add_tensor,
     arguments,
     is_call,
     op_name,
-    set_argument,
     spec,
     store,
     tensor,
 )
-from lvc.compiler.ir.layers import LAYERS, channel_dim, contraction, factors
+from lvc.compiler.ir.layers import LAYERS, channel_dim, contraction, factors, set_bias
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
 from lvc.compiler.pipeline.rewriting import Rules, rewrite
@@ -139,16 +137,11 @@ def _weights(module: GraphModule, layer: Node) -> tuple[torch.Tensor, torch.Tens
 
 
 def _set_weights(module: GraphModule, layer: Node, weight: torch.Tensor, bias: torch.Tensor) -> None:
-    """Store new weights; a bias that other nodes read, or that is missing, becomes a new tensor if it is not zero."""
+    """Store new weights; a bias that is missing is only added if it is not zero."""
     args = arguments(layer)
-    dtype = spec(args["weight"]).dtype
-    store(module, str(args["weight"].target), weight.to(dtype))
-    old = args["bias"]
-    if old is not None and len(old.users) == 1:
-        store(module, str(old.target), bias.to(spec(old).dtype))
-    elif old is not None or bool(bias.any()):
-        hint = str(args["weight"].target).removesuffix("weight") + "bias"
-        set_argument(layer, "bias", add_tensor(module, layer, hint, bias.to(dtype)))
+    store(module, str(args["weight"].target), weight.to(spec(args["weight"]).dtype))
+    if args["bias"] is not None or bool(bias.any()):
+        set_bias(module, layer, bias)
 
 
 def _describe(node: object) -> str:

@@ -28,10 +28,10 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.running.images import stream
+from lvc.compiler.running.rerun import Rerun
 from lvc.compiler.text import percent, si, title
-from lvc.passes.analysis.calibration import stream
 from lvc.passes.analysis.patterns import left_out
-from lvc.passes.analysis.rerun import Rerun
 from lvc.passes.insert_fake_quant import refuse_calibrated, refused_layers
 from lvc.passes.quantisation.already import refuse_quantised
 from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, filled, path
@@ -169,14 +169,16 @@ class MixedPrecision(Pass):
         rerun = Rerun(model)
         total = {(w.name, bits): 0.0 for w in layers for bits in (FLOAT, *self.bits)}
         batches = list(stream(model, workspace, self.data, self.images, "reading images"))
+        count = 0
         for batch in workspace.progress.track(batches, "measuring layers", len(batches)):
             values = rerun.run(batch)
             wanted = rerun.outputs(values)
+            count += len(wanted)
             for weights in layers:
                 for bits in self.bits:
                     found = rerun.again(values, weights.node, weights.decoded[bits])
-                    total[weights.name, bits] += divergence(wanted, found) / len(batches)
-        return total
+                    total[weights.name, bits] += sum(map(divergence, wanted, found))
+        return {key: moved / count for key, moved in total.items()}
 
     def until_fast(self, model: Model, workspace: Workspace, share: float, outcome: Outcome) -> None:
         """Quantise as many layers as make the model fast enough."""
@@ -195,7 +197,8 @@ class MixedPrecision(Pass):
             return
         race = Latency(model, layers, self.bits[0], workspace, workspace.target_stopwatch())
         batches = list(stream(model, workspace, self.data, self.images, "reading images"))
-        choices, total = race.choices(integer_costs(model, layers, batches, self.bits[0]))
+        inputs = [part for batch in batches for part in torch.split(batch, model.inputs[0].spec.shape[0])]
+        choices, total = race.choices(integer_costs(model, layers, inputs, self.bits[0]))
         found = until_fast(choices, total, share, race.measure)
         race.place(model, found.point.bits)
         for layer in layers:
@@ -241,19 +244,18 @@ class Trial:
         self.images = sum(map(len, batches))
         self._rerun = Rerun(model)
         self._batches = batches
-        self._wanted = [self._outputs(batch, {}) for batch in batches]
+        self._wanted = self._outputs({})
 
     def measure(self, bits: Assignment) -> tuple[float, float]:
         """Return the mean divergence of the outputs, and the share of first choices that change."""
         changed = {w.node: w.decoded[bits[w.name]] for w in self.layers if bits[w.name] != FLOAT}
-        found = [self._outputs(batch, changed) for batch in self._batches]
-        pairs = list(zip(self._wanted, found, strict=True))
+        pairs = list(zip(self._wanted, self._outputs(changed), strict=True))
         figures = [(divergence(*pair), changed_choices(*pair)) for pair in pairs]
         mean, share = (sum(column) / len(pairs) for column in zip(*figures, strict=True))
         return mean, share
 
-    def _outputs(self, batch: torch.Tensor, changed: Mapping[Node, torch.Tensor]) -> list[torch.Tensor]:
-        return self._rerun.outputs(self._rerun.run(batch, changed))
+    def _outputs(self, changed: Mapping[Node, torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
+        return [part for batch in self._batches for part in self._rerun.outputs(self._rerun.run(batch, changed))]
 
 
 def settle(model: Model, weights: Weights, bits: int) -> None:

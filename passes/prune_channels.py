@@ -27,7 +27,7 @@ from lvc.compiler.pipeline.checkpoint import Checkpoints
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.analysis.calibration import Calibration
+from lvc.compiler.running.images import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, Removal, channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove

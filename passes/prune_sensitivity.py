@@ -20,8 +20,8 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.evaluation import is_class_scores
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.running.images import Calibration
 from lvc.compiler.text import percent
-from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import Channels, Removal, channel_groups
 from lvc.passes.analysis.channels.masking import Masked
 from lvc.passes.pruning.choice import choose
@@ -84,10 +84,9 @@ class PruneSensitivity(Pass):
 
 def _run(model: Model, channels: Channels, removal: Removal, data: Calibration) -> list[torch.Tensor]:
     """Return the outputs, in front of what closes the model, with some units zero; the batches joined."""
-    masked = Masked(without_closing(model), channels.kept(removal))
-    with torch.inference_mode():
-        batches = [masked.run(batch) for batch in data.inputs]
-    return [torch.stack(parts).flatten(0, 1) for parts in zip(*batches, strict=True)]
+    run = Masked(without_closing(model), channels.kept(removal)).run
+    outputs = [made for batch in data.batches for made in run.each(batch)]
+    return [torch.stack(parts).flatten(0, 1) for parts in zip(*outputs, strict=True)]
 
 
 def _error(found: Sequence[torch.Tensor], whole: Sequence[torch.Tensor]) -> float:

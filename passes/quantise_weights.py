@@ -28,7 +28,7 @@ from lvc.compiler.ir.graph import (
 from lvc.compiler.ir.layers import MATRIX_LAYERS
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.coded_weights import BITS, DECODE
-from lvc.compiler.measure.comparison.loss import sqnr
+from lvc.compiler.measure.comparison.signal import sqnr
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import si, title

@@ -22,11 +22,11 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, calls, store, tensor
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.inspection import peak_activation_bytes
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.analysis.calibration import MOST_IMAGES, Calibration
-from lvc.passes.analysis.sweep import Sweep
+from lvc.compiler.running.images import MOST_IMAGES, Calibration
+from lvc.compiler.running.memory import peak_activation_bytes
+from lvc.compiler.running.sweep import Sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class RecalibrateBatchNorm(Pass):
 
 def recalibrate(model: Model, data: Calibration, outcome: Outcome) -> None:
     """Set the statistics of each batch normalisation to those of its input over the data."""
-    sweep = Sweep(model, data.fitting(peak_activation_bytes(model)).inputs)
+    sweep = Sweep(model, data.fitting(peak_activation_bytes(model)).batches)
     for node in calls(model.module.graph, aten.batch_norm.default):
         if reason := check(model, node):
             outcome.skip(node, reason)

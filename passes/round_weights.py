@@ -29,12 +29,13 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.ir.graph import arguments, is_call, spec
-from lvc.compiler.ir.layers import group_count
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.pipeline.passes import Outcome, option
-from lvc.passes.analysis.layer_rows import input_rows, output_rows, positions
 from lvc.passes.correct_bias import CorrectBias, restore_means
+from lvc.passes.fitting.layer_rows import in_groups, input_rows, output_rows, positions
+from lvc.passes.fitting.moments import Moments
+from lvc.passes.fitting.ridge import NormalEquations
 from lvc.passes.quantisation.layer_pass import IMAGES, LayerPass
 from lvc.passes.quantisation.layerwise import (
     Layerwise,
@@ -43,7 +44,7 @@ from lvc.passes.quantisation.layerwise import (
     stored_weight,
 )
 from lvc.passes.quantisation.quantisation_parameters import QuantisationParameters
-from lvc.passes.quantisation.rounding import Lack, Moments, Places
+from lvc.passes.quantisation.rounding import Places, ordered, placed
 
 _ROWS = 12288
 _ROWS_AT_ONCE = 1024
@@ -90,19 +91,20 @@ def leave_codebook(layer: Node, outcome: Outcome) -> bool:
 def fit(model: Model, layer: Node, tried: Moments, judged: Moments) -> None:
     """Give a layer the weights that serve best on both halves of the data; the mean of its output may move."""
     stored, everything = stored_weight(model, layer), tried + judged
-    start, order = stored.reshape(everything.xx.shape[0], -1, everything.xx.shape[1]), everything.order()
+    groups, columns = everything.x.shape
+    start, order = stored.reshape(groups, -1, columns), everything.variances.sum(0).argsort()
     parameters = QuantisationParameters.of(model.module, arguments(layer)["weight"])
     places = Places.of(start, parameters, order)
     some = slice(None, None, -(-start.shape[1] // _MOST_JUDGED))
-    first, second = tried.some(some), judged.some(some)
     factors, few = scale_factors(parameters), start[:, some]
-    stiffness, damping = choose(places.some(some), first.lack(few, order), second.lack(few, order), factors)
-    lack = everything.lack(start, order)
-    places, whole = lack.placed(places, lack.fitted(stiffness), damping, factors)
+    first, second = (ordered(half.of_outputs(some).normal_equations(few), order) for half in (tried, judged))
+    stiffness, damping = choose(places.some(some), first, second, factors)
+    equations = ordered(everything.normal_equations(start), order)
+    places, whole = placed(equations, places, equations.solution(stiffness), damping, factors)
     weight = places.weights(whole, order)
-    set_weight(model, layer, weight.reshape(stored.shape))
+    set_weight(model.module, layer, weight.reshape(stored.shape))
     if len(factors) > 1:
-        set_scale(model, layer, places.scale.flatten())
+        set_scale(model.module, layer, places.scale.flatten())
 
 
 def scale_factors(parameters: QuantisationParameters) -> Sequence[float]:
@@ -111,19 +113,21 @@ def scale_factors(parameters: QuantisationParameters) -> Sequence[float]:
     return _FACTORS if is_free and parameters.points <= _FEW else (1.0,)
 
 
-def choose(places: Places, tried: Lack, judged: Lack, factors: Sequence[float]) -> tuple[float, float]:
+def choose(
+    places: Places, tried: NormalEquations, judged: NormalEquations, factors: Sequence[float]
+) -> tuple[float, float]:
     """Return how stiff and how damped, tried on the one and judged by the other."""
-    changes = {stiffness: tried.fitted(stiffness) for stiffness in _STIFFNESS}
+    changes = {stiffness: tried.solution(stiffness) for stiffness in _STIFFNESS}
     stiffness = min(changes, key=lambda value: judged.error(changes[value]))
-    placed = {damping: tried.placed(places, changes[stiffness], damping, factors) for damping in _DAMPING}
-    errors = {damping: judged.error(found.change(whole)) for damping, (found, whole) in placed.items()}
+    found = {damping: placed(tried, places, changes[stiffness], damping, factors) for damping in _DAMPING}
+    errors = {damping: judged.error(sizes.change(whole)) for damping, (sizes, whole) in found.items()}
     return stiffness, min(errors, key=errors.__getitem__)
 
 
 def gather(
     layer: Node, inputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], generator: torch.Generator
 ) -> tuple[Moments, Moments]:
-    """Sum over a draw of places what a layer reads and what it shall give: of every other batch, and of the rest."""
+    """Sum over a draw of places what a layer reads and what it shall give: of every other input, and of the rest."""
     each = -(-_ROWS // len(inputs))
     together = max(1, _ROWS_AT_ONCE // each)
     halves: list[Moments] = []
@@ -132,7 +136,7 @@ def gather(
         for start in range(0, len(pairs), together):
             x, y = drawn(layer, pairs[start : start + together], each, generator)
             if len(halves) == half:
-                halves.append(Moments.empty(halves[0].origin if halves else x.mean(0), y.shape[2]))
+                halves.append(Moments.empty(x.shape[2], y.shape[2], len(x)))
             halves[half].add(x, y)
     return halves[0], halves[-1]
 
@@ -140,13 +144,11 @@ def gather(
 def drawn(
     layer: Node, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], each: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return so many rows of each input and output, ``[rows,groups,in]`` and ``[rows,groups,out]``."""
-    groups = group_count(layer)
+    """Return so many rows of each input and output, ``[groups,rows,in]`` and ``[groups,rows,out]``."""
     x: list[torch.Tensor] = []
     y: list[torch.Tensor] = []
     for value, target in pairs:
         at = positions(target, layer, each, generator)
         x.append(input_rows(value, layer, target.shape, at))
         y.append(output_rows(target, layer, at))
-    rows = len(x) * len(x[0])
-    return torch.cat(x).reshape(rows, groups, -1), torch.cat(y).reshape(rows, groups, -1)
+    return in_groups(torch.cat(x), layer), in_groups(torch.cat(y), layer)

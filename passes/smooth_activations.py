@@ -16,22 +16,24 @@ section 4.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, calls, is_call, op_name, spec
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.comparison.loss import sqnr
+from lvc.compiler.measure.comparison.signal import sqnr
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.analysis.calibration import stream
+from lvc.compiler.running.images import stream
+from lvc.compiler.running.run import Run
 from lvc.passes.quantisation.operands import rewrite, stored_operand
 from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
 from lvc.passes.quantisation.weight_parameters import weight_parameters
@@ -77,10 +79,9 @@ class SmoothActivations(Pass):
                 outcome.skip(norm, item)
         if not found:
             return outcome
-        looking = _Channels(model.module, {item.norm for item in found})
+        looking = _Channels(model, {item.norm for item in found})
         for batch in stream(model, workspace, self.data, self.images, "looking at channels"):
-            with torch.inference_mode():
-                looking.run(batch)
+            looking.run(batch)
         before, after = [], []
         for item in found:
             weights = [stored_operand(model.module, reader, "weight") for reader in item.readers]
@@ -102,21 +103,19 @@ class SmoothActivations(Pass):
         return outcome
 
 
-class _Channels(Interpreter):
-    """Runs a model and keeps, of some values, the greatest magnitude of each channel and some rows."""
+class _Channels:
+    """Looks at some values of a model: the greatest magnitude of each channel, and some rows of the first input."""
 
-    def __init__(self, module: GraphModule, values: set[Node]) -> None:
-        super().__init__(module)
+    def __init__(self, model: Model, values: Iterable[Node]) -> None:
         self.most = {value: torch.zeros(spec(value).shape[-1], dtype=torch.float64) for value in values}
         self.rows: dict[Node, torch.Tensor] = {}
+        self.run = Run(model, {value: partial(self._look, value) for value in self.most})
 
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
-        if n in self.most:
-            rows = result.flatten(0, -2).double()
-            self.most[n] = self.most[n].maximum(rows.abs().amax(0))
-            self.rows.setdefault(n, rows[:: -(-len(rows) // _ROWS)])
-        return result
+    def _look(self, value: Node, parts: Sequence[torch.Tensor]) -> None:
+        for part in parts:
+            rows = part.flatten(0, -2).double()
+            self.most[value] = self.most[value].maximum(rows.abs().amax(0))
+            self.rows.setdefault(value, rows[:: -(-len(rows) // _ROWS)])
 
 
 def match(norm: Node) -> Smoothing | str:

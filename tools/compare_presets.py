@@ -33,8 +33,8 @@ from lvc.compiler.ir.closing import closing_functions, without_closing
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.running.run import Run
 from lvc.compiler.text import percent, table
-from lvc.passes.analysis.frozen import Frozen
 
 Outputs = list[list[np.ndarray]]
 
@@ -53,7 +53,7 @@ class Row:
 
 
 def outputs(model: Model, images: Sequence[np.ndarray]) -> Outputs:
-    run = Frozen(model)
+    run = Run(model, frozen=True)
     return [[out.numpy() for out in run(torch.from_numpy(image))] for image in images]
 
 

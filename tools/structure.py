@@ -25,6 +25,7 @@ ORDER = (
     "lvc.compiler.artefact",
     "lvc.compiler.backend",
     "lvc.compiler.data",
+    "lvc.compiler.running",
     "lvc.compiler.measure",
     "lvc.compiler.verification",
     "lvc.compiler.load",

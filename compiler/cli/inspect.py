@@ -40,8 +40,9 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
 def _inspect_model(options: argparse.Namespace, console: Console) -> None:
     from lvc.compiler.cli.model_options import load_request
-    from lvc.compiler.measure.inspection import layers, peak_activation_bytes
+    from lvc.compiler.measure.inspection import layers
     from lvc.compiler.measure.layers import totals
+    from lvc.compiler.running.memory import peak_activation_bytes
 
     model = load_request(options).load()
     found = layers(model)

@@ -29,11 +29,11 @@ def fed_input(inputs: tuple[Value, ...]) -> Value:
 
 
 def batches(
-    samples: Iterable[tuple[np.ndarray, int | None]], size: int
+    samples: Iterable[tuple[np.ndarray, int | None]], size: int, fill: int | None = None
 ) -> Iterator[tuple[np.ndarray, list[int | None]]]:
     """Join samples of batch 1 into batches of ``size``; the last is filled with copies of its last sample.
 
-    There are as many labels as true samples.
+    With ``fill`` the last batch is only filled up to a multiple of it. There are as many labels as true samples.
     """
     inputs: list[np.ndarray] = []
     labels: list[int | None] = []
@@ -44,7 +44,7 @@ def batches(
             yield _join(inputs, size), labels
             inputs, labels = [], []
     if inputs:
-        yield _join(inputs, size), labels
+        yield _join(inputs, -(-len(inputs) // (fill or size)) * (fill or size)), labels
 
 
 def _join(inputs: list[np.ndarray], size: int) -> np.ndarray:

@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch._ops import OpOverload
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import arguments, spec
+from lvc.compiler.ir.graph import add_tensor, arguments, set_argument, spec, store
 from lvc.compiler.ir.operators import integer
 
 Shape = tuple[int, ...]
@@ -170,3 +171,20 @@ def is_depthwise(node: Node) -> bool:
         return False
     data, weight = factors(node)
     return bool(group_count(node) == spec(data).shape[entry.axis] == spec(weight).shape[entry.made] > 1)
+
+
+def weight_node(layer: Node) -> Node:
+    """Return the node of the tensor that a layer's weight is stored in, behind fake quantisation if there is some."""
+    weight = factors(layer)[1]
+    return weight if weight.op == "get_attr" else weight.all_input_nodes[0]
+
+
+def set_bias(module: GraphModule, layer: Node, value: torch.Tensor) -> None:
+    """Give a layer a bias: in place of the one that it has, or as a new tensor if it has none, or one that is computed
+    or that others read."""
+    old, weight = arguments(layer)["bias"], weight_node(layer)
+    if old is not None and old.op == "get_attr" and len(old.users) == 1:
+        store(module, str(old.target), value.to(spec(old).dtype))
+        return
+    hint = str(weight.target).removesuffix("weight") + "bias"
+    set_argument(layer, "bias", add_tensor(module, layer, hint, value.to(spec(weight).dtype)))

@@ -1,4 +1,4 @@
-"""What a model is made of: every operator call as a `Layer`, and the memory that they need."""
+"""What a model is made of: every operator call as a `Layer`."""
 
 from __future__ import annotations
 
@@ -14,24 +14,6 @@ def layers(model: Model) -> list[Layer]:
     """Return every operator call of a model, in order; reading a shorter type is a part of what reads it."""
     seen: set[Node] = set()
     return [_layer(node, seen) for node in calls(model.module.graph) if not is_widening(node)]
-
-
-def peak_activation_bytes(model: Model) -> int:
-    """Return the most bytes of inputs and results alive at once when the graph runs in order, nothing fused.
-
-    A result lives from its call to its last reader; inputs live as long as they are read, outputs to the end.
-    """
-    kinds = ("placeholder", "call_function")
-    order = [node for node in model.module.graph.nodes if node.op in kinds and not is_widening(node)]
-    last_reader = {operand: place for place, node in enumerate(order) for operand in _operands(node)}
-    last_reader |= dict.fromkeys(model.output_nodes, len(order))
-    alive = peak = 0
-    for place, node in enumerate(order):
-        alive += spec(node).bytes
-        peak = max(peak, alive)
-        ended = {n for n in (node, *_operands(node)) if n.op != "get_attr" and last_reader.get(n, place) == place}
-        alive -= sum(spec(n).bytes for n in ended)
-    return peak
 
 
 def _operands(node: Node) -> list[Node]:

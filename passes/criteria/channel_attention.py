@@ -47,13 +47,13 @@ class ChannelAttention(Criterion):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(evidence.seed)
             gated = Gated(evidence, groups)
-        plain = Taps(evidence.model.module, ())
+        plain = Taps(evidence.model, (), differentiable=True)
         optimiser = torch.optim.Adam(gated.gates.parameters(), self.rate)
         batches = [batch for _ in range(self.epochs) for batch in evidence.data.inputs]
         for batch in evidence.progress.track(batches, "learning gates"):
             with torch.no_grad():
-                wanted = plain.run(batch)
-            found = gated.run(batch)
+                (wanted,) = plain.run(batch)
+            (found,) = gated.run(batch)
             pressure = self.pressure * torch.stack([g.mean() for g in gated.open.values()]).mean()
             loss = relative_error(found, wanted) + pressure
             optimiser.zero_grad()
@@ -63,19 +63,22 @@ class ChannelAttention(Criterion):
 
 
 class Gated(Taps):
-    """Runs a model with a gate on each unit of each group; ``open`` has the gates of the last batch."""
+    """Runs a model with a gate on each unit of each group; ``open`` has the gates of the last run.
+
+    Gates learn from one input of the signature's size at a time.
+    """
 
     def __init__(self, evidence: Evidence, groups: Sequence[ChannelGroup]) -> None:
         self._at: dict[Node, list[tuple[ChannelGroup, Edge]]] = {}
         for group in groups:
             for edge in evidence.edges(group):
                 self._at.setdefault(edge.layer, []).append((group, edge))
-        super().__init__(evidence.model.module, self._at)
+        super().__init__(evidence.model, self._at, differentiable=True)
         self.gates = nn.ModuleList(_gate(group.size) for group in groups)
         self._gate_of = {group.name: gate for group, gate in zip(groups, self.gates, strict=True)}
         self.open: dict[str, torch.Tensor] = {}
 
-    def run(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+    def run(self, batch: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
         self.open, self._images = {}, len(batch)
         return super().run(batch)
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.fx import GraphModule, Interpreter, Node
+from torch import nn
+from torch.fx import Node
 
+from lvc.compiler.ir.batching.axis import BatchAxis
+from lvc.compiler.ir.batching.batching import Calls
 from lvc.compiler.ir.closing import closing_functions
 from lvc.compiler.ir.graph import is_call
 from lvc.compiler.ir.layers import LAYERS, contraction, factors, group_count
 from lvc.compiler.ir.model import Model
+from lvc.compiler.running.compute import Values, compute
+from lvc.compiler.running.run import Compute, Run
 from lvc.passes.analysis.channel_groups import ChannelGroup, Member
 
 
@@ -63,45 +68,67 @@ def images_in(value: torch.Tensor, images: int) -> int:
     return images if value.shape[0] % images == 0 else 1
 
 
-class Taps(Interpreter):
-    """Runs a graph and keeps what some layers read in ``values``, and what they make of it in ``results``.
+class Taps:
+    """Runs a model and keeps what some layers read in ``values``, and what they make of it in ``results``.
 
-    With ``differentiable`` each of them reads a copy of its own, whose derivative is that of this reading alone.
-    ``tensors`` stand for stored tensors of these names; derivatives reach no others. The outputs are those in front of
-    functions that close the model (`lvc.compiler.ir.closing`), for behind them little moves where they saturate.
+    Values are those of the whole batch; `read` and `made` have them in parts of the signature's size. With
+    ``differentiable`` each layer reads a copy of its own, whose derivative is that of this reading alone. ``tensors``
+    stand for stored tensors of these names; derivatives reach no others. The outputs are those in front of functions
+    that close the model (`lvc.compiler.ir.closing`), for behind them little moves where they saturate.
     """
 
     def __init__(
         self,
-        module: GraphModule,
+        model: Model,
         layers: Iterable[Node],
         tensors: Mapping[str, torch.Tensor] | None = None,
         *,
         differentiable: bool = False,
     ) -> None:
-        super().__init__(module)
         self.values: dict[Node, torch.Tensor] = {}
         self.results: dict[Node, torch.Tensor] = {}
-        self._layers = frozenset(layers)
-        self._tensors = dict(tensors or {})
+        self._tensors = tensors or {}
         self._differentiable = differentiable
-        self._closing = frozenset(closing_functions(module.graph))
+        graph = model.module.graph
+        leaves = [node for node in graph.nodes if node.op == "get_attr" and str(node.target) in self._tensors]
+        instead: dict[Node, Compute] = {
+            **dict.fromkeys(layers, self._layer),
+            **dict.fromkeys(leaves, self._leaf),
+            **dict.fromkeys(closing_functions(graph), _operand),
+        }
+        self._run = Run(model, instead=instead, differentiable=differentiable)
 
-    def run(self, *inputs: Any, **options: Any) -> tuple[torch.Tensor, ...]:
-        """Run a batch; return the outputs."""
+    def run(self, batch: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+        """Run a batch; return the outputs of each part of it that has the signature's size."""
         self.values, self.results = {}, {}
-        outputs: tuple[torch.Tensor, ...] = super().run(*inputs, **options)
-        return outputs
+        return self._run.each(batch)
 
-    def run_node(self, n: Node) -> Any:
-        if n in self._closing:
-            return self.env[n.all_input_nodes[0]]
-        if n not in self._layers:
-            return super().run_node(n)
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        self.values[n] = self.tap(n, args[0])
-        self.results[n] = n.target(self.values[n], *args[1:], **kwargs)  # type: ignore[operator]
-        return self.results[n]
+    def read(self, layer: Node, value: torch.Tensor) -> list[torch.Tensor]:
+        """What a layer read in the last run, or a value like it such as its derivative, in parts."""
+        return self._run.parts(factors(layer)[0], value)
+
+    def made(self, layer: Node, value: torch.Tensor) -> list[torch.Tensor]:
+        """What a layer made in the last run, or a value like it such as its derivative, in parts."""
+        return self._run.parts(layer, value)
+
+    def image_sums(self, layer: Node, value: torch.Tensor, images: int) -> torch.Tensor:
+        """Return the sum of a value like what a layer made in each image, ``[images]``.
+
+        All is in the first image of an input whose leading dimension is none of images.
+        """
+        if self._run.axis(layer) == BatchAxis(0):
+            return value.reshape(images, -1).sum(1)
+        parts = self.made(layer, value)
+        size = images // len(parts)
+        sums = [part.reshape(images_in(part, size), -1).sum(1) for part in parts]
+        return torch.cat([nn.functional.pad(row, (0, size - len(row))) for row in sums])
+
+    def _layer(self, layer: Node, values: Values, calls: Calls | None) -> torch.Tensor:
+        data = factors(layer)[0]
+        self.values[layer] = self.tap(layer, values[data])
+        known = ChainMap({data: self.values[layer]}, dict(values))
+        self.results[layer] = compute(layer, known, calls, differentiable=self._differentiable)
+        return self.results[layer]
 
     def tap(self, layer: Node, value: torch.Tensor) -> torch.Tensor:
         """Return what the layer shall read in place of a value."""
@@ -109,5 +136,9 @@ class Taps(Interpreter):
             return value
         return value * 1 if value.requires_grad else value.detach().requires_grad_()
 
-    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return self._tensors[target] if target in self._tensors else super().get_attr(target, args, kwargs).detach()
+    def _leaf(self, node: Node, _: Values, __: Calls | None) -> torch.Tensor:
+        return self._tensors[str(node.target)]
+
+
+def _operand(node: Node, values: Values, _: Calls | None) -> torch.Tensor:
+    return values[node.all_input_nodes[0]]

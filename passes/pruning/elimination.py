@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lvc.passes.pruning.least_squares import inverse
+from lvc.passes.fitting.ridge import inverse
 from lvc.passes.pruning.readers import Reader
 
 _MOST_FREE = 0.2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -17,14 +17,14 @@ from lvc.compiler.ir.layers import contraction
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.evaluation import is_class_scores
 from lvc.compiler.pipeline.workspace import Progress, Silence
-from lvc.passes.analysis.calibration import Calibration
+from lvc.compiler.running.images import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Member
-from lvc.passes.analysis.layer_rows import input_rows, positions
+from lvc.passes.fitting.gathering import row_moments
+from lvc.passes.fitting.moments import Moments
 from lvc.passes.pruning.criterion import Criterion
 from lvc.passes.pruning.edges import Edge, Taps, channel_rows, edges_of, sample_sums
-from lvc.passes.pruning.least_squares import Gathering, Moments
 from lvc.passes.pruning.loss import classification_loss, random_projection
-from lvc.passes.pruning.readers import Reader, readers_of, rows_wanted
+from lvc.passes.pruning.readers import Reader, readers_of
 
 T = TypeVar("T")
 
@@ -150,7 +150,7 @@ class Evidence:
 
     def moments(self, reader: Reader) -> Moments:
         """Return the second moments of what a reader's columns multiply."""
-        return self._moments[reader.layer, reader.outputs.start]
+        return self._moments[reader.layer].of_group(reader.group)
 
     def gauss_newton(self, reader: Reader) -> torch.Tensor:
         """Return how much an error of each output of a reader matters to the model's outputs, ``f64[outputs]``.
@@ -174,15 +174,16 @@ class Evidence:
 
     @cached_property
     def _readings(self) -> dict[Node, Readings]:
-        taps = Taps(self.model.module, self._layers)
+        taps = Taps(self.model, self._layers)
         found: dict[Node, list[Readings]] = {layer: [] for layer in self._layers}
         with torch.inference_mode():
-            for batch in self.progress.track(self.data.inputs, "reading activations"):
+            for batch in self.progress.track(self.data.batches, "reading activations"):
                 taps.run(batch)
                 for layer, value in taps.values.items():
-                    rows = channel_rows(layer, value)
-                    mean, zeros = rows.abs().mean(1), (rows == 0).double().mean(1)
-                    found[layer].append(Readings(mean, zeros, sample_sums(layer, value, len(batch))))
+                    for part in taps.read(layer, value):
+                        rows = channel_rows(layer, part)
+                        mean, zeros = rows.abs().mean(1), (rows == 0).double().mean(1)
+                        found[layer].append(Readings(mean, zeros, sample_sums(layer, part, self.data.size)))
         return {
             layer: Readings(
                 torch.stack([part.mean for part in parts]).mean(0),
@@ -194,51 +195,35 @@ class Evidence:
 
     @cached_property
     def _gradients(self) -> dict[Node, Gradients]:
-        taps = Taps(self.model.module, self._layers, differentiable=True)
+        taps = Taps(self.model, self._layers, differentiable=True)
         found: dict[Node, list[Gradients]] = {layer: [] for layer in self._layers}
-        pairs = list(zip(self.data.inputs, self.labels, strict=True))
+        pairs = list(zip(self.data.batches, self.labels, strict=True))
         for batch, labels in self.progress.track(pairs, "differentiating"):
-            loss = classification_loss(taps.run(batch), labels)
+            loss = _loss(taps.run(batch), labels)
             gradients = torch.autograd.grad(loss, list(taps.values.values()))
             for (layer, value), gradient in zip(taps.values.items(), gradients, strict=True):
-                gates = sample_sums(layer, value.detach() * gradient, len(batch))
-                found[layer].append(Gradients(gates, channel_rows(layer, gradient).abs().mean(1)))
+                gates = value.detach() * gradient
+                for part, slope in zip(taps.read(layer, gates), taps.read(layer, gradient), strict=True):
+                    mean = channel_rows(layer, slope).abs().mean(1)
+                    found[layer].append(Gradients(sample_sums(layer, part, self.data.size), mean))
         return {
             layer: Gradients(torch.cat([p.gates for p in parts]), torch.stack([p.mean for p in parts]).mean(0))
             for layer, parts in found.items()
         }
 
     @cached_property
-    def _moments(self) -> dict[tuple[Node, int], Moments]:
-        readers = {
-            (reader.layer, reader.outputs.start): reader
-            for group in self.channels.free
-            for reader in self.readers(group)
-        }
-        found = {key: Gathering(reader.weight.shape[1], 0) for key, reader in readers.items()}
-        taps = Taps(self.model.module, self._layers)
-        generator = torch.Generator().manual_seed(self.seed)
-        with torch.inference_mode():
-            for batch in self.progress.track(self.data.inputs, "gathering moments"):
-                taps.run(batch)
-                rows: dict[Node, torch.Tensor] = {}
-                for (layer, _), reader in readers.items():
-                    if layer not in rows:
-                        result = taps.results[layer]
-                        at = positions(result, layer, rows_wanted(layer, len(self.data)), generator)
-                        rows[layer] = input_rows(taps.values[layer], layer, result.shape, at)
-                    columns = rows[layer][:, reader.columns]
-                    found[layer, reader.outputs.start].add(columns, columns[:, :0])
-        return {key: rows.moments() for key, rows in found.items()}
+    def _moments(self) -> dict[Node, Moments]:
+        layers = dict.fromkeys(reader.layer for group in self.channels.free for reader in self.readers(group))
+        return row_moments(self.model, list(layers), self.data, self.seed, self.progress)
 
     @cached_property
     def _gauss_newton(self) -> dict[Node, torch.Tensor]:
-        taps = Taps(self.model.module, self._layers, differentiable=True)
+        taps = Taps(self.model, self._layers, differentiable=True)
         found: dict[Node, torch.Tensor] = {}
         data = self.data.first(GAUSS_NEWTON_IMAGES)
         generator = torch.Generator().manual_seed(self.seed)
-        for batch in self.progress.track(data.inputs if self._layers else [], "differentiating"):
-            projection = random_projection(taps.run(batch), generator)
+        for batch in self.progress.track(data.batches if self._layers else [], "differentiating"):
+            projection = torch.stack([random_projection(outputs, generator) for outputs in taps.run(batch)]).sum()
             gradients = torch.autograd.grad(projection, list(taps.results.values()), materialize_grads=True)
             for layer, gradient in zip(taps.results, gradients, strict=True):
                 outputs = gradient.movedim(contraction(layer).axis, 0).flatten(1).double()
@@ -247,21 +232,30 @@ class Evidence:
 
     @cached_property
     def _curvature(self) -> dict[str, torch.Tensor]:
-        """Hutchinson's estimate: the diagonal of H is the mean of ``v * (H v)`` over random signs ``v``."""
+        """Hutchinson's estimate: the diagonal of H is the mean of ``v * (H v)`` over random signs ``v``.
+
+        Each input of the signature's size has signs of its own, for one draw says the less the more it is for.
+        """
         names = sorted({member.tensor for group in self.channels.free for member in self.weights(group)})
         leaves = {name: self.values(name).float().requires_grad_() for name in names}
-        taps = Taps(self.model.module, (), leaves)
+        taps = Taps(self.model, (), leaves, differentiable=True)
         found = {name: torch.zeros_like(leaf, dtype=torch.float64) for name, leaf in leaves.items()}
         generator = torch.Generator().manual_seed(self.seed)
-        pairs = list(zip(self.data.inputs, self.labels, strict=True))
-        for batch, labels in self.progress.track(pairs, "differentiating twice"):
-            loss = classification_loss(taps.run(batch), labels)
+        labels = torch.split(torch.cat(list(self.labels)), self.data.size)
+        pairs = list(zip(self.data.inputs, labels, strict=True))
+        for batch, classes in self.progress.track(pairs, "differentiating twice"):
+            loss = _loss(taps.run(batch), classes)
             gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
             signs = [torch.randint(0, 2, leaf.shape, generator=generator) * 2.0 - 1 for leaf in leaves.values()]
             curvatures = torch.autograd.grad(gradients, list(leaves.values()), signs)
             for name, sign, curvature in zip(leaves, signs, curvatures, strict=True):
                 found[name] += (sign * curvature).double() / len(pairs)
         return found
+
+
+def _loss(outputs: Sequence[Sequence[torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
+    """The loss of a batch whose outputs come in parts."""
+    return classification_loss([torch.cat([parts[0] for parts in outputs])], labels)
 
 
 def of_units(values: torch.Tensor, units: torch.Tensor, size: int) -> torch.Tensor:

@@ -11,25 +11,24 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
-from lvc.compiler.ir.graph import arguments, is_call, spec
-from lvc.compiler.ir.layers import MATRIX_LAYERS, group_count
+from lvc.compiler.ir.layers import group_count
+from lvc.passes.fitting.layers import check_layer
 from lvc.passes.pruning.edges import Edge
-from lvc.passes.pruning.least_squares import MOST_COLUMNS
 
 
 @dataclass(frozen=True)
 class Reader:
     """One edge, or one group of channels of a grouped convolution at an edge.
 
-    ``weight`` is ``f64[outputs, columns]``, ``units`` the unit of each column or -1, ``outputs`` and ``columns`` the
-    slices of the layer's output and of its rows that the reader stands for.
+    ``weight`` is ``f64[outputs, columns]``, ``units`` the unit of each column or -1, ``outputs`` the slice of the
+    layer's output that the reader stands for, ``group`` the place of its group of channels.
     """
 
     layer: Node
     weight: torch.Tensor
     units: torch.Tensor
     outputs: slice
-    columns: slice
+    group: int
 
 
 def readers_of(edge: Edge, weight: torch.Tensor) -> list[Reader]:
@@ -46,28 +45,7 @@ def readers_of(edge: Edge, weight: torch.Tensor) -> list[Reader]:
             matrix[group * made : (group + 1) * made],
             units,
             slice(group * made, (group + 1) * made),
-            slice(group * read, (group + 1) * read),
+            group,
         )
         for group in range(groups)
     ]
-
-
-def check_layer(layer: Node) -> str | None:
-    """Why a layer's weights cannot be fitted by least squares; None if they can."""
-    if not is_call(layer, *MATRIX_LAYERS):
-        return "it is no convolution or linear layer"
-    weight = arguments(layer)["weight"]
-    if weight.op != "get_attr":
-        return "its weight is computed in the graph"
-    if len(weight.users) > 1:
-        return f"its weight is shared by {len(weight.users)} layers"
-    columns = spec(weight).elements // spec(weight).shape[0]
-    if columns > MOST_COLUMNS:
-        return f"it sums {columns} products, and at most {MOST_COLUMNS} are fitted"
-    return None
-
-
-def rows_wanted(layer: Node, batches: int) -> int:
-    """Return how many rows of each batch are enough to know a layer's second moments."""
-    weight = spec(arguments(layer)["weight"])
-    return -(-(16384 + 4 * weight.elements // weight.shape[0]) // batches)

@@ -25,9 +25,10 @@ from torch.fx import Node
 from lvc.compiler.ir.graph import arguments
 from lvc.compiler.ir.layers import contraction
 from lvc.passes.analysis.channel_groups import ChannelGroup
-from lvc.passes.pruning.edges import Edge, Taps, images_in
+from lvc.passes.fitting.moments import Moments
+from lvc.passes.fitting.ridge import leading_solutions
+from lvc.passes.pruning.edges import Edge, Taps
 from lvc.passes.pruning.evidence import GAUSS_NEWTON_IMAGES, Evidence
-from lvc.passes.pruning.least_squares import Moments, leading_solutions
 from lvc.passes.pruning.loss import random_projection
 from lvc.passes.pruning.readers import Reader
 
@@ -75,12 +76,12 @@ def measure_curves(
     lost = {group.name: _lost_weights(group, scores[group.name], evidence, reconstruct) for group in groups}
     sums = {group.name: [0.0] * len(removed[group.name]) for group in groups}
     layers = [edge.layer for group in groups for edge in evidence.edges(group)]
-    taps = Taps(evidence.model.module, layers, differentiable=True)
+    taps = Taps(evidence.model, layers, differentiable=True)
     generator = torch.Generator().manual_seed(evidence.seed)
     data = evidence.data.first(GAUSS_NEWTON_IMAGES)
-    for batch in evidence.progress.track(data.inputs if layers else [], "measuring sensitivity"):
-        outputs = taps.run(batch)
-        gradients = [_output_gradients(taps, random_projection(outputs, generator)) for _ in range(_PROJECTIONS)]
+    for batch in evidence.progress.track(data.batches if layers else [], "measuring sensitivity"):
+        drawn = [[random_projection(part, generator) for _ in range(_PROJECTIONS)] for part in taps.run(batch)]
+        gradients = [_output_gradients(taps, torch.stack(parts).sum()) for parts in zip(*drawn, strict=True)]
         with torch.inference_mode():
             for name, levels in lost.items():
                 for place, changes in enumerate(levels):
@@ -181,8 +182,7 @@ def _moved(
         given = _apply(change, taps.values[change.layer])
         for row, gradient in zip(total, gradients, strict=True):
             moved = given * gradient[change.layer]
-            parts = moved.reshape(images_in(moved, images), -1).sum(1)
-            row[: len(parts)] += parts
+            row += taps.image_sums(change.layer, moved, images)
     return float(total.square().sum())
 
 

@@ -6,7 +6,6 @@ what remains of each is measured, on images that neither was fitted to, in front
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,12 +13,14 @@ import torch
 
 from lvc.compiler.ir.closing import without_closing
 from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.comparison import signal
 from lvc.compiler.measure.counts import total_macs
 from lvc.compiler.pipeline.held_out import MOST
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.running.images import Calibration
+from lvc.compiler.running.run import Run
 from lvc.compiler.text import decibels, si
-from lvc.passes.analysis.calibration import Calibration
 from lvc.passes.analysis.channel_groups import Removal
 from lvc.passes.pruning.loss import relative_error
 
@@ -50,7 +51,9 @@ def best(trials: Sequence[Trial], original: Model, workspace: Workspace, name: s
     wanted = _run(original, data)
     errors = [relative_error(_run(trial.model, data), wanted) for trial in trials]
     place = min(range(len(trials)), key=errors.__getitem__)
-    told = ", ".join(f"{t.ranking} {decibels(_signal(error))}" for t, error in zip(trials, errors, strict=True))
+    told = ", ".join(
+        f"{t.ranking} {decibels(signal.decibels(1.0, float(error)))}" for t, error in zip(trials, errors, strict=True)
+    )
     outcome.notes.append(
         f"outputs by ranking: {told} over {data.different} images {judging}; kept ranking={trials[place].ranking}"
     )
@@ -58,11 +61,6 @@ def best(trials: Sequence[Trial], original: Model, workspace: Workspace, name: s
 
 
 def _run(model: Model, data: Calibration) -> list[torch.Tensor]:
-    module = without_closing(model).module
-    with torch.inference_mode():
-        batches = [module(batch) for batch in data.inputs]
-    return [torch.stack(parts) for parts in zip(*batches, strict=True)]
-
-
-def _signal(error: torch.Tensor) -> float:
-    return -10 * math.log10(float(error)) if float(error) > 0 else math.inf
+    run = Run(without_closing(model))
+    outputs = [made for batch in data.batches for made in run.each(batch)]
+    return [torch.stack(parts) for parts in zip(*outputs, strict=True)]

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import torch
 
+from lvc.compiler.ir.layers import set_bias
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.passes import Table
 from lvc.compiler.text import decibels
 from lvc.passes.quantisation.judging import FEWEST, Judging
 from lvc.passes.quantisation.layerwise import (
     find,
-    set_bias,
     set_scale,
     set_weight,
     stored_bias,
@@ -82,6 +82,6 @@ def adopt(model: Model, donor: Model, layer: str) -> bool:
     for stored, put in ((stored_weight, set_weight), (stored_scale, set_scale), (stored_bias, set_bias)):
         value = stored(donor, theirs)
         if not torch.equal(value, stored(model, ours)):
-            put(model, ours, value)
+            put(model.module, ours, value)
             changed = True
     return changed

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from lvc.passes.analysis.quick import round_per_channel
+from lvc.compiler.running.compute import round_per_channel
 from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
 
 BINS = 8192

@@ -22,8 +22,9 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.pipeline.passes import Table
 from lvc.compiler.pipeline.workspace import Stopwatch, Workspace
+from lvc.compiler.running.compute import Values
+from lvc.compiler.running.rerun import Rerun
 from lvc.compiler.text import title
-from lvc.passes.analysis.rerun import Rerun, Values
 from lvc.passes.insert_fake_quant import InsertFakeQuant
 from lvc.passes.quantisation.bias_overflow import prevent_bias_overflow
 from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, path
@@ -97,15 +98,18 @@ class Latency:
         return model
 
 
-def integer_costs(model: Model, layers: Sequence[Node], batches: Sequence[torch.Tensor], bits: int) -> dict[str, float]:
-    """Return how far the outputs move when a layer alone reads 8-bit values and multiplies weights of ``bits`` bits."""
+def integer_costs(model: Model, layers: Sequence[Node], inputs: Sequence[torch.Tensor], bits: int) -> dict[str, float]:
+    """Return how far the outputs move when a layer alone reads 8-bit values and multiplies weights of ``bits`` bits.
+
+    The range of 8-bit values is that of one input of the signature's size, so inputs do not run at once.
+    """
     rerun, total = Rerun(model), dict.fromkeys((layer.name for layer in layers), 0.0)
-    for batch in batches:
+    for batch in inputs:
         values = rerun.run(batch)
-        wanted = rerun.outputs(values)
+        (wanted,) = rerun.outputs(values)
         for layer in layers:
-            found = rerun.again(values, layer, simulated(layer, values, bits))
-            total[layer.name] += divergence(wanted, found) / len(batches)
+            (found,) = rerun.again(values, layer, simulated(layer, values, bits))
+            total[layer.name] += divergence(wanted, found) / len(inputs)
     return total
 
 

@@ -22,8 +22,8 @@ from lvc.compiler.ir.closing import closing_functions, without_closing
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.counts import total_macs
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.analysis.calibration import Calibration
-from lvc.passes.analysis.frozen import Frozen
+from lvc.compiler.running.images import Calibration
+from lvc.compiler.running.run import Run
 
 FEWEST = 4
 """Fewer images held out do not say whether weights that were fitted serve others too."""
@@ -55,7 +55,7 @@ class Judging:
     ``is_apart`` unless passes were fitted to the images as well.
     """
 
-    batches: Sequence[torch.Tensor]
+    drawn: Calibration
     images: int
     wanted: Sequence[Sequence[torch.Tensor]]
     power: torch.Tensor
@@ -70,25 +70,24 @@ class Judging:
         drawn = Calibration.draw(model, judging.data, judging.name, workspace.seed, most_images(floating))
         closed = len(closing_functions(floating.module.graph))
         is_open = closed == len(closing_functions(model.module.graph))
-        run = Frozen(without_closing(floating) if is_open else floating)
-        wanted = [_compared(run(batch)) for batch in drawn.inputs]
+        run = Run(without_closing(floating) if is_open else floating, frozen=True)
+        wanted = [_compared(outputs) for batch in drawn.batches for outputs in run.each(batch)]
         images = drawn.different
-        squares = [_by_image([y.double().square() for y in outputs], len(drawn.inputs[0])) for outputs in wanted]
+        squares = [_by_image([y.double().square() for y in outputs], drawn.size) for outputs in wanted]
         power = torch.cat(squares)[:images].nan_to_num(nan=0.0, posinf=0.0).sum(0)
-        return cls(drawn.inputs, images, wanted, power, closed if is_open else -1, str(judging), judging.is_apart)
+        return cls(drawn, images, wanted, power, closed if is_open else -1, str(judging), judging.is_apart)
 
     def __str__(self) -> str:
         return f"over {self.images} images {self.source}"
 
     def errors(self, model: Model) -> torch.Tensor:
-        """Return the error of each output for each image, or for each batch where outputs do not tell images apart.
+        """Return the error of each output for each image, or for each input where outputs do not tell images apart.
 
         Images that only fill the last batch are left out.
         """
-        run = Frozen(without_closing(model) if self.closed >= 0 else model)
-        rows = [
-            _errors(y, _compared(run(batch)), len(batch)) for batch, y in zip(self.batches, self.wanted, strict=True)
-        ]
+        run = Run(without_closing(model) if self.closed >= 0 else model, frozen=True)
+        found = [_compared(outputs) for batch in self.drawn.batches for outputs in run.each(batch)]
+        rows = [_errors(y, z, self.drawn.size) for y, z in zip(self.wanted, found, strict=True)]
         return torch.cat(rows)[: self.images].nan_to_num(nan=1e30, posinf=1e30)
 
     def decibels(self, errors: torch.Tensor) -> float:
@@ -131,6 +130,6 @@ def _errors(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor], batch
 
 
 def _by_image(values: Sequence[torch.Tensor], batch: int) -> torch.Tensor:
-    """Return sums ``[images,outputs]``, or one row for the batch if an output does not tell images apart."""
+    """Return sums ``[images,outputs]``, or one row for the input if an output does not tell images apart."""
     rows = batch if all(value.ndim and len(value) == batch for value in values) else 1
     return torch.stack([value.reshape(rows, -1).sum(1) for value in values], 1)

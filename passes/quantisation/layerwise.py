@@ -10,32 +10,30 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.graph import (
-    add_tensor,
     arguments,
     calls,
     erase_dead,
     origin,
     replace,
-    set_argument,
     spec,
     store,
     tensor,
 )
-from lvc.compiler.ir.layers import INTEGER_LAYERS
+from lvc.compiler.ir.layers import INTEGER_LAYERS, channel_dim, weight_node
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import HELP, UNCALIBRATED, WHY_NOT
 from lvc.compiler.measure.comparison.loss import OutputLoss, compare_all
 from lvc.compiler.measure.comparison.verdict import note_errors
-from lvc.compiler.measure.inspection import peak_activation_bytes
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.analysis.calibration import Calibration
-from lvc.passes.analysis.frozen import Frozen
-from lvc.passes.analysis.sweep import Sweep
+from lvc.compiler.running.images import Calibration
+from lvc.compiler.running.memory import peak_activation_bytes
+from lvc.compiler.running.run import Run
+from lvc.compiler.running.sweep import Sweep
 from lvc.passes.quantisation.rules import is_quantised, is_weight
 
 _COMPARED = 16
@@ -47,27 +45,26 @@ class Layerwise:
 
     model: Model
     floating: Model
-    batches: Sequence[torch.Tensor]
+    data: Calibration
     seed: int
 
     @classmethod
     def open(cls, model: Model, workspace: Workspace, data: str, images: int) -> Layerwise:
         """Begin before the first layer, on as many images as fit into memory."""
-        inputs = Calibration.read(model, workspace, data, images).fitting(2 * peak_activation_bytes(model)).inputs
-        return cls(model, without_fake_quantisation(model), inputs, workspace.seed)
+        fitting = Calibration.read(model, workspace, data, images).fitting(2 * peak_activation_bytes(model))
+        return cls(model, without_fake_quantisation(model), fitting, workspace.seed)
 
     def restarted(self, images: int) -> Layerwise:
         """Begin anew with a copy of the quantised model, on at most so many images."""
-        batches = self.batches[: max(1, -(-images // len(self.batches[0])))]
-        return Layerwise(self.model.copy(share_tensors=True), self.floating, batches, self.seed)
+        return Layerwise(self.model.copy(share_tensors=True), self.floating, self.data.first(images), self.seed)
 
     @cached_property
     def quantised_sweep(self) -> Sweep:
-        return Sweep(self.model, self.batches)
+        return Sweep(self.model, self.data.batches)
 
     @cached_property
     def floating_sweep(self) -> Sweep:
-        return Sweep(self.floating, self.batches)
+        return Sweep(self.floating, self.data.batches)
 
     @cached_property
     def generator(self) -> torch.Generator:
@@ -87,26 +84,33 @@ class Layerwise:
         return self.quantised_sweep.values(arguments(layer)["input"])
 
     def found(self, layer: Node) -> Sequence[torch.Tensor]:
-        """Run the quantised model past a layer; return what it gives, which may be changed in place."""
+        """Run the quantised model past a layer; return what it gives."""
         return self.quantised_sweep.past(layer)
 
+    def shift(self, layer: Node, by: torch.Tensor) -> None:
+        """Add a number for each channel to what a layer gives, past which the quantised model has been run."""
+        column = by.reshape(-1, *[1] * (len(spec(layer).shape) - 1 - channel_dim(layer)))
+        self.quantised_sweep.change(layer, lambda value: value.add_(column.to(value.dtype)))
+
     def losses(self) -> list[OutputLoss]:
-        """Return how far each output is from the floating-point model's, over the first batches."""
-        frozen = Frozen(self.model)
-        return compare_all(self.model.output_names, self.few_wanted, [frozen(batch) for batch in self.few])
+        """Return how far each output is from the floating-point model's, over the first images."""
+        return compare_all(self.model.output_names, self.few_wanted, self._run_few(self.model))
 
     @cached_property
-    def few(self) -> Sequence[torch.Tensor]:
-        return self.batches[: max(1, _COMPARED // len(self.batches[0]))]
+    def few(self) -> Calibration:
+        return self.data.first(max(1, _COMPARED // self.data.size) * self.data.size)
 
     @cached_property
     def few_wanted(self) -> Sequence[tuple[torch.Tensor, ...]]:
-        frozen = Frozen(self.floating)
-        return [frozen(batch) for batch in self.few]
+        return self._run_few(self.floating)
+
+    def _run_few(self, model: Model) -> list[tuple[torch.Tensor, ...]]:
+        run = Run(model, frozen=True)
+        return [outputs for batch in self.few.batches for outputs in run.each(batch)]
 
     def note(self, outcome: Outcome, before: Sequence[OutputLoss]) -> None:
         """Say how far each output is from the floating-point model's now, and was before."""
-        note_errors(self.losses(), sum(map(len, self.few)), outcome, before)
+        note_errors(self.losses(), self.few.images, outcome, before)
 
 
 def find(model: Model, name: str) -> Node:
@@ -140,7 +144,7 @@ def quantised_layers(model: Model, outcome: Outcome) -> list[Node]:
 
 
 def stored_weight(model: Model, layer: Node) -> torch.Tensor:
-    weight = tensor(model.module, arguments(layer)["weight"].all_input_nodes[0])
+    weight = tensor(model.module, weight_node(layer))
     assert weight is not None
     return weight.detach()
 
@@ -158,26 +162,15 @@ def stored_scale(model: Model, layer: Node) -> torch.Tensor:
     return torch.empty(0) if scale is None else scale.detach()
 
 
-def set_weight(model: Model, layer: Node, value: torch.Tensor) -> None:
-    node = arguments(layer)["weight"].all_input_nodes[0]
-    store(model.module, str(node.target), value.to(spec(node).dtype))
+def set_weight(module: GraphModule, layer: Node, value: torch.Tensor) -> None:
+    node = weight_node(layer)
+    store(module, str(node.target), value.to(spec(node).dtype))
 
 
-def set_scale(model: Model, layer: Node, value: torch.Tensor) -> None:
+def set_scale(module: GraphModule, layer: Node, value: torch.Tensor) -> None:
     """Store the scales of a weight that has one for each output channel."""
     scale = arguments(arguments(layer)["weight"])["scale"]
-    store(model.module, str(scale.target), value.reshape(spec(scale).shape), trainable=False)
-
-
-def set_bias(model: Model, layer: Node, value: torch.Tensor) -> None:
-    """Store a bias, as a new tensor if there was none or if others read it."""
-    old, dtype = arguments(layer)["bias"], spec(layer).dtype
-    if old is not None and len(old.users) == 1:
-        store(model.module, str(old.target), value.to(dtype))
-        return
-    weight = arguments(layer)["weight"].all_input_nodes[0]
-    hint = str(weight.target).removesuffix("weight") + "bias"
-    set_argument(layer, "bias", add_tensor(model.module, layer, hint, value.to(dtype)))
+    store(module, str(scale.target), value.reshape(spec(scale).shape), trainable=False)
 
 
 def without_fake_quantisation(model: Model) -> Model:

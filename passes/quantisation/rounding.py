@@ -19,70 +19,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
+from lvc.passes.fitting.ridge import NormalEquations
 from lvc.passes.quantisation.quantisation_parameters import QuantisationParameters
 
 _BLOCK = 64
-_PANEL = 256
-
-
-@dataclass
-class Moments:
-    """Sums over rows of inputs ``x[rows,groups,in]`` and of the outputs that are wanted, ``y[rows,groups,out]``.
-
-    Inputs are counted from ``origin``, near their mean, for small differences of large sums are lost. ``xx`` is
-    symmetric, and only its lower triangle counts.
-    """
-
-    origin: torch.Tensor
-    rows: int
-    x: torch.Tensor
-    y: torch.Tensor
-    xx: torch.Tensor
-    xy: torch.Tensor
-
-    @classmethod
-    def empty(cls, origin: torch.Tensor, outputs: int) -> Moments:
-        """Nothing yet, of groups with so many outputs; ``origin`` is ``[groups,in]``."""
-        groups, inputs = origin.shape
-
-        def zeros(*shape: int) -> torch.Tensor:
-            return torch.zeros(groups, *shape)
-
-        return cls(origin, 0, zeros(inputs), zeros(outputs), zeros(inputs, inputs), zeros(inputs, outputs))
-
-    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        x, y = (x - self.origin).movedim(1, 0), y.movedim(1, 0)
-        self.rows += x.shape[1]
-        self.x += x.sum(1)
-        self.y += y.sum(1)
-        for at in range(0, x.shape[2], _PANEL):
-            panel = slice(at, at + _PANEL)
-            self.xx[:, at:, panel].baddbmm_(x[..., at:].transpose(1, 2), x[..., panel])
-        self.xy.baddbmm_(x.transpose(1, 2), y)
-
-    def __add__(self, other: Moments) -> Moments:
-        sums = (getattr(self, name) + getattr(other, name) for name in ("rows", "x", "y", "xx", "xy"))
-        return Moments(self.origin, *sums)
-
-    def order(self) -> torch.Tensor:
-        """Return the inputs from the one that varies least to the one that varies most, over all groups."""
-        return (self.xx.diagonal(dim1=1, dim2=2) - self.x.square() / self.rows).sum(0).argsort()
-
-    def some(self, outputs: slice) -> Moments:
-        return Moments(self.origin, self.rows, self.x, self.y[..., outputs], self.xx, self.xy[..., outputs])
-
-    def lack(self, weight: torch.Tensor, order: torch.Tensor) -> Lack:
-        """Return what weights ``[groups,out,in]`` leave to be wished for, with the inputs in some order."""
-        mean, inputs = self.x / self.rows, self.xx.tril()
-        inputs += inputs.tril(-1).transpose(1, 2)
-        inputs.baddbmm_(mean[:, :, None], self.x[:, None, :], alpha=-1).div_(self.rows)
-        outputs = torch.baddbmm(self.xy, mean[:, :, None], self.y[:, None, :], alpha=-1).div_(self.rows)
-        missing = outputs.baddbmm_(inputs, weight.transpose(1, 2), alpha=-1)
-        return Lack(inputs[:, order[:, None], order], missing[:, order])
 
 
 @dataclass(frozen=True)
@@ -141,69 +85,51 @@ class Places:
         return found.transpose(1, 2)
 
 
-@dataclass(frozen=True)
-class Lack:
-    """The covariance of inputs, ``[groups,in,in]``, and that of inputs and what is missing, ``[groups,in,out]``."""
+def ordered(equations: NormalEquations, order: torch.Tensor) -> NormalEquations:
+    """Return equations with the inputs in some order, in single precision."""
+    return NormalEquations(equations.inputs[:, order[:, None], order].float(), equations.missing[:, order].float())
 
-    inputs: torch.Tensor
-    missing: torch.Tensor
-    factors: dict[float, torch.Tensor] = field(default_factory=dict)
 
-    def error(self, change: torch.Tensor) -> float:
-        """Return the squared error that a change ``[groups,in,out]`` of the weights adds."""
-        return float((change * (self.inputs @ change - 2 * self.missing)).double().sum())
+def placed(
+    equations: NormalEquations,
+    places: Places,
+    wanted: torch.Tensor,
+    damping: float,
+    factors: Sequence[float] = (1.0,),
+) -> tuple[Places, torch.Tensor]:
+    """Return weights in whole steps as `rounded` does, of the size that serves each output best."""
+    sizes = Places.joined([places.scaled(factor) for factor in factors])
+    whole, errors = rounded(equations, sizes, wanted.repeat(1, 1, len(factors)), damping)
+    groups, inputs, outputs = wanted.shape
+    best = errors.reshape(groups, 1, len(factors), outputs).argmin(2, keepdim=True)
+    whole = whole.reshape(groups, inputs, -1, outputs).take_along_dim(best, 2)[:, :, 0]
+    return places.scaled(torch.tensor(factors)[best][:, :, 0]), whole
 
-    def fitted(self, stiffness: float) -> torch.Tensor:
-        """Return the change of weights by ridge regression; none if they are infinitely stiff."""
-        if stiffness == math.inf:
-            return torch.zeros_like(self.missing)
-        return torch.cholesky_solve(self.missing, self.factor(stiffness))
 
-    def placed(
-        self, places: Places, wanted: torch.Tensor, damping: float, factors: Sequence[float] = (1.0,)
-    ) -> tuple[Places, torch.Tensor]:
-        """Return weights in whole steps as `rounded` does, of the size that serves each output best."""
-        sizes = Places.joined([places.scaled(factor) for factor in factors])
-        whole, errors = self.rounded(sizes, wanted.repeat(1, 1, len(factors)), damping)
-        groups, inputs, outputs = wanted.shape
-        best = errors.reshape(groups, 1, len(factors), outputs).argmin(2, keepdim=True)
-        whole = whole.reshape(groups, inputs, -1, outputs).take_along_dim(best, 2)[:, :, 0]
-        return places.scaled(torch.tensor(factors)[best][:, :, 0]), whole
+def rounded(
+    equations: NormalEquations, places: Places, wanted: torch.Tensor, damping: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weights in whole steps, whose products differ least from those of the weights with a wanted change.
 
-    def rounded(self, places: Places, wanted: torch.Tensor, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return weights in whole steps, whose products differ least from those of the weights with a wanted change.
-
-        The second result is what they differ by, squared, ``[groups,out]``. With infinite damping, each is rounded for
-        itself.
-        """
-        change = wanted / places.scale
-        if damping == math.inf:
-            whole = places.nearest(places.start + change)
-            return whole, ((places.change(whole) - wanted).square()).sum(1)
-        factor = self.factor(damping)
-        left = factor.transpose(1, 2) @ change
-        sizes = factor.diagonal(dim1=1, dim2=2)[:, :, None]
-        steps = sizes.reciprocal()
-        whole, errors = torch.empty_like(left), torch.zeros_like(places.low[:, 0])
-        for end in range(left.shape[1], 0, -_BLOCK):
-            begin = max(0, end - _BLOCK)
-            for j in range(end - 1, begin - 1, -1):
-                free = torch.addcmul(places.start[:, j], left[:, j], steps[:, j])
-                whole[:, j] = places.nearest(free[:, None])[:, 0]
-                errors += free.sub_(whole[:, j]).mul_(sizes[:, j]).square_()
-                change[:, j] = whole[:, j] - places.start[:, j]
-                left[:, begin:j].addcmul_(factor[:, j, begin:j, None], change[:, j, None], value=-1)
-            left[:, :begin].baddbmm_(factor[:, begin:end, :begin].transpose(1, 2), change[:, begin:end], alpha=-1)
-        return whole, errors * places.scale[:, 0].square()
-
-    def factor(self, ridge: float) -> torch.Tensor:
-        """Return the Cholesky factor of the inputs' covariance with a share of its mean variance on the diagonal.
-
-        That share also stands for inputs that never vary. Factors are kept, for they are most of the work.
-        """
-        if ridge not in self.factors:
-            damped = self.inputs.clone()
-            variances = damped.diagonal(dim1=1, dim2=2)
-            variances += ridge * variances.mean(1, keepdim=True).clamp(min=1e-12)
-            self.factors[ridge] = torch.linalg.cholesky(damped)
-        return self.factors[ridge]
+    The second result is what they differ by, squared, ``[groups,out]``. With infinite damping, each is rounded for
+    itself.
+    """
+    change = wanted / places.scale
+    if damping == math.inf:
+        whole = places.nearest(places.start + change)
+        return whole, ((places.change(whole) - wanted).square()).sum(1)
+    factor = equations.factor(damping)
+    left = factor.transpose(1, 2) @ change
+    sizes = factor.diagonal(dim1=1, dim2=2)[:, :, None]
+    steps = sizes.reciprocal()
+    whole, errors = torch.empty_like(left), torch.zeros_like(places.low[:, 0])
+    for end in range(left.shape[1], 0, -_BLOCK):
+        begin = max(0, end - _BLOCK)
+        for j in range(end - 1, begin - 1, -1):
+            free = torch.addcmul(places.start[:, j], left[:, j], steps[:, j])
+            whole[:, j] = places.nearest(free[:, None])[:, 0]
+            errors += free.sub_(whole[:, j]).mul_(sizes[:, j]).square_()
+            change[:, j] = whole[:, j] - places.start[:, j]
+            left[:, begin:j].addcmul_(factor[:, j, begin:j, None], change[:, j, None], value=-1)
+        left[:, :begin].baddbmm_(factor[:, begin:end, :begin].transpose(1, 2), change[:, begin:end], alpha=-1)
+    return whole, errors * places.scale[:, 0].square()

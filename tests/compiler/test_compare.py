@@ -15,8 +15,8 @@ from torch import nn
 from lvc.compiler.cli import main
 from lvc.compiler.ir.graph import calls, store, tensor
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.comparison.moments import Moments
 from lvc.compiler.measure.comparison.pairs import pair_layers
+from lvc.compiler.measure.comparison.signal import Signal
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.writing import write_model
 
@@ -62,14 +62,14 @@ def compared(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 
 
 def test_moments_by_hand() -> None:
-    moments = Moments()
+    moments = Signal()
     moments.add(torch.tensor([3.0, 0.0]), torch.tensor([3.0, 1.0]))
     moments.add(torch.tensor([[1.0]]), torch.tensor([[1.0]]))
     assert moments.sqnr == pytest.approx(10.0)
     assert moments.cosine == pytest.approx(10 / math.sqrt(110))
     assert moments.best_sqnr == pytest.approx(10 * math.log10(10 / (10 - 100 / 11)))
-    assert Moments().sqnr == math.inf
-    lost = Moments()
+    assert Signal().sqnr == math.inf
+    lost = Signal()
     lost.add(torch.ones(2), torch.tensor([math.nan, 1.0]))
     assert lost.sqnr == -math.inf
 

@@ -8,8 +8,9 @@ import torchvision
 from small_models import convolutions, shades
 
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.inspection import layers, peak_activation_bytes
+from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.layers import Layer, heaviest, totals
+from lvc.compiler.running.memory import peak_activation_bytes
 
 PUBLISHED = {
     "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,

@@ -119,7 +119,7 @@ def spoilt(model: Model, by: float, seed: int = 0) -> Model:
     for name in ("a", "b"):
         weight = stored_weight(model, find(model, name))
         noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
-        set_weight(twin, find(twin, name), weight + by * noise)
+        set_weight(twin.module, find(twin, name), weight + by * noise)
     return twin
 
 

@@ -11,7 +11,7 @@ from pruning_models import chain, workspace
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
-from lvc.passes.analysis.calibration import Calibration
+from lvc.compiler.running.images import Calibration
 from lvc.passes.analysis.channel_groups import channel_groups
 from lvc.passes.pruning.criterion import CRITERIA, Needs, parse_criterion
 from lvc.passes.pruning.evidence import Evidence

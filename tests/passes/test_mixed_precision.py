@@ -15,7 +15,7 @@ from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.pipeline.observers import Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
-from lvc.passes.analysis.calibration import stream
+from lvc.compiler.running.images import stream
 from lvc.passes.quantisation.divergence import divergence
 
 torch.set_num_threads(1)
@@ -51,7 +51,7 @@ def test_a_cost_is_what_the_layer_alone_does(net: Model) -> None:
     assert table.headers == ("layer", "weights", "divergence at 8 bits", "divergence at 4 bits", "chosen")
     assert [row[0] for row in table.rows] == ["0.0", "0.2", "0.4", "2"]
     alone, _ = Pipeline.parse('quantise-weights{bits=4 only="conv2d_1"}').run(net)
-    batches = list(stream(net, normal(net), "calib", 16, ""))
+    batches = [image for batch in stream(net, normal(net), "calib", 16, "") for image in torch.split(batch, 1)]
     with torch.inference_mode():
         errors = [divergence(net.module(batch), alone.module(batch)) for batch in batches]
     assert table.rows[1][3] == pytest.approx(sum(errors) / len(errors), rel=0.01)

@@ -18,7 +18,7 @@ from lvc.compiler.measure.layers import totals
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.analysis.calibration import Calibration
+from lvc.compiler.running.images import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, channel_groups
 from lvc.passes.pruning.criterion import parse_criterion
 from lvc.passes.pruning.evidence import Evidence

@@ -16,9 +16,12 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.observers import Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.passes.fitting.moments import Moments
+from lvc.passes.fitting.ridge import NormalEquations
 from lvc.passes.quantisation.layerwise import without_fake_quantisation
 from lvc.passes.quantisation.quantisation_parameters import QuantisationParameters
-from lvc.passes.quantisation.rounding import Lack, Moments, Places
+from lvc.passes.quantisation.rounding import Places, ordered, placed
+from lvc.passes.quantisation.rounding import rounded as quantised
 
 NETWORK = parse_model("""
     model network(x: f32[1,3,12,12])
@@ -51,8 +54,8 @@ def rounded(
     """Weights ``[groups,out,in]`` quantised, for inputs of a covariance."""
     order = inputs.diagonal(dim1=1, dim2=2).sum(0).argsort()
     places = Places.of(weight, parameters, order)
-    lack = Lack(inputs[:, order][:, :, order], torch.zeros_like(places.start))
-    return places.weights(lack.rounded(places, lack.missing, damping)[0], order)
+    equations = NormalEquations(inputs[:, order][:, :, order], torch.zeros_like(places.start))
+    return places.weights(quantised(equations, places, equations.missing, damping)[0], order)
 
 
 def run(text: str, model: Model = NETWORK) -> tuple[Model, Outcome]:
@@ -100,19 +103,19 @@ def test_products_change_less_than_by_rounding_to_the_nearest() -> None:
 
 
 def test_the_fit_finds_what_made_the_outputs() -> None:
-    x = torch.randn(300, 2, 4, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 300, 4, generator=torch.Generator().manual_seed(0))
     true = torch.tensor([[[1.0, -2.0, 0.5, 3.0]], [[0.0, 1.0, 1.0, -1.0]]])
-    y = torch.einsum("rgi,goi->rgo", x, true) + torch.tensor([[4.0], [-1.0]])
-    first, second = (Moments.empty(torch.full((2, 4), 0.5), 1) for _ in range(2))
-    first.add(x[:100], y[:100])
-    second.add(x[100:], y[100:])
+    y = torch.einsum("gri,goi->gro", x, true) + torch.tensor([[[4.0]], [[-1.0]]])
+    first, second = (Moments.empty(4, 1, 2) for _ in range(2))
+    first.add(x[:, :100], y[:, :100])
+    second.add(x[:, 100:], y[:, 100:])
     start, moments, order = torch.zeros(2, 1, 4), first + second, torch.tensor([2, 0, 3, 1])
-    lack = moments.lack(start, order)
-    change = lack.fitted(1e-6)
+    equations = ordered(moments.normal_equations(start), order)
+    change = equations.solution(1e-6)
     torch.testing.assert_close(change, true.transpose(1, 2)[:, order], atol=1e-4, rtol=0)
     nothing = torch.zeros_like(change)
-    assert lack.error(change) < lack.error(change + 0.01) < lack.error(nothing) == 0
-    assert torch.equal(lack.fitted(math.inf), nothing)
+    assert equations.error(change) < equations.error(change + 0.01) < equations.error(nothing) == 0
+    assert torch.equal(equations.solution(math.inf), nothing)
 
 
 def test_a_wanted_change_is_made_before_rounding() -> None:
@@ -121,7 +124,8 @@ def test_a_wanted_change_is_made_before_rounding() -> None:
     uneven = QuantisationParameters(torch.full((3,), 0.5), torch.tensor([0, 1, -1], dtype=torch.int32), -20, 20, 0)
     order = torch.arange(5)
     places = Places.of(weight, uneven, order)
-    whole, errors = Lack((torch.eye(5) * torch.rand(5))[None], wanted).rounded(places, wanted, 0.1)
+    equations = NormalEquations((torch.eye(5) * torch.rand(5))[None], wanted)
+    whole, errors = quantised(equations, places, wanted, 0.1)
     target = weight + wanted.transpose(1, 2)
     torch.testing.assert_close(places.weights(whole, order), (target / 0.5).round() * 0.5)
     assert errors.shape == (1, 3)
@@ -134,10 +138,10 @@ def test_what_is_left_over_is_the_damped_error() -> None:
     places = Places.of(
         weight, QuantisationParameters(torch.full((4,), 0.4), torch.zeros(4, dtype=torch.int32), -7, 7, 0), order
     )
-    lack = Lack((x.T @ x / 40)[None], wanted)
-    whole, errors = lack.rounded(places, wanted, 0.1)
+    equations = NormalEquations((x.T @ x / 40)[None], wanted)
+    whole, errors = quantised(equations, places, wanted, 0.1)
     off = places.change(whole) - wanted
-    damped = lack.inputs + 0.1 * lack.inputs[0].diagonal().mean() * torch.eye(6)
+    damped = equations.inputs + 0.1 * equations.inputs[0].diagonal().mean() * torch.eye(6)
     torch.testing.assert_close(errors, (off * (damped @ off)).sum(1), rtol=1e-4, atol=1e-5)
 
 
@@ -146,8 +150,8 @@ def test_each_output_takes_the_size_of_steps_that_serves_it_best() -> None:
     places = Places.of(
         weight, QuantisationParameters(torch.ones(2), torch.zeros(2, dtype=torch.int32), -7, 7, 0), order
     )
-    lack = Lack(torch.eye(2)[None], torch.zeros(1, 2, 2))
-    found, whole = lack.placed(places, lack.missing, 0.01, (0.9, 1.0))
+    equations = NormalEquations(torch.eye(2)[None], torch.zeros(1, 2, 2))
+    found, whole = placed(equations, places, equations.missing, 0.01, (0.9, 1.0))
     torch.testing.assert_close(found.scale.flatten(), torch.tensor([0.9, 1.0]))
     torch.testing.assert_close(found.weights(whole, order), weight)
 
@@ -155,14 +159,17 @@ def test_each_output_takes_the_size_of_steps_that_serves_it_best() -> None:
 @pytest.mark.parametrize("inputs", [4, 300])
 def test_moments_are_those_of_the_rows(inputs: int) -> None:
     """Of one panel of inputs, and of several."""
-    x = torch.randn(50, 3, inputs, generator=torch.Generator().manual_seed(0)) + 100
-    y = torch.randn(50, 3, 2, generator=torch.Generator().manual_seed(1))
-    moments = Moments.empty(x[0], 2)
+    x = torch.randn(3, 50, inputs, generator=torch.Generator().manual_seed(0)) + 100
+    y = torch.randn(3, 50, 2, generator=torch.Generator().manual_seed(1))
+    moments = Moments.empty(inputs, 2, 3)
     moments.add(x, y)
-    lack = moments.lack(torch.zeros(3, 2, inputs), torch.arange(inputs))
-    covariance = torch.cat([x[:, 1], y[:, 1]], 1).double().T.cov(correction=0).float()
-    torch.testing.assert_close(lack.inputs[1], covariance[:inputs, :inputs], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(lack.missing[1], covariance[:inputs, inputs:], atol=1e-4, rtol=1e-4)
+    equations = moments.normal_equations(torch.zeros(3, 2, inputs))
+    covariance = torch.cat([x[1], y[1]], 1).double().T.cov(correction=0)
+    torch.testing.assert_close(equations.inputs[1], covariance[:inputs, :inputs], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(equations.missing[1], covariance[:inputs, inputs:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(moments.variances[1], covariance.diagonal()[:inputs], atol=1e-4, rtol=1e-4)
+    one = moments.of_group(1).normal_equations(torch.zeros(2, inputs))
+    torch.testing.assert_close(one.inputs, equations.inputs[1])
 
 
 def test_few_images_do_not_bend_many_weights() -> None:

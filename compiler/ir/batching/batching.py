@@ -43,16 +43,16 @@ class Calls:
     written: Mapping[Node, tuple[tuple[Any, ...], dict[str, Any]]]
 
     def compute(
-        self, node: Node, values: Mapping[Node, torch.Tensor], by: Mapping[OpOverload, Compute] | None = None
+        self, node: Node, values: Mapping[Node, torch.Tensor], by: Mapping[object, Compute] | None = None
     ) -> torch.Tensor:
         """Return the result of a call for those values of its operands; ``by`` computes operators in another way."""
         args, kwargs = self.written.get(node, (node.args, node.kwargs))
         read = partial(self._read, node, values)
-        function: Any = (by or {}).get(node.target, node.target)  # type: ignore[call-overload]
+        function: Any = (by or {}).get(node.target, node.target)
         result: torch.Tensor = function(*map_arg(args, read), **map_arg(kwargs, read))
         return result
 
-    def image(self, node: Node, value: torch.Tensor, place: int) -> torch.Tensor:
+    def part(self, node: Node, value: torch.Tensor, place: int) -> torch.Tensor:
         """Return what a value is for as many images as the graph was made for, the ``place``-th of such parts."""
         axis, size = self.batching.axis(node), self.batching.images
         return value if axis is None else axis.image(value, place * size, size)

@@ -24,6 +24,8 @@ from lvc.compiler.pipeline.held_out import JUDGE, JudgingImages
 from lvc.compiler.pipeline.passes import Effect
 from lvc.compiler.pipeline.pipeline import Observer, Step
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.running.batches import images_at_once
+from lvc.compiler.running.run import Run
 from lvc.compiler.text import percent
 
 MOST_IMAGES = 1024
@@ -78,7 +80,7 @@ def _rounded(loss: OutputLoss) -> OutputLoss:
 
 
 Outputs = list[tuple[torch.Tensor, ...]]
-"""All outputs of a model, batch by batch, without those of padding."""
+"""All outputs of a model, for each input of the signature's size, without those of padding."""
 
 
 class Judge(Observer):
@@ -124,11 +126,13 @@ class Judge(Observer):
         )
 
     def _run(self, model: Model) -> Outputs:
-        found: Outputs = []
-        with torch.inference_mode():
-            for batch, labels in zip(self._images, self._labels, strict=True):
-                found.append(tuple(_without_padding(out, len(batch), len(labels)) for out in model.module(batch)))
-        return found
+        run = Run(model, frozen=True)
+        outputs = [made for batch in self._images for made in run.each(batch)]
+        size = sum(map(len, self._images)) // len(outputs)
+        return [
+            tuple(_without_padding(out, size, len(labels)) for out in made)
+            for made, labels in zip(outputs, self._labels, strict=True)
+        ]
 
     def _right(self, outputs: Outputs) -> float | None:
         """Return the share of images whose first choice is their label; None if labels are missing or do not fit."""
@@ -165,7 +169,8 @@ def judged_set(model: Model, workspace: Workspace) -> str | None:
 def _read(
     model: Model, judging: JudgingImages, workspace: Workspace
 ) -> tuple[list[torch.Tensor], list[list[int | None]]]:
-    """Read the images in batches, and the labels of those that are no padding; `UsageError` if there are none."""
+    """Read the images in batches of as many as run at once, and the labels of those that are no padding, for each input
+    of the signature's size; `UsageError` if there are none."""
     if not len(judging.data):
         raise UsageError(f"the data set '{judging.name}' is empty")
     size = fed_input(model.inputs).spec.shape[0]
@@ -175,6 +180,7 @@ def _read(
         macs_of_an_image = max(1.0, total_macs(model.module.graph) / size)
         most = max(_LEAST_IMAGES, int(_MOST_MACS / macs_of_an_image))
     most = max(1, min(most, _MOST_BYTES // bytes_of_an_image))
-    images = Images(judging.data, size, most, workspace.seed, workspace.progress)
+    images = Images(judging.data, images_at_once(model), most, workspace.seed, workspace.progress, fill=size)
     read = list(images)
-    return [batch for batch, _ in read], [labels for _, labels in read]
+    parts = [labels[at : at + size] for _, labels in read for at in range(0, len(labels), size)]
+    return [batch for batch, _ in read], parts

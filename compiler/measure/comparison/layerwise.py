@@ -9,22 +9,27 @@ one that serves best is taken. What such a layer adds cannot be told apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import ChainMap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from lvc.compiler.ir.batching.batching import Calls
 from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import arguments, family, is_call, origin, spec, tensor
+from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
-from lvc.compiler.measure.comparison.moments import Moments
 from lvc.compiler.measure.comparison.pairs import Pair
+from lvc.compiler.measure.comparison.signal import Signal
+from lvc.compiler.running.compute import Values, compute
+from lvc.compiler.running.constants import constants
+from lvc.compiler.running.run import Run
 from lvc.compiler.text import title
-
-Values = Mapping[Node, torch.Tensor]
 
 
 @dataclass
@@ -32,9 +37,9 @@ class LayerError:
     """One pair of layers over the data. SQNRs are in dB; ``adds`` is None where it cannot be told."""
 
     pair: Pair
-    arriving: list[Moments] = field(default_factory=list)
-    adding: Moments | None = None
-    leaving: Moments = field(default_factory=Moments)
+    arriving: list[Signal] = field(default_factory=list)
+    adding: Signal | None = None
+    leaving: Signal = field(default_factory=Signal)
 
     @property
     def name(self) -> str:
@@ -71,61 +76,52 @@ class LayerError:
         return self.leaving.cosine
 
 
-class FloatingRun(Interpreter):
+class FloatingRun:
     """Runs the floating-point model and keeps what its paired layers read and give."""
 
-    def __init__(self, module: GraphModule, pairs: Iterable[Pair]) -> None:
-        super().__init__(module)
+    def __init__(self, model: Model, pairs: Iterable[Pair]) -> None:
         layers = [pair.floating for pair in pairs]
-        self._wanted = {*layers, *(operand for layer in layers for operand in layer.all_input_nodes)}
+        wanted = {*layers, *(operand for layer in layers for operand in layer.all_input_nodes)}
         self.values: dict[Node, torch.Tensor] = {}
+        self.run = Run(model, {node: partial(self._keep, node) for node in wanted})
 
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
-        if n in self._wanted:
-            self.values[n] = result
-        return result
+    def _keep(self, node: Node, parts: Sequence[torch.Tensor]) -> None:
+        (self.values[node],) = parts
 
 
-class QuantisedRun(Interpreter):
+class QuantisedRun:
     """Runs the quantised model and measures its paired layers against ``wanted``, which is set before each run."""
 
-    def __init__(self, module: GraphModule, pairs: Iterable[Pair]) -> None:
-        super().__init__(module)
+    def __init__(self, model: Model, pairs: Iterable[Pair]) -> None:
         self.errors = {pair.quantised: LayerError(pair) for pair in pairs}
         self.wanted: Values = {}
-        self._stored = _stored(module.graph)
+        self.run = Run(model, instead=dict.fromkeys(self.errors, self._measured))
+        self._module = model.module
+        self._stored = constants(model.module.graph)
 
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
-        if n in self.errors:
-            self._measure(self.errors[n], n, result)
+    def _measured(self, layer: Node, values: Values, calls: Calls | None) -> torch.Tensor:
+        result = compute(layer, values, calls)
+        self._measure(self.errors[layer], layer, values, result)
         return result
 
-    def _measure(self, error: LayerError, layer: Node, result: torch.Tensor) -> None:
+    def _measure(self, error: LayerError, layer: Node, values: Values, result: torch.Tensor) -> None:
         wanted = self.wanted[error.pair.floating]
-        error.leaving.add(wanted, _real(self.submodule, layer, result))
+        error.leaving.add(wanted, _real(self._module, layer, result))
         operands = [node for node in layer.all_input_nodes if node not in self._stored]
         theirs: dict[Any, Any] = dict(zip(layer.args, error.pair.floating.args, strict=False))
         known = {node: self.wanted[theirs[node]] for node in operands if theirs.get(node) in self.wanted}
         matched = {node: value for node, value in known.items() if value.shape == spec(node).shape}
         if len(matched) < len(operands):
             return
-        error.arriving = error.arriving or [Moments() for _ in operands]
+        error.arriving = error.arriving or [Signal() for _ in operands]
         zero_point = arguments(layer).get("zero_point", 0)
         for moments, node in zip(error.arriving, operands, strict=True):
-            found = self.env[node]
+            found = values[node]
             moments.add(matched[node], found if found.is_floating_point() else found.int() - zero_point)
         if not error.is_integer:
-            error.adding = error.adding or Moments()
-            error.adding.add(wanted, self._alone(layer, matched))
-
-    def _alone(self, layer: Node, given: Values) -> torch.Tensor:
-        """What a layer makes of given operands, once they are quantised."""
-        rounded = {node: self._round(node, value) for node, value in given.items()}
-        args: Any = map_arg(layer.args, lambda n: rounded.get(n, self.env[n]))
-        result: torch.Tensor = layer.target(*args, **layer.kwargs)  # type: ignore[operator]
-        return result
+            error.adding = error.adding or Signal()
+            rounded = {node: self._round(node, value) for node, value in matched.items()}
+            error.adding.add(wanted, compute(layer, ChainMap(rounded, dict(values))))
 
     def _round(self, node: Node, value: torch.Tensor) -> torch.Tensor:
         """Quantise as an operand was: moving values, or taking the largest, changes no scale."""
@@ -133,14 +129,9 @@ class QuantisedRun(Interpreter):
             node = node.all_input_nodes[0]
         if family(node) is not Family.QUANTISATION:
             return value
-        _, *parameters = map_arg(node.args, lambda n: tensor(self.submodule, n))
+        _, *parameters = map_arg(node.args, lambda n: tensor(self._module, n))
         rounded: torch.Tensor = node.target(value, *parameters)  # type: ignore[operator]
         return rounded
-
-    @property
-    def submodule(self) -> GraphModule:
-        assert isinstance(self.module, GraphModule)
-        return self.module
 
 
 def _real(module: GraphModule, layer: Node, values: torch.Tensor) -> torch.Tensor:
@@ -154,13 +145,3 @@ def _real(module: GraphModule, layer: Node, values: torch.Tensor) -> torch.Tenso
                 shape[args["axis"]] = -1
                 return values.double() * scale.reshape(shape)
     return values
-
-
-def _stored(graph: Graph) -> set[Node]:
-    """Return the nodes whose values depend on stored tensors alone."""
-    found: set[Node] = set()
-    for node in graph.nodes:
-        operands = node.all_input_nodes
-        if node.op == "get_attr" or (node.op == "call_function" and operands and found.issuperset(operands)):
-            found.add(node)
-    return found

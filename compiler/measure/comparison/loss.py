@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.measure.comparison.signal import sqnr
 from lvc.compiler.measure.evaluation import is_class_scores
 from lvc.compiler.text import decibels, percent
 
@@ -93,14 +94,6 @@ def compare_all(
         compare(name, [outputs[place] for outputs in wanted], [outputs[place] for outputs in found])
         for place, name in enumerate(names)
     ]
-
-
-def sqnr(signal: torch.Tensor, noise: torch.Tensor) -> float:
-    """Return the signal-to-noise ratio in dB; infinite without noise."""
-    power, error = float(signal.double().square().sum()), float(noise.double().square().sum())
-    if error == 0:
-        return math.inf
-    return 10 * math.log10(power / error) if power and math.isfinite(error) else -math.inf
 
 
 def _lost(y: torch.Tensor, noise: torch.Tensor, least: float) -> float:

@@ -13,8 +13,8 @@ from lvc.compiler.data.batches import batches
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.comparison.layerwise import FloatingRun, LayerError, QuantisedRun
-from lvc.compiler.measure.comparison.moments import Moments
 from lvc.compiler.measure.comparison.pairs import Pairing
+from lvc.compiler.measure.comparison.signal import Signal
 from lvc.compiler.measure.evaluation import is_class_scores
 from lvc.compiler.pipeline.workspace import DataSet, Progress
 
@@ -26,7 +26,7 @@ class OutputError:
     """One output over the data; ``agreed`` counts equal first choices, None if the output is no class scores."""
 
     name: str
-    moments: Moments = field(default_factory=Moments)
+    moments: Signal = field(default_factory=Signal)
     agreed: int | None = None
     images: int = 0
 
@@ -52,13 +52,17 @@ class OutputError:
 
 @dataclass(frozen=True)
 class Images:
-    """Which images two models are compared on: a seeded sample of a data set."""
+    """Which images two models are compared on: a seeded sample of a data set, in batches of a size.
+
+    The last batch is only filled up to a multiple of ``fill``, if that is given.
+    """
 
     data: DataSet
     batch: int
     most: int
     seed: int
     progress: Progress
+    fill: int | None = None
 
     def __len__(self) -> int:
         return min(self.most, len(self.data))
@@ -69,7 +73,7 @@ class Images:
         drawn = set(order[: len(self)].tolist())
         until = range(max(drawn, default=-1) + 1)
         chosen = (sample for place, sample in zip(until, self.data, strict=False) if place in drawn)
-        for array, labels in batches(self.progress.track(chosen, "comparing", len(self)), self.batch):
+        for array, labels in batches(self.progress.track(chosen, "comparing", len(self)), self.batch, self.fill):
             yield torch.from_numpy(np.ascontiguousarray(array)), labels
 
 
@@ -89,8 +93,8 @@ def compare_layers(
     floating: Model, quantised: Model, pairing: Pairing, images: Images
 ) -> tuple[list[LayerError], list[OutputError]]:
     """Run both models on the images; compare their paired layers and their outputs."""
-    first = FloatingRun(floating.module, pairing.pairs)
-    second = QuantisedRun(quantised.module, pairing.pairs)
+    first = FloatingRun(floating, pairing.pairs)
+    second = QuantisedRun(quantised, pairing.pairs)
 
     def run_second(batch: torch.Tensor) -> Any:
         second.wanted = first.values

@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch._ops import OpOverload
-from torch.fx import Interpreter, Node
+from torch.fx import Node
 
 from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CheckError
+from lvc.compiler.ir.batching.batching import Calls
 from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import arguments
+from lvc.compiler.ir.graph import arguments, tensor
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.observers import relative_difference
+from lvc.compiler.running.compute import Values, compute
+from lvc.compiler.running.run import Run
 from lvc.passes.analysis.channel_groups import Channels, Removal
 from lvc.passes.analysis.channels.proof import Kept, cut
 
@@ -37,41 +40,53 @@ _NEUTRAL = {
 """What an element must be so that a reduction does not see it, where that is not zero."""
 
 
-class Masked(Interpreter):
+class Masked:
     """Runs a model with all but the kept channels zero."""
 
     def __init__(self, model: Model, kept: Kept) -> None:
-        super().__init__(model.module)
-        self.kept = kept
+        order = [node for node in model.module.graph.nodes if node.op in ("call_function", "get_attr")]
+        self.run = Run(model, instead=dict.fromkeys(order, self._masked))
+        self._module = model.module
+        self._kept = kept
 
-    def run_node(self, n: Node) -> Any:
-        if n.op == "output":
-            return super().run_node(n)
-        special = _SPECIAL.get(n.target) if isinstance(n.target, OpOverload) else None
-        value = special(self, n) if special else super().run_node(n)
-        return _fill(value, self.kept[n.name], 0)
+    def kept(self, node: Node) -> tuple[torch.Tensor | None, ...]:
+        """What stays of a value, dimension by dimension, as it is in a batch of the size that runs."""
+        masks, calls, axis = self._kept[node.name], self.run.calls, self.run.axis(node)
+        if calls is None or axis is None or (mask := masks[axis.dim]) is None:
+            return tuple(masks)
+        spread = axis.at(0).spread(mask, calls.batching.images, calls.images)
+        return (*masks[: axis.dim], spread, *masks[axis.dim + 1 :])
 
-    def over_kept(self, node: Node) -> torch.Tensor:
+    def _masked(self, node: Node, values: Values, calls: Calls | None) -> torch.Tensor:
+        special = _SPECIAL.get(node.target) if isinstance(node.target, OpOverload) else None
+        stored = tensor(self._module, node)
+        if stored is not None:
+            value = stored.detach()
+        else:
+            value = special(self, node, values) if special else compute(node, values, calls)
+        return _fill(value, self.kept(node), 0)
+
+    def over_kept(self, node: Node, values: Values) -> torch.Tensor:
         """Run what takes a mean over several channels on those that stay; zeros elsewhere."""
         args: dict[str, Any] = {
-            name: cut(self.env[value], self.kept[value.name]) if isinstance(value, Node) else value
+            name: cut(values[value], self.kept(value)) if isinstance(value, Node) else value
             for name, value in arguments(node).items()
         }
         if "normalized_shape" in args:
             args["normalized_shape"] = args["input"].shape[-len(args["normalized_shape"]) :]
         if "num_groups" in args:
-            args["num_groups"] = _groups_left(args["num_groups"], self.kept[node.name][1])
-        return _put_back(node.target(**args), self.kept[node.name])  # type: ignore[operator]
+            args["num_groups"] = _groups_left(args["num_groups"], self.kept(node)[1])
+        return _put_back(node.target(**args), self.kept(node))  # type: ignore[operator]
 
-    def without_removed(self, node: Node) -> torch.Tensor:
+    def without_removed(self, node: Node, values: Values) -> torch.Tensor:
         """Run a reduction that zeros would change with elements that it does not see in their place."""
         operand = node.all_input_nodes[0]
-        filled = _fill(self.env[operand], self.kept[operand.name], _NEUTRAL[node.target])  # type: ignore[index]
+        filled = _fill(values[operand], self.kept(operand), _NEUTRAL[node.target])  # type: ignore[index]
         value: torch.Tensor = node.target(filled, *node.args[1:], **node.kwargs)  # type: ignore[operator]
         return value
 
 
-_SPECIAL: dict[OpOverload, Callable[[Masked, Node], torch.Tensor]] = {
+_SPECIAL: dict[OpOverload, Callable[[Masked, Node, Values], torch.Tensor]] = {
     **dict.fromkeys((aten.mean.dim, aten.layer_norm.default, aten.group_norm.default), Masked.over_kept),
     **dict.fromkeys(_NEUTRAL, Masked.without_removed),
 }
@@ -102,8 +117,7 @@ def run_masked(
     model: Model, channels: Channels, removal: Removal, inputs: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, ...]:
     """Run a model with units set to zero."""
-    with torch.inference_mode():
-        outputs = Masked(model, channels.kept(removal)).run(*map(torch.from_numpy, inputs))
+    outputs = Masked(model, channels.kept(removal)).run(*map(torch.from_numpy, inputs))
     return tuple(output.numpy() for output in outputs)
 
 

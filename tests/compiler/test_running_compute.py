@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvc.compiler.ir.graph_text import parse_model
-from lvc.passes.analysis.frozen import Frozen
-from lvc.passes.analysis.quick import round_per_channel, round_per_tensor
+from lvc.compiler.running.compute import round_per_channel, round_per_tensor
+from lvc.compiler.running.run import Run
 
 BOUNDS = st.sampled_from([(0, 255), (-128, 127), (-127, 127), (-7, 7), (0, 3)])
 SCALES = st.floats(2.0**-100, 1e4, width=32)
@@ -51,4 +51,4 @@ def test_a_model_gives_the_same_numbers(grid: str) -> None:
     """)
     x = torch.randn(1, 40)
     with torch.no_grad():
-        assert torch.equal(Frozen(model)(x)[0], model.module(x)[0])
+        assert torch.equal(Run(model, frozen=True)(x)[0], model.module(x)[0])

@@ -1,4 +1,7 @@
-"""Signal and noise between what is wanted and what is found, summed over as much data as comes."""
+"""Signal and noise between what is wanted and what is found, summed over as much data as comes.
+
+The signal-to-quantisation-noise ratio is ``SQNR = 10 log10(sum y^2 / sum (z - y)^2)`` in decibels: 6 dB a bit.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,8 @@ import torch
 
 
 @dataclass
-class Moments:
-    """Sums over pairs of values: ``y`` is wanted, ``z`` found.
-
-    The signal-to-quantisation-noise ratio is ``SQNR = 10 log10(sum y^2 / sum (z - y)^2)`` in decibels: 6 dB a bit.
-    """
+class Signal:
+    """Sums over pairs of values: ``y`` is wanted, ``z`` found."""
 
     yy: float = 0.0
     zz: float = 0.0
@@ -44,6 +44,11 @@ class Moments:
         if not self.yy or not self.zz:
             return float(self.yy == self.zz)
         return self.yz / math.sqrt(self.yy * self.zz)
+
+
+def sqnr(signal: torch.Tensor, noise: torch.Tensor) -> float:
+    """Return the signal-to-noise ratio of two tensors in dB; infinite without noise."""
+    return decibels(float(signal.double().square().sum()), float(noise.double().square().sum()))
 
 
 def decibels(signal: float, noise: float) -> float:

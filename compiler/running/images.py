@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,6 +13,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline.workspace import DataSet, Workspace
+from lvc.compiler.running.batches import images_at_once
 
 MOST_IMAGES = 1024
 """As many images as are read unless a pass asks for fewer; estimates are good long before."""
@@ -22,22 +23,30 @@ _MOST_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Calibration:
-    """Inputs of the signature's batch size with the class of each image, ``i64[batch]``, or None if one is missing.
+    """Images in batches of as many as run at once, with their classes, ``i64[images]`` a batch; None if one is missing.
 
-    The last batch is filled with the first images again. ``different`` counts the images without those.
+    ``size`` is the batch of the signature, and every batch holds a multiple of it. The last one is filled with the
+    first images again as far as that takes. ``different`` counts the images without those.
     """
 
     name: str
-    inputs: tuple[torch.Tensor, ...]
+    batches: tuple[torch.Tensor, ...]
     labels: tuple[torch.Tensor, ...] | None
     different: int
+    size: int
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        """How many inputs of the signature's size there are."""
+        return self.images // self.size
 
     @property
     def images(self) -> int:
-        return sum(batch.shape[0] for batch in self.inputs)
+        return sum(map(len, self.batches))
+
+    @property
+    def inputs(self) -> tuple[torch.Tensor, ...]:
+        """The images in inputs of the signature's size."""
+        return tuple(part for batch in self.batches for part in torch.split(batch, self.size))
 
     @classmethod
     def read(cls, model: Model, workspace: Workspace, name: str, limit: int = MOST_IMAGES) -> Calibration:
@@ -58,29 +67,37 @@ class Calibration:
         size = fed_input(model.inputs).spec.shape[0]
         filled = -(-len(order) // size) * size
         chosen = [images[place] for place in itertools.islice(itertools.cycle(order), filled)]
-        inputs, rows = zip(*batches(chosen, size), strict=True)
+        inputs, rows = zip(*batches(chosen, images_at_once(model), fill=size), strict=True)
         known = all(label is not None for _, label in chosen)
         labels = tuple(torch.tensor([int(label or 0) for label in row]) for row in rows) if known else None
-        return cls(name, tuple(map(torch.from_numpy, inputs)), labels, len(order))
+        return cls(name, tuple(map(torch.from_numpy, inputs)), labels, len(order), size)
 
     def first(self, images: int) -> Calibration:
-        """Return the first batches, with at least so many images if there are."""
-        return self._cut(max(1, -(-images // self.inputs[0].shape[0])))
+        """Return the first inputs, with at least so many images if there are."""
+        return self._cut(max(1, -(-images // self.size)))
 
-    def fitting(self, bytes_of_a_batch: int) -> Calibration:
-        """Return as many batches as can all be held in memory at the widest place of a model at once."""
-        return self._cut(max(1, _MOST_BYTES // max(1, bytes_of_a_batch)))
+    def fitting(self, bytes_of_an_input: int) -> Calibration:
+        """Return as many inputs as can all be held in memory at the widest place of a model at once."""
+        return self._cut(max(1, _MOST_BYTES // max(1, bytes_of_an_input)))
 
-    def _cut(self, count: int) -> Calibration:
-        inputs, labels = self.inputs[:count], self.labels and self.labels[:count]
-        return Calibration(self.name, inputs, labels, min(self.different, sum(map(len, inputs))))
+    def _cut(self, inputs: int) -> Calibration:
+        left = min(inputs, len(self)) * self.size
+        ends = list(itertools.accumulate(map(len, self.batches)))
+        cuts = [max(0, len(batch) - max(0, end - left)) for batch, end in zip(self.batches, ends, strict=True)]
+        labels = self.labels and _shortened(self.labels, cuts)
+        return replace(self, batches=_shortened(self.batches, cuts), labels=labels, different=min(self.different, left))
+
+
+def _shortened(rows: Sequence[torch.Tensor], cuts: Sequence[int]) -> tuple[torch.Tensor, ...]:
+    return tuple(row[:cut] for row, cut in zip(rows, cuts, strict=True) if cut)
 
 
 def stream(model: Model, workspace: Workspace, name: str, limit: int, description: str) -> Iterator[torch.Tensor]:
-    """Yield the images of a data set in batches of the signature's size, one batch in memory at a time.
+    """Yield the images of a data set in batches of as many as run at once, one batch in memory at a time.
 
-    Of a set of more than ``limit`` images a seeded sample is drawn. The last batch is filled with copies of its last
-    image. `UsageError` if there is no such data set, if it is empty, or if an image has NaN or does not fit.
+    Of a set of more than ``limit`` images a seeded sample is drawn. The last batch is a multiple of the signature's,
+    filled with copies of its last image. `UsageError` if there is no such data set, if it is empty, or if an image has
+    NaN or does not fit.
     """
     data = workspace.data_set(name)
     count = len(data)
@@ -89,9 +106,12 @@ def stream(model: Model, workspace: Workspace, name: str, limit: int, descriptio
     drawn = set(torch.randperm(count, generator=torch.Generator().manual_seed(workspace.seed))[:limit].tolist())
     chosen = (sample for place, sample in enumerate(data) if place in drawn)
     wanted = fed_input(model.inputs).spec
-    for array, _ in batches(workspace.progress.track(chosen, description, len(drawn)), wanted.shape[0]):
+    size = wanted.shape[0]
+    for array, _ in batches(
+        workspace.progress.track(chosen, description, len(drawn)), images_at_once(model), fill=size
+    ):
         batch = torch.from_numpy(array)
-        if tuple(batch.shape) != wanted.shape or batch.dtype != wanted.dtype:
+        if tuple(batch.shape[1:]) != wanted.shape[1:] or batch.dtype != wanted.dtype:
             raise UsageError(f"the images of '{name}' are {TensorSpec.of(batch)}, and the model takes {wanted}")
         if not bool(batch.isfinite().all()):
             raise UsageError(f"an image of the data set '{name}' has NaN or infinity in it")

@@ -14,8 +14,8 @@ from lvc.compiler.ir.graph import calls, store
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.pipeline import Pipeline
-from lvc.passes.pruning import reconstruction
-from lvc.passes.pruning.junctions import Junction, find_junction
+from lvc.passes.fitting import layers
+from lvc.passes.fitting.junctions import Junction, find_junction
 
 BLOCK = """
     model block(x: f32[2,3,4,4])
@@ -106,7 +106,7 @@ def test_a_branch_makes_up_for_what_the_shortcut_lost(monkeypatch: pytest.Monkey
         return float(np.square(pruned(inputs)[0] - whole(inputs)[0]).mean())
 
     with_sums = error()
-    monkeypatch.setattr(reconstruction, "find_junction", lambda *_: None)
+    monkeypatch.setattr(layers, "find_junction", lambda *_: None)
     assert with_sums < 0.5 * error()
 
 
@@ -120,5 +120,5 @@ def test_too_few_images_to_tell_change_nothing(monkeypatch: pytest.MonkeyPatch) 
         return float(np.square([pruned(batch)[0] - whole(batch)[0] for batch in inputs]).mean())
 
     with_sums = error()
-    monkeypatch.setattr(reconstruction, "find_junction", lambda *_: None)
+    monkeypatch.setattr(layers, "find_junction", lambda *_: None)
     assert with_sums == pytest.approx(error(), rel=0.02)

@@ -6,21 +6,23 @@ one forward run over the data serves all layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.fx import Node
 
 from lvc.compiler.ir.graph import tensor
 from lvc.compiler.ir.model import Model
-from lvc.passes.analysis.frozen import constants
-from lvc.passes.analysis.quick import compute
+from lvc.compiler.running.batches import Parts
+from lvc.compiler.running.compute import compute
+from lvc.compiler.running.constants import constants
 
 
 class Sweep:
     """A run of a model on several batches that stops where it is told to. Values that nothing reads again are freed.
 
-    What depends on stored tensors alone is computed when it is read, and has no values here.
+    Batches may hold more images than the signature; values come in parts of its size. What depends on stored tensors
+    alone is computed when it is read, and has no values here.
     """
 
     def __init__(self, model: Model, batches: Sequence[torch.Tensor]) -> None:
@@ -29,6 +31,8 @@ class Sweep:
         self._last = {operand: node for node in model.module.graph.nodes for operand in node.all_input_nodes}
         self._constants = constants(model.module.graph)
         self._batches = batches
+        self._parts = Parts(model)
+        self._calls = [self._parts.calls(len(batch)) for batch in batches]
         self._values: dict[Node, list[torch.Tensor]] = {}
         self._at = 0
 
@@ -40,16 +44,23 @@ class Sweep:
                 self._at += 1
 
     def past(self, node: Node) -> list[torch.Tensor]:
-        """Run everything up to a node and the node itself; return its values, one for each batch."""
+        """Run everything up to a node and the node itself; return its values, in parts."""
         self.until(node)
         with torch.inference_mode():
             self._run(node)
         self._at += 1
-        return self._values[node]
+        return self.values(node)
 
     def values(self, node: Node) -> list[torch.Tensor]:
-        """Return the values of a node that has been run and is read at this place or later, one for each batch."""
-        return self._values[node]
+        """Return the values of a node that has been run and is read at this place or later, in parts."""
+        pairs = zip(self._values[node], self._calls, strict=True)
+        return [part for value, calls in pairs for part in self._parts.of(node, value, calls)]
+
+    def change(self, node: Node, change: Callable[[torch.Tensor], object]) -> None:
+        """Change the values of a node that has been run, batch by batch, in place."""
+        with torch.inference_mode():
+            for value in self._values[node]:
+                change(value)
 
     def _run(self, node: Node) -> None:
         if node.op == "placeholder":
@@ -61,8 +72,9 @@ class Sweep:
                 compute(
                     node,
                     fixed | {operand: self._values[operand][batch] for operand in operands if operand not in fixed},
+                    calls,
                 )
-                for batch in range(len(self._batches))
+                for batch, calls in enumerate(self._calls)
             ]
             for operand in operands:
                 if self._last.get(operand) is node:

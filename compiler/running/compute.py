@@ -1,7 +1,8 @@
-"""Calls of a graph as passes compute them, where no gradient is wanted.
+"""Calls of a graph as they are computed over data.
 
-PyTorch's fake quantisation writes a mask for the gradient and rounds value by value, and takes as long as the layers.
-Ours sweeps over memory a few times with the same float32 arithmetic, so the numbers are the same::
+Where no gradient is wanted, fake quantisation is ours: PyTorch's writes a mask for the gradient and rounds value by
+value, and takes as long as the layers. This one sweeps over memory a few times with the same float32 arithmetic, so
+the numbers are the same::
 
     (clamp(round(x * (1 / scale)) + zero_point, low, high) - zero_point) * scale
 """
@@ -12,10 +13,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.fx import Interpreter, Node
+from torch.fx import Node
 from torch.fx.node import map_arg
 
+from lvc.compiler.ir.batching.batching import Calls
 from lvc.compiler.ir.dialect import aten
+
+Values = Mapping[Node, torch.Tensor]
 
 
 def round_per_tensor(values: torch.Tensor, scale: float, zero_point: int, *bounds: int) -> torch.Tensor:
@@ -31,22 +35,18 @@ def round_per_channel(
     return values.mul(step.reciprocal()).round_().add_(zero).clamp_(*bounds).sub_(zero).mul_(step)
 
 
-_OURS: dict[object, Callable[..., torch.Tensor]] = {
+_OURS: Mapping[object, Callable[..., torch.Tensor]] = {
     aten.fake_quantize_per_tensor_affine.default: round_per_tensor,
     aten.fake_quantize_per_channel_affine.default: round_per_channel,
 }
 
 
-def compute(node: Node, values: Mapping[Node, torch.Tensor]) -> torch.Tensor:
-    """Return the result of a call for those values of its operands."""
+def compute(node: Node, values: Values, calls: Calls | None = None, *, differentiable: bool = False) -> torch.Tensor:
+    """Return the result of a call for those values of its operands, which hold as many images as ``calls`` is for."""
+    ours = {} if differentiable else _OURS
+    if calls is not None:
+        return calls.compute(node, values, ours)
     args: tuple[Any, ...] = map_arg(node.args, values.__getitem__)
     kwargs: dict[str, Any] = map_arg(node.kwargs, values.__getitem__)
-    result: torch.Tensor = _OURS.get(node.target, node.target)(*args, **kwargs)  # type: ignore[operator]
+    result: torch.Tensor = ours.get(node.target, node.target)(*args, **kwargs)  # type: ignore[operator]
     return result
-
-
-class QuickRun(Interpreter):
-    """Runs a graph and frees its values on the way."""
-
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return _OURS.get(target, target)(*args, **kwargs)

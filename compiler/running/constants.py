@@ -1,4 +1,4 @@
-"""A model whose weights do not change any more: what depends on stored tensors alone is computed once."""
+"""What depends on stored tensors alone, and is the same for all data."""
 
 from __future__ import annotations
 
@@ -7,21 +7,7 @@ from torch.fx import Graph, Node
 
 from lvc.compiler.ir.graph import tensor
 from lvc.compiler.ir.model import Model
-from lvc.passes.analysis.quick import QuickRun, compute
-
-
-class Frozen:
-    """Runs of a model as it was when this was made, such as one with simulated quantisation of large weights."""
-
-    def __init__(self, model: Model) -> None:
-        self._module = model.module
-        self._fixed = constant_values(model)
-
-    def __call__(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the outputs for a batch; intermediate values are freed on the way."""
-        with torch.inference_mode():
-            outputs: tuple[torch.Tensor, ...] = QuickRun(self._module).run(batch, initial_env=dict(self._fixed))
-        return outputs
+from lvc.compiler.running.compute import compute
 
 
 def constant_values(model: Model) -> dict[Node, torch.Tensor]:

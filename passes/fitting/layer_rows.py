@@ -12,8 +12,8 @@ import torch
 from torch.fx import Node
 from torch.nn import functional
 
-from lvc.compiler.ir.graph import arguments
-from lvc.compiler.ir.layers import contraction
+from lvc.compiler.ir.graph import arguments, spec
+from lvc.compiler.ir.layers import contraction, group_count
 
 
 def positions(output: torch.Tensor, layer: Node, most: int, generator: torch.Generator) -> torch.Tensor:
@@ -48,6 +48,17 @@ def input_rows(operand: torch.Tensor, layer: Node, size: Sequence[int], at: torc
     right = columns[:, None] * args["stride"][1] + torch.arange(kernel[1]) * args["dilation"][1]
     patches = padded[images[:, None, None], :, down[:, :, None], right[:, None, :]]
     return patches.movedim(3, 1).flatten(1)
+
+
+def in_groups(rows: torch.Tensor, layer: Node) -> torch.Tensor:
+    """Return rows of inputs or outputs with those of each group of channels apart, ``[groups, rows, columns]``."""
+    return rows.reshape(len(rows), group_count(layer), -1).movedim(1, 0)
+
+
+def rows_wanted(layer: Node, inputs: int) -> int:
+    """Return how many rows of each input are enough to know a layer's second moments."""
+    weight = spec(arguments(layer)["weight"])
+    return -(-(16384 + 4 * weight.elements // weight.shape[0]) // inputs)
 
 
 def _split(at: torch.Tensor, inner: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -37,8 +37,8 @@ class Target:
     def parse(cls, text: str) -> Target:
         """Find the backend that knows a target text; `UsageError` with a suggestion if none does."""
         known: list[str] = []
-        for name in catalogue.backend_names():
-            backend = catalogue.find_backend(name)
+        for name in catalogue.BACKENDS.names():
+            backend = catalogue.BACKENDS.get(name)
             target = backend.parse_target(text)
             if target is not None:
                 return target

@@ -99,7 +99,7 @@ def compile_and_report(
     loaded = verification.source() if request else None
 
     workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch(target, workspace))
-    backend = catalogue.find_backend(target.backend)
+    backend = catalogue.BACKENDS.get(target.backend)
     rewritten, steps = optimise(
         model,
         pipeline,
@@ -133,7 +133,7 @@ def compile_and_report(
 
 def check_request(pipeline: Pipeline, target: Target) -> None:
     """Raise `UsageError` if a target cannot run what a pipeline makes."""
-    if error := catalogue.find_backend(target.backend).refusal(pipeline.dtypes, target):
+    if error := catalogue.BACKENDS.get(target.backend).refusal(pipeline.dtypes, target):
         raise error
 
 

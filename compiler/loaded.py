@@ -44,7 +44,7 @@ def load(artefact: Artefact | str | Path, threads: int | None = None) -> Loaded:
     """Make an artefact callable; loading native code runs it, so load only artefacts whose maker you trust."""
     if not isinstance(artefact, Artefact):
         artefact = container.read(Path(artefact))
-    return Loaded(artefact, catalogue.find_backend(artefact.backend).load(artefact, threads))
+    return Loaded(artefact, catalogue.BACKENDS.get(artefact.backend).load(artefact, threads))
 
 
 def _spec_of(array: np.ndarray) -> TensorSpec:

@@ -51,7 +51,7 @@ def _keeper(path: Path) -> Backend | None:
 
 
 def _backends() -> Iterator[Backend]:
-    return map(catalogue.find_backend, catalogue.backend_names())
+    return map(catalogue.BACKENDS.get, catalogue.BACKENDS.names())
 
 
 def _printed(model: Model) -> bytes:

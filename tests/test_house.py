@@ -151,7 +151,7 @@ def test_few_files_name_the_operator_of_a_layer() -> None:
 @needs_checkout
 def test_the_driver_and_the_commands_name_no_pass_and_no_backend() -> None:
     """What they ask of passes and backends is a property of these; names stand in the catalogue."""
-    names = {*catalogue.pass_names(), *catalogue.backend_names()}
+    names = {*catalogue.PASSES.names(), *catalogue.BACKENDS.names()}
     rooms = [file for room in ("cli", "measure", "pipeline", "verification") for file in sources(f"compiler/{room}")]
     for file in [*rooms, *(ROOT / "compiler").glob("*.py")]:
         if file.name != "catalogue.py":

@@ -25,7 +25,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
         console.result("\n\n".join(_in_full(type(item)) for item in passes))
         console.json([_as_json(type(item)) for item in passes])
         return 0
-    kinds = [kind for kind in map(catalogue.find_pass, catalogue.pass_names()) if kind]
+    kinds = [kind for kind in map(catalogue.PASSES.find, catalogue.PASSES.names()) if kind]
     console.table(("pass", "effect", "summary"), [(k.name, k.effect.name.lower(), k.summary()) for k in kinds], "lll")
     console.result("")
     presets = {name: str(Pipeline.parse(name)) for name in catalogue.PRESETS}

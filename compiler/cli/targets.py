@@ -20,8 +20,8 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
     rows = [
         (text, name, summary)
-        for name in catalogue.backend_names()
-        for text, summary in catalogue.find_backend(name).targets().items()
+        for name in catalogue.BACKENDS.names()
+        for text, summary in catalogue.BACKENDS.get(name).targets().items()
     ]
     console.table(("target", "backend", "what it is"), rows, "lll")
     console.json([{"target": text, "backend": name, "summary": summary} for text, name, summary in rows])

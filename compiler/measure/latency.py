@@ -52,7 +52,7 @@ class TargetStopwatch:
         """The widths that the target's kernels like are multiples of this."""
         from lvc.compiler.pipeline import catalogue
 
-        return catalogue.find_backend(self.target.backend).channel_multiple(self.target)
+        return catalogue.BACKENDS.get(self.target.backend).channel_multiple(self.target)
 
     def compare(self, model: Model, with_model: Model) -> Race:
         """Run two models in turns, on a busy machine for more rounds than on an idle one."""
@@ -94,7 +94,7 @@ class TargetStopwatch:
         from lvc.compiler.pipeline import catalogue
         from lvc.compiler.pipeline.pipeline import Pipeline
 
-        backend = catalogue.find_backend(self.target.backend)
+        backend = catalogue.BACKENDS.get(self.target.backend)
         optimised, _ = Pipeline.parse(PIPELINE).run(model, self._workspace, completion=backend.completion)
         artefact = backend.build(optimised, self.target, self._workspace)
         try:

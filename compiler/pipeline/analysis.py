@@ -6,12 +6,10 @@ another package adds its own through the entry point ``lvc.analyses``, which nam
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline import catalogue
 from lvc.compiler.pipeline.passes import Table
@@ -31,10 +29,4 @@ Analysis = Callable[[Model], Findings]
 
 def find_analysis(name: str) -> Analysis:
     """Return the analysis of that name; `UsageError` if there is none."""
-    module = catalogue.modules("lvc.passes.analysis").get(name)
-    found = getattr(importlib.import_module(module), "findings", None) if module else None
-    if found is None and name in catalogue.plugins("lvc.analyses"):
-        found = catalogue.load_plugin(catalogue.plugins("lvc.analyses")[name])
-    if not callable(found):
-        raise UsageError(f"there is no analysis '{name}'")
-    return cast(Analysis, found)
+    return catalogue.ANALYSES.get(name)

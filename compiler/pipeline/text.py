@@ -20,6 +20,7 @@ from typing import Any
 from lvc.compiler.errors import UsageError, did_you_mean
 from lvc.compiler.pipeline import catalogue
 from lvc.compiler.pipeline.passes import Pass
+from lvc.compiler.pipeline.registry import Classes
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _BARE = re.compile(r'[^\s"{}]+')
@@ -34,18 +35,18 @@ def parse_passes(text: str, extra: Iterable[type[Pass]] = ()) -> tuple[Pass, ...
     added = {kind.name: kind for kind in extra}
 
     def find(name: str) -> type[Pass] | None:
-        return added.get(name) or catalogue.find_pass(name)
+        return added.get(name) or catalogue.PASSES.find(name)
 
-    known = [*catalogue.pass_names(), *added, *catalogue.PRESETS]
+    known = [*catalogue.PASSES.names(), *added, *catalogue.PRESETS]
     return tuple(_Reader(text, find, known, "pass", "the pipeline text").pipeline())
 
 
-def parse_item(text: str, find: Callable[[str], type[Any] | None], known: Sequence[str], noun: str) -> Any:
-    """Read one ``NAME{KEY=VALUE}`` of another kind than a pass: a dataclass with a ``name`` and ``options()``."""
-    reader = _Reader(text, find, known, noun, f"the {noun}")
-    made = reader.item(reader.match(_NAME, f"the name of a {noun}"), 0)
+def parse_item(text: str, kind: Classes[Any]) -> Any:
+    """Read one ``NAME{KEY=VALUE}`` of a kind."""
+    reader = _Reader(text, kind.find, kind.names(), kind.noun, f"the {kind.noun}")
+    made = reader.item(reader.match(_NAME, f"the name of a {kind.noun}"), 0)
     if reader.at < len(text):
-        reader.fail(reader.at, f"nothing can follow the {noun}")
+        reader.fail(reader.at, f"nothing can follow the {kind.noun}")
     return made
 
 

@@ -34,7 +34,7 @@ def verify_artefact(
     record = Verified(against="the rewritten graph in PyTorch" if is_lossy else "PyTorch")
     with record.timed():
         try:
-            run = catalogue.find_backend(artefact.backend).load(artefact, threads)
+            run = catalogue.BACKENDS.get(artefact.backend).load(artefact, threads)
         except LvcError as error:
             record.skipped = f"this machine cannot run it ({error.what})"
             return record

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.pipeline.registry import Registry
+from lvc.compiler.pipeline.registry import Classes
 from lvc.compiler.pipeline.text import format_item
 from lvc.passes.analysis.channel_groups import ChannelGroup
 
@@ -62,7 +62,7 @@ class Criterion(ABC):
         return format_item(self)
 
 
-CRITERIA = Registry(Criterion, "lvc.passes.criteria", "lvc.criteria", "criterion")  # type: ignore[type-abstract]
+CRITERIA: Classes[Criterion] = Classes("lvc.passes.pruning.criterion:Criterion", "lvc.passes.criteria", "criterion")
 
 
 def parse_criterion(text: str) -> Criterion:

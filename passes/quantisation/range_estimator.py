@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from lvc.compiler.pipeline.registry import Registry
+from lvc.compiler.pipeline.registry import Classes
 from lvc.compiler.pipeline.text import format_item
 from lvc.passes.quantisation.histogram import Histogram
 from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
@@ -71,4 +71,6 @@ class _HistogramWatch:
         return (low, high) if low == high else self.estimator.choose(self.histogram, self.scheme)
 
 
-RANGE_ESTIMATORS = Registry(RangeEstimator, "lvc.passes.range_estimators", "lvc.range_estimators", "range estimator")  # type: ignore[type-abstract]
+RANGE_ESTIMATORS: Classes[RangeEstimator] = Classes(
+    "lvc.passes.quantisation.range_estimator:RangeEstimator", "lvc.passes.range_estimators", "range estimator"
+)

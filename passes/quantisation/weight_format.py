@@ -11,7 +11,7 @@ import torch
 
 from lvc.compiler.ir.operators.codebook import fit_int8, nearest
 from lvc.compiler.ir.operators.coded_weights import pack
-from lvc.compiler.pipeline.registry import Registry
+from lvc.compiler.pipeline.registry import Classes
 from lvc.compiler.pipeline.text import format_item
 
 _POWERS = tuple(2.0**n for n in range(8))
@@ -104,4 +104,6 @@ def largest(rows: torch.Tensor) -> torch.Tensor:
     return torch.where(most > 0, most, torch.ones_like(most))
 
 
-WEIGHT_FORMATS = Registry(WeightFormat, "lvc.passes.weight_formats", "lvc.weight_formats", "weight format")  # type: ignore[type-abstract]
+WEIGHT_FORMATS: Classes[WeightFormat] = Classes(
+    "lvc.passes.quantisation.weight_format:WeightFormat", "lvc.passes.weight_formats", "weight format"
+)

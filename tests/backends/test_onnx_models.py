@@ -38,7 +38,7 @@ def test_model(name: str) -> None:
     _, again = Pipeline.parse("O2").run(optimised)
     assert [step.outcome.places for step in again if step.outcome.places] == []
 
-    backend = catalogue.find_backend("onnx")
+    backend = catalogue.BACKENDS.get("onnx")
     run = backend.load(backend.build(optimised, Target.parse("onnx"), Workspace()), threads=1)
     inputs = seeded_inputs(model.inputs, 1)
     for found, wanted in zip(run(*inputs), model(*inputs), strict=True):

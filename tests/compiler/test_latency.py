@@ -12,7 +12,7 @@ from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.measure import latency
 from lvc.compiler.measure.latency import TargetStopwatch
-from lvc.compiler.pipeline.catalogue import find_backend
+from lvc.compiler.pipeline.catalogue import BACKENDS
 from lvc.compiler.pipeline.workspace import Workspace
 
 
@@ -62,7 +62,7 @@ def test_a_target_that_is_not_this_machine_is_refused(monkeypatch: pytest.Monkey
     def refuse(*_: object) -> None:
         raise CompileError("this artefact was built for another machine", why="the processor lacks avx1024")
 
-    monkeypatch.setattr(type(find_backend("reference")), "load", refuse)
+    monkeypatch.setattr(type(BACKENDS.get("reference")), "load", refuse)
     model = parse_model("model m(x: f32[1,2])\n  %y = relu(%x)\n  return y=%y")
     with pytest.raises(UsageError, match="latency on reference cannot be measured here") as caught:
         TargetStopwatch("reference", Workspace(threads=1)).compare(model, model)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.graph_text import parse_model
-from lvc.compiler.pipeline import catalogue
+from lvc.compiler.pipeline import catalogue, registry
 from lvc.compiler.pipeline.observers import Drift, Verifier
 from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.registry import Registry
+from lvc.passes.pruning.criterion import CRITERIA
+from lvc.passes.quantisation.range_estimator import RANGE_ESTIMATORS
+from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS
 
 SOURCE = '''
 from dataclasses import dataclass
@@ -38,16 +43,20 @@ class DropSecondRelu(Pass):
         return outcome
 
 
-NOT_A_PASS = 3
+THREE = 3
 '''
-ENTRY_POINTS = """[lvc.passes]
-drop-second-relu = relu_plugin:DropSecondRelu
-not-a-pass = relu_plugin:NOT_A_PASS
-missing = relu_plugin:Missing
-
-[lvc.backends]
-broken = no_such_module:BACKEND
-"""
+KINDS: dict[str, Registry[Any]] = {
+    "passes": catalogue.PASSES,
+    "backends": catalogue.BACKENDS,
+    "analyses": catalogue.ANALYSES,
+    "criteria": CRITERIA,
+    "range_estimators": RANGE_ESTIMATORS,
+    "weight_formats": WEIGHT_FORMATS,
+}
+BROKEN = "wrong = relu_plugin:THREE\nmissing = relu_plugin:Missing\nabsent = no_such_module:THING"
+ENTRY_POINTS = "\n".join(f"[lvc.{group}]\n{BROKEN}\n" for group in KINDS).replace(
+    "[lvc.passes]", "[lvc.passes]\ndrop-second-relu = relu_plugin:DropSecondRelu"
+)
 
 
 @pytest.fixture
@@ -58,14 +67,14 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: relu-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    catalogue.plugins.cache_clear()
+    registry.entry_points.cache_clear()
     yield
-    catalogue.plugins.cache_clear()
+    registry.entry_points.cache_clear()
 
 
 @pytest.mark.usefixtures("plugin")
 def test_a_pass_of_another_package() -> None:
-    assert "drop-second-relu" in catalogue.pass_names()
+    assert "drop-second-relu" in catalogue.PASSES.names()
     pipeline = Pipeline.parse("drop-second-relu{most=1},eliminate-dead")
     assert str(pipeline) == "drop-second-relu{most=1},eliminate-dead"
     model = parse_model("""
@@ -81,14 +90,33 @@ def test_a_pass_of_another_package() -> None:
 
 
 @pytest.mark.usefixtures("plugin")
-def test_what_is_wrong_with_a_package_is_said() -> None:
-    with pytest.raises(CompileError, match="the plug-in 'not-a-pass' is not a pass"):
-        Pipeline.parse("not-a-pass")
-    with pytest.raises(CompileError, match="the plug-in 'missing' cannot be imported") as caught:
+@pytest.mark.parametrize("group", KINDS)
+def test_what_is_wrong_with_a_package_is_said_of_every_kind_alike(group: str) -> None:
+    kind = KINDS[group]
+    assert {"wrong", "missing", "absent"} < set(kind.names())
+    with pytest.raises(CompileError, match=f"the plug-in 'wrong' is no {kind.noun}") as caught:
+        kind.get("wrong")
+    assert caught.value.where == "relu_plugin:THREE"
+    assert caught.value.help.startswith("its entry point must name a")
+    for name, place in (("missing", "relu_plugin:Missing"), ("absent", "no_such_module:THING")):
+        with pytest.raises(CompileError, match=f"the plug-in '{name}' cannot be imported") as caught:
+            kind.get(name)
+        assert caught.value.where == place
+    with pytest.raises(UsageError, match=f"there is no {kind.noun} 'mising'") as unknown:
+        kind.get("mising")
+    assert "did you mean 'missing'" in unknown.value.help
+
+
+@pytest.mark.parametrize("kind", [kind for group, kind in KINDS.items() if group != "analyses"], ids=lambda k: k.noun)
+def test_every_thing_of_ours_is_found_by_its_name(kind: Registry[Any]) -> None:
+    assert kind.names()
+    assert {name: kind.get(name).name for name in kind.names()} == {name: name for name in kind.names()}
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_pipeline_names_a_broken_package() -> None:
+    with pytest.raises(CompileError, match="the plug-in 'missing' cannot be imported"):
         Pipeline.parse("missing")
-    assert caught.value.where == "relu_plugin:Missing"
-    with pytest.raises(CompileError, match="the plug-in 'broken' cannot be imported"):
-        catalogue.find_backend("broken")
 
 
 def test_without_the_package_the_pass_is_unknown() -> None:

@@ -78,7 +78,7 @@ def test_presets_are_read(name: str) -> None:
     assert Pipeline.parse(str(pipeline)) == pipeline
 
 
-@pytest.mark.parametrize("name", catalogue.pass_names())
+@pytest.mark.parametrize("name", catalogue.PASSES.names())
 def test_every_pass_is_read_and_documented(name: str) -> None:
     (item,) = Pipeline.parse(name)
     assert Pipeline.parse(str(item)) == Pipeline((item,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
-from lvc.compiler.pipeline import catalogue
+from lvc.compiler.pipeline import registry
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.writing import check_model_suffix, keeps_simulation, write_model
 
@@ -60,9 +61,8 @@ def test_who_reads_onnx_makes_integers_of_simulated_layers() -> None:
 def test_a_backend_from_elsewhere_keeps_models_under_its_own_suffix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, names = catalogue.find_backend, catalogue.backend_names()
-    monkeypatch.setattr(catalogue, "backend_names", lambda: [*names, "listing"])
-    monkeypatch.setattr(catalogue, "find_backend", lambda name: Listing() if name == "listing" else found(name))
+    point = SimpleNamespace(name="listing", value="elsewhere:LISTING", load=Listing)
+    monkeypatch.setattr(registry, "entry_points", lambda group: {"listing": point} if group == "lvc.backends" else {})
     write_model(net(), tmp_path / "net.list")
     assert "relu" in (tmp_path / "net.list").read_text().split()
     with pytest.raises(UsageError) as caught:

@@ -18,7 +18,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
 from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.ir.operators.coded_weights import DECODE
-from lvc.compiler.pipeline.catalogue import find_backend
+from lvc.compiler.pipeline.catalogue import BACKENDS
 from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -164,7 +164,7 @@ def test_integers_are_exact_in_every_backend(net: Model, options: str) -> None:
 
 def test_one_pipeline_from_the_float_model_to_code(net: Model) -> None:
     """Where code is made, integer kernels are made."""
-    backend = find_backend("tvm")
+    backend = BACKENDS.get("tvm")
     simulated = calibrated(net, "weight_format=codebook")
     assert backend.completion(simulated)
     with pytest.raises(CompileError, match="cannot build 4 node"):
@@ -175,7 +175,7 @@ def test_one_pipeline_from_the_float_model_to_code(net: Model) -> None:
 def test_integer_codebooks_are_written_in_4_bits(options: str, kinds: set[str]) -> None:
     torch.manual_seed(0)
     layer = Model.from_module(nn.Conv2d(16, 8, 3), torch.zeros(1, 16, 8, 8))
-    artefact = find_backend("onnx").build(calibrated(layer, options), Target.parse("onnx-21"), Workspace())
+    artefact = BACKENDS.get("onnx").build(calibrated(layer, options), Target.parse("onnx-21"), Workspace())
     graph = onnx.load_from_string(artefact.files["model.onnx"]).graph
     assert onnx.TensorProto.INT4 in {stored.data_type for stored in graph.initializer}
     usual = {"QuantizeLinear", "DequantizeLinear", "Conv", "Cast"}
@@ -184,7 +184,7 @@ def test_integer_codebooks_are_written_in_4_bits(options: str, kinds: set[str]) 
 
 def run(model: Model, text: str, inputs: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     target = Target.parse(text)
-    backend = find_backend(target.backend)
+    backend = BACKENDS.get(target.backend)
     return tuple(backend.load(backend.build(model, target, Workspace(threads=1)), 1)(*inputs))
 
 

@@ -51,4 +51,4 @@ def test_golden(case: Path, request: pytest.FixtureRequest) -> None:
 
 def test_every_pass_has_a_case() -> None:
     shown = {step.name for case in CASES for step in Pipeline.parse(case.read_text().splitlines()[0][10:])}
-    assert set(catalogue.pass_names()) - shown == set()
+    assert set(catalogue.PASSES.names()) - shown == set()

@@ -19,7 +19,7 @@ from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.load import load
-from lvc.compiler.pipeline.catalogue import find_backend
+from lvc.compiler.pipeline.catalogue import BACKENDS
 from lvc.compiler.pipeline.observers import Drift, Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -246,7 +246,7 @@ def test_nothing_is_built_before_calibration(target: str) -> None:
     model, _ = inserted(TWO_LAYERS)
     parsed = Target.parse(target)
     with pytest.raises(CompileError) as error:
-        find_backend(parsed.backend).build(model, parsed, Workspace(threads=1))
+        BACKENDS.get(parsed.backend).build(model, parsed, Workspace(threads=1))
     assert "its quantisation parameters are not known yet" in error.value.why
 
 

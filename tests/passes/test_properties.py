@@ -19,8 +19,8 @@ from lvc.compiler.pipeline.pipeline import Pipeline
 APART = ("fuse-operators", "prune-sensitivity")  # the one ends a pipeline, the other needs data
 NAMES = [
     name
-    for name in catalogue.pass_names()
-    if name not in APART and (kind := catalogue.find_pass(name)) and kind.effect is not Effect.LOSSY
+    for name in catalogue.PASSES.names()
+    if name not in APART and (kind := catalogue.PASSES.find(name)) and kind.effect is not Effect.LOSSY
 ]
 FEW = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 

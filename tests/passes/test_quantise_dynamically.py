@@ -17,7 +17,7 @@ from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import dynamic, integer
 from lvc.compiler.measure.coverage import Coverage
-from lvc.compiler.pipeline.catalogue import find_backend
+from lvc.compiler.pipeline.catalogue import BACKENDS
 from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 
 def native(model: Model) -> Executable:
     target = Target.parse("native")
-    backend = find_backend(target.backend)
+    backend = BACKENDS.get(target.backend)
     return backend.load(backend.build(model, target, Workspace(threads=1)), 1)
 
 
@@ -135,4 +135,4 @@ def test_what_stays_is_said() -> None:
 def test_onnx_refuses() -> None:
     made, _ = Pipeline.parse("quantise-dynamically").run(attention())
     with pytest.raises(CompileError, match="cannot be written as ONNX"):
-        find_backend("onnx").build(made, Target.parse("onnx"), Workspace())
+        BACKENDS.get("onnx").build(made, Target.parse("onnx"), Workspace())

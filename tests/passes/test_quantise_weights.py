@@ -15,7 +15,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.coded_weights import DECODE
-from lvc.compiler.pipeline.catalogue import find_backend
+from lvc.compiler.pipeline.catalogue import BACKENDS
 from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
@@ -122,7 +122,7 @@ def test_code_gives_the_model(options: str, net: Model) -> None:
     made, steps = Pipeline.parse(f"O2,quantise-weights{{{options}}}").run(net, observers=[Verifier()])
     assert steps[-1].outcome.changed
     target = Target.parse("native")
-    backend = find_backend(target.backend)
+    backend = BACKENDS.get(target.backend)
     artefact = backend.build(made, target, Workspace(threads=2))
     inputs = seeded_inputs(net.inputs, 0)
     for threads in (1, 2):
@@ -135,7 +135,7 @@ def test_code_gives_the_model(options: str, net: Model) -> None:
 def test_onnx_gives_the_model(format: str, bits: int, opset: int, net: Model) -> None:
     made, _ = Pipeline.parse(f"O1,quantise-weights{{bits={bits} format={format}}}").run(net)
     target = Target.parse(f"onnx-{opset}")
-    backend = find_backend("onnx")
+    backend = BACKENDS.get("onnx")
     inputs = seeded_inputs(net.inputs, 0)
     artefact = backend.build(made, target, Workspace())
     found = backend.load(artefact, 1)(*inputs)

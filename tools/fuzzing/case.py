@@ -204,7 +204,7 @@ def _rewritten(case: Case, model: Model) -> Model:
         return optimise(model, pipeline, _workspace(case, model))[0]
     target = Target.parse(case.target)
     check_request(pipeline, target)
-    completion = catalogue.find_backend(target.backend).completion
+    completion = catalogue.BACKENDS.get(target.backend).completion
     return optimise(model, pipeline, _workspace(case, model), completion=completion)[0]
 
 

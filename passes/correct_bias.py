@@ -1,12 +1,6 @@
 """Move biases so that each layer's mean output over calibration data is that of the floating-point model.
 
-Rounding moves the mean of what a layer gives, channel by channel, and layers after it see that move on all inputs. In
-graph order, with every correction before it made::
-
-    b' = b + mean(float output) - mean(quantised output)
-
-Source: Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", section 4.2
-(empirical correction); Finkelstein et al. 2019, "Fighting quantization bias with bias".
+How, and by whom, `lvc.passes.quantisation.bias_correction` says.
 """
 
 from __future__ import annotations
@@ -15,12 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch.fx import Node
-
-from lvc.compiler.ir.layers import channel_dim, set_bias
-from lvc.passes.quantisation.layer_pass import LayerPass
-from lvc.passes.quantisation.layerwise import Layerwise, stored_bias
+from lvc.passes.quantisation.bias_correction import bias_correction
+from lvc.passes.quantisation.layer_pass import LayerPass, Mending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,26 +18,7 @@ class CorrectBias(LayerPass):
     """Correct the mean error of each quantised layer in its bias, on calibration data."""
 
     name: ClassVar[str] = "correct-bias"
-    doing: ClassVar[str] = "correcting biases"
-    done: ClassVar[str] = "with corrected biases"
 
-    def mend(self, both: Layerwise, layer: Node) -> None:
-        restore_means(both, layer, both.wanted(layer))
-
-
-def restore_means(both: Layerwise, layer: Node, wanted: Sequence[torch.Tensor]) -> None:
-    """Run the quantised model past a layer, and give it the bias with which its mean output is the one wanted."""
-    found = both.found(layer)
-    shift = channel_means(wanted, layer) - channel_means(found, layer)
-    set_bias(both.model.module, layer, stored_bias(both.model, layer).double() + shift)
-    both.shift(layer, shift)
-
-
-def channel_means(values: Sequence[torch.Tensor], layer: Node) -> torch.Tensor:
-    """Return the mean of each channel of a layer over all batches and places, ``f64[channels]``."""
-    return torch.stack([_rows(value, channel_dim(layer)).double().mean(0) for value in values]).mean(0)
-
-
-def _rows(value: torch.Tensor, channels: int) -> torch.Tensor:
-    """Return ``[places,channels]``; a layer that reads one vector without a batch gives one row."""
-    return value.movedim(channels, -1).reshape(-1, value.shape[channels])
+    @property
+    def mendings(self) -> Sequence[Mending]:
+        return (bias_correction(self.images),)

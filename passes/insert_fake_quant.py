@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch.fx import Graph, Node
-from torch.fx.node import Argument
 
-from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import arguments, calls, op_name, origin, spec
+from lvc.compiler.ir.graph import arguments, calls, op_name, origin
 from lvc.compiler.ir.layers import FLOATING
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
@@ -23,11 +22,10 @@ from lvc.compiler.measure.counts import macs
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import counted, percent, si, title
-from lvc.passes.analysis.patterns import left_out
-from lvc.passes.quantisation.already import refuse_quantised
-from lvc.passes.quantisation.placement import Placement
+from lvc.passes.quantisation.already import refuse_calibrated, refuse_quantised
+from lvc.passes.quantisation.insertion import Schemes, insert_places
+from lvc.passes.quantisation.placement import Placement, refused_layers
 from lvc.passes.quantisation.quantisation_parameters import STEPS
-from lvc.passes.quantisation.rules import ROLES, Role, is_quantised, refusal
 from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS
 
 
@@ -66,6 +64,19 @@ class InsertFakeQuant(Pass):
             raise UsageError(f"{what} has no form with weight_symmetric=false", help="leave one of them out")
 
     @property
+    def schemes(self) -> Schemes:
+        return Schemes(
+            weight_bits=self.weight_bits,
+            activation_bits=self.activation_bits,
+            weight_symmetric=self.weight_symmetric,
+            activation_symmetric=self.activation_symmetric,
+            per_channel=self.per_channel,
+            scale=self.scale,
+            weight_steps=self.weight_steps,
+            group=self.group,
+        )
+
+    @property
     def weight_steps(self) -> str:
         """What a weight can be, where uniform steps are those that ``scale`` allows."""
         return self.scale if self.weight_format == "linear" else self.weight_format
@@ -80,31 +91,11 @@ class InsertFakeQuant(Pass):
             left = dict.fromkeys(calls(graph, aten.matmul.default), "attention=false leaves it out") | left
         placement = Placement(graph, frozenset(set(calls(graph, *FLOATING)) - set(left)))
         report(graph, placement, left, outcome)
-        values, groups = placement.quantised, placement.groups
-        readers = {value: placement.readers(value) for value in values}
-        for layer in placement.layers:
-            weight = arguments(layer)["weight"] if ROLES[layer.target] is Role.WEIGHTED else None  # type: ignore[index]
-            if weight is not None and not is_quantised(weight):
-                readers.setdefault(weight, []).append(layer)
-        for value in [node for node in graph.nodes if node in readers]:
-            outcome.change(self.insert(value, readers[value], groups.get(value, "")))
+        for place in insert_places(graph, placement, self.schemes):
+            outcome.change(place)
         if self.group:
             self.report_groups(graph, outcome)
         return outcome
-
-    def insert(self, value: Node, readers: list[Node], group: str) -> Node:
-        """Let some readers of a value read it through a place to quantise it: one that stands already, or a new one."""
-        asked = self.scheme_arguments(value, readers, group)
-        place = next((user for user in value.users if user.target is UNCALIBRATED and user.args[1:] == asked), None)
-        if place is None:
-            with value.graph.inserting_before(_first_call_after(value)):
-                place = value.graph.create_node(
-                    "call_function", UNCALIBRATED, (value, *asked), name=f"{value.name}_quantised"
-                )
-            place.meta.update(spec=spec(value), origin=origin(value))
-        for reader in readers:
-            reader.replace_input_with(value, place)
-        return place
 
     def report_groups(self, graph: Graph, outcome: Outcome) -> None:
         """Say how many weights cannot be split into groups."""
@@ -115,43 +106,6 @@ class InsertFakeQuant(Pass):
                 f"{odd} of {len(weights)} weights get one scale for each output channel, "
                 f"for their input channels are no multiple of group={self.group}"
             )
-
-    def scheme_arguments(self, value: Node, readers: list[Node], group: str) -> tuple[Argument, ...]:
-        """Return what `lvc::uncalibrated` is told of how to quantise a value."""
-        if value.op != "get_attr":
-            return (self.activation_bits, None, self.activation_symmetric, self.scale, group)
-        has_channels = all(ROLES[reader.target] is Role.WEIGHTED for reader in readers)  # type: ignore[index]
-        if not has_channels:
-            return (self.weight_bits, None, self.weight_symmetric, self.scale, group)
-        axis = 0 if self.per_channel else None
-        asked = (self.weight_bits, axis, self.weight_symmetric, self.weight_steps, group)
-        return (*asked, self.group) if self.group and spec(value).shape[1] % self.group == 0 else asked
-
-
-def _first_call_after(value: Node) -> Node:
-    """Return the first node after a value that is no input, for the inputs stand together."""
-    after = value.next
-    while after.op == "placeholder":
-        after = after.next
-    return after
-
-
-def refuse_calibrated(graph: Graph) -> None:
-    """Raise `CompileError` if some is calibrated already: more layers cannot join that."""
-    for node in calls(graph):
-        if is_quantised(node) and node.target is not UNCALIBRATED:
-            raise CompileError(
-                "the model is quantised already",
-                where=f"{origin(node)}, {op_name(node)} at '{node.name}'",
-                help="start from the floating-point model",
-            )
-
-
-def refused_layers(graph: Graph, only: tuple[str, ...], skip: tuple[str, ...]) -> dict[Node, str]:
-    """Return the layers that stay in floating point, each with the reason."""
-    layers = list(calls(graph, *FLOATING))
-    asked = left_out(layers, only, skip)
-    return {layer: why for layer in layers if (why := asked.get(layer) or refusal(layer)) is not None}
 
 
 def report(graph: Graph, placement: Placement, left: Mapping[Node, str], outcome: Outcome) -> None:

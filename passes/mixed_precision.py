@@ -32,13 +32,13 @@ from lvc.compiler.running.images import stream
 from lvc.compiler.running.rerun import Rerun
 from lvc.compiler.text import percent, si, title
 from lvc.passes.analysis.patterns import left_out
-from lvc.passes.insert_fake_quant import refuse_calibrated, refused_layers
-from lvc.passes.quantisation.already import refuse_quantised
+from lvc.passes.quantisation.already import refuse_calibrated, refuse_quantised
 from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, filled, path
 from lvc.passes.quantisation.divergence import changed_choices, divergence
 from lvc.passes.quantisation.integer_choice import INTEGER, Latency, integer_costs, seconds_table, until_fast
+from lvc.passes.quantisation.placement import refused_layers
+from lvc.passes.quantisation.weight_codes import read_codes, refuse_codes
 from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS, Coded
-from lvc.passes.quantise_weights import check, rewrite
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class MixedPrecision(Pass):
             place = node if node.target is UNCALIBRATED else None
             if place is not None:
                 node, format, group = (arguments(place)[name] for name in ("self", "scale", "channels"))
-            if reason := left.get(layer) or check(model.module, node, group):
+            if reason := left.get(layer) or refuse_codes(model.module, node, group):
                 outcome.skip(layer, reason)
             else:
                 weight = tensor(model.module, node)
@@ -262,7 +262,7 @@ def settle(model: Model, weights: Weights, bits: int) -> None:
     """Give a layer's weights so many bits, as fake quantisation that waits to be calibrated or as codes."""
     if weights.place is None:
         if bits != FLOAT:
-            rewrite(model.module, weights.layer, weights.forms[bits])
+            read_codes(model.module, weights.layer, weights.forms[bits])
     elif bits == FLOAT:
         replace(weights.place, weights.node)
     else:

@@ -31,6 +31,7 @@ from lvc.compiler.running.images import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, Removal, channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove
+from lvc.passes.fitting.batch_norm import recalibrate
 from lvc.passes.pruning.account import Account
 from lvc.passes.pruning.budget import Cost, check_reachable, cost_of, take
 from lvc.passes.pruning.choice import choose, find_multiple
@@ -44,7 +45,6 @@ from lvc.passes.pruning.scores import Scores, score
 from lvc.passes.pruning.sensitivity import Curve, measure_curves
 from lvc.passes.pruning.teacher import Teacher
 from lvc.passes.pruning.trials import Trial, best, too_dear
-from lvc.passes.recalibrate_batch_norm import recalibrate
 
 _MEANING = {
     "ratio": "the share of all channels to remove",

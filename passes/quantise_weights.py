@@ -9,33 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch.fx import GraphModule, Node
-
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.graph import (
-    add_tensor,
-    arguments,
-    calls,
-    erase_unread,
-    insert_call,
-    is_call,
-    op_name,
-    origin,
-    set_argument,
-    tensor,
-)
+from lvc.compiler.ir.graph import arguments, calls, op_name, origin, tensor
 from lvc.compiler.ir.layers import MATRIX_LAYERS
 from lvc.compiler.ir.model import Model
-from lvc.compiler.ir.operators.coded_weights import BITS, DECODE
+from lvc.compiler.ir.operators.coded_weights import BITS
 from lvc.compiler.measure.comparison.signal import sqnr
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import si, title
 from lvc.passes.analysis.patterns import left_out
-from lvc.passes.quantisation.already import WHY_NOT, refuse_quantised
-from lvc.passes.quantisation.rules import is_quantised
-from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS, Coded
+from lvc.passes.quantisation.already import refuse_quantised
+from lvc.passes.quantisation.weight_codes import read_codes, refuse_codes
+from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +52,7 @@ class QuantiseWeights(Pass):
         left = left_out(layers, self.only, self.skip)
         before, rows = model.bytes, list[tuple[str | int | float, ...]]()
         for layer in workspace.progress.track(layers, "coding weights", len(layers)):
-            reason = left.get(layer) or check(model.module, arguments(layer)["weight"], self.group)
+            reason = left.get(layer) or refuse_codes(model.module, arguments(layer)["weight"], self.group)
             if reason:
                 outcome.skip(layer, reason)
                 continue
@@ -76,41 +62,12 @@ class QuantiseWeights(Pass):
             if coded.bytes >= weight.nbytes:
                 outcome.skip(layer, f"its {weight.nbytes} bytes would become {coded.bytes}, with the table of values")
                 continue
-            rewrite(model.module, layer, coded)
+            read_codes(model.module, layer, coded)
             outcome.change(layer)
             noise = sqnr(weight.detach(), coded.decoded() - weight.detach())
             rows.append((title(origin(layer)), op_name(layer), weight.numel(), coded.bytes, round(noise, 1)))
         report(model, before, rows, outcome)
         return outcome
-
-
-def check(module: GraphModule, node: Node, group: int) -> str | None:
-    """Why the weight of a layer, the value of a node, cannot be stored in few bits; None if it can."""
-    weight = tensor(module, node)
-    if weight is None:
-        return WHY_NOT if is_quantised(node) or is_call(node, DECODE) else "its weight is computed in the graph"
-    if weight.dtype is not torch.float32:
-        return f"its weight is {weight.dtype}".replace("torch.", "")
-    if len(node.users) > 1:
-        return "its weight is shared"
-    if not bool(weight.isfinite().all()):
-        return "its weight holds NaN or infinity"
-    if group and weight.shape[1] % group:
-        return f"its {weight.shape[1]} input channels are not a multiple of group={group}"
-    return None
-
-
-def rewrite(module: GraphModule, layer: Node, coded: Coded) -> None:
-    """Let a layer read its weight from codes."""
-    weight = arguments(layer)["weight"]
-    name = str(weight.target)
-    stored = [
-        add_tensor(module, layer, f"{name}_{what}", value, trainable=False)
-        for what, value in (("codes", coded.codes), ("values", coded.values), ("scale", coded.scale))
-    ]
-    decoded = insert_call(layer, DECODE, *stored, coded.bits, list(coded.shape))
-    set_argument(layer, "weight", decoded)
-    erase_unread(module, [weight])
 
 
 def report(model: Model, before: int, rows: list[tuple[str | int | float, ...]], outcome: Outcome) -> None:

@@ -32,11 +32,11 @@ from lvc.compiler.ir.graph import arguments, is_call, spec
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.pipeline.passes import Outcome, option
-from lvc.passes.correct_bias import CorrectBias, restore_means
 from lvc.passes.fitting.layer_rows import in_groups, input_rows, output_rows, positions
 from lvc.passes.fitting.moments import Moments
 from lvc.passes.fitting.ridge import NormalEquations
-from lvc.passes.quantisation.layer_pass import IMAGES, LayerPass
+from lvc.passes.quantisation.bias_correction import bias_correction, restore_means
+from lvc.passes.quantisation.layer_pass import IMAGES, LayerPass, Mending
 from lvc.passes.quantisation.layerwise import (
     Layerwise,
     set_scale,
@@ -60,23 +60,23 @@ class RoundWeights(LayerPass):
     """Fit and round the weights of each quantised layer to what it gives in floating point, on calibration data."""
 
     name: ClassVar[str] = "round-weights"
-    doing: ClassVar[str] = "rounding weights"
-    done: ClassVar[str] = "with rounded weights"
-    is_fit: ClassVar[bool] = True
 
     images: int = option(512, IMAGES)
 
     @property
-    def simpler(self) -> Sequence[LayerPass]:
-        return (CorrectBias(data=self.data, images=64),)
+    def mendings(self) -> Sequence[Mending]:
+        rounding = Mending("rounding weights", "with rounded weights", self.images, round_weights, is_fit=True)
+        return bias_correction(images=64), rounding
 
     def layers(self, model: Model, outcome: Outcome) -> list[Node]:
         return [layer for layer in super().layers(model, outcome) if not leave_codebook(layer, outcome)]
 
-    def mend(self, both: Layerwise, layer: Node) -> None:
-        inputs, wanted = both.inputs(layer), both.wanted(layer)
-        fit(both.model, layer, *gather(layer, inputs, wanted, both.generator))
-        restore_means(both, layer, wanted)
+
+def round_weights(both: Layerwise, layer: Node) -> None:
+    """Fit and round the weight of a layer of the quantised model, and restore its mean output."""
+    inputs, wanted = both.inputs(layer), both.wanted(layer)
+    fit(both.model, layer, *gather(layer, inputs, wanted, both.generator))
+    restore_means(both, layer, wanted)
 
 
 def leave_codebook(layer: Node, outcome: Outcome) -> bool:

@@ -98,6 +98,13 @@ def test_an_architecture_is_known_to_its_own_files_alone() -> None:
 
 
 @needs_checkout
+def test_passes_borrow_from_rooms_and_not_from_passes() -> None:
+    passes = {f"lvc.passes.{file.stem}" for file in (ROOT / "passes").glob("*.py")} - {"lvc.passes.__init__"}
+    for file in sources("passes"):
+        assert not passes & set(imports(file)), file.relative_to(ROOT)
+
+
+@needs_checkout
 def test_tvm_is_imported_by_its_backend_alone() -> None:
     for file in [f for room in FORBIDDEN for f in sources(room)]:
         if (ROOT / "backends" / "tvm") not in file.parents:

@@ -35,3 +35,14 @@ def refuse_quantised(graph: Graph) -> None:
             why="no layer is left in floating point",
             help="start from the floating-point model",
         )
+
+
+def refuse_calibrated(graph: Graph) -> None:
+    """Raise `CompileError` if some is calibrated already: more layers cannot join that."""
+    for node in calls(graph):
+        if is_quantised(node) and node.target is not UNCALIBRATED:
+            raise CompileError(
+                "the model is quantised already",
+                where=f"{origin(node)}, {op_name(node)} at '{node.name}'",
+                help="start from the floating-point model",
+            )

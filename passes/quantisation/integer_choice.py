@@ -18,6 +18,7 @@ from torch.fx import Node
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import arguments, calls, origin, tensor
+from lvc.compiler.ir.layers import FLOATING
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.pipeline.passes import Table
@@ -25,10 +26,11 @@ from lvc.compiler.pipeline.workspace import Stopwatch, Workspace
 from lvc.compiler.running.compute import Values
 from lvc.compiler.running.rerun import Rerun
 from lvc.compiler.text import title
-from lvc.passes.insert_fake_quant import InsertFakeQuant
 from lvc.passes.quantisation.bias_overflow import prevent_bias_overflow
 from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, path
 from lvc.passes.quantisation.divergence import divergence
+from lvc.passes.quantisation.insertion import Schemes, insert_places
+from lvc.passes.quantisation.placement import Placement, refused_layers
 from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
 from lvc.passes.quantisation.weight_parameters import weight_parameters
 
@@ -62,7 +64,9 @@ class Latency:
         """Place the fake quantisation that makes some layers of a model run in integers."""
         chosen = tuple(name for name, number in bits.items() if number == INTEGER)
         if chosen:
-            InsertFakeQuant(weight_bits=self.weight_bits, only=chosen).apply(model, self.workspace)
+            graph = model.module.graph
+            layers = frozenset(set(calls(graph, *FLOATING)) - set(refused_layers(graph, chosen, ())))
+            insert_places(graph, Placement(graph, layers), Schemes(weight_bits=self.weight_bits))
 
     def measure(self, bits: Assignment) -> float:
         """Return the share of today's latency that is left when some layers run in integers."""

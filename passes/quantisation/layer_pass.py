@@ -7,7 +7,7 @@ floating-point model; otherwise all is taken back (`lvc.passes.quantisation.choo
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +21,30 @@ from lvc.passes.quantisation.choosing import Choice, Form, adopt
 from lvc.passes.quantisation.judging import FEWEST, Judging
 from lvc.passes.quantisation.layerwise import Layerwise, find, quantised_layers
 
+
+@dataclass(frozen=True)
+class Mending:
+    """A way to mend layers: ``mend`` changes a layer of ``both.model``, which both models have reached.
+
+    ``doing`` and ``done`` tell of it and of a model that it has mended. ``is_fit`` if so much is fitted to the data
+    that other images must judge it.
+    """
+
+    doing: str
+    done: str
+    images: int
+    mend: Callable[[Layerwise, Node], None]
+    is_fit: bool = False
+
+    def mended(self, both: Layerwise, layers: Sequence[str], workspace: Workspace) -> Model:
+        """Return a copy of the model with all layers mended."""
+        fresh = both.restarted(self.images)
+        for layer in workspace.progress.track(layers, self.doing, len(layers)):
+            self.mend(fresh, find(fresh.model, layer))
+        fresh.model.module.recompile()
+        return fresh.model
+
+
 IMAGES = "use at most so many images, and fewer if their activations would not fit into memory"
 
 
@@ -30,11 +54,6 @@ class LayerPass(Pass):
 
     effect: ClassVar[Effect] = Effect.LOSSY
     idempotent: ClassVar[bool] = False
-    doing: ClassVar[str]
-    done: ClassVar[str]
-    """What a model is called that the pass has mended."""
-    is_fit: ClassVar[bool] = False
-    """Whether so much is fitted to the data that other images must judge it."""
 
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
     images: int = option(128, IMAGES)
@@ -49,9 +68,9 @@ class LayerPass(Pass):
         return frozenset({self.data})
 
     @property
-    def simpler(self) -> Sequence[LayerPass]:
-        """Passes that do less on the same data: what they do is among the choices."""
-        return ()
+    @abstractmethod
+    def mendings(self) -> Sequence[Mending]:
+        """The ways to mend that are tried, the last of which is what the pass is for."""
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
@@ -60,7 +79,7 @@ class LayerPass(Pass):
             return outcome
         both = Layerwise.open(model, workspace, self.data, self.images)
         before = both.losses()
-        found = self.mended(both, layers, workspace) if self.always else self.chosen(both, layers, workspace, outcome)
+        found = self._mended(both, layers, workspace, outcome)
         for layer in layers:
             if adopt(model, found, layer):
                 outcome.change(layer)
@@ -68,11 +87,16 @@ class LayerPass(Pass):
         both.note(outcome, before)
         return outcome
 
+    def _mended(self, both: Layerwise, layers: Sequence[str], workspace: Workspace, outcome: Outcome) -> Model:
+        if self.always:
+            return self.mendings[-1].mended(both, layers, workspace)
+        return self.chosen(both, layers, workspace, outcome)
+
     def chosen(self, both: Layerwise, layers: Sequence[str], workspace: Workspace, outcome: Outcome) -> Model:
         """Return the form of the model that is best on images held out; say which it is."""
         judging = Judging.open(both.floating, both.model, workspace, self.data)
         choice = Choice(judging, Form("as it was", both.model))
-        for item in (*self.simpler, self):
+        for item in self.mendings:
             if item.is_fit and not choice.can_judge:
                 few = f"fewer than {FEWEST} images are held out to judge by"
                 outcome.notes.append(f"{few}, so {item.doing} is left out; give more, or always=true")
@@ -82,18 +106,6 @@ class LayerPass(Pass):
         outcome.tables.append(choice.table)
         return choice.best.model
 
-    def mended(self, both: Layerwise, layers: Sequence[str], workspace: Workspace) -> Model:
-        """Return a copy of the model with all layers mended."""
-        fresh = both.restarted(self.images)
-        for layer in workspace.progress.track(layers, self.doing, len(layers)):
-            self.mend(fresh, find(fresh.model, layer))
-        fresh.model.module.recompile()
-        return fresh.model
-
     def layers(self, model: Model, outcome: Outcome) -> list[Node]:
         """Return the layers to mend, in order."""
         return quantised_layers(model, outcome)
-
-    @abstractmethod
-    def mend(self, both: Layerwise, layer: Node) -> None:
-        """Change a layer of ``both.model``, which both models have reached."""

@@ -20,7 +20,9 @@ from torch.fx import Graph, Node
 
 from lvc.compiler.ir.dialect import Family
 from lvc.compiler.ir.graph import calls, family, spec
-from lvc.passes.quantisation.rules import CURVES, LIMITS, ROLES, Role, activations, is_quantised, role
+from lvc.compiler.ir.layers import FLOATING
+from lvc.passes.analysis.patterns import left_out
+from lvc.passes.quantisation.rules import CURVES, LIMITS, ROLES, Role, activations, is_quantised, refusal, role
 
 _WRITERS = (Role.WEIGHTED, Role.RESCALE)
 
@@ -119,3 +121,10 @@ class Placement:
 
 def _is_float_input(node: object) -> bool:
     return isinstance(node, Node) and node.op == "placeholder" and spec(node).dtype == torch.float32
+
+
+def refused_layers(graph: Graph, only: tuple[str, ...], skip: tuple[str, ...]) -> dict[Node, str]:
+    """Return the layers that stay in floating point, each with the reason."""
+    layers = list(calls(graph, *FLOATING))
+    asked = left_out(layers, only, skip)
+    return {layer: why for layer in layers if (why := asked.get(layer) or refusal(layer)) is not None}

@@ -79,7 +79,7 @@ class TvmBackend(Backend):
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
         """Load a built model; it may be called from several threads at once."""
         kind = read_plan(artefact.files).get("kind")
-        device = devices()[0] if kind is None else device_of(kind)  # older plans, all for CPUs, name no kind
+        device = devices()[0] if kind is None else device_of(str(kind))  # older plans, all for CPUs, name no kind
         if device is None:
             raise CompileError(f"the artefact is for a kind of device that is not known: '{kind}'")
         return device.load(artefact.files, threads)

@@ -15,7 +15,7 @@ from lvc.backends.tvm.cpu.kernels.nest import VECTORISED, Buffer, Expr, Stmt, in
 from lvc.compiler.errors import CompileError
 
 SATURATION_MASK = "guards"
-"""The name of the parameter that tells which steps could saturate."""
+"""The name of the parameter that tells which steps could saturate; it stands in the messages of compiled kernels."""
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ class Footprint:
         machine = vector.machine
         rates = (vector.bytes * machine.loads, machine.second_rate, machine.third_rate, machine.memory_rate)
         rate = rates[LEVELS.index(self.level(machine))]
-        pace = self.operand.pace(vector)
-        busy = max(self.vectors * self.rows * pace.cycles, pace.latency)
+        cost = self.operand.step_cost(vector)
+        busy = max(self.vectors * self.rows * cost.cycles, cost.latency)
         return self.panel / self.steps / rate / busy
 
     def suspicions(self, vector: Vector) -> list[str]:

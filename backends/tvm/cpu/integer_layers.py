@@ -62,7 +62,7 @@ def choose_operand(call: Call, vector: Vector, pack: Pack) -> DotOperand:
     if quad.name in isa.dots:
         return quad
     pairs = pairs_for(call, vector, quad.zero_point)
-    cycles = quad.elements // pairs.elements * pairs.pace(vector).cycles
+    cycles = quad.elements // pairs.elements * pairs.step_cost(vector).cycles
     return min([(cycles, pairs), *_ways(quad, pack(quad), isa.chain_cycles)], key=lambda way: way[0])[1]
 
 

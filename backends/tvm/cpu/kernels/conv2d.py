@@ -98,7 +98,9 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
 
     def padded(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
         inside = tirx.all(y >= top, y < p.height + top, x >= left, x < p.width + left)
-        return tirx.if_then_else(inside, read(n, c, y - top, x - left, lane), tirx.const(p.operand.nothing, data.dtype))
+        return tirx.if_then_else(
+            inside, read(n, c, y - top, x - left, lane), tirx.const(p.operand.padding_value, data.dtype)
+        )
 
     source: Callable[..., Any] = read
     if any(p.padding):
@@ -123,7 +125,7 @@ def packed_shape(problem: Conv2d) -> tuple[int, ...]:
 def mask_shape(problem: Conv2d) -> tuple[int, ...]:
     """The shape of the saturation mask of packed weights: ``[out blocks, steps]``."""
     blocks, *inner, _ = packed_shape(problem)
-    return (blocks, math.prod(inner) // problem.operand.together)
+    return (blocks, math.prod(inner) // problem.operand.words_per_step)
 
 
 def pack_weight(problem: Conv2d, weight: np.ndarray) -> np.ndarray:

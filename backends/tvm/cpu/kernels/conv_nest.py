@@ -241,7 +241,7 @@ class ConvNest:
         channel, row, column = place
         channels, weight, (rows, columns) = self.geometry.channels, self.fused.operands[1], phase
         start, span = channels.first_block(channel), channels.span // self.knobs.depth_parts
-        taken = math.gcd(channels.words, channels.operand.together)
+        taken = math.gcd(channels.words, channels.operand.words_per_step)
         kernel, steps = [int(size) for size in weight.shape[2:4]], channels.words // taken
         mask = SaturationMask.of(self.saturation, channel, sums.vectors)
 
@@ -267,7 +267,7 @@ class ConvNest:
 
         def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
             (first_y, count_y), (first_x, count_x) = (0, rows.taps), (0, columns.taps)
-            if not channels.operand.blank:  # what lies outside the image adds nothing
+            if not channels.operand.converted_padding:  # what lies outside the image adds nothing
                 (first_y, count_y), (first_x, count_x) = (
                     rows.taps_inside(row),
                     columns.taps_inside(column, sums.scalars),

@@ -173,7 +173,7 @@ def _nest(p: Depthwise, knobs: Knobs, fused: Fused) -> WindowNest:
         knobs.pixels,
         knobs.row_parts,
         dtype="float32",
-        blank=tirx.const(0, "float32"),
+        identity=tirx.const(0, "float32"),
         read=lambda place: p.number(load(data, [*place, 0], p.block)),
         add=add,
         finish=lambda place, register: fused.finish([*place, 0], register),

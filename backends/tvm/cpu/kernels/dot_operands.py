@@ -26,7 +26,7 @@ Factors = Callable[[int, int], Sequence[tuple[Expr, Expr]]]  # vector, scalar: n
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepCost:
     """Cycles that a step keeps the arithmetic units busy for each vector of sums, and cycles after which its sums may
     take another one."""
 
@@ -34,7 +34,7 @@ class Pace:
     latency: int
 
     @classmethod
-    def fused(cls, vector: Vector) -> Pace:
+    def fused(cls, vector: Vector) -> StepCost:
         """That of an instruction that multiplies and adds."""
         return cls(1 / vector.machine.multiply_adds, vector.machine.latency)
 
@@ -51,14 +51,14 @@ class DotOperand(ABC):
     elements: ClassVar[int]
     sums: ClassVar[str] = "float32"
     is_converted: ClassVar[bool] = False
-    spare: ClassVar[int] = 0  # registers that a step needs for itself
+    scratch_registers: ClassVar[int] = 0  # registers that a step needs for itself
 
-    def pace(self, vector: Vector) -> Pace:
+    def step_cost(self, vector: Vector) -> StepCost:
         """The time that a step takes."""
-        return Pace.fused(vector)
+        return StepCost.fused(vector)
 
     @property
-    def together(self) -> int:
+    def words_per_step(self) -> int:
         """Neighbouring words that one step may take."""
         return 1
 
@@ -68,14 +68,14 @@ class DotOperand(ABC):
         return False
 
     @property
-    def nothing(self) -> int:
+    def padding_value(self) -> int:
         """What stands for zero in the data."""
         return 0
 
     @property
-    def blank(self) -> int:
+    def converted_padding(self) -> int:
         """What stands for zero among the elements of words."""
-        return 0 if self.is_converted else self.nothing
+        return 0 if self.is_converted else self.padding_value
 
     def factor(self, element: Expr) -> Expr:
         """An element of the data as a number of the type of the sums, in TE."""

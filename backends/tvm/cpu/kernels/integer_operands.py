@@ -13,7 +13,7 @@ from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import like
 from lvc.backends.tvm.cpu.isa.instruction_set import InstructionSet
-from lvc.backends.tvm.cpu.kernels.dot_operands import DotOperand, Pace
+from lvc.backends.tvm.cpu.kernels.dot_operands import DotOperand, StepCost
 from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, load
 from lvc.backends.tvm.cpu.vector import Vector
 
@@ -49,7 +49,7 @@ class IntegerQuad(DotOperand):
     packed: ClassVar[str] = "int32"
     elements: ClassVar[int] = 4
     sums: ClassVar[str] = "int32"
-    spare: ClassVar[int] = 3
+    scratch_registers: ClassVar[int] = 3
 
     zero_point: int
     chain: int = 1
@@ -60,16 +60,16 @@ class IntegerQuad(DotOperand):
         return self.chain != self.masked_chain
 
     @property
-    def together(self) -> int:
+    def words_per_step(self) -> int:
         return max(self.chain, 1)
 
     @property
-    def nothing(self) -> int:
+    def padding_value(self) -> int:
         return self.zero_point
 
-    def pace(self, vector: Vector) -> Pace:
+    def step_cost(self, vector: Vector) -> StepCost:
         isa = vector.isa
-        return Pace.fused(vector) if self.name in isa.dots else Pace(isa.chain_cycles[self.chain], 1)
+        return StepCost.fused(vector) if self.name in isa.dots else StepCost(isa.chain_cycles[self.chain], 1)
 
     def factor(self, element: Expr) -> Expr:
         return centred(element, 0)
@@ -121,17 +121,17 @@ class IntegerPair(DotOperand):
     elements: ClassVar[int] = 2
     sums: ClassVar[str] = "int32"
     is_converted: ClassVar[bool] = True
-    spare: ClassVar[int] = 1
+    scratch_registers: ClassVar[int] = 1
 
     zero_point: int
 
     @property
-    def nothing(self) -> int:
+    def padding_value(self) -> int:
         return self.zero_point
 
-    def pace(self, vector: Vector) -> Pace:
+    def step_cost(self, vector: Vector) -> StepCost:
         assert vector.isa.pair_cycles is not None, vector.isa.name
-        return Pace(vector.isa.pair_cycles, 1)
+        return StepCost(vector.isa.pair_cycles, 1)
 
     def factor(self, element: Expr) -> Expr:
         return centred(element, self.zero_point)

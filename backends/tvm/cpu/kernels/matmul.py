@@ -69,7 +69,7 @@ def packed_shape(problem: Matmul) -> tuple[int, ...]:
 
 def mask_shape(problem: Matmul) -> tuple[int, ...]:
     """The shape of the saturation mask of packed weights: ``[panels, steps]``."""
-    return (problem.panels, problem.steps // problem.operand.together)
+    return (problem.panels, problem.steps // problem.operand.words_per_step)
 
 
 def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:

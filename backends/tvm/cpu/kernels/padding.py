@@ -42,7 +42,7 @@ def copy_padded_rows(padded: Buffer, data: Buffer, image: Expr, corner: tuple[Ex
 
     def clear(channel: Expr, row: Expr, start: int, stop: int) -> list[Stmt]:
         def column(x: Expr) -> Stmt:
-            blank = splat(tirx.const(operand.blank, padded.dtype), lanes)
+            blank = splat(tirx.const(operand.converted_padding, padded.dtype), lanes)
             return store(padded, blank, [channel, row, x, 0], lanes)
 
         return [loop(stop - start, column, start=start)] if stop > start else []

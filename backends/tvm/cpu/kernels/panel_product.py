@@ -112,7 +112,7 @@ class PanelProduct:
         operand = self.operand
         sums = Accumulators.make(*shape, self.width, operand.sums)
         words, rest = divmod(self.size[2], operand.elements)
-        taken = math.gcd(words, operand.together)
+        taken = math.gcd(words, operand.words_per_step)
         mask = SaturationMask.of(self.saturation, panel, sums.vectors)
 
         def step(turn: Expr, is_masked: bool = False) -> Stmt:

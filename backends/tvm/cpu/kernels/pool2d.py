@@ -215,7 +215,7 @@ def _nest(p: Pool2d, knobs: Knobs, fused: Fused) -> WindowNest:
         knobs.pixels,
         knobs.row_parts,
         dtype=_dtype(p, data),
-        blank=_identity(p, _dtype(p, data)),
+        identity=_identity(p, _dtype(p, data)),
         read=lambda place: _number(p, load(data, [*place, *tail], lanes)),
         add=add,
         finish=lambda place, register: fused.finish([*place, *tail], register),

@@ -38,14 +38,14 @@ class TileCost:
 
     def fits(self, vectors: int, scalars: int) -> bool:
         """Whether a tile, the operands in flight and what a step needs for itself fit the registers."""
-        operands = min(vectors, scalars) * self.operand.together + 1
-        return vectors * scalars + operands + self.operand.spare <= self.vector.registers
+        operands = min(vectors, scalars) * self.operand.words_per_step + 1
+        return vectors * scalars + operands + self.operand.scratch_registers <= self.vector.registers
 
     def tile(self, vectors: int, scalars: int, is_again: bool = True) -> float:
         """Cycles of one tile: bound by the arithmetic, the loads, the latency of the chain, and, where the vectors'
         operand ``is_again`` read, the cache that it comes from."""
-        pace = self.operand.pace(self.vector)
-        step = max(vectors * scalars * pace.cycles, (vectors + scalars) / self.vector.machine.loads, pace.latency)
+        cost = self.operand.step_cost(self.vector)
+        step = max(vectors * scalars * cost.cycles, (vectors + scalars) / self.vector.machine.loads, cost.latency)
         if is_again:
             step = max(step, self._bytes_per_step(vectors) / self._rate(vectors))
         if self.parts == 1:

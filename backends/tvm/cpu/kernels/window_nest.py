@@ -40,7 +40,7 @@ Place = tuple[Expr, Expr, Expr, Expr]  # image, block of channels, row, column
 class WindowNest:
     """The nest. ``pixels`` outputs are a register tile; the rows of one block are split into ``row_parts``.
 
-    ``read`` gives an element of the data, a vector of ``lanes``, in the type ``dtype`` of the sums; ``blank`` is the
+    ``read`` gives an element of the data, a vector of ``lanes``, in the type ``dtype`` of the sums; ``identity`` is the
     sum of no taps, and what stands outside the image. ``add(register, value, block, ky, kx)`` takes in the element at a
     tap, and ``finish(place, register)`` writes an output.
     """
@@ -53,7 +53,7 @@ class WindowNest:
     pixels: int
     row_parts: int
     dtype: str
-    blank: Expr
+    identity: Expr
     read: Callable[[Place], Expr]
     add: Callable[[Buffer, Expr, Expr, Expr, Expr], Stmt]
     finish: Callable[[Place, Buffer], Stmt]
@@ -100,8 +100,8 @@ class WindowNest:
         def element(y: Expr, x: Expr) -> Stmt:
             row, column = y + corner[0], x + corner[1]
             inside = tirx.all(row >= 0, row < self.rows.size, column >= 0, column < self.columns.size)
-            value, blank = self.read((*outer, row, column)), splat(self.blank, self.lanes)
-            writes = (store(padded, v, [y, x, 0], self.lanes) for v in (value, blank))
+            value, identity = self.read((*outer, row, column)), splat(self.identity, self.lanes)
+            writes = (store(padded, v, [y, x, 0], self.lanes) for v in (value, identity))
             return tirx.IfThenElse(inside, *writes)
 
         return grid([int(size) for size in padded.shape[:2]], element)
@@ -122,7 +122,7 @@ class WindowNest:
         first, count = self.rows.taps(row)
         return allocate(
             sums.buffers,
-            sums.each(lambda v, s: store(sums.at(v, s), splat(self.blank, self.lanes), [0], self.lanes)),
+            sums.each(lambda v, s: store(sums.at(v, s), splat(self.identity, self.lanes), [0], self.lanes)),
             loop(count, lambda ky: self._taps(tile, lambda *at: tap(ky, *at)), name="ky", start=first),
             sums.each(lambda _, s: self.finish((*place, tile.first + s), sums.at(0, s))),
         )

@@ -19,11 +19,15 @@ from lvc.compiler.verification.record import Verified
 
 @dataclass(frozen=True)
 class PassReport:
-    """One pass of a run. ``changed`` names nodes that stand in the graph after it, ``removed`` those that are gone.
+    """One pass of a run, or one that another pass ran: ``number`` is then like 2.1, and ``within`` names those around.
+
+    ``changed`` names nodes that stand in the graph after it, ``removed`` those that are gone.
 
     ``drift`` is relative; it and ``loss`` are None when they were not measured.
     """
 
+    number: str
+    within: tuple[str, ...]
     text: str
     effect: str
     changed: tuple[str, ...]
@@ -41,11 +45,23 @@ class PassReport:
         """Whether it changed a place, left one alone, moved the outputs, or has something to say."""
         return bool(self.changed or self.removed or self.skipped or self.drift or self.notes)
 
+    @property
+    def name(self) -> str:
+        """Its name behind those of the passes around it, without options."""
+        return self.full_text.partition("{")[0]
+
+    @property
+    def full_text(self) -> str:
+        """Its text behind the names of the passes around it: ``prune-channels > recalibrate-batch-norm{images=64}``."""
+        return " > ".join((*self.within, self.text))
+
     @classmethod
     def of(cls, step: Step) -> PassReport:
         measured = dict(step.measured)
         loss: Loss | None = measured.pop("loss", None)
         return cls(
+            number=step.place,
+            within=step.path[:-1],
             text=str(step.item),
             effect=step.item.effect.name.lower(),
             changed=tuple(step.outcome.changed),
@@ -118,7 +134,7 @@ class Report:
         """
         rows = [item for item in self.passes if item.found_something]
         columns: dict[str, list[str]] = {
-            "pass": [item.text for item in rows],
+            "pass": [item.full_text for item in rows],
             "changed": [str(len(item.changed) + len(item.removed)) for item in rows],
             "skipped": [str(len(item.skipped)) for item in rows],
             "time": [f"{item.seconds:.2f} s" for item in rows],
@@ -130,7 +146,7 @@ class Report:
 
     def note_lines(self) -> list[str]:
         """What passes have to say to every user, and what they cost together."""
-        notes = [f"{item.text.partition('{')[0]}: {note}" for item in self.passes for note in item.notes]
+        notes = [f"{item.name}: {note}" for item in self.passes for note in item.notes]
         return notes + [f"in all: {line}" for line in self.losses]
 
     def verified_lines(self) -> list[str]:
@@ -142,10 +158,10 @@ class Report:
 
     def skip_lines(self) -> list[str]:
         """One line for each place that a pass left alone; of a pass that ran twice, what it said last."""
-        last = {item.text: item for item in self.passes}
+        last = {item.full_text: item for item in self.passes}
         return [
-            f"{text.partition('{')[0]} left {skip['node']} ({skip['origin']}): {skip['reason']}"
-            for text, item in last.items()
+            f"{item.name} left {skip['node']} ({skip['origin']}): {skip['reason']}"
+            for item in last.values()
             for skip in item.skipped
         ]
 
@@ -156,7 +172,8 @@ def group_labels(model: Model) -> tuple[str, ...]:
 
 
 def reports_of(steps: Sequence[Step]) -> tuple[PassReport, ...]:
-    return tuple(PassReport.of(step) for step in steps)
+    """The passes in the order in which they began: those that a pass ran stand behind it."""
+    return tuple(report for step in steps for report in (PassReport.of(step), *reports_of(step.inner)))
 
 
 _OPTIONAL = ("drift", "alone", "in all", "agree", "top-1")

@@ -151,6 +151,14 @@ class PruneChannels(Pass):
         if self.criterion != "auto":
             parse_criterion(self.criterion)
 
+    @property
+    def data_sets(self) -> frozenset[str]:
+        return frozenset[str]().union(*(item.data_sets for item in Pipeline.parse(self.between)))
+
+    @property
+    def dtypes(self) -> frozenset[torch.dtype]:
+        return Pipeline.parse(self.between).dtypes
+
     def _targets(self) -> dict[str, float]:
         return {name: getattr(self, name) for name in _MEANING if getattr(self, name) is not None}
 
@@ -196,9 +204,8 @@ class PruneChannels(Pass):
             outcome.notes += [f"step {step} of {steps}: {note}" if steps > 1 else note for note in found.notes]
             outcome.skipped += [skip for skip in found.skipped if skip not in outcome.skipped]
             if self.between:
-                rewritten, _ = Pipeline.parse(self.between).run(model, workspace)
-                verify(rewritten)
-                model.module = rewritten.module
+                Pipeline.parse(self.between).run_inside(model, workspace)
+                verify(model)
                 teacher = Teacher.of(model)
             channels = channel_groups(model, heads=self.heads)
             checkpoints.save(step, model)

@@ -18,12 +18,15 @@ from lvc.compiler.pipeline.pipeline import Observer, Step
 class Timer(Observer):
     """Measures the seconds that each pass took, without those of other observers if it comes first."""
 
+    def start(self, model: Model) -> None:
+        self.started: dict[str, float] = {}
+
     def before(self, step: Step, model: Model) -> bool:
-        self.started = time.perf_counter()
+        self.started[step.place] = time.perf_counter()
         return True
 
     def after(self, step: Step, model: Model) -> None:
-        step.measured["seconds"] = time.perf_counter() - self.started
+        step.measured["seconds"] = time.perf_counter() - self.started[step.place]
 
 
 class Verifier(Observer):
@@ -35,16 +38,18 @@ class Verifier(Observer):
     def start(self, model: Model) -> None:
         verify(model)
         self.verified = picture(model)
+        self.signatures: dict[str, tuple[object, ...]] = {}
 
     def before(self, step: Step, model: Model) -> bool:
-        self.signature = (model.inputs, model.outputs)
+        self.signatures[step.place] = (model.inputs, model.outputs)
         return True
 
     def after(self, step: Step, model: Model) -> None:
         if (found := picture(model)) != self.verified:
             verify(model)
             self.verified = found
-        if not step.item.changes_signature and (model.inputs, model.outputs) != self.signature:
+        before = self.signatures[step.place]
+        if not step.item.changes_signature and (model.inputs, model.outputs) != before:
             raise CheckError(f"{step.item.name} changed the model's signature", why="the pass does not say that it may")
 
 
@@ -71,17 +76,23 @@ class Drift(Observer):
         self.seed = seed
 
     def start(self, model: Model) -> None:
-        self.inputs = seeded_inputs(model.inputs, self.seed)
-        self.outputs = model(*self.inputs)
+        self.known: dict[str, tuple[np.ndarray, ...]] = {}
+        self._restart(model)
+
+    def before(self, step: Step, model: Model) -> bool:
+        if step.outer:  # that has changed the model since it ran last
+            self._restart(model)
+        self.known[step.place] = self.outputs
+        return True
 
     def after(self, step: Step, model: Model) -> None:
+        before = self.known.pop(step.place)
         if step.item.changes_signature:
-            self.start(model)
+            self._restart(model)
             return
-        outputs = model(*self.inputs)
-        drift = max(relative_difference(new, old) for new, old in zip(outputs, self.outputs, strict=True))
+        self.outputs = model(*self.inputs)
+        drift = max(relative_difference(new, old) for new, old in zip(self.outputs, before, strict=True))
         step.measured["drift"] = drift
-        self.outputs = outputs
         bound = step.item.effect.value
         if drift > bound:
             kind = Effect(bound).name.lower()
@@ -90,6 +101,10 @@ class Drift(Observer):
                 why=f"the pass promises to be {kind}: at most {bound:.0e}",
                 help="a defect of the pass, or weights of extreme range; leave the pass out to go on",
             )
+
+    def _restart(self, model: Model) -> None:
+        self.inputs = seeded_inputs(model.inputs, self.seed)
+        self.outputs = model(*self.inputs)
 
 
 class Dump(Observer):
@@ -103,7 +118,11 @@ class Dump(Observer):
         (self.folder / "00-input.txt").write_text(model.to_text())
 
     def after(self, step: Step, model: Model) -> None:
-        (self.folder / f"{step.number:02}-{step.item.name}.txt").write_text(model.to_text())
+        (self.folder / f"{_file_number(step)}-{step.item.name}.txt").write_text(model.to_text())
+
+
+def _file_number(step: Step) -> str:
+    return f"{_file_number(step.outer)}.{step.number}" if step.outer else f"{step.number:02}"
 
 
 class StopAfter(Observer):
@@ -113,4 +132,4 @@ class StopAfter(Observer):
         self.passes = passes
 
     def before(self, step: Step, model: Model) -> bool:
-        return step.number <= self.passes
+        return step.outer is not None or step.number <= self.passes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,26 +18,54 @@ from lvc.compiler.pipeline.workspace import Workspace, no_data_set
 
 @dataclass
 class Step:
-    """One pass of a run: its place (from 1), and after it ran what it did and what observers measured."""
+    """One pass of a run: its place (from 1), and after it ran what it did and what observers measured.
+
+    ``inner`` are the passes that the pass itself ran on the model, whose ``outer`` it is.
+    """
 
     number: int
     total: int
     item: Pass
     outcome: Outcome = field(default_factory=Outcome)
     measured: dict[str, Any] = field(default_factory=dict)
+    inner: list[Step] = field(default_factory=list)
+    outer: Step | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def place(self) -> str:
+        """Its number, behind those of the passes around it: ``2.1`` is the first pass that the second one ran."""
+        return f"{self.outer.place}.{self.number}" if self.outer else str(self.number)
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The names of the passes around it, and its own."""
+        return (*(self.outer.path if self.outer else ()), self.item.name)
 
     def __str__(self) -> str:
+        if self.outer:
+            return f"pass {self.place}, {' > '.join(self.path)}"
         return f"pass {self.number} of {self.total}, {self.item.name}"
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What the passes that a pass runs stand in: the step of that pass, and who watches the run."""
+
+    step: Step
+    observers: Sequence[Observer]
+
+
 class Observer:
-    """Watches a run. Override what is needed; `before` may end the run by returning False."""
+    """Watches a run. Override what is needed; `before` may end the run by returning False.
+
+    Passes that a pass runs are seen too, between `before` and `after` of that pass: ``step.outer`` is its step.
+    """
 
     def start(self, model: Model) -> None:
         """Called once, with the model as it comes in."""
 
     def before(self, step: Step, model: Model) -> bool:
-        """Called before each pass; False stops the run here."""
+        """Called before each pass; False stops the run here, or what the pass around this one runs."""
         return True
 
     def after(self, step: Step, model: Model) -> None:
@@ -108,23 +136,46 @@ class Pipeline:
             steps += rest._rewrite(model, workspace, observers, done + len(self))
         return model, steps
 
-    def _rewrite(self, model: Model, workspace: Workspace, observers: Sequence[Observer], done: int) -> list[Step]:
+    def run_inside(self, model: Model, workspace: Workspace) -> None:
+        """Rewrite the model as a part of what a pass does that has this workspace.
+
+        The passes run on a copy, so that models which share tensors with the model stay as they are. The observers of
+        the run see them, and they stand in its record beneath the pass.
+        """
+        twin, around = model.copy(), workspace.surroundings
+        if around is None:
+            self._rewrite(twin, workspace, (), 0)
+        else:
+            steps = self._rewrite(twin, workspace, around.observers, len(around.step.inner), around.step)
+            around.step.inner += steps
+        model.module, model.output_names, model.notes = twin.module, twin.output_names, twin.notes
+
+    def _rewrite(
+        self,
+        model: Model,
+        workspace: Workspace,
+        observers: Sequence[Observer],
+        done: int,
+        outer: Step | None = None,
+    ) -> list[Step]:
         """Run the passes on the model itself, until an observer ends the run."""
         steps: list[Step] = []
         for number, item in enumerate(self.passes, done + 1):
-            step = Step(number, done + len(self.passes), item)
+            step = Step(number, done + len(self.passes), item, outer=outer)
             verdicts = [observer.before(step, model) for observer in observers]
             if not all(verdicts):
                 break
             before = _written(model)
             try:
-                step.outcome = item.apply(model, workspace)
+                step.outcome = item.apply(model, replace(workspace, surroundings=Surroundings(step, observers)))
                 step.outcome.settle(model.module.graph)
                 if _written(model) != before:
                     model.module.recompile()
                 for observer in observers:
                     observer.after(step, model)
             except LvcError as error:
+                if f"pass {step.place}." in error.where:  # it happened in a pass that this one ran
+                    raise
                 place = f"{error.where}  ({step})" if error.where else str(step)
                 raise type(error)(error.what, where=place, why=error.why, help=error.help) from error
             steps.append(step)

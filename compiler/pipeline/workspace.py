@@ -18,6 +18,7 @@ from lvc.compiler.pipeline import held_out
 if TYPE_CHECKING:
     from lvc.compiler.ir.model import Model
     from lvc.compiler.pipeline.held_out import JudgingImages
+    from lvc.compiler.pipeline.pipeline import Surroundings
 
 T = TypeVar("T")
 
@@ -94,6 +95,7 @@ class Workspace:
     A part of each data set is held out from the passes, which learn from `data_set`: what they did is judged on
     `judging_images`. See `lvc.compiler.pipeline.held_out`.
 
+    ``surroundings`` are those of a pass, for the passes that it runs; see `Pipeline.run_inside`.
     ``stopwatch`` measures models on the target, where there is one. ``checkpoints`` is the folder where long passes
     leave what they have finished, to go on from there; None for none.
     """
@@ -104,6 +106,7 @@ class Workspace:
     progress: Progress = field(default_factory=Silence)
     checkpoints: Path | None = None
     stopwatch: Stopwatch | None = None
+    surroundings: Surroundings | None = None
 
     def data_set(self, name: str) -> DataSet:
         """Open what passes may learn from of the data set that the user named as ``--data NAME=PATH``.

@@ -104,6 +104,29 @@ def test_each_pass_is_judged_alone_and_against_the_model_as_loaded() -> None:
     assert (second.images, second.source) == (4, "held out from 'calib'")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScaleAround(ScaleWeights):
+    """Multiply every weight of the last layer, and let another pass do so too."""
+
+    name: ClassVar[str] = "scale-around"
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = super().apply(model, workspace)
+        Pipeline((ScaleWeights(by=0.5),)).run_inside(model, workspace)
+        return outcome
+
+
+def test_a_pass_that_a_pass_runs_is_judged_alone_too() -> None:
+    passes = (ScaleWeights(by=1.1), ScaleAround(by=3.0), ScaleWeights(by=0.8))
+    _, steps = optimise(classifier(), Pipeline(passes), workspace())
+    _, outer, last = (step.measured["loss"] for step in steps)
+    inner = steps[1].inner[0].measured["loss"]
+    assert inner.sqnr_alone == pytest.approx(decibels(0.5), abs=1e-3)
+    assert outer.sqnr_alone == pytest.approx(decibels(1.5), abs=1e-3)
+    assert inner.worst.sqnr == outer.worst.sqnr == pytest.approx(decibels(1.65), abs=1e-3)
+    assert last.sqnr_alone == pytest.approx(decibels(0.8), abs=1e-3)
+
+
 def test_images_for_judging_alone() -> None:
     used = Workspace(data={"calib": list, "judge": lambda: Images((3, 2, 2), 7)}, threads=1)
     (loss,) = losses(classifier(), used, -1.0)

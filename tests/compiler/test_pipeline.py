@@ -17,8 +17,9 @@ from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.observers import Drift, Dump, StopAfter, Timer, Verifier
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
-from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.pipeline import Observer, Pipeline, Step
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.report import reports_of
 
 TEXT = """model small(x: f32[2,3])
   @w : f32[3]
@@ -144,3 +145,88 @@ def test_a_completion_is_part_of_the_run(tmp_path: Path) -> None:
 def test_an_empty_pipeline_changes_nothing() -> None:
     model, steps = Pipeline.parse("O0").run(parse_model(TEXT), observers=[Verifier(), Drift()])
     assert (model.to_text(), steps) == (TEXT, [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Around(Pass):
+    """Scale the weights, run other passes, twice each."""
+
+    name: ClassVar[str] = "around"
+    effect: ClassVar[Effect] = Effect.LOSSY
+
+    inner: tuple[Pass, ...] = ()
+    factor: float = 2.0
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        for _ in range(2):
+            store(model.module, "w", model.module.w.detach() * self.factor)
+            Pipeline(self.inner).run_inside(model, workspace)
+        return Outcome(changed=["y"])
+
+
+def watched(*passes: Pass, observers: list[Observer]) -> tuple[Model, list[Step]]:
+    return Pipeline(passes).run(parse_model(TEXT), observers=[Timer(), Verifier(), Drift(), *observers])
+
+
+def test_passes_that_a_pass_runs_are_seen_by_the_same_observers(tmp_path: Path) -> None:
+    around = Around(inner=(Break(how="time"), Around(inner=(Break(),), factor=3.0)))
+    _, (first, outer, last) = watched(Break(), around, Break(), observers=[Dump(tmp_path), StopAfter(3)])
+    assert [step.place for step in outer.inner] == ["2.1", "2.2", "2.3", "2.4"]
+    assert [step.place for step in outer.inner[1].inner] == ["2.2.1", "2.2.2"]
+    assert str(outer.inner[1].inner[0]) == "pass 2.2.1, around > around > break"
+    seen = [first, outer, *outer.inner, *outer.inner[1].inner, last]
+    assert all({"seconds", "drift"} <= step.measured.keys() for step in seen)
+    assert outer.measured["seconds"] >= outer.inner[0].measured["seconds"] + outer.inner[2].measured["seconds"] >= 0.04
+    assert [step.measured["drift"] for step in (first, *outer.inner[::2], last)] == [0, 0, 0, 0]
+    assert outer.inner[1].measured["drift"] == pytest.approx(8)  # 9 times as large, by itself
+    assert outer.measured["drift"] == pytest.approx(2 * 9 * 2 * 9 - 1)
+    names = {file.name for file in tmp_path.iterdir()}
+    assert {"02-around.txt", "02.1-break.txt", "02.2.1-break.txt", "02.4-around.txt", "03-break.txt"} <= names
+
+
+def test_passes_that_a_pass_runs_keep_their_promises() -> None:
+    with pytest.raises(CheckError, match=r"break moved the outputs by 1\.00e-02") as moved:
+        watched(Around(inner=(Break(how="weights"),)), observers=[])
+    assert moved.value.where == "pass 1.1, around > break"
+    with pytest.raises(CheckError, match="break changed the model's signature"):
+        watched(Around(inner=(Break(how="names"),)), observers=[])
+    with pytest.raises(CompileError, match="cannot do it") as caught:
+        watched(Around(inner=(Break(how="refuse"),)), observers=[])
+    assert caught.value.where == "some node  (pass 1.1, around > break)"
+
+
+def test_what_a_pass_runs_leaves_models_alone_that_share_tensors() -> None:
+    model = parse_model(TEXT)
+    twin, weight = model.copy(share_tensors=True), model.module.w.detach().clone()
+
+    class Train(Break):
+        def apply(self, model: Model, workspace: Workspace) -> Outcome:
+            with torch.no_grad():
+                model.module.w.mul_(2)
+            return Outcome(changed=["y"])
+
+    Pipeline((Train(),)).run_inside(model, Workspace())
+    assert torch.equal(twin.module.w, weight)
+    assert torch.equal(model.module.w, weight * 2)
+
+
+def test_passes_that_a_pass_runs_stand_in_the_report() -> None:
+    _, steps = watched(Around(inner=(Break(),)), Break(), observers=[])
+    reports = reports_of(steps)
+    assert [(item.number, item.full_text) for item in reports] == [
+        ("1", "around{inner=break}"),
+        ("1.1", "around > break"),
+        ("1.2", "around > break"),
+        ("2", "break"),
+    ]
+    assert [item.within for item in reports] == [(), ("around",), ("around",), ()]
+
+
+def test_an_observer_may_end_what_a_pass_runs() -> None:
+    class NotInside(Observer):
+        def before(self, step: Step, model: Model) -> bool:
+            return step.outer is None
+
+    _, steps = watched(Around(inner=(Break(),)), Break(), observers=[NotInside()])
+    assert [len(step.inner) for step in steps] == [0, 0]
+    assert [step.measured["drift"] for step in steps] == [pytest.approx(3), 0]

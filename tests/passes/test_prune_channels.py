@@ -183,6 +183,13 @@ def test_steps_and_what_runs_between(tmp_path: Path) -> None:
     assert drift(second, first) < 1e-6
 
 
+def test_what_runs_between_asks_for_its_data_before_the_run() -> None:
+    pipeline = Pipeline.parse('prune-channels{macs=0.5 between="recalibrate-batch-norm{data=photos}"}')
+    with pytest.raises(UsageError, match="no data set named 'photos'"):
+        pipeline.check_data({"calib"})
+    pipeline.check_data({"photos"})
+
+
 def test_a_changed_request_starts_anew(tmp_path: Path) -> None:
     used = dataclasses.replace(workspace(residual()), checkpoints=tmp_path)
     prune("macs=0.5 criterion=l1 ranking=layer", used=used)

@@ -106,16 +106,19 @@ class Judge(Observer):
             self._loaded[True] = self._run(without_closing(model))
         self._right_as_loaded = self._right(self._loaded[False])
         self._last = (self._closed > 0, self._loaded[self._closed > 0])
+        self._before: dict[str, tuple[bool, Outputs]] = {}
+
+    def before(self, step: Step, model: Model) -> bool:
+        if step.outer and self._can_judge(step, model):  # the outer pass has changed the model since it ran last
+            self._last = self._look(model)
+        self._before[step.place] = self._last
+        return True
 
     def after(self, step: Step, model: Model) -> None:
-        if step.item.effect is not Effect.LOSSY or not step.outcome.places:
+        was_open, earlier = self._before.pop(step.place)
+        if not step.outcome.places or not self._can_judge(step, model):
             return
-        if (model.inputs, model.outputs) != self._signature:
-            return
-        is_open = 0 < self._closed == len(closing_functions(model.module.graph))
-        found = self._run(without_closing(model) if is_open else model)
-        was_open, earlier = self._last
-        self._last = (is_open, found)
+        is_open, found = self._last = self._look(model)
         step.measured["loss"] = Loss(
             in_all=tuple(compare_all(model.output_names, self._loaded[is_open], found)),
             alone=tuple(compare_all(model.output_names, earlier, found)) if was_open == is_open else (),
@@ -124,6 +127,14 @@ class Judge(Observer):
             right=self._right(found),
             right_as_loaded=self._right_as_loaded,
         )
+
+    def _can_judge(self, step: Step, model: Model) -> bool:
+        return step.item.effect is Effect.LOSSY and (model.inputs, model.outputs) == self._signature
+
+    def _look(self, model: Model) -> tuple[bool, Outputs]:
+        """Run a model, in front of what closes it if it still ends as the model that was loaded."""
+        is_open = 0 < self._closed == len(closing_functions(model.module.graph))
+        return is_open, self._run(without_closing(model) if is_open else model)
 
     def _run(self, model: Model) -> Outputs:
         run = Run(model, frozen=True)

@@ -184,7 +184,7 @@ def test_steps_and_what_runs_between(tmp_path: Path) -> None:
 
 
 def test_what_runs_between_asks_for_its_data_before_the_run() -> None:
-    pipeline = Pipeline.parse('prune-channels{macs=0.5 between="recalibrate-batch-norm{data=photos}"}')
+    pipeline = Pipeline.parse('prune-channels{macs=0.5 between="calibrate{data=photos}"}')
     with pytest.raises(UsageError, match="no data set named 'photos'"):
         pipeline.check_data({"calib"})
     pipeline.check_data({"photos"})

@@ -13,7 +13,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.comparison.judge import Loss
 from lvc.compiler.pipeline.passes import Table
 from lvc.compiler.pipeline.pipeline import Step
-from lvc.compiler.text import decibels, percent
+from lvc.compiler.text import decibels, percent, title
 from lvc.compiler.verification.record import Verified
 
 
@@ -160,7 +160,7 @@ class Report:
         """One line for each place that a pass left alone; of a pass that ran twice, what it said last."""
         last = {item.full_text: item for item in self.passes}
         return [
-            f"{item.name} left {skip['node']} ({skip['origin']}): {skip['reason']}"
+            f"{item.name} left {title(skip['origin'])} ({skip['node']}): {skip['reason']}"
             for item in last.values()
             for skip in item.skipped
         ]

@@ -18,7 +18,7 @@ from lvc.compiler.ir.operators import integer
 from lvc.compiler.measure.counts import macs
 from lvc.compiler.pipeline.catalogue import TO_INTEGERS
 from lvc.compiler.pipeline.passes import Skip
-from lvc.compiler.text import si
+from lvc.compiler.text import si, title
 
 _SHOWN = 5
 
@@ -106,7 +106,7 @@ def _line(node: Node, total: int, reasons: Mapping[str, str], *, simulated: bool
         reason = f"its integers are only simulated; put {TO_INTEGERS} at the end of the pipeline"
     else:
         reason = "no pass quantised it"
-    return f"{node.name} ({origin(node)}), {_percent(macs(node) / total)}: {reasons.get(node.name, reason)}"
+    return f"{title(origin(node))} ({node.name}), {_percent(macs(node) / total)}: {reasons.get(node.name, reason)}"
 
 
 def _is_simulated(node: Node) -> bool:

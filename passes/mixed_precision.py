@@ -28,6 +28,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.running.batches import images_held
 from lvc.compiler.running.images import stream
 from lvc.compiler.running.rerun import Rerun
 from lvc.compiler.text import percent, si, title
@@ -127,7 +128,7 @@ class MixedPrecision(Pass):
         choices = {
             w.name: [Choice(bits, w.bytes(bits), costs[w.name, bits]) for bits in (FLOAT, *self.bits)] for w in layers
         }
-        trial = Trial(model, layers, list(stream(model, workspace, self.data, self.checked, "running the whole model")))
+        trial = Trial(model, layers, self.read(model, workspace, self.checked, images_held(model)))
         rest = model.bytes - sum(w.bytes(FLOAT) for w in layers)
         point = self.under_bytes(choices, rest, model.bytes) if self.bytes else self.under_drop(choices, trial)
         report(layers, costs, point, outcome)
@@ -164,11 +165,16 @@ class MixedPrecision(Pass):
                 coded = WEIGHT_FORMATS.parse(format)
                 yield Weights(layer, node, place, {bits: coded.encode(weight, bits, group) for bits in self.bits})
 
+    def read(self, model: Model, workspace: Workspace, images: int, at_once: int) -> list[torch.Tensor]:
+        """Read images in batches of at most so many."""
+        batches = stream(model, workspace, self.data, images, "reading images")
+        return [part for batch in batches for part in torch.split(batch, at_once)]
+
     def costs(self, model: Model, layers: Sequence[Weights], workspace: Workspace) -> dict[tuple[str, int], float]:
         """Return by layer and bits how far the outputs move when it alone has its weights in so many bits."""
         rerun = Rerun(model)
         total = {(w.name, bits): 0.0 for w in layers for bits in (FLOAT, *self.bits)}
-        batches = list(stream(model, workspace, self.data, self.images, "reading images"))
+        batches = self.read(model, workspace, self.images, images_held(model))
         count = 0
         for batch in workspace.progress.track(batches, "measuring layers", len(batches)):
             values = rerun.run(batch)
@@ -196,8 +202,7 @@ class MixedPrecision(Pass):
             outcome.notes.append("no layer can run in integers")
             return
         race = Latency(model, layers, self.bits[0], workspace, workspace.target_stopwatch())
-        batches = list(stream(model, workspace, self.data, self.images, "reading images"))
-        inputs = [part for batch in batches for part in torch.split(batch, model.inputs[0].spec.shape[0])]
+        inputs = self.read(model, workspace, self.images, model.inputs[0].spec.shape[0])
         choices, total = race.choices(integer_costs(model, layers, inputs, self.bits[0]))
         found = until_fast(choices, total, share, race.measure)
         race.place(model, found.point.bits)

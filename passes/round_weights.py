@@ -145,10 +145,7 @@ def drawn(
     layer: Node, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], each: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return so many rows of each input and output, ``[groups,rows,in]`` and ``[groups,rows,out]``."""
-    x: list[torch.Tensor] = []
-    y: list[torch.Tensor] = []
-    for value, target in pairs:
-        at = positions(target, layer, each, generator)
-        x.append(input_rows(value, layer, target.shape, at))
-        y.append(output_rows(target, layer, at))
-    return in_groups(torch.cat(x), layer), in_groups(torch.cat(y), layer)
+    values, targets = zip(*pairs, strict=True)
+    at = [positions(target, layer, each, generator) for target in targets]
+    x, y = input_rows(values, layer, targets[0].shape, at), output_rows(targets, layer, at)
+    return in_groups(x, layer), in_groups(y, layer)

@@ -7,12 +7,19 @@ from torch.fx import Node
 
 from lvc.compiler.data.batches import fed_input
 from lvc.compiler.ir.batching.batching import BatchError, Batching, Calls
+from lvc.compiler.ir.batching.proof import prove
 from lvc.compiler.ir.model import Model
-from lvc.compiler.running.memory import peak_activation_bytes
+from lvc.compiler.running.memory import activation_bytes, peak_activation_bytes
 
-MOST = 16
+MOST = 64
+"""As many images run at once at most; of small ones, more are hardly faster."""
+
 _MOST_BYTES = 24 << 20
 """Of values alive at once: larger ones are in no cache, and batches of them are slower than image by image."""
+
+
+_MOST_BYTES_HELD = 512 << 20
+"""Of all values, where none is freed."""
 
 
 def images_at_once(model: Model) -> int:
@@ -25,10 +32,16 @@ def images_at_once(model: Model) -> int:
     if times <= 1:
         return size
     try:
-        model.with_batch(2 * size)
+        prove(model, Batching(model), 2 * size)
     except BatchError:
         return size
     return times * size
+
+
+def images_held(model: Model) -> int:
+    """Return of how many images all values are held at once, as derivatives take; at least those of the signature."""
+    size = fed_input(model.inputs).spec.shape[0]
+    return max(1, _MOST_BYTES_HELD // max(1, activation_bytes(model))) * size
 
 
 class Parts:

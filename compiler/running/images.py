@@ -13,7 +13,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline.workspace import DataSet, Workspace
-from lvc.compiler.running.batches import images_at_once
+from lvc.compiler.running.batches import images_at_once, images_held
 
 MOST_IMAGES = 1024
 """As many images as are read unless a pass asks for fewer; estimates are good long before."""
@@ -80,12 +80,22 @@ class Calibration:
         """Return as many inputs as can all be held in memory at the widest place of a model at once."""
         return self._cut(max(1, _MOST_BYTES // max(1, bytes_of_an_input)))
 
+    def held(self, model: Model) -> Calibration:
+        """Return the same images in batches that are small enough to hold all values of a model at once."""
+        most = images_held(model)
+        labels = self.labels and _split(self.labels, most)
+        return replace(self, batches=_split(self.batches, most), labels=labels)
+
     def _cut(self, inputs: int) -> Calibration:
         left = min(inputs, len(self)) * self.size
         ends = list(itertools.accumulate(map(len, self.batches)))
         cuts = [max(0, len(batch) - max(0, end - left)) for batch, end in zip(self.batches, ends, strict=True)]
         labels = self.labels and _shortened(self.labels, cuts)
         return replace(self, batches=_shortened(self.batches, cuts), labels=labels, different=min(self.different, left))
+
+
+def _split(rows: Sequence[torch.Tensor], most: int) -> tuple[torch.Tensor, ...]:
+    return tuple(part for row in rows for part in torch.split(row, most))
 
 
 def _shortened(rows: Sequence[torch.Tensor], cuts: Sequence[int]) -> tuple[torch.Tensor, ...]:

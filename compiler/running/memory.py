@@ -26,5 +26,11 @@ def peak_activation_bytes(model: Model) -> int:
     return peak
 
 
+def activation_bytes(model: Model) -> int:
+    """Return the bytes of all inputs and results: what is held where nothing is freed, as for derivatives."""
+    kinds = ("placeholder", "call_function")
+    return sum(spec(node).bytes for node in model.module.graph.nodes if node.op in kinds and not is_widening(node))
+
+
 def _operands(node: Node) -> list[Node]:
     return [behind_widening(operand) for operand in node.all_input_nodes]

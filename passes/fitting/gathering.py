@@ -63,7 +63,7 @@ def _columns(layer: Node) -> int:
 
 
 class _Rows:
-    """Runs a model and draws rows of what layers read: of each input of the signature's size, layer after layer."""
+    """Runs a model and draws rows of what layers read: of one input of the signature's size after the other."""
 
     def __init__(self, model: Model, layers: Sequence[Node], data: Calibration, seed: int) -> None:
         self.drawn: list[tuple[Node, torch.Tensor]] = []
@@ -76,11 +76,12 @@ class _Rows:
 
     def run(self, batch: torch.Tensor) -> None:
         self._run(batch)
-        self.drawn = [
-            (layer, self._rows(layer, place))
-            for place in range(len(batch) // self._data.size)
-            for layer in self._layers
-        ]
+        at: dict[Node, list[torch.Tensor]] = {layer: [] for layer in self._layers}
+        for place in range(len(batch) // self._data.size):
+            for layer, drawn in at.items():
+                most = rows_wanted(layer, len(self._data))
+                drawn.append(positions(self._made[layer][place], layer, most, self._generator))
+        self.drawn = [(layer, self._rows(layer, drawn)) for layer, drawn in at.items()]
         self._read, self._made = {}, {}
 
     def _layer(self, layer: Node, values: Values, calls: Calls | None) -> torch.Tensor:
@@ -89,7 +90,5 @@ class _Rows:
         self._read[layer], self._made[layer] = self._run.parts(data, values[data]), self._run.parts(layer, result)
         return result
 
-    def _rows(self, layer: Node, place: int) -> torch.Tensor:
-        result = self._made[layer][place]
-        at = positions(result, layer, rows_wanted(layer, len(self._data)), self._generator)
-        return in_groups(input_rows(self._read[layer][place], layer, result.shape, at), layer)
+    def _rows(self, layer: Node, at: Sequence[torch.Tensor]) -> torch.Tensor:
+        return in_groups(input_rows(self._read[layer], layer, self._made[layer][0].shape, at), layer)

@@ -6,7 +6,7 @@ the input itself. Rows are drawn at random, for neighbouring positions say the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.fx import Node
@@ -14,6 +14,8 @@ from torch.nn import functional
 
 from lvc.compiler.ir.graph import arguments, spec
 from lvc.compiler.ir.layers import contraction, group_count
+
+_MOST_BYTES = 8 << 20
 
 
 def positions(output: torch.Tensor, layer: Node, most: int, generator: torch.Generator) -> torch.Tensor:
@@ -23,21 +25,36 @@ def positions(output: torch.Tensor, layer: Node, most: int, generator: torch.Gen
     return torch.arange(count) if count <= most else torch.randperm(count, generator=generator)[:most]
 
 
-def output_rows(output: torch.Tensor, layer: Node, at: torch.Tensor) -> torch.Tensor:
-    """Return the output channels at some positions, ``[rows, channels]``."""
-    if not contraction(layer).is_convolution:
-        return output.reshape(-1, output.shape[-1])[at]
-    images, pixels = _split(at, output.shape[2:])
-    return output.flatten(2)[images, :, pixels]
+def output_rows(outputs: Sequence[torch.Tensor], layer: Node, at: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the output channels at some positions of each of several outputs, ``[rows, channels]``."""
+    found = []
+    for output, here in _joined(outputs, at, _places(layer, outputs[0].shape)):
+        if contraction(layer).is_convolution:
+            images, pixels = _split(here, output.shape[2:])
+            found.append(output.flatten(2)[images, :, pixels])
+        else:
+            found.append(output.reshape(-1, output.shape[-1])[here])
+    return torch.cat(found)
 
 
-def input_rows(operand: torch.Tensor, layer: Node, size: Sequence[int], at: torch.Tensor) -> torch.Tensor:
-    """Return what the weights multiply at some positions, ``[rows, channels * kernel]``.
+def input_rows(
+    operands: Sequence[torch.Tensor], layer: Node, size: Sequence[int], at: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Return what the weights multiply at some positions of each of several outputs, ``[rows, channels * kernel]``.
 
-    ``size`` is the shape of the layer's output, in which the positions count.
+    ``operands`` are what the layer reads for each; ``size`` is the shape of an output, in which the positions count.
     """
-    if not contraction(layer).is_convolution:
-        return operand.reshape(-1, operand.shape[-1])[at]
+    rows = _patches if contraction(layer).is_convolution else _vectors
+    return torch.cat(
+        [rows(operand, layer, size, here) for operand, here in _joined(operands, at, _places(layer, size))]
+    )
+
+
+def _vectors(operand: torch.Tensor, layer: Node, size: Sequence[int], at: torch.Tensor) -> torch.Tensor:
+    return operand.reshape(-1, operand.shape[-1])[at]
+
+
+def _patches(operand: torch.Tensor, layer: Node, size: Sequence[int], at: torch.Tensor) -> torch.Tensor:
     args = arguments(layer)
     kernel = args["weight"].meta["spec"].shape[2:]
     height, width = args["padding"]
@@ -48,6 +65,22 @@ def input_rows(operand: torch.Tensor, layer: Node, size: Sequence[int], at: torc
     right = columns[:, None] * args["stride"][1] + torch.arange(kernel[1]) * args["dilation"][1]
     patches = padded[images[:, None, None], :, down[:, :, None], right[:, None, :]]
     return patches.movedim(3, 1).flatten(1)
+
+
+def _joined(
+    values: Sequence[torch.Tensor], at: Sequence[torch.Tensor], places: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield several values in one, as many as a cache likes, with their positions, of which each has so many."""
+    many = max(1, _MOST_BYTES // max(1, values[0].nbytes))
+    for start in range(0, len(values), many):
+        some = values[start : start + many]
+        here = [drawn + place * places for place, drawn in enumerate(at[start : start + many])]
+        yield (torch.cat(list(some)), torch.cat(here)) if len(some) > 1 else (some[0], here[0])
+
+
+def _places(layer: Node, size: Sequence[int]) -> int:
+    """How many positions an output has."""
+    return torch.Size(size).numel() // size[contraction(layer).axis]
 
 
 def in_groups(rows: torch.Tensor, layer: Node) -> torch.Tensor:

@@ -25,6 +25,9 @@ from lvc.passes.fitting.junctions import find_junction
 from lvc.passes.fitting.layer_rows import in_groups, input_rows, output_rows, positions, rows_wanted
 from lvc.passes.fitting.moments import MOST_COLUMNS, Gathering, Moments, solve
 
+_TOGETHER = 16
+"""Inputs whose rows are gathered at once."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -119,11 +122,14 @@ def _halves(
     outputs, columns = weight.shape[0], weight.elements // weight.shape[0]
     sizes = columns, len(goals) * outputs // groups, groups
     found = _Halves(Gathering(*sizes), Gathering(*sizes))
-    for place, (value, *targets) in enumerate(zip(values, *goals, strict=True)):
-        at = positions(targets[0], layer, rows_wanted(layer, len(values)), generator)
-        x = in_groups(input_rows(value, layer, targets[0].shape, at), layer)
-        y = torch.cat([in_groups(output_rows(target, layer, at), layer) for target in targets], -1)
-        (found.odd if place % 2 else found.even).add(x, y)
+    most = rows_wanted(layer, len(values))
+    at = [positions(result, layer, most, generator) for result in goals[0]]
+    for half, gathering in enumerate((found.even, found.odd)):
+        for start in range(half, len(values), 2 * _TOGETHER):
+            some = slice(start, start + 2 * _TOGETHER, 2)
+            x = input_rows(values[some], layer, goals[0][0].shape, at[some])
+            y = [in_groups(output_rows(goal[some], layer, at[some]), layer) for goal in goals]
+            gathering.add(in_groups(x, layer), torch.cat(y, -1))
     return found
 
 

@@ -17,6 +17,7 @@ MOST_COLUMNS = 4608
 """Wider layers are left alone: their matrix of second moments would take gigabytes."""
 
 _PANEL = 256
+_FEW_ROWS = 1024
 
 
 @dataclass
@@ -62,13 +63,13 @@ class Moments:
             self.from_x, self.from_y = x.mean(-2).double(), y.mean(-2).double()
         x, y = x - self.from_x[..., None, :].to(x.dtype), y - self.from_y[..., None, :].to(y.dtype)
         self.count += x.shape[-2]
-        self.x += x.double().sum(-2)
-        self.y += y.double().sum(-2)
+        self.x += x.sum(-2, dtype=torch.float64)
+        self.y += y.sum(-2, dtype=torch.float64)
         for at in range(0, x.shape[-1], _PANEL):
             panel = slice(at, at + _PANEL)
             self.xx[..., at:, panel] += x[..., at:].mT @ x[..., panel]
         self.xy += x.mT @ y
-        self.yy += y.double().square().sum(-2)
+        self.yy += y.square().sum(-2, dtype=torch.float64)
 
     def __add__(self, other: Moments) -> Moments:
         """The sums over the rows of both."""
@@ -129,9 +130,9 @@ class Moments:
         return xx, self.xy / count - _outer(self.x, self.y) / count**2
 
     def normal_equations(self, weight: torch.Tensor) -> NormalEquations:
-        """Return what weights ``[...,out,in]`` leave to be wished for."""
-        xx, xy = self.centred()
-        return NormalEquations(xx, xy - xx @ weight.double().mT)
+        """Return what weights ``[...,out,in]`` leave to be wished for, in their precision."""
+        xx, xy = (part.to(weight.dtype) for part in self.centred())
+        return NormalEquations(xx, xy - xx @ weight.mT)
 
     def _squares(self) -> torch.Tensor:
         """Both triangles of the products of inputs."""
@@ -147,7 +148,8 @@ def _times(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
 
 
 class Gathering:
-    """Moments that grow by a few rows at a time: rows wait until there are as many as columns, then count together."""
+    """Moments that grow by a few rows at a time: rows wait until there are as many as columns, or a thousand, and then
+    count together."""
 
     def __init__(self, columns: int, outputs: int, *before: int) -> None:
         self._sums = Moments.empty(columns, outputs, *before)
@@ -155,7 +157,7 @@ class Gathering:
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self._waiting.append((x, y))
-        if sum(rows.shape[-2] for rows, _ in self._waiting) >= x.shape[-1]:
+        if sum(rows.shape[-2] for rows, _ in self._waiting) >= max(_FEW_ROWS, x.shape[-1]):
             self.moments()
 
     def moments(self) -> Moments:
@@ -169,5 +171,5 @@ class Gathering:
 
 def solve(moments: Moments, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weights ``f64[...,out,in]`` and bias ``f64[...,out]``; ``start`` is where the ridge holds them."""
-    weight = start.double() + moments.normal_equations(start).solution(RIDGE).mT
+    weight = start.double() + moments.normal_equations(start.double()).solution(RIDGE).mT
     return weight, moments.mean_y - _times(weight, moments.mean_x)

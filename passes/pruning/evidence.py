@@ -87,9 +87,14 @@ class Evidence:
             raise UsageError("there is no calibration data", help="give some with --data calib=PATH")
         return self._data
 
+    @cached_property
+    def held(self) -> Calibration:
+        """The data in batches of which all values are held, for derivatives."""
+        return self.data.held(self.model)
+
     @property
     def labels(self) -> tuple[torch.Tensor, ...]:
-        """The classes of the images, for criteria that go by the loss of a classifier."""
+        """The classes of the images that are `held`, for criteria that go by the loss of a classifier."""
         if not is_class_scores(self.model.outputs[0].spec.shape):
             found = self.model.outputs[0]
             raise UsageError(
@@ -97,13 +102,13 @@ class Evidence:
                 why=f"its first output is {found}",
                 help="take a criterion that needs no labels, for example output-error",
             )
-        if self.data.labels is None:
+        if self.held.labels is None:
             raise UsageError(
                 f"the data set '{self.data.name}' has no labels",
                 why="the criterion goes by the loss, which needs the class of each image",
                 help="put each class into a folder of its own, or take a criterion that needs none",
             )
-        return self.data.labels
+        return self.held.labels
 
     def once(self, criterion: Criterion, compute: Callable[[], T]) -> T:
         """Return what a criterion computes for all groups together; the first time it is asked for, compute it."""
@@ -197,7 +202,7 @@ class Evidence:
     def _gradients(self) -> dict[Node, Gradients]:
         taps = Taps(self.model, self._layers, differentiable=True)
         found: dict[Node, list[Gradients]] = {layer: [] for layer in self._layers}
-        pairs = list(zip(self.data.batches, self.labels, strict=True))
+        pairs = list(zip(self.held.batches, self.labels, strict=True))
         for batch, labels in self.progress.track(pairs, "differentiating"):
             loss = _loss(taps.run(batch), labels)
             gradients = torch.autograd.grad(loss, list(taps.values.values()))
@@ -220,7 +225,7 @@ class Evidence:
     def _gauss_newton(self) -> dict[Node, torch.Tensor]:
         taps = Taps(self.model, self._layers, differentiable=True)
         found: dict[Node, torch.Tensor] = {}
-        data = self.data.first(GAUSS_NEWTON_IMAGES)
+        data = self.held.first(GAUSS_NEWTON_IMAGES)
         generator = torch.Generator().manual_seed(self.seed)
         for batch in self.progress.track(data.batches if self._layers else [], "differentiating"):
             projection = torch.stack([random_projection(outputs, generator) for outputs in taps.run(batch)]).sum()

@@ -78,7 +78,7 @@ def measure_curves(
     layers = [edge.layer for group in groups for edge in evidence.edges(group)]
     taps = Taps(evidence.model, layers, differentiable=True)
     generator = torch.Generator().manual_seed(evidence.seed)
-    data = evidence.data.first(GAUSS_NEWTON_IMAGES)
+    data = evidence.held.first(GAUSS_NEWTON_IMAGES)
     for batch in evidence.progress.track(data.batches if layers else [], "measuring sensitivity"):
         drawn = [[random_projection(part, generator) for _ in range(_PROJECTIONS)] for part in taps.run(batch)]
         gradients = [_output_gradients(taps, torch.stack(parts).sum()) for parts in zip(*drawn, strict=True)]

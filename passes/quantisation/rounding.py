@@ -86,8 +86,8 @@ class Places:
 
 
 def ordered(equations: NormalEquations, order: torch.Tensor) -> NormalEquations:
-    """Return equations with the inputs in some order, in single precision."""
-    return NormalEquations(equations.inputs[:, order[:, None], order].float(), equations.missing[:, order].float())
+    """Return equations with the inputs in some order."""
+    return NormalEquations(equations.inputs[:, order[:, None], order], equations.missing[:, order])
 
 
 def placed(

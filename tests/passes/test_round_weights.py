@@ -163,12 +163,12 @@ def test_moments_are_those_of_the_rows(inputs: int) -> None:
     y = torch.randn(3, 50, 2, generator=torch.Generator().manual_seed(1))
     moments = Moments.empty(inputs, 2, 3)
     moments.add(x, y)
-    equations = moments.normal_equations(torch.zeros(3, 2, inputs))
+    equations = moments.normal_equations(torch.zeros(3, 2, inputs).double())
     covariance = torch.cat([x[1], y[1]], 1).double().T.cov(correction=0)
     torch.testing.assert_close(equations.inputs[1], covariance[:inputs, :inputs], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(equations.missing[1], covariance[:inputs, inputs:], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(moments.variances[1], covariance.diagonal()[:inputs], atol=1e-4, rtol=1e-4)
-    one = moments.of_group(1).normal_equations(torch.zeros(2, inputs))
+    one = moments.of_group(1).normal_equations(torch.zeros(2, inputs).double())
     torch.testing.assert_close(one.inputs, equations.inputs[1])
 
 

@@ -13,7 +13,8 @@ from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from lvc.compiler.ir.batching.batching import HELP, BatchError, Batching
+from lvc.compiler.ir.batching.axis import BatchAxis
+from lvc.compiler.ir.batching.batching import HELP, BatchError, Batching, Calls
 from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import family, origin, tensor
 from lvc.compiler.ir.model import Model
@@ -35,13 +36,14 @@ _JUMPS = (
 )
 
 
-def prove(model: Model, twin: Model, batching: Batching, images: int) -> None:
-    """Raise `BatchError` unless a model for so many images gives each what the model it was made from gives.
+def prove(model: Model, batching: Batching, images: int, twin: Model | None = None) -> None:
+    """Raise `BatchError` unless each of so many images gets in their batch what the model as it is gives it.
 
-    Where there are many, the first two, one in the middle and the last are run alone.
+    The batch runs through the ``twin`` that was written for it, else through the calls of the model. Where there are
+    many images, the first two, one in the middle and the last are run alone.
     """
-    inputs = [_different(value.spec) for value in twin.inputs]
-    together = evaluate(twin, inputs)
+    inputs = [_different(TensorSpec((images, *value.spec.shape[1:]), value.spec.dtype)) for value in model.inputs]
+    together = evaluate(twin, inputs) if twin else evaluate(model, inputs, batching.calls(images))
     size = batching.images
     parts = range(-(-images // size))
     places = parts if len(parts) <= _FEW else sorted({0, 1, len(parts) // 2, len(parts) - 1})
@@ -50,10 +52,10 @@ def prove(model: Model, twin: Model, batching: Batching, images: int) -> None:
         alone = evaluate(model, [value[rows] for value in inputs])
         count = min(size, images - place * size)
         for name, node, ours, theirs in zip(model.output_names, model.output_nodes, together, alone, strict=True):
-            axis = batching.axis(node)
-            per_image = len(theirs) // size if axis is None else axis.inner
-            found = ours[place * size * per_image :][: count * per_image]
-            if _error(found, theirs[: count * per_image]) > _bound(model.module.graph):
+            axis = batching.axis(node) or (BatchAxis(0) if twin else None)
+            if axis is not None:
+                ours, theirs = axis.image(ours, place * size, count), axis.image(theirs, 0, count)
+            if _error(ours, theirs) > _bound(model.module.graph):
                 raise BatchError(
                     f"output '{name}' of an image depends on the others of its batch",
                     where=origin(node),
@@ -62,7 +64,7 @@ def prove(model: Model, twin: Model, batching: Batching, images: int) -> None:
                 )
 
 
-def evaluate(model: Model, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def evaluate(model: Model, inputs: Sequence[torch.Tensor], calls: Calls | None = None) -> list[torch.Tensor]:
     """Run a model without its fake quantisation; values are freed as soon as nothing reads them."""
     given, values = iter(inputs), dict[Node, torch.Tensor]()
     order: Iterable[Node] = model.module.graph.nodes
@@ -71,18 +73,20 @@ def evaluate(model: Model, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]
         for node in order:
             if node.op == "output":
                 break
-            values[node] = next(given) if node.op == "placeholder" else _value(model, node, values)
+            values[node] = next(given) if node.op == "placeholder" else _value(model, node, values, calls)
             for operand in {operand for operand in node.all_input_nodes if last[operand] is node}:
                 del values[operand]
     return [values[node] for node in model.output_nodes]
 
 
-def _value(model: Model, node: Node, values: dict[Node, torch.Tensor]) -> torch.Tensor:
+def _value(model: Model, node: Node, values: dict[Node, torch.Tensor], calls: Calls | None) -> torch.Tensor:
     stored = tensor(model.module, node)
     if stored is not None:
         return stored
     if family(node) is Family.QUANTISATION:
         return values[node.all_input_nodes[0]]
+    if calls:
+        return calls.compute(node, values)
     assert isinstance(node.target, OpOverload)
     result: torch.Tensor = node.target(
         *map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__)

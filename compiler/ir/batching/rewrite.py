@@ -29,7 +29,7 @@ def with_batch(model: Model, images: int) -> Model:
             _write(node, copied, known, calls)
     _write_outputs(model, twin, batching, images)
     twin.module.recompile()
-    prove(model, twin, batching, images)
+    prove(model, batching, images, twin)
     return twin
 
 

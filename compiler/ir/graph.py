@@ -216,6 +216,12 @@ def replace(node: Node, by: Node) -> None:
         by.meta["origin"] = origin(node)
 
 
+def settle_names(graph: Graph) -> None:
+    """End a rewrite: what was made and took no place is a value of its own from here on, and keeps its name."""
+    for node in graph.nodes:
+        node.meta.pop(_FRESH, None)
+
+
 def infer_spec(node: Node) -> TensorSpec:
     """Compute a call's result spec from those of its operands, without data; `CompileError` if it cannot be called."""
     if family(node) is Family.QUANTISATION:  # torch has no shape function for these

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lvc.compiler.errors import LvcError, UsageError
+from lvc.compiler.ir.graph import settle_names
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.catalogue import PRECISIONS
 from lvc.compiler.pipeline.passes import Outcome, Pass
@@ -168,6 +169,7 @@ class Pipeline:
             before = _written(model)
             try:
                 step.outcome = item.apply(model, replace(workspace, surroundings=Surroundings(step, observers)))
+                settle_names(model.module.graph)
                 step.outcome.settle(model.module.graph)
                 if _written(model) != before:
                     model.module.recompile()

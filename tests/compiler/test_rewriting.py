@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from torch.fx import GraphModule, Node
 
@@ -10,8 +12,10 @@ from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import add_tensor, calls, insert_call, replace, tensor
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
-from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
+from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.rewriting import Rule, rewrite
+from lvc.compiler.pipeline.workspace import Workspace
 
 TEXT = """model chain(x: f32[4])
   @w : f32[4]
@@ -57,6 +61,25 @@ def test_what_stood_in_the_graph_keeps_its_own_name() -> None:
     model, outcome = applied({aten.relu.default: (relu_of_relu,)})
     assert "%sum_1 = add(%a, @w)" in model.to_text()
     assert (outcome.changed, outcome.removed) == ([], ["b", "c"])
+
+
+class Doubling(Pass):
+    """Insert a call that takes no other's place."""
+
+    name: ClassVar[str] = "double"
+    effect: ClassVar[Effect] = Effect.EXACT
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        node = next(calls(model.module.graph, aten.add.Tensor))
+        node.args = (insert_call(node, aten.relu.default, node.args[0], name="factor"), node.args[1])
+        return Outcome()
+
+
+def test_what_a_pass_has_made_keeps_its_name_when_a_later_one_takes_out_what_reads_it() -> None:
+    made, _ = Pipeline((Doubling(),)).run(parse_model(TEXT))
+    factor = next(node for node in made.module.graph.nodes if node.name == "factor")
+    replace(next(calls(made.module.graph, aten.add.Tensor)), factor)
+    assert factor.name == "factor"
 
 
 def test_what_a_rewrite_leaves_unread_is_gone() -> None:

@@ -100,8 +100,8 @@ def fit(model: Model, layer: Node, tried: Moments, judged: Moments) -> None:
     first, second = (ordered(half.of_outputs(some).normal_equations(few), order) for half in (tried, judged))
     stiffness, damping = choose(places.some(some), first, second, factors)
     equations = ordered(everything.normal_equations(start), order)
-    places, whole = placed(equations, places, equations.solution(stiffness), damping, factors)
-    weight = places.weights(whole, order)
+    places, integers = placed(equations, places, equations.solution(stiffness), damping, factors)
+    weight = places.weights(integers, order)
     set_weight(model.module, layer, weight.reshape(stored.shape))
     if len(factors) > 1:
         set_scale(model.module, layer, places.scale.flatten())
@@ -120,7 +120,7 @@ def choose(
     changes = {stiffness: tried.solution(stiffness) for stiffness in _STIFFNESS}
     stiffness = min(changes, key=lambda value: judged.error(changes[value]))
     found = {damping: placed(tried, places, changes[stiffness], damping, factors) for damping in _DAMPING}
-    errors = {damping: judged.error(sizes.change(whole)) for damping, (sizes, whole) in found.items()}
+    errors = {damping: judged.error(sizes.change(integers)) for damping, (sizes, integers) in found.items()}
     return stiffness, min(errors, key=errors.__getitem__)
 
 

@@ -74,14 +74,14 @@ class Places:
         start, scale, low, high = (torch.cat(part, 2) for part in parts)
         return cls(start, scale, low, high, several[0].codebook)
 
-    def change(self, whole: torch.Tensor) -> torch.Tensor:
+    def change(self, integers: torch.Tensor) -> torch.Tensor:
         """Return by how much the weights change that become integers of steps."""
-        return (whole - self.start) * self.scale
+        return (integers - self.start) * self.scale
 
-    def weights(self, whole: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    def weights(self, integers: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
         """Return weights ``[groups,out,in]`` of integers of steps."""
-        found = torch.empty_like(whole)
-        found[:, order] = whole * self.scale
+        found = torch.empty_like(integers)
+        found[:, order] = integers * self.scale
         return found.transpose(1, 2)
 
 
@@ -99,11 +99,11 @@ def placed(
 ) -> tuple[Places, torch.Tensor]:
     """Return weights in whole steps as `rounded` does, of the size that serves each output best."""
     sizes = Places.joined([places.scaled(factor) for factor in factors])
-    whole, errors = rounded(equations, sizes, wanted.repeat(1, 1, len(factors)), damping)
+    integers, errors = rounded(equations, sizes, wanted.repeat(1, 1, len(factors)), damping)
     groups, inputs, outputs = wanted.shape
     best = errors.reshape(groups, 1, len(factors), outputs).argmin(2, keepdim=True)
-    whole = whole.reshape(groups, inputs, -1, outputs).take_along_dim(best, 2)[:, :, 0]
-    return places.scaled(torch.tensor(factors)[best][:, :, 0]), whole
+    integers = integers.reshape(groups, inputs, -1, outputs).take_along_dim(best, 2)[:, :, 0]
+    return places.scaled(torch.tensor(factors)[best][:, :, 0]), integers
 
 
 def rounded(
@@ -116,20 +116,20 @@ def rounded(
     """
     change = wanted / places.scale
     if damping == math.inf:
-        whole = places.nearest(places.start + change)
-        return whole, ((places.change(whole) - wanted).square()).sum(1)
+        integers = places.nearest(places.start + change)
+        return integers, ((places.change(integers) - wanted).square()).sum(1)
     factor = equations.factor(damping)
     left = factor.transpose(1, 2) @ change
     sizes = factor.diagonal(dim1=1, dim2=2)[:, :, None]
     steps = sizes.reciprocal()
-    whole, errors = torch.empty_like(left), torch.zeros_like(places.low[:, 0])
+    integers, errors = torch.empty_like(left), torch.zeros_like(places.low[:, 0])
     for end in range(left.shape[1], 0, -_BLOCK):
         begin = max(0, end - _BLOCK)
         for j in range(end - 1, begin - 1, -1):
             free = torch.addcmul(places.start[:, j], left[:, j], steps[:, j])
-            whole[:, j] = places.nearest(free[:, None])[:, 0]
-            errors += free.sub_(whole[:, j]).mul_(sizes[:, j]).square_()
-            change[:, j] = whole[:, j] - places.start[:, j]
+            integers[:, j] = places.nearest(free[:, None])[:, 0]
+            errors += free.sub_(integers[:, j]).mul_(sizes[:, j]).square_()
+            change[:, j] = integers[:, j] - places.start[:, j]
             left[:, begin:j].addcmul_(factor[:, j, begin:j, None], change[:, j, None], value=-1)
         left[:, :begin].baddbmm_(factor[:, begin:end, :begin].transpose(1, 2), change[:, begin:end], alpha=-1)
-    return whole, errors * places.scale[:, 0].square()
+    return integers, errors * places.scale[:, 0].square()

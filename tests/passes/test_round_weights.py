@@ -125,9 +125,9 @@ def test_a_wanted_change_is_made_before_rounding() -> None:
     order = torch.arange(5)
     places = Places.of(weight, uneven, order)
     equations = NormalEquations((torch.eye(5) * torch.rand(5))[None], wanted)
-    whole, errors = quantised(equations, places, wanted, 0.1)
+    integers, errors = quantised(equations, places, wanted, 0.1)
     target = weight + wanted.transpose(1, 2)
-    torch.testing.assert_close(places.weights(whole, order), (target / 0.5).round() * 0.5)
+    torch.testing.assert_close(places.weights(integers, order), (target / 0.5).round() * 0.5)
     assert errors.shape == (1, 3)
     assert bool((errors > 0).all())
 
@@ -139,8 +139,8 @@ def test_what_is_left_over_is_the_damped_error() -> None:
         weight, QuantisationParameters(torch.full((4,), 0.4), torch.zeros(4, dtype=torch.int32), -7, 7, 0), order
     )
     equations = NormalEquations((x.T @ x / 40)[None], wanted)
-    whole, errors = quantised(equations, places, wanted, 0.1)
-    off = places.change(whole) - wanted
+    integers, errors = quantised(equations, places, wanted, 0.1)
+    off = places.change(integers) - wanted
     damped = equations.inputs + 0.1 * equations.inputs[0].diagonal().mean() * torch.eye(6)
     torch.testing.assert_close(errors, (off * (damped @ off)).sum(1), rtol=1e-4, atol=1e-5)
 
@@ -151,9 +151,9 @@ def test_each_output_takes_the_size_of_steps_that_serves_it_best() -> None:
         weight, QuantisationParameters(torch.ones(2), torch.zeros(2, dtype=torch.int32), -7, 7, 0), order
     )
     equations = NormalEquations(torch.eye(2)[None], torch.zeros(1, 2, 2))
-    found, whole = placed(equations, places, equations.missing, 0.01, (0.9, 1.0))
+    found, integers = placed(equations, places, equations.missing, 0.01, (0.9, 1.0))
     torch.testing.assert_close(found.scale.flatten(), torch.tensor([0.9, 1.0]))
-    torch.testing.assert_close(found.weights(whole, order), weight)
+    torch.testing.assert_close(found.weights(integers, order), weight)
 
 
 @pytest.mark.parametrize("inputs", [4, 300])

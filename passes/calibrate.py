@@ -112,7 +112,7 @@ class _Watched:
                 group = groups.setdefault(name, fresh) if name else fresh
                 self.watches[place] = group.watch
                 looks[place] = group.look(place)
-        self.run = Run(model, looks, dict.fromkeys(looks, _unchanged))
+        self.run = Run(model, looks, dict.fromkeys(looks, _unchanged), frozen=True)
 
 
 class _Group:

@@ -109,7 +109,7 @@ class _Channels:
     def __init__(self, model: Model, values: Iterable[Node]) -> None:
         self.most = {value: torch.zeros(spec(value).shape[-1], dtype=torch.float64) for value in values}
         self.rows: dict[Node, torch.Tensor] = {}
-        self.run = Run(model, {value: partial(self._look, value) for value in self.most})
+        self.run = Run(model, {value: partial(self._look, value) for value in self.most}, frozen=True)
 
     def _look(self, value: Node, parts: Sequence[torch.Tensor]) -> None:
         for part in parts:

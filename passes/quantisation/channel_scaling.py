@@ -36,7 +36,7 @@ class Channels:
         self.most = {value: torch.zeros(2, spec(value).shape[1]) for value in values}
         self.rows: dict[Node, list[torch.Tensor]] = {value: [] for value in self.most}
         self._seen = dict.fromkeys(self.most, 0)
-        self.run = Run(model, {value: partial(self._look, value) for value in self.most})
+        self.run = Run(model, {value: partial(self._look, value) for value in self.most}, frozen=True)
 
     @property
     def inputs(self) -> int:

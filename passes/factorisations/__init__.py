@@ -1,0 +1,1 @@
+"""The ways to factor a layer, one a file."""

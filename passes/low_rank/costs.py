@@ -1,0 +1,46 @@
+"""What may be saved: multiply-accumulates, parameters, bytes of weights, or seconds on the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lvc.compiler.ir.graph import arguments, spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.counts import total_macs
+from lvc.passes.low_rank import kernel as kernels_of
+from lvc.passes.low_rank.kernel import Kernel
+from lvc.passes.low_rank.layer import Layer
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost by its name in sentences: of kernels in the place of a layer, and of a whole model."""
+
+    name: str
+    of_kernels: Callable[[Layer, Sequence[Kernel]], float]
+    of_model: Callable[[Model], float]
+
+    def of_layer(self, layer: Layer) -> float:
+        return self.of_kernels(layer, [layer.kernel])
+
+
+def _macs(layer: Layer, kernels: Sequence[Kernel]) -> float:
+    return layer.count * kernels_of.macs(kernels, layer.size)
+
+
+def _parameters(layer: Layer, kernels: Sequence[Kernel]) -> float:
+    return kernels_of.parameters(kernels)
+
+
+def _bytes(layer: Layer, kernels: Sequence[Kernel]) -> float:
+    return kernels_of.parameters(kernels) * spec(arguments(layer.node)["weight"]).dtype.itemsize
+
+
+MACS = Cost("MACs", _macs, lambda model: total_macs(model.module.graph))
+COSTS = {
+    "macs": MACS,
+    "params": Cost("parameters", _parameters, lambda model: model.parameters),
+    "bytes": Cost("bytes", _bytes, lambda model: model.bytes),
+}
+"""Those that follow from shapes alone, by the option that limits them."""

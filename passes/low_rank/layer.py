@@ -1,0 +1,73 @@
+"""The layers of a model that may be factored: as kernels, with what they run on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule, Node
+
+from lvc.compiler.ir.graph import arguments, spec, tensor
+from lvc.compiler.ir.layers import LAYERS, contraction, factors, group_count
+from lvc.passes.low_rank.kernel import Kernel, Pair
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A node that calls a layer, its kernel, how many images or rows it runs on, and of which size (1x1 for rows)."""
+
+    node: Node
+    kernel: Kernel
+    count: int
+    size: Pair
+
+    @property
+    def is_convolution(self) -> bool:
+        return contraction(self.node).is_convolution
+
+    def images(self, data: torch.Tensor) -> torch.Tensor:
+        """What it reads or gives as images; rows are images of one pixel each."""
+        return data if self.is_convolution else data.reshape(-1, data.shape[-1], 1, 1)
+
+    def like(self, images: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Images in the shape of one of its values."""
+        return images.reshape(value.shape)
+
+
+def refusal(module: GraphModule, node: Node) -> str | None:
+    """Why a layer has no kernel by itself; None if it has."""
+    weight = factors(node)[1]
+    if weight.op != "get_attr":
+        return "its weight is computed in the graph"
+    if len(weight.users) > 1:
+        return f"its weight is shared by {len(weight.users)} layers"
+    if not spec(weight).dtype.is_floating_point:
+        return f"its weight is {spec(weight).dtype}"
+    stored = tensor(module, weight)
+    if stored is None or not bool(stored.isfinite().all()):
+        return "its weight is not finite"
+    return "its weight is empty" if not stored.numel() else None
+
+
+def layer_of(module: GraphModule, node: Node) -> Layer:
+    """A call of one of `LAYERS` whose weight is stored."""
+    assert node.target in LAYERS
+    data, weight = factors(node)
+    stored = tensor(module, weight)
+    assert stored is not None
+    values, shape = stored.detach().double(), spec(data).shape
+    if not contraction(node).is_convolution:
+        return Layer(node, Kernel(values[:, :, None, None]), math.prod(shape[:-1]), (1, 1))
+    given, groups = arguments(node), group_count(node)
+    window: tuple[Pair, Pair, Pair] = tuple((given[name][0], given[name][1]) for name in _WINDOW)  # type: ignore[assignment]
+    size, count = (shape[-2], shape[-1]), math.prod(shape[:-3])
+    if contraction(node).is_matrix_product:
+        return Layer(node, Kernel(values, *window, groups), count, size)
+    parts = values.reshape(groups, values.shape[0] // groups, *values.shape[1:]).transpose(1, 2)
+    padding = given["output_padding"]
+    kernel = Kernel(parts.flatten(0, 1), *window, groups, (padding[0], padding[1]))
+    return Layer(node, kernel, count, size)
+
+
+_WINDOW = ("stride", "padding", "dilation")

@@ -1,0 +1,105 @@
+"""The ways in which a layer may be written, what each costs, and how far the model's outputs move for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lvc.compiler.errors import CompileError
+from lvc.passes.low_rank.costs import Cost
+from lvc.passes.low_rank.factorisation import Parts, Ranks
+from lvc.passes.low_rank.kernel import Kernel, run
+from lvc.passes.low_rank.layer import Layer
+from lvc.passes.low_rank.ranks import above_noise, at_most
+
+LEVELS = (0.1, 0.14, 0.19, 0.25, 0.32, 0.4, 0.5, 0.62, 0.76, 0.9)
+"""The shares of its cost to which a layer may come down."""
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """A layer written by a method with certain ranks; ``bias`` is what is added behind the kernels, None for what the
+    layer adds.
+
+    ``own`` is the squared error of its result relative to its variance, ``error`` that of the model's outputs.
+    ``times`` are the seconds on the target of the layer as it is and of the kernels, where they were measured.
+    """
+
+    method: str
+    ranks: Ranks
+    kernels: tuple[Kernel, ...]
+    cost: float
+    own: float
+    error: float = 0.0
+    bias: torch.Tensor | None = None
+    times: tuple[float, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """As tables show it, such as ``tucker2 16x32``."""
+        return f"{self.method} {'x'.join(map(str, self.ranks))}"
+
+
+def ranks_by_cost(parts: Parts, layer: Layer, cost: Cost, multiple: int) -> list[Ranks]:
+    """The ranks that lose least at each of `LEVELS`, without those that come twice."""
+    full, today = parts.method.full_ranks(layer.kernel), cost.of_layer(layer)
+
+    def price(ranks: Ranks) -> float:
+        return cost.of_kernels(layer, parts.method.outline(layer.kernel, ranks))
+
+    spectra = parts.spectra
+    found = (at_most(full, price, level * today, spectra, multiple) for level in LEVELS)
+    most = parts.method.most_rank or max(full)
+    return list(dict.fromkeys(ranks for ranks in found if ranks and max(ranks) <= most))
+
+
+def ranks_above_noise(parts: Parts) -> Ranks:
+    """What is above the noise in each spectrum, the most of all groups; at least 1."""
+    columns = parts.kernel.weight[0].numel()
+    found = [[_above(values, columns) for values in part.spectra] for part in parts.groups]
+    return tuple(max(1, *of_a_rank) for of_a_rank in zip(*found, strict=True))
+
+
+def _above(energies: torch.Tensor, columns: int) -> int:
+    return above_noise(energies.clamp(min=0).sqrt(), len(energies), max(columns, len(energies)))
+
+
+def nearest_of_each_level(options: Sequence[Option], today: float, slack: float = 1.0) -> list[Option]:
+    """Of the options of one layer those that no cheaper one beats by its own error, dearest last.
+
+    At each of `LEVELS` that is the one of least error, and with ``slack`` all whose error is at most so many times
+    that.
+    """
+    levels: dict[float, list[Option]] = {}
+    for option in options:
+        level = next((level for level in LEVELS if option.cost <= level * today), None)
+        if level is not None:
+            levels.setdefault(level, []).append(option)
+    kept: list[Option] = []
+    least = float("inf")
+    for _, found in sorted(levels.items()):
+        best = min(option.own for option in found)
+        kept += [option for option in found if option.own <= slack * best and option.own < slack * least]
+        least = min(least, best)
+    return kept
+
+
+def factor(parts: Parts, layer: Layer, ranks: Ranks, cost: Cost) -> Option | str:
+    """Factor a layer; or why that failed."""
+    try:
+        kernels = parts.factor(ranks)
+    except CompileError as error:
+        return error.what
+    return Option(parts.method.name, ranks, kernels, cost.of_kernels(layer, kernels), _weight_error(layer, kernels))
+
+
+def _weight_error(layer: Layer, kernels: Sequence[Kernel]) -> float:
+    """The squared error of factors relative to the layer, on noise: as far as weights alone can tell."""
+    kernel = layer.kernel
+    size = tuple(max(8, 2 * extent) for extent in kernel.window) if kernel.window != (1, 1) else (1, 1)
+    count = 4 if kernel.window != (1, 1) else 256
+    noise = torch.randn(count, kernel.inputs, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = kernel.apply(noise)
+    return float((run(kernels, noise) - wanted).square().mean() / wanted.square().mean().clamp(min=1e-30))

@@ -1,0 +1,73 @@
+"""What options of layers do on data: each fitted to what its layer gives, and judged by the model's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from lvc.compiler.ir.closing import without_closing
+from lvc.compiler.ir.model import Model
+from lvc.compiler.running.images import Calibration
+from lvc.compiler.running.memory import peak_activation_bytes
+from lvc.compiler.running.rerun import Rerun
+from lvc.passes.low_rank.kernel import run
+from lvc.passes.low_rank.layer import Layer
+from lvc.passes.low_rank.options import Option
+from lvc.passes.low_rank.refit import refit
+from lvc.passes.low_rank.statistics import Statistics, measure
+from lvc.passes.pruning.loss import relative_error
+
+JUDGED = 8
+"""So many images options are judged on: their order is known from few."""
+
+_MOST_BYTES = 2 << 30
+
+
+class Study:
+    """A model on data; without data nothing is known, and the outputs are taken to move as the layers do."""
+
+    def __init__(self, model: Model, layers: Sequence[Layer], data: Calibration | None) -> None:
+        self.known = dict.fromkeys(layers, Statistics()) if data is None else measure(model, layers, data)
+        self._runs: list[dict[torch.fx.Node, torch.Tensor]] = []
+        if data is None:
+            return
+        twin = without_closing(model)
+        self._rerun = Rerun(twin)
+        self._nodes = {node.name: node for node in twin.module.graph.nodes}
+        few = data.first(min(JUDGED, max(1, _MOST_BYTES // (3 * peak_activation_bytes(model)))))
+        self._runs = [self._rerun.run(batch) for batch in few.batches]
+
+    def fitted(self, layer: Layer, option: Option) -> Option:
+        """The option fitted to what its layer gives, its own error being that on the data."""
+        if not self._runs:
+            return option
+        read, made = self._images(layer)
+        kernels, bias = refit(option.kernels, read, made)
+        found = run(kernels, read) + bias.to(read.dtype)[:, None, None]
+        centred = made - made.mean((0, 2, 3), keepdim=True)
+        own = float((found - made).square().sum() / centred.square().sum().clamp(min=1e-30))
+        return replace(option, kernels=kernels, bias=bias, own=own)
+
+    def judged(self, layer: Layer, option: Option) -> Option:
+        """The option with how far the outputs move for it."""
+        if not self._runs:
+            return replace(option, error=option.own)
+        errors: list[torch.Tensor] = []
+        node = self._nodes[layer.node.name]
+        data = node.all_input_nodes[0]
+        for values in self._runs:
+            images = run(option.kernels, layer.images(values[data]))
+            if option.bias is not None:
+                images = images + option.bias.to(images.dtype)[:, None, None]
+            found = self._rerun.again(values, node, layer.like(images, values[node]))
+            errors += map(relative_error, found, self._rerun.outputs(values))
+        return replace(option, error=float(torch.stack(errors).mean()))
+
+    def _images(self, layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a layer reads and gives, all images together."""
+        node = self._nodes[layer.node.name]
+        data = node.all_input_nodes[0]
+        read = torch.cat([layer.images(values[data]) for values in self._runs])
+        return read, torch.cat([layer.images(values[node]) for values in self._runs])

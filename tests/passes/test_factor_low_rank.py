@@ -1,0 +1,193 @@
+"""Layers become factors where that costs less: within the budget, right in every backend, and told with reasons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from calibration_data import normal
+from test_prune_cifar import accuracy, images, network
+from torch import nn
+
+from lvc.compiler.driver import compile, optimise
+from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.inspection import layers
+from lvc.compiler.measure.layers import totals
+from lvc.compiler.pipeline import catalogue
+from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Race, Workspace
+from lvc.passes.low_rank.factorisation import METHODS
+
+torch.set_num_threads(1)
+
+
+class Net(nn.Module):
+    """Convolutions of every kind that can be factored, a depthwise one and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.wide = nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(32)
+        self.grouped = nn.Conv2d(32, 32, 3, padding=2, dilation=2, groups=2)
+        self.up = nn.ConvTranspose2d(32, 24, 4, 2, 1)
+        self.pointwise = nn.Conv2d(24, 32, 1)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.depthwise(torch.relu(self.stem(x))))
+        x = self.grouped(torch.relu(self.norm(self.wide(x))))
+        return self.head(torch.relu(self.pointwise(torch.relu(self.up(x)))).mean((2, 3)))
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model.from_module(Net().eval(), torch.randn(1, 3, 12, 12))
+
+
+def factored(model: Model, options: str, workspace: Workspace | None = None) -> tuple[Model, Outcome]:
+    made, (step,) = optimise(model, Pipeline.parse(f"factor-low-rank{{{options}}}"), workspace or Workspace(threads=1))
+    return made, step.outcome
+
+
+def share(made: Model, model: Model) -> float:
+    return totals(layers(made)).macs / totals(layers(model)).macs
+
+
+@pytest.mark.parametrize("method", ["auto", *(name for name in METHODS.names() if name != "svd")])
+def test_macs_come_down_to_the_budget(model: Model, method: str) -> None:
+    made, outcome = factored(model, f"macs=0.75 method={method}", normal(model))
+    assert 0.65 < share(made, model) <= 0.75
+    assert outcome.changed
+    assert made.outputs == model.outputs
+    assert "layers factored; MACs" in outcome.notes[-1]
+
+
+@pytest.mark.parametrize(("budget", "count"), [("params", "parameters"), ("bytes", "weight_bytes")])
+def test_parameters_and_bytes_come_down_to_the_budget(model: Model, budget: str, count: str) -> None:
+    made, _ = factored(model, f"{budget}=0.6")
+    assert 0.5 < getattr(totals(layers(made)), count) / getattr(totals(layers(model)), count) <= 0.6
+
+
+def test_data_keep_the_outputs_nearer(model: Model) -> None:
+    image = np.random.default_rng(5).standard_normal((1, 3, 12, 12)).astype(np.float32)
+    (wanted,) = model(image)
+
+    def moved(workspace: Workspace | None) -> float:
+        return float(np.square(factored(model, "macs=0.6", workspace)[0](image)[0] - wanted).mean())
+
+    assert moved(normal(model, 32)) < 0.7 * moved(None)
+
+
+def test_what_is_left_has_a_reason(model: Model) -> None:
+    _, outcome = factored(model, "macs=0.8 method=tucker2 skip=wide")
+    reasons = {skip.origin: skip.reason for skip in outcome.skipped}
+    assert reasons["wide"] == "skip=wide leaves it out"
+    assert reasons["depthwise"] == "no ranks make it cheaper"
+    assert reasons["head"] == "its window is 1x1, which is for svd"
+    (table,) = outcome.tables
+    assert table.headers[:3] == ("layer", "as", "error")
+    assert {row[1] for row in table.rows} > {"as it is"}
+
+
+def test_fixed_ranks_energy_and_noise(model: Model) -> None:
+    made, outcome = factored(model, "rank=4 method=channel-svd only=wide")
+    assert outcome.changed == ["conv2d_2"]
+    weights = {name: tuple(value.shape) for name, value in made.module.named_parameters() if name.startswith("wide")}
+    assert weights == {"wide.0.weight": (4, 16, 3, 3), "wide.1.weight": (32, 4, 1, 1)}
+    less, more = (share(factored(model, f"energy={part}")[0], model) for part in (0.5, 0.9))
+    assert less < more < 1
+    assert share(factored(model, "vbmf=true method=tucker2")[0], model) < 1
+
+
+def test_factors_run_in_integers_onnx_and_native_code(model: Model, tmp_path: Path) -> None:
+    import onnxruntime
+
+    data = normal(model, 16)
+    made, _ = factored(model, "macs=0.6", data)
+    image = np.random.default_rng(5).standard_normal((1, 3, 12, 12)).astype(np.float32)
+    (wanted,) = made(image)
+    made.to_onnx(tmp_path / "factors.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "factors.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: image})[0], wanted, atol=1e-5)
+    for preset, bound in (("O2", 1e-4), ("int8-fast", 0.1)):
+        artefact = compile(made, preset, workspace=data, verify=False)
+        (found,) = catalogue.BACKENDS.get("tvm").load(artefact, 1)(image)
+        assert np.abs(found - wanted).max() < bound * np.abs(wanted).max(), preset
+
+
+class Watch:
+    """A stopwatch that takes one second for each million multiply-accumulates, and twice that in kernels of 1x1."""
+
+    name, channel_multiple = "clockwork", 4
+
+    def layers(self, model: Model) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for layer in layers(model):
+            found[layer.origin] = found.get(layer.origin, 0.0) + layer.macs / 1e6
+        return found
+
+    def compare(self, model: Model, with_model: Model) -> Race:
+        mine, other = (sum(self.layers(one).values()) for one in (model, with_model))
+        return Race(mine, other, mine / other)
+
+
+def test_latency_comes_down_to_the_budget(model: Model) -> None:
+    data = normal(model)
+    used = Workspace(data=data.data, threads=1, stopwatch=Watch())
+    made, outcome = factored(model, "latency=0.7", used)
+    assert 0.6 < share(made, model) <= 0.7
+    assert any("latency on clockwork 0." in note for note in outcome.notes)
+    (table,) = outcome.tables
+    assert all(float(row[5]) >= float(row[6]) for row in table.rows if row[5])
+
+
+class Slow(Watch):
+    """Two layers are always slower than one."""
+
+    def layers(self, model: Model) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for layer in layers(model):
+            if layer.macs:
+                found[layer.origin] = found.get(layer.origin, -0.5) + 1.0
+        return found
+
+
+def test_factors_that_are_not_faster_are_not_taken(model: Model) -> None:
+    used = Workspace(data=normal(model).data, threads=1, stopwatch=Slow())
+    with pytest.raises(UsageError, match=r"at least 1\.000 of today's latency on clockwork stay"):
+        factored(model, "latency=0.7", used)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "was not told how small"),
+        ("macs=0.5 rank=3", "macs and rank are both given"),
+        ("macs=1.5", "macs must be between 0 and 1, not 1.5"),
+        ("rank=0", "rank must be at least 1, not 0"),
+        ("rank=4000 method=tucker2", "no layer has a rank of 4000: the largest is 24"),
+        ("macs=0.01", r"the target cannot be reached: at least 0\.\d+ of today's MACs stay"),
+        ("macs=0.5 skip=nothing", "the pattern 'nothing' matches nothing"),
+        ("macs=0.5 method=svdd", "there is no method 'svdd'"),
+        ("macs=0.5 multiple=0", "multiple must be at least 1, not 0"),
+    ],
+)
+def test_misuse(model: Model, options: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        factored(model, options)
+
+
+def test_a_trained_network_keeps_its_accuracy(assets: Path) -> None:
+    model = network(assets, "resnet20")
+    data, test = images(assets, "train400", every=4), images(assets, "test2000", every=8)
+    used = Workspace(data={"calib": lambda: data, "judge": lambda: data}, threads=1)
+    made, _ = factored(model, "macs=0.6 method=tucker2", used)
+    assert share(made, model) <= 0.6
+    assert accuracy(model, test) - accuracy(made, test) < 0.05

@@ -30,10 +30,11 @@ def keeps_simulation(path: Path) -> bool:
     return backend is not None and backend.keeps_simulation
 
 
-def write_model(model: Model, path: Path) -> None:
+def write_model(model: Model, path: str | Path) -> None:
     """Write a model in the form that the file name asks for: ``.onnx``, ``.pt2``, ``.lvc`` or ``.txt`` (the graph)."""
     from lvc.compiler.files import write_atomically
 
+    path = Path(path)
     check_model_suffix(path)
     backend = _keeper(path)
     if not backend:

@@ -136,6 +136,7 @@ NAME_A_LAYER = {
     "passes/identities/padding.py",
     "passes/quantise_dynamically.py",
     "passes/smooth_activations.py",
+    "passes/low_rank/placing.py",  # what writes layers of factors
     "passes/analysis/channels/layers.py",
     "backends/onnx/operators/contraction.py",  # what an operator is lowered to
     "backends/tvm/cpu/kernels/conv2d.py",

@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.evaluation import evaluate
 from lvc.compiler.measure.inspection import layers
@@ -167,7 +168,7 @@ class Comparison:
         if cell.afterwards == "recalibrate":
             estimate_batch_norms(module, self.calibration)
         seconds = time.process_time() - started
-        model = Model.from_module(module, torch.zeros(BATCH, 3, 32, 32))
+        model = from_module(module, torch.zeros(BATCH, 3, 32, 32))
         return Row(cell, round(fallen, 4), self.accuracy(model), round(seconds, 1))
 
     def _module(self) -> torch.nn.Module:

@@ -47,7 +47,6 @@ def _measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
     import lvc
     from lvc.compiler.data.seeded import seeded_inputs
     from lvc.compiler.errors import CheckError
-    from lvc.compiler.ir.model import Model
 
     base, _, importer = name.partition("@")
     is_file = importer == "onnx" or base.startswith("ultralytics:")
@@ -55,12 +54,12 @@ def _measure(name: str, pipeline: str, target: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="lvc-zoo-") as folder:
         if is_file:
             file = zoo_models.write_onnx(base, Path(folder))
-            model = Model.from_onnx(file)
+            model = lvc.from_onnx(file)
             inputs = seeded_inputs(model.inputs, 0)
             wanted = _onnxruntime(file, inputs)
         else:
             module, shape = zoo_models.make(base)
-            model = Model.from_module(module, torch.zeros(*shape))
+            model = lvc.from_module(module, torch.zeros(*shape))
             inputs = seeded_inputs(model.inputs, 0)
             wanted = _eager(module, inputs)
     loaded = time.perf_counter()

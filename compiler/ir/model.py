@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,36 +78,6 @@ class Model:
     def bytes(self) -> int:
         """Bytes of the stored tensors that the graph reads."""
         return sum(spec(n).bytes for n in self.module.graph.nodes if n.op == "get_attr")
-
-    @classmethod
-    def load(cls, source: str, **options: Any) -> Model:
-        """Load a model file or factory; see `lvc.compiler.load.load` for the options."""
-        from lvc.compiler.load import load
-
-        return load(source, **options)
-
-    @classmethod
-    def from_module(
-        cls, module: torch.nn.Module, *examples: torch.Tensor | Sequence[torch.Tensor], name: str = ""
-    ) -> Model:
-        """Trace a PyTorch module on example inputs, one by one or in one tuple, in evaluation mode."""
-        from lvc.compiler.load.examples import check_examples
-        from lvc.compiler.load.torch_importer import from_module
-
-        return from_module(module, check_examples(examples), name=name or type(module).__name__)
-
-    @classmethod
-    def from_onnx(cls, file: str | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
-        """Read an ONNX file; ``shapes`` fixes symbolic input sizes by input name."""
-        from lvc.compiler.load.onnx_importer import from_onnx
-
-        return from_onnx(Path(file), shapes or {})
-
-    def to_onnx(self, file: str | Path) -> None:
-        """Write the model as ONNX."""
-        from lvc.compiler.writing import write_model
-
-        write_model(self, Path(file).with_suffix(".onnx"))
 
     @property
     def usage(self) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.load.archive import is_script_file
 
 if TYPE_CHECKING:
+    import torch
+
     from lvc.compiler.ir.model import Model
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".th", ".ckpt", ".bin", ".tar")
@@ -43,6 +45,17 @@ def load(
         option = "--weights" if weights is not None else "--arg"
         raise UsageError(f"{option} is for factories", why=f"'{source}' is a file that holds its weights already")
     return _load_file(path, shapes, trust=trust)
+
+
+def from_module(
+    module: torch.nn.Module, *examples: torch.Tensor | Sequence[torch.Tensor], name: str = "", source: str = ""
+) -> Model:
+    """Trace a PyTorch module on example inputs, one by one or in one tuple, in evaluation mode."""
+    from lvc.compiler.load import torch_importer
+    from lvc.compiler.load.examples import check_examples
+
+    name = name or type(module).__name__
+    return torch_importer.from_module(module, check_examples(examples), name=name, source=source)
 
 
 def _load_file(path: Path, shapes: Mapping[str, Sequence[int]], *, trust: bool) -> Model:

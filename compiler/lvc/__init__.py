@@ -8,18 +8,36 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Artefact": "lvc.compiler.artefact",
-    "Loaded": "lvc.compiler.loaded",
-    "LvcError": "lvc.compiler.errors",
-    "Model": "lvc.compiler.ir.model",
-    "Pipeline": "lvc.compiler.pipeline.pipeline",
-    "Target": "lvc.compiler.backend",
-    "Workspace": "lvc.compiler.pipeline.workspace",
-    "compile": "lvc.compiler.driver",
-    "load": "lvc.compiler.loaded",
+    "Artefact": "lvc.compiler.artefact:Artefact",
+    "Loaded": "lvc.compiler.loaded:Loaded",
+    "LvcError": "lvc.compiler.errors:LvcError",
+    "Model": "lvc.compiler.ir.model:Model",
+    "Pipeline": "lvc.compiler.pipeline.pipeline:Pipeline",
+    "Target": "lvc.compiler.backend:Target",
+    "Workspace": "lvc.compiler.pipeline.workspace:Workspace",
+    "compile": "lvc.compiler.driver:compile",
+    "from_module": "lvc.compiler.load:from_module",
+    "from_onnx": "lvc.compiler.load.onnx_importer:from_onnx",
+    "load": "lvc.compiler.loaded:load",
+    "load_model": "lvc.compiler.load:load",
+    "write_model": "lvc.compiler.writing:write_model",
 }
 
-__all__ = ["Artefact", "Loaded", "LvcError", "Model", "Pipeline", "Target", "Workspace", "compile", "load"]
+__all__ = [
+    "Artefact",
+    "Loaded",
+    "LvcError",
+    "Model",
+    "Pipeline",
+    "Target",
+    "Workspace",
+    "compile",
+    "from_module",
+    "from_onnx",
+    "load",
+    "load_model",
+    "write_model",
+]
 
 if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
@@ -27,13 +45,18 @@ if TYPE_CHECKING:
     from lvc.compiler.driver import compile
     from lvc.compiler.errors import LvcError
     from lvc.compiler.ir.model import Model
+    from lvc.compiler.load import from_module
+    from lvc.compiler.load import load as load_model
+    from lvc.compiler.load.onnx_importer import from_onnx
     from lvc.compiler.loaded import Loaded, load
     from lvc.compiler.pipeline.pipeline import Pipeline
     from lvc.compiler.pipeline.workspace import Workspace
+    from lvc.compiler.writing import write_model
 
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used, so that ``import lvc`` costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module 'lvc' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -11,6 +11,8 @@ import torch
 
 from lvc.compiler import driver
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
+from lvc.compiler.load import load as load_model
 from lvc.compiler.loaded import load
 from lvc.compiler.measure.coverage import Coverage
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -68,7 +70,7 @@ def images(seed: int = 0) -> DataSet:
 @pytest.fixture
 def model() -> Model:
     torch.manual_seed(0)
-    return Model.from_module(Network().eval(), torch.zeros(SHAPE))
+    return from_module(Network().eval(), torch.zeros(SHAPE))
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -116,7 +118,7 @@ def test_weights_of_4_bits_run_as_int8_in_onnx_runtime(options: str, model: Mode
     packed = [part for part in stored if part.data_type == onnx.TensorProto.INT4]
     assert sorted(tuple(part.dims) for part in packed) == [(10, 16), (16, 3, 3, 3), (16, 16, 3, 3), (16, 16, 3, 3)]
     assert all(len(part.raw_data) == -(-np.prod(part.dims) // 2) for part in packed)
-    ours, again = simulated, Model.load(str(tmp_path / "qdq.onnx"))
+    ours, again = simulated, load_model(str(tmp_path / "qdq.onnx"))
     whole, _ = Pipeline.parse("lower-to-integer").run(again)
     assert Coverage.of(whole).share == 1
     name = theirs.get_inputs()[0].name
@@ -128,7 +130,7 @@ def test_weights_of_4_bits_run_as_int8_in_onnx_runtime(options: str, model: Mode
 def test_gates_and_attention_run_as_int8_in_onnx_runtime(tmp_path: Path) -> None:
     workspace = Workspace(data={"calib": images}, threads=1)
     torch.manual_seed(0)
-    mixer = Model.from_module(Mixer().eval(), torch.zeros(SHAPE))
+    mixer = from_module(Mixer().eval(), torch.zeros(SHAPE))
     simulated, _ = Pipeline.parse(QUANTISE).run(mixer, workspace)
     assert Coverage.of(simulated, simulated=True).share == 1
     theirs, kinds = fused(simulated, tmp_path)
@@ -205,7 +207,7 @@ def test_whole_operators_of_onnx_runtime_are_read(tmp_path: Path) -> None:
     weights = ", ".join(map(str, random.integers(-64, 64, 160)))
     path = tmp_path / "whole.onnx"
     onnx.save(onnx.parser.parse_model(OF_ONNX_RUNTIME.replace("WEIGHTS", weights)), path)
-    entered, theirs = Model.load(str(path)), session(path)
+    entered, theirs = load_model(str(path)), session(path)
     x = random.standard_normal((8, 1, 4, 6, 6)).astype(np.float32)
     ours = np.concatenate([entered(image)[0] for image in x])
     wanted = np.concatenate([theirs.run(None, {"x": image})[0] for image in x])

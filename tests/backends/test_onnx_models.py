@@ -9,6 +9,7 @@ import torchvision
 from lvc.compiler.backend import Target
 from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline import catalogue
 from lvc.compiler.pipeline.observers import Drift, Verifier, relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -28,7 +29,7 @@ def build(name: str) -> Model:
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.5, 1.5)
-    return Model.from_module(module, torch.zeros(1, 3, 224, 224), name=name)
+    return from_module(module, torch.zeros(1, 3, 224, 224), name=name)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])

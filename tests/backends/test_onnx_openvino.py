@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import DataSet, Workspace
 from lvc.compiler.writing import write_model
@@ -54,7 +54,7 @@ def images(seed: int = 0) -> DataSet:
 @pytest.mark.parametrize("options", OPTIONS)
 def test_quantised_models_run_as_int8_in_openvino(options: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = Model.from_module(Network().eval(), torch.zeros(SHAPE))
+    model = from_module(Network().eval(), torch.zeros(SHAPE))
     workspace = Workspace(data={"calib": images}, threads=1)
     simulated, _ = Pipeline.parse(QUANTISE.replace("OPTIONS", options)).run(model, workspace)
     write_model(simulated, tmp_path / "qdq.onnx")

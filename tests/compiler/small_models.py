@@ -11,6 +11,7 @@ from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.driver import compile_and_report
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 
 
 class Shades(nn.Module):
@@ -41,12 +42,12 @@ class Convolutions(nn.Module):
 
 
 def shades(classes: int = 6, batch: int = 1) -> Model:
-    return Model.from_module(Shades(classes), torch.zeros(batch, 3, 8, 8), name="shades")
+    return from_module(Shades(classes), torch.zeros(batch, 3, 8, 8), name="shades")
 
 
 def convolutions() -> Model:
     torch.manual_seed(0)
-    return Model.from_module(Convolutions(), torch.zeros(1, 4, 16, 16), name="convolutions")
+    return from_module(Convolutions(), torch.zeros(1, 4, 16, 16), name="convolutions")
 
 
 def build(model: Model, path: Path | None = None) -> Artefact:

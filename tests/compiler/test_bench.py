@@ -23,7 +23,7 @@ from lvc.compiler.bench.source import stored_request
 from lvc.compiler.bench.steps import steps
 from lvc.compiler.cli import main
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.layers import Layer
 from lvc.compiler.pipeline.observers import relative_difference
@@ -155,7 +155,7 @@ def test_engines_in_8_bits_are_near_the_model_and_are_made_once(name: str, tmp_p
     pytest.importorskip(engine.package)
     torch.manual_seed(0)
     layers = torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, groups=8))
-    write_model(Model.from_module(layers, torch.zeros(1, 4, 16, 16)), tmp_path / "given.onnx")
+    write_model(from_module(layers, torch.zeros(1, 4, 16, 16)), tmp_path / "given.onnx")
     original = Original(LoadRequest(str(tmp_path / "given.onnx")), tmp_path)
     inputs = np.random.default_rng(0).standard_normal((1, 4, 16, 16)).astype(np.float32)
     found = engine.prepare(original, 1)(inputs)

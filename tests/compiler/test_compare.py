@@ -15,6 +15,7 @@ from torch import nn
 from lvc.compiler.cli import main
 from lvc.compiler.ir.graph import calls, store, tensor
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module, load
 from lvc.compiler.measure.comparison.pairs import pair_layers
 from lvc.compiler.measure.comparison.signal import Signal
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -42,7 +43,7 @@ class Net(nn.Module):
 
 def net() -> Model:
     torch.manual_seed(0)
-    return Model.from_module(Net(), torch.zeros(1, 3, 8, 8), name="net")
+    return from_module(Net(), torch.zeros(1, 3, 8, 8), name="net")
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_the_layer_that_hurts_stands_first(capsys: pytest.CaptureFixture[str], f
 
 def test_scaled_channels_are_told_from_error(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert main(["opt", "net.lvc", "-p", "fold-batch-norm", "-o", "folded.lvc"]) == 0
-    module = (model := Model.load("folded.lvc")).module
+    module = (model := load("folded.lvc")).module
     first, second, _ = calls(module.graph, aten.conv2d.default, aten.linear.default)
     for node, factor in ((first.args[1], 4.0), (first.args[2], 4.0), (second.args[1], 0.25)):
         value = tensor(module, node)
@@ -187,7 +188,7 @@ def test_the_table_can_be_short(capsys: pytest.CaptureFixture[str], folder: Path
 )
 def test_misuse(capsys: pytest.CaptureFixture[str], folder: Path, arguments: list[str], message: str) -> None:
     torch.manual_seed(0)
-    write_model(Model.from_module(Net(), torch.zeros(1, 3, 9, 9), name="other"), folder / "other.lvc")
+    write_model(from_module(Net(), torch.zeros(1, 3, 9, 9), name="other"), folder / "other.lvc")
     assert main(["compare", *arguments, "--data", "data.npz"]) == 2
     assert message in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from small_models import convolutions, shades
 
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.layers import Layer, heaviest, totals
 from lvc.compiler.running.memory import peak_activation_bytes
@@ -29,7 +29,7 @@ def test_counts_are_those_that_torchvision_publishes(name: str) -> None:
     with torch.device("meta"):
         shapes_only = getattr(torchvision.models, name)()
     module = shapes_only.to_empty(device="cpu").eval()
-    model = Model.from_module(module, torch.zeros(1, 3, 224, 224))
+    model = from_module(module, torch.zeros(1, 3, 224, 224))
     meta = PUBLISHED[name].meta
     assert totals(layers(model)).macs / 1e9 == pytest.approx(meta["_ops"], abs=0.001)
     buffers = sum(buffer.numel() for key, buffer in module.named_buffers() if not key.endswith("batches_tracked"))

@@ -12,6 +12,7 @@ from torch import nn
 from lvc.compiler.cli import main
 from lvc.compiler.errors import CheckError
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.measure.coverage import Coverage, Requirement
 from lvc.compiler.pipeline.passes import Skip
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -37,7 +38,7 @@ def net() -> Model:
     """Two convolutions, the second with three times the work of the first."""
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 12, 1))
-    return Model.from_module(layers, torch.zeros(1, 4, 6, 6), name="net")
+    return from_module(layers, torch.zeros(1, 4, 6, 6), name="net")
 
 
 def made(pipeline: str) -> Model:

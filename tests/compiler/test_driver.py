@@ -53,7 +53,7 @@ def check(model: lvc.Model, scale: float) -> float:
 def test_compiling_leaves_the_model_as_it_was() -> None:
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()).eval()
     torch.nn.init.uniform_(layers[1].running_var, 0.5, 1.5)
-    model = lvc.Model.from_module(layers, torch.zeros(1, 3, 8, 8))
+    model = lvc.from_module(layers, torch.zeros(1, 3, 8, 8))
     before = serialise.to_files(model)
     artefact = lvc.compile(model, "O2", "reference")
     assert serialise.to_files(model) == before
@@ -75,7 +75,7 @@ class StepInPlace(Pass):
 
 
 def test_a_pass_that_trains_has_tensors_of_its_own() -> None:
-    model = lvc.Model.from_module(Scaled(0.0), torch.zeros(1, 64))
+    model = lvc.from_module(Scaled(0.0), torch.zeros(1, 64))
     before = serialise.to_files(model)
     artefact = lvc.compile(model, lvc.Pipeline((StepInPlace(),)), "reference")
     assert serialise.to_files(model) == before
@@ -83,23 +83,23 @@ def test_a_pass_that_trains_has_tensors_of_its_own() -> None:
 
 
 def test_a_faithful_artefact_passes() -> None:
-    assert check(lvc.Model.from_module(Scaled(0.0), torch.zeros(1, 64)), 1.0) == 0.0
+    assert check(lvc.from_module(Scaled(0.0), torch.zeros(1, 64)), 1.0) == 0.0
 
 
 def test_a_wrong_artefact_is_refused() -> None:
     with pytest.raises(CheckError, match="differs from PyTorch"):
-        check(lvc.Model.from_module(Scaled(0.0), torch.zeros(1, 64)), 1.001)
+        check(lvc.from_module(Scaled(0.0), torch.zeros(1, 64)), 1.001)
 
 
 def test_rounding_that_the_network_magnifies_is_no_fault() -> None:
-    model = lvc.Model.from_module(Scaled(30_000.0), torch.zeros(1, 64))
+    model = lvc.from_module(Scaled(30_000.0), torch.zeros(1, 64))
     assert check(model, 1.0 + 1e-6) >= 0.0
     nudged = check(model, 1.0002)
     assert nudged > 1e-4
 
 
 def test_rounding_of_minimal_filtering_is_coarser() -> None:
-    model = lvc.Model.from_module(Scaled(30_000.0), torch.zeros(1, 64))
+    model = lvc.from_module(Scaled(30_000.0), torch.zeros(1, 64))
     with pytest.raises(CheckError):
         check(model, 1.0015)
     next(calls(model.module.graph)).meta[WINOGRAD] = 4
@@ -110,11 +110,11 @@ def test_rounding_of_minimal_filtering_is_coarser() -> None:
 
 def test_magnified_rounding_excuses_no_wrong_artefact() -> None:
     with pytest.raises(CheckError):
-        check(lvc.Model.from_module(Scaled(30_000.0), torch.zeros(1, 64)), 1.05)
+        check(lvc.from_module(Scaled(30_000.0), torch.zeros(1, 64)), 1.05)
 
 
 def test_double_precision_is_nearer_the_truth() -> None:
-    model = lvc.Model.from_module(Scaled(30_000.0), torch.zeros(1, 64))
+    model = lvc.from_module(Scaled(30_000.0), torch.zeros(1, 64))
     inputs = (np.full((1, 64), 0.1, np.float32),)
     exact = exact_outputs(model, inputs)
     assert exact is not None
@@ -124,22 +124,22 @@ def test_double_precision_is_nearer_the_truth() -> None:
 
 @pytest.mark.parametrize("suffix", [".onnx", ".lvc"])
 def test_a_written_model_says_how_it_is_used(suffix: str, tmp_path: Path) -> None:
-    model = lvc.Model.from_module(torch.nn.Conv2d(3, 2, 1), torch.zeros(1, 3, 4, 4))
+    model = lvc.from_module(torch.nn.Conv2d(3, 2, 1), torch.zeros(1, 3, 4, 4))
     model.preprocessing, model.labels = "mean=127,std=128,range=255", ("cat", "dog, seen from behind")
     file = tmp_path / f"small{suffix}"
     write_model(model, file)
-    again = lvc.Model.load(str(file))
+    again = lvc.load_model(str(file))
     assert (again.preprocessing, again.labels) == (model.preprocessing, model.labels)
     if suffix == ".lvc":
         assert container.read(file).metadata["preprocessing"] == model.preprocessing
 
 
 def test_damaged_properties_of_an_onnx_file_say_nothing(tmp_path: Path) -> None:
-    model = lvc.Model.from_module(torch.nn.ReLU(), torch.zeros(1, 3))
+    model = lvc.from_module(torch.nn.ReLU(), torch.zeros(1, 3))
     file = tmp_path / "small.onnx"
     write_model(model, file)
     proto = onnx.load(file)
     onnx.helper.set_model_props(proto, {"lvc.preprocessing": "[" * 100_000, "lvc.labels": '{"a": 1}'})
     onnx.save(proto, file)
-    again = lvc.Model.load(str(file))
+    again = lvc.load_model(str(file))
     assert (again.preprocessing, again.labels) == (None, None)

@@ -15,6 +15,7 @@ from lvc.compiler.cli import main
 from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.layers import totals
 from lvc.compiler.measure.memory import Memory
+from lvc.compiler.writing import write_model
 
 MEMORY = Memory(weights=10_000, prepared=1000, workspace=2000, scratch=400, external=100, live=2000)
 
@@ -102,7 +103,7 @@ def test_odd_metadata_is_shown_or_left_out(
 
 
 def test_groups_of_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    convolutions().to_onnx(path := tmp_path / "m.onnx")
+    write_model(convolutions(), path := tmp_path / "m.onnx")
     assert main(["inspect", str(path), "--groups"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()[2:]
     assert header.split()[:3] == ["group", "units", "channels"]

@@ -20,11 +20,13 @@ from lvc.compiler.driver import compile_and_report, make_report, optimise
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.ir.graph import calls, store, tensor
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module, load
 from lvc.compiler.measure.comparison.judge import Loss
 from lvc.compiler.measure.comparison.loss_bound import LossBound
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.pipeline import Pipeline, Step
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.writing import write_model
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Classifier(nn.Module):
 
 
 def classifier(closing: nn.Module | None = None, batch: int = 3) -> Model:
-    return Model.from_module(Classifier(closing).eval(), torch.zeros(batch, 3, 2, 2))
+    return from_module(Classifier(closing).eval(), torch.zeros(batch, 3, 2, 2))
 
 
 def workspace(count: int = 20, *, labelled: bool = False) -> Workspace:
@@ -206,7 +208,7 @@ class Pair(nn.Module):
 
 def test_a_model_of_two_inputs_is_not_judged_and_says_so() -> None:
     """Images are of no use to it, and a pipeline that needs none runs all the same."""
-    model = Model.from_module(Pair().eval(), torch.zeros(1, 4), torch.ones(1, 4))
+    model = from_module(Pair().eval(), torch.zeros(1, 4), torch.ones(1, 4))
     pipeline = Pipeline((ScaleWeights(by=0.9),))
     _, report = compile_and_report(model, pipeline, "reference", workspace=workspace())
     assert report.losses == ("what scale-weights cost was not judged, images feed a model of one input with a batch",)
@@ -244,7 +246,7 @@ def test_bounds_that_cannot_be_judged() -> None:
     pipeline, bound = Pipeline((ScaleWeights(by=0.9),)), LossBound.parse("1%")
     with pytest.raises(UsageError, match="--max-loss needs images to judge on"):
         optimise(classifier(), pipeline, Workspace(), max_loss=bound)
-    image = Model.from_module(nn.Conv2d(3, 4, 1).eval(), torch.zeros(1, 3, 2, 2))
+    image = from_module(nn.Conv2d(3, 4, 1).eval(), torch.zeros(1, 3, 2, 2))
     with pytest.raises(UsageError, match="no output of the model"):
         optimise(image, pipeline, workspace(), max_loss=bound)
     optimise(classifier(), Pipeline.parse("O2"), Workspace(), max_loss=bound)
@@ -258,8 +260,8 @@ def segmenter(tmp_path: Path) -> tuple[str, str]:
     layers: list[nn.Module] = []
     for read, made in itertools.pairwise(widths):
         layers += [nn.Conv2d(read, made, 3, padding=1, bias=False), nn.ReLU()]
-    model = Model.from_module(nn.Sequential(*layers, nn.Conv2d(16, 3, 1, bias=False)).eval(), torch.zeros(1, 3, 16, 16))
-    model.to_onnx(tmp_path / "segmenter.onnx")
+    model = from_module(nn.Sequential(*layers, nn.Conv2d(16, 3, 1, bias=False)).eval(), torch.zeros(1, 3, 16, 16))
+    write_model(model, tmp_path / "segmenter.onnx")
     x = np.random.default_rng(0).standard_normal((24, 3, 16, 16)).astype(np.float32)
     np.savez(tmp_path / "images.npz", x=x)
     return str(tmp_path / "segmenter.onnx"), str(tmp_path / "images.npz")
@@ -275,8 +277,7 @@ def test_what_pruning_lost_is_seen_behind_the_passes_after_it(segmenter: tuple[s
     used = Workspace(data={"calib": lambda: [(image[None], None) for image in np.load(images)["x"]]})
     kept = [image for image, _ in used.judging_images().data]
     wanted, found = (
-        np.concatenate([model(image)[0] for image in kept]).astype(float)
-        for model in map(Model.load, (source, str(small)))
+        np.concatenate([model(image)[0] for image in kept]).astype(float) for model in map(load, (source, str(small)))
     )
     true = 10 * math.log10((wanted**2).sum() / ((found - wanted) ** 2).sum())
     assert judged[-1]["in_all"][0]["sqnr"] == pytest.approx(true, abs=0.02)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lvc.compiler.errors import CompileError, LvcError, UsageError
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import load
 
 NET = """
 import torch
@@ -46,7 +46,7 @@ def net(tmp_path: Path) -> str:
 
 
 def test_factory_in_a_file_with_arguments_and_shapes(net: str) -> None:
-    model = Model.load(f"{net}:Net", arguments={"width": 6}, shapes={"image": (2, 1, 5, 5), "mask": (3, 3)})
+    model = load(f"{net}:Net", arguments={"width": 6}, shapes={"image": (2, 1, 5, 5), "mask": (3, 3)})
     assert [str(value) for value in model.inputs] == ["image: f32[2,1,5,5]", "mask: f32[3,3]"]
     assert str(model.outputs[0]) == "output: f32[2,6,3,3]"
     assert (model.name, model.source) == ("Net", f"{net}:Net")
@@ -54,29 +54,29 @@ def test_factory_in_a_file_with_arguments_and_shapes(net: str) -> None:
 
 @pytest.mark.parametrize("key", ["", "input", "image"])
 def test_shape_of_an_only_input_needs_no_name(net: str, key: str) -> None:
-    assert Model.load(f"{net}:Net", shapes={key: (1, 1, 8, 8)}).inputs[0].spec.shape == (1, 1, 8, 8)
+    assert load(f"{net}:Net", shapes={key: (1, 1, 8, 8)}).inputs[0].spec.shape == (1, 1, 8, 8)
 
 
 def test_default_shape_is_an_image_with_the_channels_of_the_first_convolution(net: str) -> None:
-    assert Model.load(f"{net}:Net").inputs[0].spec.shape == (1, 1, 224, 224)
+    assert load(f"{net}:Net").inputs[0].spec.shape == (1, 1, 224, 224)
 
 
 def test_random_weights_are_seeded_and_noted(net: str) -> None:
     state = torch.random.get_rng_state()
-    first, again = (Model.load(f"{net}:Net", shapes={"": (1, 1, 4, 4)}, seed=5) for _ in range(2))
-    other = Model.load(f"{net}:Net", shapes={"": (1, 1, 4, 4)}, seed=6)
+    first, again = (load(f"{net}:Net", shapes={"": (1, 1, 4, 4)}, seed=5) for _ in range(2))
+    other = load(f"{net}:Net", shapes={"": (1, 1, 4, 4)}, seed=6)
     image = torch.ones(1, 1, 4, 4)
     assert (first(image)[0] == again(image)[0]).all()
     assert (first(image)[0] != other(image)[0]).any()
     assert "random (seed 5)" in first.notes[0]
-    assert Model.load(f"{net}:fixed").notes == []
+    assert load(f"{net}:fixed").notes == []
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_weights_are_loaded(net: str, tmp_path: Path) -> None:
     state = {"conv.weight": torch.full((4, 1, 3, 3), 2.0), "conv.bias": torch.zeros(4)}
     torch.save({"state_dict": state}, tmp_path / "w.pth")
-    model = Model.load(f"{net}:Net", weights=tmp_path / "w.pth", shapes={"": (1, 1, 3, 3)})
+    model = load(f"{net}:Net", weights=tmp_path / "w.pth", shapes={"": (1, 1, 3, 3)})
     assert model(torch.ones(1, 1, 3, 3))[0].reshape(-1).tolist() == [18.0] * 4
     assert model.notes == []
 
@@ -112,14 +112,14 @@ def test_what_cannot_be_loaded_is_one_clear_error(case: str, net: str, tmp_path:
     (tmp_path / "broken.py").write_text("def net(:\n")
     source, options, kind, text = REFUSED[case]
     with pytest.raises(LvcError) as caught:
-        Model.load(source.format(folder=tmp_path, net=net), **options)
+        load(source.format(folder=tmp_path, net=net), **options)
     assert type(caught.value) is kind
     assert text in str(caught.value)
 
 
 def test_error_in_a_factory_names_its_line(net: str) -> None:
     with pytest.raises(CompileError) as caught:
-        Model.load(f"{net}:explodes")
+        load(f"{net}:explodes")
     line = NET.splitlines().index('def explodes(size=1): raise ValueError("no such size")') + 1
     assert caught.value.where == f"{net}:{line}"
 
@@ -128,4 +128,4 @@ def test_file_may_import_its_neighbours(tmp_path: Path) -> None:
     name = f"neighbour_{random.randrange(1 << 30)}"
     (tmp_path / f"{name}.py").write_text("from torch import nn\n")
     (tmp_path / "net.py").write_text(f"from {name} import nn\ndef make(): return nn.ReLU()\n")
-    assert Model.load(f"{tmp_path}/net.py:make").outputs
+    assert load(f"{tmp_path}/net.py:make").outputs

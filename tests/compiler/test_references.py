@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from traced import draw
 
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module, load
 from lvc.compiler.load.torch_importer import from_own_module
 from lvc.compiler.pipeline.observers import relative_difference
 
@@ -48,7 +49,7 @@ def test_eager_pytorch_is_the_reference_of_a_module() -> None:
     torch.manual_seed(0)
     module = Remembers().train()
     inputs = draw((1, 3, 6, 6))
-    for model in (Model.from_module(module, *inputs), from_own_module(module, inputs, name="own")):
+    for model in (from_module(module, *inputs), from_own_module(module, inputs, name="own")):
         assert model.reference
         assert model.reference.name == "eager PyTorch"
         assert max(differences(model, inputs)) <= 1e-6
@@ -64,7 +65,7 @@ def test_a_module_shares_its_tensors_with_its_reference() -> None:
 
 def test_reference_finds_what_was_loaded_wrong() -> None:
     inputs = draw((1, 3, 6, 6))
-    model = Model.from_module(Remembers(), *inputs)
+    model = from_module(Remembers(), *inputs)
     norm = next(node for node in model.module.graph.nodes if "batch_norm" in node.name)
     norm.args = (*norm.args[:-2], 0.5, norm.args[-1])
     model.module.recompile()
@@ -75,7 +76,7 @@ def test_the_exported_program_is_the_reference_of_its_file(tmp_path: Path) -> No
     inputs = draw((1, 3, 6, 6))
     module = nn.Sequential(nn.InstanceNorm2d(3), nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Dropout()).eval()
     torch.export.save(torch.export.export(module, tuple(inputs)), tmp_path / "net.pt2")
-    model = Model.load(str(tmp_path / "net.pt2"))
+    model = load(str(tmp_path / "net.pt2"))
     assert model.reference
     assert model.reference.name == "the exported program"
     assert max(differences(model, inputs)) <= 1e-6
@@ -85,6 +86,6 @@ def test_the_exported_program_is_the_reference_of_its_file(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("share", [True, False])
 def test_a_copy_has_no_reference(share: bool) -> None:
-    model = Model.from_module(nn.ReLU(), *draw((2, 3)))
+    model = from_module(nn.ReLU(), *draw((2, 3)))
     assert model.copy(share_tensors=share).reference is None
     assert model.reference is not None

@@ -13,7 +13,7 @@ from traced import draw, op_names, traced
 
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.graph import calls, origin
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 
 Pair = namedtuple("Pair", ["left", "right"])
 
@@ -52,14 +52,14 @@ class Returns(nn.Module):
     ],
 )
 def test_outputs_are_named_by_the_structure_of_the_result(shape: object, names: list[str]) -> None:
-    model = Model.from_module(Returns(shape), *draw((2, 3)))
+    model = from_module(Returns(shape), *draw((2, 3)))
     assert list(model.output_names) == names
     assert [value.name for value in model.inputs] == ["image"]
 
 
 def test_result_that_is_no_tensor_is_refused() -> None:
     with pytest.raises(CompileError, match="returns a value of type int"):
-        Model.from_module(Returns(lambda *pair: (pair[0], 3)), *draw((2, 3)))
+        from_module(Returns(lambda *pair: (pair[0], 3)), *draw((2, 3)))
 
 
 def test_inputs_keep_the_names_of_forward_even_if_python_has_them_too() -> None:
@@ -98,7 +98,7 @@ def test_parameters_train_and_buffers_do_not() -> None:
 def test_module_is_left_as_it_was() -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).train()
     before = module[0].weight.clone()
-    model = Model.from_module(module, *draw((2, 4)))
+    model = from_module(module, *draw((2, 4)))
     with torch.no_grad():
         next(iter(model.module.parameters())).add_(1)
     assert module.training
@@ -129,7 +129,7 @@ def test_control_flow_on_data_names_the_line(capfd: pytest.CaptureFixture[str]) 
             return -x
 
     with pytest.raises(CompileError) as caught:
-        Model.from_module(Flow(), *draw((2, 3)))
+        from_module(Flow(), *draw((2, 3)))
     assert caught.value.what == "the model's control flow or shapes depend on the values in a tensor"
     assert caught.value.where.startswith(__file__)
     assert caught.value.where.endswith("if x.sum() > 0:")
@@ -138,7 +138,7 @@ def test_control_flow_on_data_names_the_line(capfd: pytest.CaptureFixture[str]) 
 
 def test_shapes_that_depend_on_data_are_refused() -> None:
     with pytest.raises(CompileError, match=r"depend on the values|cannot express"):
-        Model.from_module(Returns(lambda *pair: pair[0][pair[0] > 0]), *draw((2, 3)))
+        from_module(Returns(lambda *pair: pair[0][pair[0] > 0]), *draw((2, 3)))
 
 
 def test_unknown_operators_are_listed_together_with_their_places() -> None:
@@ -148,7 +148,7 @@ def test_unknown_operators_are_listed_together_with_their_places() -> None:
             return torch.fft.fft(values).real, places, x.topk(1)[0]
 
     with pytest.raises(CompileError) as caught:
-        Model.from_module(nn.Sequential(nn.ReLU(), Head()), *draw((2, 3)))
+        from_module(nn.Sequential(nn.ReLU(), Head()), *draw((2, 3)))
     lines = caught.value.where.splitlines()
     assert caught.value.what.startswith("the model uses 3 operators")
     assert lines[0].startswith("aten.topk.default: 1 (test_torch_importer.py:")
@@ -158,7 +158,7 @@ def test_unknown_operators_are_listed_together_with_their_places() -> None:
 
 def test_wrong_example_says_give_a_shape() -> None:
     with pytest.raises(CompileError) as caught:
-        Model.from_module(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), *draw((1, 5)))
+        from_module(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), *draw((1, 5)))
     assert caught.value.what == "the model cannot be traced on f32[1,5]"
     assert "--shape" in caught.value.help
 
@@ -208,7 +208,7 @@ class Breaks(nn.Module):
 )
 def test_what_cannot_be_traced_says_what_to_do(module: nn.Module, help: str) -> None:
     with pytest.raises(CompileError) as caught:
-        Model.from_module(module, *draw((2, 3)))
+        from_module(module, *draw((2, 3)))
     assert help in caught.value.help
 
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_traced_says_what_to_do(module: nn.Module, help: str) -> 
 def test_layers_quantised_by_pytorch_are_told_a_way() -> None:
     quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 2)), {nn.Linear})
     with pytest.raises(CompileError) as caught:
-        Model.from_module(quantised, *draw((2, 3)))
+        from_module(quantised, *draw((2, 3)))
     assert "-p int8" in caught.value.help
 
 
@@ -225,19 +225,19 @@ def test_detectors_of_torchvision_are_told_a_way() -> None:
 
     detector = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
     with pytest.raises(CompileError) as caught:
-        Model.from_module(detector, *draw((1, 3, 64, 64)))
+        from_module(detector, *draw((1, 3, 64, 64)))
     assert "the line is in an installed package" in caught.value.help
 
 
 def test_random_numbers_in_evaluation_are_refused() -> None:
     with pytest.raises(CompileError) as caught:
-        Model.from_module(Returns(lambda *pair: nn.functional.dropout(pair[0])), *draw((2, 3)))
+        from_module(Returns(lambda *pair: nn.functional.dropout(pair[0])), *draw((2, 3)))
     assert "it draws random numbers" in caught.value.where
 
 
 def test_what_is_not_a_module_is_refused() -> None:
     with pytest.raises(UsageError, match=r"not a torch\.nn\.Module"):
-        Model.from_module(lambda x: x, *draw((2, 3)))  # type: ignore[arg-type]
+        from_module(lambda x: x, *draw((2, 3)))  # type: ignore[arg-type]
 
 
 def test_transformer_layer() -> None:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from traced import draw
 
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
+from lvc.compiler.load import from_module, load
 from lvc.compiler.writing import write_model
 
 
@@ -79,7 +79,7 @@ def _change_graph(change: Callable[[dict[str, Any]], None]) -> Edit:
 
 
 def test_program_is_what_it_was(tmp_path: Path) -> None:
-    model = Model.load(str(_archive(tmp_path / "net.pt2")))
+    model = load(str(_archive(tmp_path / "net.pt2")))
     verify(model)
     torch.manual_seed(0)
     (image,) = draw((1, 3, 6, 6))
@@ -94,9 +94,9 @@ def test_program_is_what_it_was(tmp_path: Path) -> None:
 def test_written_model_is_read_back_the_same(tmp_path: Path) -> None:
     torch.manual_seed(0)
     (image,) = draw((1, 3, 6, 6))
-    model = Model.from_module(Net().eval(), image)
+    model = from_module(Net().eval(), image)
     write_model(model, tmp_path / "net.pt2")
-    again = Model.load(str(tmp_path / "net.pt2"))
+    again = load(str(tmp_path / "net.pt2"))
     assert [str(v.spec) for v in again.outputs] == [str(v.spec) for v in model.outputs]
     for ours, theirs in zip(again(image), model(image), strict=True):
         assert torch.equal(torch.from_numpy(ours).nan_to_num(), torch.from_numpy(theirs).nan_to_num())
@@ -104,11 +104,11 @@ def test_written_model_is_read_back_the_same(tmp_path: Path) -> None:
 
 def test_shape_may_be_confirmed_and_not_changed(tmp_path: Path) -> None:
     file = str(_archive(tmp_path / "net.pt2"))
-    assert Model.load(file, shapes={"": (1, 3, 6, 6)}).inputs[0].spec.shape == (1, 3, 6, 6)
+    assert load(file, shapes={"": (1, 3, 6, 6)}).inputs[0].spec.shape == (1, 3, 6, 6)
     with pytest.raises(UsageError, match="was fixed when the file was exported"):
-        Model.load(file, shapes={"image": (1, 3, 8, 8)})
+        load(file, shapes={"image": (1, 3, 8, 8)})
     with pytest.raises(UsageError, match="no input 'picture'"):
-        Model.load(file, shapes={"picture": (1, 3, 6, 6)})
+        load(file, shapes={"picture": (1, 3, 6, 6)})
 
 
 class Open(nn.Module):
@@ -139,7 +139,7 @@ def test_open_sizes_are_fixed_by_a_shape(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = Open().eval()
     for shape in ((4, 3, 10, 7), (2, 3, 8, 6), (1, 3, 16, 16)):
-        model = Model.load(file, shapes={"": shape})
+        model = load(file, shapes={"": shape})
         verify(model)
         (image,) = draw(shape)
         assert model.reference
@@ -153,12 +153,12 @@ def test_open_sizes_are_fixed_by_a_shape(tmp_path: Path) -> None:
 def test_open_sizes_without_a_shape_say_how_to_fix_them(tmp_path: Path) -> None:
     file = str(_open_program(tmp_path / "net.pt2"))
     with pytest.raises(UsageError, match=r"the shape of input 'x' is open: \?x3x\?x\?") as caught:
-        Model.load(file)
+        load(file)
     assert caught.value.help.startswith("--shape x=2x3x8x6")
     with pytest.raises(UsageError, match="was fixed when the file was exported"):
-        Model.load(file, shapes={"x": (2, 4, 8, 6)})
+        load(file, shapes={"x": (2, 4, 8, 6)})
     with pytest.raises(UsageError, match="exported for sizes from 4 to 64, not 65"):
-        Model.load(file, shapes={"x": (2, 3, 65, 6)})
+        load(file, shapes={"x": (2, 3, 65, 6)})
 
 
 def test_sizes_do_not_grow_without_bound(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_sizes_do_not_grow_without_bound(tmp_path: Path) -> None:
         for name in old.namelist():
             new.writestr(name, _change_graph(change)(name.partition("/")[2], old.read(name)))
     with pytest.raises(CompileError, match="a size that no tensor has"):
-        Model.load(str(file), shapes={"x": (2, 3, 8, 6)})
+        load(str(file), shapes={"x": (2, 3, 8, 6)})
 
 
 def test_open_sizes_of_two_inputs_go_together(tmp_path: Path) -> None:
@@ -187,10 +187,10 @@ def test_open_sizes_of_two_inputs_go_together(tmp_path: Path) -> None:
     batch = torch.export.Dim("batch")
     examples = (torch.zeros(4, 3), torch.zeros(4, 3))
     torch.export.save(torch.export.export(Sum(), examples, dynamic_shapes=({0: batch}, {0: batch})), tmp_path / "s.pt2")
-    model = Model.load(str(tmp_path / "s.pt2"), shapes={"x": (7, 3), "y": (7, 3)})
+    model = load(str(tmp_path / "s.pt2"), shapes={"x": (7, 3), "y": (7, 3)})
     assert str(model.outputs[0].spec) == "f32[7,3]"
     with pytest.raises(UsageError, match="do not go together"):
-        Model.load(str(tmp_path / "s.pt2"), shapes={"x": (7, 3), "y": (8, 3)})
+        load(str(tmp_path / "s.pt2"), shapes={"x": (7, 3), "y": (8, 3)})
 
 
 class Hostile:
@@ -207,7 +207,7 @@ def test_pickled_example_inputs_are_never_opened(tmp_path: Path) -> None:
     file = _archive(
         tmp_path / "net.pt2", lambda name, content: payload if name.startswith("data/sample_inputs/") else content
     )
-    assert Model.load(str(file)).output_names
+    assert load(str(file)).output_names
     assert not trace.exists()
 
 
@@ -220,7 +220,7 @@ def test_pickled_weight_is_refused(tmp_path: Path) -> None:
         return pickle.dumps(Hostile(trace)) if name.startswith("data/weights/weight_") else content
 
     with pytest.raises(CompileError, match="refused") as caught:
-        Model.load(str(_archive(tmp_path / "net.pt2", edit)))
+        load(str(_archive(tmp_path / "net.pt2", edit)))
     assert "stored as a pickle" in caught.value.why
     assert not trace.exists()
 
@@ -231,7 +231,7 @@ def test_guards_of_the_file_are_not_executed(tmp_path: Path) -> None:
     def change(program: dict[str, Any]) -> None:
         program["guards_code"] = [f"__import__('os').mkdir({str(trace)!r}) is None"]
 
-    assert Model.load(str(_archive(tmp_path / "net.pt2", _change_graph(change)))).output_names
+    assert load(str(_archive(tmp_path / "net.pt2", _change_graph(change)))).output_names
     assert not trace.exists()
 
 
@@ -241,7 +241,7 @@ def test_operators_are_looked_up_among_the_known_ones_only(target: str, tmp_path
         program["graph_module"]["graph"]["nodes"][0]["target"] = target
 
     with pytest.raises(CompileError, match="1 operator that lvc cannot express") as caught:
-        Model.load(str(_archive(tmp_path / "net.pt2", _change_graph(change))))
+        load(str(_archive(tmp_path / "net.pt2", _change_graph(change))))
     assert target.removeprefix("torch.ops.") in caught.value.where
 
 
@@ -254,8 +254,8 @@ def test_symbolic_expressions_are_not_evaluated(tmp_path: Path) -> None:
 
     file = str(_archive(tmp_path / "net.pt2", _change_graph(change)))
     with pytest.raises(UsageError, match="the shape of input 'image' is open"):
-        Model.load(file)
-    assert Model.load(file, shapes={"image": (1, 3, 6, 6)}).output_names
+        load(file)
+    assert load(file, shapes={"image": (1, 3, 6, 6)}).output_names
     assert not trace.exists()
 
 
@@ -267,7 +267,7 @@ def test_constant_of_enormous_size_is_refused(tmp_path: Path) -> None:
         conv.update(target="torch.ops.aten.expand.default", inputs=[conv["inputs"][0], size])
 
     with pytest.raises(CompileError, match="a constant is too large"):
-        Model.load(str(_archive(tmp_path / "net.pt2", _change_graph(change))))
+        load(str(_archive(tmp_path / "net.pt2", _change_graph(change))))
 
 
 def _cut(at: float) -> Callable[[Path], None]:
@@ -283,7 +283,7 @@ def test_damaged_file_is_one_clear_error(damage: Callable[[Path], None], tmp_pat
     file = _archive(tmp_path / "net.pt2")
     damage(file)
     with pytest.raises(CompileError, match="not an exported program"):
-        Model.load(str(file))
+        load(str(file))
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -301,7 +301,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_graph_that_makes_no_sense_is_one_clear_error(change: str, tmp_path: Path) -> None:
     file = _archive(tmp_path / "net.pt2", _change_graph(lambda program: CHANGES[change](program) and None))
     with pytest.raises(CompileError, match=r"damaged|another version|cannot take these operands"):
-        Model.load(str(file))
+        load(str(file))
 
 
 def test_missing_or_short_weights_are_one_clear_error(tmp_path: Path) -> None:
@@ -309,14 +309,12 @@ def test_missing_or_short_weights_are_one_clear_error(tmp_path: Path) -> None:
         return content[:8] if name.startswith("data/weights/weight_") else content
 
     with pytest.raises(CompileError, match="damaged"):
-        Model.load(str(_archive(tmp_path / "short.pt2", short)))
+        load(str(_archive(tmp_path / "short.pt2", short)))
     with pytest.raises(CompileError, match="damaged"):
-        Model.load(
-            str(_archive(tmp_path / "none.pt2", lambda n, c: None if n.startswith("data/weights/weight_") else c))
-        )
+        load(str(_archive(tmp_path / "none.pt2", lambda n, c: None if n.startswith("data/weights/weight_") else c)))
 
 
 def test_weights_file_with_the_wrong_suffix_is_no_program(tmp_path: Path) -> None:
     torch.save(Net().state_dict(), tmp_path / "net.pt2")
     with pytest.raises(CompileError, match="not an exported program"):
-        Model.load(str(tmp_path / "net.pt2"))
+        load(str(tmp_path / "net.pt2"))

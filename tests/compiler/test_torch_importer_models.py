@@ -12,9 +12,8 @@ from traced import op_names
 
 from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.ir.graph import calls
-from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
-from lvc.compiler.load import load
+from lvc.compiler.load import from_module, load
 from lvc.compiler.pipeline.observers import relative_difference
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -49,7 +48,7 @@ def _sweep() -> object:
 def test_torchvision_model_equals_eager(name: str) -> None:
     torch.manual_seed(0)
     module = _sweep().make(name)  # type: ignore[attr-defined]
-    model = Model.from_module(module, torch.zeros(1, 3, 224, 224))
+    model = from_module(module, torch.zeros(1, 3, 224, 224))
     verify(model)
     (image,) = seeded_inputs(model.inputs, 0)
     with torch.no_grad():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from traced import draw, op_names, traced
 
 import lvc
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.observers import relative_difference
 
 IMAGE, SIGNAL, VOLUME = (2, 8, 6, 5), (2, 8, 9), (2, 8, 3, 4, 5)
@@ -75,7 +75,7 @@ class Side(nn.Module):
 
 def test_built_normalisation_is_that_of_evaluation_mode() -> None:
     inputs = draw(*(shape for _, shape in NORMS.values()))
-    model = Model.from_module(Side([trained(module) for module, _ in NORMS.values()]), *inputs)
+    model = from_module(Side([trained(module) for module, _ in NORMS.values()]), *inputs)
     assert model.reference
     arrays = [x.numpy() for x in inputs]
     found = lvc.load(lvc.compile(model, "O2", "native"))(*arrays)

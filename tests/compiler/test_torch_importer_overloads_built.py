@@ -65,7 +65,7 @@ def test_factors_that_leave_a_size_as_it_is_or_double_it(mode: str) -> None:
             return [torch.nn.functional.interpolate(x, scale_factor=f, mode=mode) for f in factors]
 
     x = torch.arange(24.0).reshape(1, 2, 3, 4).sin()
-    model = lvc.Model.from_module(Resized(), x)
+    model = lvc.from_module(Resized(), x)
     found = lvc.load(lvc.compile(model, "O0", "native", verify=False))(x.numpy())
     for ours, theirs in zip(found, Resized()(x), strict=True):
         assert relative_difference(ours, theirs.numpy()) <= 1e-5

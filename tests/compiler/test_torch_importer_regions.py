@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from traced import draw, op_names, traced
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 
 
 class Frozen(nn.Module):
@@ -63,10 +63,10 @@ def test_layers_within_a_region_keep_their_weights_and_names() -> None:
 
 def test_autocast_to_fewer_bits_is_refused_with_its_line() -> None:
     with pytest.raises(CompileError, match="in bfloat16, under") as refused:
-        Model.from_module(Autocast(), *draw((3, 3)))
+        from_module(Autocast(), *draw((3, 3)))
     assert "test_torch_importer_regions.py" in str(refused.value.where)
 
 
 def test_branches_on_values_are_refused() -> None:
     with pytest.raises(CompileError):
-        Model.from_module(Choice(), *draw((3, 3)))
+        from_module(Choice(), *draw((3, 3)))

@@ -15,7 +15,7 @@ from traced import draw, op_names
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
-from lvc.compiler.load import load
+from lvc.compiler.load import from_module, load
 from lvc.compiler.load.torch_importer import from_own_module
 from lvc.compiler.pipeline.observers import relative_difference
 
@@ -133,7 +133,7 @@ def test_half_precision_is_widened_and_a_note_says_so(name: str) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU()).eval().to(getattr(torch, name))
     image = draw(IMAGE)[0].to(getattr(torch, name))
-    model = Model.from_module(module, image)
+    model = from_module(module, image)
     assert str(model.inputs[0].spec) == "f32[1,3,8,8]"
     assert model.notes == [f"{name} was widened to float32: 'input' of its signature; 6 stored tensor(s)"]
     assert module[0].weight.dtype is getattr(torch, name)
@@ -166,7 +166,7 @@ def test_half_precision_in_an_exported_program(tmp_path: Path) -> None:
 
 
 def test_rounding_to_half_inside_a_whole_model_is_kept() -> None:
-    model = Model.from_module(nn.Identity().eval(), torch.zeros(3))
+    model = from_module(nn.Identity().eval(), torch.zeros(3))
     assert model.notes == []
 
 
@@ -207,7 +207,7 @@ def test_parametrised_weights_are_computed_once(make: Callable[[], nn.Module]) -
     (image,) = draw(IMAGE)
     module(image)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    for model in (Model.from_module(module, image), from_own_module(make_again(module, make), [image], name="own")):
+    for model in (from_module(module, image), from_own_module(make_again(module, make), [image], name="own")):
         assert op_names(model) == ["conv2d", "relu"]
         agrees(model, module.eval(), image)
     assert module.state_dict().keys() == before.keys()
@@ -238,9 +238,9 @@ def test_examples_may_come_in_one_tuple() -> None:
 
     x, y = draw((2, 3), (2, 3))
     for examples in (((x, y),), ([x, y],), (x, y)):
-        assert np.array_equal(Model.from_module(Sum(), *examples)(x, y)[0], (x + y).numpy())
+        assert np.array_equal(from_module(Sum(), *examples)(x, y)[0], (x + y).numpy())
     with pytest.raises(UsageError, match="an example input is a tensor, not a ndarray"):
-        Model.from_module(nn.ReLU(), x.numpy())  # type: ignore[arg-type]
+        from_module(nn.ReLU(), x.numpy())  # type: ignore[arg-type]
 
 
 def test_constant_outputs_are_kept() -> None:
@@ -253,6 +253,6 @@ def test_constant_outputs_are_kept() -> None:
             return x.relu(), self.anchors, torch.full((2,), 3.0)
 
     (x,) = draw((2, 3))
-    model = Model.from_module(Anchors(), x)
+    model = from_module(Anchors(), x)
     verify(model)
     assert [out.tolist() for out in model(x)[1:]] == [[0, 1, 2, 3], [3, 3]]

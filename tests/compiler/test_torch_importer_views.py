@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from traced import draw, op_names, traced
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 
 
 def _write_column(x: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ def test_model_that_keeps_state_is_refused() -> None:
             return x * self.calls
 
     with pytest.raises(CompileError, match="the model writes to its own 'calls'"):
-        Model.from_module(Counter(), *draw((4, 6)))
+        from_module(Counter(), *draw((4, 6)))
 
 
 def test_write_that_cannot_be_expressed_is_refused_with_its_line() -> None:
@@ -165,6 +165,6 @@ def test_write_that_cannot_be_expressed_is_refused_with_its_line() -> None:
             return x
 
     with pytest.raises(CompileError) as caught:
-        Model.from_module(Stripes(), *draw((4, 6)))
+        from_module(Stripes(), *draw((4, 6)))
     assert "aten.slice.Tensor (it writes one in 2 elements)" in caught.value.where
     assert "test_torch_importer_views.py" in caught.value.where

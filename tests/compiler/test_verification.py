@@ -149,7 +149,7 @@ def test_what_was_found_in_words() -> None:
 
 def test_a_model_that_the_caller_holds_is_not_compared_with_its_source(tmp_path: Path) -> None:
     """He may have trained or rewritten it since."""
-    model = lvc.Model.load(str(small_file(tmp_path)))
+    model = lvc.load_model(str(small_file(tmp_path)))
     assert compile_and_report(model)[1].loaded is None
 
 
@@ -169,7 +169,7 @@ def test_a_swapped_place_in_a_concatenation_is_found(monkeypatch: pytest.MonkeyP
         return list(zip([part for part, _ in parts[::-1]], [offset for _, offset in parts], strict=True))
 
     monkeypatch.setattr(lower.joins, "parts_of", swapped)
-    model = lvc.Model.from_module(Pair().eval(), torch.zeros(SHAPE))
+    model = lvc.from_module(Pair().eval(), torch.zeros(SHAPE))
     with pytest.raises(CheckError, match="the compiled model differs from PyTorch"):
         lvc.compile(model)
 
@@ -193,13 +193,13 @@ def verify(model: lvc.Model) -> Verified:
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_another_number_of_outputs_is_a_difference(number: int) -> None:
-    model = lvc.Model.from_module(torch.nn.ReLU(), torch.zeros(SHAPE))
+    model = lvc.from_module(torch.nn.ReLU(), torch.zeros(SHAPE))
     with pytest.raises(CheckError, match="inf relative"):
         verify(made(model, [np.zeros(SHAPE, np.float32)] * number))
 
 
 def test_another_shape_is_a_difference() -> None:
-    model = lvc.Model.from_module(torch.nn.ReLU(), torch.zeros(SHAPE))
+    model = lvc.from_module(torch.nn.ReLU(), torch.zeros(SHAPE))
     with pytest.raises(CheckError, match="inf relative"):
         verify(made(model, [np.zeros((3, 8, 8), np.float32)]))
 
@@ -210,7 +210,7 @@ class Choice(torch.nn.Module):
 
 
 def test_a_few_choices_may_fall_to_the_other_side() -> None:
-    model = lvc.Model.from_module(Choice(), torch.zeros(1, 10, 32, 32))
+    model = lvc.from_module(Choice(), torch.zeros(1, 10, 32, 32))
     example = Verification.of(model, Workspace(), check=False, verify=True).examples[0]
     first, second = (output.copy() for output in example.outputs)
     first[0, 0, :5] += 1
@@ -222,7 +222,7 @@ def test_a_few_choices_may_fall_to_the_other_side() -> None:
 
 
 def test_inputs_like_images() -> None:
-    values = lvc.Model.from_module(torch.nn.ReLU(), torch.zeros(1, 3, 20, 24)).inputs
+    values = lvc.from_module(torch.nn.ReLU(), torch.zeros(1, 3, 20, 24)).inputs
     (image,) = image_inputs(values, 0)
     assert image.shape == (1, 3, 20, 24)
     assert image.dtype == np.float32
@@ -233,7 +233,7 @@ def test_inputs_like_images() -> None:
 
 
 def test_total_macs_counts_multiplications() -> None:
-    assert total_macs(lvc.Model.from_module(torch.nn.Conv2d(3, 4, 1), torch.zeros(SHAPE)).module.graph) == 3 * 4 * 64
+    assert total_macs(lvc.from_module(torch.nn.Conv2d(3, 4, 1), torch.zeros(SHAPE)).module.graph) == 3 * 4 * 64
 
 
 def test_equal_inputs_still_give_equal_artefacts(tmp_path: Path) -> None:

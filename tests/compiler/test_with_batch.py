@@ -21,7 +21,7 @@ from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
-from lvc.compiler.load import load
+from lvc.compiler.load import from_module, load
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 
@@ -33,7 +33,7 @@ def traced(forward: Callable[[torch.Tensor], object], *shape: int) -> Model:
         def forward(self, x: torch.Tensor) -> object:
             return forward(x)
 
-    return Model.from_module(Net(), torch.zeros(shape))
+    return from_module(Net(), torch.zeros(shape))
 
 
 def test_every_operator_has_a_rule() -> None:
@@ -172,7 +172,7 @@ INTEGERS = {
 
 @pytest.mark.parametrize("text", INTEGERS)
 def test_integers_are_the_same_to_the_last_bit(text: str) -> None:
-    model = Model.from_module(nn.Sequential(*INTEGERS[text]), torch.zeros(1, 3, 10, 10))
+    model = from_module(nn.Sequential(*INTEGERS[text]), torch.zeros(1, 3, 10, 10))
     images = [(np.random.default_rng(at).standard_normal((1, 3, 10, 10)).astype(np.float32), None) for at in range(8)]
     whole, _ = Pipeline.parse(text).run(model, Workspace(data={"calib": lambda: images}))
     assert any(calls(whole.module.graph, integer.conv2d, integer.linear))

@@ -14,6 +14,7 @@ from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module, load
 from lvc.compiler.pipeline import registry
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.writing import check_model_suffix, keeps_simulation, write_model
@@ -37,13 +38,13 @@ class Listing(OnnxBackend):
 
 
 def net() -> Model:
-    return Model.from_module(nn.ReLU(), torch.zeros(1, 3, 4, 4))
+    return from_module(nn.ReLU(), torch.zeros(1, 3, 4, 4))
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "model.lvc"])
 def test_what_is_written_can_be_loaded(name: str, tmp_path: Path) -> None:
     write_model(net(), tmp_path / name)
-    assert [value.spec for value in Model.load(str(tmp_path / name)).inputs] == [value.spec for value in net().inputs]
+    assert [value.spec for value in load(str(tmp_path / name)).inputs] == [value.spec for value in net().inputs]
 
 
 @pytest.mark.parametrize("name", ["model.so", "model", "model.ONNX"])

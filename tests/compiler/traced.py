@@ -10,6 +10,7 @@ import torch
 from lvc.compiler.ir.graph import calls, op_name
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.observers import relative_difference
 
 
@@ -32,7 +33,7 @@ def draw(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
 def traced(module: torch.nn.Module | Callable[..., Any], *inputs: torch.Tensor, bound: float = 1e-6) -> Model:
     """Return the verified model of a module or function, after comparing it with eager on the inputs."""
     module = module if isinstance(module, torch.nn.Module) else Function(module)
-    model = Model.from_module(module.eval(), *inputs)
+    model = from_module(module.eval(), *inputs)
     verify(model)
     with torch.no_grad():
         eager = module(*[x.clone() for x in inputs])

@@ -12,6 +12,7 @@ from torch import nn
 
 from lvc.compiler.ir.graph import store
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.workspace import Workspace
 
 
@@ -78,14 +79,14 @@ def chain(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]] | 
 @cache
 def _traced_chain(made: int, read: int) -> Model:
     torch.manual_seed(0)
-    return Model.from_module(Chain(torch.zeros(made, read)).eval(), torch.zeros(2, read, 4, 4), name="chain")
+    return from_module(Chain(torch.zeros(made, read)).eval(), torch.zeros(2, read, 4, 4), name="chain")
 
 
 @cache
 def residual(*, redundant: bool = False) -> Model:
     """The same model each time: pipelines leave it as it is."""
     torch.manual_seed(0)
-    return Model.from_module(Residual(redundant=redundant).eval(), torch.zeros(2, 3, 8, 8), name="residual")
+    return from_module(Residual(redundant=redundant).eval(), torch.zeros(2, 3, 8, 8), name="residual")
 
 
 def workspace(

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from lvc.compiler.data.seeded import seeded_inputs
-from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
+from lvc.compiler.load import load
 from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.layers import totals
+from lvc.compiler.writing import write_model
 from lvc.passes.analysis.channel_groups import channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove
@@ -25,7 +26,7 @@ torch.set_num_threads(1)
 def test_a_wild_file_is_pruned(name: str, most: float, assets: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     source = assets / "onnx" / f"{name}.onnx"
-    model = Model.load(str(source))
+    model = load(str(source))
     channels = channel_groups(model)
     assert channels.free
     removal = {group.name: range(0, group.size, 3) if group.size > 1 else () for group in channels.free}
@@ -35,7 +36,7 @@ def test_a_wild_file_is_pruned(name: str, most: float, assets: Path, tmp_path: P
     check_removal(model, pruned, channels, removal)
     assert totals(layers(pruned)).macs < most * totals(layers(model)).macs
 
-    pruned.to_onnx(path := tmp_path / "pruned.onnx")
+    write_model(pruned, path := tmp_path / "pruned.onnx")
     onnx.checker.check_model(onnx.load(path), full_check=True)
     wanted, written = (
         onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in (source, path)

@@ -14,12 +14,14 @@ from torch import nn
 from lvc.compiler.driver import compile, optimise
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.layers import totals
 from lvc.compiler.pipeline import catalogue
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Race, Workspace
+from lvc.compiler.writing import write_model
 from lvc.passes.low_rank.factorisation import METHODS
 
 torch.set_num_threads(1)
@@ -48,7 +50,7 @@ class Net(nn.Module):
 @pytest.fixture
 def model() -> Model:
     torch.manual_seed(0)
-    return Model.from_module(Net().eval(), torch.randn(1, 3, 12, 12))
+    return from_module(Net().eval(), torch.randn(1, 3, 12, 12))
 
 
 def factored(model: Model, options: str, workspace: Workspace | None = None) -> tuple[Model, Outcome]:
@@ -113,7 +115,7 @@ def test_factors_run_in_integers_onnx_and_native_code(model: Model, tmp_path: Pa
     made, _ = factored(model, "macs=0.6", data)
     image = np.random.default_rng(5).standard_normal((1, 3, 12, 12)).astype(np.float32)
     (wanted,) = made(image)
-    made.to_onnx(tmp_path / "factors.onnx")
+    write_model(made, tmp_path / "factors.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "factors.onnx", providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: image})[0], wanted, atol=1e-5)
     for preset, bound in (("O2", 1e-4), ("int8-fast", 0.1)):

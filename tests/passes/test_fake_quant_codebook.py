@@ -18,6 +18,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
 from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.ir.operators.coded_weights import DECODE
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.catalogue import BACKENDS
 from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.passes import Outcome
@@ -53,7 +54,7 @@ class Net(nn.Module):
 @pytest.fixture(scope="module")
 def net() -> Model:
     torch.manual_seed(0)
-    return Model.from_module(Net(), torch.zeros(1, 3, 16, 16), name="net")
+    return from_module(Net(), torch.zeros(1, 3, 16, 16), name="net")
 
 
 def through(model: Model, text: str) -> tuple[Model, list[Outcome]]:
@@ -174,7 +175,7 @@ def test_one_pipeline_from_the_float_model_to_code(net: Model) -> None:
 @pytest.mark.parametrize(("options", "kinds"), [("weight_format=codebook", {"Gather"}), ("group=8", {"Reshape"})])
 def test_integer_codebooks_are_written_in_4_bits(options: str, kinds: set[str]) -> None:
     torch.manual_seed(0)
-    layer = Model.from_module(nn.Conv2d(16, 8, 3), torch.zeros(1, 16, 8, 8))
+    layer = from_module(nn.Conv2d(16, 8, 3), torch.zeros(1, 16, 8, 8))
     artefact = BACKENDS.get("onnx").build(calibrated(layer, options), Target.parse("onnx-21"), Workspace())
     graph = onnx.load_from_string(artefact.files["model.onnx"]).graph
     assert onnx.TensorProto.INT4 in {stored.data_type for stored in graph.initializer}

@@ -13,6 +13,7 @@ from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import calls, store
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.passes.fitting import layers
 from lvc.passes.fitting.junctions import Junction, find_junction
@@ -97,7 +98,7 @@ class Block(nn.Module):
 
 
 def test_a_branch_makes_up_for_what_the_shortcut_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Model.from_module(Block().eval(), torch.zeros(2, 4, 8, 8))
+    whole = from_module(Block().eval(), torch.zeros(2, 4, 8, 8))
     inputs = np.random.default_rng(7).uniform(-2, 2, (2, 4, 8, 8)).astype(np.float32)
 
     def error() -> float:

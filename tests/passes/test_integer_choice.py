@@ -13,6 +13,7 @@ from torch import nn
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import arguments, calls, origin
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.observers import Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -64,7 +65,7 @@ def net() -> Model:
     with torch.no_grad():
         layers[0].weight[0] *= 300
         layers[2].weight[:, 0] /= 300
-    return Model.from_module(nn.Sequential(layers, nn.Flatten(), nn.Linear(8, 5)), torch.zeros(1, 3, 10, 10))
+    return from_module(nn.Sequential(layers, nn.Flatten(), nn.Linear(8, 5)), torch.zeros(1, 3, 10, 10))
 
 
 def made(net: Model, options: str, clock: Clock | None = None, before: str = "") -> tuple[Model, Outcome]:

@@ -17,6 +17,7 @@ from lvc.compiler.data import open_data
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.evaluation import Score, evaluate
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -115,7 +116,7 @@ def test_trained_networks_keep_their_accuracy(scores: Scores, name: str, worse: 
 
 def traced() -> Model:
     torch.manual_seed(0)
-    return Model.from_module(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)), torch.randn(1, 3, 8, 8))
+    return from_module(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)), torch.randn(1, 3, 8, 8))
 
 
 def test_a_pattern_that_matches_nothing_is_a_mistake() -> None:

@@ -13,6 +13,8 @@ from torch import nn
 from lvc.compiler.ir.graph import calls, op_name
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
+from lvc.compiler.load.onnx_importer import from_onnx
 from lvc.compiler.pipeline.observers import Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -47,7 +49,7 @@ def quantised_by_onnxruntime(folder: Path, symmetric: bool) -> Model:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     torch.manual_seed(0)
-    model, _ = Pipeline.parse("O1").run(Model.from_module(Net(), torch.randn(2, 3, 17, 19)))
+    model, _ = Pipeline.parse("O1").run(from_module(Net(), torch.randn(2, 3, 17, 19)))
     write_model(model, folder / "float.onnx")
 
     class Reader(CalibrationDataReader):
@@ -67,7 +69,7 @@ def quantised_by_onnxruntime(folder: Path, symmetric: bool) -> Model:
         weight_type=QuantType.QInt8,
         extra_options={"ActivationSymmetric": symmetric},
     )
-    return Model.from_onnx(folder / "whole.onnx")
+    return from_onnx(folder / "whole.onnx")
 
 
 def images(seed: int) -> np.ndarray:

@@ -8,8 +8,8 @@ from torch import nn
 
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.layers import LAYERS
-from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.observers import Drift, Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 def merged(*layers: nn.Module, channels: int = 6) -> tuple[int, Outcome]:
     torch.manual_seed(0)
-    model = Model.from_module(nn.Sequential(*layers).eval(), torch.randn(1, channels, 9, 8))
+    model = from_module(nn.Sequential(*layers).eval(), torch.randn(1, channels, 9, 8))
     made, (step,) = Pipeline.parse("merge-low-rank").run(model, observers=[Verifier(), Drift()])
     return len(list(calls(made.module.graph, *LAYERS))), step.outcome
 
@@ -93,7 +93,7 @@ def test_factors_of_full_rank_become_the_layer_again(name: str) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(4, 8, 3, 2, 1, groups=2), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.ReLU())
     image = torch.randn(1, 4, 8, 8)
-    model = Model.from_module(net.eval(), image)
+    model = from_module(net.eval(), image)
     (wanted,), method, module = model(image), METHODS.parse(name), model.module
     for node in calls(module.graph, *LAYERS):
         kernel = layer_of(module, node).kernel

@@ -12,6 +12,7 @@ from lvc.compiler.ir.graph import arguments, calls, origin
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.coded_weights import DECODE
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.observers import Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -29,7 +30,7 @@ def net() -> Model:
     layers = nn.Sequential(
         nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 8, 1), nn.AdaptiveAvgPool2d(1)
     )
-    return Model.from_module(nn.Sequential(layers, nn.Flatten(), nn.Linear(8, 5)), torch.zeros(1, 3, 10, 10))
+    return from_module(nn.Sequential(layers, nn.Flatten(), nn.Linear(8, 5)), torch.zeros(1, 3, 10, 10))
 
 
 def made(net: Model, options: str, before: str = "") -> tuple[Model, Outcome]:

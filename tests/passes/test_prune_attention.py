@@ -12,6 +12,7 @@ from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer,
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import calls, spec
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.observers import Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -37,7 +38,7 @@ def network(name: str) -> Model:
         for parameter in module.parameters():
             if not parameter.any():
                 parameter.normal_(0, 0.1)
-    return Model.from_module(module, torch.zeros(1, 3, 32, 32))
+    return from_module(module, torch.zeros(1, 3, 32, 32))
 
 
 def prune(name: str, options: str) -> tuple[Model, Outcome]:

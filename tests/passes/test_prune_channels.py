@@ -15,6 +15,7 @@ from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.layers import totals
 from lvc.compiler.pipeline.observers import Verifier, relative_difference
@@ -143,7 +144,7 @@ class Joined(nn.Module):
 @pytest.mark.parametrize("criterion", ["output-error", "activation-mean", "channel-attention"])
 def test_a_batch_that_is_one_image_is_pruned(criterion: str) -> None:
     torch.manual_seed(0)
-    whole = Model.from_module(Joined().eval(), torch.zeros(16, 13))
+    whole = from_module(Joined().eval(), torch.zeros(16, 13))
     used = workspace(whole, classes=1)
     pruned, _ = prune(f"macs=0.6 criterion={criterion}", whole, used)
     assert shares(pruned, whole)["macs"] <= 0.6

@@ -13,6 +13,7 @@ from torch import nn
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.layers import totals
 from lvc.compiler.pipeline.passes import Outcome
@@ -40,7 +41,7 @@ def steep(closing: nn.Module) -> Model:
     torch.manual_seed(0)
     network = Residual()
     network.head.weight.data *= 200
-    return Model.from_module(nn.Sequential(network, closing).eval(), torch.zeros(2, 3, 8, 8))
+    return from_module(nn.Sequential(network, closing).eval(), torch.zeros(2, 3, 8, 8))
 
 
 def sizes(model: Model) -> dict[str, tuple[int, ...]]:
@@ -150,7 +151,7 @@ class Shuffled(nn.Module):
 
 def shuffled(half: int) -> Model:
     torch.manual_seed(0)
-    return Model.from_module(Shuffled(half).eval(), torch.zeros(1, 3, 8, 8))
+    return from_module(Shuffled(half).eval(), torch.zeros(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize(("half", "share"), [(3, 0.8), (4, 0.6), (6, 0.6), (8, 0.6)])
@@ -185,7 +186,7 @@ class Viewed(nn.Module):
 
 def test_a_group_is_as_narrow_as_its_channels() -> None:
     torch.manual_seed(0)
-    pruned, outcome = prune("macs=0.65 keep=0", Model.from_module(Viewed().eval(), torch.zeros(1, 3, 4, 4)))
+    pruned, outcome = prune("macs=0.65 keep=0", from_module(Viewed().eval(), torch.zeros(1, 3, 4, 4)))
     assert sizes(pruned)["first.weight"] == (4, 3, 1, 1)
     (note,) = (note for note in outcome.notes if "narrowed" in note)
     assert note.startswith("1 of 1 groups narrowed; MACs 896 -> 448 (0.500x)")

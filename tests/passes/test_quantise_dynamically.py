@@ -16,6 +16,7 @@ from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import dynamic, integer
+from lvc.compiler.load import from_module
 from lvc.compiler.measure.coverage import Coverage
 from lvc.compiler.pipeline.catalogue import BACKENDS
 from lvc.compiler.pipeline.observers import Verifier, relative_difference
@@ -48,7 +49,7 @@ class Attention(nn.Module):
 
 def attention() -> Model:
     torch.manual_seed(0)
-    return Model.from_module(Attention(), torch.zeros(1, 9, 48), name="attention")
+    return from_module(Attention(), torch.zeros(1, 9, 48), name="attention")
 
 
 def test_the_scale_of_each_row() -> None:
@@ -113,7 +114,7 @@ def test_code_gives_the_model() -> None:
 
 def test_a_layer_alone_is_bit_exact() -> None:
     torch.manual_seed(0)
-    model = Model.from_module(nn.Linear(75, 33), torch.zeros(4, 75), name="layer")
+    model = from_module(nn.Linear(75, 33), torch.zeros(4, 75), name="layer")
     made, _ = Pipeline.parse("quantise-dynamically,fuse-operators").run(model)
     inputs = seeded_inputs(made.inputs, 0)
     sums = next(calls(made.module.graph, integer.rescale))

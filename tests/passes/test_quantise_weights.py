@@ -15,6 +15,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.coded_weights import DECODE
+from lvc.compiler.load import from_module, load
 from lvc.compiler.pipeline.catalogue import BACKENDS
 from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -46,7 +47,7 @@ class Net(nn.Module):
 @pytest.fixture(scope="module")
 def net() -> Model:
     torch.manual_seed(0)
-    return Model.from_module(Net(), torch.zeros(1, 3, 64, 64), name="net")
+    return from_module(Net(), torch.zeros(1, 3, 64, 64), name="net")
 
 
 def error(format: str, rows: torch.Tensor, bits: int) -> float:
@@ -106,7 +107,7 @@ def test_groups_follow_the_input_channels() -> None:
 @pytest.mark.parametrize(("bits", "most"), [(8, 0.27), (4, 0.16)])
 def test_bytes(bits: int, most: float) -> None:
     torch.manual_seed(0)
-    model = Model.from_module(nn.Sequential(nn.Conv2d(64, 128, 3), nn.Conv2d(128, 128, 3)), torch.zeros(1, 64, 8, 8))
+    model = from_module(nn.Sequential(nn.Conv2d(64, 128, 3), nn.Conv2d(128, 128, 3)), torch.zeros(1, 64, 8, 8))
     made, (step,) = Pipeline.parse(f"quantise-weights{{bits={bits}}}").run(model, observers=[Verifier()])
     assert made.bytes <= most * model.bytes
     assert f"({made.bytes / model.bytes:.3f}x)" in step.outcome.notes[0]
@@ -147,7 +148,7 @@ def test_onnx_gives_the_model(format: str, bits: int, opset: int, net: Model) ->
 def test_files_are_read_again(tmp_path, net: Model) -> None:
     made, _ = Pipeline.parse("O1,quantise-weights{bits=4}").run(net)
     write_model(made, tmp_path / "small.lvc")
-    again = Model.load(str(tmp_path / "small.lvc"))
+    again = load(str(tmp_path / "small.lvc"))
     inputs = seeded_inputs(net.inputs, 0)
     np.testing.assert_array_equal(again(*inputs)[0], made(*inputs)[0])
     assert (tmp_path / "small.lvc").stat().st_size < 0.3 * net.bytes
@@ -166,7 +167,7 @@ def test_what_stays_is_said(net: Model) -> None:
 
 
 def test_what_would_not_get_smaller_stays() -> None:
-    model = Model.from_module(torch.nn.Linear(8, 4), torch.zeros(1, 8))
+    model = from_module(torch.nn.Linear(8, 4), torch.zeros(1, 8))
     made, (step,) = Pipeline.parse("quantise-weights").run(model)
     assert [skip.reason for skip in step.outcome.skipped] == [
         "its 128 bytes would become 1072, with the table of values"

@@ -11,6 +11,7 @@ from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.observers import Drift, Verifier, relative_difference
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
@@ -44,7 +45,7 @@ def vit() -> Model:
             for norm, reader in ((block.norm1, block.self_attn.in_proj_weight), (block.norm2, block.linear1.weight)):
                 norm.weight[[3, 17]] *= 60
                 reader[:, [3, 17]] /= 60
-    return Model.from_module(net, torch.zeros(1, 3, 16, 16))
+    return from_module(net, torch.zeros(1, 3, 16, 16))
 
 
 def smoothed(model: Model, options: str = "") -> tuple[Model, Outcome]:
@@ -73,7 +74,7 @@ def test_the_quantised_network_gains(vit: Model) -> None:
 
 def test_what_gains_little_stays() -> None:
     torch.manual_seed(0)
-    _, outcome = smoothed(Model.from_module(Vit().eval(), torch.zeros(1, 3, 16, 16)))
+    _, outcome = smoothed(from_module(Vit().eval(), torch.zeros(1, 3, 16, 16)))
     assert outcome.changed == []
     assert sum("would gain less than 1 dB" in skip.reason for skip in outcome.skipped) == 4
 
@@ -125,7 +126,7 @@ def test_where_a_scale_can_move(norm: str, move: str, last: str, reason: str) ->
 
 
 def test_a_network_without_layer_normalisation_needs_no_data() -> None:
-    model = Model.from_module(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
+    model = from_module(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
     _, (step,) = Pipeline.parse("smooth-activations").run(model)
     assert not step.outcome.changed + step.outcome.skipped
 

@@ -26,6 +26,7 @@ from lvc.backends.tvm.lower import lower
 from lvc.compiler.backend import Target
 from lvc.compiler.bench.suite import MODELS
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 
@@ -109,7 +110,7 @@ def test_a_jump_back_that_leads_nowhere_is_no_loop(tool: Any) -> None:
 
 @pytest.fixture(scope="module")
 def product() -> Model:
-    return Model.from_module(nn.Linear(768, 64), torch.zeros(1, 197, 768))
+    return from_module(nn.Linear(768, 64), torch.zeros(1, 197, 768))
 
 
 @pytest.mark.parametrize(("shape", "is_spilt"), [((2, 6), False), ((4, 6), True)])
@@ -173,7 +174,7 @@ class Sample(nn.Module):
 
 @pytest.fixture(scope="module")
 def sample() -> Model:
-    return Pipeline.parse("O2").run(Model.from_module(Sample(), torch.zeros(1, 3, 49, 97)))[0]
+    return Pipeline.parse("O2").run(from_module(Sample(), torch.zeros(1, 3, 49, 97)))[0]
 
 
 # known and not mended: LLVM keeps what taps side by side share, or has one vector too many at the edges of an image

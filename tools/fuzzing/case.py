@@ -184,7 +184,7 @@ def _outputs(
         with tempfile.TemporaryDirectory(prefix="lvc-fuzz-") as folder:
             file = Path(folder) / f"again{case.target}"
             write_model(_rewritten(case, model), file)
-            return lvc.Model.load(str(file))(*arrays)
+            return lvc.load_model(str(file))(*arrays)
     artefact = lvc.compile(
         subject, case.pipeline, case.target, precision=case.precision, verify=case.verify, workspace=workspace
     )

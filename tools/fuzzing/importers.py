@@ -13,6 +13,7 @@ import torch
 
 from fuzzing.program import Program, draw
 from lvc.compiler.ir.graph import store
+from lvc.compiler.load import from_module
 
 if TYPE_CHECKING:
     from lvc.compiler.ir.model import Model
@@ -56,10 +57,9 @@ def _request(program: Program, importer: str, opset: int, folder: Path) -> LoadR
 
 def _traced(program: Program) -> Model:
     """A module traced here, since a factory is called with floating-point inputs."""
-    from lvc.compiler.ir.model import Model
 
     examples = [torch.zeros(spec.shape, dtype=spec.dtype) for spec in program.inputs.values()]
-    return Model.from_module(module(program), *examples)
+    return from_module(module(program), *examples)
 
 
 _HEAD = """import zlib

@@ -183,7 +183,7 @@ def _check(sabotage: Sabotage) -> str:
             if "ONNX" in sabotage.where:
                 _write_split(subject)
             else:
-                subject = lvc.Model.from_module(Net(), torch.randn(1, 3, 8, 8))
+                subject = lvc.from_module(Net(), torch.randn(1, 3, 8, 8))
             lvc.compile(subject)
     except LvcError as error:
         return f"{type(error).__name__}: {error.what}"

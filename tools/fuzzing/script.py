@@ -38,13 +38,13 @@ model = parse_model(TEXT)
 for name, tensor in model.module.state_dict().items():
     tensor.copy_(torch.from_numpy(draw(name, list(tensor.shape))))
 """,
-    "torch": "model = lvc.Model.from_module(Net().eval(), *map(torch.from_numpy, inputs))\n",
+    "torch": "model = lvc.from_module(Net().eval(), *map(torch.from_numpy, inputs))\n",
     "onnx": """import onnx
 from onnx import helper as H, numpy_helper as N
 
 {onnx}
 onnx.save(proto, "fuzz.onnx")
-model = lvc.Model.from_onnx("fuzz.onnx")
+model = lvc.from_onnx("fuzz.onnx")
 """,
 }
 
@@ -97,7 +97,7 @@ def write(case: Case, verdict: Verdict) -> str:
             "from lvc.compiler.writing import write_model\n\n"
             f"rewritten, _ = optimise(model, lvc.Pipeline.parse({case.pipeline!r}){workspace})\n"
             f'write_model(rewritten, Path("again{case.target}"))\n'
-            f'show("read again", lvc.Model.load("again{case.target}")(*inputs))\n'
+            f'show("read again", lvc.load_model("again{case.target}")(*inputs))\n'
         )
         return head + middle + tail + "from pathlib import Path\n\n" + written
     verify = "" if case.verify else ", verify=False"

@@ -10,6 +10,7 @@ import torch
 
 from lvc.compiler import driver
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.observers import Dump, StopAfter
 from lvc.compiler.pipeline.workspace import DataSet, Workspace
 
@@ -29,7 +30,7 @@ def images() -> DataSet:
 def model() -> Model:
     torch.manual_seed(0)
     layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3)]
-    return Model.from_module(torch.nn.Sequential(*layers).eval(), torch.zeros(1, 3, 8, 8))
+    return from_module(torch.nn.Sequential(*layers).eval(), torch.zeros(1, 3, 8, 8))
 
 
 def test_a_quantised_model_is_built_from_integer_kernels(model: Model, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from test_integer import DTYPES, check_exact, whole
 from torch.fx import Node
 
 from lvc.compiler.ir.graph import calls
-from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 
@@ -68,7 +68,7 @@ def test_a_network_with_gates_is_all_integer_and_exact() -> None:
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     images = [(random.standard_normal((1, 3, 15, 14)).astype(np.float32), None) for _ in range(6)]
-    model = Model.from_module(Squeezed().eval(), torch.zeros(1, 3, 15, 14))
+    model = from_module(Squeezed().eval(), torch.zeros(1, 3, 15, 14))
     workspace = Workspace(data={"calib": lambda: images}, threads=1)
     simulated, _ = Pipeline.parse("O1,insert-fake-quant,calibrate").run(model, workspace)
     whole_model, (lowering, _) = Pipeline.parse("lower-to-integer,fuse-operators").run(simulated)

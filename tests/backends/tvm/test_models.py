@@ -7,7 +7,7 @@ import torch
 import torchvision
 from sketch import check, numbers
 
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.pipeline import Pipeline
 
 
@@ -17,7 +17,7 @@ def compare_with_torch(name: str, pipeline: str, size: int = 64) -> None:
         if isinstance(part, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(part.running_mean, std=0.1)
             torch.nn.init.uniform_(part.running_var, 0.5, 1.5)
-    model = Model.from_module(module, torch.zeros(1, 3, size, size))
+    model = from_module(module, torch.zeros(1, 3, size, size))
     model, _ = Pipeline.parse(pipeline).run(model)
     check(model, numbers(1, 3, size, size), tolerance=1e-4)
 

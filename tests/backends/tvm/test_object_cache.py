@@ -62,13 +62,14 @@ def test_no_folder_is_no_cache(tmp_path: Path) -> None:
 BUILD = """
 import sys, torch
 from lvc.backends.tvm.backend import TvmBackend
+from lvc.compiler.load import from_module
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.workspace import Workspace
 
 width = int(sys.argv[1])
 torch.manual_seed(width)
 layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, width, 3))
-model = Model.from_module(layers, torch.zeros(1, 3, 12, 12), name="m")
+model = from_module(layers, torch.zeros(1, 3, 12, 12), name="m")
 backend = TvmBackend()
 artefact = backend.build(model, backend.parse_target("native"), Workspace())
 sys.stdout.write(artefact.files["model.so"].hex())

@@ -70,7 +70,7 @@ def test_windows_put_back_together(channels: int, linear: bool) -> None:
             return torch.roll(y, (2, 2), (1, 2)).reshape(1, 256, channels)
 
     net, x = Windows().eval(), torch.randn(16, 16, channels)
-    found = lvc.load(lvc.compile(lvc.Model.from_module(net, x), "O2"))(x.numpy())
+    found = lvc.load(lvc.compile(lvc.from_module(net, x), "O2"))(x.numpy())
     np.testing.assert_allclose(found, net(x).detach().numpy(), atol=1e-5 if linear else 0)
 
 

@@ -21,7 +21,7 @@ PICTURE_SCALE = 128
 @pytest.fixture
 def compiled(assets: Path, request: pytest.FixtureRequest) -> tuple[Path, lvc.Model, lvc.Loaded]:
     file = assets / "onnx" / request.param
-    model = lvc.Model.from_onnx(file)
+    model = lvc.from_onnx(file)
     return file, model, lvc.load(lvc.compile(model, "O2", "native", check=True), threads=1)
 
 

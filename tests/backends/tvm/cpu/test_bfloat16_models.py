@@ -24,6 +24,7 @@ from lvc.compiler.cli import main
 from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.errors import CheckError, CompileError, UsageError
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
@@ -87,7 +88,7 @@ def native() -> Target:
 def traced(module: nn.Module, *shape: int) -> Model:
     torch.manual_seed(0)
     module.apply(lambda part: getattr(part, "reset_parameters", lambda: None)())
-    return Model.from_module(module.eval(), torch.randn(*shape))
+    return from_module(module.eval(), torch.randn(*shape))
 
 
 def run(program: Program, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -22,7 +22,7 @@ from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.backends.tvm.lower import lower
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import CompileError
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.measure.memory import Memory
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
@@ -53,7 +53,7 @@ def no_linker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_network_is_object_code_for_another_architecture(target: Target) -> None:
     network = torchvision.models.resnet18(weights=None).eval()
-    model, _ = Pipeline.parse("O2").run(Model.from_module(network, torch.zeros(1, 3, 32, 32)))
+    model, _ = Pipeline.parse("O2").run(from_module(network, torch.zeros(1, 3, 32, 32)))
     generator = CpuCodeGenerator.of(target)
     program = lower(model, generator)
     names, objects = compile_kernels([*program.setup, *program.steps], generator, Workspace(threads=2))

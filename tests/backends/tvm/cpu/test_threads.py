@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lvc.compiler import driver
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
 
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a small built network."""
     torch.manual_seed(0)
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3))
-    artefact = driver.compile(Model.from_module(layers, torch.zeros(1, 3, 32, 32)))
+    artefact = driver.compile(from_module(layers, torch.zeros(1, 3, 32, 32)))
     folder = tmp_path_factory.mktemp("threads")
     for name, content in artefact.files.items():
         (folder / name).write_bytes(content)

@@ -16,7 +16,7 @@ from lvc.backends.tvm.cpu.runtime.executable import Executable
 from lvc.backends.tvm.lower import lower
 from lvc.compiler.backend import Target
 from lvc.compiler.data.seeded import seeded_inputs
-from lvc.compiler.ir.model import Model
+from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
@@ -36,7 +36,7 @@ def test_network(name: str, size: int) -> None:
     for part in network.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(part.running_var, 0.5, 1.5)
-    model = Model.from_module(network, torch.zeros(1, 3, size, size))
+    model = from_module(network, torch.zeros(1, 3, size, size))
     rewritten, _ = Pipeline.parse("O2").run(model)
     features = targets.parse_target("x86-64-v4").features
     target = Target("AVX-512 without it", "tvm", "x86-64", "haswell", features)

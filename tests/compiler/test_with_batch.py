@@ -205,7 +205,7 @@ def test_networks_of_torchvision(name: str, size: int) -> None:
     options = {"weights_backbone": None} if is_map else {}
     options |= {"init_weights": False} if name == "googlenet" else {}
     module = getattr(models.segmentation if is_map else models, name)(weights=None, **options).eval()
-    check(Model.from_module(module, torch.zeros(1, 3, size, size)), 3)
+    check(from_module(module, torch.zeros(1, 3, size, size)), 3)
 
 
 @pytest.mark.parametrize("name", ["mnist_cntk", pytest.param("yunet_n_320", marks=SLOW), "yolox_nano"])

@@ -25,7 +25,7 @@ from lvc.backends.tvm.cpu.kernels.winograd_nest import Knobs
 from lvc.backends.tvm.cpu.vector import Vector
 
 SAME = (1, 1, 1, 1)
-BOUND = 2e-6  # relative to the largest output: the plain kernel's is 4e-7
+BOUND = 2e-6  # relative to the largest output and term: the plain kernel's is 4e-7
 
 
 def convolution(channels: int, size: int, outputs: int) -> Conv2d:
@@ -59,7 +59,8 @@ def check(problem: Winograd, vector: Vector = AVX2, **options: Any) -> None:
     residual = random(*sums.shape)
     found = unblocked(run(library, arrays, blocked(residual, problem.plain.out_block)), sums.shape[1])
     wanted = expected(sums, residual)
-    assert np.abs(found - wanted).max() <= BOUND * np.abs(wanted).max()
+    largest = max(np.abs(part).max() for part in (wanted, residual, sums.numpy()))  # of few outputs all may cancel
+    assert np.abs(found - wanted).max() <= BOUND * largest
 
 
 ODD = [

@@ -112,7 +112,7 @@ class FactorLowRank(Pass):
         data = Calibration.read(model, workspace, self.data, self.images) if self.data in workspace.data else None
         self._check_rank(found)
         study = Study(model, found, data)
-        times = None if self.latency is None else KernelTimes(workspace.target_stopwatch())
+        times = None if self.latency is None else KernelTimes(workspace.target_stopwatch(), model)
         weighed = {
             layer: self._options(layer, study, workspace, times, outcome)
             for layer in workspace.progress.track(found, "factoring layers", len(found))

@@ -66,8 +66,10 @@ def by_latency(
     """
     stopwatch = times.stopwatch
     today = {layer: times.measure(layer, [[layer.kernel]])[0] for layer in weighed}
-    full = max(sum(stopwatch.layers(model).values()), sum(today.values()))
-    asked, best = share, None
+    full = max(times.whole, sum(today.values()))
+    goal = share * (1 - _TOLERANCE / 2)
+    low, high = (0.0, 0.0), (1.0, 1.0)  # what was asked for, and what came of it
+    asked, best = goal, None
     for _ in range(_TRIES):
         chosen = within(weighed, today, full, asked, f"latency on {stopwatch.name}")
         twin = model.copy(share_tensors=True)
@@ -78,7 +80,8 @@ def by_latency(
             best = race, chosen
         if share * (1 - _TOLERANCE) <= race.share <= share:
             break
-        asked *= share * (1 - _TOLERANCE / 2) / race.share
+        low, high = (low, (asked, race.share)) if race.share > goal else ((asked, race.share), high)
+        asked = low[0] + (goal - low[1]) * (high[0] - low[0]) / max(high[1] - low[1], 1e-9)
     assert best is not None
     race, chosen = best
     if race.share >= 1:

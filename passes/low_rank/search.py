@@ -35,7 +35,7 @@ def choose(options: Mapping[L, Sequence[Option]], today: Mapping[L, float], allo
     costs of all layers together are allowed; the cheapest of each where none are.
 
     Layers come down their hulls step by step, the one first that saves most for its error. What the last step saves
-    too much goes back to layers whose own steps still fit.
+    too much goes to layers that an option of less error still fits, those first that gain most by it.
     """
     hulls = {layer: lower_hull(found, today[layer]) for layer, found in options.items()}
     steps = []
@@ -51,14 +51,14 @@ def choose(options: Mapping[L, Sequence[Option]], today: Mapping[L, float], allo
             break
         total -= (hulls[layer][place - 1].cost if place else today[layer]) - hulls[layer][place].cost
         taken[layer] = place
-    for layer in sorted(taken, key=lambda layer: -_gain(hulls[layer], taken[layer])):
-        place = taken[layer]
-        before_cost = hulls[layer][place - 1].cost if place else today[layer]
-        if total - hulls[layer][place].cost + before_cost <= allowed:
-            total += before_cost - hulls[layer][place].cost
-            taken[layer] = place - 1
-    return {layer: hulls[layer][place] for layer, place in taken.items() if place >= 0}
-
-
-def _gain(hull: Sequence[Option], place: int) -> float:
-    return hull[place].error - (hull[place - 1].error if place else 0.0)
+    chosen = {layer: hulls[layer][place] for layer, place in taken.items()}
+    for layer in sorted(chosen, key=lambda layer: -chosen[layer].error):
+        room = allowed - total + chosen[layer].cost
+        better = [one for one in options[layer] if one.cost <= room and one.error < chosen[layer].error]
+        if today[layer] <= room:
+            total += today[layer] - chosen.pop(layer).cost
+        elif better:
+            nearest = min(better, key=lambda one: one.error)
+            total += nearest.cost - chosen[layer].cost
+            chosen[layer] = nearest
+    return chosen

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from lvc.compiler.ir.graph import calls, origin
+from lvc.compiler.ir.layers import LAYERS
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline.workspace import Stopwatch
@@ -18,14 +21,32 @@ from lvc.passes.low_rank.placing import insert_kernels
 
 
 class KernelTimes:
-    """Seconds of kernels of certain shapes on the target; of equal shapes they are measured once."""
+    """Seconds of kernels on the target in the place of a layer; those of equal shapes are measured once.
 
-    def __init__(self, stopwatch: Stopwatch) -> None:
+    By themselves kernels find their weights in the caches, among others they do not. So what is measured of a layer's
+    kernels side by side counts in proportion to what the layer takes in the whole model.
+    """
+
+    def __init__(self, stopwatch: Stopwatch, model: Model) -> None:
         self.stopwatch = stopwatch
+        self._whole = stopwatch.layers(model)
+        self._sharing = Counter(origin(node) for node in calls(model.module.graph, *LAYERS))
         self._known: dict[object, float] = {}
+
+    @property
+    def whole(self) -> float:
+        """Seconds of all kernels of the model."""
+        return sum(self._whole.values())
 
     def measure(self, layer: Layer, choices: Sequence[Sequence[Kernel]]) -> list[float]:
         """What each choice of kernels would take in the place of a layer."""
+        (alone,) = self._alone(layer, [[layer.kernel]])
+        place = origin(layer.node)
+        within = self._whole.get(place, 0.0) if self._sharing[place] == 1 else 0.0
+        slower = within / alone if within and alone else 1.0
+        return [slower * seconds for seconds in self._alone(layer, choices)]
+
+    def _alone(self, layer: Layer, choices: Sequence[Sequence[Kernel]]) -> list[float]:
         keys = [_shape(layer, kernels) for kernels in choices]
         unknown = {key: kernels for key, kernels in zip(keys, choices, strict=True) if key not in self._known}
         if unknown:

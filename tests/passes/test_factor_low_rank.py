@@ -13,6 +13,8 @@ from torch import nn
 
 from lvc.compiler.driver import compile, optimise
 from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.graph import calls
+from lvc.compiler.ir.layers import LAYERS
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load import from_module
 from lvc.compiler.measure.inspection import layers
@@ -23,6 +25,8 @@ from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Race, Workspace
 from lvc.compiler.writing import write_model
 from lvc.passes.low_rank.factorisation import METHODS
+from lvc.passes.low_rank.layer import layer_of
+from lvc.passes.low_rank.timing import KernelTimes
 
 torch.set_num_threads(1)
 
@@ -193,3 +197,21 @@ def test_a_trained_network_keeps_its_accuracy(assets: Path) -> None:
     made, _ = factored(model, "macs=0.6 method=tucker2", used)
     assert share(made, model) <= 0.6
     assert accuracy(model, test) - accuracy(made, test) < 0.05
+
+
+class Cold(Watch):
+    """Whole models take three times what their kernels take by themselves."""
+
+    def layers(self, model: Model) -> dict[str, float]:
+        found = super().layers(model)
+        return found if model.name == "kernels" else {place: 3 * seconds for place, seconds in found.items()}
+
+
+def test_kernels_count_in_proportion_to_what_their_layer_takes_in_the_model(model: Model) -> None:
+    node = next(calls(model.module.graph, *LAYERS))
+    layer = layer_of(model.module, node)
+    outline = METHODS.parse("channel-svd").outline(layer.kernel, (4,))
+    macs = 12 * 12 * 3 * 9 * 16, 12 * 12 * (3 * 9 * 4 + 4 * 16)
+    times = KernelTimes(Cold(), model)
+    assert times.measure(layer, [[layer.kernel], outline]) == pytest.approx([3 * count / 1e6 for count in macs])
+    assert times.whole == pytest.approx(3 * totals(layers(model)).macs / 1e6)

@@ -64,8 +64,6 @@ def _merge(module: GraphModule, first: Node, second: Node) -> str | None:
     if before.is_convolution != after.is_convolution:
         return "one is a convolution, and the other is not"
     inner, outer = _bias(module, before), _bias(module, after)
-    if inner is None or outer is None:
-        return "a bias is computed in the graph"
     if reason := refusal(before.kernel, after.kernel, bool(inner.any())):
         return reason
     one, two = (_work(before, after.kernel, merged) for merged in (True, False))
@@ -88,10 +86,7 @@ def _work(before: Layer, second: Kernel, merged: bool) -> int:
     return before.count * macs(kernels, before.size)
 
 
-def _bias(module: GraphModule, layer: Layer) -> torch.Tensor | None:
-    """What a layer adds, ``f64[out]``; None where that is computed in the graph."""
-    node = arguments(layer.node)["bias"]
-    if node is None:
-        return torch.zeros(layer.kernel.outputs, dtype=torch.float64)
-    stored = tensor(module, node)
-    return None if stored is None else stored.detach().double()
+def _bias(module: GraphModule, layer: Layer) -> torch.Tensor:
+    """What a layer adds, ``f64[out]``."""
+    stored = tensor(module, arguments(layer.node)["bias"])
+    return torch.zeros(layer.kernel.outputs, dtype=torch.float64) if stored is None else stored.detach().double()

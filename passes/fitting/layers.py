@@ -46,6 +46,8 @@ def check_layer(layer: Node) -> str | None:
         return "its weight is computed in the graph"
     if len(weight.users) > 1:
         return f"its weight is shared by {len(weight.users)} layers"
+    if (bias := arguments(layer)["bias"]) is not None and bias.op != "get_attr":
+        return "its bias is computed in the graph"
     columns = spec(weight).elements // spec(weight).shape[0]
     if columns > MOST_COLUMNS:
         return f"it sums {columns} products, and at most {MOST_COLUMNS} are fitted"

@@ -36,8 +36,10 @@ class Layer:
 
 
 def refusal(module: GraphModule, node: Node) -> str | None:
-    """Why a layer has no kernel by itself; None if it has."""
-    weight = factors(node)[1]
+    """Why a layer is no kernel and bias by themselves; None if it is."""
+    weight, bias = factors(node)[1], arguments(node)["bias"]
+    if bias is not None and bias.op != "get_attr":
+        return "its bias is computed in the graph"
     if weight.op != "get_attr":
         return "its weight is computed in the graph"
     if len(weight.users) > 1:

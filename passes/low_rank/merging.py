@@ -13,11 +13,12 @@ from lvc.passes.low_rank.kernel import Kernel
 
 def refusal(first: Kernel, second: Kernel, has_bias: bool) -> str | None:
     """Why two kernels are not one; None if they are. ``has_bias`` tells of what is added between them."""
+    first, second = _plain(first), _plain(second)
     if any(second.padding) and has_bias:
         return "the second pads with zeros, where the first adds a bias"
-    if has_bias and second.is_transposed and second.window != (1, 1):
+    if has_bias and second.is_transposed:
         return "the second is transposed, so that what the first adds counts more in some places than in others"
-    has_pointwise = any(all(_is_neutral(kernel, axis) for axis in (0, 1)) for kernel in (first, second))
+    has_pointwise = _is_pointwise(first) or _is_pointwise(second)
     if first.is_transposed != second.is_transposed and not has_pointwise:
         return "one of them is transposed, and both have a window"
     for axis in (0, 1):
@@ -28,6 +29,15 @@ def refusal(first: Kernel, second: Kernel, has_bias: bool) -> str | None:
         if not (_only_strides(second, axis) or _only_strides(first, axis)):
             return "their windows slide along the same axis"
     return None
+
+
+def _plain(kernel: Kernel) -> Kernel:
+    """The same kernel; one that takes each place as it is need not be transposed."""
+    return replace(kernel, output_padding=None) if _is_pointwise(kernel) else kernel
+
+
+def _is_pointwise(kernel: Kernel) -> bool:
+    return all(_is_neutral(kernel, axis) for axis in (0, 1))
 
 
 def _is_neutral(kernel: Kernel, axis: int) -> bool:
@@ -43,6 +53,7 @@ def _only_strides(kernel: Kernel, axis: int) -> bool:
 
 def compose(first: Kernel, second: Kernel) -> Kernel:
     """The kernel of both, in as many groups as they have in common."""
+    first, second = _plain(first), _plain(second)
     groups = math.gcd(first.groups, second.groups)
     blocks = zip(_blocks(first, groups), _blocks(second, groups), strict=True)
     parts = [_product(before, after) for before, after in blocks]
@@ -79,7 +90,8 @@ def _blocks(kernel: Kernel, groups: int) -> Iterator[torch.Tensor]:
 
 
 def bias_of(second: Kernel, first_bias: torch.Tensor, second_bias: torch.Tensor) -> torch.Tensor:
-    """What both add, where the second does not pad: ``f64[out]``."""
-    sums = replace(second, weight=second.weight.sum((2, 3), keepdim=True), stride=(1, 1), dilation=(1, 1))
-    plain = replace(sums, padding=(0, 0), output_padding=None)
-    return plain.apply(first_bias[None, :, None, None]).flatten() + second_bias
+    """What both add, where the second neither pads nor has windows that are cut off: ``f64[out]``."""
+    return (
+        second.pointwise(second.weight.sum((2, 3), keepdim=True)).apply(first_bias[None, :, None, None]).flatten()
+        + second_bias
+    )

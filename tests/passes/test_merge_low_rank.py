@@ -40,6 +40,9 @@ def merged(*layers: nn.Module, channels: int = 6) -> tuple[int, Outcome]:
         (nn.Conv2d(6, 9, 1, bias=False), nn.ConvTranspose2d(9, 3, 3, 2, output_padding=1)),
         (nn.ConvTranspose2d(6, 9, 1, bias=False), nn.ConvTranspose2d(9, 3, 3, 2)),
         (nn.Conv2d(6, 6, 1), nn.ConvTranspose2d(6, 3, 1)),
+        (nn.Conv2d(6, 6, 3, padding=1), nn.ConvTranspose2d(6, 3, 1)),
+        (nn.ConvTranspose2d(6, 6, 1, bias=False), nn.Conv2d(6, 3, 3, padding=1)),
+        (nn.ConvTranspose2d(6, 6, 1), nn.Conv2d(6, 3, 1, stride=2)),
         (nn.Conv2d(6, 6, 1), nn.Conv2d(6, 5, 1), nn.Conv2d(5, 4, 1)),
     ],
     ids=lambda layers: "-".join(type(layer).__name__ for layer in layers),
@@ -60,13 +63,14 @@ def test_linear_layers_are_one() -> None:
         ((nn.Conv2d(6, 2, 1), nn.Conv2d(2, 6, 1)), "one layer has 2.59 kMACs, the two have 1.73 kMACs"),
         ((nn.Conv2d(6, 9, 1), nn.Conv2d(9, 2, 3, padding=1)), "pads with zeros, where the first adds a bias"),
         ((nn.Conv2d(6, 9, 1), nn.ConvTranspose2d(9, 2, 3)), "counts more in some places than in others"),
+        ((nn.Conv2d(6, 6, 1), nn.ConvTranspose2d(6, 3, 1, 2)), "counts more in some places than in others"),
         ((nn.Conv2d(6, 6, 3), nn.Conv2d(6, 6, 3)), "their windows slide along the same axis"),
         (
             (nn.ConvTranspose2d(6, 6, (2, 1), (2, 1)), nn.Conv2d(6, 6, (1, 2))),
             "one of them is transposed, and both have a window",
         ),
     ],
-    ids=["more work", "padding", "transposed bias", "windows", "both"],
+    ids=["more work", "padding", "transposed bias", "stride", "windows", "both"],
 )
 def test_layers_stay_with_a_reason(layers: tuple[nn.Module, ...], reason: str) -> None:
     count, outcome = merged(*layers)

@@ -109,7 +109,7 @@ class FactorLowRank(Pass):
             )
         outcome, before = Outcome(), model.copy(share_tensors=True)
         found = self._layers(model, outcome)
-        data = Calibration.read(model, workspace, self.data, self.images) if self.data in workspace.data else None
+        data = self._calibration(model, workspace)
         self._check_rank(found)
         study = Study(model, found, data)
         times = None if self.latency is None else KernelTimes(workspace.target_stopwatch(), model)
@@ -128,6 +128,12 @@ class FactorLowRank(Pass):
         if data is None:
             outcome.notes.append("by weights alone; a few images, --data calib=PATH, would keep more accuracy")
         return outcome
+
+    def _calibration(self, model: Model, workspace: Workspace) -> Calibration | None:
+        """Read the data set if there is one; `UsageError` if one was named that is not there."""
+        if self.data == DATA and DATA not in workspace.data:
+            return None
+        return Calibration.read(model, workspace, self.data, self.images)
 
     def _layers(self, model: Model, outcome: Outcome) -> list[Layer]:
         """The layers that may be factored; the outcome says of all others why not."""

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from lvc.compiler.data.batches import batches, fed_input
@@ -58,7 +59,10 @@ class Calibration:
 
     @classmethod
     def draw(cls, model: Model, data: DataSet, name: str, seed: int = 0, limit: int = MOST_IMAGES) -> Calibration:
-        """Read images of an open data set, such as those to judge on (`Workspace.judging_images`)."""
+        """Read images of an open data set, such as those to judge on (`Workspace.judging_images`).
+
+        `UsageError` for a set that is empty, and for an image that has NaN or does not fit.
+        """
         if not len(data):
             raise UsageError(f"the data set '{name}' is empty")
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
@@ -68,9 +72,10 @@ class Calibration:
         filled = -(-len(order) // size) * size
         chosen = [images[place] for place in itertools.islice(itertools.cycle(order), filled)]
         inputs, rows = zip(*batches(chosen, images_at_once(model), fill=size), strict=True)
+        read = tuple(_checked(array, model, name) for array in inputs)
         known = all(label is not None for _, label in chosen)
         labels = tuple(torch.tensor([int(label or 0) for label in row]) for row in rows) if known else None
-        return cls(name, tuple(map(torch.from_numpy, inputs)), labels, len(order), size)
+        return cls(name, read, labels, len(order), size)
 
     def first(self, images: int) -> Calibration:
         """Return the first inputs, with at least so many images if there are."""
@@ -115,14 +120,18 @@ def stream(model: Model, workspace: Workspace, name: str, limit: int, descriptio
         raise UsageError(f"the data set '{name}' is empty")
     drawn = set(torch.randperm(count, generator=torch.Generator().manual_seed(workspace.seed))[:limit].tolist())
     chosen = (sample for place, sample in enumerate(data) if place in drawn)
-    wanted = fed_input(model.inputs).spec
-    size = wanted.shape[0]
+    size = fed_input(model.inputs).spec.shape[0]
     for array, _ in batches(
         workspace.progress.track(chosen, description, len(drawn)), images_at_once(model), fill=size
     ):
-        batch = torch.from_numpy(array)
-        if tuple(batch.shape[1:]) != wanted.shape[1:] or batch.dtype != wanted.dtype:
-            raise UsageError(f"the images of '{name}' are {TensorSpec.of(batch)}, and the model takes {wanted}")
-        if not bool(batch.isfinite().all()):
-            raise UsageError(f"an image of the data set '{name}' has NaN or infinity in it")
-        yield batch
+        yield _checked(array, model, name)
+
+
+def _checked(array: np.ndarray, model: Model, name: str) -> torch.Tensor:
+    """A batch of images of a data set as the model takes them."""
+    batch, wanted = torch.from_numpy(array), fed_input(model.inputs).spec
+    if tuple(batch.shape[1:]) != wanted.shape[1:] or batch.dtype != wanted.dtype:
+        raise UsageError(f"the images of '{name}' are {TensorSpec.of(batch)}, and the model takes {wanted}")
+    if not bool(batch.isfinite().all()):
+        raise UsageError(f"an image of the data set '{name}' has NaN or infinity in it")
+    return batch

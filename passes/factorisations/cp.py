@@ -123,7 +123,7 @@ def _alternate(whole: torch.Tensor, rank: int, ridge: float) -> Terms:
     generator = torch.Generator().manual_seed(0)
     outputs, inputs = (_start(whole, mode, rank, generator) for mode in (0, 1))
     down, across = (_start(whole, mode, rank, generator) for mode in (2, 3))
-    size, before = float(whole.square().sum()), math.inf
+    size, before = float(whole.square().sum()) or 1.0, math.inf
     for _ in range(_TURNS):
         windows = torch.einsum("hr,wr->hwr", down, across).flatten(0, 1)
         grams = [part.T @ part for part in (outputs, inputs, down, across)]

@@ -95,7 +95,12 @@ def factor(covariance: torch.Tensor, share: float = RIDGE) -> tuple[torch.Tensor
         if not bool(fails.any()):
             return lower, ridge
         ridge = torch.where(fails[..., None, None], 10 * ridge, ridge)
-    raise CompileError(
+    raise no_covariance()
+
+
+def no_covariance() -> CompileError:
+    """What is said of values over data that are too large, or no numbers."""
+    return CompileError(
         "what a layer reads on the calibration data has no covariance",
         why="some of it is not finite, or too large for single precision",
         help="look for extreme values in the data, and whether it is preprocessed as the model wants it",

@@ -88,6 +88,11 @@ class Kernel:
         """The same window, made of other channels."""
         return replace(self, weight=weight, groups=self.groups if groups is None else groups)
 
+    def everywhere(self) -> Kernel:
+        """The same window at every place that has a whole one, its points next to each other."""
+        extra = None if self.output_padding is None else (0, 0)
+        return Kernel(self.weight, groups=self.groups, output_padding=extra)
+
     def along(self, axis: int, weight: torch.Tensor, groups: int | None = None) -> Kernel:
         """What slides as this window does along one axis, and not at all along the other."""
 

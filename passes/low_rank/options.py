@@ -96,8 +96,11 @@ def factor(parts: Parts, layer: Layer, ranks: Ranks, cost: Cost) -> Option | str
 
 
 def _weight_error(layer: Layer, kernels: Sequence[Kernel]) -> float:
-    """The squared error of factors relative to the layer, on noise: as far as weights alone can tell."""
-    kernel = layer.kernel
+    """The squared error of factors relative to the layer, on noise: as far as weights alone can tell.
+
+    How a window slides makes no difference to that.
+    """
+    kernel, kernels = layer.kernel.everywhere(), [one.everywhere() for one in kernels]
     size = tuple(max(8, 2 * extent) for extent in kernel.window) if kernel.window != (1, 1) else (1, 1)
     count = 4 if kernel.window != (1, 1) else 256
     noise = torch.randn(count, kernel.inputs, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -14,6 +14,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.running.images import Calibration
 from lvc.passes.fitting.gathering import channel_moments
 from lvc.passes.fitting.moments import MOST_COLUMNS
+from lvc.passes.fitting.ridge import no_covariance
 from lvc.passes.low_rank.kernel import Kernel
 from lvc.passes.low_rank.layer import Layer
 
@@ -59,13 +60,18 @@ class Statistics:
 
 
 def measure(model: Model, layers: Sequence[Layer], data: Calibration) -> dict[Layer, Statistics]:
-    """Run data through a model; return what is known of each layer, but for sides of very many channels."""
+    """Run data through a model; return what is known of each layer, but for sides of very many channels.
+
+    `CompileError` for values that are not finite.
+    """
     values: dict[Node, int] = {}
     for layer in layers:
         node = layer.node
         values |= {value: channel_dim(node, value) for value in (factors(node)[0], node)}
     few = {value: dim for value, dim in values.items() if spec(value).shape[dim] <= MOST_COLUMNS}
     covariances = {value: moments.centred()[0] for value, moments in channel_moments(model, few, data).items()}
+    if not all(bool(covariance.isfinite().all()) for covariance in covariances.values()):
+        raise no_covariance()
     return {layer: Statistics(covariances.get(factors(layer.node)[0]), covariances.get(layer.node)) for layer in layers}
 
 

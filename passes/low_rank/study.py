@@ -40,14 +40,14 @@ class Study:
         self._runs = [self._rerun.run(batch) for batch in few.batches]
 
     def fitted(self, layer: Layer, option: Option) -> Option:
-        """The option fitted to what its layer gives, its own error being that on the data."""
+        """The option fitted to what its layer gives, its own error being that on the data, if that varies on them."""
         if not self._runs:
             return option
         read, made = self._images(layer)
         kernels, bias = refit(option.kernels, read, made)
         found = run(kernels, read) + bias.to(read.dtype)[:, None, None]
-        centred = made - made.mean((0, 2, 3), keepdim=True)
-        own = float((found - made).square().sum() / centred.square().sum().clamp(min=1e-30))
+        spread = float((made - made.mean((0, 2, 3), keepdim=True)).square().sum())
+        own = float((found - made).square().sum()) / spread if spread > 0 else option.own
         return replace(option, kernels=kernels, bias=bias, own=own)
 
     def judged(self, layer: Layer, option: Option) -> Option:

@@ -47,7 +47,9 @@ def _spread(output: torch.Tensor) -> torch.Tensor:
 
 
 def relative_error(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the squared error of outputs, each relative to its own variance, the mean over those that are floats."""
+    """Return the squared error of outputs, each relative to its own variance, or to its square if it is one number; the
+    mean over those that are floats."""
     floats = [(a, b) for a, b in zip(found, wanted, strict=True) if b.is_floating_point()]
-    errors = [(a - b).square().mean() / b.var().clamp(min=1e-12) for a, b in floats]
+    sizes = [b.var() if b.numel() > 1 else b.square().mean() for _, b in floats]
+    errors = [(a - b).square().mean() / size.clamp(min=1e-12) for (a, b), size in zip(floats, sizes, strict=True)]
     return torch.stack(errors).mean() if errors else torch.zeros(())

@@ -10,9 +10,10 @@ import torch
 from calibration_data import normal
 from test_prune_cifar import accuracy, images, network
 from torch import nn
+from torch.nn import functional
 
 from lvc.compiler.driver import compile, optimise
-from lvc.compiler.errors import UsageError
+from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.layers import LAYERS
 from lvc.compiler.ir.model import Model
@@ -27,6 +28,7 @@ from lvc.compiler.writing import write_model
 from lvc.passes.low_rank.factorisation import METHODS
 from lvc.passes.low_rank.layer import layer_of
 from lvc.passes.low_rank.timing import KernelTimes
+from lvc.passes.pruning.loss import relative_error
 
 torch.set_num_threads(1)
 
@@ -182,12 +184,74 @@ def test_factors_that_are_not_faster_are_not_taken(model: Model) -> None:
         ("macs=0.01", r"the target cannot be reached: at least 0\.\d+ of today's MACs stay"),
         ("macs=0.5 skip=nothing", "the pattern 'nothing' matches nothing"),
         ("macs=0.5 method=svdd", "there is no method 'svdd'"),
+        ("macs=0.5 data=photos", "no data set named 'photos'"),
         ("macs=0.5 multiple=0", "multiple must be at least 1, not 0"),
     ],
 )
 def test_misuse(model: Model, options: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         factored(model, options)
+
+
+class ComputedBias(nn.Module):
+    """A convolution whose bias depends on the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.shift = nn.Conv2d(8, 16, 3, bias=False), nn.Linear(8, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.conv2d(x, self.conv.weight, self.shift(x.mean((2, 3)))[0])
+
+
+def test_a_bias_that_depends_on_the_image_is_no_constant() -> None:
+    model = from_module(ComputedBias().eval(), torch.randn(1, 8, 12, 12))
+    _, outcome = factored(model, "rank=4 method=channel-svd", normal(model))
+    assert not outcome.changed
+    assert "its bias is computed in the graph" in {skip.reason for skip in outcome.skipped}
+
+
+def zeros() -> nn.Module:
+    layer = nn.Conv2d(8, 16, 3)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+@pytest.mark.parametrize("with_data", [True, False])
+@pytest.mark.parametrize("method", ["auto", "cp"])
+@pytest.mark.parametrize("first", [zeros(), nn.Conv2d(8, 16, 3, dilation=5)], ids=["zeros", "dilation"])
+def test_weights_of_zeros_and_windows_with_holes(first: nn.Module, method: str, with_data: bool) -> None:
+    model = from_module(nn.Sequential(first, nn.ReLU(), nn.Conv2d(16, 16, 1)).eval(), torch.randn(1, 8, 12, 12))
+    made, _ = factored(model, f"macs=0.6 method={method}", normal(model) if with_data else None)
+    assert share(made, model) <= 0.6
+
+
+def test_holes_in_a_window_make_no_difference_to_the_error_by_weights() -> None:
+    def table(dilation: int) -> tuple[object, ...]:
+        torch.manual_seed(0)
+        layer = nn.Conv2d(8, 16, 3, padding=dilation, dilation=dilation)
+        model = from_module(layer.eval(), torch.randn(1, 8, 24, 24))
+        return factored(model, "rank=4 method=tucker2")[1].tables[0].rows[0][1:3]
+
+    assert table(1) == table(12)
+
+
+def test_an_output_of_one_number_is_compared_with_itself() -> None:
+    assert float(relative_error([torch.tensor([[3.0]])], [torch.tensor([[2.0]])])) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.full((1, 3, 12, 12), np.nan, np.float32), "has NaN or infinity in it"),
+        (np.full((1, 3, 12, 12), 1e30, np.float32), "has no covariance"),
+        (np.zeros((1, 3, 11, 12), np.float32), r"the images of 'calib' are f32\[.*\], and the model takes f32"),
+    ],
+)
+def test_data_that_do_not_serve(model: Model, image: np.ndarray, message: str) -> None:
+    used = Workspace(data={"calib": lambda: [(image, None)] * 8}, threads=1)
+    with pytest.raises(LvcError, match=message):
+        factored(model, "macs=0.7", used)
 
 
 def test_a_trained_network_keeps_its_accuracy(assets: Path) -> None:

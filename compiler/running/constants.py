@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 
 from lvc.compiler.ir.graph import tensor
 from lvc.compiler.ir.model import Model
@@ -18,6 +18,22 @@ def constant_values(model: Model) -> dict[Node, torch.Tensor]:
             stored = tensor(model.module, node)
             values[node] = stored.detach() if stored is not None else compute(node, values)
     return values
+
+
+def constant_value(module: GraphModule, node: Node) -> torch.Tensor:
+    """Return a value that depends on stored tensors alone, as they are now."""
+    values: dict[Node, torch.Tensor] = {}
+    waiting = [node]
+    with torch.inference_mode():
+        while waiting:
+            stored = tensor(module, waiting[-1])
+            unknown = [operand for operand in waiting[-1].all_input_nodes if operand not in values]
+            if unknown:
+                waiting += unknown
+            else:
+                last = waiting.pop()
+                values[last] = stored.detach() if stored is not None else compute(last, values)
+    return values[node]
 
 
 def constants(graph: Graph) -> dict[Node, None]:

@@ -11,18 +11,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.fx import Node
 
-from lvc.compiler.ir.graph import tensor
 from lvc.compiler.ir.model import Model
 from lvc.compiler.running.batches import Parts
 from lvc.compiler.running.compute import compute
-from lvc.compiler.running.constants import constants
+from lvc.compiler.running.constants import constant_value, constants
 
 
 class Sweep:
     """A run of a model on several batches that stops where it is told to. Values that nothing reads again are freed.
 
     Batches may hold more images than the signature; values come in parts of its size. What depends on stored tensors
-    alone is computed when it is read, and has no values here.
+    alone is computed when it is read, as they are then, and is the same in every part.
     """
 
     def __init__(self, model: Model, batches: Sequence[torch.Tensor]) -> None:
@@ -53,11 +52,17 @@ class Sweep:
 
     def values(self, node: Node) -> list[torch.Tensor]:
         """Return the values of a node that has been run and is read at this place or later, in parts."""
+        if self._is_constant(node):
+            parts = sum(len(batch) // self._parts.size for batch in self._batches)
+            return [constant_value(self._module, node)] * parts
         pairs = zip(self._values[node], self._calls, strict=True)
         return [part for value, calls in pairs for part in self._parts.of(node, value, calls)]
 
     def change(self, node: Node, change: Callable[[torch.Tensor], object]) -> None:
-        """Change the values of a node that has been run, batch by batch, in place."""
+        """Change the values of a node that has been run, batch by batch, in place; those of a constant come from what
+        is stored."""
+        if self._is_constant(node):
+            return
         with torch.inference_mode():
             for value in self._values[node]:
                 change(value)
@@ -67,7 +72,9 @@ class Sweep:
             self._values[node] = list(self._batches)
         elif node.op == "call_function" and node not in self._constants:
             operands = node.all_input_nodes
-            fixed = {operand: self._constant(operand) for operand in operands if self._is_constant(operand)}
+            fixed = {
+                operand: constant_value(self._module, operand) for operand in operands if self._is_constant(operand)
+            }
             self._values[node] = [
                 compute(
                     node,
@@ -82,10 +89,3 @@ class Sweep:
 
     def _is_constant(self, node: Node) -> bool:
         return node.op == "get_attr" or node in self._constants  # a tensor may be stored after this began
-
-    def _constant(self, node: Node) -> torch.Tensor:
-        """Return a value that depends on stored tensors alone, as they are when it is read."""
-        stored = tensor(self._module, node)
-        if stored is not None:
-            return stored
-        return compute(node, {operand: self._constant(operand) for operand in node.all_input_nodes})

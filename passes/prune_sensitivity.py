@@ -86,7 +86,7 @@ def _run(model: Model, channels: Channels, removal: Removal, data: Calibration) 
     """Return the outputs, in front of what closes the model, with some units zero; the batches joined."""
     run = Masked(without_closing(model), channels.kept(removal)).run
     outputs = [made for batch in data.batches for made in run.each(batch)]
-    return [torch.stack(parts).flatten(0, 1) for parts in zip(*outputs, strict=True)]
+    return [torch.cat(parts) if parts[0].ndim else torch.stack(parts) for parts in zip(*outputs, strict=True)]
 
 
 def _error(found: Sequence[torch.Tensor], whole: Sequence[torch.Tensor]) -> float:

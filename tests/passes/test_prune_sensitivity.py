@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.writing import write_model
+from lvc.passes.pruning.loss import relative_error
 from lvc.passes.pruning.sensitivity import Curve
 
 torch.set_num_threads(1)
@@ -125,3 +127,25 @@ def test_a_target_without_layers_to_shrink_is_refused_in_words() -> None:
         return out=%out"""
     with pytest.raises(UsageError, match="cannot be reached"):
         pruned(text)
+
+
+@pytest.mark.parametrize("dims", ["[0, 1, 2, 3]", "[1, 2, 3]"])
+def test_a_model_may_give_one_number(dims: str) -> None:
+    text = f"""model net(x: f32[1,3,8,8])
+        @a : f32[8,3,3,3]
+        @b : f32[8,8,3,3]
+        %hidden = conv2d(%x, @a)
+        %last = conv2d(%hidden, @b)
+        %out = mean(%last, {dims})
+        return out=%out"""
+    model = parse_model(text)
+    _, steps = Pipeline.parse("prune-sensitivity{ratios=0.5,0.9}").run(model, normal(model))
+    errors = [row[4] for row in steps[-1].outcome.tables[-1].rows]
+    assert errors
+    assert all(isinstance(error, float) and 0 < error < math.inf for error in errors)
+
+
+def test_an_error_is_relative_to_the_variance_or_of_one_number_to_its_square() -> None:
+    wanted, found = torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 3.0]])
+    assert float(relative_error([found], [wanted])) == pytest.approx(0.5 / 2.0)
+    assert float(relative_error([found[:, :1]], [wanted[:, :1]])) == pytest.approx(1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ MOST_IMAGES = 1024
 """As many images as are read unless a pass asks for fewer; estimates are good long before."""
 
 _MOST_BYTES = 2 << 30
+_Sample = tuple[np.ndarray, int | None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Calibration:
 
     @classmethod
     def read(cls, model: Model, workspace: Workspace, name: str, limit: int = MOST_IMAGES) -> Calibration:
-        """Read what may be learnt from of a data set that the user gave; `UsageError` if there is none or it is empty.
+        """Read what may be learnt from of a data set that the user gave; `UsageError` if there is none.
 
         At most ``limit`` images are drawn in a seeded way, for a set often holds one class after another.
         """
@@ -61,21 +62,19 @@ class Calibration:
     def draw(cls, model: Model, data: DataSet, name: str, seed: int = 0, limit: int = MOST_IMAGES) -> Calibration:
         """Read images of an open data set, such as those to judge on (`Workspace.judging_images`).
 
-        `UsageError` for a set that is empty, and for an image that has NaN or does not fit.
+        `UsageError` if it is empty, or if an image has NaN or does not fit.
         """
         if not len(data):
             raise UsageError(f"the data set '{name}' is empty")
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
-        wanted = set(order)
-        images = {place: image for place, image in zip(range(max(order) + 1), data, strict=False) if place in wanted}
+        images = dict(zip(sorted(order), _fitting(_drawn(data, order), model, name), strict=True))
         size = fed_input(model.inputs).spec.shape[0]
         filled = -(-len(order) // size) * size
         chosen = [images[place] for place in itertools.islice(itertools.cycle(order), filled)]
         inputs, rows = zip(*batches(chosen, images_at_once(model), fill=size), strict=True)
-        read = tuple(_checked(array, model, name) for array in inputs)
         known = all(label is not None for _, label in chosen)
         labels = tuple(torch.tensor([int(label or 0) for label in row]) for row in rows) if known else None
-        return cls(name, read, labels, len(order), size)
+        return cls(name, tuple(map(torch.from_numpy, inputs)), labels, len(order), size)
 
     def first(self, images: int) -> Calibration:
         """Return the first inputs, with at least so many images if there are."""
@@ -118,20 +117,29 @@ def stream(model: Model, workspace: Workspace, name: str, limit: int, descriptio
     count = len(data)
     if not count:
         raise UsageError(f"the data set '{name}' is empty")
-    drawn = set(torch.randperm(count, generator=torch.Generator().manual_seed(workspace.seed))[:limit].tolist())
-    chosen = (sample for place, sample in enumerate(data) if place in drawn)
+    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(workspace.seed))[:limit].tolist()
+    chosen = _fitting(_drawn(data, drawn), model, name)
     size = fed_input(model.inputs).spec.shape[0]
     for array, _ in batches(
         workspace.progress.track(chosen, description, len(drawn)), images_at_once(model), fill=size
     ):
-        yield _checked(array, model, name)
+        yield torch.from_numpy(array)
 
 
-def _checked(array: np.ndarray, model: Model, name: str) -> torch.Tensor:
-    """A batch of images of a data set as the model takes them."""
-    batch, wanted = torch.from_numpy(array), fed_input(model.inputs).spec
-    if tuple(batch.shape[1:]) != wanted.shape[1:] or batch.dtype != wanted.dtype:
-        raise UsageError(f"the images of '{name}' are {TensorSpec.of(batch)}, and the model takes {wanted}")
-    if not bool(batch.isfinite().all()):
-        raise UsageError(f"an image of the data set '{name}' has NaN or infinity in it")
-    return batch
+def _drawn(data: DataSet, places: Collection[int]) -> Iterator[_Sample]:
+    """Yield the samples at some places, in the order of the data set; nothing behind the last of them is read."""
+    wanted = set(places)
+    return (sample for place, sample in zip(range(max(wanted) + 1), data, strict=False) if place in wanted)
+
+
+def _fitting(samples: Iterable[_Sample], model: Model, name: str) -> Iterator[_Sample]:
+    """Yield samples that fit the input of a model and are finite; `UsageError` for the first that does not."""
+    spec = fed_input(model.inputs).spec
+    wanted = TensorSpec((1, *spec.shape[1:]), spec.dtype)
+    for array, label in samples:
+        image = torch.from_numpy(array)
+        if TensorSpec.of(image) != wanted:
+            raise UsageError(f"the images of '{name}' are {TensorSpec.of(image)}, and the model takes {wanted}")
+        if not bool(image.isfinite().all()):
+            raise UsageError(f"an image of the data set '{name}' has NaN or infinity in it")
+        yield array, label

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.data.batches import batches
+from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.batching.batching import BatchError, Calls
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.graph_text import parse_model
@@ -189,6 +191,49 @@ def test_a_model_that_mixes_images_runs_as_it_is() -> None:
     assert not run(IMAGES[:1])[0].any()
     with pytest.raises(BatchError, match="mean"):
         run(IMAGES[:2])
+
+
+LOOKUP = parse_model("""
+    model lookup(x: f32[1,16])
+      @table : f32[1,16]
+      %place = to(%x, i64)
+      %out = gather(@table, 1, %place)
+      return out=%out
+""")
+
+
+def test_a_model_that_does_not_run_on_random_inputs_runs_as_it_is() -> None:
+    """Places in a table are no random numbers."""
+    assert images_at_once(LOOKUP) == 1
+    with pytest.raises(BatchError, match="'out' cannot be computed on random inputs") as caught:
+        LOOKUP.with_batch(2)
+    assert "out of bounds" in caught.value.why
+
+
+READERS: list[Callable[[Model, Workspace], object]] = [
+    lambda model, place: Calibration.read(model, place, "calib"),
+    lambda model, place: list(stream(model, place, "calib", 100, "")),
+]
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("sample", "told"),
+    [
+        (
+            np.zeros((1, 2, 5, 4), np.float32),
+            "the images of 'calib' are f32[1,2,5,4], and the model takes f32[1,2,4,4]",
+        ),
+        (np.zeros((1, 2, 4, 4), np.uint8), "the images of 'calib' are u8[1,2,4,4], and the model takes f32[1,2,4,4]"),
+        (np.full((1, 2, 4, 4), np.nan, np.float32), "an image of the data set 'calib' has NaN or infinity in it"),
+    ],
+)
+def test_a_sample_that_does_not_fit_is_refused(
+    read: Callable[[Model, Workspace], object], sample: np.ndarray, told: str
+) -> None:
+    samples = [(np.zeros((1, 2, 4, 4), np.float32), 0), (sample, 0)]
+    with pytest.raises(UsageError, match=re.escape(told)):
+        read(NETWORK, Workspace(data={"calib": lambda: samples, "judge": lambda: samples}, threads=1))
 
 
 def test_a_last_batch_is_filled_as_far_as_asked() -> None:

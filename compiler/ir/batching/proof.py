@@ -37,7 +37,7 @@ _JUMPS = (
 
 
 def prove(model: Model, batching: Batching, images: int, twin: Model | None = None) -> None:
-    """Raise `BatchError` unless each of so many images gets in their batch what the model as it is gives it.
+    """Raise `BatchError` unless each of so many random images gets in their batch what the model as it is gives it.
 
     The batch runs through the ``twin`` that was written for it, else through the calls of the model. Where there are
     many images, the first two, one in the middle and the last are run alone.
@@ -65,7 +65,10 @@ def prove(model: Model, batching: Batching, images: int, twin: Model | None = No
 
 
 def evaluate(model: Model, inputs: Sequence[torch.Tensor], calls: Calls | None = None) -> list[torch.Tensor]:
-    """Run a model without its fake quantisation; values are freed as soon as nothing reads them."""
+    """Run a model without its fake quantisation; values are freed as soon as nothing reads them.
+
+    `BatchError` if a call cannot be computed.
+    """
     given, values = iter(inputs), dict[Node, torch.Tensor]()
     order: Iterable[Node] = model.module.graph.nodes
     last = {operand: node for node in model.module.graph.nodes for operand in node.all_input_nodes}
@@ -85,12 +88,20 @@ def _value(model: Model, node: Node, values: dict[Node, torch.Tensor], calls: Ca
         return stored
     if family(node) is Family.QUANTISATION:
         return values[node.all_input_nodes[0]]
-    if calls:
-        return calls.compute(node, values)
     assert isinstance(node.target, OpOverload)
-    result: torch.Tensor = node.target(
-        *map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__)
-    )
+    try:
+        if calls:
+            return calls.compute(node, values)
+        result: torch.Tensor = node.target(
+            *map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__)
+        )
+    except (IndexError, RuntimeError) as error:  # a table, for instance, has no place of an index out of random numbers
+        raise BatchError(
+            f"'{node.name}' cannot be computed on random inputs, so whether images stay apart is not known",
+            where=origin(node),
+            why=str(error).splitlines()[0],
+            help=HELP,
+        ) from error
     return result
 
 

@@ -31,7 +31,7 @@ class Rerun:
             for node in self._order:
                 if node not in values:
                     stored = tensor(self._model.module, node)
-                    values[node] = stored if stored is not None else self._value(node, batch, values, calls)
+                    values[node] = stored.detach() if stored is not None else self._value(node, batch, values, calls)
         return values
 
     def outputs(self, values: Values) -> list[tuple[torch.Tensor, ...]]:
@@ -61,5 +61,5 @@ class Rerun:
             for reader in self._order:
                 if not reached.isdisjoint(reader.all_input_nodes):
                     reached.add(reader)
-            self._readers[node] = [reader for reader in self._order if reader in reached - {node}]
+            self._readers[node] = [reader for reader in self._order if reader in reached and reader is not node]
         return self._readers[node]

@@ -20,7 +20,7 @@ _HELP = "give file.onnx, file.pt2, file.lvc, package.module:factory or path/to/f
 
 
 def load(
-    source: str,
+    source: str | Path,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     weights: Path | None = None,
@@ -36,7 +36,7 @@ def load(
     read.
     """
     shapes, arguments = shapes or {}, arguments or {}
-    path = Path(source)
+    source, path = str(source), Path(source)
     if ":" in source and not path.exists():
         from lvc.compiler.load.factory import load_factory
 
@@ -73,7 +73,7 @@ def _load_file(path: Path, shapes: Mapping[str, Sequence[int]], *, trust: bool) 
 
         return from_exported_file(path, shapes)
     if suffix == ".lvc":
-        return _load_stored(path)
+        return _load_stored(path, shapes)
     if suffix == ".py":
         raise UsageError(f"'{path}' names no factory", help=f"say which function makes the model: {path}:NAME")
     if suffix in SCRIPTS and is_script_file(path):
@@ -89,11 +89,28 @@ def _load_file(path: Path, shapes: Mapping[str, Sequence[int]], *, trust: bool) 
     raise UsageError(f"'{path}' is not a model that lvc can load", why=f"'{suffix}' is no known suffix", help=_HELP)
 
 
-def _load_stored(path: Path) -> Model:
+def _load_stored(path: Path, shapes: Mapping[str, Sequence[int]]) -> Model:
     from lvc.compiler import container
     from lvc.compiler.ir import serialise
 
     artefact = container.read(path)
     if serialise.GRAPH not in artefact.files:
         raise UsageError(f"'{path}' holds compiled code, not a model", help="give what it was compiled from")
-    return serialise.from_files(artefact.files)
+    model = serialise.from_files(artefact.files)
+    _check_shapes(model, shapes)
+    return model
+
+
+def _check_shapes(model: Model, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise `UsageError` for a shape that an input of a stored model does not have."""
+    known = {value.name: value.spec.shape for value in model.inputs}
+    for key, shape in shapes.items():
+        name = next(iter(known)) if len(known) == 1 and key in ("", "input") else key
+        if name not in known:
+            raise UsageError(f"--shape: the model has no input '{name}'", help=f"its inputs are: {', '.join(known)}")
+        if tuple(shape) != known[name]:
+            raise UsageError(
+                f"--shape: the shape of input '{name}' was fixed when the model was stored",
+                why=f"it is {'x'.join(map(str, known[name]))}, and {'x'.join(map(str, shape))} was asked for",
+                help="give the shape where the model is loaded from its source",
+            )

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lvc.compiler.errors import CompileError, LvcError, UsageError
-from lvc.compiler.load import load
+from lvc.compiler.load import from_module, load
+from lvc.compiler.writing import write_model
 
 NET = """
 import torch
@@ -129,3 +130,14 @@ def test_file_may_import_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / f"{name}.py").write_text("from torch import nn\n")
     (tmp_path / "net.py").write_text(f"from {name} import nn\ndef make(): return nn.ReLU()\n")
     assert load(f"{tmp_path}/net.py:make").outputs
+
+
+def test_a_stored_model_keeps_its_shapes(tmp_path: Path) -> None:
+    file = tmp_path / "net.lvc"
+    write_model(from_module(torch.nn.ReLU(), torch.zeros(1, 3, 4, 4)), file)
+    assert load(file, shapes={"": (1, 3, 4, 4)}).inputs == load(str(file)).inputs
+    with pytest.raises(UsageError, match="was fixed when the model was stored") as caught:
+        load(file, shapes={"input": (2, 3, 4, 4)})
+    assert caught.value.why == "it is 1x3x4x4, and 2x3x4x4 was asked for"
+    with pytest.raises(UsageError, match="no input 'other'"):
+        load(file, shapes={"other": (1, 3, 4, 4)})

@@ -136,7 +136,8 @@ def _fitting(samples: Iterable[_Sample], model: Model, name: str) -> Iterator[_S
     """Yield samples that fit the input of a model and are finite; `UsageError` for the first that does not."""
     spec = fed_input(model.inputs).spec
     wanted = TensorSpec((1, *spec.shape[1:]), spec.dtype)
-    for array, label in samples:
+    for read, label in samples:
+        array = np.require(read, requirements="W")  # torch warns of others
         image = torch.from_numpy(array)
         if TensorSpec.of(image) != wanted:
             raise UsageError(f"the images of '{name}' are {TensorSpec.of(image)}, and the model takes {wanted}")

@@ -36,6 +36,7 @@ from lvc.passes.low_rank.options import (
     ranks_by_cost,
 )
 from lvc.passes.low_rank.ranks import by_energy
+from lvc.passes.low_rank.statistics import Statistics
 from lvc.passes.low_rank.study import Study
 from lvc.passes.low_rank.timing import KernelTimes
 
@@ -207,7 +208,7 @@ class FactorLowRank(Pass):
         if self.energy is not None:
             return [by_energy(parts.spectra, self.energy)]
         if self.vbmf:
-            return [ranks_above_noise(parts)]
+            return [ranks_above_noise(Parts.of(parts.method, layer.kernel, Statistics()))]
         assert self.rank is not None
         return [tuple(self.rank for _ in full)] if all(self.rank <= most for most in full) else []
 

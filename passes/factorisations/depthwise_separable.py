@@ -49,4 +49,4 @@ class DepthwiseSeparable(Factorisation):
                 products.movedim(1, 0).reshape(outputs, inputs * rank),
             )
 
-        return Decomposition(((values.square() * variances).sum(0),), weights)
+        return Decomposition(((values.square() * variances).sum(0),), weights, inputs)

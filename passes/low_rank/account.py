@@ -27,8 +27,9 @@ def tell(before: Model, after: Model, weighed: Weighed, chosen: Mapping[Layer, O
     rows = tuple(_row(layer, found, chosen.get(layer)) for layer, found in weighed.items())
     headers = ("layer", "as", "error", "MACs", "after", "ms", "after", "tried and rejected")
     outcome.tables.append(Table("factors", headers, rows))
+    known = {skip.node for skip in outcome.skipped}
     for layer, found in weighed.items():
-        if layer not in chosen:
+        if layer not in chosen and layer.node.name not in known:
             outcome.skip(layer.node, why_left(found))
 
 

@@ -30,11 +30,17 @@ def _macs(layer: Layer, kernels: Sequence[Kernel]) -> float:
 
 
 def _parameters(layer: Layer, kernels: Sequence[Kernel]) -> float:
-    return kernels_of.parameters(kernels)
+    return kernels_of.parameters(kernels) + _new_biases(layer, kernels)
+
+
+def _new_biases(layer: Layer, kernels: Sequence[Kernel]) -> int:
+    """The numbers of the bias that factors get when they are fitted, where the layer has none of its own."""
+    bias = arguments(layer.node)["bias"]
+    return layer.kernel.outputs if len(kernels) > 1 and (bias is None or len(bias.users) > 1) else 0
 
 
 def _bytes(layer: Layer, kernels: Sequence[Kernel]) -> float:
-    return kernels_of.parameters(kernels) * spec(arguments(layer.node)["weight"]).dtype.itemsize
+    return _parameters(layer, kernels) * spec(arguments(layer.node)["weight"]).dtype.itemsize
 
 
 MACS = Cost("MACs", _macs, lambda model: total_macs(model.module.graph))

@@ -26,11 +26,14 @@ Ranks = tuple[int, ...]
 class Decomposition:
     """A kernel of one group taken apart: ``weights`` gives those of the layers for ranks, ``f64``.
 
-    ``spectra`` has for each rank the energies that it may keep, largest first; their sum is all.
+    ``spectra`` has for each rank the energies that it may keep, largest first; their sum is all. They are the squared
+    singular values of a matrix with all weights of the kernel, or sums of those of as many ``matrices`` that it falls
+    into.
     """
 
     spectra: tuple[torch.Tensor, ...]
     weights: Callable[[Ranks], tuple[torch.Tensor, ...]]
+    matrices: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

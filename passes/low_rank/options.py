@@ -56,14 +56,18 @@ def ranks_by_cost(parts: Parts, layer: Layer, cost: Cost, multiple: int) -> list
 
 
 def ranks_above_noise(parts: Parts) -> Ranks:
-    """What is above the noise in each spectrum, the most of all groups; at least 1."""
-    columns = parts.kernel.weight[0].numel()
-    found = [[_above(values, columns) for values in part.spectra] for part in parts.groups]
+    """What is above the noise in each spectrum, the most of all groups; at least 1.
+
+    The parts are those by weights alone: data would leave no noise that is the same in all of them.
+    """
+    count = parts.kernel.parameters // parts.kernel.groups
+    found = [[_above(values, count // part.matrices) for values in part.spectra] for part in parts.groups]
     return tuple(max(1, *of_a_rank) for of_a_rank in zip(*found, strict=True))
 
 
-def _above(energies: torch.Tensor, columns: int) -> int:
-    return above_noise(energies.clamp(min=0).sqrt(), len(energies), max(columns, len(energies)))
+def _above(energies: torch.Tensor, count: int) -> int:
+    """How many singular values of a matrix of so many elements are above the noise, by their squares."""
+    return above_noise(energies.clamp(min=0).sqrt(), len(energies), count // len(energies))
 
 
 def nearest_of_each_level(options: Sequence[Option], today: float, slack: float = 1.0) -> list[Option]:

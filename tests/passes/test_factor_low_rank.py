@@ -25,6 +25,7 @@ from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Race, Workspace
 from lvc.compiler.writing import write_model
+from lvc.passes.factorisations import cp
 from lvc.passes.low_rank.factorisation import METHODS
 from lvc.passes.low_rank.layer import layer_of
 from lvc.passes.low_rank.timing import KernelTimes
@@ -81,6 +82,15 @@ def test_macs_come_down_to_the_budget(model: Model, method: str) -> None:
 def test_parameters_and_bytes_come_down_to_the_budget(model: Model, budget: str, count: str) -> None:
     made, _ = factored(model, f"{budget}=0.6")
     assert 0.5 < getattr(totals(layers(made)), count) / getattr(totals(layers(model)), count) <= 0.6
+
+
+@pytest.mark.parametrize("budget", ["params", "bytes"])
+def test_the_biases_that_fitting_adds_count(budget: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(8, 16, 3, bias=False), nn.ReLU(), nn.Conv2d(16, 16, 3, bias=False))
+    model = from_module(net.eval(), torch.randn(1, 8, 12, 12))
+    made, _ = factored(model, f"{budget}=0.52 method=channel-svd", normal(model, 16))
+    assert made.parameters <= 0.52 * model.parameters
 
 
 def test_data_keep_the_outputs_nearer(model: Model) -> None:
@@ -202,6 +212,14 @@ class ComputedBias(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.conv2d(x, self.conv.weight, self.shift(x.mean((2, 3)))[0])
+
+
+def test_a_layer_whose_fit_fails_says_so_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cp, "_MOST_CANCELLATION", -1.0)
+    _, outcome = factored(model, "rank=2 method=cp only=wide")
+    assert [s.reason for s in outcome.skipped if s.origin == "wide"] == [
+        "cp of rank 2 is degenerate: its terms grow without bound and cancel each other"
+    ]
 
 
 def test_a_bias_that_depends_on_the_image_is_no_constant() -> None:

@@ -9,9 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvc.passes.low_rank.options import Option
+from lvc.passes.low_rank.factorisation import METHODS, Parts
+from lvc.passes.low_rank.kernel import Kernel
+from lvc.passes.low_rank.options import Option, ranks_above_noise
 from lvc.passes.low_rank.ranks import above_noise, at_most, by_energy
 from lvc.passes.low_rank.search import choose, lower_hull
+from lvc.passes.low_rank.statistics import Statistics
 
 FEW = settings(max_examples=60, derandomize=True, deadline=None)
 
@@ -34,6 +37,26 @@ def test_rank_above_noise(rank: int, noise: float) -> None:
 
 def test_nothing_is_above_noise_in_zeros() -> None:
     assert above_noise(torch.zeros(4), 4, 9) == 0
+
+
+WEIGHTS = {
+    "channel-svd": ("or,rihw->oihw", (8, 3), (3, 64, 3, 3)),
+    "spatial-svd": ("rih,orw->oihw", (3, 64, 3), (8, 3, 3)),
+    "tucker2": ("os,sihw->oihw", (8, 3), (3, 64, 3, 3)),
+    "depthwise-separable": ("oir,irhw->oihw", (8, 64, 3), (64, 3, 3, 3)),
+}
+
+
+@pytest.mark.parametrize(("name", "noise"), [(name, noise) for name in WEIGHTS for noise in (0.1, 1e3)])
+def test_ranks_above_noise_know_the_matrix(name: str, noise: float) -> None:
+    """What is drowned in noise has the least rank, what is not its own."""
+    generator = torch.Generator().manual_seed(0)
+    formula, *shapes = WEIGHTS[name]
+    weight = torch.einsum(formula, *(torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes))
+    weight += noise * torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    parts = Parts.of(METHODS.parse(name), Kernel(weight), Statistics())
+    ranks = ranks_above_noise(parts)
+    assert ranks[-1] == 3 if noise < 1 else max(ranks) == 1
 
 
 def test_the_ranks_of_least_loss_for_a_cost() -> None:

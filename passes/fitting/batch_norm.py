@@ -57,9 +57,15 @@ def check(model: Model, node: Node) -> str | None:
 
 
 def statistics(values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and unbiased variance over all but the channels, dimension 1; both ``f64[channels]``."""
-    rows = [value.double().movedim(1, 0).flatten(1) for value in values]
-    count = sum(row.shape[1] for row in rows)
-    mean = torch.stack([row.sum(1) for row in rows]).sum(0) / count
-    squares = torch.stack([((row - mean[:, None]) ** 2).sum(1) for row in rows]).sum(0)
+    """Return mean and unbiased variance over all but the channels, dimension 1; both ``f64[channels]``.
+
+    One value at a time is there in double precision.
+    """
+    count = sum(value.numel() // value.shape[1] for value in values)
+    mean = sum((_rows(value).sum(1) for value in values), torch.zeros(())) / count
+    squares = sum(((_rows(value) - mean[:, None]).square().sum(1) for value in values), torch.zeros(()))
     return mean, squares / max(1, count - 1)
+
+
+def _rows(value: torch.Tensor) -> torch.Tensor:
+    return value.double().movedim(1, 0).flatten(1)

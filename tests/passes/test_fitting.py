@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import pytest
 import torch
 
 from lvc.compiler.errors import CompileError
+from lvc.passes.fitting.batch_norm import statistics
 from lvc.passes.fitting.moments import Gathering, Moments, solve
 from lvc.passes.fitting.ridge import inverse, leading_solutions, ridge_solution
 
@@ -106,3 +108,25 @@ def test_rounding_that_spoils_a_covariance_raises_the_ridge() -> None:
 def test_what_is_not_finite_is_said() -> None:
     with pytest.raises(CompileError, match="has no covariance"):
         ridge_solution(torch.full((2, 2), torch.nan).double(), torch.zeros(2, 1).double(), torch.zeros(1, 2))
+
+
+def test_statistics_hold_one_value_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = list(torch.randn(6, 2, 3, 5, 4, generator=torch.Generator().manual_seed(0)) + 100)
+    widened: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+    flatten = torch.Tensor.flatten
+
+    def counted(value: torch.Tensor, *dims: int) -> torch.Tensor:
+        nonlocal most
+        found = flatten(value, *dims)
+        widened.append(weakref.ref(found))
+        most = max(most, sum(known() is not None for known in widened))
+        return found
+
+    monkeypatch.setattr(torch.Tensor, "flatten", counted)
+    mean, variance = statistics(values)
+    monkeypatch.undo()
+    together = torch.cat(values).double().movedim(1, 0).flatten(1)
+    torch.testing.assert_close(mean, together.mean(1))
+    torch.testing.assert_close(variance, together.var(1))
+    assert most <= 2

@@ -1,4 +1,4 @@
-"""Which signature a data set feeds, and its samples in batches of the size that the signature has."""
+"""Which signature a data set feeds, and its samples in batches."""
 
 from __future__ import annotations
 

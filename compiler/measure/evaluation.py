@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lvc.compiler.data.batches import batches
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.pipeline.workspace import DataSet, Progress, Silence
-
-if TYPE_CHECKING:
-    pass
 
 Run = Callable[..., tuple[np.ndarray, ...]]
 

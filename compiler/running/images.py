@@ -54,7 +54,8 @@ class Calibration:
     def read(cls, model: Model, workspace: Workspace, name: str, limit: int = MOST_IMAGES) -> Calibration:
         """Read what may be learnt from of a data set that the user gave; `UsageError` if there is none.
 
-        At most ``limit`` images are drawn in a seeded way, for a set often holds one class after another.
+        At most ``limit`` images are drawn in a seeded way, for a set often holds one class after another; fewer if they
+        would not fit into memory.
         """
         return cls.draw(model, workspace.data_set(name), name, workspace.seed, limit)
 
@@ -66,9 +67,11 @@ class Calibration:
         """
         if not len(data):
             raise UsageError(f"the data set '{name}' is empty")
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:limit].tolist()
+        spec = fed_input(model.inputs).spec
+        size = spec.shape[0]
+        most = min(limit, max(1, _MOST_BYTES // max(1, spec.bytes // size)))
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:most].tolist()
         images = dict(zip(sorted(order), _fitting(_drawn(data, order), model, name), strict=True))
-        size = fed_input(model.inputs).spec.shape[0]
         filled = -(-len(order) // size) * size
         chosen = [images[place] for place in itertools.islice(itertools.cycle(order), filled)]
         inputs, rows = zip(*batches(chosen, images_at_once(model), fill=size), strict=True)

@@ -20,6 +20,7 @@ from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.running import batches as running
+from lvc.compiler.running import images as reading
 from lvc.compiler.running.batches import MOST, images_at_once
 from lvc.compiler.running.compute import compute
 from lvc.compiler.running.images import Calibration, stream
@@ -208,6 +209,14 @@ def test_a_model_that_does_not_run_on_random_inputs_runs_as_it_is() -> None:
     with pytest.raises(BatchError, match="'out' cannot be computed on random inputs") as caught:
         LOOKUP.with_batch(2)
     assert "out of bounds" in caught.value.why
+
+
+def test_no_more_images_are_read_than_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = Calibration.read(NETWORK, workspace(37), "calib").first(10)
+    monkeypatch.setattr(reading, "_MOST_BYTES", 10 * NETWORK.inputs[0].spec.bytes)
+    found = Calibration.read(NETWORK, workspace(37), "calib")
+    assert (found.images, found.different) == (10, 10)
+    assert torch.equal(torch.cat(list(found.batches)), torch.cat(list(wanted.batches)))
 
 
 READERS: list[Callable[[Model, Workspace], object]] = [

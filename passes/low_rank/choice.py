@@ -24,15 +24,20 @@ def within(
     weighed: Mapping[Layer, Sequence[Option]], today: Mapping[Layer, float], full: float, share: float, name: str
 ) -> dict[Layer, Option]:
     """The options that bring a model of cost ``full`` down to a share of it; `UsageError` where none do."""
-    rest = full - sum(today.values())
-    least = rest + sum(min([today[layer], *(one.cost for one in found)]) for layer, found in weighed.items())
-    if least > share * full:
+    rest, least = full - sum(today.values()), least_share(weighed, today, full)
+    if least > share:
         raise UsageError(
-            f"the target cannot be reached: at least {least / full:.3f} of today's {name} stay",
+            f"the target cannot be reached: at least {least:.3f} of today's {name} stay",
             why="every layer that may be factored is then at the least ranks that were tried",
             help="ask for less, skip fewer layers, or prune channels as well",
         )
     return choose(weighed, today, share * full - rest)
+
+
+def least_share(weighed: Mapping[Layer, Sequence[Option]], today: Mapping[Layer, float], full: float) -> float:
+    """What stays of a cost ``full`` with the cheapest option of every layer, as a share of it; 0 of nothing."""
+    saved = sum(max([0.0, *(today[layer] - one.cost for one in found)]) for layer, found in weighed.items())
+    return (full - saved) / full if full else 0.0
 
 
 def timed(layer: Layer, found: Sequence[Option], times: KernelTimes) -> list[Option]:
@@ -60,16 +65,18 @@ def by_latency(
     times: KernelTimes,
     outcome: Outcome,
 ) -> dict[Layer, Option]:
-    """The options whose model takes the wanted share of today's latency as a whole.
+    """The options whose model takes the wanted share of today's latency as a whole, as near as was found.
 
     Kernels by themselves promise what the model does not quite keep, so it is measured, and more or less asked for.
+    `UsageError` where not even kernels by themselves promise it.
     """
     stopwatch = times.stopwatch
     today = {layer: times.measure(layer, [[layer.kernel]])[0] for layer in weighed}
     full = max(times.whole, sum(today.values()))
     goal = share * (1 - _TOLERANCE / 2)
     low, high = (0.0, 0.0), (1.0, 1.0)  # what was asked for, and what came of it
-    asked, best = goal, None
+    least = least_share(weighed, today, full)
+    asked, best = max(goal, min(least, share)), None
     for _ in range(_TRIES):
         chosen = within(weighed, today, full, asked, f"latency on {stopwatch.name}")
         twin = model.copy(share_tensors=True)
@@ -81,7 +88,10 @@ def by_latency(
         if share * (1 - _TOLERANCE) <= race.share <= share:
             break
         low, high = (low, (asked, race.share)) if race.share > goal else ((asked, race.share), high)
-        asked = low[0] + (goal - low[1]) * (high[0] - low[0]) / max(high[1] - low[1], 1e-9)
+        before, guess = asked, low[0] + (goal - low[1]) * (high[0] - low[0]) / max(high[1] - low[1], 1e-9)
+        asked = max(guess, least)
+        if asked == before:
+            break
     assert best is not None
     race, chosen = best
     if race.share >= 1:
@@ -91,6 +101,11 @@ def by_latency(
         f"latency on {stopwatch.name} {race.share:.3f}x, in turns (at best {duration(race.other)} before, "
         f"{duration(race.seconds)} after)"
     )
+    if race.share > share * (1 + _TOLERANCE):
+        outcome.notes.append(
+            f"that misses the target of {share:g}x: the model as a whole gains less than its kernels promise by "
+            f"themselves, {least:.3f}x at best; ask for less, or try again on an idle machine"
+        )
     return chosen
 
 

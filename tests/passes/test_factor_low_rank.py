@@ -166,6 +166,22 @@ def test_latency_comes_down_to_the_budget(model: Model) -> None:
     assert all(float(row[5]) >= float(row[6]) for row in table.rows if row[5])
 
 
+class Elsewhere(Watch):
+    """Most of a model's time is not in its kernels."""
+
+    def compare(self, model: Model, with_model: Model) -> Race:
+        race = super().compare(model, with_model)
+        return Race(9 + race.seconds, 9 + race.other, 0.9 + 0.1 * race.share)
+
+
+def test_a_model_that_gains_less_than_its_kernels_is_told_and_kept(model: Model) -> None:
+    used = Workspace(data=normal(model).data, threads=1, stopwatch=Elsewhere())
+    made, outcome = factored(model, "latency=0.6", used)
+    assert share(made, model) < 0.6
+    assert any("latency on clockwork 0.9" in note for note in outcome.notes)
+    assert any("that misses the target of 0.6x" in note for note in outcome.notes)
+
+
 class Slow(Watch):
     """Two layers are always slower than one."""
 

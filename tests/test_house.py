@@ -172,7 +172,8 @@ FIELD_WORDS = {
     r"\bdoors?\b|_doors?\b": "importer",
     r"\bmeetings?\b": "requantisation",
     r"\bsteep|\bbends\b": "gradient, curvature",
-    r"(?<!mesh)(?<!affine_)[Gg]rids?\b(?!_sample|\.color)|WeightGrid|GridKind": "quantisation parameters, codebook",
+    r"(?<!mesh)(?<!affine_)(?<!\[\")[Gg]rids?\b(?!_sample|\.color)"
+    r"|WeightGrid|GridKind": "quantisation parameters, codebook",
     r"\brisky\b|\bguards_(of|shape)|is_guarded": "saturation mask",
     r"\b[Oo]bservers?\b(?=[^,]*\brange)|RangeObserver": "range estimator",
 }

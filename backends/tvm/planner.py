@@ -9,6 +9,7 @@ from torch.fx import Graph, Node
 
 from lvc.backends.tvm.device import CodeGenerator
 from lvc.backends.tvm.layout import PLAIN, Layout
+from lvc.backends.tvm.operands import stored
 from lvc.backends.tvm.units import Unit
 from lvc.compiler.ir.dialect import Family
 from lvc.compiler.ir.graph import arguments, family, is_call, spec
@@ -27,6 +28,7 @@ _TRANSPARENT = (
     aten.upsample_nearest2d.vec,
     aten.upsample_bilinear2d.vec,
     aten.upsample_bicubic2d.vec,
+    aten.grid_sampler_2d.default,
     aten.cat.default,
     aten.slice.Tensor,
     aten.constant_pad_nd.default,
@@ -64,7 +66,7 @@ def _choose(
     anchor = unit.anchor
     if is_call(anchor, *CONVOLUTIONS):
         return blocked
-    carries = _any_blocked(unit.inputs, layouts)
+    carries = _any_blocked(_images(unit), layouts)
     if len(unit.nodes) == 1 and is_call(anchor, *_TRANSPARENT):
         return blocked if carries else PLAIN
     if unit.is_movement:
@@ -75,6 +77,14 @@ def _choose(
     if is_call(anchor, *_REDUCTIONS) and carries:
         return blocked if _spatial(anchor) else PLAIN
     return PLAIN
+
+
+def _images(unit: Unit) -> Sequence[Node]:
+    """What a unit reads, without the places at which it samples an image."""
+    if not is_call(unit.anchor, aten.grid_sampler_2d.default):
+        return unit.inputs
+    places = stored(arguments(unit.anchor)["grid"])
+    return [node for node in unit.inputs if node is not places]
 
 
 def _wanted(unit: Unit, readers: dict[Node, list[Unit]], generator: CodeGenerator) -> Layout:

@@ -183,6 +183,7 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
         aten.upsample_nearest2d.vec,
         aten.upsample_bilinear2d.vec,
         aten.upsample_bicubic2d.vec,
+        aten.grid_sampler_2d.default,
     ),
     Family.QUANTISATION: (
         aten.fake_quantize_per_tensor_affine.default,

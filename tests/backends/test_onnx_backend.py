@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import OPS
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
+from lvc.compiler.load.onnx_importer import from_onnx
 from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.workspace import Workspace
 
@@ -142,6 +144,12 @@ CASES: dict[str, tuple[str, str, str]] = {
     "upsample_bilinear2d by factors": (IMAGE, "", "upsample_bilinear2d(%x, None, False, [1.7, 2.0])"),
     "upsample_bilinear2d corners": (IMAGE, "", "upsample_bilinear2d(%x, [10, 16], True, None)"),
     "upsample_bicubic2d": (IMAGE, "", "upsample_bicubic2d(%x, [14, 5], False, None)"),
+    **{
+        f"grid_sampler_2d {mode} {padding} {corners}": (
+            "x: f32[2,3,5,7], g: f32[2,4,6,2]", "", f"grid_sampler_2d(%x, %g, {mode}, {padding}, {corners})"
+        )
+        for mode in range(3) for padding in range(3) for corners in (False, True)
+    },
     "fake_quantize_per_tensor_affine": (ROWS, "", "fake_quantize_per_tensor_affine(%x, 0.0625, 3, 0, 255)"),
     "fake_quantize_per_tensor_affine narrow": (ROWS, "", "fake_quantize_per_tensor_affine(%x, 0.125, 0, -7, 7)"),
     "fake_quantize_per_channel_affine": (
@@ -197,6 +205,18 @@ def test_operator(name: str, target: str) -> None:
     found, wanted = run_as_onnx(build_case(name), target)
     assert found[0].dtype == wanted[0].dtype
     assert relative_difference(found[0], wanted[0]) < 1e-5
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operator_is_read_again(name: str, tmp_path: Path) -> None:
+    """The importer knows what the writer makes of every operator of the dialect."""
+    model = build_case(name)
+    file = tmp_path / "model.onnx"
+    file.write_bytes(BACKEND.build(model, Target.parse("onnx"), Workspace()).files["model.onnx"])
+    inputs = seeded_inputs(model.inputs, 0)
+    (found,), (wanted,) = from_onnx(file)(*inputs), model(*inputs)
+    assert found.dtype == wanted.dtype
+    assert relative_difference(found, wanted) < 1e-5
 
 
 def test_names_are_kept() -> None:

@@ -365,6 +365,23 @@ def _resize_by_either(corners: bool) -> Drawn:
     return draw
 
 
+def _sample(d: Draw) -> Arguments:
+    """Places inside and far outside, single pixels among the images; dimensions that do not fit are refused."""
+    x = d.tensor((d.number(1, 2), d.number(1, 3), d.number(1, 6), d.number(1, 6)))
+    grid = d.tensor((len(x), d.number(1, 4), d.number(1, 4), 2), [x.dtype])
+    modes = {"interpolation_mode": d.number(0, 2), "padding_mode": d.number(0, 2), "align_corners": d.flag()}
+    return {"input": x, "grid": grid, **modes}
+
+
+def _affine_grid(d: Draw) -> Arguments:
+    size = [d.number(1, 3) for _ in range(d.pick(4, 4, 5))]
+    return {
+        "theta": d.tensor((size[0], len(size) - 2, len(size) - 1)),
+        "size": size,
+        "align_corners": d.flag(),
+    }
+
+
 RESAMPLING: dict[OpOverload, Drawn] = {
     aten.upsample_nearest2d.default: _resize(corners=False),
     aten.upsample_bilinear2d.default: _resize(corners=True),
@@ -373,4 +390,7 @@ RESAMPLING: dict[OpOverload, Drawn] = {
     aten.upsample_bilinear2d.vec: _resize_by_either(corners=True),
     aten.upsample_bicubic2d.vec: _resize_by_either(corners=True),
     aten.upsample_linear1d.vec: _resize_row(corners=True),
+    aten.grid_sampler.default: _sample,
+    aten.grid_sampler_2d.default: _sample,
+    aten.affine_grid_generator.default: _affine_grid,
 }

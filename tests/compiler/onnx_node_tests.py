@@ -20,19 +20,23 @@ from lvc.compiler.load.onnx_importer.values import DTYPES, HALVES, type_name
 
 _OPERATORS = """
     Abs Acos Acosh Add AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization
-    Cast CastLike Ceil Celu CenterCropPad Clip Concat Constant ConstantOfShape Conv ConvInteger ConvTranspose Cos
-    Cosh CumSum DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand
+    Cast CastLike Ceil Celu CenterCropPad Clip Compress Concat Constant ConstantOfShape Conv ConvInteger ConvTranspose
+    Cos Cosh CumSum DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand
     EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater
-    GreaterOrEqual GroupNormalization Hardmax HardSigmoid HardSwish Identity If InstanceNormalization IsInf IsNaN
+    GreaterOrEqual GridSample GroupNormalization Hardmax HardSigmoid HardSwish Identity If InstanceNormalization IsInf
+    IsNaN
     LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization LpPool LRN MatMul MatMulInteger Max
     MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg NonZero Not OneHot Or Pad Pow PRelu QLinearConv
     QLinearMatMul QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
     ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize RMSNormalization Round
-    ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign
+    Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign
     SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile Transpose Trilu Unsqueeze Upsample
     Where Xor
 """
 VISION_OPERATORS = _OPERATORS.split()
+
+UNLISTED = ("NonMaxSuppression", "Unique")
+"""Operators that are converted to a refusal: the shape of their results depends on the data."""
 
 # operands that say what to do rather than being worked on; a case that gives them as inputs has them frozen
 _SETTINGS: dict[str, tuple[int, ...]] = {
@@ -103,7 +107,7 @@ def vision_cases() -> list[Case]:
 
 # why the importer refuses a case, by its name; the first that fits counts
 _REFUSED = {
-    r"(pool|convtranspose)_3d": "three spatial axes are not in the dialect",
+    r"(pool|convtranspose)_3d|gridsample_volumetric": "three spatial axes are not in the dialect",
     r"training_(mode|dropout)": "training mode",
     r"scatter.*(_reduction_|duplicate|_add|_multiply|_max|_min)": "updates that are combined with the data",
     r"(de)?quantizelinear_blocked": "quantisation in blocks",

@@ -57,6 +57,9 @@ STORED: dict[str, np.ndarray] = {
     "nothing": np.array([0, 3]),
     "sizes": np.array([2, 4, 9, 4]),
     "twosizes": np.array([9, 4]),
+    "pairs": np.array([2, 12, 6, 2]),
+    "volume": np.array([2, 2, 2, 6, 6]),
+    "triples": np.array([2, 4, 4, 3, 3]),
     "picture": np.array([2, 3, 5, 4]),
     "scales": np.array([1, 1, 1.5, 0.5], np.float32),
     "larger": np.array([1, 1, 1.5, 2], np.float32),
@@ -198,6 +201,11 @@ _BRANCH = "a () => (float[2,4,6,6] p) { p = Exp(x) }", "b () => (float[2,4,6,6] 
 def _samples() -> list[tuple[int, str]]:
     lines = [line.partition("|") for line in _LINES.replace("\n      ", " ").strip().splitlines()]
     found = [(int(opset), nodes.strip()) for opsets, _, nodes in lines for opset in opsets.split()]
+    for padding in ("zeros", "border", "reflection"):
+        for opset, modes in ((16, ("bilinear", "nearest", "bicubic")), (20, ("linear", "nearest", "cubic"))):
+            for i, mode in enumerate(modes):
+                how = f'mode = "{mode}", padding_mode = "{padding}", align_corners = {i % 2}'
+                found.append((opset, f"p = Reshape(x, pairs)  y = GridSample<{how}>(x, p)"))
     for operator in [*_REDUCED, "ReduceSum"]:
         given = "a = Abs(x)  y = " + operator
         found.append((11, f"{given}<keepdims = 0, axes = [1, -1]>(a)"))
@@ -224,6 +232,7 @@ REFUSED: list[tuple[int, str, str]] = [
     (16, 'u = Slice(x, lows, highs, inner)  y = ScatterElements<axis = 1, reduction = "mul">(x, few, u)', "combines"),
     (16, 'u = GatherND(x, index)  y = ScatterND<reduction = "add">(x, index, u)', "combines its updates"),
     (10, "b = Squeeze<axes = [0]>(x)  y = NonMaxSuppression<center_point_box = 1>(x, x, int, tenth, tenth)", "depends"),
+    (20, "v = Reshape(x, volume)  p = Reshape(x, triples)  y = GridSample(v, p)", "samples in three dimensions"),
     (11, "y = Unique<axis = 1, sorted = 0>(x)", "whose shape depends on the data"),
 ]
 """Opset, nodes, and a part of the reason."""

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from onnx_node_tests import VISION_OPERATORS, all_cases, difference, refusal, run_case
+from onnx_node_tests import UNLISTED, VISION_OPERATORS, all_cases, difference, refusal, run_case
+
+from lvc.compiler.load.onnx_importer.build import load_converters
+
+
+def test_every_operator_with_a_converter_and_cases_is_listed() -> None:
+    assert {case.operator for case in all_cases()} & load_converters() - {*VISION_OPERATORS} == {*UNLISTED}
 
 
 @pytest.mark.parametrize("operator", VISION_OPERATORS)

@@ -79,7 +79,21 @@ def frames(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return crops, crops.view(n, 3, -1).mean(1)
 
 
-NETWORKS = {"windows": windows, "shuffle": shuffle, "positions": positions_first, "token": token, "frames": frames}
+def sampled(x: torch.Tensor) -> torch.Tensor:
+    """Images read at places of their own, then at places that are one for all."""
+    own = torch.nn.functional.grid_sample(x, x[:, :2].permute(0, 2, 3, 1), align_corners=False)
+    places = torch.linspace(-1.2, 1.2, 60).view(1, 6, 5, 2).expand(len(x), -1, -1, -1)
+    return torch.nn.functional.grid_sample(own, places, padding_mode="border", align_corners=True)
+
+
+NETWORKS = {
+    "windows": windows,
+    "sampled": sampled,
+    "shuffle": shuffle,
+    "positions": positions_first,
+    "token": token,
+    "frames": frames,
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -109,6 +123,9 @@ MIXERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "cumsum": lambda x: x.cumsum(0),
     "conv2d": lambda x: torch.conv2d(x.permute(1, 0, 2, 3), torch.ones(1, len(x), 1, 1)),
     "layer_norm": lambda x: torch.layer_norm(x, x.shape),
+    "grid_sample": lambda x: torch.nn.functional.grid_sample(
+        x.permute(1, 2, 0, 3), torch.zeros(4, 3, 3, 2), align_corners=False
+    ),
     "batch_norm": lambda x: torch.batch_norm(
         x.permute(1, 0, 2, 3), None, None, torch.zeros(len(x)), torch.ones(len(x)), False, 0.1, 1e-5, False
     ),

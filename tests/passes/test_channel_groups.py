@@ -200,6 +200,8 @@ def test_every_operator_of_the_dialect_has_a_rule() -> None:
 
 
 FIXED = {
+    "they say where an image is sampled": "@a : f32[2,3,1,1]\n%c = conv2d(%x, @a)\n%p = permute(%c, [0, 2, 3, 1])\n"
+    "%last = grid_sampler_2d(%x, %p, 0, 0, False)",
     "the input 'x' has them": "@a : f32[3,3,1,1]\n%c = conv2d(%x, @a)\n%sum = add(%c, %x)\n%last = mul(%sum, 2)",
     "softmax goes along them": "@a : f32[4,3,1,1]\n@b : f32[2,4,1,1]\n%c = conv2d(%x, @a)\n%s = softmax(%c, 1)\n"
     "%last = conv2d(%s, @b)",

@@ -64,6 +64,21 @@ CASES: dict[str, tuple[str, dict[str, list[int]], list[int]]] = {
         {"a:0": [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], "b:1": [0, 1, 2]},
         [0],
     ),
+    "sampling": (
+        """
+        @a : f32[4,3,1,1]
+        @g : f32[2,3,1,1]
+        @b : f32[2,4,1,1]
+        %conv = conv2d(%x, @a)
+        %flow = conv2d(%x, @g)
+        %places = permute(%flow, [0, 2, 3, 1])
+        %sampled = grid_sampler_2d(%conv, %places, 0, 0, False)
+        %last = conv2d(%sampled, @b)
+        return y=%last
+        """,
+        {"a:0": [0, 1, 2, 3], "b:1": [0, 1, 2, 3]},
+        [0, 2],
+    ),
     "depthwise": (
         """
         @a : f32[4,3,1,1]

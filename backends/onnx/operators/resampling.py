@@ -1,4 +1,4 @@
-"""Interpolation: ONNX's Resize with PyTorch's conventions on where a sample lies."""
+"""Interpolation: ONNX's Resize with PyTorch's conventions on where a sample lies, and GridSample, which shares them."""
 
 from __future__ import annotations
 
@@ -46,8 +46,22 @@ def _resize(w: GraphWriter, node: Node, **attributes: Any) -> str:
     return w.emit("Resize", x, "", "", w.constant(list(spec(node).shape)), **attributes)
 
 
+def sample(w: GraphWriter, node: Node) -> str:
+    args = arguments(node)
+    modes = ("linear", "nearest", "cubic") if w.opset >= 20 else ("bilinear", "nearest", "bicubic")
+    return w.emit(
+        "GridSample",
+        w.name(args["input"]),
+        w.name(args["grid"]),
+        mode=modes[args["interpolation_mode"]],
+        padding_mode=("zeros", "border", "reflection")[args["padding_mode"]],
+        align_corners=int(args["align_corners"]),
+    )
+
+
 WRITERS = {
     aten.upsample_nearest2d.vec: nearest,
     aten.upsample_bilinear2d.vec: smooth("linear"),
     aten.upsample_bicubic2d.vec: smooth("cubic"),
+    aten.grid_sampler_2d.default: sample,
 }

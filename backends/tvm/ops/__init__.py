@@ -10,6 +10,7 @@ from lvc.backends.tvm.ops import (
     movement,
     normalisation,
     reductions,
+    sampling,
     windows,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "movement",
     "normalisation",
     "reductions",
+    "sampling",
     "windows",
 ]

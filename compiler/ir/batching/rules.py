@@ -90,6 +90,17 @@ def pool(call: Call) -> Iterator[Step]:
     yield Step(axis)
 
 
+def sampling(call: Call) -> Iterator[Step]:
+    """Images and the places that are read in each of them, both of rank 4 with the images first."""
+    known = {axis for operand in call.node.all_input_nodes if (axis := call.axes[operand]) is not None}
+    if any(axis.dim for axis in known):
+        raise Refusal("the first dimension of an operand does not hold the images")
+    if len(known) > 1:
+        raise Refusal("its operands have the images at different places")
+    (axis,) = known
+    yield Step(axis, spread={n: axis for n in call.node.all_input_nodes if call.axes[n] is None})
+
+
 def reduction(call: Call) -> Iterator[Step]:
     """A reduction of whole dimensions, which may leave them out of the result."""
     name = next(iter(call.args))
@@ -150,6 +161,7 @@ _SPECIAL: dict[OpOverload, Rule] = {
     aten.upsample_nearest2d.vec: pool,
     aten.upsample_bilinear2d.vec: pool,
     aten.upsample_bicubic2d.vec: pool,
+    aten.grid_sampler_2d.default: sampling,
     aten.fake_quantize_per_tensor_affine.default: fake_quantisation,
     aten.fake_quantize_per_channel_affine.default: fake_quantisation,
     UNCALIBRATED: fake_quantisation,

@@ -1,14 +1,16 @@
-"""Interpolation, in the spelling that takes either an output size or factors."""
+"""Interpolation, in the spelling that takes either an output size or factors, and sampling at computed places."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
-from lvc.compiler.load.normalise.builder import Builder, Operand, Rule
+from lvc.compiler.load.affine_grid import places
+from lvc.compiler.load.normalise.builder import LARGEST_CONSTANT, Builder, Operand, Rule, Unsupported
 from lvc.compiler.load.normalise.movement import reshape, unsqueeze
 
 aten = torch.ops.aten
@@ -52,9 +54,27 @@ def _one_dimension(overload: OpOverload) -> Rule:
     return rule
 
 
+def _grid_sampler(b: Builder, x: Operand, at: Operand, *how: Any) -> Operand:
+    if len(x.shape) != 4:
+        raise Unsupported("it samples in three dimensions")
+    return b.call(aten.grid_sampler_2d.default, x, at, *how)
+
+
+def _affine_grid(b: Builder, theta: Operand, size: Sequence[int], align_corners: bool) -> Operand:
+    """``[N, H, W, 2]``: each matrix of ``theta [N, 2, 3]`` times the places of a picture, as one product."""
+    batch, _, *sizes = size
+    if math.prod(sizes) * (len(sizes) + 1) * torch.float64.itemsize > LARGEST_CONSTANT:
+        raise Unsupported(f"the places of {' x '.join(map(str, sizes))} elements are too many to be stored")
+    flat = b.constant(places(sizes, align_corners, theta.dtype))
+    product = b.call(aten.matmul.default, flat, b.call(aten.permute.default, theta, [0, 2, 1]))
+    return reshape(b, product, (batch, *sizes, len(sizes)))
+
+
 RESAMPLING: dict[OpOverload, Rule] = {
     aten.upsample_nearest2d.default: _nearest,
     aten.upsample_bilinear2d.default: _smooth(aten.upsample_bilinear2d.vec),
     aten.upsample_bicubic2d.default: _smooth(aten.upsample_bicubic2d.vec),
     aten.upsample_linear1d.vec: _one_dimension(aten.upsample_bilinear2d.vec),
+    aten.grid_sampler.default: _grid_sampler,
+    aten.affine_grid_generator.default: _affine_grid,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from lvc.compiler.ir.dialect import OPS, Family, aten
@@ -56,6 +57,19 @@ def slide(flow: Flow, node: Node) -> Sequence[Dim]:
     return (*x[:-2], *(flow.fix(dim, reason) for dim in x[-2:]))
 
 
+@rule(aten.grid_sampler_2d.default)
+def sample(flow: Flow, node: Node) -> Sequence[Dim]:
+    """An image's channels go through; the places that are read in it stay whole."""
+    image, places = (flow.of(operand) for operand in node.args[:2])
+    for dim in places:
+        flow.fix(dim, "they say where an image is sampled")
+    reason = "the image is sampled at computed places"
+    batch, channels, *_ = image
+    for dim in (batch, *image[2:]):
+        flow.fix(dim, reason)
+    return [reason, channels, reason, reason]
+
+
 def reduced_dims(node: Node) -> set[int]:
     """Return the dimensions, from 0, that a reduction reduces."""
     rank = len(spec(node.all_input_nodes[0]).shape)
@@ -98,10 +112,14 @@ def along(flow: Flow, node: Node) -> Sequence[Dim]:
     return x
 
 
+def _reads_one_tensor(overload: OpOverload) -> bool:
+    return sum("Tensor" in str(argument.type) for argument in overload._schema.arguments) == 1
+
+
 for _overload, _op in OPS.items():
     if _overload.namespace != "aten":
         continue  # operators of ours may have factors along an axis
     if _op.family is Family.ELEMENTWISE:
         RULES.setdefault(_overload, elementwise)
-    elif _op.family in _SLID_OVER:
+    elif _op.family in _SLID_OVER and _reads_one_tensor(_overload):
         RULES.setdefault(_overload, slide)

@@ -1,14 +1,18 @@
-"""Grids of places that an affine map gives."""
+"""Places that an affine map gives, and images read at places that are computed."""
 
 from __future__ import annotations
 
 import torch
 
 from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.load.affine_grid import places
 from lvc.compiler.load.onnx_importer.call import Call, converts
 from lvc.compiler.load.onnx_importer.values import Constant, Unsupported, Value, check_size, dtype_of
 
 aten = torch.ops.aten
+
+_INTERPOLATIONS = {"linear": 0, "bilinear": 0, "nearest": 1, "cubic": 2, "bicubic": 2}
+_PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}
 
 
 @converts("AffineGrid")
@@ -19,16 +23,28 @@ def affine_grid(call: Call) -> Value:
     if corners and 1 in sizes:
         raise Unsupported("aligns the corners of a single element")
     check_size(TensorSpec((*sizes, len(sizes) + 1), torch.float64))
-    axes = [_places(size, corners) for size in sizes]
-    grid = torch.stack([*reversed(torch.meshgrid(*axes, indexing="ij")), torch.ones(sizes, dtype=torch.float64)], -1)
     if call.shape() != (batch, len(sizes), len(sizes) + 1):
         raise ValueError(f"theta is {list(call.shape())}, and the size wants {[batch, len(sizes), len(sizes) + 1]}")
-    flat = Constant(grid.reshape(-1, len(sizes) + 1).to(dtype_of(call[0])))
+    flat = Constant(places(sizes, corners, dtype_of(call[0])))
     product = call.emit(aten.matmul.default, flat, call.permute(call[0], [0, 2, 1]))
     return call.reshape(product, [batch, *sizes, len(sizes)])
 
 
-def _places(size: int, corners: bool) -> torch.Tensor:
-    """The places of elements on one axis: from corner to corner, or the middles of as many equal parts."""
-    steps = torch.arange(size, dtype=torch.float64)
-    return steps * 2 / (size - 1) - 1 if corners else (2 * steps + 1) / size - 1
+@converts("GridSample")
+def grid_sample(call: Call) -> Value:
+    """X (N, C, H, W) at grid (N, H', W', 2); modes have other names from opset 20 on."""
+    mode = call.attribute("mode", "linear" if call.opset >= 20 else "bilinear")
+    padding = call.attribute("padding_mode", "zeros")
+    if mode not in _INTERPOLATIONS:
+        raise ValueError(f"mode cannot be '{mode}'")
+    if padding not in _PADDINGS:
+        raise ValueError(f"padding_mode cannot be '{padding}'")
+    if call.rank() == 5:
+        raise Unsupported("samples in three dimensions")
+    if call.rank() != 4 or call.rank(1) != 4 or call.shape(1)[0] != call.shape()[0] or call.shape(1)[3] != 2:
+        raise ValueError(f"a grid of shape {list(call.shape(1))} has no places in images of shape {list(call.shape())}")
+    if not call.dtype().is_floating_point:
+        raise Unsupported(f"interpolates elements of type {str(call.dtype()).removeprefix('torch.')}")
+    corners = bool(call.attribute("align_corners", 0))
+    grid = call.cast(call[1], call.dtype())
+    return call.emit(aten.grid_sampler_2d.default, call[0], grid, _INTERPOLATIONS[mode], _PADDINGS[padding], corners)

@@ -11,6 +11,7 @@ from torch.fx import Node
 from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import arguments, family, is_call, op_name, spec
 from lvc.compiler.ir.layers import INTEGER_LAYERS, factors
+from lvc.passes.quantisation.floating_point import FLOATING_POINT
 
 
 class Role(Enum):
@@ -97,7 +98,8 @@ def role(node: Node) -> Role | None:
 def refusal(node: Node) -> str | None:
     """Why no integer kernel computes a node, whatever stands around it; None if one does."""
     if node.op != "call_function" or node.target not in ROLES:
-        return f"there is no integer kernel for {op_name(node)}"
+        why = FLOATING_POINT.get(node.target)  # type: ignore[call-overload]
+        return f"there is no integer kernel for {op_name(node)}" + (f": {why}" if why else "")
     if spec(node).dtype != torch.float32:
         return f"integer kernels stand for float32, and it is {spec(node).dtype}"
     args = arguments(node)

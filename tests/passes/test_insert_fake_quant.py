@@ -109,7 +109,7 @@ def test_refusals_say_why() -> None:
     """)
     )
     assert {skip.node: skip.reason for skip in outcome.skipped} == {
-        "up": "there is no integer kernel for conv_transpose2d",
+        "up": "there is no integer kernel for conv_transpose2d: none is written",
         "free": "its weight is computed in the graph",
         "double": "integer kernels stand for float32, and it is torch.float64",
     }

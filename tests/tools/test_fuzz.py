@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lvc.compiler.errors import CompileError
-from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.dialect import OPS, Family, aten
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.passes import Outcome
@@ -52,6 +52,13 @@ def test_a_model_is_the_same_whenever_it_is_drawn(fuzzing: SimpleNamespace) -> N
     cases = [plan.case(number) for number in range(8)]
     assert cases == [plan.case(number) for number in range(8)]
     assert len({str(case.program) for case in cases}) == 8
+
+
+def test_every_operator_of_the_dialect_is_drawn() -> None:
+    moves = "".join(file.read_text() for file in (TOOLS / "fuzzing").glob("moves_*.py"))
+    operators = {op.name for op in OPS.values() if op.overload.namespace == "aten"}
+    quantisation = {op.name for op in OPS.values() if op.family is Family.QUANTISATION}  # drawn as pipelines
+    assert {name for name in operators - quantisation if f'"{name}"' not in moves} == set()
 
 
 @pytest.mark.parametrize("importer", ["ir", "torch", "onnx"])

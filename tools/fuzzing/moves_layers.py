@@ -218,6 +218,18 @@ def upsample(scope: Scope) -> None:
         scope.emit(op, x, size, *corners, None)
 
 
+def sample(scope: Scope) -> None:
+    """An image at stored places, or at those that two channels say; the nearest pixel is left out, since it jumps."""
+    x = scope.image()
+    images, channels, height, width = scope.shape(x)
+    if channels > 1 and scope.chance(0.5):
+        places = scope.emit("permute", scope.emit("slice", x, 1, 0, 2, 1), [0, 2, 3, 1])
+    else:
+        places = scope.store("places", images, *scope.either((3, 5), (height, width), (1, 8)), 2)
+    mode, padding = scope.either(0, 0, 2), scope.either(0, 0, 1, 2)
+    scope.emit("grid_sampler_2d", x, places, mode, padding, scope.chance(0.5))
+
+
 PLAIN = ("relu", "sigmoid", "tanh", "silu", "hardswish", "hardsigmoid", "mish", "relu")
 
 
@@ -260,5 +272,6 @@ MOVES: dict[Move, float] = {
     adaptive_pool: 0.7,
     reduce: 2.5,
     upsample: 1.2,
+    sample: 0.6,
     some_activation: 3,
 }

@@ -302,6 +302,15 @@ def resize(w: Writer, step: Step, a: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
+def sample(w: Writer, step: Step, a: dict[str, Any]) -> str:
+    w.need(16)
+    modes = ("linear", "nearest", "cubic") if w.opset >= 20 else ("bilinear", "nearest", "bicubic")
+    return w.emit(
+        "GridSample", w.name(a["input"]), w.name(a["grid"]), mode=modes[a["interpolation_mode"]],
+        padding_mode=("zeros", "border", "reflection")[a["padding_mode"]], align_corners=int(a["align_corners"]),
+    )  # fmt: skip
+
+
 def is_number(value: Any) -> bool:
     return not isinstance(value, Ref)
 
@@ -319,5 +328,5 @@ SPELLINGS: dict[str, Spell] = {
     "linear": linear,
     "batch_norm": batch_norm, "layer_norm": layer_norm, "instance_norm": instance_norm, "group_norm": group_norm,
     "max_pool2d": max_pool, "avg_pool2d": avg_pool, "adaptive_avg_pool2d": adaptive_pool, "linalg_vector_norm": norm,
-    "prod": prod, "cumsum": cumsum,
+    "prod": prod, "cumsum": cumsum, "grid_sampler_2d": sample,
 }  # fmt: skip

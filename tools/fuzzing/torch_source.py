@@ -184,6 +184,11 @@ def _upsample(step: Step, a: list[str], specs: Specs) -> list[str]:
     return [f"F.interpolate({a[0]}, {size}, mode='{mode}'{corners})"]
 
 
+def _sample(step: Step, a: list[str], specs: Specs) -> list[str]:
+    mode, padding = ("bilinear", "nearest", "bicubic")[step.args[2]], ("zeros", "border", "reflection")[step.args[3]]
+    return [f"F.grid_sample({a[0]}, {a[1]}, mode='{mode}', padding_mode='{padding}', align_corners={a[4]})"]
+
+
 def _pad(step: Step, a: list[str], specs: Specs) -> list[str]:
     if step.op == "constant_pad_nd":
         return [f"F.pad({a[0]}, {a[1]}, value={float(step.args[2])})"]
@@ -222,6 +227,7 @@ SPELLINGS: dict[str, Spelling] = {
     **dict.fromkeys(("constant_pad_nd", "pad"), _pad),
     **dict.fromkeys(("expand", "repeat", "roll", "flip", "index_select", "gather", "maximum", "minimum"), _method),
     "conv2d": _conv2d,
+    "grid_sampler_2d": _sample,
     "clamp": _clamp,
     "reshape": _reshape,
     "permute": _permute,

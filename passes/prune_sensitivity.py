@@ -96,7 +96,7 @@ def _error(found: Sequence[torch.Tensor], whole: Sequence[torch.Tensor]) -> floa
 
 def accuracy(scores: torch.Tensor, data: Calibration) -> float | None:
     """Return the share of images that a classifier gets right; None without labels or for other models."""
-    if data.labels is None or not is_class_scores(tuple(scores.shape)):
+    if data.labels is None or not is_class_scores(tuple(scores.shape), data.images):
         return None
     right = scores.flatten(1).argmax(1) == torch.cat(list(data.labels))
     return round(float(right[: data.different].double().mean()), 6)

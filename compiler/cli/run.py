@@ -37,7 +37,8 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     if options.output:
         check_writable(options.output)
     subject = open_subject(options, options.model)
-    classifies = len(subject.outputs) == 1 and is_class_scores(subject.outputs[0].spec.shape)
+    images = next((value.spec.shape[0] for value in subject.inputs if value.spec.shape), None)
+    classifies = len(subject.outputs) == 1 and is_class_scores(subject.outputs[0].spec.shape, images)
     kept: list[tuple[np.ndarray, ...]] = []
     results: list[dict[str, Any]] = []
     for feed in _feeds(options, subject, console):

@@ -63,29 +63,35 @@ def evaluate(
     total = min(len(data), limit) if limit else len(data)
     samples = (progress or Silence()).track(islice(data, total), "evaluating", total)
     for inputs, labels in batches(samples, batch):
-        scores = class_scores(run(inputs), len(labels))
+        scores = class_scores(run(inputs), len(labels), len(inputs))
         score.add(scores, labels)
         if against and score.agreed is not None:
-            others = class_scores(against(inputs), len(labels))
+            others = class_scores(against(inputs), len(labels), len(inputs))
             score.agreed += int((best_classes(scores, 1) == best_classes(others, 1)).sum())
     return score
 
 
-def class_scores(outputs: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """Return the scores ``[count,C]`` of a classifier's first output; `UsageError` if it holds no class scores."""
+def class_scores(outputs: Sequence[np.ndarray], count: int, images: int | None = None) -> np.ndarray:
+    """Return the scores ``[count,C]`` of a classifier's first output; `UsageError` if it holds no class scores, or not
+    those of so many ``images``."""
     scores = outputs[0]
-    if not is_class_scores(scores.shape):
+    if not is_class_scores(scores.shape, images):
         found = f"{scores.dtype}[{','.join(map(str, scores.shape))}]"
-        raise UsageError("the model is not a classifier", why=f"its first output is {found}, not scores [N,classes]")
+        wanted = f"[{'N' if images is None else images},classes]"
+        raise UsageError("the model is not a classifier", why=f"its first output is {found}, not scores {wanted}")
     scores = scores.reshape(scores.shape[:2])[:count]
     if np.isnan(scores).any():
         raise CheckError("the model's output holds NaN")
     return scores
 
 
-def is_class_scores(shape: tuple[int, ...]) -> bool:
-    """Whether an output can be scores of classes: ``[N,C]``, or with further dimensions of one."""
-    return len(shape) >= 2 and shape[1] > 1 and all(size == 1 for size in shape[2:])
+def is_class_scores(shape: tuple[int, ...], images: int | None = None) -> bool:
+    """Whether an output can be scores of classes: ``[N,C]``, or with further dimensions of one.
+
+    With ``images``, one row for each of so many: there may be several, as of crops of an image.
+    """
+    is_table = len(shape) >= 2 and shape[1] > 1 and all(size == 1 for size in shape[2:])
+    return is_table and images in (None, shape[0])
 
 
 def best_classes(scores: np.ndarray, most: int) -> np.ndarray:

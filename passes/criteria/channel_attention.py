@@ -88,7 +88,7 @@ class Gated(Taps):
                 self.open[group.name] = self._gate_of[group.name](self._squeeze(value, group, edge))
             gate = torch.where(edge.units >= 0, self.open[group.name][:, edge.units], 1.0)
             rows = value.movedim(contraction(layer).axis, -1)
-            opened = (rows.reshape(self._images, -1, rows.shape[-1]) * gate[:, None]).reshape(rows.shape)
+            opened = (rows.reshape(len(gate), -1, rows.shape[-1]) * gate[:, None]).reshape(rows.shape)
             value = opened.movedim(-1, contraction(layer).axis)
         return value
 

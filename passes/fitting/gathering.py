@@ -48,7 +48,7 @@ def channel_moments(
 
     def look(node: Node, parts: Sequence[torch.Tensor]) -> None:
         for part in parts:
-            rows = part.movedim(values[node], -1).flatten(0, -2)
+            rows = part.movedim(values[node], -1).reshape(-1, part.shape[values[node]])
             found[node].add(rows, rows[:, :0])
 
     run = Run(model, {node: partial(look, node) for node in values})

@@ -51,7 +51,7 @@ def _edge(member: Member, layer: Node) -> Edge:
 
 def channel_rows(layer: Node, value: torch.Tensor) -> torch.Tensor:
     """Return what a layer reads with one row a channel, ``f64[n, elements]``."""
-    return value.movedim(contraction(layer).axis, 0).flatten(1).double()
+    return value.movedim(contraction(layer).axis, 0).reshape(value.shape[contraction(layer).axis], -1).double()
 
 
 def sample_sums(layer: Node, value: torch.Tensor, images: int) -> torch.Tensor:
@@ -65,7 +65,7 @@ def sample_sums(layer: Node, value: torch.Tensor, images: int) -> torch.Tensor:
 
 def images_in(value: torch.Tensor, images: int) -> int:
     """Into how many images a value falls: those of the batch, or 1 if its leading dimension is none of images."""
-    return images if value.shape[0] % images == 0 else 1
+    return images if value.ndim > 1 and value.shape[0] % images == 0 else 1
 
 
 class Taps:

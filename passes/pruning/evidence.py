@@ -13,7 +13,6 @@ from torch.fx import Node
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, is_call, tensor
-from lvc.compiler.ir.layers import contraction
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.evaluation import is_class_scores
 from lvc.compiler.pipeline.workspace import Progress, Silence
@@ -95,7 +94,7 @@ class Evidence:
     @property
     def labels(self) -> tuple[torch.Tensor, ...]:
         """The classes of the images that are `held`, for criteria that go by the loss of a classifier."""
-        if not is_class_scores(self.model.outputs[0].spec.shape):
+        if not is_class_scores(self.model.outputs[0].spec.shape, self.data.size):
             found = self.model.outputs[0]
             raise UsageError(
                 "the model is not a classifier, so its loss on labels is not known",
@@ -231,7 +230,7 @@ class Evidence:
             projection = torch.stack([random_projection(outputs, generator) for outputs in taps.run(batch)]).sum()
             gradients = torch.autograd.grad(projection, list(taps.results.values()), materialize_grads=True)
             for layer, gradient in zip(taps.results, gradients, strict=True):
-                outputs = gradient.movedim(contraction(layer).axis, 0).flatten(1).double()
+                outputs = channel_rows(layer, gradient)
                 found[layer] = found.get(layer, 0.0) + outputs.square().sum(1) / data.images
         return found
 

@@ -89,6 +89,13 @@ def test_what_is_no_classifier_is_refused() -> None:
     assert class_scores((np.zeros((2, 3, 1, 1)),), 1).shape == (1, 3)
 
 
+def test_scores_of_several_crops_of_an_image_are_not_those_of_an_image() -> None:
+    data: Labelled = [(np.zeros((1, 1)), 0)]
+    with pytest.raises(UsageError, match="not a classifier") as caught:
+        evaluate(lambda *_: (np.zeros((4, 3)),), data, 1)
+    assert caught.value.why == "its first output is float64[4,3], not scores [1,classes]"
+
+
 def test_probabilities() -> None:
     shares = np.array([[0.25, 0.75]])
     np.testing.assert_array_equal(probabilities(shares), shares)

@@ -158,6 +158,14 @@ def test_scores_are_compared_in_front_of_the_function_that_closes_the_model(clos
     assert closed == plain
 
 
+def test_scores_of_several_crops_are_not_compared_with_the_class_of_their_image() -> None:
+    crops = nn.Sequential(nn.Flatten(2), nn.Flatten(0, 1), nn.Linear(4, 4))
+    model = from_module(crops, torch.zeros(1, 3, 2, 2))
+    (loss,) = losses(model, workspace(labelled=True), 1.1)
+    assert loss.right is None
+    assert loss.worst.sqnr == pytest.approx(decibels(1.1), abs=3)
+
+
 def test_a_pass_that_is_not_lossy_or_did_nothing_has_no_loss() -> None:
     pipeline = Pipeline.parse("eliminate-dead") + Pipeline((ScaleWeights(),))
     _, (exact, idle) = optimise(classifier(), pipeline, workspace())

@@ -18,6 +18,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.writing import write_model
 from lvc.passes.pruning.loss import relative_error
 from lvc.passes.pruning.sensitivity import Curve
@@ -149,3 +150,43 @@ def test_an_error_is_relative_to_the_variance_or_of_one_number_to_its_square() -
     wanted, found = torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 3.0]])
     assert float(relative_error([found], [wanted])) == pytest.approx(0.5 / 2.0)
     assert float(relative_error([found[:, :1]], [wanted[:, :1]])) == pytest.approx(1.0)
+
+
+CROPS = """model crops(x: f32[1,4,8])
+    @a : f32[24,8]
+    @b : f32[5,24]
+    %crops = reshape(%x, [4, 8])
+    %a = linear(%crops, @a)
+    %relu = relu(%a)
+    %out = linear(%relu, @b)
+    return out=%out"""
+
+VECTOR = """model vector(x: f32[16])
+    @a : f32[24,16]
+    @b : f32[8,24]
+    %a = linear(%x, @a)
+    %relu = relu(%a)
+    %out = linear(%relu, @b)
+    return out=%out"""
+
+
+def labelled(model: Model) -> Workspace:
+    random, shape = np.random.default_rng(0), (1, *model.inputs[0].spec.shape[1:])
+    images = [(random.standard_normal(shape).astype(np.float32), place % 5) for place in range(20)]
+    return Workspace(data={"calib": lambda: images}, threads=1)
+
+
+def test_scores_of_crops_are_not_compared_with_the_class_of_an_image() -> None:
+    model = parse_model(CROPS)
+    _, steps = Pipeline.parse("prune-sensitivity{ratios=0.5}").run(model, labelled(model))
+    assert [row[5] for row in steps[-1].outcome.tables[-1].rows] == [""]
+    with pytest.raises(UsageError, match="not a classifier"):
+        Pipeline.parse("prune-channels{macs=0.7 criterion=fisher}").run(model, labelled(model))
+
+
+@pytest.mark.parametrize("criterion", ["output-error", "activation-entropy", "channel-attention"])
+def test_layers_may_read_one_vector(criterion: str) -> None:
+    model = parse_model(VECTOR)
+    text = f"prune-channels{{macs=0.7 criterion={criterion}}}"
+    pruned, _ = Pipeline.parse(text).run(model, labelled(model))
+    assert pruned.parameters < model.parameters

@@ -85,7 +85,7 @@ def evaluate(model: Model, inputs: Sequence[torch.Tensor], calls: Calls | None =
 def _value(model: Model, node: Node, values: dict[Node, torch.Tensor], calls: Calls | None) -> torch.Tensor:
     stored = tensor(model.module, node)
     if stored is not None:
-        return stored
+        return stored.detach()
     if family(node) is Family.QUANTISATION:
         return values[node.all_input_nodes[0]]
     assert isinstance(node.target, OpOverload)

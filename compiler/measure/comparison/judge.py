@@ -150,7 +150,8 @@ class Judge(Observer):
         first = self._signature[1][0].spec
         shape = first.shape if first.dtype.is_floating_point else ()
         known = [label for labels in self._labels for label in labels if label is not None]
-        if not is_class_scores(shape) or not known or max(known) >= shape[1]:
+        images = self._signature[0][0].spec.shape[0]
+        if not is_class_scores(shape, images) or not known or max(known) >= shape[1]:
             return None
         score = Score()
         for (scores, *_), labels in zip(outputs, self._labels, strict=True):

@@ -13,11 +13,20 @@ BINS = 8192
 _MOST_SAMPLES = 1 << 14
 
 
+def _stride(count: int) -> int:
+    """How far apart the values are that are counted of so many."""
+    stride = -(-count // _MOST_SAMPLES)
+    while math.gcd(stride, count) > 1:
+        stride += 1
+    return stride
+
+
 class Histogram:
     """Counts of values in equal bins from ``-reach`` to ``reach``, a power of two that doubles when it is exceeded.
 
     Then each pair of bins becomes one, so no count is ever split. ``low`` and ``high`` are the exact extremes; of a
-    large batch, every n-th value is counted.
+    large batch every n-th value is counted, where n has no divisor in common with their number: each column and each
+    row of images then comes in its turn.
     """
 
     def __init__(self) -> None:
@@ -31,7 +40,7 @@ class Histogram:
         self._cover(max(-low, high))
         if self.reach:
             flat = values.detach().flatten().float()
-            sampled = flat[:: -(-flat.numel() // _MOST_SAMPLES)]
+            sampled = flat[:: _stride(flat.numel())]
             bins = (sampled / self.reach).add_(1).mul_(BINS / 2).clamp_(max=BINS - 1)
             self.counts += torch.bincount(bins.long(), minlength=BINS)
 

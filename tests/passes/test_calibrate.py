@@ -276,3 +276,15 @@ def test_memory_does_not_grow_with_the_data(compare: int, kept: int, monkeypatch
     calibrated(LAYER, Workspace(data={"calib": Stream}, threads=1), f"{{compare={compare}}}")
     assert 1 <= images.most <= kept + 2 * MOST + 3
     assert 1 <= values.most <= kept + 2 * MOST + 3
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 128, 128), (1, 64, 112, 112), (2, 48, 96, 100)])
+def test_a_sample_of_values_takes_every_column_and_row(shape: tuple[int, ...]) -> None:
+    for dim in (2, 3):
+        size = shape[dim]
+        index = torch.arange(float(size)).view([-1 if place == dim else 1 for place in range(4)])
+        histogram = Histogram()
+        histogram.add((index - (size - 1) / 2).expand(shape).contiguous())
+        points, counts = histogram.points()
+        assert len(points) == size
+        assert float(counts.max() / counts.min()) < 1.5

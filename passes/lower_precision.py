@@ -26,7 +26,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec, dtype_name
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.analysis.narrowing import Narrowing, can_move
+from lvc.passes.analysis.narrowing import Narrowing, Places, can_move
 from lvc.passes.analysis.patterns import left_out
 
 _DTYPES = {"bfloat16": torch.bfloat16}
@@ -39,9 +39,9 @@ class LowerPrecision(Pass):
     All arithmetic stays float32, in the graph as in the kernels: products of two rounded numbers are exact in it and
     are summed in it; bias, activation, normalisation, pooling and additions work on float32, and only what a kernel
     hands on is rounded. So the graph says what is computed: a value is rounded where it is converted to the shorter
-    type, and converted back where it is read. Inputs and outputs, operands of softmax, biases and the weights of
-    depthwise convolutions (where arithmetic is not the bottleneck) stay float32. Runs after `fuse-operators`, since it
-    rounds what leaves a group.
+    type, and converted back where it is read. Inputs and outputs, operands of softmax, places at which images are
+    sampled, biases and the weights of depthwise convolutions (where arithmetic is not the bottleneck) stay float32.
+    Runs after `fuse-operators`, since it rounds what leaves a group.
     """
 
     name: ClassVar[str] = "lower-precision"
@@ -58,9 +58,10 @@ class LowerPrecision(Pass):
         graph, outcome = model.module.graph, Outcome()
         contractions = [node for node in calls(graph) if family(node) is Family.CONTRACTION]
         skipped = left_out(contractions, (), self.skip)
+        places = Places.of(graph)
         chosen = []
         for node in contractions:
-            reason = skipped.get(node) or check(model.module, node)
+            reason = skipped.get(node) or check(model.module, node, places)
             if reason is None:
                 chosen.append(node)
                 node.meta.pop(WINOGRAD, None)
@@ -71,7 +72,7 @@ class LowerPrecision(Pass):
         return outcome
 
 
-def check(module: GraphModule, node: Node) -> str | None:
+def check(module: GraphModule, node: Node, places: Places) -> str | None:
     """Why a contraction stays as it is; empty if its factors are short already, None if they can be."""
     if spec(node).dtype is not torch.float32:
         return f"it computes in {spec(node).dtype}".replace("torch.", "")
@@ -79,6 +80,8 @@ def check(module: GraphModule, node: Node) -> str | None:
         return "it is depthwise: few products for each number read, so its weights stay float32"
     if all(map(is_widening, factors(node))):
         return ""
+    if node in places.moved:
+        return "it gives the places at which an image is sampled, which would be wrong by pixels"
     for factor in factors(node):
         if tensor(module, factor) is None:
             continue

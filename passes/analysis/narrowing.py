@@ -18,12 +18,41 @@ _SENSITIVE = (aten.softmax.int, aten.log_softmax.int, aten.argmax.default, aten.
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where images are sampled: values that would be wrong by pixels if they were rounded, in images of a few hundred.
+
+    ``moved`` are those that the sampler reads as they are or rearranged, a contraction among them is a map of places;
+    ``values`` are these, what they are computed from element by element, and the operands of such maps.
+    """
+
+    moved: frozenset[Node]
+    values: frozenset[Node]
+
+    @classmethod
+    def of(cls, graph: Graph) -> Places:
+        moved, values = set[Node](), set[Node]()
+        for node in reversed(list(graph.nodes)):
+            movements = [user for user in node.users if family(user) is Family.MOVEMENT]
+            if any(_samples_at(user, node) for user in node.users) or not moved.isdisjoint(movements):
+                moved.add(node)
+            maps = [u for u in node.users if family(u) is Family.ELEMENTWISE or u in moved]
+            if node in moved or not values.isdisjoint((*movements, *maps)):
+                values.add(node)
+        return cls(frozenset(moved), frozenset(values))
+
+
+def _samples_at(user: Node, places: Node) -> bool:
+    return is_call(user, aten.grid_sampler_2d.default) and arguments(user)["grid"] is places
+
+
+@dataclass(frozen=True)
 class Narrowing:
     """What to store short, given the contractions whose factors shall be.
 
     Kernels are the groups that `fuse-operators` marked and every other call alone; within one, nothing is stored.
     Between two contractions, values are short: whatever one kernel hands to another. Outputs of the model are not, nor
-    are the operands of softmax and its like, nor what comes before the first contraction or after the last.
+    are the operands of softmax and its like, nor the places at which images are sampled, nor what comes before the
+    first contraction or after the last.
     """
 
     graph: Graph
@@ -47,11 +76,17 @@ class Narrowing:
             return False
         if self.graph.output_node() in node.users:
             return False
+        if node in self._places.values:
+            return False
         if node in self._factors:
             return True
         if any(is_call(user, *_SENSITIVE) for user in node.users):
             return False
         return node in self._after and node in self._before
+
+    @cached_property
+    def _places(self) -> Places:
+        return Places.of(self.graph)
 
     @cached_property
     def _factors(self) -> set[Node]:

@@ -140,3 +140,30 @@ def test_inputs_and_outputs_keep_their_types() -> None:
     short, _ = Pipeline.parse("O2").with_precision("bf16").run(model)
     assert (short.inputs, short.outputs) == (model.inputs, model.outputs)
     assert short.bytes < 0.6 * model.bytes
+
+
+class Straightened(nn.Module):
+    """An image sampled at the places of an affine map that a layer finds, here where its pixels are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta, self.last = nn.Linear(8, 6), nn.Conv2d(1, 1, 1)
+        nn.init.zeros_(self.theta.weight)
+        self.theta.bias = nn.Parameter(torch.eye(2, 3).flatten())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        theta = self.theta(x.mean((1, 3))).view(-1, 2, 3) * 1.0
+        places = nn.functional.affine_grid(theta, list(x.shape), align_corners=False)
+        moved: torch.Tensor = self.last(nn.functional.grid_sample(x, places, align_corners=False))
+        return moved
+
+
+def test_places_at_which_images_are_sampled_are_not_rounded() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 1, 8, 512)
+    model = from_module(Straightened(), x)
+    lowered, steps = Pipeline.parse("O1,lower-precision").run(model)
+    (reason,) = [skip.reason for skip in steps[-1].outcome.skipped]
+    assert reason == "it gives the places at which an image is sampled, which would be wrong by pixels"
+    assert "bf16" in lowered.to_text()
+    assert np.abs(lowered(x.numpy())[0] - model(x.numpy())[0]).max() < 0.02

@@ -22,14 +22,17 @@ def refit(
 ) -> tuple[tuple[Kernel, ...], torch.Tensor]:
     """Return factors whose last gives best what is wanted, and the bias behind them, ``f64[out]``.
 
-    Where it cannot be fitted the factors stay, and the bias makes the means of their result right.
+    Where it cannot be fitted, or the places are so few that it would learn them by heart, the factors stay, and the
+    bias makes the means of their result right.
     """
     *first, last = kernels
-    if last.is_transposed or last.weight[0].numel() > MOST_COLUMNS:
+    columns = last.weight[0].numel()
+    is_known = wanted.numel() // last.outputs >= _ROWS_A_COLUMN * columns
+    if last.is_transposed or columns > MOST_COLUMNS or not is_known:
         given = run(kernels, images)
         return tuple(kernels), (wanted - given).double().mean((0, 2, 3))
     rows, goals = _rows(last, run(first, images)), wanted.movedim(1, -1).flatten(0, -2)
-    at = _drawn(len(rows), max(_ROWS, _ROWS_A_COLUMN * rows.shape[1] // last.groups))
+    at = _drawn(len(rows), max(_ROWS, _ROWS_A_COLUMN * columns))
     x, y = _in_groups(rows[at], last.groups), _in_groups(goals[at], last.groups)
     moments = Moments.empty(x.shape[-1], y.shape[-1], last.groups)
     moments.add(x, y)

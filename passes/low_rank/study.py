@@ -10,7 +10,7 @@ import torch
 from lvc.compiler.ir.closing import without_closing
 from lvc.compiler.ir.model import Model
 from lvc.compiler.running.images import Calibration
-from lvc.compiler.running.memory import peak_activation_bytes
+from lvc.compiler.running.memory import activation_bytes
 from lvc.compiler.running.rerun import Rerun
 from lvc.passes.low_rank.kernel import run
 from lvc.passes.low_rank.layer import Layer
@@ -23,6 +23,7 @@ JUDGED = 8
 """So many images options are judged on: their order is known from few."""
 
 _MOST_BYTES = 2 << 30
+"""Of all values of these images, which are kept, and of a run that differs."""
 
 
 class Study:
@@ -36,7 +37,8 @@ class Study:
         twin = without_closing(model)
         self._rerun = Rerun(twin)
         self._nodes = {node.name: node for node in twin.module.graph.nodes}
-        few = data.first(min(JUDGED, max(1, _MOST_BYTES // (3 * peak_activation_bytes(model)))))
+        most = max(1, _MOST_BYTES // (2 * activation_bytes(model))) * data.size
+        few = data.first(min(JUDGED, most))
         self._runs = [self._rerun.run(batch) for batch in few.batches]
 
     def fitted(self, layer: Layer, option: Option) -> Option:

@@ -24,8 +24,11 @@ from lvc.compiler.pipeline import catalogue
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Race, Workspace
+from lvc.compiler.running.images import Calibration
+from lvc.compiler.running.memory import activation_bytes
 from lvc.compiler.writing import write_model
 from lvc.passes.factorisations import cp
+from lvc.passes.low_rank import study
 from lvc.passes.low_rank.factorisation import METHODS
 from lvc.passes.low_rank.layer import layer_of
 from lvc.passes.low_rank.timing import KernelTimes
@@ -101,6 +104,25 @@ def test_data_keep_the_outputs_nearer(model: Model) -> None:
         return float(np.square(factored(model, "macs=0.6", workspace)[0](image)[0] - wanted).mean())
 
     assert moved(normal(model, 32)) < 0.7 * moved(None)
+
+
+def test_few_places_are_not_learnt_by_heart() -> None:
+    """A random layer of half its rank gives a few dB, and everything on eight rows that it was fitted to."""
+    torch.manual_seed(0)
+    model = from_module(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8)).eval(), torch.randn(1, 64))
+    _, outcome = factored(model, "rank=31 method=svd only=0", normal(model, 200))
+    ((_, _, error, *_),) = outcome.tables[0].rows
+    assert 3 < float(str(error).removesuffix(" dB")) < 12
+
+
+def test_options_are_judged_on_as_many_images_as_fit_into_memory(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Calibration.read(model, normal(model, 16), "calib")
+    held = [study.Study(model, [], data)._runs]
+    monkeypatch.setattr(study, "_MOST_BYTES", 4 * activation_bytes(model))
+    held.append(study.Study(model, [], data)._runs)
+    first = next(node for node in held[0][0] if node.op == "placeholder").name
+    counts = [sum(len(values[node]) for values in runs for node in values if node.name == first) for runs in held]
+    assert counts == [study.JUDGED, 2]
 
 
 def test_what_is_left_has_a_reason(model: Model) -> None:

@@ -86,7 +86,7 @@ def reduce_of_one(module: GraphModule, node: Node) -> Node | None:
     args = arguments(node)
     operand: Node = args["self"]
     dims = args["dim"] if isinstance(args["dim"], list) else [args["dim"]]
-    if not dims or dims == [None]:
+    if not dims or dims == [None] or not spec(operand).shape:
         dims = list(range(len(spec(operand).shape)))
     if spec(operand).dtype != spec(node).dtype or any(spec(operand).shape[dim] != 1 for dim in dims):
         return None

@@ -189,6 +189,8 @@ def pad(call: Call) -> Array:
 def index_select(call: Call) -> Array:
     """Take slices of one dimension by a vector of indices."""
     operand, indices = call["self"], call["index"]
+    if not operand.shape:
+        return call.result(lambda _: operand.read(()))
     dim = call["dim"] % len(operand.shape)
     size = operand.shape[dim]
 
@@ -212,6 +214,8 @@ def index_of(value: Expr, size: int) -> Expr:
 def gather(call: Call) -> Array:
     """Take single elements along one dimension, at indices of the result's shape."""
     operand, indices = call["self"], call["index"]
+    if not operand.shape:
+        return call.result(lambda _: operand.read(()))
     dim = call["dim"] % len(operand.shape)
     size = operand.shape[dim]
 

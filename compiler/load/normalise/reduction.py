@@ -20,7 +20,7 @@ def dims_of(x: Operand, dim: Dims) -> list[int]:
     """The dimensions that an argument names: all for none or an empty list."""
     if isinstance(dim, int):
         return [axis(x, dim)] if x.rank else []
-    return [d % x.rank for d in dim] if dim else list(range(x.rank))
+    return [d % x.rank for d in dim] if dim and x.rank else list(range(x.rank))
 
 
 def mean(

@@ -64,7 +64,8 @@ def _exported(model: Model) -> bytes:
 
     examples = tuple(torch.from_numpy(array) for array in seeded_inputs(model.inputs, 0))
     buffer = io.BytesIO()
-    torch.export.save(torch.export.export(model.module, examples), buffer)
+    with torch.no_grad():  # stored statistics are parameters like all, and batch_norm has no derivative by them
+        torch.export.save(torch.export.export(model.module, examples), buffer)
     return buffer.getvalue()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from lvc.backends.onnx import OnnxBackend
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load import from_module, load
 from lvc.compiler.pipeline import registry
@@ -45,6 +47,19 @@ def net() -> Model:
 def test_what_is_written_can_be_loaded(name: str, tmp_path: Path) -> None:
     write_model(net(), tmp_path / name)
     assert [value.spec for value in load(str(tmp_path / name)).inputs] == [value.spec for value in net().inputs]
+
+
+def test_statistics_of_a_graph_that_are_parameters_are_exported(tmp_path: Path) -> None:
+    text = """model norm(x: f32[2,3,4,4])
+  @mean : f32[3]
+  @var : f32[3]
+  %y = batch_norm(%x, None, None, @mean, @var, False, 0.1, 1e-05, True)
+  return out=%y
+"""
+    model, image = parse_model(text), torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert dict(model.module.named_parameters()).keys() == {"mean", "var"}
+    write_model(model, tmp_path / "norm.pt2")
+    np.testing.assert_allclose(load(str(tmp_path / "norm.pt2"))(image)[0], model(image)[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["model.so", "model", "model.ONNX"])

@@ -143,3 +143,34 @@ def test_refusals_are_no_faults_and_tracebacks_are(fuzzing: SimpleNamespace, mon
 
     assert fails(CompileError("no way")) == "refused"
     assert fails(ZeroDivisionError("oh")) == "fault"
+
+
+class Lane:
+    def __init__(self, exitcode: int | None) -> None:
+        self.exitcode = exitcode
+
+    def is_alive(self) -> bool:
+        return self.exitcode is None
+
+
+class Rows:
+    """Has a row at the second look."""
+
+    looks = 0
+
+    def poll(self, seconds: float) -> bool:
+        self.looks += 1
+        return self.looks > 1
+
+    def recv(self) -> dict[str, int]:
+        return {"model": 1}
+
+
+def test_a_process_that_is_done_is_not_taken_for_one_that_was_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from fuzzing.campaign import _next
+
+    assert _next(Rows(), [Lane(0), Lane(None)]) == {"model": 1}
+    for lanes in ([Lane(-9), Lane(None)], [Lane(0), Lane(0)]):
+        with pytest.raises(RuntimeError, match="was ended"):
+            _next(Rows(), lanes)

@@ -120,9 +120,9 @@ def run(plan: Plan, numbers: Iterator[int], seconds: float, lanes: int, folder: 
 
 
 def _next(rows: Any, lanes: list[Any]) -> dict[str, Any]:
-    """The next row; RuntimeError if a process ended that should have made it."""
+    """The next row; RuntimeError if a process was ended that should have made it. One may be done before the others."""
     while not rows.poll(60):
-        if not all(lane.is_alive() for lane in lanes):
+        if any(lane.exitcode for lane in lanes) or not any(lane.is_alive() for lane in lanes):
             raise RuntimeError("a process of the fuzzer was ended, perhaps for want of memory")
     row: dict[str, Any] = rows.recv()
     return row

@@ -59,8 +59,13 @@ def exp(x: Expr) -> Expr:
 
 @_or_libm(tirx.exp)
 def exp_of_negative(x: Expr) -> Expr:
-    """e to the x, for x of 0 or less: 0 below -87.3."""
-    return let(x, lambda v: tirx.Select(v < f32(_SMALLEST), f32(0), _exp(tirx.max(v, f32(_SMALLEST)), _scaled)))
+    """e to the x, for x of 0 or less: 0 below -87.3, and NaN for NaN, which a limit alone would take for a number."""
+
+    def of(v: Expr) -> Expr:
+        power = tirx.Select(v < f32(_SMALLEST), f32(0), _exp(tirx.max(v, f32(_SMALLEST)), _scaled))
+        return tirx.Select(tirx.isnan(v), v, power)
+
+    return let(x, of)
 
 
 def _exp(x: Expr, scaled: Callable[[Expr, Expr], Expr]) -> Expr:

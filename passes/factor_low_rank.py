@@ -39,21 +39,16 @@ from lvc.passes.low_rank.ranks import by_energy
 from lvc.passes.low_rank.statistics import Statistics
 from lvc.passes.low_rank.study import Study
 from lvc.passes.low_rank.timing import KernelTimes
+from lvc.passes.pruning.budget import SHARES
 
 DATA = "calib"
 """The data set that is used if there is one."""
 
-_BUDGETS = {
-    "macs": "the share of today's multiply-accumulates to keep",
-    "params": "the share of today's parameters to keep",
-    "bytes": "the share of today's bytes of weights to keep",
-    "latency": "the share of today's latency to keep, measured on the target",
-}
 _RULES = {
     "rank": "the rank of every layer, or of both sides for a method that has two",
     "energy": "the share of each layer's energy to keep, from which follows its rank",
 }
-_MEANING = {**_BUDGETS, **_RULES}
+_MEANING = {**SHARES, **_RULES}
 _NEAR = 2.0
 """Of a layer's options those are timed whose error is at most so many times that of the best."""
 
@@ -67,10 +62,10 @@ class FactorLowRank(Pass):
     idempotent: ClassVar[bool] = False
     remedy: ClassVar[str] = "a larger share to keep, more calibration images, or training afterwards"
 
-    macs: float | None = option(None, _BUDGETS["macs"])
-    params: float | None = option(None, _BUDGETS["params"])
-    bytes: float | None = option(None, _BUDGETS["bytes"])
-    latency: float | None = option(None, _BUDGETS["latency"])
+    macs: float | None = option(None, SHARES["macs"])
+    params: float | None = option(None, SHARES["params"])
+    bytes: float | None = option(None, SHARES["bytes"])
+    latency: float | None = option(None, SHARES["latency"])
     rank: int | None = option(None, _RULES["rank"])
     energy: float | None = option(None, _RULES["energy"])
     vbmf: bool = option(False, "ranks by what is above the noise in the weights, as Bayesian factorisation finds it")
@@ -83,7 +78,7 @@ class FactorLowRank(Pass):
 
     def __post_init__(self) -> None:
         goals = self._goals()
-        for name in _BUDGETS.keys() & goals.keys() | {"energy"} & goals.keys():
+        for name in SHARES.keys() & goals.keys() | {"energy"} & goals.keys():
             if not 0 < goals[name] < 1:
                 raise UsageError(f"{name} must be between 0 and 1, not {goals[name]:g}", help=f"it is {_MEANING[name]}")
         if len(goals) > 1:
@@ -198,7 +193,7 @@ class FactorLowRank(Pass):
 
     @property
     def _is_budget(self) -> bool:
-        return not _BUDGETS.keys().isdisjoint(self._goals())
+        return not SHARES.keys().isdisjoint(self._goals())
 
     def _ranks(self, parts: Parts, layer: Layer, cost: Cost, workspace: Workspace) -> list[Ranks]:
         full = parts.method.full_ranks(layer.kernel)

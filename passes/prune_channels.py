@@ -33,7 +33,7 @@ from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove
 from lvc.passes.fitting.batch_norm import recalibrate
 from lvc.passes.pruning.account import Account
-from lvc.passes.pruning.budget import Cost, check_reachable, cost_of, take
+from lvc.passes.pruning.budget import SHARES, Cost, check_reachable, cost_of, take
 from lvc.passes.pruning.choice import choose, find_multiple
 from lvc.passes.pruning.criterion import CRITERIA, Criterion, parse_criterion
 from lvc.passes.pruning.curves_file import read_curves
@@ -46,13 +46,7 @@ from lvc.passes.pruning.sensitivity import Curve, measure_curves
 from lvc.passes.pruning.teacher import Teacher
 from lvc.passes.pruning.trials import Trial, best, too_dear
 
-_MEANING = {
-    "ratio": "the share of all channels to remove",
-    "macs": "the share of today's multiply-accumulates to keep",
-    "params": "the share of today's parameters to keep",
-    "bytes": "the share of today's bytes of weights to keep",
-    "latency": "the share of today's latency to keep, measured on the target",
-}
+_MEANING = {"ratio": "the share of all channels to remove", **SHARES}
 
 
 DATA = "calib"

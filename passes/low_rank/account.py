@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from lvc.compiler.ir.graph import origin
 from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.comparison import signal
 from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.layers import totals
 from lvc.compiler.pipeline.passes import Outcome, Table
@@ -64,4 +64,4 @@ def why_left(found: Sequence[Option]) -> str:
 
 
 def _error(one: Option) -> str:
-    return decibels(-10 * math.log10(max(one.own, 1e-30)))
+    return decibels(signal.decibels(1.0, one.own))

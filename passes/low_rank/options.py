@@ -41,6 +41,11 @@ class Option:
         """As tables show it, such as ``tucker2 16x32``."""
         return f"{self.method} {'x'.join(map(str, self.ranks))}"
 
+    def apply(self, images: torch.Tensor) -> torch.Tensor:
+        """What it makes of images, in their type; without a bias of its own, before what the layer adds."""
+        made = run(self.kernels, images)
+        return made if self.bias is None else made + self.bias.to(made.dtype)[:, None, None]
+
 
 def ranks_by_cost(parts: Parts, layer: Layer, cost: Cost, multiple: int) -> list[Ranks]:
     """The ranks that lose least at each of `LEVELS`, without those that come twice."""

@@ -12,7 +12,6 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.running.images import Calibration
 from lvc.compiler.running.memory import activation_bytes
 from lvc.compiler.running.rerun import Rerun
-from lvc.passes.low_rank.kernel import run
 from lvc.passes.low_rank.layer import Layer
 from lvc.passes.low_rank.options import Option
 from lvc.passes.low_rank.refit import refit
@@ -47,10 +46,10 @@ class Study:
             return option
         read, made = self._images(layer)
         kernels, bias = refit(option.kernels, read, made)
-        found = run(kernels, read) + bias.to(read.dtype)[:, None, None]
+        fitted = replace(option, kernels=kernels, bias=bias)
         spread = float((made - made.mean((0, 2, 3), keepdim=True)).square().sum())
-        own = float((found - made).square().sum()) / spread if spread > 0 else option.own
-        return replace(option, kernels=kernels, bias=bias, own=own)
+        own = float((fitted.apply(read) - made).square().sum()) / spread if spread > 0 else option.own
+        return replace(fitted, own=own)
 
     def judged(self, layer: Layer, option: Option) -> Option:
         """The option with how far the outputs move for it."""
@@ -60,9 +59,7 @@ class Study:
         node = self._nodes[layer.node.name]
         data = node.all_input_nodes[0]
         for values in self._runs:
-            images = run(option.kernels, layer.images(values[data]))
-            if option.bias is not None:
-                images = images + option.bias.to(images.dtype)[:, None, None]
+            images = option.apply(layer.images(values[data]))
             found = self._rerun.again(values, node, layer.like(images, values[node]))
             errors += map(relative_error, found, self._rerun.outputs(values))
         return replace(option, error=float(torch.stack(errors).mean()))

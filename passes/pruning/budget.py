@@ -17,6 +17,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 Measure = Callable[[Removal], float]
 """What a model would measure after a removal."""
 
+SHARES = {
+    "macs": "the share of today's multiply-accumulates to keep",
+    "params": "the share of today's parameters to keep",
+    "bytes": "the share of today's bytes of weights to keep",
+    "latency": "the share of today's latency to keep, measured on the target",
+}
+"""The options of passes that say how much of a model stays, and what each means."""
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -19,10 +19,10 @@ import multiprocessing
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import sweep_torchvision as zoo
@@ -43,6 +43,7 @@ from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import decibels
 from lvc.passes.analysis.channel_groups import channel_groups
 
+T = TypeVar("T")
 FORK = multiprocessing.get_context("fork")
 DETECTION = ("resnet50_fpn",)
 PIPELINES = ("prune-channels{ratio=0.5 ranking=layer}", "prune-channels{ratio=0.5 ranking=global}")
@@ -133,30 +134,36 @@ def names(only: str) -> list[str]:
     return sorted((name for name in [*zoo.names(""), *DETECTION] if re.search(only, name)), key=parameters)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines.extend("| " + " | ".join(zoo.cell(row.get(column)) for column in COLUMNS) + " |" for row in rows)
+def table(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines.extend("| " + " | ".join(zoo.cell(row.get(column)) for column in columns) + " |" for row in rows)
     return "\n".join(lines) + "\n"
 
 
-def run_apart(name: str, pipelines: Sequence[str], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure a model in a process of its own, so that its memory is free afterwards."""
+def run_apart(work: Callable[[], T], seconds: float) -> T | str:
+    """Do work in a process of its own, so that its memory is free afterwards; or why that did not end."""
     receiver, sender = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=lambda: sender.send(measure(name, pipelines, options.images, options.size)))
+    process = FORK.Process(target=lambda: sender.send(work()))
     process.start()
     sender.close()
     try:
-        if receiver.poll(options.timeout):
-            rows: list[dict[str, Any]] = receiver.recv()
-            return rows
-        error = f"took more than {options.timeout} s"
+        if receiver.poll(seconds):
+            made: T = receiver.recv()
+            return made
+        return f"took more than {seconds:g} s"
     except EOFError:
         process.join()
-        error = f"its process ended with {process.exitcode}"
+        return f"its process ended with {process.exitcode}"
     finally:
         process.kill()
         process.join()
-    return [{"model": name, "pipeline": pipeline, "ok": False, "error": error} for pipeline in pipelines]
+
+
+def measure_apart(name: str, pipelines: Sequence[str], options: argparse.Namespace) -> list[dict[str, Any]]:
+    found = run_apart(lambda: measure(name, pipelines, options.images, options.size), options.timeout)
+    if isinstance(found, list):
+        return found
+    return [{"model": name, "pipeline": pipeline, "ok": False, "error": found} for pipeline in pipelines]
 
 
 def main() -> int:
@@ -178,7 +185,7 @@ def main() -> int:
     wanted = names(options.only)
     for name in wanted:
         missing = [pipeline for pipeline in pipelines if (pipeline, name) not in done]
-        for row in run_apart(name, missing, options) if missing else []:
+        for row in measure_apart(name, missing, options) if missing else []:
             done[row["pipeline"], name] = row
             with options.results.open("a") as file:
                 file.write(json.dumps(row) + "\n")

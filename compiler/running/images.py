@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -81,11 +82,18 @@ class Calibration:
 
     def first(self, images: int) -> Calibration:
         """Return the first inputs, with at least so many images if there are."""
-        return self._cut(max(1, -(-images // self.size)))
+        return self._inputs(0, max(1, -(-images // self.size)))
+
+    def halves(self) -> tuple[Calibration, Calibration]:
+        """Return the first half of the inputs and the rest; one input by itself is both."""
+        if len(self) == 1:
+            return self, self
+        middle = -(-len(self) // 2)
+        return self._inputs(0, middle), self._inputs(middle, len(self))
 
     def fitting(self, bytes_of_an_input: int) -> Calibration:
         """Return as many inputs as can all be held in memory at the widest place of a model at once."""
-        return self._cut(max(1, _MOST_BYTES // max(1, bytes_of_an_input)))
+        return self._inputs(0, max(1, _MOST_BYTES // max(1, bytes_of_an_input)))
 
     def held(self, model: Model) -> Calibration:
         """Return the same images in batches that are small enough to hold all values of a model at once."""
@@ -93,20 +101,22 @@ class Calibration:
         labels = self.labels and _split(self.labels, most)
         return replace(self, batches=_split(self.batches, most), labels=labels)
 
-    def _cut(self, inputs: int) -> Calibration:
-        left = min(inputs, len(self)) * self.size
-        ends = list(itertools.accumulate(map(len, self.batches)))
-        cuts = [max(0, len(batch) - max(0, end - left)) for batch, end in zip(self.batches, ends, strict=True)]
-        labels = self.labels and _shortened(self.labels, cuts)
-        return replace(self, batches=_shortened(self.batches, cuts), labels=labels, different=min(self.different, left))
+    def _inputs(self, start: int, end: int) -> Calibration:
+        first, last = start * self.size, min(end, len(self)) * self.size
+        cut = partial(_rows, first=first, last=last)
+        different = max(0, min(self.different, last) - first)
+        return replace(self, batches=cut(self.batches), labels=self.labels and cut(self.labels), different=different)
 
 
 def _split(rows: Sequence[torch.Tensor], most: int) -> tuple[torch.Tensor, ...]:
     return tuple(part for row in rows for part in torch.split(row, most))
 
 
-def _shortened(rows: Sequence[torch.Tensor], cuts: Sequence[int]) -> tuple[torch.Tensor, ...]:
-    return tuple(row[:cut] for row, cut in zip(rows, cuts, strict=True) if cut)
+def _rows(rows: Sequence[torch.Tensor], first: int, last: int) -> tuple[torch.Tensor, ...]:
+    """Those from the first to before the last of all rows together."""
+    starts = itertools.accumulate(map(len, rows), initial=0)
+    cuts = (row[max(0, first - start) : max(0, last - start)] for row, start in zip(rows, starts, strict=False))
+    return tuple(cut for cut in cuts if len(cut))
 
 
 def stream(model: Model, workspace: Workspace, name: str, limit: int, description: str) -> Iterator[torch.Tensor]:

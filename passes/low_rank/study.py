@@ -19,7 +19,9 @@ from lvc.passes.low_rank.statistics import Statistics, measure
 from lvc.passes.pruning.loss import relative_error
 
 JUDGED = 8
-"""So many images options are judged on: their order is known from few."""
+"""So many images options are judged on, and as many others they are fitted to: their order is known from few."""
+
+Runs = list[dict[torch.fx.Node, torch.Tensor]]
 
 _MOST_BYTES = 2 << 30
 """Of all values of these images, which are kept, and of a run that differs."""
@@ -30,43 +32,43 @@ class Study:
 
     def __init__(self, model: Model, layers: Sequence[Layer], data: Calibration | None) -> None:
         self.known = dict.fromkeys(layers, Statistics()) if data is None else measure(model, layers, data)
-        self._runs: list[dict[torch.fx.Node, torch.Tensor]] = []
+        self._fitted_on: Runs = []
+        self._judged_on: Runs = []
         if data is None:
             return
         twin = without_closing(model)
         self._rerun = Rerun(twin)
         self._nodes = {node.name: node for node in twin.module.graph.nodes}
-        most = max(1, _MOST_BYTES // (2 * activation_bytes(model))) * data.size
-        few = data.first(min(JUDGED, most))
-        self._runs = [self._rerun.run(batch) for batch in few.batches]
+        most = max(2, _MOST_BYTES // (2 * activation_bytes(model))) * data.size
+        few = data.first(min(2 * JUDGED, most)).halves()
+        self._fitted_on, self._judged_on = ([self._rerun.run(batch) for batch in half.batches] for half in few)
 
     def fitted(self, layer: Layer, option: Option) -> Option:
         """The option fitted to what its layer gives, its own error being that on the data, if that varies on them."""
-        if not self._runs:
+        if not self._fitted_on:
             return option
-        read, made = self._images(layer)
-        kernels, bias = refit(option.kernels, read, made)
-        fitted = replace(option, kernels=kernels, bias=bias)
+        kernels, bias = refit(option.kernels, *self._images(layer, self._fitted_on))
+        fitted, (read, made) = replace(option, kernels=kernels, bias=bias), self._images(layer, self._judged_on)
         spread = float((made - made.mean((0, 2, 3), keepdim=True)).square().sum())
         own = float((fitted.apply(read) - made).square().sum()) / spread if spread > 0 else option.own
         return replace(fitted, own=own)
 
     def judged(self, layer: Layer, option: Option) -> Option:
         """The option with how far the outputs move for it."""
-        if not self._runs:
+        if not self._judged_on:
             return replace(option, error=option.own)
         errors: list[torch.Tensor] = []
         node = self._nodes[layer.node.name]
         data = node.all_input_nodes[0]
-        for values in self._runs:
+        for values in self._judged_on:
             images = option.apply(layer.images(values[data]))
             found = self._rerun.again(values, node, layer.like(images, values[node]))
             errors += map(relative_error, found, self._rerun.outputs(values))
         return replace(option, error=float(torch.stack(errors).mean()))
 
-    def _images(self, layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a layer reads and gives, all images together."""
+    def _images(self, layer: Layer, runs: Runs) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a layer reads and gives, all images of some runs together."""
         node = self._nodes[layer.node.name]
         data = node.all_input_nodes[0]
-        read = torch.cat([layer.images(values[data]) for values in self._runs])
-        return read, torch.cat([layer.images(values[node]) for values in self._runs])
+        read = torch.cat([layer.images(values[data]) for values in runs])
+        return read, torch.cat([layer.images(values[node]) for values in runs])

@@ -179,6 +179,10 @@ def test_data_come_in_batches_of_what_runs_at_once(
     assert (len(first), first.different) == (18, 18)
     assert torch.equal(torch.cat(list(first.batches)), torch.cat(list(data.batches))[:18])
     assert len(data.fitting((2 << 30) // 20)) == 20
+    half, rest = data.halves()
+    assert (len(half), len(rest), half.different, rest.different) == (19, 18, 19, 18)
+    assert torch.equal(torch.cat([*half.batches, *rest.batches]), torch.cat(list(data.batches)))
+    assert [len(part) for part in data.first(1).halves()] == [1, 1]
     monkeypatch.setattr(running, "_MOST_BYTES_HELD", 7 * activation_bytes(model))
     held = data.held(model)
     assert held.labels is not None

@@ -29,8 +29,11 @@ from lvc.compiler.running.memory import activation_bytes
 from lvc.compiler.writing import write_model
 from lvc.passes.factorisations import cp
 from lvc.passes.low_rank import study
-from lvc.passes.low_rank.factorisation import METHODS
+from lvc.passes.low_rank.costs import MACS
+from lvc.passes.low_rank.factorisation import METHODS, Parts
 from lvc.passes.low_rank.layer import layer_of
+from lvc.passes.low_rank.options import factor
+from lvc.passes.low_rank.statistics import Statistics
 from lvc.passes.low_rank.timing import KernelTimes
 from lvc.passes.pruning.loss import relative_error
 
@@ -115,14 +118,34 @@ def test_few_places_are_not_learnt_by_heart() -> None:
     assert 3 < float(str(error).removesuffix(" dB")) < 12
 
 
+def test_the_error_told_is_that_on_images_not_fitted_to() -> None:
+    """Half of a random layer's rank, fitted on four places a column, which are half as good again on these."""
+    torch.manual_seed(0)
+    model = from_module(nn.Sequential(nn.Conv2d(16, 16, 1, bias=False)).eval(), torch.randn(1, 16, 2, 2))
+    (layer,) = (layer_of(model.module, node) for node in calls(model.module.graph, *LAYERS))
+    weighed = study.Study(model, [layer], Calibration.read(model, normal(model, 16), "calib"))
+    parts = Parts.of(METHODS.parse("svd"), layer.kernel, Statistics())
+    made = factor(parts, layer, (8,), MACS)
+    assert not isinstance(made, str)
+    fitted = weighed.fitted(layer, made)
+    others = torch.randn(4096, 16, 2, 2, dtype=torch.float64)
+    wanted = layer.kernel.apply(others)
+    true = float((fitted.apply(others) - wanted).square().mean() / wanted.var())
+    assert true / fitted.own == pytest.approx(1, abs=0.2)
+
+
 def test_options_are_judged_on_as_many_images_as_fit_into_memory(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = Calibration.read(model, normal(model, 16), "calib")
-    held = [study.Study(model, [], data)._runs]
-    monkeypatch.setattr(study, "_MOST_BYTES", 4 * activation_bytes(model))
-    held.append(study.Study(model, [], data)._runs)
-    first = next(node for node in held[0][0] if node.op == "placeholder").name
-    counts = [sum(len(values[node]) for values in runs for node in values if node.name == first) for runs in held]
-    assert counts == [study.JUDGED, 2]
+    data = Calibration.read(model, normal(model, 3 * study.JUDGED), "calib")
+
+    def held() -> list[int]:
+        weighed = study.Study(model, [], data)
+        name = model.inputs[0].name
+        halves = weighed._fitted_on, weighed._judged_on
+        return [sum(len(v) for values in runs for node, v in values.items() if node.name == name) for runs in halves]
+
+    assert held() == [study.JUDGED, study.JUDGED]
+    monkeypatch.setattr(study, "_MOST_BYTES", 8 * activation_bytes(model))
+    assert held() == [2, 2]
 
 
 def test_what_is_left_has_a_reason(model: Model) -> None:

@@ -38,7 +38,7 @@ from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choice
 from lvc.passes.quantisation.divergence import changed_choices, divergence
 from lvc.passes.quantisation.integer_choice import INTEGER, Latency, integer_costs, seconds_table, until_fast
 from lvc.passes.quantisation.placement import refused_layers
-from lvc.passes.quantisation.weight_codes import read_codes, refuse_codes
+from lvc.passes.quantisation.weight_codes import CodedWeights, refuse_codes
 from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS, Coded
 
 
@@ -133,19 +133,20 @@ class MixedPrecision(Pass):
         point = self.under_bytes(choices, rest, model.bytes) if self.bytes else self.under_drop(choices, trial)
         report(layers, costs, point, outcome)
         divergence, changed = trial.measure(point.bits)
+        before, coded = model.bytes, CodedWeights(model.module)
+        for weights in layers:
+            if point.bits[weights.name] != FLOAT:
+                outcome.change(weights.layer)
+            settle(weights, point.bits[weights.name], coded)
+        erase_dead(model.module)
+        after = min(model.bytes, rest + point.bytes)  # with layers that share tables, or simulated as yet
         outcome.notes.append(
-            f"{_counted(point.bits)}; stored tensors {si(model.bytes, 'B')} -> {si(rest + point.bytes, 'B')} "
-            f"({(rest + point.bytes) / model.bytes:.3f}x)"
+            f"{_counted(point.bits)}; stored tensors {si(before, 'B')} -> {si(after, 'B')} ({after / before:.3f}x)"
         )
         outcome.notes.append(
             f"the outputs diverge by {divergence:.3g}, {point.cost:.3g} was the sum over layers; "
             f"{percent(changed, 2)} of the first choices change over {trial.images} images"
         )
-        for weights in layers:
-            if point.bits[weights.name] != FLOAT:
-                outcome.change(weights.layer)
-            settle(model, weights, point.bits[weights.name])
-        erase_dead(model.module)
         return outcome
 
     def weights(self, model: Model, outcome: Outcome) -> Iterator[Weights]:
@@ -263,11 +264,11 @@ class Trial:
         return [part for batch in self._batches for part in self._rerun.outputs(self._rerun.run(batch, changed))]
 
 
-def settle(model: Model, weights: Weights, bits: int) -> None:
+def settle(weights: Weights, bits: int, coded: CodedWeights) -> None:
     """Give a layer's weights so many bits, as fake quantisation that waits to be calibrated or as codes."""
     if weights.place is None:
         if bits != FLOAT:
-            read_codes(model.module, weights.layer, weights.forms[bits])
+            coded.read(weights.layer, weights.forms[bits])
     elif bits == FLOAT:
         replace(weights.place, weights.node)
     else:

@@ -6,8 +6,12 @@ No data is needed. Run it at the end of a pipeline, behind `O2`: passes that loo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
+
+import torch
+from torch.fx import Node
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import arguments, calls, op_name, origin, tensor
@@ -20,8 +24,8 @@ from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import si, title
 from lvc.passes.analysis.patterns import left_out
 from lvc.passes.quantisation.already import refuse_quantised
-from lvc.passes.quantisation.weight_codes import read_codes, refuse_codes
-from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS
+from lvc.passes.quantisation.weight_codes import CodedWeights, refuse_codes
+from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS, Coded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +55,37 @@ class QuantiseWeights(Pass):
         layers = list(calls(model.module.graph, *MATRIX_LAYERS))
         left = left_out(layers, self.only, self.skip)
         before, rows = model.bytes, list[tuple[str | int | float, ...]]()
+        coded = dict[Node, tuple[torch.Tensor, Coded]]()
         for layer in workspace.progress.track(layers, "coding weights", len(layers)):
-            reason = left.get(layer) or refuse_codes(model.module, arguments(layer)["weight"], self.group)
-            if reason:
+            if reason := left.get(layer) or refuse_codes(model.module, arguments(layer)["weight"], self.group):
                 outcome.skip(layer, reason)
                 continue
             weight = tensor(model.module, arguments(layer)["weight"])
             assert weight is not None
-            coded = format.encode(weight, self.bits, self.group)
-            if coded.bytes >= weight.nbytes:
-                outcome.skip(layer, f"its {weight.nbytes} bytes would become {coded.bytes}, with the table of values")
+            coded[layer] = weight, format.encode(weight, self.bits, self.group)
+        stored, saved = CodedWeights(model.module), savings(coded.values())
+        for layer, (weight, form) in coded.items():
+            if form.own_bytes >= weight.nbytes or saved[form.table] <= 0:
+                outcome.skip(layer, f"its {weight.nbytes} bytes would become {form.bytes}, with scales and a table")
                 continue
-            read_codes(model.module, layer, coded)
+            rows.append(row(layer, weight, form, stored.read(layer, form)))
             outcome.change(layer)
-            noise = sqnr(weight.detach(), coded.decoded() - weight.detach())
-            rows.append((title(origin(layer)), op_name(layer), weight.numel(), coded.bytes, round(noise, 1)))
         report(model, before, rows, outcome)
         return outcome
+
+
+def savings(coded: Iterable[tuple[torch.Tensor, Coded]]) -> dict[tuple[float, ...], int]:
+    """The bytes that go with each table of values, which all weights that need it share."""
+    saved: dict[tuple[float, ...], int] = {}
+    for weight, form in coded:
+        saved.setdefault(form.table, -form.values.nbytes)
+        saved[form.table] += max(0, weight.nbytes - form.own_bytes)
+    return saved
+
+
+def row(layer: Node, weight: torch.Tensor, form: Coded, bytes: int) -> tuple[str | int | float, ...]:
+    noise = sqnr(weight.detach(), form.decoded() - weight.detach())
+    return title(origin(layer)), op_name(layer), weight.numel(), bytes, round(noise, 1)
 
 
 def report(model: Model, before: int, rows: list[tuple[str | int | float, ...]], outcome: Outcome) -> None:

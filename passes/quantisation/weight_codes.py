@@ -28,14 +28,24 @@ def refuse_codes(module: GraphModule, node: Node, group: int) -> str | None:
     return None
 
 
-def read_codes(module: GraphModule, layer: Node, coded: Coded) -> None:
-    """Let a layer read its weight from codes."""
-    weight = arguments(layer)["weight"]
-    name = str(weight.target)
-    stored = [
-        add_tensor(module, layer, f"{name}_{what}", value, trainable=False)
-        for what, value in (("codes", coded.codes), ("values", coded.values), ("scale", coded.scale))
-    ]
-    decoded = insert_call(layer, DECODE, *stored, coded.bits, list(coded.shape))
-    set_argument(layer, "weight", decoded)
-    erase_unread(module, [weight])
+class CodedWeights:
+    """The weights of a module that are read from codes; those of equal codebooks read one table of values."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self._module = module
+        self._tables: dict[tuple[float, ...], Node] = {}
+
+    def read(self, layer: Node, coded: Coded) -> int:
+        """Let a layer, behind all given before, read its weight from codes; return how many bytes are new."""
+        weight, table = arguments(layer)["weight"], self._tables.get(coded.table)
+        codes = self._add(weight, layer, "codes", coded.codes)
+        values = table or self._add(weight, layer, "values", coded.values)
+        self._tables[coded.table] = values
+        scale = self._add(weight, layer, "scale", coded.scale)
+        decoded = insert_call(layer, DECODE, codes, values, scale, coded.bits, list(coded.shape))
+        set_argument(layer, "weight", decoded)
+        erase_unread(self._module, [weight])
+        return coded.own_bytes if table else coded.bytes
+
+    def _add(self, weight: Node, layer: Node, what: str, value: torch.Tensor) -> Node:
+        return add_tensor(self._module, layer, f"{weight.target}_{what}", value, trainable=False)

@@ -58,8 +58,18 @@ class Coded:
     shape: tuple[int, ...]
 
     @property
+    def own_bytes(self) -> int:
+        """Those of the codes and scales, which no other weight shares."""
+        return self.codes.nbytes + self.scale.nbytes
+
+    @property
     def bytes(self) -> int:
-        return self.codes.nbytes + self.values.nbytes + self.scale.nbytes
+        return self.own_bytes + self.values.nbytes
+
+    @property
+    def table(self) -> tuple[float, ...]:
+        """The values, which weights that have the same share."""
+        return tuple(self.values.tolist())
 
     def decoded(self) -> torch.Tensor:
         """The weight that it stands for."""

@@ -82,8 +82,9 @@ def _merge(module: GraphModule, first: Node, second: Node) -> str | None:
 
 
 def _work(before: Layer, second: Kernel, merged: bool) -> int:
-    kernels = [compose(before.kernel, second)] if merged else [before.kernel, second]
-    return before.count * macs(kernels, before.size)
+    """The multiply-accumulates of both layers, as one or as two, from shapes alone."""
+    kernels = [before.kernel.outline(), second.outline()]
+    return before.count * macs([compose(*kernels)] if merged else kernels, before.size)
 
 
 def _bias(module: GraphModule, layer: Layer) -> torch.Tensor:

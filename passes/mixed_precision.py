@@ -33,6 +33,7 @@ from lvc.compiler.running.images import stream
 from lvc.compiler.running.rerun import Rerun
 from lvc.compiler.text import percent, si, title
 from lvc.passes.analysis.patterns import left_out
+from lvc.passes.budget.language import out_of_reach
 from lvc.passes.quantisation.already import refuse_calibrated, refuse_quantised
 from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, filled, path
 from lvc.passes.quantisation.divergence import changed_choices, divergence
@@ -224,11 +225,8 @@ class MixedPrecision(Pass):
             if point.bytes <= most:
                 return filled(choices, point, most)
         least = (rest + points[-1].bytes) / before
-        raise UsageError(
-            f"the budget bytes={self.bytes:g} cannot be reached: {least:.3f} of today's bytes are left at least",
-            why=f"every layer then has {min(self.bits)} bits, and what is no weight of a layer stays",
-            help="ask for less, or let bits= go lower",
-        )
+        why = f"every layer then has {min(self.bits)} bits, and what is no weight of a layer stays"
+        raise out_of_reach(("bytes", self.bytes), least, "bytes", why, ["or let bits= go lower"])
 
     def under_drop(self, choices: Choices, trial: Trial) -> Point:
         """Return the furthest point of the path that changes few enough choices, by bisection."""

@@ -24,33 +24,28 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
 from lvc.compiler.pipeline.checkpoint import Checkpoints
-from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.passes import Effect, Outcome, option
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.running.images import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, Removal, channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove
+from lvc.passes.budget.language import SHARES, BudgetedPass, out_of_reach, tell_of_missing_data
+from lvc.passes.budget.latency import until_fast
 from lvc.passes.fitting.batch_norm import recalibrate
 from lvc.passes.pruning.account import Account
-from lvc.passes.pruning.budget import SHARES, Cost, check_reachable, cost_of, take
 from lvc.passes.pruning.choice import choose, find_multiple
 from lvc.passes.pruning.criterion import CRITERIA, Criterion, parse_criterion
 from lvc.passes.pruning.curves_file import read_curves
 from lvc.passes.pruning.evidence import Evidence
-from lvc.passes.pruning.latency_search import share_of_latency, take_until_fast
 from lvc.passes.pruning.ranking import Queue, global_prices, isomorphic_prices, layer_prices, make_queue
 from lvc.passes.pruning.reconstruction import reconstruct
+from lvc.passes.pruning.remaining import RATIO, Remaining, race_after, remaining
 from lvc.passes.pruning.scores import Scores, score
 from lvc.passes.pruning.sensitivity import Curve, measure_curves
 from lvc.passes.pruning.teacher import Teacher
 from lvc.passes.pruning.trials import Trial, best, too_dear
-
-_MEANING = {"ratio": "the share of all channels to remove", **SHARES}
-
-
-DATA = "calib"
-"""The data set that is used if there is one."""
 
 _MUCH, _STEPS = 0.75, 3
 """To less than this share a model comes down in so many steps, unless the options say how it is done."""
@@ -60,11 +55,12 @@ _MUCH, _STEPS = 0.75, 3
 class Goal:
     """What a step comes down to: of which cost how much is ``allowed``, and the least width of each group.
 
-    ``today`` is the cost of the original, ``last`` what is allowed after the last step. Latency counts as a share of
-    that of the original.
+    ``kind`` and ``value`` are the goal as it was given, ``today`` is the cost of the original, ``last`` what is allowed
+    after the last step. Latency counts as a share of that of the original.
     """
 
     kind: str
+    value: float
     today: float
     last: float
     allowed: float
@@ -81,7 +77,7 @@ class Setting:
 
     groups: tuple[ChannelGroup, ...]
     goal: Goal
-    cost: Cost
+    cost: Remaining
     evidence: Evidence
     workspace: Workspace
     teacher: Teacher
@@ -93,7 +89,7 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneChannels(Pass):
+class PruneChannels(BudgetedPass):
     """Remove channels, those that matter least, until the model is as small as wanted."""
 
     name: ClassVar[str] = "prune-channels"
@@ -101,11 +97,10 @@ class PruneChannels(Pass):
     idempotent: ClassVar[bool] = False
     remedy: ClassVar[str] = "a larger share to keep, more calibration images, or training afterwards"
 
-    ratio: float | None = option(None, _MEANING["ratio"])
-    macs: float | None = option(None, _MEANING["macs"])
-    params: float | None = option(None, _MEANING["params"])
-    bytes: float | None = option(None, _MEANING["bytes"])
-    latency: float | None = option(None, _MEANING["latency"])
+    meanings: ClassVar[Mapping[str, str]] = {"ratio": RATIO, **SHARES}
+    counts: ClassVar[tuple[str, ...]] = ("multiple", "steps", "images")
+
+    ratio: float | None = option(None, RATIO)
     criterion: str = option("auto", f"what says which channels matter: auto, {', '.join(CRITERIA.names())}")
     ranking: Literal["layer", "global", "isomorphic", "sensitivity"] | None = option(
         None, "how groups compare: layer, global, isomorphic, sensitivity (default: sensitivity or layer, the better)"
@@ -127,18 +122,9 @@ class PruneChannels(Pass):
         None, "come down to the target in so many steps (default: 3 with data if less than 3/4 shall stay, else 1)"
     )
     between: str = option("", "a pipeline to run after each step, such as a training pass")
-    data: str = option(DATA, "the calibration data, as named by --data NAME=PATH")
-    images: int = option(512, "use at most so many images of it")
 
     def __post_init__(self) -> None:
-        for name, value in self._targets().items():
-            if not 0 < value < 1:
-                raise UsageError(f"{name} must be between 0 and 1, not {value:g}", help=f"it is {_MEANING[name]}")
-        if len(self._targets()) > 1:
-            raise UsageError(f"{' and '.join(self._targets())} are both given", help="give one target")
-        for name in ("multiple", "steps", "images"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        super().__post_init__()
         if not 0 <= self.keep < 1:
             raise UsageError(f"keep must be from 0 to below 1, not {self.keep:g}")
         Pipeline.parse(self.between)
@@ -153,34 +139,27 @@ class PruneChannels(Pass):
     def dtypes(self) -> frozenset[torch.dtype]:
         return Pipeline.parse(self.between).dtypes
 
-    def _targets(self) -> dict[str, float]:
-        return {name: getattr(self, name) for name in _MEANING if getattr(self, name) is not None}
-
-    def _target(self) -> tuple[str, float]:
-        """Return what is limited, and the share of today's that stays."""
-        if not self._targets():
-            raise UsageError(
-                "prune-channels was not told how small the model shall become",
-                help="give a target, for example prune-channels{macs=0.5} to halve the multiply-accumulates",
-            )
-        ((name, value),) = self._targets().items()
-        return name, 1 - value if name == "ratio" else value
+    @property
+    def _share(self) -> float:
+        """The share of today's cost that stays."""
+        name, value = self.goal
+        return 1 - value if name == "ratio" else value
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
-        kind, share = self._target()
+        (kind, value), share = self.goal, self._share
         channels = channel_groups(model, heads=self.heads)
         groups = choose(channels, self.skip, model, outcome)
         if not groups:
             outcome.notes.append("nothing changed, because no group of channels may shrink; --explain says why")
             return outcome
         original = model.copy(share_tensors=True)
-        full = 1.0 if kind == "latency" else cost_of(kind, model, channels, groups).measure({})
+        full = 1.0 if kind == "latency" else remaining(kind, model, channels, groups).measure({})
         account = Account.open(model, groups)
         least = {group.name: max(1, round(self.keep * group.size)) for group in groups}
         checkpoints = Checkpoints.of(workspace.checkpoints, str(self), model)
         done = checkpoints.last()
-        data = self._calibration(model, workspace)
+        data = self.calibration(model, workspace)
         steps = self.steps or self._default_steps(model, data)
         if done:
             model.module = done[1].module
@@ -189,7 +168,7 @@ class PruneChannels(Pass):
         teacher = Teacher.of(model)
         for step in range(done[0] + 1 if done else 1, steps + 1):
             before = model.copy(share_tensors=True)
-            goal = Goal(kind, full, full * share, full * (1 - (1 - share) * step / steps), least, original)
+            goal = Goal(kind, value, full, full * share, full * (1 - (1 - share) * step / steps), least, original)
             evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
             found = Outcome()
             if removal := self._step(evidence, goal, workspace, teacher, found):
@@ -204,7 +183,7 @@ class PruneChannels(Pass):
             channels = channel_groups(model, heads=self.heads)
             checkpoints.save(step, model)
         if self.data not in workspace.data:
-            outcome.notes.append("by weights alone; a few images, --data calib=PATH, would keep more accuracy")
+            tell_of_missing_data(outcome)
         account.close(model, outcome)
         if kind == "latency":
             account.time(original, model, workspace.target_stopwatch(), share, outcome)
@@ -212,9 +191,8 @@ class PruneChannels(Pass):
 
     def _default_steps(self, model: Model, data: Calibration | None) -> int:
         """Several where much is to go, and each can learn from data what the one before has left."""
-        kind, share = self._target()
-        is_open = not (self.ranking or self.sensitivity or self.between or kind == "latency")
-        return _STEPS if is_open and share < _MUCH and data is not None and not too_dear(model, data) else 1
+        is_open = not (self.ranking or self.sensitivity or self.between or self.latency)
+        return _STEPS if is_open and self._share < _MUCH and data is not None and not too_dear(model, data) else 1
 
     def _step(
         self, evidence: Evidence, goal: Goal, workspace: Workspace, teacher: Teacher, outcome: Outcome
@@ -222,7 +200,7 @@ class PruneChannels(Pass):
         """Bring the model of the evidence down to a goal; return what was removed."""
         model, channels = evidence.model, evidence.channels
         groups = tuple(group for group in channels.free if group.name in goal.least)
-        cost = cost_of("macs" if goal.kind == "latency" else goal.kind, model, channels, groups)
+        cost = remaining("macs" if goal.kind == "latency" else goal.kind, model, channels, groups)
         setting = Setting(groups, goal, cost, evidence, workspace, teacher)
         scores = self._scores(setting.shrinking, evidence, outcome)
         trials: list[Trial] = []
@@ -253,14 +231,25 @@ class PruneChannels(Pass):
         return ("sensitivity",) if reason else ("sensitivity", "layer")
 
     def _removal(self, queue: Queue, setting: Setting) -> Removal:
-        goal, evidence, workspace = setting.goal, setting.evidence, setting.workspace
-        multiple = self.multiple or (workspace.target_stopwatch().channel_multiple if goal.kind == "latency" else 1)
-        multiples = {group.name: find_multiple(group, multiple) for group in setting.groups}
+        """Take what brings the model down to the goal; `UsageError` where nothing does."""
+        goal, cost = setting.goal, setting.cost
+        narrowest = queue.narrowest
+        least = cost.measure(narrowest)
         if goal.kind != "latency":
-            check_reachable(queue, setting.cost, goal.last, multiples, goal.today)
-            return take(queue, setting.cost, goal.allowed, multiples)
-        timed = share_of_latency(evidence.model, evidence.channels, goal.original, workspace.target_stopwatch())
-        return take_until_fast(queue, setting.cost, goal.allowed, multiples, timed)
+            if least > goal.last:
+                raise _out_of_reach(goal, least / goal.today, cost.name)
+            return queue.take(cost, goal.allowed)
+        stopwatch, full = setting.workspace.target_stopwatch(), cost.measure({})
+        found = until_fast(
+            goal.allowed,
+            lambda share: queue.take(cost, share * full),
+            lambda removal: cost.measure(removal) / full,
+            race_after(setting.evidence.model, setting.evidence.channels, goal.original, stopwatch),
+            least / full,
+        )
+        if found.choice == narrowest and found.race.share > goal.last:
+            raise _out_of_reach(goal, found.race.share, f"latency on {stopwatch.name}")
+        return found.choice
 
     def _carry_out(self, ranking: str, removal: Removal, setting: Setting) -> Trial:
         """Remove units from a copy of the model, prove it, and mend what is left."""
@@ -279,12 +268,6 @@ class PruneChannels(Pass):
             outcome.notes.append(f"{len(renewed.changed)} batch normalisations estimated anew")
         return Trial(ranking, removal, after, outcome)
 
-    def _calibration(self, model: Model, workspace: Workspace) -> Calibration | None:
-        """Read the data set if there is one; `UsageError` if one was named that is not there."""
-        if self.data == DATA and DATA not in workspace.data:
-            return None
-        return Calibration.read(model, workspace, self.data, self.images)
-
     def _scores(self, groups: tuple[ChannelGroup, ...], evidence: Evidence, outcome: Outcome) -> Scores:
         found = score(groups, self._criterion(evidence), evidence, self.reduction, self.normalise)
         for name, reason in found.unknown.items():
@@ -302,7 +285,13 @@ class PruneChannels(Pass):
             prices = isomorphic_prices(judged, found.known)
         else:
             prices = (layer_prices if ranking == "layer" else global_prices)(found.known)
-        return make_queue(judged, found.known, prices, goal.least)
+        return make_queue(judged, found.known, prices, goal.least, self._multiples(setting))
+
+    def _multiples(self, setting: Setting) -> dict[str, int]:
+        """Of how many units each group's width is a multiple."""
+        is_timed = setting.goal.kind == "latency"
+        liked = self.multiple or (setting.workspace.target_stopwatch().channel_multiple if is_timed else 1)
+        return {group.name: find_multiple(group, liked) for group in setting.groups}
 
     def _curves(
         self, groups: Sequence[ChannelGroup], scores: Mapping[str, torch.Tensor], evidence: Evidence
@@ -324,3 +313,8 @@ class PruneChannels(Pass):
         if self.criterion != "auto":
             return parse_criterion(self.criterion)
         return parse_criterion("output-error" if evidence.has_data else "l2")
+
+
+def _out_of_reach(goal: Goal, least: float, of: str) -> UsageError:
+    why = "every group that may shrink is then at the least width that it may have"
+    return out_of_reach((goal.kind, goal.value), least, of, why, ("lower keep=", "or skip fewer groups"))

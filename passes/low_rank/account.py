@@ -11,7 +11,7 @@ from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.layers import totals
 from lvc.compiler.pipeline.passes import Outcome, Table
 from lvc.compiler.text import decibels, si
-from lvc.passes.low_rank.costs import MACS
+from lvc.passes.low_rank.costs import size_today, size_with
 from lvc.passes.low_rank.layer import Layer
 from lvc.passes.low_rank.options import Option
 
@@ -34,12 +34,12 @@ def tell(before: Model, after: Model, weighed: Weighed, chosen: Mapping[Layer, O
 
 
 def _row(layer: Layer, found: Sequence[Option], pick: Option | None) -> tuple[str | int | float, ...]:
-    before = MACS.of_layer(layer)
-    after = before if pick is None else MACS.of_kernels(layer, pick.kernels)
+    before = size_today(layer).macs
+    after = before if pick is None else size_with(layer, pick.kernels).macs
     shown = ("as it is", "") if pick is None else (pick.name, _error(pick))
     times = _times(found, pick)
     tried = ", ".join(f"{one.name} {_error(one)}" for one in found if one is not pick)
-    return (origin(layer.node), *shown, int(before), int(after), *times, tried)
+    return (origin(layer.node), *shown, before, after, *times, tried)
 
 
 def _times(found: Sequence[Option], pick: Option | None) -> tuple[str, str]:

@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.layers import set_bias
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.passes import Outcome
+from lvc.compiler.pipeline.workspace import Race
 from lvc.compiler.text import duration
-from lvc.passes.low_rank.costs import MACS
+from lvc.passes.budget.language import out_of_reach
+from lvc.passes.budget.latency import NEAR, until_fast
+from lvc.passes.low_rank.costs import size_today
 from lvc.passes.low_rank.layer import Layer
 from lvc.passes.low_rank.options import Option
 from lvc.passes.low_rank.placing import put_in_place
 from lvc.passes.low_rank.search import choose
 from lvc.passes.low_rank.timing import KernelTimes
 
-_TRIES, _TOLERANCE = 5, 0.05
+Weighed = Mapping[Layer, Sequence[Option]]
 
 
-def within(
-    weighed: Mapping[Layer, Sequence[Option]], today: Mapping[Layer, float], full: float, share: float, name: str
-) -> dict[Layer, Option]:
-    """The options that bring a model of cost ``full`` down to a share of it; `UsageError` where none do."""
-    rest, least = full - sum(today.values()), least_share(weighed, today, full)
-    if least > share:
-        raise UsageError(
-            f"the target cannot be reached: at least {least:.3f} of today's {name} stay",
-            why="every layer that may be factored is then at the least ranks that were tried",
-            help="ask for less, skip fewer layers, or prune channels as well",
-        )
-    return choose(weighed, today, share * full - rest)
+@dataclass(frozen=True)
+class Budget:
+    """What may stay of a model: the goal as it was given, what is counted in sentences, and how much of that the model
+    has today, and each of its layers that may be factored."""
+
+    goal: tuple[str, float]
+    name: str
+    full: float
+    today: Mapping[Layer, float]
+
+    def check(self, least: Mapping[Layer, float]) -> None:
+        """Raise `UsageError` if too much stays with each layer at the least that it can cost."""
+        if (share := self.share(least)) > self.goal[1]:
+            raise out_of_reach(
+                self.goal,
+                share,
+                self.name,
+                "every layer that may be factored is then at the least ranks that are tried",
+                ("skip fewer layers", "or prune channels as well"),
+            )
+
+    def share(self, costs: Mapping[Layer, float]) -> float:
+        """What stays if some layers cost so much, as a share of today's; 0 of nothing."""
+        saved = sum(self.today[layer] - cost for layer, cost in costs.items())
+        return (self.full - saved) / self.full if self.full else 0.0
+
+    def within(self, weighed: Weighed, share: float) -> dict[Layer, Option]:
+        """The options that bring the model down to a share of today's cost."""
+        rest = self.full - sum(self.today.values())
+        return choose(weighed, self.today, share * self.full - rest)
 
 
-def least_share(weighed: Mapping[Layer, Sequence[Option]], today: Mapping[Layer, float], full: float) -> float:
-    """What stays of a cost ``full`` with the cheapest option of every layer, as a share of it; 0 of nothing."""
-    saved = sum(max([0.0, *(today[layer] - one.cost for one in found)]) for layer, found in weighed.items())
-    return (full - saved) / full if full else 0.0
+def within(weighed: Weighed, budget: Budget) -> dict[Layer, Option]:
+    """The options that bring a model down to its budget; `UsageError` where none do."""
+    budget.check(_least(weighed, budget))
+    return budget.within(weighed, budget.goal[1])
+
+
+def _least(weighed: Weighed, budget: Budget) -> dict[Layer, float]:
+    return {layer: min([budget.today[layer], *(one.cost for one in found)]) for layer, found in weighed.items()}
 
 
 def timed(layer: Layer, found: Sequence[Option], times: KernelTimes) -> list[Option]:
@@ -47,7 +71,7 @@ def timed(layer: Layer, found: Sequence[Option], times: KernelTimes) -> list[Opt
     measured that no faster one beats by its own error.
     """
     pace = {}
-    for one in sorted(found, key=lambda one: abs(one.cost - 0.5 * MACS.of_layer(layer))):
+    for one in sorted(found, key=lambda one: abs(one.cost - 0.5 * size_today(layer).macs)):
         if one.method not in pace:
             pace[one.method] = times.measure(layer, [one.kernels])[0] / one.cost
     kept: list[Option] = []
@@ -59,59 +83,45 @@ def timed(layer: Layer, found: Sequence[Option], times: KernelTimes) -> list[Opt
 
 
 def by_latency(
-    model: Model,
-    weighed: Mapping[Layer, Sequence[Option]],
-    share: float,
-    times: KernelTimes,
-    outcome: Outcome,
+    model: Model, weighed: Weighed, share: float, times: KernelTimes, outcome: Outcome
 ) -> dict[Layer, Option]:
     """The options whose model takes the wanted share of today's latency as a whole, as near as was found.
 
-    Kernels by themselves promise what the model does not quite keep, so it is measured, and more or less asked for.
-    `UsageError` where not even kernels by themselves promise it.
+    Kernels by themselves promise what the model does not quite keep. `UsageError` where not even they promise it.
     """
     stopwatch = times.stopwatch
     today = {layer: times.measure(layer, [[layer.kernel]])[0] for layer in weighed}
     full = max(times.whole, sum(today.values()))
-    goal = share * (1 - _TOLERANCE / 2)
-    low, high = (0.0, 0.0), (1.0, 1.0)  # what was asked for, and what came of it
-    least = least_share(weighed, today, full)
-    asked, best = max(goal, min(least, share)), None
-    for _ in range(_TRIES):
-        chosen = within(weighed, today, full, asked, f"latency on {stopwatch.name}")
+    budget = Budget(("latency", share), f"latency on {stopwatch.name}", full, today)
+    budget.check(_least(weighed, budget))
+    least = budget.share(_least(weighed, budget))
+
+    def race(chosen: Mapping[Layer, Option]) -> Race:
         twin = model.copy(share_tensors=True)
         nodes = {node.name: node for node in twin.module.graph.nodes}
         carry_out(twin, {replace(layer, node=nodes[layer.node.name]): one for layer, one in chosen.items()})
-        race = stopwatch.compare(twin, model)
-        if best is None or _miss(race.share, share) < _miss(best[0].share, share):
-            best = race, chosen
-        if share * (1 - _TOLERANCE) <= race.share <= share:
-            break
-        low, high = (low, (asked, race.share)) if race.share > goal else ((asked, race.share), high)
-        before, guess = asked, low[0] + (goal - low[1]) * (high[0] - low[0]) / max(high[1] - low[1], 1e-9)
-        asked = max(guess, least)
-        if asked == before:
-            break
-    assert best is not None
-    race, chosen = best
-    if race.share >= 1:
+        return stopwatch.compare(twin, model)
+
+    found = until_fast(
+        share,
+        lambda asked: budget.within(weighed, asked),
+        lambda chosen: budget.share({layer: one.cost for layer, one in chosen.items()}),
+        race,
+        least,
+    )
+    if found.race.share >= 1:
         outcome.notes.append(f"left as it is: no factors make it faster on {stopwatch.name}")
         return {}
     outcome.notes.append(
-        f"latency on {stopwatch.name} {race.share:.3f}x, in turns (at best {duration(race.other)} before, "
-        f"{duration(race.seconds)} after)"
+        f"latency on {stopwatch.name} {found.race.share:.3f}x, in turns (at best {duration(found.race.other)} before, "
+        f"{duration(found.race.seconds)} after)"
     )
-    if race.share > share * (1 + _TOLERANCE):
+    if found.race.share > share * (1 + NEAR):
         outcome.notes.append(
             f"that misses the target of {share:g}x: the model as a whole gains less than its kernels promise by "
             f"themselves, {least:.3f}x at best; ask for less, or try again on an idle machine"
         )
-    return chosen
-
-
-def _miss(found: float, wanted: float) -> tuple[bool, float]:
-    """How far a share is from that which is wanted; one above it is worse than any below."""
-    return found > wanted, abs(found - wanted)
+    return found.choice
 
 
 def carry_out(model: Model, chosen: Mapping[Layer, Option]) -> None:

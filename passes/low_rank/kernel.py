@@ -72,6 +72,10 @@ class Kernel:
             images, weight, None, self.stride, self.padding, self.output_padding, self.groups, self.dilation
         )
 
+    def outline(self) -> Kernel:
+        """The same kernel, its weight being a shape alone."""
+        return replace(self, weight=self.weight.to("meta"))
+
     def stored_weight(self) -> torch.Tensor:
         """The weight in the order of the operator's: a transposed convolution counts its input channels first."""
         if not self.is_transposed:

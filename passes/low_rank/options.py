@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from lvc.compiler.errors import CompileError
-from lvc.passes.low_rank.costs import Cost
-from lvc.passes.low_rank.factorisation import Parts, Ranks
+from lvc.passes.budget.costs import Cost
+from lvc.passes.low_rank.costs import size_today, size_with
+from lvc.passes.low_rank.factorisation import Factorisation, Parts, Ranks
 from lvc.passes.low_rank.kernel import Kernel, run
 from lvc.passes.low_rank.layer import Layer
 from lvc.passes.low_rank.ranks import above_noise, at_most
@@ -49,15 +50,39 @@ class Option:
 
 def ranks_by_cost(parts: Parts, layer: Layer, cost: Cost, multiple: int) -> list[Ranks]:
     """The ranks that lose least at each of `LEVELS`, without those that come twice."""
-    full, today = parts.method.full_ranks(layer.kernel), cost.of_layer(layer)
+    spectra = parts.spectra
+    found = (_ranks_at(level, parts.method, layer, cost, multiple=multiple, spectra=spectra) for level in LEVELS)
+    return list(dict.fromkeys(ranks for ranks in found if ranks))
+
+
+def least_cost(methods: Sequence[Factorisation], layer: Layer, cost: Cost, multiple: int) -> float:
+    """What a layer costs at the least of the `LEVELS` that ranks of any method reach, as outlines have it.
+
+    Which of several ranks lose least there is not known before the layer is taken apart: then the level counts.
+    """
+    today: float = cost.of(size_today(layer))
+    found = [today]
+    for method in methods:
+        flat = [torch.ones(rank) for rank in method.full_ranks(layer.kernel)]
+        for level in LEVELS:
+            if ranks := _ranks_at(level, method, layer, cost, multiple=multiple, spectra=flat):
+                exact = cost.of(size_with(layer, method.outline(layer.kernel, ranks)))
+                found.append(exact if len(ranks) == 1 else level * today)
+                break
+    return min(found)
+
+
+def _ranks_at(
+    level: float, method: Factorisation, layer: Layer, cost: Cost, *, multiple: int, spectra: Sequence[torch.Tensor]
+) -> Ranks | None:
+    """The ranks that lose least at a level; None if none cost so little, or they are above what a method tries."""
+    full = method.full_ranks(layer.kernel)
 
     def price(ranks: Ranks) -> float:
-        return cost.of_kernels(layer, parts.method.outline(layer.kernel, ranks))
+        return cost.of(size_with(layer, method.outline(layer.kernel, ranks)))
 
-    spectra = parts.spectra
-    found = (at_most(full, price, level * today, spectra, multiple) for level in LEVELS)
-    most = parts.method.most_rank or max(full)
-    return list(dict.fromkeys(ranks for ranks in found if ranks and max(ranks) <= most))
+    ranks = at_most(full, price, level * cost.of(size_today(layer)), spectra, multiple)
+    return ranks if ranks and max(ranks) <= (method.most_rank or max(full)) else None
 
 
 def ranks_above_noise(parts: Parts) -> Ranks:
@@ -79,7 +104,7 @@ def nearest_of_each_level(options: Sequence[Option], today: float, slack: float 
     """Of the options of one layer those that no cheaper one beats by its own error, dearest last.
 
     At each of `LEVELS` that is the one of least error, and with ``slack`` all whose error is at most so many times
-    that.
+    that. The cheapest of all is among them.
     """
     levels: dict[float, list[Option]] = {}
     for option in options:
@@ -87,10 +112,11 @@ def nearest_of_each_level(options: Sequence[Option], today: float, slack: float 
         if level is not None:
             levels.setdefault(level, []).append(option)
     kept: list[Option] = []
-    least = float("inf")
+    least, cheapest = float("inf"), min((option.cost for option in options), default=0.0)
     for _, found in sorted(levels.items()):
         best = min(option.own for option in found)
-        kept += [option for option in found if option.own <= slack * best and option.own < slack * least]
+        near = (option for option in found if option.own <= slack * best and option.own < slack * least)
+        kept += dict.fromkeys([*(option for option in found if option.cost == cheapest), *near])
         least = min(least, best)
     return kept
 
@@ -101,7 +127,7 @@ def factor(parts: Parts, layer: Layer, ranks: Ranks, cost: Cost) -> Option | str
         kernels = parts.factor(ranks)
     except CompileError as error:
         return error.what
-    return Option(parts.method.name, ranks, kernels, cost.of_kernels(layer, kernels), _weight_error(layer, kernels))
+    return Option(parts.method.name, ranks, kernels, cost.of(size_with(layer, kernels)), _weight_error(layer, kernels))
 
 
 def _weight_error(layer: Layer, kernels: Sequence[Kernel]) -> float:

@@ -1,4 +1,4 @@
-"""In which order units go: one queue for the whole model, from which any number can be taken."""
+"""In which order the units of each group go, and at which price: from that as many can be taken as a budget wants."""
 
 from __future__ import annotations
 
@@ -10,31 +10,35 @@ from typing import Literal
 import torch
 
 from lvc.passes.analysis.channel_groups import ChannelGroup, Removal
+from lvc.passes.budget.search import Ladder, descend
+from lvc.passes.pruning.remaining import Remaining
 
 Ranking = Literal["layer", "global", "isomorphic", "sensitivity"]
 
 
 @dataclass(frozen=True)
 class Queue:
-    """Which group gives up its next unit, at each step; and the order in which each group gives up its own."""
+    """The order in which each group gives up its units, a ladder of their prices down to its least width, and of what
+    its width is a multiple."""
 
-    steps: tuple[str, ...]
     orders: Mapping[str, tuple[int, ...]]
+    ladders: Mapping[str, Ladder]
+    multiples: Mapping[str, int]
 
-    def __len__(self) -> int:
-        return len(self.steps)
+    @property
+    def narrowest(self) -> Removal:
+        """What is gone when every group is at its least width."""
+        return self.removal({name: len(ladder.prices) for name, ladder in self.ladders.items()})
 
-    def removal(self, count: int, multiples: Mapping[str, int]) -> Removal:
-        """Return what is gone after so many steps, each group's width rounded to a multiple of its own."""
-        taken: dict[str, int] = defaultdict(int)
-        for name in self.steps[:count]:
-            taken[name] += 1
-        rounded = {
-            name: len(self.orders[name])
-            - _round(len(self.orders[name]) - gone, len(self.orders[name]), multiples[name])
-            for name, gone in taken.items()
-        }
-        return {name: sorted(self.orders[name][:gone]) for name, gone in rounded.items() if gone}
+    def take(self, cost: Remaining, allowed: float) -> Removal:
+        """Take units until no more of a cost is left than is allowed; all of them if there never is."""
+        return self.removal(descend(self.ladders, lambda levels: cost.measure(self.removal(levels)), allowed))
+
+    def removal(self, taken: Mapping[str, int]) -> Removal:
+        """Return what is gone when each group has given up so many units, its width rounded to a multiple."""
+        sizes = {name: len(self.orders[name]) for name in taken}
+        gone = {name: size - _round(size - taken[name], size, self.multiples[name]) for name, size in sizes.items()}
+        return {name: sorted(self.orders[name][:count]) for name, count in gone.items() if count}
 
 
 def _round(width: int, today: int, multiple: int) -> int:
@@ -49,18 +53,16 @@ def make_queue(
     scores: Mapping[str, torch.Tensor],
     prices: Mapping[str, torch.Tensor],
     least: Mapping[str, int],
+    multiples: Mapping[str, int],
 ) -> Queue:
     """Line up the units of all groups by price; ``least`` is the width that each group keeps in any case.
 
     ``prices`` has for each group what its 1st, 2nd, ... removal costs, never falling, ``f64[size]``.
     """
     orders = {group.name: tuple(scores[group.name].argsort(stable=True).tolist()) for group in groups}
-    offers = [
-        (float(price), place, group.name)
-        for group in groups
-        for place, price in enumerate(prices[group.name][: max(0, group.size - least[group.name])])
-    ]
-    return Queue(tuple(name for _, _, name in sorted(offers)), orders)
+    counts = {group.name: max(0, group.size - least[group.name]) for group in groups}
+    ladders = {name: Ladder.of_prices(prices[name][: counts[name]].tolist()) for name in sorted(counts)}
+    return Queue(orders, ladders, multiples)
 
 
 def layer_prices(scores: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -25,6 +25,7 @@ from torch.fx import Node
 from lvc.compiler.ir.graph import arguments
 from lvc.compiler.ir.layers import contraction
 from lvc.passes.analysis.channel_groups import ChannelGroup
+from lvc.passes.budget.search import lower_hull, slope
 from lvc.passes.fitting.moments import Moments
 from lvc.passes.fitting.ridge import leading_solutions
 from lvc.passes.pruning.edges import Edge, Taps
@@ -47,25 +48,16 @@ class Curve:
 
     def prices(self, size: int) -> torch.Tensor:
         """Return what the 1st, 2nd, ... removal adds on the convex hull from below, ``f64[size]``."""
-        hull: list[tuple[int, float]] = [(0, 0.0)]
-        for point in zip(self.removed, _rising(self.error), strict=True):
-            while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], point):
-                hull.pop()
-            hull.append(point)
+        points = [(float(count), error) for count, error in zip(self.removed, _rising(self.error), strict=True)]
+        hull = [(0.0, 0.0), *(points[place] for place in lower_hull(points))]
         found = torch.full((size,), float("inf"), dtype=torch.float64)
         for left, right in itertools.pairwise(hull):
-            found[left[0] : right[0]] = _slope(left, right)
-        if len(hull) > 1:
-            found[hull[-1][0] :] = _slope(hull[-2], hull[-1])
+            found[int(left[0]) :] = slope(left, right)
         return found
 
 
 def _rising(errors: Sequence[float]) -> list[float]:
     return [max(errors[: place + 1]) for place in range(len(errors))]
-
-
-def _slope(left: tuple[int, float], right: tuple[int, float]) -> float:
-    return (right[1] - left[1]) / (right[0] - left[0])
 
 
 def measure_curves(

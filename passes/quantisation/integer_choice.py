@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
-from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import arguments, calls, origin, tensor
 from lvc.compiler.ir.layers import FLOATING
 from lvc.compiler.ir.model import Model
@@ -26,6 +25,7 @@ from lvc.compiler.pipeline.workspace import Stopwatch, Workspace
 from lvc.compiler.running.compute import Values
 from lvc.compiler.running.rerun import Rerun
 from lvc.compiler.text import title
+from lvc.passes.budget.language import out_of_reach
 from lvc.passes.quantisation.bias_overflow import prevent_bias_overflow
 from lvc.passes.quantisation.bit_choice import FLOAT, Assignment, Choice, Choices, Point, path
 from lvc.passes.quantisation.divergence import divergence
@@ -142,11 +142,8 @@ def until_fast(choices: Choices, total: float, share: float, measure: Callable[[
 
     best = Found(points[-1], estimate(points[-1]), measure(points[-1].bits))
     if best.measured > share:
-        raise UsageError(
-            f"the budget latency={share:g} cannot be reached: {best.measured:.3f} of today's latency is left at least",
-            why="every layer that gains time by it then runs in integers",
-            help="ask for less, or prune channels before",
-        )
+        why = "every layer that gains time by it then runs in integers"
+        raise out_of_reach(("latency", share), best.measured, "latency", why, ["or prune channels before"])
     slow = (1.0, 1.0)
     for _ in range(_TRIES):
         slope = (slow[0] - best.estimated) / max(1e-9, slow[1] - best.measured)

@@ -159,6 +159,12 @@ def test_what_is_left_has_a_reason(model: Model) -> None:
     assert {row[1] for row in table.rows} > {"as it is"}
 
 
+def test_a_layer_of_too_small_a_rank_says_so(model: Model) -> None:
+    _, outcome = factored(model, "rank=20 method=tucker2 skip=up")
+    reasons = {skip.origin: skip.reason for skip in outcome.skipped}
+    assert reasons["wide"] == "its full rank is 16, and rank=20 is asked for"
+
+
 def test_fixed_ranks_energy_and_noise(model: Model) -> None:
     made, outcome = factored(model, "rank=4 method=channel-svd only=wide")
     assert outcome.changed == ["conv2d_2"]
@@ -252,7 +258,7 @@ def test_factors_that_are_not_faster_are_not_taken(model: Model) -> None:
         ("macs=1.5", "macs must be between 0 and 1, not 1.5"),
         ("rank=0", "rank must be at least 1, not 0"),
         ("rank=4000 method=tucker2", "no layer has a rank of 4000: the largest is 24"),
-        ("macs=0.01", r"the target cannot be reached: at least 0\.\d+ of today's MACs stay"),
+        ("macs=0.01", r"the budget macs=0\.01 cannot be reached: at least 0\.\d+ of today's MACs stay"),
         ("macs=0.5 skip=nothing", "the pattern 'nothing' matches nothing"),
         ("macs=0.5 method=svdd", "there is no method 'svdd'"),
         ("macs=0.5 data=photos", "no data set named 'photos'"),

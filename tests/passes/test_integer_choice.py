@@ -116,7 +116,7 @@ def test_the_cheapest_layers_go_first_and_a_wrong_sum_is_mended() -> None:
     assert [name for name, bits in found.point.bits.items() if bits == INTEGER] == ["b", "c"]
     assert (found.measured, found.estimated) == (pytest.approx(0.8), pytest.approx(0.7))
     assert measured[0] == 4
-    with pytest.raises(UsageError, match=r"latency=0\.5 cannot be reached: 0\.600 of today's latency"):
+    with pytest.raises(UsageError, match=r"latency=0\.5 cannot be reached: at least 0\.600 of today's latency"):
         until_fast(CHOICES, 4000, 0.5, measure)
 
 

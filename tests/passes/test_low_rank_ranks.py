@@ -13,7 +13,7 @@ from lvc.passes.low_rank.factorisation import METHODS, Parts
 from lvc.passes.low_rank.kernel import Kernel
 from lvc.passes.low_rank.options import Option, ranks_above_noise
 from lvc.passes.low_rank.ranks import above_noise, at_most, by_energy
-from lvc.passes.low_rank.search import choose, lower_hull
+from lvc.passes.low_rank.search import choose, useful
 from lvc.passes.low_rank.statistics import Statistics
 
 FEW = settings(max_examples=60, derandomize=True, deadline=None)
@@ -81,7 +81,7 @@ POINTS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 100)), max_size=4
 
 def test_only_what_a_price_can_buy() -> None:
     found = [option(8, 1), option(6, 5), option(4, 4), option(2, 20), option(11, 0)]
-    assert [(one.cost, one.error) for one in lower_hull(found, 10)] == [(8, 1), (4, 4), (2, 20)]
+    assert [(one.cost, one.error) for one in useful(found, 10)] == [(8, 1), (4, 4), (2, 20)]
 
 
 @FEW

@@ -14,7 +14,9 @@ from lvc.compiler.pipeline.observers import Drift, Verifier
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.passes.low_rank.factorisation import METHODS
+from lvc.passes.low_rank.kernel import Kernel
 from lvc.passes.low_rank.layer import layer_of
+from lvc.passes.low_rank.merging import compose
 from lvc.passes.low_rank.placing import put_in_place
 
 torch.set_num_threads(1)
@@ -76,6 +78,20 @@ def test_layers_stay_with_a_reason(layers: tuple[nn.Module, ...], reason: str) -
     count, outcome = merged(*layers)
     assert count == 2
     assert reason in outcome.skipped[0].reason
+
+
+def test_work_is_compared_before_weights_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    products: list[str] = []
+
+    def counted(first: Kernel, second: Kernel) -> Kernel:
+        products.append(first.weight.device.type)
+        return compose(first, second)
+
+    monkeypatch.setattr("lvc.passes.merge_low_rank.compose", counted)
+    assert merged(nn.Conv2d(6, 2, 1), nn.Conv2d(2, 6, 1))[0] == 2
+    assert products == ["meta"]
+    assert merged(nn.Conv2d(6, 5, 1), nn.Conv2d(5, 4, 1))[0] == 1
+    assert products == ["meta", "meta", "cpu"]
 
 
 def test_a_layer_between_whose_result_is_read_twice_stays() -> None:

@@ -114,5 +114,5 @@ def test_no_budget(net: Model) -> None:
 
 
 def test_a_budget_out_of_reach(net: Model) -> None:
-    with pytest.raises(UsageError, match=r"bytes=0\.01 cannot be reached: 0\.1.. of today's bytes"):
+    with pytest.raises(UsageError, match=r"bytes=0\.01 cannot be reached: at least 0\.1.. of today's bytes stay"):
         made(net, "bytes=0.01")

@@ -160,7 +160,7 @@ def test_what_is_left_has_a_reason(model: Model) -> None:
 
 
 def test_a_layer_of_too_small_a_rank_says_so(model: Model) -> None:
-    _, outcome = factored(model, "rank=20 method=tucker2 skip=up")
+    _, outcome = factored(model, "rank=20 method=tucker2")
     reasons = {skip.origin: skip.reason for skip in outcome.skipped}
     assert reasons["wide"] == "its full rank is 16, and rank=20 is asked for"
 

@@ -27,9 +27,9 @@ from lvc.compiler.pipeline.workspace import Race, Workspace
 from lvc.compiler.running.images import Calibration
 from lvc.compiler.running.memory import activation_bytes
 from lvc.compiler.writing import write_model
+from lvc.passes.budget.costs import MACS
 from lvc.passes.factorisations import cp
 from lvc.passes.low_rank import study
-from lvc.passes.low_rank.costs import MACS
 from lvc.passes.low_rank.factorisation import METHODS, Parts
 from lvc.passes.low_rank.layer import layer_of
 from lvc.passes.low_rank.options import factor

@@ -137,8 +137,9 @@ class Judge(Observer):
         return is_open, self._run(without_closing(model) if is_open else model)
 
     def _run(self, model: Model) -> Outputs:
-        run = Run(model, frozen=True)
-        outputs = [made for batch in self._images for made in run.each(batch)]
+        run, most = Run(model, frozen=True), images_at_once(model)
+        parts = (part for batch in self._images for part in torch.split(batch, most))
+        outputs = [made for part in parts for made in run.each(part)]
         size = sum(map(len, self._images)) // len(outputs)
         return [
             tuple(_without_padding(out, size, len(labels)) for out in made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from lvc.compiler.ir.layers import set_bias
 from lvc.compiler.ir.model import Model
@@ -12,14 +13,16 @@ from lvc.compiler.pipeline.workspace import Race
 from lvc.compiler.text import duration
 from lvc.passes.budget.language import out_of_reach
 from lvc.passes.budget.latency import NEAR, until_fast
+from lvc.passes.low_rank.blocks import Block, Item, Together, Weighed, blocks, offers
 from lvc.passes.low_rank.costs import size_today
+from lvc.passes.low_rank.heads import Heads
+from lvc.passes.low_rank.joint import HeadsOption
 from lvc.passes.low_rank.layer import Layer
+from lvc.passes.low_rank.narrowing import Place, narrow, place_of
 from lvc.passes.low_rank.options import Option
 from lvc.passes.low_rank.placing import put_in_place
 from lvc.passes.low_rank.search import choose
 from lvc.passes.low_rank.timing import KernelTimes
-
-Weighed = Mapping[Layer, Sequence[Option]]
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,11 @@ class Budget:
     goal: tuple[str, float]
     name: str
     full: float
-    today: Mapping[Layer, float]
+    today: Mapping[Item, float]
 
-    def check(self, least: Mapping[Layer, float]) -> None:
+    def check(self, least: Mapping[Item, float]) -> None:
         """Raise `UsageError` if too much stays with each layer at the least that it can cost."""
-        if (share := self.share(least)) > self.goal[1]:
+        if (share := self.least_share(least)) > self.goal[1]:
             raise out_of_reach(
                 self.goal,
                 share,
@@ -43,25 +46,38 @@ class Budget:
                 ("skip fewer layers", "or prune channels as well"),
             )
 
-    def share(self, costs: Mapping[Layer, float]) -> float:
+    def share(self, costs: Mapping[Item, float]) -> float:
         """What stays if some layers cost so much, as a share of today's; 0 of nothing."""
-        saved = sum(self.today[layer] - cost for layer, cost in costs.items())
+        saved = sum(self.today[item] - cost for item, cost in costs.items())
         return (self.full - saved) / self.full if self.full else 0.0
 
-    def within(self, weighed: Weighed, share: float) -> dict[Layer, Option]:
-        """The options that bring the model down to a share of today's cost."""
-        rest = self.full - sum(self.today.values())
-        return choose(weighed, self.today, share * self.full - rest)
+    def least_share(self, least: Mapping[Item, float]) -> float:
+        """What stays with the set of each block that saves most, as a share of today's."""
+        best = (min(block.sets, key=lambda some: sum(least[i] - self.today[i] for i in some)) for block in self._blocks)
+        return self.share({item: least[item] for some in best for item in some})
+
+    def offers(self, weighed: Weighed) -> dict[Block, list[Together]]:
+        """The options of things that share layers, together."""
+        return {block: offers(block, weighed, self.today) for block in self._blocks}
+
+    def within(self, found: Mapping[Block, Sequence[Together]], share: float) -> dict[Item, Option]:
+        """The options that bring the model down to a share of today's cost, of those that `offers` found."""
+        chosen = choose(found, dict.fromkeys(found, 0.0), (share - 1) * self.full)
+        return {item: one for block in chosen.values() for item, one in block.parts.items()}
+
+    @cached_property
+    def _blocks(self) -> list[Block]:
+        return blocks(list(self.today))
 
 
-def within(weighed: Weighed, budget: Budget) -> dict[Layer, Option]:
+def within(weighed: Weighed, budget: Budget) -> dict[Item, Option]:
     """The options that bring a model down to its budget; `UsageError` where none do."""
     budget.check(_least(weighed, budget))
-    return budget.within(weighed, budget.goal[1])
+    return budget.within(budget.offers(weighed), budget.goal[1])
 
 
-def _least(weighed: Weighed, budget: Budget) -> dict[Layer, float]:
-    return {layer: min([budget.today[layer], *(one.cost for one in found)]) for layer, found in weighed.items()}
+def _least(weighed: Weighed, budget: Budget) -> dict[Item, float]:
+    return {item: min([budget.today[item], *(one.cost for one in found)]) for item, found in weighed.items()}
 
 
 def timed(layer: Layer, found: Sequence[Option], times: KernelTimes) -> list[Option]:
@@ -82,30 +98,36 @@ def timed(layer: Layer, found: Sequence[Option], times: KernelTimes) -> list[Opt
     return [replace(one, cost=taken, times=(before, taken)) for one, taken in zip(kept, seconds, strict=True)]
 
 
+def timed_heads(heads: Heads, found: Sequence[HeadsOption], times: KernelTimes) -> list[Option]:
+    """Narrower heads with their seconds on the target as their cost."""
+    before, *seconds = times.of_heads(heads, [heads.product.width, *(one.rank for one in found)])
+    return [replace(one, cost=taken, times=(before, taken)) for one, taken in zip(found, seconds, strict=True)]
+
+
 def by_latency(
     model: Model, weighed: Weighed, share: float, times: KernelTimes, outcome: Outcome
-) -> dict[Layer, Option]:
+) -> dict[Item, Option]:
     """The options whose model takes the wanted share of today's latency as a whole, as near as was found.
 
     Kernels by themselves promise what the model does not quite keep. `UsageError` where not even they promise it.
     """
     stopwatch = times.stopwatch
-    today = {layer: times.measure(layer, [[layer.kernel]])[0] for layer in weighed}
-    full = max(times.whole, sum(today.values()))
+    today = {item: times.today(item) for item in weighed}
+    sets = [block.sets for block in blocks(list(today))]
+    full = max(times.whole, sum(max(sum(today[item] for item in some) for some in of_a_block) for of_a_block in sets))
     budget = Budget(("latency", share), f"latency on {stopwatch.name}", full, today)
     budget.check(_least(weighed, budget))
-    least = budget.share(_least(weighed, budget))
+    least, offered = budget.least_share(_least(weighed, budget)), budget.offers(weighed)
 
-    def race(chosen: Mapping[Layer, Option]) -> Race:
+    def race(chosen: Mapping[Item, Option]) -> Race:
         twin = model.copy(share_tensors=True)
-        nodes = {node.name: node for node in twin.module.graph.nodes}
-        carry_out(twin, {replace(layer, node=nodes[layer.node.name]): one for layer, one in chosen.items()})
+        carry_out(twin, chosen)
         return stopwatch.compare(twin, model)
 
     found = until_fast(
         share,
-        lambda asked: budget.within(weighed, asked),
-        lambda chosen: budget.share({layer: one.cost for layer, one in chosen.items()}),
+        lambda asked: budget.within(offered, asked),
+        lambda chosen: budget.share({item: one.cost for item, one in chosen.items()}),
         race,
         least,
     )
@@ -124,10 +146,24 @@ def by_latency(
     return found.choice
 
 
-def carry_out(model: Model, chosen: Mapping[Layer, Option]) -> None:
-    """Put options in the places of their layers."""
+def carry_out(model: Model, chosen: Mapping[Item, Option]) -> None:
+    """Put options in the places of their layers, which are known in the model by their names."""
+    narrow(model, {place: one.narrow for place, one in heads_in(chosen).items()})
+    nodes = {node.name: node for node in model.module.graph.nodes}
     for layer, one in chosen.items():
-        put_in_place(model.module, layer.node, one.kernels)
+        if isinstance(layer, Heads):
+            continue
+        node = nodes[layer.node.name]
+        put_in_place(model.module, node, one.kernels)
         if one.bias is not None:
-            set_bias(model.module, layer.node, one.bias)
+            set_bias(model.module, node, one.bias)
     model.module.recompile()
+
+
+def heads_in(chosen: Mapping[Item, Option]) -> dict[Place, HeadsOption]:
+    """The options of heads among those that were chosen, by the places of their products."""
+    return {
+        place_of(heads.product): one
+        for heads, one in chosen.items()
+        if isinstance(heads, Heads) and isinstance(one, HeadsOption)
+    }

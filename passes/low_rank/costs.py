@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lvc.compiler.ir.graph import arguments, spec
 from lvc.passes.budget.costs import Size
 from lvc.passes.low_rank.kernel import Kernel, macs, parameters
 from lvc.passes.low_rank.layer import Layer
@@ -13,8 +12,7 @@ from lvc.passes.low_rank.layer import Layer
 def size_with(layer: Layer, kernels: Sequence[Kernel]) -> Size:
     """The size of kernels in the place of a layer."""
     count = parameters(kernels) + _new_biases(layer, kernels)
-    itemsize = spec(arguments(layer.node)["weight"]).dtype.itemsize
-    return Size(layer.count * macs(kernels, layer.size), count, count * itemsize)
+    return Size(layer.count * macs(kernels, layer.size), count, count * layer.itemsize)
 
 
 def size_today(layer: Layer) -> Size:
@@ -23,5 +21,4 @@ def size_today(layer: Layer) -> Size:
 
 def _new_biases(layer: Layer, kernels: Sequence[Kernel]) -> int:
     """The numbers of the bias that factors get when they are fitted, where the layer has none of its own."""
-    bias = arguments(layer.node)["bias"]
-    return layer.kernel.outputs if len(kernels) > 1 and (bias is None or len(bias.users) > 1) else 0
+    return layer.kernel.outputs if len(kernels) > 1 and not layer.has_bias else 0

@@ -24,13 +24,15 @@ RIDGE = 1e-4
 
 @dataclass(frozen=True)
 class Statistics:
-    """Covariances over all places of all images, ``f64[in, in]`` and ``f64[out, out]``; None where nothing is known.
+    """Covariances over all places of all images, ``f64[in, in]`` and ``f64[out, out]``, and the mean of what is given,
+    ``f64[out]``; None where nothing is known.
 
     Without data every channel is taken to vary alike, and on its own.
     """
 
     inputs: torch.Tensor | None = None
     outputs: torch.Tensor | None = None
+    mean: torch.Tensor | None = None
 
     def split(self, kernel: Kernel) -> Iterator[Statistics]:
         """What is known of each group of channels of a kernel."""
@@ -69,10 +71,15 @@ def measure(model: Model, layers: Sequence[Layer], data: Calibration) -> dict[La
         node = layer.node
         values |= {value: channel_dim(node, value) for value in (factors(node)[0], node)}
     few = {value: dim for value, dim in values.items() if spec(value).shape[dim] <= MOST_COLUMNS}
-    covariances = {value: moments.centred()[0] for value, moments in channel_moments(model, few, data).items()}
+    moments = channel_moments(model, few, data)
+    covariances = {value: found.centred()[0] for value, found in moments.items()}
     if not all(bool(covariance.isfinite().all()) for covariance in covariances.values()):
         raise no_covariance()
-    return {layer: Statistics(covariances.get(factors(layer.node)[0]), covariances.get(layer.node)) for layer in layers}
+    means = {value: found.mean_x for value, found in moments.items()}
+    return {
+        layer: Statistics(covariances.get(factors(layer.node)[0]), covariances.get(layer.node), means.get(layer.node))
+        for layer in layers
+    }
 
 
 def _unit(moments: torch.Tensor) -> torch.Tensor:

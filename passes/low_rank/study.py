@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
@@ -17,6 +18,8 @@ from lvc.passes.low_rank.options import Option
 from lvc.passes.low_rank.refit import refit
 from lvc.passes.low_rank.statistics import Statistics, measure
 from lvc.passes.pruning.loss import relative_error
+
+Made = TypeVar("Made", bound=Option)
 
 JUDGED = 8
 """So many images options are judged on, and as many others they are fitted to: their order is known from few."""
@@ -43,7 +46,7 @@ class Study:
         few = data.first(min(2 * JUDGED, most)).halves()
         self._fitted_on, self._judged_on = ([self._rerun.run(batch) for batch in half.batches] for half in few)
 
-    def fitted(self, layer: Layer, option: Option) -> Option:
+    def fitted(self, layer: Layer, option: Made) -> Made:
         """The option fitted to what its layer gives, its own error being that on the data, if that varies on them."""
         if not self._fitted_on:
             return option
@@ -53,7 +56,7 @@ class Study:
         own = float((fitted.apply(read) - made).square().sum()) / spread if spread > 0 else option.own
         return replace(fitted, own=own)
 
-    def judged(self, layer: Layer, option: Option) -> Option:
+    def judged(self, layer: Layer, option: Made) -> Made:
         """The option with how far the outputs move for it."""
         if not self._judged_on:
             return replace(option, error=option.own)

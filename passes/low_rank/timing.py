@@ -15,6 +15,8 @@ from lvc.compiler.ir.layers import LAYERS
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline.workspace import Stopwatch
+from lvc.passes.low_rank.heads import Heads
+from lvc.passes.low_rank.heads_timing import heads_side_by_side
 from lvc.passes.low_rank.kernel import Kernel
 from lvc.passes.low_rank.layer import Layer
 from lvc.passes.low_rank.placing import insert_kernels
@@ -45,6 +47,22 @@ class KernelTimes:
         within = self._whole.get(place, 0.0) if self._sharing[place] == 1 else 0.0
         slower = within / alone if within and alone else 1.0
         return [slower * seconds for seconds in self._alone(layer, choices)]
+
+    def of_heads(self, heads: Heads, widths: Sequence[int]) -> list[float]:
+        """What makes and reads heads of each width, and their product, would take."""
+        keys = [(heads, width) for width in widths]
+        unknown = [width for key, width in zip(keys, widths, strict=True) if key not in self._known]
+        if unknown:
+            seconds = self.stopwatch.layers(heads_side_by_side(heads, unknown))
+            found = {(heads, width): seconds.get(str(place), math.inf) for place, width in enumerate(unknown)}
+            self._known |= found
+        return [self._known[key] for key in keys]
+
+    def today(self, item: Layer | Heads) -> float:
+        """What a layer, or heads, take as they are."""
+        if isinstance(item, Heads):
+            return self.of_heads(item, [item.product.width])[0]
+        return self.measure(item, [[item.kernel]])[0]
 
     def _alone(self, layer: Layer, choices: Sequence[Sequence[Kernel]]) -> list[float]:
         keys = [_shape(layer, kernels) for kernels in choices]

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from tvm import tirx
 
+from lvc.backends.tvm.comparisons import is_number
+
 Expr = Any  # a TIR expression; TVM's own types are not annotated
 
 BITS = "uint16"
@@ -26,9 +28,8 @@ def widen(bits: Expr) -> Expr:
 def narrow(value: Expr) -> Expr:
     """The bits of a float32, rounded to nearest, ties to even; a NaN stays one."""
     bits = tirx.Var("bits", "int32")
-    is_nan = tirx.isnan(tirx.reinterpret("float32", bits))
     rounded = bits + ((bits >> _int32(16)) & _int32(1)) + _int32(0x7FFF)
-    half = tirx.Select(is_nan, bits | _int32(1 << 22), rounded) >> _int32(16)
+    half = tirx.Select(is_number(tirx.reinterpret("float32", bits)), rounded, bits | _int32(1 << 22)) >> _int32(16)
     return tirx.Let(bits, tirx.reinterpret("int32", value), tirx.Cast(BITS, half))
 
 

@@ -10,11 +10,10 @@ import torch
 from torch.fx import GraphModule, Node
 from tvm import te, tirx
 
-from lvc.backends.tvm.bfloat16 import widen
+from lvc.backends.tvm.bfloat16 import BITS, widen
 from lvc.backends.tvm.device import Anchor, CodeGenerator
 from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.operands import stored, zero_edges
-from lvc.backends.tvm.ops.elementwise import PARTIAL
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call, lowering_of
 from lvc.backends.tvm.program import ScheduleFunction
@@ -87,16 +86,18 @@ def finish(
     array: Array,
     layout: Layout,
     generator: CodeGenerator,
-    *,
     anchor: Anchor | None = None,
-    mask: bool = False,
 ) -> Kernel:
-    """Write an array out as the kernel's result, in the kernel's own shape in memory if it has one."""
+    """Write an array out as the kernel's result, in the kernel's own shape in memory if it has one.
+
+    Lanes past the last channel are zeros: whoever reads them multiplies them by weights of zero, which makes NaN of
+    infinity.
+    """
     if anchor and anchor.shape:
         array, shape = reshape_array(scope, array, anchor.shape), anchor.shape
     else:
         shape = layout.physical(array.shape) or (1,)
-    masked = mask and layout.is_ragged(array.shape)
+    masked = layout.is_ragged(array.shape) and ("float" in array.dtype or array.dtype == BITS)
 
     def body(axes: Any) -> Expr:
         index = layout.to_logical(axes) if array.shape else ()
@@ -137,8 +138,7 @@ class _Writer:
             found = self.generator.anchor(call) if node is self.unit.nodes[0] else None
             anchor = anchor or found
             self.arrays[node] = found.array if found else lowering_of(node)(call)
-        mask = any(node.target in PARTIAL for node in self.unit.nodes)
-        return finish(self.scope, self.arrays[self.unit.output], self.layout, self.generator, anchor=anchor, mask=mask)
+        return finish(self.scope, self.arrays[self.unit.output], self.layout, self.generator, anchor)
 
     def call(self, node: Node) -> Call:
         operands = {name: self.operand(value) for name, value in arguments(node).items()}

@@ -13,6 +13,7 @@ from typing import Any
 
 from tvm import tirx
 
+from lvc.backends.tvm.extremes import at_least, at_most
 from lvc.backends.tvm.scope import Expr, dtype_of, let
 from lvc.compiler.ir.operators.functions import ERF_EVEN, ERF_LIMIT, ERF_ODD, TANH_EVEN, TANH_LIMIT, TANH_ODD
 
@@ -51,7 +52,7 @@ def exp(x: Expr) -> Expr:
     """e to the x: 0 below -87.3 (no denormals), infinity above 88.72."""
 
     def limited(v: Expr) -> Expr:
-        inner = _exp(tirx.min(tirx.max(v, f32(_SMALLEST)), f32(_LARGEST)), _scaled_twice)
+        inner = _exp(at_most(at_least(v, f32(_SMALLEST)), f32(_LARGEST)), _scaled_twice)
         return tirx.Select(v < f32(_SMALLEST), f32(0), tirx.Select(v > f32(_LARGEST), tirx.infinity("float32"), inner))
 
     return let(x, limited)
@@ -59,13 +60,8 @@ def exp(x: Expr) -> Expr:
 
 @_or_libm(tirx.exp)
 def exp_of_negative(x: Expr) -> Expr:
-    """e to the x, for x of 0 or less: 0 below -87.3, and NaN for NaN, which a limit alone would take for a number."""
-
-    def of(v: Expr) -> Expr:
-        power = tirx.Select(v < f32(_SMALLEST), f32(0), _exp(tirx.max(v, f32(_SMALLEST)), _scaled))
-        return tirx.Select(tirx.isnan(v), v, power)
-
-    return let(x, of)
+    """e to the x, for x of 0 or less: 0 below -87.3."""
+    return let(x, lambda v: tirx.Select(v < f32(_SMALLEST), f32(0), _exp(at_least(v, f32(_SMALLEST)), _scaled)))
 
 
 def _exp(x: Expr, scaled: Callable[[Expr, Expr], Expr]) -> Expr:
@@ -85,7 +81,7 @@ def _exp(x: Expr, scaled: Callable[[Expr, Expr], Expr]) -> Expr:
 
 
 def _scaled(value: Expr, n: Expr) -> Expr:
-    """A value times 2 to the n, for n from -126 to 127."""
+    """A value times 2 to the n, for n from -126 to 127; infinity for 128."""
     return value * tirx.reinterpret("float32", (n + tirx.const(127, "int32")) << tirx.const(23, "int32"))
 
 
@@ -155,28 +151,34 @@ def _rational(x: Expr, odd: Sequence[float], even: Sequence[float], limit: float
     def ratio(v: Expr) -> Expr:
         return let(v * v, lambda square: v * horner(square, odd) / horner(square, even))
 
-    return let(tirx.max(tirx.min(x, f32(limit)), f32(-limit)), ratio)
+    return let(at_least(at_most(x, f32(limit)), f32(-limit)), ratio)
 
 
 def sigmoid(x: Expr) -> Expr:
-    """1 / (1 + exp(-x)); 1.2e-38 below -87.3."""
+    """1 / (1 + exp(-x)); 0 below -88.4."""
     return let(x, lambda v: tirx.const(1, dtype_of(v)) / _one_and_exp_of_opposite(v))
 
 
 def silu(x: Expr) -> Expr:
-    """x / (1 + exp(-x)); 1.2e-38 of x below -87.3."""
-    return let(x, lambda v: v / _one_and_exp_of_opposite(v))
+    """x / (1 + exp(-x)); 0 below -88.4."""
+    return let(x, lambda v: gated(v, v))
+
+
+def gated(x: Expr, gate: Expr) -> Expr:
+    """x / (1 + exp(-gate)), which is x times the sigmoid of a gate; 0 for gates below -88.4, and for minus infinity
+    NaN where x is infinite."""
+    return x / _one_and_exp_of_opposite(gate)
 
 
 def _one_and_exp_of_opposite(x: Expr) -> Expr:
     one: Any = tirx.const(1, dtype_of(x))
     if dtype_of(x) != "float32":
         return one + tirx.exp(-x)
-    # beyond these limits the sum is 1, or its reciprocal no normal number
-    return one + _exp(tirx.min(tirx.max(-x, f32(_SMALLEST)), f32(-_SMALLEST)), _scaled)
+    # below these limits the sum is 1; at the upper one the power is 2 to the 128, which `_scaled` makes infinity
+    return one + _exp(at_most(at_least(-x, f32(_SMALLEST)), f32(_LARGEST)), _scaled)
 
 
 def softplus(x: Expr) -> Expr:
     """log(1 + exp(x)), without overflow."""
     one, zero = tirx.const(1, dtype_of(x)), tirx.const(0, dtype_of(x))
-    return let(x, lambda v: tirx.max(v, zero) + log(one + exp(-tirx.abs(v))))
+    return let(x, lambda v: at_least(v, zero) + log(one + exp(-tirx.abs(v))))

@@ -115,7 +115,7 @@ class Scope:
             return leaf[0].read(index)
 
         if values.size == 1:
-            scalar = scalar_of(values.reshape(-1)[0].item(), str(values.dtype))
+            scalar = factor_of(values.reshape(-1)[0].item(), str(values.dtype))
             return Array(values.shape, str(values.dtype), lambda _: scalar, values)
         return Array(values.shape, str(values.dtype), read, values)
 
@@ -227,6 +227,15 @@ def scalar_of(value: float | int | bool, dtype: str) -> Expr:
         limit = tirx.infinity(dtype) if math.isinf(value) else tirx.max_value(dtype)
         return limit if value > 0 else -limit
     return tirx.const(float(value), dtype)
+
+
+def factor_of(value: float | int | bool, dtype: str) -> Expr:
+    """A number that is multiplied with or divided by. TVM takes 0 times anything for 0 and refuses to divide by it, so
+    that is no number to it: of infinity and NaN it makes NaN."""
+    number = scalar_of(value, dtype)
+    if "float" not in dtype or value != 0:
+        return number
+    return tirx.call_llvm_pure_intrin(dtype, "llvm.arithmetic.fence", number)
 
 
 def let(value: Expr, body: Callable[[Expr], Expr]) -> Expr:

@@ -7,7 +7,9 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import OPS, Family, aten
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.fold_batch_norm import FoldBatchNorm
@@ -143,6 +146,50 @@ def test_refusals_are_no_faults_and_tracebacks_are(fuzzing: SimpleNamespace, mon
 
     assert fails(CompileError("no way")) == "refused"
     assert fails(ZeroDivisionError("oh")) == "fault"
+
+
+@pytest.mark.parametrize(
+    ("peer", "code", "kind"),
+    [(0, 0, "ok"), (1, 0, "oracle"), (0, 1, "fault"), (1, 1, "fault"), (2, 1, "fault"), (None, 1, "fault")],
+)
+def test_a_peer_that_is_wrong_excuses_nothing(
+    fuzzing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, peer: int | None, code: int, kind: str
+) -> None:
+    """Peers and code that are off by so much, and a peer that fails."""
+    case, right = simple_case(fuzzing), fuzzing.case._outputs
+
+    def run(program: Any, opset: int, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        assert peer is not None
+        return tuple(value.single + peer for value in fuzzing.oracle.expected(program, arrays))
+
+    monkeypatch.setattr("fuzzing.onnx_file.run", run)
+    monkeypatch.setattr(fuzzing.case, "_outputs", lambda *given: tuple(value + code for value in right(*given)))
+    assert fuzzing.case.judge(case).kind == kind
+
+
+@pytest.mark.parametrize(("peer", "kind"), [(1, "oracle"), (0, "fault"), (2, "fault")])
+def test_what_the_fuzzer_did_not_mean_is_no_fault(
+    fuzzing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, peer: int, kind: str
+) -> None:
+    """The file says one more than the description, the peer reads so much more from it."""
+    case, right = simple_case(fuzzing), fuzzing.case.expected
+
+    def described(*given: Any) -> list[Any]:
+        return [type(v)(v.single - 1, v.double - 1, v.bound) for v in right(*given)]
+
+    def run(program: Any, opset: int, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        return tuple(value.single + peer for value in described(program, arrays))
+
+    monkeypatch.setattr(fuzzing.case, "expected", described)
+    monkeypatch.setattr("fuzzing.onnx_file.run", run)
+    assert fuzzing.case.judge(case).kind == kind
+
+
+def simple_case(fuzzing: SimpleNamespace) -> Any:
+    spec = TensorSpec((2, 3), torch.float32)
+    step = fuzzing.program.Step("v", "sigmoid", (fuzzing.program.Ref("x"),), {})
+    program = fuzzing.program.Program({"x": spec}, {}, (step,), ("v",))
+    return fuzzing.case.Case(program, importer="onnx", pipeline="O1", target="reference")
 
 
 class Lane:

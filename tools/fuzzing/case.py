@@ -53,7 +53,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``kind`` is ok, blunt (nothing could be said), refused, fault or oracle (the fuzzer's own peers disagree).
+    """``kind`` is ok, blunt (nothing could be said), refused, fault or oracle (lvc is right, and a peer is
+    not, or the fuzzer wrote down what it did not mean).
 
     ``what`` groups verdicts of one cause; ``detail`` is for people.
     """
@@ -109,12 +110,11 @@ def _general(text: str) -> str:
 
 def _judge(case: Case) -> Verdict:
     arrays = draw_inputs(case.program.inputs.values(), case.inputs, case.seed)
-    want = expected(case.program, arrays, _noise(case.pipeline))
-    if peer := _peer(case, arrays, want):
-        return peer
+    want = described = expected(case.program, arrays, _noise(case.pipeline))
     with importers.opened(case.program, case.importer, case.opset) as (source, model):
-        if fault := _differ(model(*arrays), want, "the loaded model"):
-            return fault
+        loaded = model(*arrays)
+        if fault := _differ(loaded, want, "the loaded model"):
+            return dataclasses.replace(fault, kind="oracle") if _says_so(case, arrays, loaded, want) else fault
         if _is_lossy(case):
             want, what = _expected_of_passes(case, model, arrays), f"{_code(case)}, lossy"
         else:
@@ -122,27 +122,41 @@ def _judge(case: Case) -> Verdict:
         found = _outputs(case, source if case.verify else model, model, arrays)
     if fault := _differ(found, want, what):
         return fault
+    if (peer := _peer(case, arrays)) and (fault := _differ(peer, described, "the peer")):
+        return dataclasses.replace(fault, kind="oracle")
     blunt = all(value.bound is None for value in want)
     return Verdict("blunt" if blunt else "ok")
 
 
-def _peer(case: Case, arrays: list[np.ndarray], want: list[Expected]) -> Verdict | None:
-    """A verdict if eager PyTorch or ONNX Runtime disagree with the description: a mistake of this fuzzer, or theirs."""
+def _says_so(case: Case, arrays: list[np.ndarray], loaded: tuple[np.ndarray, ...], want: list[Expected]) -> bool:
+    """Whether what was loaded is what the peer computes: then the fuzzer wrote down another model than it meant.
+
+    A peer that differs from both excuses nothing, nor does one that fails.
+    """
+    try:
+        peer = _peer(case, arrays)
+    except Exception:  # its own affair
+        return False
+    if peer is None or len(peer) != len(want):
+        return False
+    theirs = [Expected(array, array.astype(np.float64), value.bound) for array, value in zip(peer, want, strict=True)]
+    return _differ(loaded, theirs, "") is None
+
+
+def _peer(case: Case, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...] | None:
+    """What eager PyTorch or ONNX Runtime compute of the form that lvc loads; None where there is no such form."""
     if case.importer == "torch":
         import torch
 
         with torch.inference_mode():
             outputs = importers.module(case.program)(*map(torch.from_numpy, arrays))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        found = tuple(value.detach().numpy() for value in outputs)
-    elif case.importer == "onnx":
-        from fuzzing.onnx_file import run
+        return tuple(value.detach().numpy() for value in outputs)
+    if case.importer == "onnx":
+        from fuzzing import onnx_file
 
-        found = run(case.program, case.opset, arrays)
-    else:
-        return None
-    fault = _differ(found, want, "the peer")
-    return dataclasses.replace(fault, kind="oracle") if fault else None
+        return onnx_file.run(case.program, case.opset, arrays)
+    return None
 
 
 def _differ(found: tuple[np.ndarray, ...], want: list[Expected], what: str) -> Verdict | None:

@@ -10,33 +10,13 @@ import torch
 from tvm import tirx
 
 from lvc.backends.tvm import math as vector
+from lvc.backends.tvm.comparisons import different, is_float, is_number, truth, untruth
+from lvc.backends.tvm.extremes import at_least, at_most, larger, smaller
 from lvc.backends.tvm.ops.operands import broadcast, cast, common_dtype, element
 from lvc.backends.tvm.ops.table import LOWERINGS, Call, lowers
-from lvc.backends.tvm.scope import Array, Expr, Index, dtype_of, let, scalar_of
+from lvc.backends.tvm.scope import Array, Expr, Index, dtype_of, factor_of, let, scalar_of
 
 aten = torch.ops.aten
-
-# Operators that may make infinities or NaN of a finite number, which must not stay in lanes past the last channel.
-PARTIAL = frozenset(
-    {
-        aten.exp.default,
-        aten.log.default,
-        aten.sqrt.default,
-        aten.rsqrt.default,
-        aten.reciprocal.default,
-        aten.tan.default,
-        aten.asin.default,
-        aten.acos.default,
-        aten.sinh.default,
-        aten.cosh.default,
-        aten.acosh.default,
-        aten.atanh.default,
-        aten.div.Tensor,
-        aten.pow.Tensor_Tensor,
-        aten.remainder.Tensor,
-        aten.fmod.Tensor,
-    }
-)
 
 
 def _unary(function: Callable[[Expr], Expr]) -> Callable[[Call], Array]:
@@ -68,7 +48,7 @@ def _zero(x: Expr) -> Expr:
 
 
 def _relu6(x: Expr) -> Expr:
-    return tirx.max(tirx.min(x, tirx.const(6, dtype_of(x))), _zero(x))
+    return at_least(at_most(x, _number(x, 6)), _zero(x))
 
 
 def _number(x: Expr, value: float) -> Expr:
@@ -87,7 +67,7 @@ def _mish(x: Expr) -> Expr:
     """x * tanh(softplus(x)), which is x * u / (u + 2) with u = e^x * (e^x + 2)."""
 
     def ratio(v: Expr) -> Expr:
-        e = vector.exp(tirx.min(v, _number(v, 20)))
+        e = vector.exp(at_most(v, _number(v, 20)))
         return let(e, lambda e: let(e * (e + _number(e, 2)), lambda u: v * (u / (u + _number(u, 2)))))
 
     return let(x, ratio)
@@ -105,11 +85,11 @@ def _negative(x: Expr) -> Expr:
 
 
 def _isnan(x: Expr) -> Expr:
-    return tirx.isnan(x)
+    return untruth(is_number(x))
 
 
 def _isinf(x: Expr) -> Expr:
-    return tirx.EQ(tirx.abs(x), tirx.infinity(dtype_of(x)))
+    return truth(tirx.EQ(tirx.abs(x), tirx.infinity(dtype_of(x))))
 
 
 def _on_float_operand(function: Callable[[Expr], Expr]) -> Callable[[Call], Array]:
@@ -135,29 +115,20 @@ def _divisor(y: Expr) -> Expr:
 
 def _modulo(x: Expr, y: Expr) -> Expr:
     """Remainder with the sign of the divisor."""
-    if "float" not in dtype_of(x):
+    if not is_float(x):
         return tirx.floormod(x, _divisor(y))
-    if _is_zero(y):
-        return tirx.const(math.nan, dtype_of(x))
-    return let(x, lambda a: let(y, lambda b: a - tirx.floor(a / b) * b))
+
+    def signed(rest: Expr, b: Expr) -> Expr:
+        return tirx.Select(tirx.any(rest * b >= _zero(b), rest == _zero(b)), rest, rest + b)
+
+    return let(y, lambda b: let(_fmod(x, b), lambda rest: signed(rest, b)))
 
 
 def _fmod(x: Expr, y: Expr) -> Expr:
-    """Remainder with the sign of the dividend."""
-    if "float" not in dtype_of(x):
+    """Remainder with the sign of the dividend; exact, which no quotient of floats is where it is large."""
+    if not is_float(x):
         return tirx.truncmod(x, _divisor(y))
-    if _is_zero(y):
-        return tirx.const(math.nan, dtype_of(x))
-    return let(x, lambda a: let(y, lambda b: a - tirx.trunc(a / b) * b))
-
-
-def _quotient(x: Expr, y: Expr) -> Expr:
-    """x / y of floats; by the number 0, which TVM refuses to divide by, x times infinity, which is the same."""
-    return x * scalar_of(math.copysign(math.inf, y.value), dtype_of(x)) if _is_zero(y) else x / y
-
-
-def _is_zero(x: Expr) -> bool:
-    return isinstance(x, tirx.FloatImm) and float(x.value) == 0
+    return tirx.call_pure_extern(dtype_of(x), "fmodf" if dtype_of(x) == "float32" else "fmod", x, y)
 
 
 def _not(x: Expr) -> Expr:
@@ -165,7 +136,7 @@ def _not(x: Expr) -> Expr:
 
 
 _UNARY: dict[Any, Callable[[Expr], Expr]] = {
-    aten.relu.default: lambda x: tirx.max(x, _zero(x)),
+    aten.relu.default: lambda x: at_least(x, _zero(x)),
     aten.sigmoid.default: vector.sigmoid,
     aten.tanh.default: vector.tanh,
     aten.silu.default: vector.silu,
@@ -198,16 +169,16 @@ _UNARY: dict[Any, Callable[[Expr], Expr]] = {
 }
 _BINARY: dict[Any, Callable[[Expr, Expr], Expr]] = {
     aten.mul.Tensor: lambda x, y: tirx.And(x, y) if dtype_of(x) == "bool" else x * y,
-    aten.maximum.default: tirx.max,
-    aten.minimum.default: tirx.min,
+    aten.maximum.default: larger,
+    aten.minimum.default: smaller,
     aten.remainder.Tensor: _modulo,
     aten.fmod.Tensor: _fmod,
-    aten.eq.Tensor: tirx.EQ,
-    aten.ne.Tensor: tirx.NE,
-    aten.lt.Tensor: lambda x, y: x < y,
-    aten.le.Tensor: lambda x, y: x <= y,
-    aten.gt.Tensor: lambda x, y: x > y,
-    aten.ge.Tensor: lambda x, y: x >= y,
+    aten.eq.Tensor: lambda x, y: truth(tirx.EQ(x, y)),
+    aten.ne.Tensor: different,
+    aten.lt.Tensor: lambda x, y: truth(x < y),
+    aten.le.Tensor: lambda x, y: truth(x <= y),
+    aten.gt.Tensor: lambda x, y: truth(x > y),
+    aten.ge.Tensor: lambda x, y: truth(x >= y),
     aten.logical_and.default: lambda x, y: tirx.And(cast(x, "bool"), cast(y, "bool")),
     aten.logical_or.default: lambda x, y: tirx.Or(cast(x, "bool"), cast(y, "bool")),
     aten.logical_xor.default: lambda x, y: tirx.NE(cast(cast(x, "bool"), "int8"), cast(cast(y, "bool"), "int8")),
@@ -227,11 +198,14 @@ LOWERINGS[aten.isinf.default] = _on_float_operand(_isinf)
 def add(call: Call) -> Array:
     """self + alpha * other, or the difference."""
     alpha = call["alpha"] if call.node.target is aten.add.Tensor else -call["alpha"]
+    is_same = call.node.args[0] is call.node.args[1]  # TVM takes x - x for 0, though infinity less itself is NaN
 
     def combine(x: Expr, y: Expr) -> Expr:
+        if alpha == -1 and is_same and is_float(x):
+            return x * factor_of(0, dtype_of(x))
         if alpha in (1, -1):
             return x + y if alpha == 1 else x - y
-        return x + y * scalar_of(alpha, dtype_of(y))
+        return x + y * factor_of(alpha, dtype_of(y))
 
     return _binary(combine)(call)
 
@@ -242,7 +216,7 @@ def divide(call: Call) -> Array:
     other = call["other"]
     if isinstance(other, (int, float)) and other and math.frexp(other)[0] in (0.5, -0.5):
         return _binary(lambda x, _: x * scalar_of(1 / other, dtype_of(x)))(call)
-    return _binary(_quotient)(call)
+    return _binary(lambda x, y: x / y)(call)
 
 
 @lowers(aten.pow.Tensor_Tensor)
@@ -278,8 +252,8 @@ def clamp(call: Call) -> Array:
 
     def limit(x: Expr) -> Expr:
         if call["min"] is not None:
-            x = tirx.max(x, scalar_of(call["min"], dtype_of(x)))
-        return x if call["max"] is None else tirx.min(x, scalar_of(call["max"], dtype_of(x)))
+            x = at_least(x, scalar_of(call["min"], dtype_of(x)))
+        return x if call["max"] is None else at_most(x, scalar_of(call["max"], dtype_of(x)))
 
     return _unary(limit)(call)
 
@@ -292,15 +266,15 @@ def round_half_even(call: Call) -> Array:
 
 @lowers(aten.gelu.default)
 def gelu(call: Call) -> Array:
-    """x * Phi(x), exact or by the tanh formula."""
+    """x * Phi(x), exact or by the tanh formula, in which (1 + tanh(y)) / 2 is 1 / (1 + exp(-2 y))."""
 
     def exact(x: Expr) -> Expr:
         return let(x, lambda v: v * (_number(v, 0.5) + _number(v, 0.5) * vector.erf(v * _number(v, math.sqrt(0.5)))))
 
     def approximate(x: Expr) -> Expr:
         def formula(v: Expr) -> Expr:
-            inner = (v + v * v * v * _number(v, 0.044715)) * _number(v, math.sqrt(2 / math.pi))
-            return v * _number(v, 0.5) * (_number(v, 1) + vector.tanh(inner))
+            inner = (v + v * v * v * _number(v, 0.044715)) * _number(v, 2 * math.sqrt(2 / math.pi))
+            return vector.gated(v, inner)
 
         return let(x, formula)
 
@@ -325,8 +299,10 @@ def elu(call: Call) -> Array:
     alpha, scale, input_scale = call["alpha"], call["scale"], call["input_scale"]
 
     def formula(v: Expr) -> Expr:
-        negative = (vector.exp(v * _number(v, input_scale)) - _number(v, 1)) * _number(v, alpha * scale)
-        return tirx.Select(v > _zero(v), v * _number(v, scale), negative)
+        negative = (vector.exp(v * factor_of(input_scale, call.dtype)) - _number(v, 1)) * factor_of(
+            alpha * scale, call.dtype
+        )
+        return tirx.Select(v > _zero(v), v * factor_of(scale, call.dtype), negative)
 
     return _unary(lambda x: let(x, formula))(call)
 
@@ -335,7 +311,7 @@ def elu(call: Call) -> Array:
 def leaky_relu(call: Call) -> Array:
     """x above zero, a fraction of it below."""
     slope = call["negative_slope"]
-    return _unary(lambda x: let(x, lambda v: tirx.Select(v > _zero(v), v, v * _number(v, slope))))(call)
+    return _unary(lambda x: let(x, lambda v: tirx.Select(v > _zero(v), v, v * factor_of(slope, call.dtype))))(call)
 
 
 @lowers(aten.prelu.default)
@@ -364,7 +340,10 @@ def where(call: Call) -> Array:
 
 @lowers(aten.fake_quantize_per_tensor_affine.default, aten.fake_quantize_per_channel_affine.default)
 def fake_quantize(call: Call) -> Array:
-    """(clamp(round(x / scale) + zero_point) - zero_point) * scale, for the whole tensor or for each channel."""
+    """(clamp(round(x / scale) + zero_point) - zero_point) * scale, for the whole tensor or for each channel.
+
+    NaN becomes the lowest, as in ATen, and plus infinity the highest.
+    """
     operand, low, high = call["self"], call["quant_min"], call["quant_max"]
     axis = call.operands.get("axis")
 
@@ -378,7 +357,7 @@ def fake_quantize(call: Call) -> Array:
         def rounded(scale: Expr) -> Expr:
             zero_point = part("zero_point", index)
             rounded = tirx.nearbyint(operand.read(index) * (scalar_of(1, call.dtype) / scale)) + zero_point
-            limited = tirx.max(tirx.min(rounded, scalar_of(high, call.dtype)), scalar_of(low, call.dtype))
+            limited = tirx.min(tirx.max(rounded, scalar_of(low, call.dtype)), scalar_of(high, call.dtype))
             return (limited - zero_point) * scale
 
         return let(part("scale", index), rounded)

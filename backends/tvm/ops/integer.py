@@ -26,14 +26,14 @@ def _float(value: Expr) -> Expr:
 
 
 def _stored(value: Expr, call: Call) -> Expr:
-    """Round half to even, add the zero point, limit.
+    """Round half to even, add the zero point, limit; the lower limit comes first, and is what becomes of NaN.
 
     Limits are integers, so limiting may come first. The sum with 1.5 * 2**23, whose last bit counts ones, is rounded to
     an integer and has it in its lowest bits; TVM would compute a rounding function lane by lane.
     """
     low, high, zero_point = call["low"], call["high"], call["zero_point"]
-    limited = tirx.min(value, scalar_of(high - zero_point, "float32"))
-    limited = tirx.max(limited, scalar_of(low - zero_point, "float32"))
+    limited = tirx.max(value, scalar_of(low - zero_point, "float32"))
+    limited = tirx.min(limited, scalar_of(high - zero_point, "float32"))
     bits = tirx.reinterpret("int32", limited + scalar_of(ROUNDER, "float32"))
     return tirx.Cast(call.dtype, bits - tirx.const(ROUNDER_BITS - zero_point, "int32"))
 

@@ -7,7 +7,8 @@ from torch.fx import Node
 from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import BITS, narrow, widen
-from lvc.backends.tvm.scope import Array, Expr, Index, dtype_of, scalar_of
+from lvc.backends.tvm.comparisons import different
+from lvc.backends.tvm.scope import Array, Expr, Index, dtype_of, factor_of, scalar_of
 from lvc.compiler.ir.graph import arguments, spec
 
 aten = torch.ops.aten
@@ -28,7 +29,7 @@ def cast(value: Expr, dtype: str) -> Expr:
     if dtype == BITS:
         return narrow(cast(value, "float32"))
     if dtype == "bool":
-        return tirx.NE(value, scalar_of(0, dtype_of(value)))
+        return different(value, scalar_of(0, dtype_of(value)))
     return tirx.Cast(dtype, value)
 
 
@@ -36,7 +37,7 @@ def element(operand: Array | float | int | bool, index: Index, dtype: str) -> Ex
     """An operand's element, or the number itself, in a type."""
     if isinstance(operand, Array):
         return cast(broadcast(operand, index), dtype)
-    return scalar_of(operand, dtype)
+    return factor_of(operand, dtype)
 
 
 def common_dtype(node: Node) -> str:

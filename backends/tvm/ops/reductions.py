@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tvm import te, tirx
 
+from lvc.backends.tvm.comparisons import different, is_float, is_number, truth, untruth
 from lvc.backends.tvm.extremes import larger, largest, smaller, smallest
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.ops.operands import cast
@@ -141,7 +142,7 @@ def vector_norm(call: Call) -> Array:
         if order == 2:
             return let(value, lambda v: v * v)
         if order == 0:
-            return tirx.Select(value != zero, one, zero)
+            return tirx.Select(different(value, zero), one, zero)
         if order in (1, math.inf, -math.inf):
             return tirx.abs(value)
         return tirx.pow(tirx.abs(value), scalar_of(order, call.dtype))
@@ -157,7 +158,8 @@ def vector_norm(call: Call) -> Array:
 
 @lowers(aten.argmax.default, aten.argmin.default)
 def extreme_index(call: Call) -> Array:
-    """The first index of the largest (smallest) element along a dimension, or of all elements in order."""
+    """The first index of the largest (smallest) element along a dimension, or of all elements in order; that of the
+    first NaN if there is one."""
     from lvc.backends.tvm.ops.movement import reshape_array
 
     operand: Array = call["self"]
@@ -169,7 +171,10 @@ def extreme_index(call: Call) -> Array:
     limit = tirx.const(operand.shape[dims[0]], "int64")
 
     def position(index: Index) -> Expr:
-        found = operand.read(index) == extreme.read([0 if d in dims else i for d, i in enumerate(index)])
+        value = operand.read(index)
+        found = value == extreme.read([0 if d in dims else i for d, i in enumerate(index)])
+        if is_float(value):
+            found = tirx.Or(truth(found), untruth(is_number(value)))
         return tirx.Select(found, tirx.Cast("int64", index[dims[0]]), limit)
 
     first = reduce(call.scope, operand.shape, position, dims, smallest)

@@ -29,9 +29,10 @@ def data_type(low: int) -> torch.dtype:
 
 @operator("quantise(Tensor x, float scale, int zero_point, int low, int high) -> Tensor")
 def quantise(x: torch.Tensor, scale: float, zero_point: int, low: int, high: int) -> torch.Tensor:
-    """round(x * (1 / scale)) + zero_point, limited; as ATen's fake quantisation has it. Not defined for NaN."""
+    """round(x * (1 / scale)) + zero_point, limited; as ATen's fake quantisation has it; of NaN ``low``."""
     demand(x, torch.float32)
-    return _store(x * inverse(scale), zero_point, low, high)
+    value = (x * inverse(scale)).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+    return _store(value, zero_point, low, high)
 
 
 @operator("dequantise(Tensor q, float scale, int zero_point) -> Tensor")

@@ -20,7 +20,7 @@ from lvc.backends.tvm.cpu.kernels.window_nest import WindowNest
 from lvc.backends.tvm.cpu.kernels.windows import Axis
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
-from lvc.backends.tvm.extremes import largest, lowest
+from lvc.backends.tvm.extremes import larger, largest, lowest
 from lvc.backends.tvm.ops.table import Call
 from lvc.compiler.ir.graph import is_call
 from lvc.compiler.ir.operators import integer
@@ -204,7 +204,7 @@ def _nest(p: Pool2d, knobs: Knobs, fused: Fused) -> WindowNest:
 
     def add(register: Buffer, value: Expr, *_: Expr) -> Stmt:
         old = load(register, [0], lanes)
-        return store(register, tirx.max(old, value) if p.kind == "max" else old + value, [0], lanes)
+        return store(register, larger(old, value) if p.kind == "max" else old + value, [0], lanes)
 
     return WindowNest(
         p.batch,

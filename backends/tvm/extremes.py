@@ -27,7 +27,7 @@ def highest(dtype: str) -> Expr:
 
 
 def at_least(x: Expr, limit: Expr) -> Expr:
-    """A number, or a limit that is none of its kind of NaN where the number is below."""
+    """A number, or a limit where the number is below."""
     return let(x, lambda v: tirx.Select(v < limit, limit, v)) if is_float(x) else tirx.max(x, limit)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class LvcError(Exception):
@@ -31,6 +32,12 @@ class LvcError(Exception):
                 lines.append(f"  {label:<5} {first}")
                 lines.extend(f"        {line}" for line in rest)
         return "\n".join(lines)
+
+    def at(self, where: str) -> Self:
+        """The same error, at another place."""
+        moved = copy.copy(self)
+        moved.where = where
+        return moved
 
     def to_json(self) -> dict[str, str | int]:
         """Return the error as plain data for ``--json``."""

@@ -179,7 +179,7 @@ class Pipeline:
                 if f"pass {step.place}." in error.where:  # it happened in a pass that this one ran
                     raise
                 place = f"{error.where}  ({step})" if error.where else str(step)
-                raise type(error)(error.what, where=place, why=error.why, help=error.help) from error
+                raise error.at(place) from error
             steps.append(step)
         return steps
 

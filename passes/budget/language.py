@@ -90,12 +90,20 @@ def tell_of_missing_data(outcome: Outcome) -> None:
     outcome.notes.append(f"by weights alone; a few images, --data {DATA}=PATH, would keep more accuracy")
 
 
-def out_of_reach(goal: tuple[str, float], least: float, of: str, why: str, ways: Iterable[str] = ()) -> UsageError:
+class OutOfReach(UsageError):
+    """A budget that cannot be reached; ``least`` is a share that can."""
+
+    least: float = 1.0
+
+
+def out_of_reach(goal: tuple[str, float], least: float, of: str, why: str, ways: Iterable[str] = ()) -> OutOfReach:
     """The error for a budget of which at least a share ``least`` stays; ``of`` is what is counted, in sentences."""
     kind, wanted = goal
     reachable = math.ceil(1000 * least - 1e-6) / 1000
-    return UsageError(
+    error = OutOfReach(
         f"the budget {kind}={wanted:g} cannot be reached: at least {reachable:.3f} of today's {of} stay",
         why=why,
         help=", ".join(["ask for less", *ways]),
     )
+    error.least = reachable
+    return error

@@ -44,20 +44,33 @@ def too_dear(model: Model, data: Calibration) -> str | None:
     return f"a run over the data takes {si(work, 'MACs')}, at most {si(MOST_MACS)}" if work > MOST_MACS else None
 
 
+class Distance:
+    """How far the outputs of models are from the original's, on images for judging what was learnt from a data set."""
+
+    def __init__(self, original: Model, workspace: Workspace, name: str) -> None:
+        judging = workspace.judging_images(name)
+        self._data = Calibration.draw(original, judging.data, judging.name, workspace.seed, MOST)
+        self._wanted = _run(original, self._data)
+        self.images = f"{self._data.different} images {judging}"
+
+    def measure(self, model: Model) -> float:
+        """The squared error of a model's outputs relative to their variance."""
+        return float(relative_error(_run(model, self._data), self._wanted))
+
+
 def best(trials: Sequence[Trial], original: Model, workspace: Workspace, name: str, outcome: Outcome) -> Trial:
     """Return the trial whose outputs are nearest to the original's, and say how near each is."""
-    judging = workspace.judging_images(name)
-    data = Calibration.draw(original, judging.data, judging.name, workspace.seed, MOST)
-    wanted = _run(original, data)
-    errors = [relative_error(_run(trial.model, data), wanted) for trial in trials]
+    distance = Distance(original, workspace, name)
+    errors = [distance.measure(trial.model) for trial in trials]
     place = min(range(len(trials)), key=errors.__getitem__)
-    told = ", ".join(
-        f"{t.ranking} {decibels(signal.decibels(1.0, float(error)))}" for t, error in zip(trials, errors, strict=True)
-    )
-    outcome.notes.append(
-        f"outputs by ranking: {told} over {data.different} images {judging}; kept ranking={trials[place].ranking}"
-    )
+    told = ", ".join(f"{t.ranking} {as_decibels(error)}" for t, error in zip(trials, errors, strict=True))
+    outcome.notes.append(f"outputs by ranking: {told} over {distance.images}; kept ranking={trials[place].ranking}")
     return trials[place]
+
+
+def as_decibels(error: float) -> str:
+    """A relative squared error as signal to noise."""
+    return decibels(signal.decibels(1.0, error))
 
 
 def _run(model: Model, data: Calibration) -> list[torch.Tensor]:

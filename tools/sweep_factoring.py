@@ -1,9 +1,10 @@
 """Factors every layer of whole models by each method at full ranks, where nothing may be lost; writes a Markdown table.
 
 Each model and method runs in a process of its own, with the random weights of `sweep_torchvision` or the file given.
-All layers that the method takes are factored so that each is exact, however much more they cost, and the model's
-outputs are compared with those of the model as it was: in PyTorch, exported in ONNX Runtime, and in native code.
-Results are appended to a file of JSON lines, and what stands there is not run again.
+All layers that the method takes are factored so that each is exact, however much more they cost, and products of
+attention are written in other bases of each head. The model's outputs are compared with those of the model as it was:
+in PyTorch, exported in ONNX Runtime, and in native code. Results are appended to a file of JSON lines, and what stands
+there is not run again.
 
 With ``--latency`` models are brought to such shares of their time on this machine instead, by all methods, without
 data; the table has the share measured, in turns with the model as it was.
@@ -37,10 +38,16 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.verify import verify
 from lvc.compiler.load import load
 from lvc.compiler.pipeline.observers import relative_difference
+from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.low_rank.factorisation import METHODS, Parts
+from lvc.passes.low_rank.blocks import layers_of
+from lvc.passes.low_rank.factorisation import METHODS, Factorisation, Parts
+from lvc.passes.low_rank.heads import bases_of
+from lvc.passes.low_rank.joint import METHOD as JOINT
+from lvc.passes.low_rank.joint import find_heads
 from lvc.passes.low_rank.layer import layer_of, refusal
+from lvc.passes.low_rank.narrowing import Narrow, narrow, place_of
 from lvc.passes.low_rank.placing import put_in_place
 from lvc.passes.low_rank.statistics import Statistics
 
@@ -61,9 +68,22 @@ def make_model(name: str, size: int | None) -> Model:
 def full_ranks(name: str, method_name: str, size: int | None) -> dict[str, Any]:
     """Factor all layers exactly; how far the outputs are from those before, by who computes them."""
     started = time.perf_counter()
-    model, method = make_model(name, size), METHODS.parse(method_name)
+    model = make_model(name, size)
     inputs = seeded_inputs(model.inputs, 0)
-    wanted, count = model(*inputs), 0
+    wanted = model(*inputs)
+    count = turn_heads(model) if method_name == JOINT else factor_layers(model, METHODS.parse(method_name))
+    verify(model)
+    row = {"model": name, "method": method_name, "size": model.inputs[0].spec.shape[-1], "layers": count}
+    if not count:
+        return row | {"ok": True}
+    found = {"PyTorch": model(*inputs), **run_elsewhere(model, inputs)}
+    apart = {by: max(map(relative_difference, values, wanted)) for by, values in found.items()}
+    return row | apart | {"s": round(time.perf_counter() - started), "ok": max(apart.values()) <= BOUND}
+
+
+def factor_layers(model: Model, method: Factorisation) -> int:
+    """Factor all layers that a method takes at full ranks; return how many."""
+    count = 0
     for node in list(calls(model.module.graph, *LAYERS)):
         if refusal(model.module, node):
             continue
@@ -73,13 +93,15 @@ def full_ranks(name: str, method_name: str, size: int | None) -> dict[str, Any]:
             put_in_place(model.module, node, parts.factor(method.full_ranks(layer.kernel)))
             count += 1
     model.module.recompile()
-    verify(model)
-    row = {"model": name, "method": method_name, "size": model.inputs[0].spec.shape[-1], "layers": count}
-    if not count:
-        return row | {"ok": True}
-    found = {"PyTorch": model(*inputs), **run_elsewhere(model, inputs)}
-    apart = {by: max(map(relative_difference, values, wanted)) for by, values in found.items()}
-    return row | apart | {"s": round(time.perf_counter() - started), "ok": max(apart.values()) <= BOUND}
+    return count
+
+
+def turn_heads(model: Model) -> int:
+    """Write the heads of all products of attention in other bases, with all dimensions; return how many."""
+    found = find_heads(model, [], (), (), Outcome())
+    bases = {place_of(one.product): bases_of(model, one, dict.fromkeys(layers_of(one), Statistics())) for one in found}
+    narrow(model, {place: Narrow(both.first, both.second) for place, both in bases.items()})
+    return len(found)
 
 
 def run_elsewhere(model: Model, inputs: Any) -> dict[str, Any]:
@@ -121,7 +143,7 @@ def to_latency(name: str, share: str, size: int | None) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=MODELS, help="names of torchvision and ONNX files, separated by commas")
-    parser.add_argument("--methods", default=",".join(METHODS.names()), help="which, separated by commas")
+    parser.add_argument("--methods", default=",".join((*METHODS.names(), JOINT)), help="which, separated by commas")
     parser.add_argument("--latency", help="shares of the time to come down to, separated by commas")
     parser.add_argument("--size", type=int, help="height and width of the input, where the model takes it")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for one model and method")

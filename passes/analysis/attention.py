@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-import torch
 from torch.fx import Graph, Node
 
 from lvc.compiler.ir.dialect import Family, aten
@@ -127,15 +126,22 @@ def _checked(product: Product) -> Product | str:
 
 
 def _apart(layer: Node, own: Mapping[Node, Reading]) -> str | None:
-    """Why the channels of a layer that one value holds are no layer of their own; None if they are."""
-    rows = list[torch.Tensor]()
+    """Why the channels of a layer that one value holds are no layer of their own; None if they are.
+
+    All others may be read in several values, as long as these hold the same.
+    """
+    taken, others = list[int](), set[tuple[float, tuple[int, ...]]]()
     for value, reader in dict(ends(layer)).items():
         found = own.get(value) or read(value)
         if isinstance(found, str):
             return f"the layer that makes them is read by {op_name(reader)} as well, in which {found}"
-        rows.append(found.rows.flatten())
-    channels = torch.cat(rows).tolist()
-    return "they are read elsewhere as well" if len(set(channels)) < len(channels) else None
+        rows = found.rows.flatten().tolist()
+        if value in own:
+            taken += rows
+        else:
+            others.add((found.scale, tuple(rows)))
+    taken += [row for _, rows in others for row in rows]
+    return "they are read elsewhere as well" if len(set(taken)) < len(taken) else None
 
 
 def _softmax_behind(node: Node) -> tuple[Node, int] | None:

@@ -93,7 +93,7 @@ def _trace(value: Node, source: Node | None = None) -> tuple[Node, float, torch.
 
 def read(value: Node, dim: int | None = None) -> Reading | str:
     """How a value is read from a layer, or why it is not; ``dim``, counted from the end, holds the channels of a head,
-    the other one of the last two does not, and those before them number heads."""
+    the other one of the last two does not, and those before them number heads. Without it channels keep their order."""
     layer, scale, index = _trace(value)
     if reason := _no_layer(layer):
         return reason
@@ -109,7 +109,7 @@ def read(value: Node, dim: int | None = None) -> Reading | str:
     before, behind = ([one for one in axes if one.step >= whole], [one for one in axes if one.step < steps[axis]])
     if not (_fill(before, whole, math.prod(shape) or 1) and _fill(behind, 1, steps[axis])):
         return "only some of their places are read"
-    heads = channels
+    heads = channels = sorted(channels, key=lambda one: -one.step) if dim is None else channels
     if dim is not None:
         inside = [one for one in dims[dim] if one in channels]
         if len(inside) != 1 or len(dims[dim]) != 1 or any(one in channels for one in dims[-3 - dim]):

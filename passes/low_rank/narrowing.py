@@ -76,12 +76,15 @@ def narrow(model: Model, wanted: Mapping[Place, Narrow]) -> None:
 
 
 def _narrow_layer(model: Model, layer: Node, changed: Sequence[tuple[Reading, Basis, str]]) -> None:
-    """Put a layer for each value that is read of a layer in its place."""
+    """Put a layer for each set of channels that is read of a layer in its place."""
     known = {reading.value: (reading, basis, name) for reading, basis, name in changed}
     parts = [known.get(value) or _whole(value) for value in dict(ends(layer))]
-    for reading, basis, name in parts:
-        made = _part(model, reading, basis, name, is_all=len(parts) == 1)
-        value = reading.arrangement.insert(reading.value, made, {reading.narrow: basis.shape[-1]})
+    rows = [(reading.scale, tuple(reading.rows.flatten().tolist())) for reading, _, _ in parts]
+    made: dict[tuple[float, tuple[int, ...]], Node] = {}
+    for key, (reading, basis, name) in zip(rows, parts, strict=True):
+        if key not in made:
+            made[key] = _part(model, reading, basis, name, is_all=len(set(rows)) == 1)
+        value = reading.arrangement.insert(reading.value, made[key], {reading.narrow: basis.shape[-1]})
         operands = reading.value.all_input_nodes
         replace(reading.value, value)
         erase_left(model.module, operands)

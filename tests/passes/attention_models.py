@@ -69,6 +69,22 @@ class Convolutions(nn.Module):
         return self.output((v @ scores).flatten(1, 2).unflatten(2, (3, 3))).flatten(2).transpose(1, 2)
 
 
+class Beside(nn.Module):
+    """One convolution for all three, and values that a depthwise one adds to what is mixed, as in YOLO11."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.output = nn.Conv2d(CHANNELS, 3 * HEADS * WIDTH, 1), nn.Conv2d(HEADS * WIDTH, CHANNELS, 1)
+        self.local = nn.Conv2d(HEADS * WIDTH, HEADS * WIDTH, 3, padding=1, groups=HEADS * WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.qkv(x.transpose(1, 2).unflatten(2, (3, 3))).flatten(2).unflatten(1, (HEADS, 3 * WIDTH))
+        q, k, v = made.chunk(3, 2)
+        mixed = v @ (q.transpose(-2, -1) @ k * WIDTH**-0.5).softmax(-1).transpose(-2, -1)
+        image = mixed.flatten(1, 2).unflatten(2, (3, 3)) + self.local(v.flatten(1, 2).unflatten(2, (3, 3)))
+        return self.output(image).flatten(2).transpose(1, 2)
+
+
 class Network(nn.Module):
     """A patch each for nine places, attention among them, and scores."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from attention_models import CHANNELS, FORMS, HEADS, WIDTH, Attention, Network, traced, turned
+from attention_models import CHANNELS, FORMS, HEADS, WIDTH, Attention, Beside, Network, traced, turned
 from torch import nn
 
 from lvc.compiler.data.seeded import seeded_inputs
@@ -76,6 +76,22 @@ def test_narrower_heads_save_what_they_are_narrower_by(form: str) -> None:
     layers = HEADS * (WIDTH - 2) * CHANNELS * (places[0] * (1 + window) + 2 * places[1])
     products_ = 2 * HEADS * (WIDTH - 2) * places[0] * places[1]
     assert total_macs(model.module.graph) - total_macs(made.module.graph) == layers + products_
+
+
+def test_queries_and_keys_of_one_layer_with_values_that_are_read_twice() -> None:
+    model = traced(Network(Beside()))
+    scores, refused = products(model.module.graph)
+    assert not isinstance(refused, Product)
+    assert refused[1] == "values: what they give goes through add"
+    assert isinstance(scores, Product)
+    layer = layer_of(model.module, scores.layers[0])
+    bases = bases_of(model, Heads(scores, layer, layer), {layer: Statistics()})
+    wanted = full([(scores, bases)])
+    assert check_narrowing(model, wanted, dict.fromkeys(wanted, 3)) < 1e-5
+    made = model.copy()
+    narrow(made, {place: one.leading(3) for place, one in wanted.items()})
+    saved = 2 * HEADS * (WIDTH - 3) * CHANNELS * 9 + HEADS * (WIDTH - 3) * 81
+    assert total_macs(model.module.graph) - total_macs(made.module.graph) == saved
 
 
 def test_a_product_of_true_rank_is_factored_without_error() -> None:

@@ -75,7 +75,8 @@ def find_heads(
         if reason := next(filter(None, reasons), None):
             outcome.skip(one.node, reason)
             continue
-        first, second = (layers.setdefault(node, layer_of(model.module, node)) for node in one.layers)
+        layers |= {node: layer_of(model.module, node) for node in one.layers if node not in layers}
+        first, second = (layers[node] for node in one.layers)
         sizes = (_size(one, first, second, width) for width in range(one.width + 1))
         reader = readers.get(one.weighs if one.weighs else one.node)
         heads.append(Heads(one, first, second, tuple(sizes), reader))

@@ -115,7 +115,7 @@ class PruneAndFactor(BudgetedPass):
                 if error.least < 1:
                     yield work.run("prune-channels", error.least, at)
                 return
-            if narrower.share >= at.share:
+            if size_of(narrower.model) == size_of(at.model):
                 outcome.notes.append("no channels may be removed; --explain says why")
                 return
             at = narrower

@@ -18,6 +18,8 @@ def test_convolutions(channels: int) -> None:
         sketch.conv(data, 5, 1, 2),
         sketch.conv(data, channels, 5, 2, groups=channels),
         sketch.conv(data, 2 * channels, 3, groups=channels),
+        sketch.conv(data, 3 * channels, 3, 2, groups=channels),
+        sketch.conv(data, 9 * channels, 3, groups=channels),
         sketch.conv(data, 16, 3, groups=1 if channels % 2 else 2),
     ]
     weight = sketch.stored(torch.randn(6, channels, 3, 2) / 10)

@@ -98,12 +98,12 @@ def test_convolutions(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 5)])
-def test_depthwise_convolutions(dtype: torch.dtype, stride: int, kernel: int) -> None:
+@pytest.mark.parametrize(("stride", "kernel", "windows"), [(1, 3, 1), (2, 5, 1), (1, 3, 3)])
+def test_depthwise_convolutions(dtype: torch.dtype, stride: int, kernel: int, windows: int) -> None:
     sketch = Sketch()
     data = sketch.input(1, 20, 15, 17, dtype=dtype)
     options = {"kernel": (kernel, kernel), "stride": stride, "padding": kernel // 2, "groups": 20, "seed": stride}
-    check_exact(sketch.model(convolution(sketch, data, 20, **options)), whole(stride, dtype, 1, 20, 15, 17))
+    check_exact(sketch.model(convolution(sketch, data, 20 * windows, **options)), whole(stride, dtype, 1, 20, 15, 17))
 
 
 OPERANDS = [(torch.uint8, 1, "native", IntegerPair), (torch.uint8, 2, "native", IntegerQuad)]

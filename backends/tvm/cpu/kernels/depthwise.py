@@ -1,7 +1,8 @@
-"""Depthwise convolution over blocked channels: each channel with a kernel of its own."""
+"""Depthwise convolution over blocked channels: each channel with windows of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,9 +17,9 @@ from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels.dot_operands import widened
 from lvc.backends.tvm.cpu.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.integer_operands import centred
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, load, store
+from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, int32, load, store, tasks
 from lvc.backends.tvm.cpu.kernels.parts import row_parts
-from lvc.backends.tvm.cpu.kernels.window_nest import WindowNest
+from lvc.backends.tvm.cpu.kernels.window_nest import Place, WindowNest
 from lvc.backends.tvm.cpu.kernels.windows import Axis
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
@@ -28,16 +29,16 @@ from lvc.compiler.ir.operators import integer
 
 TASK_ELEMENTS = 32 << 10  # multiply-adds, in vectors, that are worth a task
 MOST_TASKS = 16
-
+MOST_WINDOWS = 8  # of a channel: the code has a part for each
 
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
 class Depthwise:
-    """Data ``[N, ceil(C/block), H, W, block]``, result ``[N, ceil(C/block), OH, OW, block]``; ``padding`` is (top,
-    left, bottom, right). Weights are float32, whatever the data is. With several outputs for each channel it is a
-    `Conv2d` of as many groups.
+    """Data ``[N, ceil(C/block), H, W, block]``, result ``[N, ceil(M*C/block), OH, OW, block]``, where each channel has
+    M windows, its ``multiplier``, and as many results in order; ``padding`` is (top, left, bottom, right). Weights are
+    float32, whatever the data is.
 
     With a ``zero_point`` the data has 8 bits and the result is int32: integers, summed in float32, which is exact
     below 2**24. That the weights stay below it is for the caller to prove.
@@ -53,6 +54,7 @@ class Depthwise:
     dilation: tuple[int, int] = (1, 1)
     block: int = 8
     zero_point: int | None = None
+    multiplier: int = 1
 
     def number(self, element: Any) -> Any:
         """Elements of the data in float32."""
@@ -60,8 +62,8 @@ class Depthwise:
 
     @cached_property
     def blocks(self) -> int:
-        """Blocks of channels."""
-        return -(-self.channels // self.block)
+        """Blocks of the result; each reads one block of the data."""
+        return -(-self.channels * self.multiplier // self.block)
 
     @cached_property
     def rows(self) -> Axis:
@@ -101,12 +103,14 @@ def compute(problem: Depthwise, data: Any, weight: Any) -> Any:
     source = data
     if any(p.padding):
         size = p.height + p.padding[0] + p.padding[2], p.width + p.padding[1] + p.padding[3]
-        source = te.compute((p.batch, p.blocks, *size, p.block), padded, name="pad")
+        source = te.compute((p.batch, -(-p.channels // p.block), *size, p.block), padded, name="pad")
 
     def anchor(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
         row = y * p.stride[0] + ky * p.dilation[0]
         column = x * p.stride[1] + kx * p.dilation[1]
-        return te.sum(p.number(source[n, c, row, column, lane]) * weight[c, ky, kx, lane], axis=[ky, kx])
+        block, channel = tirx.floordiv(c, p.multiplier), tirx.floormod(c, p.multiplier) * p.block + lane
+        value = source[n, block, row, column, tirx.floordiv(channel, p.multiplier)]
+        return te.sum(p.number(value) * weight[c, ky, kx, lane], axis=[ky, kx])
 
     shape = (p.batch, p.blocks, p.rows.outputs, p.columns.outputs, p.block)
     sums = te.compute(shape, anchor, name="anchor")
@@ -116,27 +120,30 @@ def compute(problem: Depthwise, data: Any, weight: Any) -> Any:
 
 
 def packed_shape(problem: Depthwise) -> tuple[int, ...]:
-    """The shape of the packed weights: ``[C/block, KH, KW, lanes]``."""
+    """The shape of the packed weights: ``[M*C/block, KH, KW, lanes]``."""
     return (problem.blocks, *problem.kernel, problem.block)
 
 
 def pack_weight(problem: Depthwise, weight: np.ndarray) -> np.ndarray:
-    """Put weights ``[C, 1, KH, KW]`` in the order of their use, zeros past the last channel."""
+    """Put weights ``[M*C, 1, KH, KW]`` in the order of their use, zeros past the last channel."""
     p = problem
     padded = np.zeros((p.blocks * p.block, *p.kernel), weight.dtype)
-    padded[: p.channels] = weight[:, 0]
+    padded[: len(weight)] = weight[:, 0]
     return np.ascontiguousarray(padded.reshape(p.blocks, p.block, *p.kernel).transpose(0, 2, 3, 1))
 
 
 def anchor(call: Call, vector: Vector) -> Anchor | None:
-    """For one output of each channel, in integers where float32 holds their sums."""
+    """For a few outputs of each channel, in integers where float32 holds their sums."""
     if not (computes(call, aten.conv2d.default, integer.conv2d) and can_convolve(call)):
         return None
     weight, channels = call["weight"], call["input"].shape[1]
-    if not (call["groups"] == channels == weight.shape[0] > 1 and is_exact_in_float32(call)):
+    multiplier, rest = divmod(weight.shape[0], channels)
+    if rest or multiplier > MOST_WINDOWS or not (call["groups"] == channels > 1 and is_exact_in_float32(call)):
         return None
     zero_point = call.operands.get("zero_point")
-    problem = Depthwise(channels=channels, block=call.layout.block, zero_point=zero_point, **geometry(call))
+    problem = Depthwise(
+        channels=channels, block=call.layout.block, zero_point=zero_point, multiplier=multiplier, **geometry(call)
+    )
     values = weight.constant.astype(np.float32)
     packed = StoredWeight(call, "weight", values, problem, packed_shape(problem), pack_weight).tensor()
     return anchored(call, compute(problem, call.tensor("input"), packed), KernelSchedule(schedule, problem))
@@ -154,11 +161,34 @@ def choose_knobs(problem: Depthwise, vector: Vector) -> Knobs:
 def schedule(sch: Any, problem: Depthwise, vector: Vector, knobs: Knobs | None = None) -> None:
     """Write the nest of the fused function in the schedule."""
     knobs = knobs or choose_knobs(problem, vector)
-    write_nest(sch, _nest(problem, knobs, take_apart(sch)).build())
+    p, fused = problem, take_apart(sch)
+    nests = [_nest(p, knobs, fused, rest) for rest in range(p.multiplier)]
+
+    def task(image: Expr, channel: Expr, part: Expr) -> Stmt:
+        return _by_rest(channel, [nest.task(image, channel, part) for nest in nests])
+
+    write_nest(sch, tasks((p.batch, p.blocks, knobs.row_parts), task))
 
 
-def _nest(p: Depthwise, knobs: Knobs, fused: Fused) -> WindowNest:
+def _by_rest(number: Expr, cases: Sequence[Stmt]) -> Stmt:
+    """The case that a number chooses by its rest."""
+    chosen = cases[-1]
+    for rest in reversed(range(len(cases) - 1)):
+        chosen = tirx.IfThenElse(tirx.EQ(tirx.floormod(int32(number), len(cases)), int32(rest)), cases[rest], chosen)
+    return chosen
+
+
+def _nest(p: Depthwise, knobs: Knobs, fused: Fused, rest: int) -> WindowNest:
+    """The nest of those blocks of the result whose number has a rest by the multiplier: they take the same lanes."""
     data, weight = fused.operands
+    lanes = [(rest * p.block + lane) // p.multiplier for lane in range(p.block)]
+
+    def read(place: Place) -> Expr:
+        image, channel, *pixel = place
+        if p.multiplier == 1:
+            return p.number(load(data, [*place, 0], p.block))
+        loaded = p.number(load(data, [image, tirx.floordiv(int32(channel), p.multiplier), *pixel, 0], p.block))
+        return tirx.Shuffle([loaded], [int32(lane) for lane in lanes])
 
     def add(register: Buffer, value: Expr, channel: Expr, ky: Expr, kx: Expr) -> Stmt:
         product = value * load(weight, [channel, ky, kx, 0], p.block)
@@ -174,7 +204,7 @@ def _nest(p: Depthwise, knobs: Knobs, fused: Fused) -> WindowNest:
         knobs.row_parts,
         dtype="float32",
         identity=tirx.const(0, "float32"),
-        read=lambda place: p.number(load(data, [*place, 0], p.block)),
+        read=read,
         add=add,
         finish=lambda place, register: fused.finish([*place, 0], register),
     )

@@ -60,7 +60,7 @@ class WindowNest:
 
     def build(self) -> Stmt:
         """The nest's loops."""
-        return tasks((self.batch, self.blocks, self.row_parts), self._task)
+        return tasks((self.batch, self.blocks, self.row_parts), self.task)
 
     @cached_property
     def is_copied(self) -> bool:
@@ -76,7 +76,8 @@ class WindowNest:
     def _part(self) -> int:
         return -(-self.rows.outputs // self.row_parts)
 
-    def _task(self, image: Expr, channel: Expr, part: Expr) -> Stmt:
+    def task(self, image: Expr, channel: Expr, part: Expr) -> Stmt:
+        """Some of the rows of one block of channels."""
         first, count = part * self._part, self._part
         if self._part * self.row_parts != self.rows.outputs:
             count = tirx.max(tirx.min(self._part, self.rows.outputs - first), 0)

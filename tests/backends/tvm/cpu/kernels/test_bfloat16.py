@@ -101,10 +101,10 @@ def test_transposed_convolution() -> None:
     check(conv_transpose2d, problem, operands, sums)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_depthwise_convolution(stride: int) -> None:
-    problem = Depthwise(1, 20, 11, 13, (3, 3), (stride, stride), SAME)
-    data, weight = random(1, 20, 11, 13), random(20, 1, 3, 3)
+@pytest.mark.parametrize(("stride", "windows"), [(1, 1), (2, 1), (1, 3)])
+def test_depthwise_convolution(stride: int, windows: int) -> None:
+    problem = Depthwise(1, 20, 11, 13, (3, 3), (stride, stride), SAME, multiplier=windows)
+    data, weight = random(1, 20, 11, 13), random(20 * windows, 1, 3, 3)
     sums = functional.conv2d(rounded(data), torch.from_numpy(weight), None, stride, 1, 1, 20)
     operands = [bfloat16.to_bits(blocked(data, 8)), depthwise.pack_weight(problem, weight)]
     check(depthwise, problem, operands, sums)

@@ -84,10 +84,12 @@ def test_transposed_convolution(stride: int) -> None:
     check(conv_transpose2d, problem, operands, sums, **ON_AVX2)
 
 
-@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1)])
-def test_depthwise_convolution(size: int, stride: int) -> None:
-    problem = Depthwise(1, 40, 15, 17, (size, size), (stride, stride), (size // 2,) * 4, block=16)
-    data, weight = random(1, 40, 15, 17), random(40, 1, size, size)
+@pytest.mark.parametrize(
+    ("size", "stride", "windows"), [(3, 1, 1), (3, 2, 1), (5, 1, 1), (5, 2, 1), (7, 1, 1), (3, 1, 3)]
+)
+def test_depthwise_convolution(size: int, stride: int, windows: int) -> None:
+    problem = Depthwise(1, 40, 15, 17, (size, size), (stride, stride), (size // 2,) * 4, block=16, multiplier=windows)
+    data, weight = random(1, 40, 15, 17), random(40 * windows, 1, size, size)
     sums = functional.conv2d(torch.from_numpy(data), torch.from_numpy(weight), None, stride, size // 2, 1, 40)
     check(depthwise, problem, [blocked(data, 16), depthwise.pack_weight(problem, weight)], sums, **ON_AVX2)
 

@@ -25,7 +25,7 @@ def edges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 def check_depthwise(problem: Depthwise) -> None:
     p = problem
-    data, weight = random(p.batch, p.channels, p.height, p.width), random(p.channels, 1, *p.kernel)
+    data, weight = random(p.batch, p.channels, p.height, p.width), random(p.channels * p.multiplier, 1, *p.kernel)
     top, left, bottom, right = p.padding
     padded = torch.nn.functional.pad(torch.from_numpy(data), (left, right, top, bottom))
     sums = torch.nn.functional.conv2d(padded, torch.from_numpy(weight), None, p.stride, 0, p.dilation, p.channels)
@@ -43,6 +43,10 @@ def check_depthwise(problem: Depthwise) -> None:
         pytest.param(Depthwise(1, 24, 15, 15, (7, 7), (2, 2), (3, 3, 3, 3)), id="7x7, stride 2"),
         pytest.param(Depthwise(1, 8, 6, 9, (3, 3)), id="no padding"),
         pytest.param(Depthwise(1, 8, 20, 37, (31, 27), padding=(15, 13, 15, 13)), id="wide"),
+        pytest.param(Depthwise(1, 16, 9, 14, (3, 3), padding=SAME, multiplier=2), id="2 windows"),
+        pytest.param(Depthwise(2, 21, 8, 11, (3, 1), (2, 1), (1, 0, 1, 0), multiplier=3), id="3 windows, uneven"),
+        pytest.param(Depthwise(1, 3, 7, 9, (3, 3), padding=SAME, multiplier=8), id="8 windows"),
+        pytest.param(Depthwise(1, 5, 7, 9, (1, 3), padding=(0, 1, 0, 1), multiplier=5), id="5 windows"),
     ],
 )
 def test_depthwise_matches_pytorch(problem: Depthwise) -> None:

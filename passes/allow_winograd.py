@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.cook_toom import PAIRS, TAPS, CookToom
+from lvc.compiler.ir.cook_toom import KERNELS, PAIRS, CookToom, Row
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import WINOGRAD, arguments, calls, spec, tensor
 from lvc.compiler.ir.model import Model
@@ -22,12 +23,13 @@ SAMPLED_OUTPUTS, SAMPLED_TILES = 32, 4
 
 @dataclass(frozen=True, kw_only=True)
 class AllowWinograd(Pass):
-    """Mark the 3x3 convolutions that a backend may compute with fewer multiplications, by Winograd's algorithm.
+    """Mark the convolutions of 3x3, 3x1 and 1x3 taps that a backend may compute with fewer multiplications, by
+    Winograd's algorithm.
 
-    F(4x4, 3x3) takes a quarter of the multiplications and F(2x2, 3x3) four ninths, and both round differently from a
-    plain sum. The error of each is measured with the layer's own weights on seeded normal data, against double
-    precision; the largest tile within the limit is marked. Whether it is used is the backend's choice. An infinity or
-    NaN in the data spreads over the whole tile.
+    F(4x4, 3x3) takes a quarter of the multiplications, F(2x2, 3x3) four ninths, F(4, 3) along one axis a half, F(2, 3)
+    two thirds, and all round differently from a plain sum. The error of each is measured with the layer's own weights
+    on seeded normal data, against double precision; the largest tile within the limit is marked. Whether it is used is
+    the backend's choice. An infinity or NaN in the data spreads over the whole tile.
     """
 
     name: ClassVar[str] = "allow-winograd"
@@ -54,9 +56,9 @@ class AllowWinograd(Pass):
         return outcome
 
     def _tile(self, module: GraphModule, node: Node, seed: int, outcome: Outcome) -> int:
-        """The tile to mark a convolution with; 0 for none, with the reason in the outcome if it has 3x3 taps."""
+        """The tile to mark a convolution with; 0 for none, with the reason in the outcome if it has as few taps."""
         tiles = [tile for tile in sorted(PAIRS, reverse=True) if tile <= self.tile]
-        if not tiles or spec(arguments(node)["weight"]).shape[2:] != (TAPS, TAPS):
+        if not tiles or spec(arguments(node)["weight"]).shape[2:] not in KERNELS:
             return 0
         if reason := refusal(module, node):
             outcome.skip(node, reason)
@@ -73,7 +75,7 @@ class AllowWinograd(Pass):
 
 
 def refusal(module: GraphModule, node: Node) -> str | None:
-    """Why a convolution with 3x3 taps is not one that the algorithm is for; None if it is."""
+    """Why a convolution with so few taps is not one that the algorithm is for; None if it is."""
     given = arguments(node)
     if any(size != 1 for size in given["stride"]):
         return "its stride is not 1"
@@ -89,30 +91,33 @@ def refusal(module: GraphModule, node: Node) -> str | None:
 
 
 def rounding(weight: torch.Tensor, tile: int, seed: int) -> float:
-    """The error of a sample of outputs, relative to the largest: weights ``[O, C, 3, 3]``, normal data.
+    """The error of a sample of outputs, relative to the largest: weights ``[O, C, KH, KW]``, normal data.
 
     Transforms, products and sums are done in single precision as a backend does them.
     """
     generator = torch.Generator().manual_seed(seed)
     some = weight[:: max(1, weight.shape[0] // SAMPLED_OUTPUTS)][:SAMPLED_OUTPUTS]
-    size = tile + TAPS - 1
-    data = torch.randn(SAMPLED_TILES, weight.shape[1], size, size, generator=generator)
+    size = [transform.points for transform in CookToom.both(tile, _kernel(weight))]
+    data = torch.randn(SAMPLED_TILES, weight.shape[1], *size, generator=generator)
     exact = torch.nn.functional.conv2d(data.double(), some.double())
     return relative_difference(filtered(data, some, tile).numpy(), exact.numpy())
 
 
 def filtered(data: torch.Tensor, weight: torch.Tensor, tile: int) -> torch.Tensor:
-    """The convolution of ``[N, C, tile + 2, tile + 2]`` with ``[O, C, 3, 3]``: ``A' [(G g G') * (B' d B)] A``."""
-    transform = CookToom.of(tile)
-    to_points, taps, sums = map(torch.tensor, (transform.data, transform.weights, transform.sums))
-    points, factors = (
-        _on_both_sides(matrix, tiles.permute(2, 3, 0, 1)) for matrix, tiles in ((to_points, data), (taps, weight))
-    )
-    return _on_both_sides(sums, points @ factors.transpose(2, 3)).permute(2, 3, 0, 1)
+    """The convolution of a tile's data ``[N, C, H, W]`` with ``[O, C, KH, KW]``: ``A' [(G g G') * (B' d B)] A``."""
+    both = CookToom.both(tile, _kernel(weight))
+    points = _on_both_sides([t.data for t in both], data.permute(2, 3, 0, 1))
+    factors = _on_both_sides([t.weights for t in both], weight.permute(2, 3, 0, 1))
+    return _on_both_sides([t.sums for t in both], points @ factors.transpose(2, 3)).permute(2, 3, 0, 1)
 
 
-def _on_both_sides(matrix: torch.Tensor, tiles: torch.Tensor) -> torch.Tensor:
-    """``M t M'`` for tiles that lie in the first two axes, transposed."""
-    for _ in range(2):
+def _kernel(weight: torch.Tensor) -> tuple[int, int]:
+    return weight.shape[2], weight.shape[3]
+
+
+def _on_both_sides(matrices: Sequence[Sequence[Row]], tiles: torch.Tensor) -> torch.Tensor:
+    """``M t N'`` for tiles that lie in the first two axes."""
+    for rows in matrices:
+        matrix = torch.tensor(rows)
         tiles = (matrix @ tiles.reshape(tiles.shape[0], -1)).reshape(len(matrix), *tiles.shape[1:]).transpose(0, 1)
     return tiles

@@ -15,6 +15,9 @@ from fractions import Fraction
 from functools import cache, cached_property
 
 TAPS = 3
+KERNELS = ((TAPS, TAPS), (TAPS, 1), (1, TAPS))
+"""The windows that it is for. Along an axis with one tap nothing is saved, and nothing done: F(1, 1)."""
+
 PAIRS = {2: (Fraction(1),), 4: (Fraction(3, 4), Fraction(3, 2))}  # by the outputs of a tile
 
 Row = tuple[float, ...]
@@ -22,31 +25,39 @@ Row = tuple[float, ...]
 
 @dataclass(frozen=True)
 class CookToom:
-    """The transforms of F(``outputs``, 3), along one axis."""
+    """The transforms of F(``outputs``, ``kernel``), along one axis."""
 
     outputs: int
+    kernel: int = TAPS
 
     @classmethod
     @cache
-    def of(cls, outputs: int) -> CookToom:
-        """The one of so many outputs, whose matrices are then computed once."""
-        return cls(outputs)
+    def of(cls, outputs: int, kernel: int = TAPS) -> CookToom:
+        """The one of so many outputs, or of one where there is one tap; its matrices are then computed once."""
+        return cls(outputs if kernel > 1 else 1, kernel)
+
+    @classmethod
+    def both(cls, outputs: int, kernel: tuple[int, int]) -> tuple[CookToom, CookToom]:
+        """Those down and along an image."""
+        return cls.of(outputs, kernel[0]), cls.of(outputs, kernel[1])
 
     @cached_property
     def points(self) -> int:
         """Interpolation points, infinity included: multiplications of a tile."""
-        return self.outputs + TAPS - 1
+        return self.outputs + self.kernel - 1
 
     @cached_property
     def finite(self) -> tuple[Fraction, ...]:
         """The points, without infinity."""
+        if self.kernel == 1:
+            return ()
         return (Fraction(0), *(sign * p for p in PAIRS[self.outputs] for sign in (1, -1)))
 
     @cached_property
     def weights(self) -> tuple[Row, ...]:
         """``G``: from the taps to the points."""
-        rows = [tuple(float(p**k / self._slope(p)) for k in range(TAPS)) for p in self.finite]
-        return (*rows, (0.0, 0.0, 1.0))
+        rows = [tuple(float(p**k / self._slope(p)) for k in range(self.kernel)) for p in self.finite]
+        return (*rows, (*(0.0,) * (self.kernel - 1), 1.0))
 
     @cached_property
     def data(self) -> tuple[Row, ...]:
@@ -64,6 +75,8 @@ class CookToom:
     @cached_property
     def taps(self) -> tuple[Row, ...]:
         """A left inverse of ``G``: from the points back to the taps, through 0, the first pair and infinity."""
+        if self.kernel == 1:
+            return self.weights
         rest = (0.0,) * (self.points - TAPS)
         half = 0.5 / self.weights[1][1]
         return (1 / self.weights[0][0], 0.0, 0.0, *rest), (0.0, half, -half, *rest), (0.0, 0.0, 0.0, *rest[:-1], 1.0)

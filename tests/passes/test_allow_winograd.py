@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.ir.cook_toom import KERNELS
 from lvc.compiler.ir.graph import WINOGRAD
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
@@ -29,6 +30,12 @@ def run(text: str, model: Model) -> tuple[Model, Outcome]:
 def mark(model: Model) -> object:
     (conv,) = (node for node in model.module.graph.nodes if node.op == "call_function")
     return conv.meta.get(WINOGRAD)
+
+
+@pytest.mark.parametrize("kernel", ["3,1", "1,3"])
+def test_taps_along_one_axis(kernel: str) -> None:
+    model, _ = run("allow-winograd", parse_model(TEXT.replace("3,3]", f"{kernel}]")))
+    assert mark(model) == 4
 
 
 @pytest.mark.parametrize(("options", "tile"), [("", 4), ("{tile=2}", 2), ("{tile=0}", None)])
@@ -58,9 +65,11 @@ def test_a_layer_beyond_the_limit_takes_a_smaller_tile_or_none() -> None:
     assert "beyond 1.0e-09" in skip.reason
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("tile", [2, 4])
-def test_the_algorithm_is_the_convolution(tile: int) -> None:
-    data, weight = torch.randn(2, 5, tile + 2, tile + 2), torch.randn(7, 5, 3, 3)
+def test_the_algorithm_is_the_convolution(tile: int, kernel: tuple[int, int]) -> None:
+    size = [tile + 2 if taps > 1 else 1 for taps in kernel]
+    data, weight = torch.randn(2, 5, *size), torch.randn(7, 5, *kernel)
     exact = torch.nn.functional.conv2d(data.double(), weight.double())
     torch.testing.assert_close(filtered(data, weight, tile).double(), exact, rtol=0, atol=1e-4)
 

@@ -45,6 +45,8 @@ class Registers:
 
     def to_points(self, matrix: Sequence[Row], values: Sequence[Expr]) -> list[Expr]:
         """``G`` or ``B'`` times vectors. The rows of p and -p differ in the sign of every other number."""
+        if len(matrix) == 1:
+            return list(values)
         first, *pairs, last = matrix
         results = [self.dot(first, values)]
         for row in pairs[::2]:
@@ -56,6 +58,8 @@ class Registers:
 
     def to_outputs(self, matrix: Sequence[Row], values: Sequence[Expr]) -> list[Expr]:
         """``A'`` times vectors. The columns of p and -p are equal in even rows and opposite in odd ones."""
+        if len(matrix) == 1:
+            return list(values)
         first, *pairs, last = values
         both = list(zip(pairs[::2], pairs[1::2], strict=True))
         totals = [self.keep(a + b) for a, b in both]

@@ -1,7 +1,9 @@
-"""Convolution with 3x3 taps by minimal filtering: fewer multiplications, in a domain that the data is brought to.
+"""Convolution with 3x3, 3x1 or 1x3 taps by minimal filtering: fewer multiplications, in a domain that the data is
+brought to.
 
 The result is cut into tiles of m by m. Under each lie (m + 2) by (m + 2) elements of the data, which become as many
-points; at each point all tiles are multiplied with the weights over the channels, and the products become the tile.
+points, and where there is one tap along an axis it is m elements by m + 2 and as many points: tiles are one wide there.
+At each point all tiles are multiplied with the weights over the channels, and the products become the tile.
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016).
 """
 
@@ -31,7 +33,7 @@ from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import AsWritten
 from lvc.backends.tvm.scope import Parameter, Prepared, Shared
-from lvc.compiler.ir.cook_toom import PAIRS, TAPS, CookToom
+from lvc.compiler.ir.cook_toom import KERNELS, PAIRS, CookToom
 from lvc.compiler.ir.graph import WINOGRAD
 
 MARGIN = 1.05  # by how much it must be better to be worth its memory
@@ -40,7 +42,8 @@ START = 30_000  # cycles that the code of three nests in place of one costs at f
 
 @dataclass(frozen=True)
 class Winograd:
-    """A convolution ``plain`` by tiles of ``tile`` outputs each way. Its weights are prepared:
+    """A convolution ``plain`` by tiles of ``tile`` outputs each way, or one where there is one tap. Its weights are
+    prepared:
     ``[ceil(O/out_block), points * points, ceil(C/in_block), in_block, out_block]``."""
 
     plain: Conv2d
@@ -52,40 +55,41 @@ class Winograd:
         return self.plain.channels
 
     @cached_property
-    def transform(self) -> CookToom:
-        """What it does along each axis."""
-        return CookToom.of(self.tile)
+    def transforms(self) -> tuple[CookToom, CookToom]:
+        """What it does down and along the image."""
+        return CookToom.both(self.tile, self.plain.kernel)
 
     @cached_property
     def points(self) -> int:
         """Points of a tile, both axes together."""
-        return self.transform.points**2
+        return self.transforms[0].points * self.transforms[1].points
 
     @cached_property
     def tiles(self) -> tuple[int, int]:
         """Rows and columns of tiles; those at the lower and right edge may be partly outside."""
-        return -(-self.plain.out_height // self.tile), -(-self.plain.out_width // self.tile)
+        down, along = self.transforms
+        return -(-self.plain.out_height // down.outputs), -(-self.plain.out_width // along.outputs)
 
 
 def can_transform(problem: Conv2d) -> bool:
     """Whether a convolution has the form that minimal filtering is for, and data in blocks as wide as the result's."""
     p = problem
-    is_small = p.kernel == (TAPS, TAPS) and p.stride == p.dilation == (1, 1) and p.groups == 1
+    is_small = p.kernel in KERNELS and p.stride == p.dilation == (1, 1) and p.groups == 1
     return is_small and p.in_block == p.out_block > 0 and p.operand == FLOAT32
 
 
 def compute(problem: Winograd, data: Any, weight: Any) -> Any:
     """The convolution as TE, by its definition: with the taps that the prepared weights were made of."""
-    rows, points = problem.transform.taps, problem.transform.points
+    down, along = problem.transforms
 
     def tap(y: int, x: int, read: Any) -> Any:
-        factors = {place: rows[y][place[0]] * rows[x][place[1]] for place in np.ndindex(points, points)}
-        return sum(read(i * points + j) * factor for (i, j), factor in factors.items() if factor)
+        factors = {(i, j): down.taps[y][i] * along.taps[x][j] for i, j in np.ndindex(down.points, along.points)}
+        return sum(read(i * along.points + j) * factor for (i, j), factor in factors.items() if factor)
 
     def kernel(*axes: Any) -> Any:
         o, c, ky, kx, lane, out = axes
         value = tirx.const(0.0, "float32")
-        for y, x in np.ndindex(TAPS, TAPS):
+        for y, x in np.ndindex(*problem.plain.kernel):
             known = tap(y, x, lambda point: weight[o, point, c, lane, out])
             value = tirx.Select(tirx.all(tirx.EQ(ky, y), tirx.EQ(kx, x)), known, value)
         return value
@@ -99,7 +103,7 @@ def packed_shape(problem: Winograd) -> tuple[int, ...]:
 
 
 def pack_weight(problem: Winograd, weight: np.ndarray) -> np.ndarray:
-    """Put weights ``[O, C, 3, 3]`` in the order in which they are stored."""
+    """Put weights ``[O, C, KH, KW]`` in the order in which they are stored."""
     return conv2d.pack_weight(problem.plain, weight)
 
 
@@ -114,8 +118,8 @@ def prepare_function(problem: Winograd) -> Any:
     """The TIR function that makes the prepared weights of the stored ones."""
     stored = tirx.decl_buffer(packed_shape(problem), "float32", "stored")
     prepared = tirx.decl_buffer(prepared_shape(problem), "float32", "prepared")
-    channels, transform = problem.channels, problem.transform
-    n, lanes = transform.points, channels.out_block
+    channels, lanes = problem.channels, problem.channels.out_block
+    (down, along), (height, width) = problem.transforms, problem.plain.kernel
 
     def expand(o: Expr, c: Expr, lane: Expr) -> Stmt:
         registers = Registers(lanes)
@@ -124,13 +128,13 @@ def prepare_function(problem: Winograd) -> Any:
             return load(stored, [o, c, y, x, lane, 0], lanes)
 
         columns = [
-            [registers.keep(v) for v in registers.to_points(transform.weights, [tap(y, x) for y in range(TAPS)])]
-            for x in range(TAPS)
+            [registers.keep(v) for v in registers.to_points(down.weights, [tap(y, x) for y in range(height)])]
+            for x in range(width)
         ]
-        for i in range(n):
-            row = registers.to_points(transform.weights, [column[i] for column in columns])
+        for i in range(down.points):
+            row = registers.to_points(along.weights, [column[i] for column in columns])
             registers.statements += [
-                store(prepared, value, [o, i * n + j, c, lane, 0], lanes) for j, value in enumerate(row)
+                store(prepared, value, [o, i * along.points + j, c, lane, 0], lanes) for j, value in enumerate(row)
             ]
         return allocate(registers.buffers, *registers.statements)
 

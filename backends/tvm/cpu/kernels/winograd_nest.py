@@ -36,6 +36,7 @@ from lvc.backends.tvm.cpu.kernels.point_transform import Registers
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
 from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.compiler.ir.cook_toom import CookToom
 
 if TYPE_CHECKING:
     from lvc.backends.tvm.cpu.kernels.winograd import Winograd
@@ -102,14 +103,14 @@ class WinogradNest:
     def _to_points(self, data: Buffer, place: tuple[Expr, Expr, Expr], rows: int) -> Stmt:
         """Transform a block of channels of a strip: down its columns into ``lines``, then along those."""
         (image, channel, first), p = place, self.problem.plain
-        tile, points, columns = self.problem.tile, self.problem.transform.points, self.problem.tiles[1]
+        (across, over), columns = self.problem.transforms, self.problem.tiles[1]
         top, left, *_ = p.padding
-        width = (columns - 1) * tile + points
+        width = (columns - 1) * over.outputs + over.points
         begin, end = min(left, width), min(left + p.width, width)
-        lines = scratch([points, width, self._lanes], "lines")
+        lines = scratch([across.points, width, self._lanes], "lines")
 
         def clear(x: int) -> Stmt:
-            return loop(points, lambda i: store(lines, zeros(self._lanes), [i, x, 0], self._lanes))
+            return loop(across.points, lambda i: store(lines, zeros(self._lanes), [i, x, 0], self._lanes))
 
         def down(y: Expr, is_inside: bool) -> Stmt:
             def element(i: int, x: Expr) -> Expr:
@@ -118,29 +119,32 @@ class WinogradNest:
                 return value if is_inside else tirx.if_then_else(inside, value, zeros(self._lanes))
 
             def column(x: Expr) -> Stmt:
-                return self._write_points([element(i, x) for i in range(points)], lambda i: (lines, [i, x, 0]))
+                values = [element(i, x) for i in range(across.points)]
+                return self._write_points(across, values, lambda i: (lines, [i, x, 0]))
 
             return loop(end - begin, column, name="column", start=begin)
 
         def along(row: Expr, i: Expr, t: Expr) -> Stmt:
             vector = (channel * rows + row) * columns + t
-            values = [load(lines, [i, t * tile + j, 0], self._lanes) for j in range(points)]
-            return self._write_points(values, lambda j: (data, [i * points + j, vector, 0]))
+            values = [load(lines, [i, t * over.outputs + j, 0], self._lanes) for j in range(over.points)]
+            return self._write_points(over, values, lambda j: (data, [i * over.points + j, vector, 0]))
 
         def line(row: Expr) -> Stmt:
-            y = (first + row) * tile - top
+            y = (first + row) * across.outputs - top
             fill = down(y, True)
-            if top or (self.problem.tiles[0] - 1) * tile + points - top > p.height:
-                fill = tirx.IfThenElse(tirx.all(y >= 0, y + points <= p.height), fill, down(y, False))
-            return block(fill, grid((points, columns), lambda *place: along(row, *place)))
+            if top or (self.problem.tiles[0] - 1) * across.outputs + across.points - top > p.height:
+                fill = tirx.IfThenElse(tirx.all(y >= 0, y + across.points <= p.height), fill, down(y, False))
+            return block(fill, grid((across.points, columns), lambda *place: along(row, *place)))
 
         outside = [*range(begin), *range(end, width)]
         return allocate([lines], *map(clear, outside), loop(rows, line, name="row"))
 
-    def _write_points(self, values: list[Expr], at: Callable[[int], tuple[Buffer, list[Expr]]]) -> Stmt:
+    def _write_points(
+        self, transform: CookToom, values: list[Expr], at: Callable[[int], tuple[Buffer, list[Expr]]]
+    ) -> Stmt:
         """Transform some elements; ``at`` names a buffer and the index in it for the result at each point."""
         registers = Registers(self._lanes)
-        results = registers.to_points(self.problem.transform.data, [registers.keep(value) for value in values])
+        results = registers.to_points(transform.data, [registers.keep(value) for value in values])
         for i, result in enumerate(results):
             buffer, index = at(i)
             registers.statements.append(store(buffer, result, index, self._lanes))
@@ -178,22 +182,22 @@ class WinogradNest:
     def _to_outputs(self, products: Buffer, place: tuple[Expr, Expr, Expr], size: tuple[int, int]) -> Stmt:
         """Transform a chunk back, along its rows into ``lines`` and then down the columns, and write it out."""
         (image, channel, first), (blocks, rows), p = place, size, self.problem.plain
-        tile, points, columns = self.problem.tile, self.problem.transform.points, self.problem.tiles[1]
-        lines = scratch([points, columns * tile, self._lanes], "lines")
-        matrix = self.problem.transform.sums
+        (across, over), columns = self.problem.transforms, self.problem.tiles[1]
+        lines = scratch([across.points, columns * over.outputs, self._lanes], "lines")
 
         def along(number: Expr, row: Expr, i: Expr, t: Expr) -> Stmt:
             vector, registers = (number * rows + row) * columns + t, Registers(self._lanes)
-            values = [registers.keep(load(products, [i * points + j, vector, 0], self._lanes)) for j in range(points)]
-            results = registers.to_outputs(matrix, values)
-            write = [store(lines, value, [i, t * tile + j, 0], self._lanes) for j, value in enumerate(results)]
+            places = [[i * over.points + j, vector, 0] for j in range(over.points)]
+            values = [registers.keep(load(products, place, self._lanes)) for place in places]
+            results = registers.to_outputs(over.sums, values)
+            write = [store(lines, value, [i, t * over.outputs + j, 0], self._lanes) for j, value in enumerate(results)]
             return allocate(registers.buffers, *registers.statements, *write)
 
         def down(number: Expr, y: Expr, count: int) -> Stmt:
             def column(x: Expr) -> Stmt:
                 registers = Registers(self._lanes)
-                values = [registers.keep(load(lines, [i, x, 0], self._lanes)) for i in range(points)]
-                for result in registers.to_outputs(matrix, values)[:count]:
+                values = [registers.keep(load(lines, [i, x, 0], self._lanes)) for i in range(across.points)]
+                for result in registers.to_outputs(across.sums, values)[:count]:
                     registers.keep(result)
                 sums = registers.buffers[-count:]
                 write = [self.fused.finish([image, channel + number, y + i, x, 0], sums[i]) for i in range(count)]
@@ -202,11 +206,12 @@ class WinogradNest:
             return loop(p.out_width, column, name="column")
 
         def line(number: Expr, row: Expr) -> Stmt:
+            tile = across.outputs
             y, rest = (first + row) * tile, p.out_height % tile
             write = down(number, y, tile)
             if rest:
                 write = tirx.IfThenElse(y + tile <= p.out_height, write, down(number, y, rest))
-            return block(grid((points, columns), lambda *at: along(number, row, *at)), write)
+            return block(grid((across.points, columns), lambda *at: along(number, row, *at)), write)
 
         return allocate([lines], grid((blocks, rows), line))
 

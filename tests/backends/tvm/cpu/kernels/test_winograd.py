@@ -23,6 +23,7 @@ from lvc.backends.tvm.cpu.kernels.winograd import Winograd, can_transform, choos
 from lvc.backends.tvm.cpu.kernels.winograd_cost import MOST_DATA, WinogradCost, plain_cycles
 from lvc.backends.tvm.cpu.kernels.winograd_nest import Knobs
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.compiler.ir.cook_toom import KERNELS
 
 SAME = (1, 1, 1, 1)
 BOUND = 2e-6  # relative to the largest output and term: the plain kernel's is 4e-7
@@ -46,7 +47,7 @@ def operands(problem: Winograd) -> tuple[list[np.ndarray], torch.Tensor]:
     """Data and prepared weights, and the sums in double precision."""
     p = problem.plain
     data = random(p.batch, p.in_channels, p.height, p.width)
-    weight = random(p.out_channels, p.in_channels, 3, 3) / np.float32(3 * np.sqrt(p.in_channels))
+    weight = random(p.out_channels, p.in_channels, *p.kernel) / np.float32(np.sqrt(p.in_channels * np.prod(p.kernel)))
     top, left, bottom, right = p.padding
     padded = torch.nn.functional.pad(torch.from_numpy(data).double(), (left, right, top, bottom))
     sums = torch.nn.functional.conv2d(padded, torch.from_numpy(weight).double())
@@ -70,6 +71,10 @@ ODD = [
     pytest.param(Conv2d(1, 24, 14, 7, 40, (3, 3), padding=(2, 2, 2, 2)), id="padding 2"),
     pytest.param(Conv2d(1, 58, 13, 30, 116, (3, 3), padding=(0, 3, 1, 0)), id="58 to 116 channels"),
     pytest.param(Conv2d(3, 16, 5, 6, 8, (3, 3), padding=SAME), id="batch of 3"),
+    pytest.param(Conv2d(2, 19, 9, 11, 21, (3, 1), padding=(1, 0, 1, 0)), id="3x1"),
+    pytest.param(Conv2d(2, 19, 9, 11, 21, (1, 3), padding=(0, 1, 0, 1)), id="1x3"),
+    pytest.param(Conv2d(1, 8, 6, 1, 16, (3, 1), padding=(0, 1, 2, 0)), id="3x1, padded beside"),
+    pytest.param(Conv2d(1, 8, 1, 7, 16, (1, 3), padding=(1, 0, 0, 2)), id="1x3, padded above"),
 ]
 
 
@@ -79,17 +84,18 @@ def test_matches_pytorch(plain: Conv2d, tile: int) -> None:
     check(Winograd(plain, tile))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_matches_pytorch_on_any_shape(data: st.DataObject) -> None:
     padding = data.draw(st.tuples(*[st.integers(0, 2)] * 4), "padding")
+    kernel = data.draw(st.sampled_from(KERNELS), "kernel")
     plain = Conv2d(
         batch=data.draw(st.integers(1, 2), "batch"),
         in_channels=data.draw(st.integers(1, 20), "inputs"),
-        height=max(1, 3 - padding[0] - padding[2]) + data.draw(st.integers(0, 12), "height"),
-        width=max(1, 3 - padding[1] - padding[3]) + data.draw(st.integers(0, 30), "width"),
+        height=max(1, kernel[0] - padding[0] - padding[2]) + data.draw(st.integers(0, 12), "height"),
+        width=max(1, kernel[1] - padding[1] - padding[3]) + data.draw(st.integers(0, 30), "width"),
         out_channels=data.draw(st.integers(1, 40), "outputs"),
-        kernel=(3, 3),
+        kernel=kernel,
         padding=padding,
     )
     knobs = Knobs(
@@ -106,8 +112,9 @@ def test_four_lanes() -> None:
     check(Winograd(dataclasses.replace(convolution(10, 9, 14), in_block=4, out_block=4), 4), Vector(Sse()))
 
 
-def test_the_definition_is_the_convolution() -> None:
-    problem = Winograd(convolution(9, 5, 8), 4)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_definition_is_the_convolution(kernel: tuple[int, int]) -> None:
+    problem = Winograd(dataclasses.replace(convolution(9, 5, 8), kernel=kernel), 4)
     arrays, sums = operands(problem)
     placeholders = [te.placeholder(a.shape, "float32") for a in arrays]
     function = te.create_prim_func([*placeholders, winograd.compute(problem, *placeholders)])
@@ -153,6 +160,9 @@ def test_other_convolutions_stay_plain(plain: Conv2d) -> None:
         (convolution(512, 7, 512), 2),  # four times as many weights for four tiles would come from memory
         (convolution(128, 7, 32), 0),
         (convolution(8, 6, 8), 0),
+        (dataclasses.replace(convolution(64, 56, 64), kernel=(3, 1)), 4),
+        (dataclasses.replace(convolution(256, 14, 256), kernel=(1, 3)), 4),
+        (dataclasses.replace(convolution(16, 14, 16), kernel=(1, 3)), 0),
     ],
 )
 def test_the_choice(plain: Conv2d, tile: int) -> None:

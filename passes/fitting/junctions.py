@@ -8,7 +8,7 @@ very deep neural networks", 2017, section 3.3 (residual architecture).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,17 +21,21 @@ from lvc.passes.analysis.affine import batch_norm_affine
 _LEAST_SCALE = 1e-3
 """A channel that batch normalisation scales by less, relative to its largest scale, is not solved for the sum."""
 
+_UNDONE = (aten.reshape.default, aten.permute.default, aten.roll.default)
+
 
 @dataclass(frozen=True)
 class Junction:
-    """A layer's only way on: ``total = norm(layer) + other``; ``norm`` is None where nothing lies between."""
+    """A layer's only way on: ``total = moved(norm(layer)) + other``; ``norm`` is None where there is none, and
+    ``moves`` are the calls that move its result, in order."""
 
     total: Node
     other: Node
     norm: Node | None
+    moves: tuple[Node, ...] = ()
 
     def wanted(self, module: GraphModule, total: torch.Tensor, other: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Return what the layer shall give for the sum to be ``total`` beside ``other``.
+        """Return what the layer shall give for the sum to be ``total`` beside ``other``, both moved back by `undo`.
 
         ``own`` is what it gave before: that stays for channels of which normalisation leaves next to nothing, and for
         all of them where the normalisation is computed in the graph.
@@ -55,7 +59,10 @@ def find_junction(layer: Node, fitted: Collection[Node]) -> Junction | None:
     norm = _only_user(layer)
     if norm is not None and not is_call(norm, aten.batch_norm.default):
         norm = None
-    given = norm or layer
+    given, moves = norm or layer, list[Node]()
+    while (user := _only_user(given)) and is_call(user, *_UNDONE):
+        moves.append(user)
+        given = user
     total = _only_user(given)
     if total is None or not is_call(total, aten.add.Tensor) or arguments(total)["alpha"] != 1:
         return None
@@ -65,7 +72,20 @@ def find_junction(layer: Node, fitted: Collection[Node]) -> Junction | None:
     between = _between(layer, total)
     if other in between or not between.isdisjoint(fitted):
         return None
-    return Junction(total, other, norm)
+    return Junction(total, other, norm, tuple(moves))
+
+
+def undo(moves: Sequence[Node], value: torch.Tensor) -> torch.Tensor:
+    """Return what calls have moved to a value."""
+    for move in reversed(moves):
+        args = arguments(move)
+        if is_call(move, aten.reshape.default):
+            value = value.reshape(spec(move.all_input_nodes[0]).shape)
+        elif is_call(move, aten.permute.default):
+            value = value.permute(sorted(range(value.ndim), key=[dim % value.ndim for dim in args["dims"]].__getitem__))
+        else:
+            value = torch.roll(value, [-shift for shift in args["shifts"]], args["dims"])
+    return value
 
 
 def _only_user(node: Node) -> Node | None:

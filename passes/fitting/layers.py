@@ -21,7 +21,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.running.images import Calibration
 from lvc.compiler.running.memory import peak_activation_bytes
 from lvc.compiler.running.sweep import Sweep
-from lvc.passes.fitting.junctions import find_junction
+from lvc.passes.fitting.junctions import find_junction, undo
 from lvc.passes.fitting.layer_rows import in_groups, input_rows, output_rows, positions, rows_wanted
 from lvc.passes.fitting.moments import MOST_COLUMNS, Gathering, Moments, solve
 
@@ -72,9 +72,12 @@ def fit_layers(before: Model, after: Model, targets: Mapping[Node, Target], data
         new.until(layer)
         goals = [own]
         junction = find_junction(layer, layers)
-        if junction and junction.total.name in known:
-            totals = (_channels(value, layer, target.kept) for value in old.past(known[junction.total.name]))
-            goals.append(list(map(partial(junction.wanted, after.module), totals, new.values(junction.other), own)))
+        if junction and {node.name for node in (junction.total, *junction.moves)} <= known.keys():
+            moved = [known[move.name] for move in junction.moves]
+            totals = (undo(moved, value) for value in old.past(known[junction.total.name]))
+            left = (_channels(value, layer, target.kept) for value in totals)
+            others = (undo(junction.moves, value) for value in new.values(junction.other))
+            goals.append(list(map(partial(junction.wanted, after.module), left, others, own)))
         halves = _halves(layer, new.values(factors(layer)[0]), goals, generator)
         _fit(after, layer, halves, len(goals))
     return used

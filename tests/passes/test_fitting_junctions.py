@@ -16,7 +16,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.passes.fitting import layers
-from lvc.passes.fitting.junctions import Junction, find_junction
+from lvc.passes.fitting.junctions import Junction, find_junction, undo
 
 BLOCK = """
     model block(x: f32[2,3,4,4])
@@ -49,6 +49,8 @@ def layers_of(rest: str) -> tuple[Model, Node, Node]:
             "%n = batch_norm(%last, @gamma, @beta, @mean, @var, False, 0.1, 1e-5, True)\n      %y = add(%n, %first)",
             True,
         ),
+        ("%m = permute(%last, [0, 1, 3, 2])\n      %r = roll(%m, [1], [2])\n      %y = add(%first, %r)", True),
+        ("%m = slice(%last, 2, 0, 4, 1)\n      %y = add(%m, %first)", False),
         ("%y = add(%first, %last, alpha=2)", False),
         ("%y = add(%last, %last)", False),
         ("%r = relu(%last)\n      %y = add(%r, %first)", False),
@@ -83,6 +85,16 @@ def test_what_is_wanted_gives_the_sum_behind_the_normalisation() -> None:
     assert torch.equal(wanted[:, 3:], own[:, 3:]), "nothing of these channels arrives at the sum"
 
 
+def test_what_calls_have_moved_is_moved_back() -> None:
+    rest = ("%m = permute(%last, [0, 2, -1, 1])", "%r = roll(%m, [1, -2], [1, 3])", "%y = reshape(%r, [2, 16, 5])")
+    model, *_ = layers_of("\n      ".join(rest))
+    moves = [node for node in calls(model.module.graph) if node.name in ("m", "r", "y")]
+    value = moved = torch.randn(2, 5, 4, 4)
+    for node in moves:
+        moved = node.target(moved, *node.args[1:])  # type: ignore[operator]
+    assert torch.equal(undo(moves, moved), value)
+
+
 class Block(nn.Module):
     """A shortcut that is narrow, and so loses by pruning, beside a wide branch that knows what it loses."""
 
@@ -97,8 +109,17 @@ class Block(nn.Module):
         return self.main(torch.relu(self.wide(x))) + shortcut
 
 
-def test_a_branch_makes_up_for_what_the_shortcut_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = from_module(Block().eval(), torch.zeros(2, 4, 8, 8))
+class Turned(Block):
+    """The same with places first, and the branch moved behind its last layer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = self.side(torch.relu(self.narrow(x))).permute(2, 3, 0, 1)
+        return (self.main(torch.relu(self.wide(x))).permute(2, 3, 0, 1) + shortcut).permute(2, 3, 0, 1)
+
+
+@pytest.mark.parametrize("block", [Block, Turned])
+def test_a_branch_makes_up_for_what_the_shortcut_lost(block: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = from_module(block().eval(), torch.zeros(2, 4, 8, 8))
     inputs = np.random.default_rng(7).uniform(-2, 2, (2, 4, 8, 8)).astype(np.float32)
 
     def error() -> float:

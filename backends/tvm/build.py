@@ -46,11 +46,10 @@ def build_files(program: Program, generator: CodeGenerator, target: Target, work
         external=sum(argument.bytes for argument in [*program.inputs, *program.outputs]),
         live=live_bytes(program),
     )
-    sizes = (workspace_bytes, constant_bytes + prepared_bytes)
     files = {
-        **generator.assemble(program, names, objects, sizes),
+        **generator.assemble(program, names, objects, memory),
         WEIGHTS: weights_blob(program, constant_bytes),
-        PLAN: json.dumps(plan(program, names, generator.entries(), target, memory)).encode(),
+        PLAN: json.dumps(plan(program, names, target, memory)).encode(),
     }
     return Built(files, memory, _remarks(steps, names, objects))
 
@@ -102,15 +101,11 @@ def weights_blob(program: Program, size: int) -> bytes:
     return b"".join([*parts, bytes(size - end)])
 
 
-def plan(
-    program: Program, names: list[str], entries: Mapping[str, Any], target: Target, memory: Memory
-) -> dict[str, Any]:
-    """What the runtime must know, as plain data. ``names`` are those of the kernels, of setup's before the others;
-    ``entries`` say how the code is called."""
+def plan(program: Program, names: list[str], target: Target, memory: Memory) -> dict[str, Any]:
+    """What the runtime must know, as plain data. ``names`` are those of the kernels, of setup's before the others."""
     setup = len(program.setup)
     return {
         "version": PLAN_VERSION,
-        **entries,
         "target": target.text,
         "kind": target.kind,
         "cpu": target.cpu,

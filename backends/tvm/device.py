@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lvc.backends.tvm.scope import Array
     from lvc.compiler.backend import Executable, Target
     from lvc.compiler.ir.model import Model
+    from lvc.compiler.measure.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,9 @@ class CodeGenerator(ABC):
 
     @abstractmethod
     def assemble(
-        self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], sizes: tuple[int, int]
+        self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], memory: Memory
     ) -> Mapping[str, bytes]:
-        """The files with a program's code. ``kernels`` names the kernel of each step, those of setup first;
-        ``sizes`` are the bytes of the workspace and of all constants."""
-
-    @abstractmethod
-    def entries(self) -> Mapping[str, Any]:
-        """What ``plan.json`` says of the code that `assemble` makes: how to call it."""
+        """The files with a program's code. ``kernels`` names the kernel of each step, those of setup first."""
 
 
 class Device(ABC):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, product, zip_longest
+from itertools import pairwise, product
 
 from lvc.backends.tvm.program import Kind, Program, Storage
 
 ALIGNMENT = 64
-PAGE = 4096  # bytes by which the pools of TVM's runtime grow
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,8 @@ def plan_prepared(program: Program, stored: int) -> int:
 
 
 def scratch_bytes(kernels: Iterable[Sequence[int]]) -> int:
-    """What the pool of one thread grows to, from the bytes that each kernel takes from it, the largest buffer first.
-
-    The pool keeps what is given back, and grows a buffer where none is large enough (``WorkspacePool`` of TVM's
-    runtime); so for each buffer that is in use beside others the largest one counts.
-    """
-    return sum(max(sizes) for sizes in zip_longest(*(map(_paged, kernel) for kernel in kernels), fillvalue=0))
-
-
-def _paged(size: int) -> int:
-    return -(-size // PAGE) * PAGE
+    """What one thread needs for the buffers that kernels take within a task, given those of each kernel."""
+    return max((sum(map(align, sizes)) for sizes in kernels), default=0)
 
 
 def lifetimes(program: Program) -> list[Lifetime]:

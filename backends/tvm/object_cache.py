@@ -12,7 +12,7 @@ from pathlib import Path
 
 MOST_BYTES = 512 << 20
 KEPT_SHARE = 0.75  # of the most bytes, after the oldest entries have been removed
-_MAGIC = "lvc kernel 2"
+_MAGIC = "lvc kernel 3"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from lvc.compiler.errors import CompileError
 
 PLAN, WEIGHTS = "plan.json", "weights.bin"
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 
 
 def read_plan(files: Mapping[str, bytes]) -> dict[str, Any]:

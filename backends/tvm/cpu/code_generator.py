@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch.fx import Node
 
 from lvc.backends.tvm.cpu import rules
-from lvc.backends.tvm.cpu.entry import ENTRY, SETUP, entry_source
+from lvc.backends.tvm.cpu.entry import EXPORTED, entry_source, headers
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.cpu.objects import compile_kernel
 from lvc.backends.tvm.cpu.runtime.executable import LIBRARY
@@ -22,6 +21,7 @@ from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import Program, Step
 from lvc.compiler.backend import Target
+from lvc.compiler.measure.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,8 @@ class CpuCodeGenerator(CodeGenerator):
         return compile_kernel(step, name, self.vector, dict(self.options))
 
     def assemble(
-        self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], sizes: tuple[int, int]
+        self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], memory: Memory
     ) -> dict[str, bytes]:
-        toolchain, entry = toolchain_of(str(self.options["mtriple"])), entry_source(program, kernels, *sizes)
-        return {LIBRARY: toolchain.link({name: made.code for name, made in objects.items()}, entry)}
-
-    def entries(self) -> dict[str, Any]:
-        return {"entry": ENTRY, "setup_entry": SETUP}
+        toolchain = toolchain_of(str(self.options["mtriple"]))
+        sources = {"model.c": entry_source(program, kernels, memory), **headers()}
+        return {LIBRARY: toolchain.link({name: made.code for name, made in objects.items()}, sources, EXPORTED)}

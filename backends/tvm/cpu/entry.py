@@ -1,4 +1,4 @@
-"""The entry functions of a built model, in C: tables of kernel calls, and the loop over them.
+"""The code of a model around its kernels, in C: tables that describe it, the calls of its kernels, and the runtime.
 
 It is no TIR, since TVM declares a called function anew at each call, which LLVM renames from the second one on.
 """
@@ -6,146 +6,95 @@ It is no TIR, since TVM declares a called function anew at each call, which LLVM
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Program
+from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Program, Step
+from lvc.compiler.measure.memory import Memory
 
-ENTRY, SETUP = "lvc_entry", "lvc_setup"
+SOURCES = Path(__file__).parent / "runtime" / "c"
+HEADERS = ("lvc.h", "threads.h", "model.h")
+"""The runtime, in the order in which it is included; the tables stand behind the first."""
+
+EXPORTED = "lvc_*"
+"""What a shared library of a model shows of itself."""
 
 _CODES = {"int": 0, "uint": 1, "float": 2, "bool": 6}  # DLDataTypeCode
-
-_PROLOGUE = """\
-#include <stdint.h>
-
-typedef struct {
-  void *data;
-  int32_t device_type, device_id, ndim;
-  uint8_t code, bits;
-  uint16_t lanes;
-  const int64_t *shape, *strides;
-  uint64_t byte_offset;
-} tensor; /* DLTensor */
-
-typedef struct {
-  int32_t type;
-  uint32_t padding;
-  union { int64_t number; void *pointer; } value;
-} any; /* TVMFFIAny */
-
-typedef int (*kernel)(void *, any *, int32_t, any *);
-struct type { int32_t shape; uint8_t ndim, code, bits; };
-struct argument { int32_t base; int64_t offset; struct type type; };
-struct step { kernel call; int32_t first, count; };
-
-enum { TENSOR_POINTER = 7, TENSOR_OBJECT = 70, OBJECT_HEADER = 24, CPU = 1 };
-
-extern void TVMFFIErrorSetRaisedFromCStr(const char *kind, const char *message);
-"""
-
-_EPILOGUE = """\
-static int refuse(const char *message) {
-  TVMFFIErrorSetRaisedFromCStr("ValueError", message);
-  return -1;
-}
-
-static const tensor *tensor_of(const any *value) {
-  if (value->type == TENSOR_POINTER) return value->value.pointer;
-  if (value->type == TENSOR_OBJECT) return (const tensor *)((const char *)value->value.pointer + OBJECT_HEADER);
-  return 0;
-}
-
-static int fits(const tensor *given, struct type wanted) {
-  if (given->ndim != wanted.ndim || given->code != wanted.code || given->bits != wanted.bits) return 0;
-  for (int i = 0; i < wanted.ndim; i++)
-    if (given->shape[i] != shapes[wanted.shape + i]) return 0;
-  return 1;
-}
-
-static int find_base(const any *given, int which, char **bases) {
-  const tensor *value = tensor_of(given);
-  if (!value || !fits(value, signature[which])) return refuse("lvc: an argument has another shape or type");
-  bases[which] = (char *)value->data + value->byte_offset;
-  if ((uintptr_t)bases[which] % 64) return refuse("lvc: an argument does not begin at a multiple of 64 bytes");
-  return 0;
-}
-
-static int run(const struct step *steps, int count, char **bases) {
-  for (int s = 0; s < count; s++) {
-    tensor tensors[MOST];
-    any values[MOST], none = {0, 0, {0}};
-    for (int i = 0; i < steps[s].count; i++) {
-      const struct argument *a = &arguments[steps[s].first + i];
-      tensors[i] = (tensor){bases[a->base] + a->offset, CPU, 0, a->type.ndim, a->type.code, a->type.bits, 1,
-                            shapes + a->type.shape, 0, 0};
-      values[i] = (any){TENSOR_POINTER, 0, {.pointer = &tensors[i]}};
-    }
-    int failed = steps[s].call(0, values, steps[s].count, &none);
-    if (failed) return failed;
-  }
-  return 0;
-}
-
-/* to be called once, before any other call, with the constants: fills in those that are not stored */
-int __tvm_ffi_lvc_setup(void *self, any *given, int32_t count, any *result) {
-  char *bases[BASES] = {0};
-  (void)self;
-  (void)result;
-  if (count != 1) return refuse("lvc: wrong number of arguments");
-  if (find_base(given, CONSTANTS, bases)) return -1;
-  return run(setup, SETUP_STEPS, bases);
-}
-
-/* inputs, outputs, constants, workspace: tensors that are contiguous and begin at a multiple of 64 bytes */
-int __tvm_ffi_lvc_entry(void *self, any *given, int32_t count, any *result) {
-  char *bases[BASES];
-  (void)self;
-  (void)result;
-  if (count != BASES) return refuse("lvc: wrong number of arguments");
-  for (int i = 0; i < BASES; i++)
-    if (find_base(&given[i], i, bases)) return -1;
-  return run(steps, STEPS, bases);
-}
-
-/* what kernels call for a parallel loop when the model runs on one thread; see TVMBackendParallelLaunch */
-struct group { void *sync; int32_t tasks; };
-int lvc_serial_launch(int (*task)(int, struct group *, void *), void *data, int tasks) {
-  struct group alone = {0, 1};
-  (void)tasks;
-  return task(0, &alone, data);
-}
-"""
+_EMPTY = "{0, 0, 0, 0, 0}"
 
 
-def entry_source(program: Program, kernels: Sequence[str], workspace: int, constants: int) -> str:
-    """Write ``setup(constants)`` and ``entry(inputs.., outputs.., constants, workspace)``.
+def headers() -> dict[str, str]:
+    """The files that the entry includes, by name."""
+    return {name: (SOURCES / name).read_text() for name in HEADERS}
 
-    ``kernels`` names the kernel of each step, those of setup first; ``workspace`` and ``constants`` are in bytes.
-    """
+
+def entry_source(program: Program, kernels: Sequence[str], memory: Memory) -> str:
+    """Write the entry of a program; ``kernels`` names the kernel of each step, those of setup first."""
     shapes = _Shapes()
-    external = [*program.inputs, *program.outputs]
-    signature = [shapes.type_of(argument.shape, argument.dtype) for argument in external]
-    signature += [shapes.type_of((max(1, size),), "uint8") for size in (constants, workspace)]
-    arguments: list[str] = []
-    steps: list[str] = []
     called = [*program.setup, *program.steps]
-    for name, step in zip(kernels, called, strict=True):
-        steps.append(f"{{__tvm_ffi_{name}, {len(arguments)}, {len(step.arguments)}}}")
-        arguments += [_written(argument, len(program.inputs), len(external), shapes) for argument in step.arguments]
-    most = max((len(step.arguments) for step in called), default=1)
-    first = len(program.setup)
+    arities = {name: len(step.arguments) for name, step in zip(kernels, called, strict=True)}
+    first, bases = len(program.setup), _Bases(len(program.inputs), len(program.outputs), memory.weights)
+    calls = [bases.call(name, step) for name, step in zip(kernels, called, strict=True)]
+    tensors = [_table("lvc_tensor lvc_input", map(shapes.tensor, program.inputs), _EMPTY)]
+    tensors.append(_table("lvc_tensor lvc_output", map(shapes.tensor, program.outputs), _EMPTY))
+    numbers = bases.numbers() | {"STEPS": len(program.steps), "SETUP_STEPS": first}
     return "\n".join(
         [
-            _PROLOGUE,
-            f"enum {{ BASES = {len(signature)}, CONSTANTS = {len(external)}, MOST = {most} }};",
-            f"enum {{ SETUP_STEPS = {first}, STEPS = {len(program.steps)} }};",
-            *(f"extern int __tvm_ffi_{name}(void *, any *, int32_t, any *);" for name in sorted(set(kernels))),
-            _table("int64_t shapes", map(str, shapes.sizes)),
-            _table("struct type signature", signature),
-            _table("struct argument arguments", arguments),
-            _table("struct step setup", steps[:first]),
-            _table("struct step steps", steps[first:]),
-            _EPILOGUE,
+            f'#include "{HEADERS[0]}"',
+            *(f"extern int {name}({', '.join(['void *'] * arities[name])});" for name in sorted(arities)),
+            *(f"enum {{ LVC_{name} = {value} }};" for name, value in numbers.items()),
+            *(f"#define LVC_{name}_BYTES UINT64_C({size})" for name, size in _sizes(memory).items()),
+            _table("int64_t lvc_shapes", map(str, shapes.sizes), "0"),
+            *tensors,
+            "/* the steps of a run, behind them those of setup */",
+            "static int lvc_call(int32_t step, char **b) {",
+            "  switch (step) {",
+            *(f"  case {place}: return {call};" for place, call in enumerate([*calls[first:], *calls[:first]])),
+            "  default: return -1;",
+            "  }",
+            "}",
+            *(f'#include "{name}"' for name in HEADERS[1:]),
+            "",
         ]
     )
+
+
+def _sizes(memory: Memory) -> dict[str, int]:
+    return {
+        "WEIGHT": memory.weights,
+        "PREPARED": memory.prepared,
+        "WORKSPACE": memory.workspace,
+        "SCRATCH": memory.scratch,
+    }
+
+
+class _Bases:
+    """Where arguments are counted from: every input and output, the weights, what setup prepares, the workspace."""
+
+    def __init__(self, inputs: int, outputs: int, weight_bytes: int) -> None:
+        self.inputs, self.outputs = inputs, outputs
+        self.weights = inputs + outputs
+        self.prepared, self.workspace = self.weights + 1, self.weights + 2
+        self._weight_bytes = weight_bytes
+
+    def numbers(self) -> dict[str, int]:
+        places = {"WEIGHTS": self.weights, "PREPARED": self.prepared, "WORKSPACE": self.workspace}
+        return {"INPUTS": self.inputs, "OUTPUTS": self.outputs, **places, "BASES": self.workspace + 1}
+
+    def call(self, kernel: str, step: Step) -> str:
+        return f"{kernel}({', '.join(map(self._address, step.arguments))})"
+
+    def _address(self, argument: Argument) -> str:
+        storage, offset = argument.place.storage, argument.place.offset
+        if storage.kind is Kind.INPUT:
+            return f"b[{storage.position}] + {offset}"
+        if storage.kind is Kind.OUTPUT:
+            return f"b[{self.inputs + storage.position}] + {offset}"
+        offset += storage.position
+        if storage.kind is Kind.WORKSPACE:
+            return f"b[{self.workspace}] + {offset}"
+        is_prepared = storage.position >= self._weight_bytes
+        base, offset = (self.prepared, offset - self._weight_bytes) if is_prepared else (self.weights, offset)
+        return f"b[{base}] + {offset}"
 
 
 class _Shapes:
@@ -153,30 +102,17 @@ class _Shapes:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
-        self.known: dict[tuple[int, ...], int] = {}
+        self._known: dict[tuple[int, ...], int] = {}
 
-    def type_of(self, shape: tuple[int, ...], dtype: str) -> str:
-        shape = shape or (1,)
-        if shape not in self.known:
-            self.known[shape] = len(self.sizes)
+    def tensor(self, argument: Argument) -> str:
+        shape = argument.shape
+        if shape not in self._known:
+            self._known[shape] = len(self.sizes)
             self.sizes.extend(shape)
-        code = _CODES[dtype.rstrip("0123456789")]
-        return f"{{{self.known[shape]}, {len(shape)}, {code}, {8 * ITEM_BYTES[dtype]}}}"
+        code, bits = _CODES[argument.dtype.rstrip("0123456789")], 8 * ITEM_BYTES[argument.dtype]
+        return f"{{lvc_shapes + {self._known[shape]}, {len(shape)}, {code}, {bits}, {argument.bytes}}}"
 
 
-def _written(argument: Argument, inputs: int, external: int, shapes: _Shapes) -> str:
-    storage, offset = argument.place.storage, argument.place.offset
-    base = {
-        Kind.INPUT: storage.position,
-        Kind.OUTPUT: inputs + storage.position,
-        Kind.CONSTANT: external,
-        Kind.WORKSPACE: external + 1,
-    }[storage.kind]
-    if storage.kind in (Kind.CONSTANT, Kind.WORKSPACE):
-        offset += storage.position
-    return f"{{{base}, {offset}, {shapes.type_of(argument.shape, argument.dtype)}}}"
-
-
-def _table(name: str, rows: Iterable[str]) -> str:
-    lines = "".join(f"  {row},\n" for row in rows) or "  0\n"
+def _table(name: str, rows: Iterable[str], empty: str) -> str:
+    lines = "".join(f"  {row},\n" for row in rows) or f"  {empty}\n"
     return f"static const {name}[] = {{\n{lines}}};"

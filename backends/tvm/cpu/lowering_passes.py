@@ -8,6 +8,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
+from lvc.backends.tvm.plain_functions import make_plain
 from lvc.backends.tvm.shifted_divisions import hide_shifted_divisions
 
 PIPELINE = "lvc"
@@ -39,9 +40,8 @@ def _passes() -> list[Any]:
         s_tir.transform.RewriteUnsafeSelect(),
         tirx.transform.CommonSubexprElim(),
         tirx.transform.VerifyMemory(),
-        tirx.transform.AnnotateEntryFunc(),
         tirx.transform.SplitHostDevice(),
-        tirx.transform.MakePackedAPI(),
+        tirx.transform.prim_func_pass(make_plain, opt_level=0, name="lvc.make_plain"),
         tirx.transform.BF16StorageLegalize(),
     ]
 

@@ -27,17 +27,24 @@ class Toolchain:
 
     command: tuple[str, ...]
 
-    def link(self, objects: Mapping[str, bytes], entry: str) -> bytes:
-        """Link object files and an entry in C into a shared library; equal content gives equal bytes."""
+    def link(self, objects: Mapping[str, bytes], sources: Mapping[str, str], exported: str) -> bytes:
+        """Link object files and sources in C into a shared library; equal content gives equal bytes.
+
+        Names that match ``exported`` can be found in it, all others are its own.
+        """
         with tempfile.TemporaryDirectory(prefix="lvc-") as text:
             folder = Path(text)
             for name, content in objects.items():
                 (folder / f"{name}.o").write_bytes(content)
-            (folder / "entry.c").write_text(entry)
+            for name, source in sources.items():
+                (folder / name).write_text(source)
             (folder / "objects").write_text("".join(f"{name}.o\n" for name in sorted(objects)))
-            self._run(["-O2", "-fPIC", "-std=c11", "-c", "entry.c", "-o", "entry.o"], folder)
-            flags = ["-shared", "-fPIC", "-s", "-Wl,--build-id=none", "-Wl,-soname,model.so"]
-            self._run([*flags, "-o", "model.so", "@objects", "entry.o"], folder)
+            (folder / "exported").write_text(f"{{ global: {exported}; local: *; }};\n")
+            compiled = [name for name in sources if name.endswith(".c")]
+            self._run(["-O2", "-fPIC", "-std=gnu11", "-pthread", "-c", *compiled], folder)
+            flags = ["-shared", "-fPIC", "-s", "-pthread", "-Wl,--build-id=none", "-Wl,-soname,model.so"]
+            parts = ["@objects", *(f"{Path(name).stem}.o" for name in compiled)]
+            self._run([*flags, "-Wl,--version-script=exported", "-o", "model.so", *parts], folder)
             return (folder / "model.so").read_bytes()
 
     def _run(self, arguments: list[str], folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import torch
@@ -22,6 +21,7 @@ from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Executable, Target
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.memory import Memory
 from lvc.compiler.pipeline.workspace import Workspace
 
 
@@ -48,12 +48,9 @@ class ScriptWriter(CodeGenerator):
         return Object(step.function.script().encode(), (4096,))
 
     def assemble(
-        self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], sizes: tuple[int, int]
+        self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], memory: Memory
     ) -> Mapping[str, bytes]:
         return {"kernels.txt": b"\n".join(objects[name].code for name in dict.fromkeys(kernels))}
-
-    def entries(self) -> Mapping[str, Any]:
-        return {"launches": "in order"}
 
 
 class Scripts(Device):
@@ -116,7 +113,7 @@ def test_a_kind_of_device_is_built_for_through_the_protocol_alone(scripts: Scrip
     artefact = built()
     assert set(artefact.files) == {"kernels.txt", "weights.bin", "plan.json"}
     plan = json.loads(artefact.files["plan.json"])
-    assert (plan["kind"], plan["cpu"], plan["launches"]) == ("script", "paper", "in order")
+    assert (plan["kind"], plan["cpu"]) == ("script", "paper")
     assert {"conv2d_default", "linear_default"} <= set(scripts.generator.asked)
     shapes = [argument["shape"] for step in plan["steps"] for argument in step["arguments"]]
     assert [1, 2, 6, 6, 32] in shapes  # 40 channels, in the blocks of this device
@@ -164,7 +161,7 @@ def test_a_plan_of_no_known_kind_is_refused_and_one_without_kind_is_for_cpus(scr
         (b"\xff", "damaged"),
         (b"[]", "another version"),
         (b"{}", "another version"),
-        (b'{"version": 2, "kind": []}', "not known"),
+        (b'{"version": 3, "kind": []}', "not known"),
     ],
 )
 def test_what_is_no_plan_is_refused(content: bytes, what: str, scripts: Scripts) -> None:

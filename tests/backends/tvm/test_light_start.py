@@ -24,6 +24,7 @@ LOAD = (
     "scores = loaded(numpy.load(sys.argv[2]))\n"
     "assert scores.shape == (1, 4) and scores.any()\n"
     "assert str(loaded.inputs[0]) == 'x: f32[1,3,8,8]'\n"
+    "assert 'libtvm' not in open('/proc/self/maps').read()\n"
 ) + AFTER
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
-from lvc.backends.tvm.memory import ALIGNMENT, PAGE, Lifetime, Piece, assign, live_bytes, plan_workspace, scratch_bytes
+from lvc.backends.tvm.memory import ALIGNMENT, Lifetime, Piece, assign, live_bytes, plan_workspace, scratch_bytes
 from lvc.backends.tvm.program import Argument, Kind, Place, Program, Step, Storage
 
 PIECES = st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 20), st.integers(0, 6)), min_size=1, max_size=3)
@@ -85,6 +85,6 @@ def test_the_best_order_is_taken() -> None:
     assert plan_workspace(program) == live_bytes(program) == 64 + 704
 
 
-def test_scratch_counts_the_largest_of_each_buffer_in_use_at_once() -> None:
-    assert scratch_bytes([(5 * PAGE, 10), (2 * PAGE, PAGE + 1), ()]) == (5 + 2) * PAGE
+def test_scratch_is_that_of_the_kernel_that_needs_most() -> None:
+    assert scratch_bytes([(640, 10), (64, 65), ()]) == 640 + 64
     assert scratch_bytes([]) == 0

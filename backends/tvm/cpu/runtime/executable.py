@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lvc.backends.tvm.cpu.host import check_host
-from lvc.backends.tvm.cpu.runtime.abi import Arguments, Library, configure_threads
+from lvc.backends.tvm.cpu.runtime.library import Instance, Library
 from lvc.backends.tvm.plan import WEIGHTS, read_plan
 from lvc.compiler.errors import CompileError, UsageError
 
@@ -26,29 +23,24 @@ LIBRARY = "model.so"
 class Executable:
     """Arrays in, arrays out, in the order of the signature.
 
-    May be called from several threads at once: each call under way has a workspace of its own. Inputs that are
-    contiguous and begin at a multiple of 64 bytes are read where they lie, others are copied. ``threads`` is how many
-    threads one call may use (default: all cores).
+    May be called from several threads at once: each call under way has an instance of its own, with a workspace and
+    threads. Inputs that are contiguous and begin at a multiple of 64 bytes are read where they lie, others are copied.
+    ``threads`` is how many threads one call may use (default: all cores).
     """
 
     def __init__(self, files: Mapping[str, bytes], threads: int | None = None) -> None:
         self.plan = _read_plan(files)
         check_host(self.plan["target"], frozenset(self.plan["features"]), self.plan.get("kind", ""))
         self.threads = threads or os.cpu_count() or 1
-        self.constants = aligned(max(1, self.plan["constant_bytes"] + self.plan["prepared_bytes"]))
         if len(files[WEIGHTS]) != self.plan["constant_bytes"]:
             raise CompileError("the artefact is damaged", why="its weights have another size than its plan says")
-        self.constants[: self.plan["constant_bytes"]] = np.frombuffer(files[WEIGHTS], np.uint8)
-        self.library = _load_library(files[LIBRARY], self.threads == 1)
-        self._prepare_constants()
-        self.workspaces: list[np.ndarray] = []
-        self.local = threading.local()
-
-    def _prepare_constants(self) -> None:
-        """Fill in the constants that are made from stored ones."""
-        if self.plan["setup"]:
-            self._use_threads()
-            self.library.call(self.plan["setup_entry"], Arguments([self.constants]))
+        weights = aligned(len(files[WEIGHTS]))
+        weights[:] = np.frombuffer(files[WEIGHTS], np.uint8)
+        sizes = [[math.prod(shape) * dtype.itemsize for shape, dtype in side] for side in (self.inputs, self.outputs)]
+        self._library = Library(files[LIBRARY], weights, sizes)
+        self._first = self._library.create(self.threads)
+        self._process = os.getpid()
+        self._idle = [self._first]
 
     @cached_property
     def inputs(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -62,34 +54,25 @@ class Executable:
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the model; `UsageError` if an input does not fit the signature."""
-        arrays = self._checked(inputs)
-        results = [_empty(shape, dtype) for shape, dtype in self.outputs]
-        workspace = self._take_workspace()
-        self._use_threads()
-        self.library.call(
-            self.plan["entry"], Arguments([*arrays, *map(_tensor_of, results), self.constants, workspace])
-        )
-        self.workspaces.append(workspace)
+        arrays, results = self._checked(inputs), self._results()
+        instance = self._take()
+        instance.run(arrays, results)
+        self._idle.append(instance)
         return tuple(results)
 
     def time_steps(self, inputs: Sequence[np.ndarray], repeats: int = 10) -> list[tuple[str, tuple[str, ...], float]]:
         """Call the kernels one by one; return each step's name, the nodes that it computes, and its least seconds."""
-        external = {
-            "input": self._checked(inputs),
-            "output": [_tensor_of(_empty(shape, dtype)) for shape, dtype in self.outputs],
-        }
-        internal = {"constant": self.constants, "workspace": self._take_workspace()}
-        self._use_threads()
-        steps = [
-            (step, Arguments([_view(a, external, internal) for a in step["arguments"]])) for step in self.plan["steps"]
-        ]
+        arrays, results, instance = self._checked(inputs), self._results(), self._take()
+        instance.run(arrays, results)
+        steps = self.plan["steps"]
         least = [math.inf] * len(steps)
         for _ in range(max(1, repeats)):
-            for number, (step, arguments) in enumerate(steps):
+            for number in range(len(steps)):
                 start = time.perf_counter()
-                self.library.call(step["kernel"], arguments)
+                instance.run_step(number, arrays, results)
                 least[number] = min(least[number], time.perf_counter() - start)
-        return [(step["name"], tuple(step["nodes"]), seconds) for (step, _), seconds in zip(steps, least, strict=True)]
+        self._idle.append(instance)
+        return [(step["name"], tuple(step["nodes"]), seconds) for step, seconds in zip(steps, least, strict=True)]
 
     def peak_flops(self) -> float:
         """Floating-point operations a second that its threads together can do in code for its target, measured."""
@@ -109,19 +92,20 @@ class Executable:
             if array.shape != shape or array.dtype != dtype:
                 given = f"{array.dtype}{list(array.shape)}"
                 raise UsageError(f"input {number} must be {dtype}{list(shape)}, not {given}")
-            arrays.append(_tensor_of(_placed(array)))
+            arrays.append(np.ascontiguousarray(array))
         return arrays
 
-    def _take_workspace(self) -> np.ndarray:
-        try:
-            return self.workspaces.pop()  # atomic: no other call can have the same one
-        except IndexError:
-            return aligned(max(1, self.plan["workspace_bytes"]))
+    def _results(self) -> list[np.ndarray]:
+        return [_empty(shape, dtype) for shape, dtype in self.outputs]
 
-    def _use_threads(self) -> None:
-        """The thread pool belongs to the calling thread, which other models use too."""
-        if self.threads > 1:
-            configure_threads(self.threads)
+    def _take(self) -> Instance:
+        """An instance that no other call has; in a process that was forked a new one, for threads stay behind."""
+        if self._process != os.getpid():
+            self._process, self._idle = os.getpid(), []
+        try:
+            return self._idle.pop()  # atomic: no other call can have the same one
+        except IndexError:
+            return self._library.create(self.threads, self._first)
 
 
 def aligned(size: int) -> np.ndarray:
@@ -135,45 +119,11 @@ def _empty(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
     return np.asarray(aligned(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape))
 
 
-def _placed(array: np.ndarray) -> np.ndarray:
-    """The array itself if kernels can read it where it lies, else a copy."""
-    if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0:
-        return array
-    copy = _empty(array.shape, array.dtype)
-    copy[...] = array
-    return copy
-
-
-def _tensor_of(array: np.ndarray) -> np.ndarray:
-    """Kernels see a scalar as a vector of one element."""
-    return np.atleast_1d(array)
-
-
 def _signature(item: Mapping[str, Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return tuple(item["shape"]), np.dtype(item["dtype"])
-
-
-def _view(
-    argument: Mapping[str, Any], external: Mapping[str, list[np.ndarray]], internal: Mapping[str, np.ndarray]
-) -> np.ndarray:
-    """An argument of a step as an array over its memory."""
-    shape, dtype = _signature(argument)
-    if argument["kind"] in external:
-        return np.asarray(external[argument["kind"]][argument["position"]].reshape(shape))
-    size = math.prod(shape) * dtype.itemsize
-    start = argument["position"]
-    return np.asarray(internal[argument["kind"]][start : start + size].view(dtype).reshape(shape))
 
 
 def _read_plan(files: Mapping[str, bytes]) -> dict[str, Any]:
     if LIBRARY not in files:
         raise CompileError("the artefact is incomplete", why=f"it lacks {LIBRARY}")
     return read_plan(files)
-
-
-def _load_library(content: bytes, serial: bool) -> Library:
-    """Load a library from bytes, through a private file that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="lvc-") as folder:
-        file = Path(folder) / "model.so"
-        file.write_bytes(content)
-        return Library(file, serial)

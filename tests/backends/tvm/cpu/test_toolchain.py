@@ -64,5 +64,5 @@ def test_without_a_linker_it_is_said_what_to_install(triple: str, package: str, 
 def test_what_a_compiler_says_is_told(folder: Path) -> None:
     compiler = put(folder, "cc", "echo no room left >&2; exit 1")
     with pytest.raises(CompileError, match="linking the model failed") as caught:
-        Toolchain((compiler,)).link({}, "")
+        Toolchain((compiler,)).link({}, {"model.c": ""}, "lvc_*")
     assert (caught.value.where, caught.value.why) == (compiler, "no room left")

@@ -1,0 +1,64 @@
+/* A compiled model as plain C: what it takes and gives, and how it is run. Needs nothing but the C library.
+
+   An instance serves one call at a time and allocates when it is created, never in a run; there may be as many as
+   memory allows, of one model and of several, each used by another thread. */
+#ifndef LVC_H
+#define LVC_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct lvc_model lvc_model;
+
+typedef struct {
+  const int64_t *shape;
+  int32_t rank;
+  uint8_t code, bits; /* as in DLPack: 0 signed, 1 unsigned, 2 floating point, 6 boolean */
+  uint64_t bytes;
+} lvc_tensor;
+
+typedef struct {
+  int32_t version; /* of this interface: LVC_VERSION of the header that the model was built with */
+  int32_t inputs, outputs, steps;
+  const lvc_tensor *input, *output;
+  uint64_t weight_bytes;   /* of the weights that lvc_model_create is given */
+  uint64_t instance_bytes; /* that an instance allocates, but for its threads and what it shares */
+} lvc_info;
+
+enum { LVC_VERSION = 1, LVC_ALIGNMENT = 64 };
+
+enum {
+  LVC_OK = 0,
+  LVC_OUT_OF_MEMORY = 1,
+  LVC_NO_THREADS = 2,
+  LVC_UNALIGNED = 3,
+  LVC_KERNEL_FAILED = 4,
+  LVC_NO_SUCH_STEP = 5
+};
+
+const lvc_info *lvc_model_info(void);
+
+/* One clear sentence for a status. */
+const char *lvc_status_text(int status);
+
+/* Make an instance that runs on so many threads, the caller's among them. The weights begin at a multiple of
+   LVC_ALIGNMENT and stay where they are as long as it lives. What is computed from them once is shared with another
+   instance if one is given, which then has to live as long too. */
+int lvc_model_create(const void *weights, int32_t threads, const lvc_model *shared, lvc_model **made);
+
+/* Inputs and outputs in the order of the signature, contiguous; those that begin at a multiple of LVC_ALIGNMENT are
+   read and written where they lie, others are copied. */
+int lvc_run(lvc_model *model, const void *const *inputs, void *const *outputs);
+
+/* Run one step alone, to time it: it reads what the last run left. */
+int lvc_run_step(lvc_model *model, int32_t step, const void *const *inputs, void *const *outputs);
+
+void lvc_model_destroy(lvc_model *model);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

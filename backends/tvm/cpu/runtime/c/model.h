@@ -1,0 +1,155 @@
+/* Instances of a model: their memory, and the walk over the steps. Behind the tables that describe the model. */
+#include <stdlib.h>
+#include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+enum { LVC_HUGE = 2 << 20 }; /* bytes of a large page */
+
+struct lvc_model {
+  char *bases[LVC_BASES]; /* inputs, outputs, weights, prepared, workspace */
+  char *staging[LVC_INPUTS + LVC_OUTPUTS + 1];
+  char *block;
+  lvc_scratch scratch;
+#if LVC_THREADS
+  lvc_pool pool;
+#endif
+  int32_t threads;
+};
+
+static uint64_t lvc_rounded(uint64_t bytes) { return (bytes + LVC_ALIGNMENT - 1) / LVC_ALIGNMENT * LVC_ALIGNMENT; }
+
+/* aligned to large pages where they are many, which the system is asked for */
+static char *lvc_get(uint64_t bytes) {
+  uint64_t page = bytes >= 2 * LVC_HUGE ? LVC_HUGE : LVC_ALIGNMENT;
+  char *block = aligned_alloc(page, (bytes + page - 1) / page * page);
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  if (block && page == LVC_HUGE) madvise(block, (bytes + page - 1) / page * page, MADV_HUGEPAGE);
+#endif
+  return block;
+}
+
+static uint64_t lvc_staged_bytes(void) {
+  uint64_t bytes = 0;
+  for (int i = 0; i < LVC_INPUTS; i++) bytes += lvc_rounded(lvc_input[i].bytes);
+  for (int i = 0; i < LVC_OUTPUTS; i++) bytes += lvc_rounded(lvc_output[i].bytes);
+  return bytes;
+}
+
+static const lvc_info *lvc_described(void) {
+  static const lvc_info info = {LVC_VERSION, LVC_INPUTS, LVC_OUTPUTS, LVC_STEPS, lvc_input, lvc_output,
+                                LVC_WEIGHT_BYTES, LVC_PREPARED_BYTES + LVC_WORKSPACE_BYTES};
+  return &info;
+}
+
+const lvc_info *lvc_model_info(void) { return lvc_described(); }
+
+const char *lvc_status_text(int status) {
+  switch (status) {
+  case LVC_OK: return "it is done";
+  case LVC_OUT_OF_MEMORY: return "there is not enough memory for the model";
+  case LVC_NO_THREADS: return "the system starts no more threads";
+  case LVC_UNALIGNED: return "the weights do not begin at a multiple of 64 bytes";
+  case LVC_KERNEL_FAILED: return "a kernel failed";
+  case LVC_NO_SUCH_STEP: return "the model has no such step";
+  default: return "this is no status of a model";
+  }
+}
+
+static int lvc_walk(lvc_model *model, int32_t first, int32_t end) {
+  int failed = 0;
+  lvc_own_scratch = &model->scratch;
+#if LVC_THREADS
+  lvc_own_pool = model->threads > 1 ? &model->pool : 0;
+#endif
+  for (int32_t step = first; step < end && !failed; step++) {
+    model->scratch.used = 0;
+    failed = lvc_call(step, model->bases);
+  }
+  lvc_own_pool = 0;
+  lvc_own_scratch = 0;
+  return failed ? LVC_KERNEL_FAILED : LVC_OK;
+}
+
+int lvc_model_create(const void *weights, int32_t threads, const lvc_model *shared, lvc_model **made) {
+  *made = 0;
+  if ((uintptr_t)weights % LVC_ALIGNMENT) return LVC_UNALIGNED;
+  threads = LVC_THREADS && threads > 1 ? threads : 1;
+  uint64_t sizes[] = {lvc_rounded(sizeof(lvc_model)),
+#if LVC_THREADS
+                      lvc_rounded((uint64_t)(threads - 1) * sizeof(lvc_worker)),
+#else
+                      0,
+#endif
+                      lvc_staged_bytes(), (uint64_t)threads * LVC_SCRATCH_BYTES,
+                      shared ? 0 : lvc_rounded(LVC_PREPARED_BYTES), lvc_rounded(LVC_WORKSPACE_BYTES)};
+  uint64_t total = 0;
+  for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) total += sizes[i];
+  char *block = lvc_get(total);
+  if (!block) return LVC_OUT_OF_MEMORY;
+  lvc_model *model = (lvc_model *)(block + total - sizes[0]); /* large tensors first, at the beginning of pages */
+  memset(model, 0, sizeof(*model));
+  model->block = block;
+  model->threads = threads;
+  char *at = block;
+  model->bases[LVC_WORKSPACE] = at;
+  at += sizes[5];
+  model->bases[LVC_PREPARED] = shared ? shared->bases[LVC_PREPARED] : at;
+  at += sizes[4];
+  model->bases[LVC_WEIGHTS] = (char *)(uintptr_t)weights;
+  char *scratch = at;
+  model->scratch = (lvc_scratch){scratch, 0, LVC_SCRATCH_BYTES};
+  at += sizes[3];
+  for (int i = 0; i < LVC_INPUTS + LVC_OUTPUTS; i++) {
+    model->staging[i] = at;
+    at += lvc_rounded(i < LVC_INPUTS ? lvc_input[i].bytes : lvc_output[i - LVC_INPUTS].bytes);
+  }
+#if LVC_THREADS
+  if (threads > 1) {
+    int status = lvc_pool_open(&model->pool, threads, (lvc_worker *)at, scratch + LVC_SCRATCH_BYTES, LVC_SCRATCH_BYTES);
+    if (status) {
+      free(block);
+      return status;
+    }
+  }
+#endif
+  int status = shared ? LVC_OK : lvc_walk(model, LVC_STEPS, LVC_STEPS + LVC_SETUP_STEPS);
+  if (status) lvc_model_destroy(model);
+  else *made = model;
+  return status;
+}
+
+void lvc_model_destroy(lvc_model *model) {
+  if (!model) return;
+#if LVC_THREADS
+  if (model->threads > 1) lvc_pool_close(&model->pool);
+#endif
+  free(model->block);
+}
+
+static int lvc_run_some(lvc_model *model, const void *const *inputs, void *const *outputs, int32_t first, int32_t end) {
+  for (int i = 0; i < LVC_INPUTS; i++) {
+    int is_placed = (uintptr_t)inputs[i] % LVC_ALIGNMENT == 0;
+    model->bases[i] = is_placed ? (char *)(uintptr_t)inputs[i] : model->staging[i];
+    if (!is_placed) memcpy(model->staging[i], inputs[i], lvc_input[i].bytes);
+  }
+  for (int i = 0; i < LVC_OUTPUTS; i++) {
+    int is_placed = (uintptr_t)outputs[i] % LVC_ALIGNMENT == 0;
+    model->bases[LVC_INPUTS + i] = is_placed ? outputs[i] : model->staging[LVC_INPUTS + i];
+  }
+  int status = lvc_walk(model, first, end);
+  for (int i = 0; i < LVC_OUTPUTS && !status; i++)
+    if (model->bases[LVC_INPUTS + i] != outputs[i])
+      memcpy(outputs[i], model->staging[LVC_INPUTS + i], lvc_output[i].bytes);
+  return status;
+}
+
+int lvc_run(lvc_model *model, const void *const *inputs, void *const *outputs) {
+  return lvc_run_some(model, inputs, outputs, 0, LVC_STEPS);
+}
+
+int lvc_run_step(lvc_model *model, int32_t step, const void *const *inputs, void *const *outputs) {
+  if (step < 0 || step >= LVC_STEPS) return LVC_NO_SUCH_STEP;
+  return lvc_run_some(model, inputs, outputs, step, step + 1);
+}

@@ -1,0 +1,131 @@
+"""The C interface of a built model, as ``lvc.h`` declares it, over ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lvc.compiler.errors import CompileError
+
+VERSION = 1
+"""Of the interface: ``LVC_VERSION``."""
+
+_Pointers = ctypes.POINTER(ctypes.c_void_p)
+
+
+class _Tensor(ctypes.Structure):
+    """lvc_tensor."""
+
+    _fields_ = [
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("rank", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("bytes", ctypes.c_uint64),
+    ]
+
+
+class _Info(ctypes.Structure):
+    """lvc_info."""
+
+    _fields_ = [
+        ("version", ctypes.c_int32),
+        ("inputs", ctypes.c_int32),
+        ("outputs", ctypes.c_int32),
+        ("steps", ctypes.c_int32),
+        ("input", ctypes.POINTER(_Tensor)),
+        ("output", ctypes.POINTER(_Tensor)),
+        ("weight_bytes", ctypes.c_uint64),
+        ("instance_bytes", ctypes.c_uint64),
+    ]
+
+
+class Library:
+    """A shared library of a model; instances of it read ``weights``, which begin at a multiple of 64 bytes.
+
+    `CompileError` if it cannot be loaded, or is of another kind than a plan says: so many inputs and outputs of so many
+    bytes.
+    """
+
+    def __init__(self, content: bytes, weights: np.ndarray, sizes: Sequence[Sequence[int]]) -> None:
+        with tempfile.TemporaryDirectory(prefix="lvc-") as folder:  # gone as soon as it is loaded
+            file = Path(folder) / "model.so"
+            file.write_bytes(content)
+            try:
+                self._library = ctypes.CDLL(str(file))
+                info = _declare(self._library)
+            except (OSError, AttributeError) as error:
+                raise CompileError("the artefact's shared library cannot be loaded", why=str(error)) from error
+        self._weights = weights
+        ends = [[info.input[i].bytes for i in range(info.inputs)], [info.output[i].bytes for i in range(info.outputs)]]
+        if (info.version, ends, info.weight_bytes) != (VERSION, [list(part) for part in sizes], weights.nbytes):
+            raise CompileError("the artefact is damaged", why="its shared library is of another model than its plan")
+
+    def create(self, threads: int, shared: Instance | None = None) -> Instance:
+        """Make an instance that runs on so many threads; what setup computes may be that of another one."""
+        handle, other = ctypes.c_void_p(), shared.handle if shared else None
+        weights = self._weights.ctypes.data if len(self._weights) else None  # numpy knows no place of nothing
+        self.check(self._library.lvc_model_create(weights, threads, other, ctypes.byref(handle)))
+        return Instance(self, handle, shared)
+
+    def check(self, status: int) -> None:
+        """Raise `CompileError` for any status but success."""
+        if status:
+            text = self._library.lvc_status_text(status).decode(errors="replace")
+            raise CompileError("the model cannot be run", why=text)
+
+    def run(self, handle: ctypes.c_void_p, inputs: ctypes.Array[ctypes.c_void_p], outputs: object) -> None:
+        self.check(self._library.lvc_run(handle, inputs, outputs))
+
+    def run_step(self, handle: ctypes.c_void_p, step: int, inputs: object, outputs: object) -> None:
+        self.check(self._library.lvc_run_step(handle, step, inputs, outputs))
+
+    def destroy(self, handle: ctypes.c_void_p) -> None:
+        self._library.lvc_model_destroy(handle)
+
+
+class Instance:
+    """A model with memory and threads of its own, for one call at a time."""
+
+    def __init__(self, library: Library, handle: ctypes.c_void_p, shared: Instance | None) -> None:
+        self.handle = handle
+        self._library = library
+        self._shared = shared  # lives as long
+        weakref.finalize(self, _destroy, library, handle, os.getpid())
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        self._library.run(self.handle, pointers(inputs), pointers(outputs))
+
+    def run_step(self, step: int, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Run one step alone, on what the last run left."""
+        self._library.run_step(self.handle, step, pointers(inputs), pointers(outputs))
+
+
+def _destroy(library: Library, handle: ctypes.c_void_p, process: int) -> None:
+    """Free an instance, unless this process was forked from its own: its threads are not here."""
+    if process == os.getpid():
+        library.destroy(handle)
+
+
+def pointers(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:
+    """Where arrays begin."""
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
+def _declare(library: ctypes.CDLL) -> _Info:
+    """Give the functions their types; return what the model says of itself."""
+    library.lvc_model_info.restype = ctypes.POINTER(_Info)
+    library.lvc_status_text.restype = ctypes.c_char_p
+    library.lvc_model_create.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, _Pointers]
+    library.lvc_run.argtypes = [ctypes.c_void_p, _Pointers, _Pointers]
+    library.lvc_run_step.argtypes = [ctypes.c_void_p, ctypes.c_int32, _Pointers, _Pointers]
+    library.lvc_model_destroy.argtypes = [ctypes.c_void_p]
+    library.lvc_model_destroy.restype = None
+    found: _Info = library.lvc_model_info().contents
+    return found

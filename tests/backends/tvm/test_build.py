@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def test_threads_give_equal_results() -> None:
     compare(single(data), model(data), 1e-4)
     for ours, theirs in zip(double(data), single(data), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_no_more_threads_run_than_there_are_cores() -> None:
+    executable = BACKEND.load(build(network()), 1 << 30)
+    assert executable.threads == os.cpu_count()
+    assert executable(numbers(1, 3, 24, 24))[0].any()
 
 
 def test_calls_from_several_threads() -> None:

@@ -25,13 +25,14 @@ class Executable:
 
     May be called from several threads at once: each call under way has an instance of its own, with a workspace and
     threads. Inputs that are contiguous and begin at a multiple of 64 bytes are read where they lie, others are copied.
-    ``threads`` is how many threads one call may use (default: all cores).
+    ``threads`` is how many threads one call may use, of at most as many as there are cores (default: all).
     """
 
     def __init__(self, files: Mapping[str, bytes], threads: int | None = None) -> None:
         self.plan = _read_plan(files)
         check_host(self.plan["target"], frozenset(self.plan["features"]), self.plan.get("kind", ""))
-        self.threads = threads or os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+        self.threads = min(threads or cores, cores)
         if len(files[WEIGHTS]) != self.plan["constant_bytes"]:
             raise CompileError("the artefact is damaged", why="its weights have another size than its plan says")
         weights = aligned(len(files[WEIGHTS]))

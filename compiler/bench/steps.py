@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,7 +18,9 @@ StepTime = tuple[str, Sequence[str], float]
 class TimesSteps(Protocol):
     """An executable that can time its kernels one by one, and knows the arithmetic of the processor."""
 
-    def time_steps(self, inputs: Sequence[np.ndarray], repeats: int) -> list[StepTime]: ...
+    def time_steps(
+        self, inputs: Sequence[np.ndarray], repeats: int, clock: Callable[[], float] = ...
+    ) -> list[StepTime]: ...
 
     def peak_flops(self) -> float: ...
 

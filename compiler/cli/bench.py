@@ -61,7 +61,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     inputs_text = ", ".join(map(str, loaded[0].inputs))
     console.result(f"{processor()}; {options.threads} thread{'s' * (options.threads > 1)}; {inputs_text}\n")
     _show(console, rows)
-    found = _time_steps(loaded[0], inputs) if options.per_op else []
+    found = _time_steps(loaded[0], inputs, options.clock) if options.per_op else []
     if options.sort == "time":
         found.sort(key=lambda step: -step.seconds)
     if found:
@@ -148,13 +148,14 @@ def _request(options: argparse.Namespace, first: Loaded, console: Console) -> Lo
     return request
 
 
-def _time_steps(loaded: Loaded, inputs: tuple[np.ndarray, ...]) -> list[Step]:
+def _time_steps(loaded: Loaded, inputs: tuple[np.ndarray, ...], clock: str) -> list[Step]:
+    from lvc.compiler.bench.measure import CLOCKS
     from lvc.compiler.bench.steps import TimesSteps, steps
     from lvc.compiler.measure.artefact import artefact_layers
 
     if not isinstance(loaded.executable, TimesSteps):
         raise UsageError(f"the {loaded.artefact.backend} backend cannot time its kernels", help="leave out --per-op")
-    times = loaded.executable.time_steps(inputs, 20)
+    times = loaded.executable.time_steps(inputs, 20, CLOCKS[clock])
     return steps(times, artefact_layers(loaded.artefact), loaded.executable.peak_flops())
 
 

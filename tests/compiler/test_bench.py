@@ -188,11 +188,25 @@ class Timed:
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         return inputs
 
-    def time_steps(self, inputs: Sequence[np.ndarray], repeats: int) -> list[tuple[str, list[str], float]]:
+    clock: object = None
+
+    def time_steps(
+        self, inputs: Sequence[np.ndarray], repeats: int, clock: Callable[[], float] = time.perf_counter
+    ) -> list[tuple[str, list[str], float]]:
+        Timed.clock = clock
         return [("first", ["linear"], 0.001), ("second", ["odd"], 0.003)]
 
     def peak_flops(self) -> float:
         return 2e9
+
+
+@pytest.mark.parametrize(("clock", "wanted"), [("cpu", time.process_time), ("wall", time.perf_counter)])
+def test_kernels_are_timed_by_the_clock_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch, clock: str, wanted: object
+) -> None:
+    monkeypatch.setattr("lvc.backends.reference.ReferenceBackend.load", lambda *_: Timed())
+    assert lvc_bench(capsys, str(folder / "a.lvc"), "--per-op", "--clock", clock)[0] == 0
+    assert Timed.clock is wanted
 
 
 @pytest.mark.parametrize(("sort", "wanted"), [("order", ["first", "second"]), ("time", ["second", "first"])])

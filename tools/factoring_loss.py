@@ -1,7 +1,7 @@
 """What factoring, or any pipeline, leaves of a network without training, on images of their own.
 
-    python tools/factoring_loss.py --pipelines "O1,factor-low-rank{macs=0.5};O1,prune-channels{macs=0.5}" --results r.json
-    python tools/factoring_loss.py --results r.json --pipelines "" --plot accuracy.svg
+    python tools/factoring_loss.py --results rows.json --pipelines "O1,factor-low-rank{macs=0.5}"
+    python tools/factoring_loss.py --results rows.json --pipelines "" --plot accuracy.svg
 
 The networks, and what they are calibrated and evaluated on, are those of `compare_quantisation`. Prints one row of a
 table for each pipeline; what stands in the results for the same settings is not measured again. The picture has a

@@ -97,7 +97,8 @@ class Instance:
         self.handle = handle
         self._library = library
         self._shared = shared  # lives as long
-        weakref.finalize(self, _destroy, library, handle, os.getpid())
+        ends = weakref.finalize(self, _destroy, library, handle, os.getpid())
+        ends.atexit = False  # a daemon thread may still run it, and the process gives all back
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         self._library.run(self.handle, pointers(inputs), pointers(outputs))

@@ -65,6 +65,22 @@ if not child:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
+EXIT = """
+import sys, threading
+import numpy as np
+from lvc.backends.tvm.cpu.runtime.executable import Executable
+from pathlib import Path
+run = Executable({file.name: file.read_bytes() for file in Path(sys.argv[1]).iterdir()}, int(sys.argv[2]))
+image, begun = np.ones((1, 3, 32, 32), np.float32), threading.Event()
+def serve():
+    while True:
+        run(image)
+        begun.set()
+for _ in range(4):
+    threading.Thread(target=serve, daemon=True).start()
+begun.wait()
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -105,3 +121,10 @@ def test_torch_keeps_its_own_threads(folder: Path) -> None:
 
 def test_a_forked_process_has_threads_of_its_own(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", FORK, str(folder)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_process_may_end_in_the_middle_of_a_call(folder: Path, threads: int) -> None:
+    """Daemon threads run on while Python ends; the memory of their models is still theirs."""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", EXIT, str(folder), str(threads)], check=True, timeout=60)

@@ -11,13 +11,16 @@ from tvm import ir, tirx
 from tvm.ir import PointerType, PrimType
 from tvm.tirx.stmt import DeclBuffer, Return
 
-ALIGNMENT = 64
+ALIGNED = "lvc.aligned"
+"""The attribute of a function that says at multiples of how many bytes its buffers begin."""
+
 CPU = 1
 """DLDeviceType."""
 
 
 def make_plain(function: Any, module: Any, context: Any) -> Any:
-    """Let a function take pointers to its buffers, which begin at multiples of `ALIGNMENT` and do not overlap."""
+    """Let a function take pointers to its buffers, which do not overlap and begin at multiples of as many bytes
+    as its attribute `ALIGNED` says."""
     pointers = [
         tirx.Var(f"{buffer.name}_data", PointerType(PrimType(str(buffer.dtype)), "global"))
         for buffer in function.params
@@ -26,7 +29,8 @@ def make_plain(function: Any, module: Any, context: Any) -> Any:
     body = function.body
     for name, number in (("device_id", 0), ("device_type", CPU)):
         body = tirx.AttrStmt(ir.StringImm("default"), name, tirx.const(number, "int32"), body)
+    alignment = int(function.attrs[ALIGNED])
     for buffer in function.params:
-        body = tirx.AttrStmt(buffer, "storage_alignment", tirx.const(ALIGNMENT, "int32"), body)
+        body = tirx.AttrStmt(buffer, "storage_alignment", tirx.const(alignment, "int32"), body)
     whole = tirx.SeqStmt([*declared, body, Return(tirx.const(0, "int32"))])  # what the body takes it gives back before
     return tirx.PrimFunc(pointers, whole, PrimType("int32"), function.attrs)

@@ -18,6 +18,7 @@ from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.cpu.lowering_passes import PIPELINE
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.object_cache import Object
+from lvc.backends.tvm.plain_functions import ALIGNED
 from lvc.backends.tvm.program import Step
 from lvc.compiler.errors import CompileError
 
@@ -34,7 +35,8 @@ def compile_kernel(step: Step, name: str, vector: Vector, options: dict[str, obj
         schedule = Schedule(step.function)
         try:
             attempt(schedule, vector)
-            made = compile_function(schedule.mod["main"].with_attr("global_symbol", name), name, options)
+            function = schedule.mod["main"].with_attr("global_symbol", name).with_attr(ALIGNED, vector.bytes)
+            made = compile_function(function, name, options)
             return replace(made, refused="".join(reasons[:1]))
         except Exception as error:  # TVM's checks raise many types
             reasons.append(f"{type(error).__name__}: {_last_line(error)}")

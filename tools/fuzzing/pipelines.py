@@ -44,6 +44,15 @@ PRUNED = (
     "sparsify{ratio=0.5},O2",
     "prune-channels{ratio=0.5 multiple=4},int8-fast",
 )
+FACTORED = (
+    "O1,factor-low-rank{macs=0.8},O2",
+    "O1,factor-low-rank{params=0.7 data=calib images=2},O2",
+    "factor-low-rank{rank=2},O2",
+    "O1,factor-low-rank{energy=0.8},merge-low-rank,O2",
+    "O1,factor-low-rank{rank=1 method=tucker2},int8-fast",
+    "O1,prune-and-factor{macs=0.7},O2",
+    "merge-low-rank,O2",
+)
 
 
 def draw_pipeline(rng: random.Random) -> str:
@@ -53,7 +62,7 @@ def draw_pipeline(rng: random.Random) -> str:
         return rng.choice(("O2", "O2", "O2", "O1", "O3", ""))
     if way < 0.6:
         return ",".join(rng.choice(EXACT_PASSES) for _ in range(rng.randint(1, 7)))
-    return rng.choice(QUANTISED) if way < 0.88 else rng.choice(PRUNED)
+    return rng.choice(QUANTISED if way < 0.84 else PRUNED if way < 0.92 else FACTORED)
 
 
 def draw_target(rng: random.Random) -> str:

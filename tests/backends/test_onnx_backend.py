@@ -286,3 +286,13 @@ def test_factors_that_leave_a_size_as_it_is_or_double_it(mode: str) -> None:
     model = parse_model(f"model resized(x: f32[1,2,3,4])\n{calls}  return a=%y0, b=%y1, c=%y2\n")
     found, wanted = run_as_onnx(model, "onnx")
     assert all(relative_difference(ours, theirs) <= 1e-5 for ours, theirs in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("shape", ["2,3,4,1", "1,2,9,3"])
+def test_windows_of_padding_alone_are_minus_infinity(shape: str) -> None:
+    """With a dilation of 2 and padding of 1 the only window of an image one wide holds nothing of it."""
+    call = "max_pool2d(%x, [2, 2], [3, 2], [0, 1], [1, 2], True)"
+    model = parse_model(f"model pool(x: f32[{shape}])\n%y = {call}\nreturn out=%y")
+    wanted, found = run_as_onnx(model, "onnx")
+    np.testing.assert_array_equal(found[0], wanted[0])
+    assert np.isinf(found[0]).all() == shape.endswith("1")

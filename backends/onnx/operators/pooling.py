@@ -13,9 +13,15 @@ from lvc.compiler.ir.graph import arguments, spec
 
 
 def max_pool2d(w: GraphWriter, node: Node) -> str:
+    """Maxima of windows; minus infinity of one in the padding alone, where runtimes give the lowest number."""
     args = arguments(node)
     window = _window(w, node, args)
-    return w.emit("MaxPool", w.name(args["self"]), dilations=list(args["dilation"]), **window)
+    made = w.emit("MaxPool", w.name(args["self"]), dilations=list(args["dilation"]), **window)
+    given, dtype = args | {"self": torch.zeros(1, 1, *spec(args["self"]).shape[2:])}, spec(node).dtype
+    is_empty = aten.max_pool2d.default(**given).isinf()
+    if not bool(is_empty.any()) or not dtype.is_floating_point:
+        return made
+    return w.emit("Where", w.constant(is_empty), w.constant(float("-inf"), dtype), made)
 
 
 def avg_pool2d(w: GraphWriter, node: Node) -> str:

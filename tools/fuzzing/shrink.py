@@ -101,7 +101,7 @@ def _plainer(step: Step) -> Iterator[Step]:
     if step.op == "cat" and len(step.args[0]) > 2:
         for at in range(len(step.args[0])):
             yield dataclasses.replace(step, args=(step.args[0][:at] + step.args[0][at + 1 :], *step.args[1:]))
-    if step.op in ("conv2d", "linear", "conv_transpose2d") and isinstance(step.args[2], Ref):
+    if step.op in ("conv2d", "linear", "conv_transpose2d") and any(isinstance(bias, Ref) for bias in step.args[2:3]):
         yield dataclasses.replace(step, args=(*step.args[:2], None, *step.args[3:]))
     if step.hint:
         yield dataclasses.replace(step, hint={})

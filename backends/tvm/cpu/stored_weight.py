@@ -30,8 +30,8 @@ class StoredWeight:
 
     @property
     def key(self) -> str:
-        """Equal for equal bytes."""
-        return f"{self.call.in_memory(self.name).target} {self.problem}"
+        """Equal for equal bytes: operators and operands may read one tensor along other axes."""
+        return f"{self.call.in_memory(self.name).target} {self.call.node.target} {self.name} {self.problem}"
 
     @property
     def operand(self) -> DotOperand:

@@ -111,3 +111,11 @@ def test_groups_that_cannot_be_one_kernel() -> None:
     detour = sketch.call(aten.softmax.int, start, 1)
     end = sketch.call(aten.add.Tensor, start, detour, group="loop")
     check(sketch.model(first, end), numbers(1, 3, 4, 4))
+
+
+def test_a_square_weight_that_is_read_along_both_axes() -> None:
+    """A product with the weight, then one with its transpose: what is packed for one does not serve the other."""
+    sketch = Sketch()
+    weight = sketch.stored(torch.randn(6, 6))
+    product = sketch.call(aten.matmul.default, sketch.input(15, 6), weight)
+    check(sketch.model(sketch.call(aten.linear.default, product, weight)), numbers(15, 6))

@@ -104,7 +104,7 @@ class Executable:
     def _take(self) -> Instance:
         """An instance that no other call has; in a process that was forked a new one, for threads stay behind."""
         if self._process != os.getpid():
-            self._process, self._idle = os.getpid(), []
+            self._idle, self._process = [], os.getpid()
         try:
             return self._idle.pop()  # atomic: no other call can have the same one
         except IndexError:

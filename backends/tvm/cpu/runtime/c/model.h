@@ -37,13 +37,11 @@ static uint64_t lvc_staged_bytes(void) {
   return bytes;
 }
 
-static const lvc_info *lvc_described(void) {
+const lvc_info *lvc_model_info(void) {
   static const lvc_info info = {LVC_VERSION, LVC_INPUTS, LVC_OUTPUTS, LVC_STEPS, lvc_input, lvc_output,
                                 LVC_WEIGHT_BYTES, LVC_PREPARED_BYTES + LVC_WORKSPACE_BYTES};
   return &info;
 }
-
-const lvc_info *lvc_model_info(void) { return lvc_described(); }
 
 const char *lvc_status_text(int status) {
   switch (status) {

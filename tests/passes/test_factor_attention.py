@@ -10,6 +10,7 @@ import pytest
 import torch
 from attention_models import CHANNELS, FORMS, HEADS, WIDTH, Attention, Network, traced, turned
 from calibration_data import normal
+from clockwork import Watch
 from torch import nn
 
 from lvc.compiler.driver import compile, optimise
@@ -17,11 +18,10 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load import from_module
 from lvc.compiler.measure.counts import total_macs
-from lvc.compiler.measure.inspection import layers
 from lvc.compiler.pipeline import catalogue
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
-from lvc.compiler.pipeline.workspace import Race, Workspace
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.writing import write_model
 
 torch.set_num_threads(1)
@@ -173,25 +173,9 @@ def test_a_model_that_takes_fewer_images_at_once_after_a_pass_is_judged() -> Non
     assert steps[-1].measured["loss"].images
 
 
-class Watch:
-    """A stopwatch that takes one second for each million multiply-accumulates."""
-
-    name, channel_multiple = "clockwork", 2
-
-    def layers(self, model: Model) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for layer in layers(model):
-            found[layer.origin] = found.get(layer.origin, 0.0) + layer.macs / 1e6
-        return found
-
-    def compare(self, model: Model, with_model: Model) -> Race:
-        mine, other = (sum(self.layers(one).values()) for one in (model, with_model))
-        return Race(mine, other, mine / other)
-
-
 def test_latency_comes_down_by_heads_that_the_vectors_like() -> None:
     model = network("packed")
-    used = Workspace(data=normal(model, 32).data, threads=1, stopwatch=Watch())
+    used = Workspace(data=normal(model, 32).data, threads=1, stopwatch=Watch(2))
     made, outcome = factored(model, "latency=0.85 method=attention", used)
     assert 0.7 < total_macs(made.module.graph) / total_macs(model.module.graph) <= 0.85
     rows = [row for row in outcome.tables[0].rows if row[1] != "as it is"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from calibration_data import normal
+from clockwork import Watch
 from test_prune_cifar import accuracy, images, network
 from torch import nn
 from torch.nn import functional
@@ -189,22 +190,6 @@ def test_factors_run_in_integers_onnx_and_native_code(model: Model, tmp_path: Pa
         artefact = compile(made, preset, workspace=data, verify=False)
         (found,) = catalogue.BACKENDS.get("tvm").load(artefact, 1)(image)
         assert np.abs(found - wanted).max() < bound * np.abs(wanted).max(), preset
-
-
-class Watch:
-    """A stopwatch that takes one second for each million multiply-accumulates, and twice that in kernels of 1x1."""
-
-    name, channel_multiple = "clockwork", 4
-
-    def layers(self, model: Model) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for layer in layers(model):
-            found[layer.origin] = found.get(layer.origin, 0.0) + layer.macs / 1e6
-        return found
-
-    def compare(self, model: Model, with_model: Model) -> Race:
-        mine, other = (sum(self.layers(one).values()) for one in (model, with_model))
-        return Race(mine, other, mine / other)
 
 
 def test_latency_comes_down_to_the_budget(model: Model) -> None:

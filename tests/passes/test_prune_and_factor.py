@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from calibration_data import normal
-from test_factor_low_rank import Watch
+from clockwork import Watch
 from torch import nn
 
 from lvc.compiler.errors import UsageError

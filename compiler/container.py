@@ -2,8 +2,9 @@
 
 ``manifest.json`` holds the format's version, names, target, signature, metadata, and size and SHA-256 of every other
 entry. What gets smaller by a tenth is deflated: code and plans, to a third and less, and weights of 8 bits, whose
-values are not all as frequent, to about three quarters; weights in float32 are stored. What is read is at most
-`_MOST_EXPANSION` times the file; nothing is a pickle and reading runs no code. Equal artefacts make equal bytes.
+values are not all as frequent, to about three quarters; weights in float32 are stored, and what is stored begins at a
+multiple of `_ALIGNMENT`, so that it can be used where it lies. What is read is at most `_MOST_EXPANSION` times the
+file; nothing is a pickle and reading runs no code. Equal artefacts make equal bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -32,6 +34,9 @@ _MOST_EXPANSION = 64
 _LEVEL = 6
 _GLANCE = 1 << 16
 _WORTH = 0.9
+_ALIGNMENT = 64
+_LOCAL_HEADER_BYTES = 30
+_PADDING = 0xD935  # the field of a zip's entry that Android's zipalign pads with
 
 
 def is_artefact(path: Path) -> bool:
@@ -67,8 +72,16 @@ def _zipped(entries: Mapping[str, bytes], methods: Mapping[str, int]) -> bytes:
     with zipfile.ZipFile(out, "w") as archive:
         for name, content in entries.items():
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            if methods[name] == zipfile.ZIP_STORED:
+                entry.extra = _padding(out.tell() + _LOCAL_HEADER_BYTES + len(name.encode()))
             archive.writestr(entry, content, methods[name], _LEVEL)
     return out.getvalue()
+
+
+def _padding(position: int) -> bytes:
+    """A field of a zip's entry behind which a position is a multiple of `_ALIGNMENT`."""
+    header = struct.Struct("<HH")
+    return header.pack(_PADDING, size := -(position + header.size) % _ALIGNMENT) + bytes(size)
 
 
 def _method(content: bytes) -> int:

@@ -49,7 +49,7 @@ def build_files(program: Program, generator: CodeGenerator, target: Target, work
     files = {
         **generator.assemble(program, names, objects, memory),
         WEIGHTS: weights_blob(program, constant_bytes),
-        PLAN: json.dumps(plan(program, names, target, memory)).encode(),
+        PLAN: json.dumps(plan(program, names, target, memory, generator.flags)).encode(),
     }
     return Built(files, memory, _remarks(steps, names, objects))
 
@@ -101,7 +101,9 @@ def weights_blob(program: Program, size: int) -> bytes:
     return b"".join([*parts, bytes(size - end)])
 
 
-def plan(program: Program, names: list[str], target: Target, memory: Memory) -> dict[str, Any]:
+def plan(
+    program: Program, names: list[str], target: Target, memory: Memory, flags: Mapping[str, object]
+) -> dict[str, Any]:
     """What the runtime must know, as plain data. ``names`` are those of the kernels, of setup's before the others."""
     setup = len(program.setup)
     return {
@@ -110,6 +112,7 @@ def plan(program: Program, names: list[str], target: Target, memory: Memory) -> 
         "kind": target.kind,
         "cpu": target.cpu,
         "features": sorted(target.features),
+        "flags": dict(flags),
         "workspace_bytes": memory.workspace,
         "constant_bytes": memory.weights,
         "prepared_bytes": memory.prepared,

@@ -58,6 +58,11 @@ class CodeGenerator(ABC):
     def fingerprint(self) -> str:
         """All that its code depends on beside kernels and their schedules."""
 
+    @property
+    def flags(self) -> Mapping[str, object]:
+        """What the operating system of a machine must say of it, beside its kind, if it can run the code."""
+        return {}
+
     @abstractmethod
     def wanted_layout(self, node: Node, operand: Node, layout: Layout) -> Layout:
         """The layout in which a call's kernel reads an operand that lies in ``layout``."""

@@ -109,6 +109,14 @@ def test_what_gets_smaller_is_deflated(tmp_path: Path) -> None:
     assert container.read(tmp_path / "a.lvc").files == files
 
 
+def test_what_is_stored_can_be_used_where_it_lies(tmp_path: Path) -> None:
+    files = {f"{'x' * length}.bin": random.Random(length).randbytes(99 + length) for length in range(1, 40)}
+    content = container.pack(replace(artefact(), files=files))
+    assert all(content.index(data) % 64 == 0 for data in files.values())
+    (tmp_path / "a.lvc").write_bytes(content)
+    assert container.read(tmp_path / "a.lvc").files == files
+
+
 def test_what_is_all_but_empty_can_be_read_again(tmp_path: Path) -> None:
     files = {"weights.bin": bytes(1_000_000)}
     container.write(replace(artefact(), files=files), tmp_path / "a.lvc")

@@ -12,7 +12,7 @@ from lvc.backends.tvm.cpu.entry import EXPORTED, entry_source, headers
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.cpu.objects import compile_kernel
 from lvc.backends.tvm.cpu.runtime.executable import LIBRARY
-from lvc.backends.tvm.cpu.targets import llvm_options, vector_of
+from lvc.backends.tvm.cpu.targets import llvm_options, processor_of, vector_of
 from lvc.backends.tvm.cpu.toolchain import toolchain_of
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor, CodeGenerator
@@ -26,15 +26,19 @@ from lvc.compiler.measure.memory import Memory
 
 @dataclass(frozen=True)
 class CpuCodeGenerator(CodeGenerator):
-    """Code for a ``vector`` unit; ``options`` are what LLVM is told of the target."""
+    """Code for a ``vector`` unit; ``options`` are what LLVM is told of the target, ``listed`` is what Linux lists of a
+    processor that can run it: under ``key`` in /proc/cpuinfo all the ``words``."""
 
     vector: Vector
     options: Mapping[str, object] = field(default_factory=dict)
+    listed: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def of(cls, target: Target) -> CpuCodeGenerator:
         """That of a target."""
-        return cls(vector_of(target), llvm_options(target))
+        architecture = processor_of(target).architecture
+        listed = {"key": architecture.flags, "words": architecture.flags_of(target.features)}
+        return cls(vector_of(target), llvm_options(target), listed)
 
     @property
     def block(self) -> int:
@@ -47,6 +51,10 @@ class CpuCodeGenerator(CodeGenerator):
     @property
     def fingerprint(self) -> str:
         return f"{self.vector!r} {self.options!r}"
+
+    @property
+    def flags(self) -> Mapping[str, object]:
+        return self.listed
 
     def wanted_layout(self, node: Node, operand: Node, layout: Layout) -> Layout:
         return rules.wanted_layout(node, operand, layout, self.block)

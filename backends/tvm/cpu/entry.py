@@ -11,9 +11,10 @@ from pathlib import Path
 from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Program, Step
 from lvc.compiler.measure.memory import Memory
 
-SOURCES = Path(__file__).parent / "runtime" / "c"
-HEADERS = ("lvc.h", "threads.h", "model.h")
-"""The runtime, in the order in which it is included; the tables stand behind the first."""
+RUNTIME = Path(__file__).parent / "runtime"
+HEADERS = ("include/lvc.h", "c/threads.h", "c/model.h")
+"""The runtime, in the order in which it is included; the tables stand behind the first. What programs include has a
+folder of its own, since ``threads.h`` would hide that of C."""
 
 EXPORTED = "lvc_*"
 """What a shared library of a model shows of itself."""
@@ -24,12 +25,12 @@ _EMPTY = "{0, 0, 0, 0, 0}"
 
 def headers() -> dict[str, str]:
     """The files that the entry includes, by name."""
-    return {name: (SOURCES / name).read_text() for name in HEADERS}
+    return {Path(name).name: (RUNTIME / name).read_text() for name in HEADERS}
 
 
 def entry_source(program: Program, kernels: Sequence[str], memory: Memory) -> str:
     """Write the entry of a program; ``kernels`` names the kernel of each step, those of setup first."""
-    shapes = _Shapes()
+    shapes, (first_header, *others) = _Shapes(), headers()
     called = [*program.setup, *program.steps]
     arities = {name: len(step.arguments) for name, step in zip(kernels, called, strict=True)}
     first, bases = len(program.setup), _Bases(len(program.inputs), len(program.outputs), memory.weights)
@@ -39,7 +40,7 @@ def entry_source(program: Program, kernels: Sequence[str], memory: Memory) -> st
     numbers = bases.numbers() | {"STEPS": len(program.steps), "SETUP_STEPS": first}
     return "\n".join(
         [
-            f'#include "{HEADERS[0]}"',
+            f'#include "{first_header}"',
             *(f"extern int {name}({', '.join(['void *'] * arities[name])});" for name in sorted(arities)),
             *(f"enum {{ LVC_{name} = {value} }};" for name, value in numbers.items()),
             *(f"#define LVC_{name}_BYTES UINT64_C({size})" for name, size in _sizes(memory).items()),
@@ -52,7 +53,7 @@ def entry_source(program: Program, kernels: Sequence[str], memory: Memory) -> st
             "  default: return -1;",
             "  }",
             "}",
-            *(f'#include "{name}"' for name in HEADERS[1:]),
+            *(f'#include "{name}"' for name in others),
             "",
         ]
     )

@@ -44,6 +44,11 @@ class Architecture:
         """The instruction sets that Linux reports, by LLVM's names."""
         return frozenset(self.names.get(flag, flag) for flag in info.get(self.flags, "").split())
 
+    def flags_of(self, features: Collection[str]) -> list[str]:
+        """What Linux calls instruction sets that have LLVM's names."""
+        words = {name: flag for flag, name in self.names.items()}
+        return sorted(words.get(feature, feature) for feature in features)
+
 
 @dataclass(frozen=True)
 class Processor:

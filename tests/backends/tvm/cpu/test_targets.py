@@ -6,6 +6,7 @@ import pytest
 
 from lvc.backends.tvm import BACKEND, build
 from lvc.backends.tvm.cpu import host, targets
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.program import Program
 from lvc.compiler.backend import Target
 from lvc.compiler.cli import main
@@ -72,7 +73,7 @@ def test_a_machine_behaves_as_no_greater_one(
 def test_plans_name_the_kind_of_their_code() -> None:
     target = BACKEND.parse_target("x86-64-v3")
     assert (target.kind, targets.llvm_options(target)["mtriple"]) == ("x86-64", "x86_64-unknown-linux-gnu")
-    assert build.plan(Program(), [], target, Memory(0, 0, 0, 0, 0, 0))["kind"] == "x86-64"
+    assert build.plan(Program(), [], target, Memory(0, 0, 0, 0, 0, 0), {})["kind"] == "x86-64"
 
 
 def test_a_processor_that_is_not_known_is_told() -> None:
@@ -93,3 +94,14 @@ def test_code_for_another_processor_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(CompileError, match="cannot run it") as caught:
         host.check_host("znver4", host.CPUS["znver4"].features)
     assert "avx512f" in caught.value.why
+
+
+@pytest.mark.parametrize("cpu", host.CPUS)
+def test_linux_lists_what_a_plan_asks_for(cpu: str) -> None:
+    target = BACKEND.parse_target(cpu)
+    assert target is not None
+    flags, architecture = CpuCodeGenerator.of(target).flags, host.CPUS[cpu].architecture
+    assert flags["key"] == architecture.flags
+    words = flags["words"]
+    assert isinstance(words, list)
+    assert architecture.features_of({architecture.flags: " ".join(words)}) == target.features

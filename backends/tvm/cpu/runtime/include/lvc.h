@@ -49,8 +49,8 @@ const char *lvc_status_text(int status);
    instance if one is given, which then has to live as long too. */
 int lvc_model_create(const void *weights, int32_t threads, const lvc_model *shared, lvc_model **made);
 
-/* Inputs and outputs in the order of the signature, contiguous; those that begin at a multiple of LVC_ALIGNMENT are
-   read and written where they lie, others are copied. */
+/* Inputs and outputs in the order of the signature, contiguous, no output where an input or another output lies; those
+   that begin at a multiple of LVC_ALIGNMENT are read and written where they lie, others are copied. */
 int lvc_run(lvc_model *model, const void *const *inputs, void *const *outputs);
 
 /* Run one step alone, to time it: it reads what the last run left. */

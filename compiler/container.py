@@ -27,6 +27,7 @@ from lvc.compiler.ir.spec import TensorSpec
 
 FORMAT = 1
 _MAGIC = b"PK\x03\x04"
+_ENCRYPTED = 1
 _MANIFEST = "manifest.json"
 _MOST_ENTRIES = 64
 _MOST_MANIFEST_BYTES = 64 << 20
@@ -111,7 +112,7 @@ def read(path: Path) -> Artefact:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return _read_archive(archive, path, len(content))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise _damaged(path, str(error)) from error
 
 
@@ -121,6 +122,8 @@ def _read_archive(archive: zipfile.ZipFile, path: Path, size: int) -> Artefact:
         raise _damaged(path, "it has too many entries, or two of one name")
     if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in entries.values()):
         raise _damaged(path, "an entry is compressed in a way that is not known")
+    if any(info.flag_bits & _ENCRYPTED for info in entries.values()):
+        raise _damaged(path, "an entry is encrypted")
     if sum(info.file_size for info in entries.values()) > _MOST_EXPANSION * size:
         raise _damaged(path, f"its entries are more than {_MOST_EXPANSION} times as large as the file")
     if _MANIFEST not in entries or entries[_MANIFEST].file_size > _MOST_MANIFEST_BYTES:

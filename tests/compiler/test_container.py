@@ -148,6 +148,28 @@ def test_no_damage_gets_past_the_reader(tmp_path: Path) -> None:
         assert found.files == artefact().files
 
 
+def test_no_damage_to_one_byte_gets_past_the_reader(tmp_path: Path) -> None:
+    good, path = container.pack(artefact()), tmp_path / "a.lvc"
+    for place, byte in enumerate(good):
+        path.write_bytes(good[:place] + bytes([byte ^ 1]) + good[place + 1 :])
+        try:
+            found = container.read(path)
+        except LvcError:
+            continue
+        assert found == artefact()
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    good, path = container.pack(artefact()), tmp_path / "a.lvc"
+    place = good.index(b"PK\x01\x02")
+    entry = bytearray(good[place:])
+    entry[9] |= 8  # names are UTF-8
+    entry[46] = 0xFF
+    path.write_bytes(good[:place] + entry)
+    with pytest.raises(CompileError, match="not a sound lvc artefact"):
+        container.read(path)
+
+
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.lvc"
     path.write_bytes(b"old")

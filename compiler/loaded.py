@@ -14,6 +14,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.signature import Value, check_inputs
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline import catalogue
+from lvc.compiler.threads import checked_threads
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,11 @@ class Loaded:
 
 
 def load(artefact: Artefact | str | Path, threads: int | None = None) -> Loaded:
-    """Make an artefact callable; loading native code runs it, so load only artefacts whose maker you trust."""
+    """Make an artefact callable; loading native code runs it, so load only artefacts whose maker you trust.
+
+    ``threads`` is how many threads one call may use (default: as many as this process has cores).
+    """
+    threads = checked_threads(threads)
     if not isinstance(artefact, Artefact):
         artefact = container.read(Path(artefact))
     return Loaded(artefact, catalogue.BACKENDS.get(artefact.backend).load(artefact, threads))
@@ -50,4 +55,6 @@ def load(artefact: Artefact | str | Path, threads: int | None = None) -> Loaded:
 def _spec_of(array: np.ndarray) -> TensorSpec:
     if not isinstance(array, np.ndarray):
         raise UsageError("an input is not an array of numbers", why=f"it is a {type(array).__name__}")
+    if hasattr(array, "mask"):
+        raise UsageError("an input is a masked array", why="what it masks would be computed with", help="fill it")
     return TensorSpec.of_array(array)

@@ -78,10 +78,13 @@ class TvmBackend(Backend):
 
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
         """Load a built model; it may be called from several threads at once."""
-        kind = read_plan(artefact.files).get("kind")
-        device = devices()[0] if kind is None else device_of(str(kind))  # older plans, all for CPUs, name no kind
+        plan = read_plan(artefact.files)
+        device = device_of(plan.target.kind)
         if device is None:
-            raise CompileError(f"the artefact is for a kind of device that is not known: '{kind}'")
+            raise CompileError(f"the artefact is for a kind of device that is not known: '{plan.target.kind}'")
+        for values, planned in ((artefact.inputs, plan.inputs), (artefact.outputs, plan.outputs)):
+            if [(v.spec.shape, v.spec.type_name) for v in values] != [(t.shape, t.dtype.name) for t in planned]:
+                raise CompileError("the artefact is damaged", why="its plan has other inputs or outputs than it says")
         return device.load(artefact.files, threads)
 
 

@@ -15,7 +15,7 @@ from lvc.backends.tvm.device import CodeGenerator
 from lvc.backends.tvm.kernel_keys import kernel_keys
 from lvc.backends.tvm.memory import live_bytes, plan_constants, plan_prepared, plan_workspace, scratch_bytes
 from lvc.backends.tvm.object_cache import Object, ObjectCache
-from lvc.backends.tvm.plan import PLAN, PLAN_VERSION, WEIGHTS
+from lvc.backends.tvm.plan import PLAN, PLAN_VERSION, WEIGHTS, checksums
 from lvc.backends.tvm.program import Argument, Kind, Program, Step
 from lvc.compiler.backend import Target
 from lvc.compiler.measure.memory import Memory
@@ -49,8 +49,9 @@ def build_files(program: Program, generator: CodeGenerator, target: Target, work
     files = {
         **generator.assemble(program, names, objects, memory),
         WEIGHTS: weights_blob(program, constant_bytes),
-        PLAN: json.dumps(plan(program, names, target, memory, generator.flags)).encode(),
     }
+    written = {**plan(program, names, target, memory, generator.flags), "checksums": checksums(files)}
+    files[PLAN] = json.dumps(written).encode()
     return Built(files, memory, _remarks(steps, names, objects))
 
 

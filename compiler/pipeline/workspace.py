@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import numpy as np
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.pipeline import held_out
+from lvc.compiler.threads import usable_cores
 
 if TYPE_CHECKING:
     from lvc.compiler.ir.model import Model
@@ -102,7 +102,7 @@ class Workspace:
 
     data: Mapping[str, Callable[[], DataSet]] = field(default_factory=dict)
     seed: int = 0
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = field(default_factory=usable_cores)
     progress: Progress = field(default_factory=Silence)
     checkpoints: Path | None = None
     stopwatch: Stopwatch | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -42,12 +44,28 @@ def test_one_output_comes_as_an_array(loaded: lvc.Loaded) -> None:
         ((GOOD.tolist(),), "it is a list"),
         ((torch.ones(1, 3, 8, 8),), "it is a Tensor"),
         ((None,), "it is a NoneType"),
+        ((np.ma.masked_less(GOOD, 2),), "masked array"),
     ],
 )
 def test_what_does_not_fit_is_refused(loaded: lvc.Loaded, inputs: tuple[Any, ...], says: str) -> None:
     with pytest.raises(UsageError) as error:
         loaded(*inputs)
     assert re.search(says, str(error.value))
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+def test_what_is_no_number_of_threads_is_refused(threads: Any) -> None:
+    with pytest.raises(UsageError, match="threads must be an integer from 1"):
+        lvc.load(build(shades()), threads=threads)
+
+
+def test_cores_are_those_of_the_affinity() -> None:
+    code = (
+        "import os; from lvc.compiler.threads import usable_cores, usable_threads\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "assert usable_cores() == usable_threads(None) == usable_threads(8) == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_seeded_inputs_are_those_of_their_seed() -> None:

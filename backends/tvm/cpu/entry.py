@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from lvc.backends.tvm.cpu.runtime.library import TYPE_CODES
 from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Program, Step
 from lvc.compiler.measure.memory import Memory
 
@@ -19,7 +22,6 @@ folder of its own, since ``threads.h`` would hide that of C."""
 EXPORTED = "lvc_*"
 """What a shared library of a model shows of itself."""
 
-_CODES = {"int": 0, "uint": 1, "float": 2, "bool": 6}  # DLDataTypeCode
 _EMPTY = "{0, 0, 0, 0, 0}"
 
 
@@ -110,7 +112,7 @@ class _Shapes:
         if shape not in self._known:
             self._known[shape] = len(self.sizes)
             self.sizes.extend(shape)
-        code, bits = _CODES[argument.dtype.rstrip("0123456789")], 8 * ITEM_BYTES[argument.dtype]
+        code, bits = TYPE_CODES[np.dtype(argument.dtype).kind], 8 * ITEM_BYTES[argument.dtype]
         return f"{{lvc_shapes + {self._known[shape]}, {len(shape)}, {code}, {bits}, {argument.bytes}}}"
 
 

@@ -6,15 +6,14 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from lvc.backends.tvm.cpu.host import check_host
 from lvc.backends.tvm.cpu.runtime.library import Instance, Library
-from lvc.backends.tvm.plan import WEIGHTS, read_plan
+from lvc.backends.tvm.plan import WEIGHTS, Tensor, read_plan
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.threads import usable_threads
 
 ALIGNMENT = 64
 LIBRARY = "model.so"
@@ -25,33 +24,23 @@ class Executable:
 
     May be called from several threads at once: each call under way has an instance of its own, with a workspace and
     threads. Inputs that are contiguous and begin at a multiple of 64 bytes are read where they lie, others are copied.
-    ``threads`` is how many threads one call may use, of at most as many as there are cores (default: all).
+    ``threads`` is how many threads one call may use, of at most as many as this process has cores (default: all).
+    `CompileError` for files that are damaged, of several models, or for another machine.
     """
 
     def __init__(self, files: Mapping[str, bytes], threads: int | None = None) -> None:
-        self.plan = _read_plan(files)
-        check_host(self.plan["target"], frozenset(self.plan["features"]), self.plan.get("kind", ""))
-        cores = os.cpu_count() or 1
-        self.threads = min(threads or cores, cores)
-        if len(files[WEIGHTS]) != self.plan["constant_bytes"]:
-            raise CompileError("the artefact is damaged", why="its weights have another size than its plan says")
+        self.plan = read_plan(files)
+        check_host(self.plan.target.text, self.plan.target.features, self.plan.target.kind)
+        self.plan.check_files(files)
+        if LIBRARY not in self.plan.checksums:
+            raise CompileError("the artefact is damaged", why=f"its plan is of no {LIBRARY}")
+        self.threads = usable_threads(threads)
         weights = aligned(len(files[WEIGHTS]))
         weights[:] = np.frombuffer(files[WEIGHTS], np.uint8)
-        sizes = [[math.prod(shape) * dtype.itemsize for shape, dtype in side] for side in (self.inputs, self.outputs)]
-        self._library = Library(files[LIBRARY], weights, sizes)
+        self._library = Library(files[LIBRARY], weights, self.plan)
         self._first = self._library.create(self.threads)
         self._process = os.getpid()
         self._idle = [self._first]
-
-    @cached_property
-    def inputs(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
-        """Shape and type of each input."""
-        return [_signature(item) for item in self.plan["inputs"]]
-
-    @cached_property
-    def outputs(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
-        """Shape and type of each output."""
-        return [_signature(item) for item in self.plan["outputs"]]
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the model; `UsageError` if an input does not fit the signature."""
@@ -67,7 +56,7 @@ class Executable:
         """Call the kernels one by one; return each step's name, the nodes that it computes, and its least seconds."""
         arrays, results, instance = self._checked(inputs), self._results(), self._take()
         instance.run(arrays, results)
-        steps = self.plan["steps"]
+        steps = self.plan.steps
         least = [math.inf] * len(steps)
         for _ in range(max(1, repeats)):
             for number in range(len(steps)):
@@ -75,31 +64,29 @@ class Executable:
                 instance.run_step(number, arrays, results)
                 least[number] = min(least[number], clock() - start)
         self._idle.append(instance)
-        return [(step["name"], tuple(step["nodes"]), seconds) for step, seconds in zip(steps, least, strict=True)]
+        return [(step.name, step.nodes, seconds) for step, seconds in zip(steps, least, strict=True)]
 
     def peak_flops(self) -> float:
         """Floating-point operations a second that its threads together can do in code for its target, measured."""
         from lvc.backends.tvm.cpu.peak import peak_flops
-        from lvc.compiler.backend import Target
 
-        plan = self.plan
-        target = Target(plan["target"], "tvm", plan.get("kind", ""), plan["cpu"], frozenset(plan["features"]))
-        return self.threads * peak_flops(target)
+        return self.threads * peak_flops(self.plan.target)
 
     def _checked(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        if len(inputs) != len(self.inputs):
-            raise UsageError(f"the model takes {len(self.inputs)} input(s), {len(inputs)} given")
+        expected = self.plan.inputs
+        if len(inputs) != len(expected):
+            raise UsageError(f"the model takes {len(expected)} input(s), {len(inputs)} given")
         arrays = []
-        for number, (array, (shape, dtype)) in enumerate(zip(inputs, self.inputs, strict=True)):
+        for number, (array, wanted) in enumerate(zip(inputs, expected, strict=True)):
             array = np.asarray(array)
-            if array.shape != shape or array.dtype != dtype:
+            if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
                 given = f"{array.dtype}{list(array.shape)}"
-                raise UsageError(f"input {number} must be {dtype}{list(shape)}, not {given}")
+                raise UsageError(f"input {number} must be {wanted.dtype}{list(wanted.shape)}, not {given}")
             arrays.append(np.ascontiguousarray(array))
         return arrays
 
     def _results(self) -> list[np.ndarray]:
-        return [_empty(shape, dtype) for shape, dtype in self.outputs]
+        return [_empty(result) for result in self.plan.outputs]
 
     def _take(self) -> Instance:
         """An instance that no other call has; in a process that was forked a new one, for threads stay behind."""
@@ -118,15 +105,6 @@ def aligned(size: int) -> np.ndarray:
     return block[start : start + size]
 
 
-def _empty(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
-    return np.asarray(aligned(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape))
-
-
-def _signature(item: Mapping[str, Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    return tuple(item["shape"]), np.dtype(item["dtype"])
-
-
-def _read_plan(files: Mapping[str, bytes]) -> dict[str, Any]:
-    if LIBRARY not in files:
-        raise CompileError("the artefact is incomplete", why=f"it lacks {LIBRARY}")
-    return read_plan(files)
+def _empty(result: Tensor) -> np.ndarray:
+    size = math.prod(result.shape) * result.dtype.itemsize
+    return np.asarray(aligned(size).view(result.dtype).reshape(result.shape))

@@ -6,16 +6,22 @@ import ctypes
 import os
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from lvc.backends.tvm.plan import Plan, Tensor
 from lvc.compiler.errors import CompileError
 
 VERSION = 1
 """Of the interface: ``LVC_VERSION``."""
 
+TYPE_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
+"""What DLPack calls a kind of element types, by NumPy's name."""
+
+_VERSIONS = "the artefact's shared library was made by another version of lvc"
+_Signature = list[tuple[list[int], int, int]]
 _Pointers = ctypes.POINTER(ctypes.c_void_p)
 
 
@@ -49,11 +55,10 @@ class _Info(ctypes.Structure):
 class Library:
     """A shared library of a model; instances of it read ``weights``, which begin at a multiple of 64 bytes.
 
-    `CompileError` if it cannot be loaded, or is of another kind than a plan says: so many inputs and outputs of so many
-    bytes.
+    `CompileError` if it cannot be loaded, or is of another model than its plan.
     """
 
-    def __init__(self, content: bytes, weights: np.ndarray, sizes: Sequence[Sequence[int]]) -> None:
+    def __init__(self, content: bytes, weights: np.ndarray, plan: Plan) -> None:
         with tempfile.TemporaryDirectory(prefix="lvc-") as folder:  # gone as soon as it is loaded
             file = Path(folder) / "model.so"
             file.write_bytes(content)
@@ -63,8 +68,10 @@ class Library:
             except (OSError, AttributeError) as error:
                 raise CompileError("the artefact's shared library cannot be loaded", why=str(error)) from error
         self._weights = weights
-        ends = [[info.input[i].bytes for i in range(info.inputs)], [info.output[i].bytes for i in range(info.outputs)]]
-        if (info.version, ends, info.weight_bytes) != (VERSION, [list(part) for part in sizes], weights.nbytes):
+        if info.version != VERSION:
+            raise CompileError(_VERSIONS, help="build it again")
+        planned = (_signature(plan.inputs), _signature(plan.outputs), len(plan.steps), weights.nbytes)
+        if _described(info) != planned:
             raise CompileError("the artefact is damaged", why="its shared library is of another model than its plan")
 
     def create(self, threads: int, shared: Instance | None = None) -> Instance:
@@ -117,6 +124,17 @@ def _destroy(library: Library, handle: ctypes.c_void_p, process: int) -> None:
 def pointers(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:
     """Where arrays begin."""
     return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
+def _described(info: _Info) -> tuple[_Signature, _Signature, int, int]:
+    """What a model says of itself: inputs, outputs, steps and bytes of weights."""
+    inputs, outputs = info.input[: info.inputs], info.output[: info.outputs]
+    ends = ([(item.shape[: item.rank], item.code, item.bits) for item in side] for side in (inputs, outputs))
+    return (*ends, info.steps, info.weight_bytes)
+
+
+def _signature(tensors: Iterable[Tensor]) -> _Signature:
+    return [(list(item.shape), TYPE_CODES[item.dtype.kind], 8 * item.dtype.itemsize) for item in tensors]
 
 
 def _declare(library: ctypes.CDLL) -> _Info:

@@ -90,6 +90,8 @@ int main(void) {
   failed += check(info->input[0].rank == 1 && info->input[0].shape[0] == SIZE && info->input[0].bits == 32, "input");
   failed += check(info->weight_bytes == 4032, "weights");
   failed += check(lvc_model_create((char *)weights + 4, 1, 0, &first) == LVC_UNALIGNED && !first, "unaligned");
+  failed += check(lvc_model_create(weights, 0, 0, &first) == LVC_NO_SUCH_THREADS && !first, "no thread");
+  failed += check(lvc_model_create(weights, -1, 0, &first) == LVC_NO_SUCH_THREADS && !first, "negative threads");
   failed += check(!lvc_model_create(weights, 3, 0, &first), "first");
   pthread_t callers[3];
   for (long i = 0; i < 3; i++) pthread_create(&callers[i], 0, serve, (void *)(i + 1));

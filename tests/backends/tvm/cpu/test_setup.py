@@ -45,7 +45,7 @@ def build(model: Model, text: str = "native") -> Artefact:
 def test_prepared_weights_give_the_model(tile: int, threads: int) -> None:
     model, data = network(tile), numbers(*SHAPE)
     executable = BACKEND.load(build(model), threads)
-    assert len(executable.plan["setup"]) == 2
+    assert len(executable.plan.setup) == 2
     for _ in range(2):
         compare(executable(data), model(data), 1e-4)
 
@@ -77,7 +77,7 @@ def test_steps_are_timed_with_prepared_weights() -> None:
     model, data = network(), numbers(*SHAPE)
     executable = BACKEND.load(build(model), 1)
     wanted = executable(data)
-    assert len(executable.time_steps([data], 1)) == len(executable.plan["steps"])
+    assert len(executable.time_steps([data], 1)) == len(executable.plan.steps)
     np.testing.assert_array_equal(executable(data)[0], wanted[0])
 
 

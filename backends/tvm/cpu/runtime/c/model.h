@@ -51,6 +51,7 @@ const char *lvc_status_text(int status) {
   case LVC_UNALIGNED: return "the weights do not begin at a multiple of 64 bytes";
   case LVC_KERNEL_FAILED: return "a kernel failed";
   case LVC_NO_SUCH_STEP: return "the model has no such step";
+  case LVC_NO_SUCH_THREADS: return "a model runs on at least one thread";
   default: return "this is no status of a model";
   }
 }
@@ -73,7 +74,8 @@ static int lvc_walk(lvc_model *model, int32_t first, int32_t end) {
 int lvc_model_create(const void *weights, int32_t threads, const lvc_model *shared, lvc_model **made) {
   *made = 0;
   if ((uintptr_t)weights % LVC_ALIGNMENT) return LVC_UNALIGNED;
-  threads = LVC_THREADS && threads > 1 ? threads : 1;
+  if (threads < 1) return LVC_NO_SUCH_THREADS;
+  if (!LVC_THREADS) threads = 1;
   uint64_t sizes[] = {lvc_rounded(sizeof(lvc_model)),
 #if LVC_THREADS
                       lvc_rounded((uint64_t)(threads - 1) * sizeof(lvc_worker)),

@@ -36,7 +36,8 @@ enum {
   LVC_NO_THREADS = 2,
   LVC_UNALIGNED = 3,
   LVC_KERNEL_FAILED = 4,
-  LVC_NO_SUCH_STEP = 5
+  LVC_NO_SUCH_STEP = 5,
+  LVC_NO_SUCH_THREADS = 6
 };
 
 const lvc_info *lvc_model_info(void);
@@ -44,8 +45,8 @@ const lvc_info *lvc_model_info(void);
 /* One clear sentence for a status. */
 const char *lvc_status_text(int status);
 
-/* Make an instance that runs on so many threads, the caller's among them. The weights begin at a multiple of
-   LVC_ALIGNMENT and stay where they are as long as it lives. What is computed from them once is shared with another
+/* Make an instance that runs on so many threads, the caller's among them, so at least one. The weights begin at a multiple of
+   LVC_ALIGNMENT and stay where they are, unchanged, as long as it lives. What is computed from them once is shared with another
    instance if one is given, which then has to live as long too. */
 int lvc_model_create(const void *weights, int32_t threads, const lvc_model *shared, lvc_model **made);
 

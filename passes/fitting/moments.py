@@ -27,7 +27,7 @@ class Moments:
     Rows are ``[...,rows,in]`` and ``[...,rows,out]``: what stands before the rows, such as groups of channels, has sums
     of its own. Both count from where the first rows lie in the mean (``from_x``, ``from_y``), for the products are made
     in single precision, where a mean far from zero would drown what varies about it. Of ``xx``, which is symmetric,
-    only the lower triangle is kept.
+    only the lower triangle is summed; the upper one is made when it is read.
     """
 
     count: int
@@ -38,6 +38,7 @@ class Moments:
     yy: torch.Tensor
     from_x: torch.Tensor
     from_y: torch.Tensor
+    has_upper: bool = False
 
     @classmethod
     def empty(cls, columns: int, outputs: int, *before: int) -> Moments:
@@ -63,6 +64,7 @@ class Moments:
             self.from_x, self.from_y = x.mean(-2).double(), y.mean(-2).double()
         x, y = x - self.from_x[..., None, :].to(x.dtype), y - self.from_y[..., None, :].to(y.dtype)
         self.count += x.shape[-2]
+        self.has_upper = False
         self.x += x.sum(-2, dtype=torch.float64)
         self.y += y.sum(-2, dtype=torch.float64)
         for at in range(0, x.shape[-1], _PANEL):
@@ -108,8 +110,9 @@ class Moments:
 
     def of_group(self, place: int) -> Moments:
         """The sums of one of what stands before the rows."""
-        parts = (self.x, self.y, self.xx, self.xy, self.yy, self.from_x, self.from_y)
-        return Moments(self.count, *(part[place] for part in parts))
+        parts = (self.x, self.y, self._squares(), self.xy, self.yy, self.from_x, self.from_y)
+        x, y, xx, xy, yy, from_x, from_y = (part[place] for part in parts)
+        return Moments(self.count, x, y, xx, xy, yy, from_x, from_y, has_upper=True)
 
     def error(self, weight: torch.Tensor, bias: torch.Tensor) -> float:
         """Return the squared error of weights ``[...,out,in]`` and a bias ``[...,out]`` over the rows, summed."""
@@ -126,8 +129,8 @@ class Moments:
     def centred(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the covariances of inputs with inputs and with outputs."""
         count = max(1, self.count)
-        xx = self._squares() / count - _outer(self.x, self.x) / count**2
-        return xx, self.xy / count - _outer(self.x, self.y) / count**2
+        x, y = self.x / count, self.y / count
+        return (self._squares() / count).sub_(_outer(x, x)), (self.xy / count).sub_(_outer(x, y))
 
     def normal_equations(self, weight: torch.Tensor) -> NormalEquations:
         """Return what weights ``[...,out,in]`` leave to be wished for, in their precision."""
@@ -136,7 +139,14 @@ class Moments:
 
     def _squares(self) -> torch.Tensor:
         """Both triangles of the products of inputs."""
-        return self.xx.tril() + self.xx.tril(-1).mT
+        if not self.has_upper:
+            for at in range(0, self.xx.shape[-1], _PANEL):
+                here, behind = slice(at, at + _PANEL), slice(at + _PANEL, None)
+                square = self.xx[..., here, here]
+                square.copy_(square.tril() + square.tril(-1).mT)
+                self.xx[..., here, behind] = self.xx[..., behind, here].mT
+            self.has_upper = True
+        return self.xx
 
 
 def _outer(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -88,9 +88,10 @@ def factor(covariance: torch.Tensor, share: float = RIDGE) -> tuple[torch.Tensor
     """
     diagonal = covariance.diagonal(dim1=-2, dim2=-1)
     ridge = (share * diagonal.mean(-1)).clamp(min=_LEAST)[..., None, None]
-    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype)
     for _ in range(4):
-        lower, failed = torch.linalg.cholesky_ex(covariance + ridge * identity)
+        lifted = covariance.clone()
+        lifted.diagonal(dim1=-2, dim2=-1).add_(ridge[..., 0])
+        lower, failed = torch.linalg.cholesky_ex(lifted)
         fails = (failed > 0) | ~lower.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
         if not bool(fails.any()):
             return lower, ridge

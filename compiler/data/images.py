@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lvc.compiler.data.preprocess import Preprocess
+from lvc.compiler.data.pillow import require_pillow
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from lvc.compiler.data.preprocess import Preprocess
     from lvc.compiler.data.samples import Fit
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -30,6 +32,9 @@ def decode_image(content: bytes, where: str) -> Image.Image:
 
     Raises `UsageError` naming ``where`` for a broken file, an unknown format or more pixels than Pillow thinks safe.
     """
+    require_pillow()
+    from PIL import Image, ImageOps
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -57,6 +62,8 @@ def _to_bytes(image: Image.Image, where: str) -> Image.Image:
         raise UsageError(f"the image has 32-bit pixels (mode {image.mode})", where=where, help="save it with 8 bits")
     if not image.mode.startswith("I;16"):
         return image
+    from PIL import Image
+
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
@@ -98,6 +105,8 @@ def prepare(image: Image.Image | np.ndarray, where: str, preprocess: Preprocess,
 
 
 def _reason(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
     if isinstance(error, UnidentifiedImageError):
         return "it is none of the formats that are read"
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from lvc.compiler.data import geometry
+from lvc.compiler.data.pillow import require_pillow
 from lvc.compiler.data.settings_text import format_setting, parse_settings
 from lvc.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,9 @@ class Preprocess:
 
     def __call__(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """Turn an image, or an array ``uint8[H,W]`` or ``uint8[H,W,3]``, into ``float32[1,C,H,W]``."""
+        require_pillow()
+        from lvc.compiler.data import geometry
+
         if isinstance(image, np.ndarray):
             image = geometry.to_image(image)
         image = image.convert("L" if self.layout == "gray" else "RGB")

@@ -45,9 +45,9 @@ const lvc_info *lvc_model_info(void);
 /* One clear sentence for a status. */
 const char *lvc_status_text(int status);
 
-/* Make an instance that runs on so many threads, the caller's among them, so at least one. The weights begin at a multiple of
-   LVC_ALIGNMENT and stay where they are, unchanged, as long as it lives. What is computed from them once is shared with another
-   instance if one is given, which then has to live as long too. */
+/* Make an instance that runs on so many threads, the caller's among them, so at least one. The weights begin at a
+   multiple of LVC_ALIGNMENT and stay where they are, unchanged, as long as it lives. What is computed from them once is
+   shared with another instance if one is given, which then has to live as long too. */
 int lvc_model_create(const void *weights, int32_t threads, const lvc_model *shared, lvc_model **made);
 
 /* Inputs and outputs in the order of the signature, contiguous, no output where an input or another output lies; those

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export LVC_TEST_ASSETS ?= $(abspath ../shared/assets)
 
-.PHONY: demo test test-lesser test-slow test-wheel lint fuzz fuzz-quick bench inspect-kernels clean
+.PHONY: demo test test-lesser test-slow test-wheel runtime-wheel test-runtime-wheel lint fuzz fuzz-quick bench inspect-kernels clean
 
 # uv resolves and installs the 5 GB of packages four times faster than pip; compiled now, the first command starts fast
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -31,15 +31,27 @@ test-slow: $(VENV)/.installed
 test-wheel: $(VENV)/.installed
 	$(BIN)/python tools/test_wheel.py
 
+# the wheel that runs models on a device, into dist/: see docs/devices.md
+runtime-wheel: $(VENV)/.installed
+	$(BIN)/python tools/runtime_wheel.py
+
+# what docs/devices.md says, in an environment that has what the wheel asks for and nothing else
+test-runtime-wheel: runtime-wheel
+	$(PYTHON) -m venv --clear build/device
+	build/device/bin/python -m pip install --quiet --disable-pip-version-check dist/lvc_runtime-*.whl
+	$(BIN)/lvc compile torchvision.models:squeezenet1_1 --shape 1x3x64x64 --labels imagenet -o build/device/small.lvc
+	cd build/device && bin/lvc-run small.lvc && bin/python -m lvc_runtime --include-dir
+
 # a type checker finds a package by its folder, so it gets the installed layout as links
 lint: $(VENV)/.installed
 	mkdir -p .typecheck/lvc
 	for part in __init__.py __main__.py py.typed; do ln -sfn ../../compiler/lvc/$$part .typecheck/lvc/$$part; done
 	for part in compiler passes backends; do ln -sfn ../../$$part .typecheck/lvc/$$part; done
+	ln -sfn ../compiler/lvc_runtime .typecheck/lvc_runtime
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=tools:.typecheck $(BIN)/mypy tools/fuzz.py tools/inspect_kernels.py
+	MYPYPATH=tools:.typecheck $(BIN)/mypy tools/fuzz.py tools/inspect_kernels.py tools/runtime_wheel.py
 
 # random models against PyTorch and ONNX Runtime, see docs/fuzzing.md: five minutes that are always the same, and an hour
 FUZZ_SEED ?= 0

@@ -11,6 +11,8 @@ from lvc.compiler.errors import UsageError, did_you_mean
 from lvc.compiler.pipeline import catalogue
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
 
@@ -88,6 +90,10 @@ class Backend(ABC):
     def remarks(self, model: Model, target: Target) -> list[str]:
         """What a user should know about a model that is built for a target, such as a faster way to say the same."""
         return []
+
+    def folders(self) -> dict[str, Path]:
+        """What programs around its artefacts are built with, by kind: ``include`` has headers, ``cmake`` a package."""
+        return {}
 
     @abstractmethod
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:

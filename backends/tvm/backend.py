@@ -16,6 +16,8 @@ from lvc.compiler.backend import Backend, Executable, Target
 from lvc.compiler.errors import CompileError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from lvc.compiler.ir.model import Model
@@ -59,6 +61,9 @@ class TvmBackend(Backend):
     def remarks(self, model: Model, target: Target) -> list[str]:
         return _device(target).remarks(model, target)
 
+    def folders(self) -> dict[str, Path]:
+        return {kind: folder for device in devices() for kind, folder in device.folders().items()}
+
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make code for a model; `CompileError` names every node that cannot be lowered."""
         if importlib.util.find_spec("tvm") is None:
@@ -81,7 +86,11 @@ class TvmBackend(Backend):
         plan = read_plan(artefact.files)
         device = device_of(plan.target.kind)
         if device is None:
-            raise CompileError(f"the artefact is for a kind of device that is not known: '{plan.target.kind}'")
+            known = sorted(kind for device in devices() for kind in device.kinds)
+            raise CompileError(
+                f"the artefact is for a kind of device that is not known: '{plan.target.kind}'",
+                why=f"this version of lvc knows {', '.join(known)}",
+            )
         for values, planned in ((artefact.inputs, plan.inputs), (artefact.outputs, plan.outputs)):
             if [(v.spec.shape, v.spec.type_name) for v in values] != [(t.shape, t.dtype.name) for t in planned]:
                 raise CompileError("the artefact is damaged", why="its plan has other inputs or outputs than it says")

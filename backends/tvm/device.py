@@ -119,6 +119,10 @@ class Device(ABC):
         """What a user should know about a model that is built for a target."""
         return []
 
+    def folders(self) -> dict[str, Path]:
+        """What programs around artefacts for it are built with, by kind; see `lvc.compiler.backend.Backend`."""
+        return {}
+
     @abstractmethod
     def code_generator(self, target: Target) -> CodeGenerator:
         """What makes code for a target."""

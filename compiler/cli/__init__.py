@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import lvc
@@ -27,7 +27,7 @@ exit codes: 0 done, 1 the model could not be compiled, 2 wrong usage, 3 a check 
 """
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser whose mistakes look like every other error, with a suggestion where something looks alike."""
 
     def error(self, message: str) -> NoReturn:
@@ -55,14 +55,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="lvc",
         description="The lightweight vision compiler: makes trained vision models small and fast.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"lvc {lvc.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    add_folder_options(parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name in COMMANDS:
         module = importlib.import_module(f"lvc.compiler.cli.{name}")
         command = commands.add_parser(
@@ -77,15 +78,35 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run a command line.
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where the headers and the CMake package of this installation are."""
+    for kind, what in (("include", "headers for C and C++"), ("cmake", "CMake package")):
+        help = f"print the folder of the {what}"
+        parser.add_argument(f"--{kind}-dir", action=_PrintFolder, nargs=0, const=kind, help=help)
+
+
+class _PrintFolder(argparse.Action):
+    """Prints the folder of its kind that a backend has, and leaves."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> NoReturn:
+        from lvc.compiler.pipeline import catalogue
+
+        folders = [catalogue.BACKENDS.get(name).folders() for name in catalogue.BACKENDS.names()]
+        print(next(found[str(self.const)] for found in folders if self.const in found))
+        parser.exit()
+
+
+def main(
+    arguments: Sequence[str], make: Callable[[], argparse.ArgumentParser] = make_parser, program: str = "lvc"
+) -> int:
+    """Run a command line of a program, whose parser sets ``command`` and ``execute``.
 
     Returns 0 when done, 1 if the model could not be compiled, 2 for wrong usage, 3 if a check failed, 70 for a defect
     of lvc (only then with a traceback).
     """
     console = Console(json_wanted="--json" in arguments)
     try:
-        options = make_parser().parse_args(arguments)
+        options = make().parse_args(arguments)
         if options.command != "bench":
             _let_threads_sleep()
         if not os.environ.get("LVC_WARNINGS"):
@@ -108,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
 
         console.say(traceback.format_exc())
         console.say("error: this is a defect of lvc; please report it with the lines above")
-        console.say(f"  again lvc {shlex.join(arguments)}")
+        console.say(f"  again {program} {shlex.join(arguments)}")
         return 70
 
 

@@ -22,6 +22,11 @@ SUMMARY = "run a model or an artefact on photographs or arrays"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
+    add_input_options(parser)
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a model is run on, and what becomes of its outputs."""
     parser.add_argument(
         "files", metavar="FILE", nargs="*", type=Path, help="images, .npy or .npz files (default: random numbers)"
     )

@@ -59,4 +59,9 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'lvc' has no attribute '{name}'")
     module, _, attribute = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("lvc."):
+            raise
+        raise AttributeError(f"lvc-runtime only runs models: install lvc for 'lvc.{name}'") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvc.backends.tvm.cpu import targets
@@ -52,6 +53,10 @@ class Cpu(Device):
             f"{counted(len(wide), 'layer')} with weights of 8 bits, and {target.cpu} multiplies 7 bits about 1.5 "
             f"times as fast, {isa.seven_bits}"
         ]
+
+    def folders(self) -> dict[str, Path]:
+        runtime = Path(__file__).parent / "runtime"
+        return {kind: runtime / kind for kind in ("include", "cmake")}
 
     def code_generator(self, target: Target) -> CpuCodeGenerator:
         from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator

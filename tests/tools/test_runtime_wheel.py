@@ -1,0 +1,237 @@
+"""tools/runtime_wheel.py: the wheel is small, and runs models in an environment that has NumPy and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lvc
+from lvc.compiler import container, driver
+from lvc.compiler.ir.graph_text import parse_model
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(not (ROOT / "compiler").is_dir(), reason="the suite runs against an installed wheel")
+
+CALL = """
+import sys, numpy
+import lvc_runtime as lvc
+loaded = lvc.load("a.lvc", threads=2)
+numpy.save("result.npy", loaded(numpy.load("x.npy")))
+assert isinstance(loaded, lvc.Loaded)
+assert loaded.artefact.metadata["labels"] == ["a", "b", "c", "d"]
+import lvc as same
+assert same.load is lvc.load
+"""
+ONLY_NUMPY = """
+import sys
+outside = {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names - {"__main__", "_virtualenv"}
+assert outside <= {"lvc", "lvc_runtime", "numpy"}, outside
+"""
+ALL_MODULES = """
+import importlib, lvc_runtime
+for name in %r:
+    importlib.import_module(name)
+"""
+
+
+@dataclass(frozen=True)
+class Device:
+    """An environment with NumPy and the wheel, and a folder with ``a.lvc``, an array and a photograph."""
+
+    python: Path
+    folder: Path
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(self.python), *arguments]
+        return subprocess.run(command, cwd=self.folder, env={}, capture_output=True, text=True, check=False)
+
+    def runs(self, *arguments: str) -> str:
+        found = self.run(*arguments)
+        assert found.returncode == 0, found.stderr
+        return found.stdout
+
+    def refuses(self, *arguments: str) -> str:
+        found = self.run("-m", "lvc_runtime", *arguments)
+        assert found.returncode in (1, 2), found.stderr
+        assert "Traceback" not in found.stderr
+        return found.stderr
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tools"))
+        import runtime_wheel
+    return runtime_wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tool: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("runtime-wheel")
+    tool.main([str(made)])
+    (found,) = made.iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def artefact() -> lvc.Artefact:
+    model = parse_model("""
+        model small(x: f32[1,3,8,8])
+          @w : f32[4,3,8,8]
+          @b : f32[4]
+          %y = conv2d(%x, @w, @b)
+          %z = reshape(%y, [1, 4])
+          return scores=%z
+    """)
+    model.preprocessing = "resize=8x8,layout=rgb,range=1"
+    model.labels = ("a", "b", "c", "d")
+    return driver.compile(model, "O2", "native", verify=False)
+
+
+@pytest.fixture(scope="module")
+def device(wheel: Path, artefact: lvc.Artefact, tmp_path_factory: pytest.TempPathFactory) -> Device:
+    place = tmp_path_factory.mktemp("device")
+    venv.create(place / "environment", symlinks=os.name != "nt")
+    (packages,) = (place / "environment").glob("lib/python*/site-packages")
+    numpy = Path(np.__file__).parent
+    for part in (numpy, *numpy.parent.glob("numpy.libs")):
+        (packages / part.name).symlink_to(part)
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(packages), str(wheel)]
+    subprocess.run([sys.executable, *install], check=True)
+    folder = place / "folder"
+    folder.mkdir()
+    container.write(artefact, folder / "a.lvc")
+    np.save(folder / "x.npy", np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32))
+    Image.new("RGB", (9, 7), (30, 90, 200)).save(folder / "x.png")
+    return Device(place / "environment" / "bin" / "python", folder)
+
+
+def test_the_wheel_is_small_and_needs_numpy_alone(wheel: Path) -> None:
+    assert wheel.stat().st_size < 300_000
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
+    needs = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
+    assert [line.split()[1].partition(">")[0] for line in needs] == ["numpy"]
+    assert f"\nVersion: {lvc.__version__}\n" in metadata
+    assert any(name.endswith("include/lvc.h") for name in names)
+    assert not any(Path(name).suffix == ".so" for name in names)
+    assert {name.partition("/")[0] for name in names} == {"lvc_runtime", f"lvc_runtime-{lvc.__version__}.dist-info"}
+
+
+def test_a_model_gives_what_it_gives_in_all_of_lvc(device: Device, artefact: lvc.Artefact) -> None:
+    device.runs("-c", CALL + ONLY_NUMPY)
+    found, data = (np.load(device.folder / name) for name in ("result.npy", "x.npy"))
+    np.testing.assert_array_equal(found, lvc.load(artefact, 2)(data))
+
+
+def test_the_guide_runs_as_it_stands(device: Device) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "devices.md").read_text(), re.M | re.S)
+    shutil.copy(device.folder / "a.lvc", device.folder / "model.lvc")
+    device.runs("-c", example + "assert scores.shape == (1, 4) and labels == list('abcd')\n" + ONLY_NUMPY)
+
+
+def test_every_module_of_it_can_be_imported(device: Device, tool: ModuleType) -> None:
+    names = [name for name in tool.modules(tool.STARTS) if name != "lvc.compiler.data.geometry"]  # pictures alone
+    device.runs("-c", ALL_MODULES % (names,) + ONLY_NUMPY)
+
+
+def test_a_module_that_needs_more_is_not_packed(tool: ModuleType) -> None:
+    with pytest.raises(SystemExit, match=r"imports torch.*: lvc-runtime has NumPy alone"):
+        tool.modules(["lvc.compiler.driver"])
+
+
+def test_what_it_cannot_do_is_said(device: Device) -> None:
+    found = device.run("-c", "import lvc_runtime, lvc; lvc.compile")
+    assert "AttributeError: lvc-runtime only runs models: install lvc for 'lvc.compile'" in found.stderr
+
+
+def test_any_folder_called_lvc_is_not_taken_for_it(device: Device) -> None:
+    (device.folder / "lvc").mkdir()
+    device.runs("-c", CALL)
+
+
+def test_beside_all_of_lvc_there_is_one_of_each_class(device: Device) -> None:
+    packages = next(device.python.parents[1].glob("lib/python*/site-packages"))
+    code = (
+        f"import sys; sys.path.append({str(packages)!r})\n"
+        "import importlib.util, lvc_runtime, lvc\n"
+        "assert lvc_runtime.Loaded is lvc.Loaded\n"
+        "assert not any(name.startswith('lvc_runtime.') for name in sys.modules)\n"
+        "assert importlib.util.find_spec('lvc.compiler.driver') and 'lvc_runtime' not in lvc.__file__\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_command_runs_a_model_on_an_array(device: Device, artefact: lvc.Artefact) -> None:
+    found = json.loads(device.runs("-m", "lvc_runtime", "a.lvc", "x.npy", "--json"))
+    scores = lvc.load(artefact)(np.load(device.folder / "x.npy"))
+    assert isinstance(scores, np.ndarray)
+    best = found["results"][0]["top"][0]
+    assert (best["index"], best["label"]) == (scores.argmax(), "abcd"[scores.argmax()])
+    device.runs("-m", "lvc_runtime", "a.lvc", "x.npy", "-o", "out.npz")
+    np.testing.assert_array_equal(np.load(device.folder / "out.npz")["scores"], scores)
+
+
+def test_headers_and_the_cmake_package_are_found(device: Device) -> None:
+    include, cmake = (Path(device.runs("-m", "lvc_runtime", f"--{kind}-dir").strip()) for kind in ("include", "cmake"))
+    assert (include / "lvc.h").is_file()
+    assert cmake == include.parent / "cmake"
+
+
+def other_machine(artefact: lvc.Artefact) -> lvc.Artefact:
+    plan = json.loads(artefact.files["plan.json"])
+    changed = {**plan, "kind": "a machine of tomorrow", "target": "tomorrow", "features": []}
+    return replace(artefact, files={**artefact.files, "plan.json": json.dumps(changed).encode()})
+
+
+def without_feature(artefact: lvc.Artefact) -> lvc.Artefact:
+    plan = json.loads(artefact.files["plan.json"])
+    changed = {**plan, "features": ["telepathy"]}
+    return replace(artefact, files={**artefact.files, "plan.json": json.dumps(changed).encode()})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (other_machine, "a kind of device that is not known: 'a machine of tomorrow'"),
+        (without_feature, "the processor lacks telepathy"),
+        (lambda artefact: replace(artefact, backend="reference"), "no backend 'reference'"),
+    ],
+)
+def test_a_model_for_something_else_is_refused(
+    change: Callable[[lvc.Artefact], lvc.Artefact], says: str, device: Device, artefact: lvc.Artefact
+) -> None:
+    container.write(change(artefact), device.folder / "b.lvc")
+    assert says in device.refuses("b.lvc", "x.npy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["a.lvc", "x.png"], "pip install pillow"),
+        (["none.lvc"], "'none.lvc' does not exist"),
+        (["x.npy"], "'x.npy' is not a compiled model"),
+        (["a.lvc", "none.npy"], "there is no file 'none.npy'"),
+        (["cut.lvc", "x.npy"], "not a sound lvc artefact"),
+        (["a.lvc", "--threads", "-1"], "--threads"),
+    ],
+)
+def test_mistakes_are_one_error(arguments: list[str], says: str, device: Device) -> None:
+    shutil.copy(device.folder / "a.lvc", device.folder / "cut.lvc")
+    os.truncate(device.folder / "cut.lvc", 1000)
+    assert says in device.refuses(*arguments)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from lvc.compiler.errors import UsageError, did_you_mean
+from lvc.compiler.errors import CompileError, UsageError, did_you_mean
 from lvc.compiler.pipeline import catalogue
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ class Target:
         raise UsageError(f"there is no target '{text}'", help=help)
 
 
+class Place(Enum):
+    """Where code can be run: on this machine, on this machine by an emulator, or on another one."""
+
+    HERE = "yes"
+    EMULATED = "emulated"
+    ELSEWHERE = "no"
+
+
 class Executable(Protocol):
     """A loaded model: arrays in, arrays out, in the order of the signature."""
 
@@ -79,6 +88,14 @@ class Backend(ABC):
         """Why a target cannot compute with these element types; None if it can. Asked before any work is done."""
         return None
 
+    def missing(self, target: Target) -> CompileError | None:
+        """What this machine lacks to make code for a target; None if nothing. Asked before any work is done."""
+        return None
+
+    def place(self, target: Target) -> Place:
+        """Where code for a target runs, as seen from this machine."""
+        return Place.HERE
+
     def channel_multiple(self, target: Target) -> int:
         """The number that widths should be multiples of, for the kernels of a target to waste nothing."""
         return 1
@@ -102,3 +119,16 @@ class Backend(ABC):
     @abstractmethod
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
         """Make an artefact of this backend callable in this process, with that many threads (default: all cores)."""
+
+    def emulate(self, artefact: Artefact, threads: int | None = None) -> Executable:
+        """Make an artefact callable, by emulation if this machine cannot run it; `CompileError` if that cannot be."""
+        return self.load(artefact, threads)
+
+
+def untimed_emulation() -> UsageError:
+    """Why there are no times of emulated code."""
+    return UsageError(
+        "emulated code has no times",
+        why="how long an emulator takes says nothing about the processor",
+        help="'lvc run --emulate' and 'lvc eval --emulate' show what it computes; time it on the processor itself",
+    )

@@ -41,15 +41,17 @@ class Loaded:
         return outputs[0] if len(outputs) == 1 else outputs
 
 
-def load(artefact: Artefact | str | Path, threads: int | None = None) -> Loaded:
+def load(artefact: Artefact | str | Path, threads: int | None = None, *, emulate: bool = False) -> Loaded:
     """Make an artefact callable; loading native code runs it, so load only artefacts whose maker you trust.
 
-    ``threads`` is how many threads one call may use (default: as many as this process has cores).
+    ``threads`` is how many threads one call may use (default: as many as this process has cores). With ``emulate`` code
+    that this machine cannot run is run by emulation of its processor: slowly, and right to the last bit.
     """
     threads = checked_threads(threads)
     if not isinstance(artefact, Artefact):
         artefact = container.read(Path(artefact))
-    return Loaded(artefact, catalogue.BACKENDS.get(artefact.backend).load(artefact, threads))
+    backend = catalogue.BACKENDS.get(artefact.backend)
+    return Loaded(artefact, (backend.emulate if emulate else backend.load)(artefact, threads))
 
 
 def _spec_of(array: np.ndarray) -> TensorSpec:

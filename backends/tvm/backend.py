@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lvc.backends.tvm.device import Device, device_of, devices
 from lvc.backends.tvm.plan import read_plan
 from lvc.compiler.artefact import Artefact
-from lvc.compiler.backend import Backend, Executable, Target
+from lvc.compiler.backend import Backend, Executable, Place, Target
 from lvc.compiler.errors import CompileError, UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ class TvmBackend(Backend):
             help=f"take --precision fp32, or a target that has it: {', '.join(device.that_multiply('bfloat16'))}",
         )
 
+    def missing(self, target: Target) -> CompileError | None:
+        return _device(target).missing(target)
+
+    def place(self, target: Target) -> Place:
+        return _device(target).place(target)
+
     def channel_multiple(self, target: Target) -> int:
         return _device(target).block(target)
 
@@ -83,18 +89,27 @@ class TvmBackend(Backend):
 
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
         """Load a built model; it may be called from several threads at once."""
-        plan = read_plan(artefact.files)
-        device = device_of(plan.target.kind)
-        if device is None:
-            known = sorted(kind for device in devices() for kind in device.kinds)
-            raise CompileError(
-                f"the artefact is for a kind of device that is not known: '{plan.target.kind}'",
-                why=f"this version of lvc knows {', '.join(known)}",
-            )
-        for values, planned in ((artefact.inputs, plan.inputs), (artefact.outputs, plan.outputs)):
-            if [(v.spec.shape, v.spec.type_name) for v in values] != [(t.shape, t.dtype.name) for t in planned]:
-                raise CompileError("the artefact is damaged", why="its plan has other inputs or outputs than it says")
-        return device.load(artefact.files, threads)
+        return _loadable(artefact).load(artefact.files, threads)
+
+    def emulate(self, artefact: Artefact, threads: int | None = None) -> Executable:
+        """Load a built model, on an emulated device if there is no other."""
+        return _loadable(artefact).emulate(artefact.files, threads)
+
+
+def _loadable(artefact: Artefact) -> Device:
+    """The device of an artefact whose plan is of the same model."""
+    plan = read_plan(artefact.files)
+    device = device_of(plan.target.kind)
+    if device is None:
+        known = sorted(kind for device in devices() for kind in device.kinds)
+        raise CompileError(
+            f"the artefact is for a kind of device that is not known: '{plan.target.kind}'",
+            why=f"this version of lvc knows {', '.join(known)}",
+        )
+    for values, planned in ((artefact.inputs, plan.inputs), (artefact.outputs, plan.outputs)):
+        if [(v.spec.shape, v.spec.type_name) for v in values] != [(t.shape, t.dtype.name) for t in planned]:
+            raise CompileError("the artefact is damaged", why="its plan has other inputs or outputs than it says")
+    return device
 
 
 def _device(target: Target) -> Device:

@@ -15,6 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lvc.compiler.backend import Place
+from lvc.compiler.errors import CompileError
+
 if TYPE_CHECKING:
     from torch.fx import Node
 
@@ -115,6 +118,14 @@ class Device(ABC):
     def that_multiply(self, element: str) -> list[str]:
         """The target texts that can."""
 
+    def missing(self, target: Target) -> CompileError | None:
+        """What this machine lacks to make code for a target; None if nothing."""
+        return None
+
+    def place(self, target: Target) -> Place:
+        """Where code for a target runs, as seen from this machine."""
+        return Place.HERE
+
     def remarks(self, model: Model, target: Target) -> list[str]:
         """What a user should know about a model that is built for a target."""
         return []
@@ -130,6 +141,10 @@ class Device(ABC):
     @abstractmethod
     def load(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
         """Make the files of an artefact callable in this process."""
+
+    def emulate(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
+        """Make the files of an artefact callable, by emulation if this machine cannot run them."""
+        return self.load(files, threads)
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvc.compiler.cli.model_options import MODEL_HELP, add_model_options
-from lvc.compiler.cli.subject import positive, subject_of
+from lvc.compiler.cli.subject import add_emulate, positive, subject_of
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: time of the process's own work")
     parser.add_argument("--per-op", action="store_true", help="also time each kernel of the first artefact")
     parser.add_argument("--sort", choices=("order", "time"), default="order", help="how --per-op lists the kernels")
+    add_emulate(parser)
     parser.add_argument("--model", metavar="MODEL", help=f"what the engines run (default: the source): {MODEL_HELP}")
     add_model_options(parser, positional=False)
 
@@ -40,9 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace, console: Console) -> int:
     import tempfile
 
+    from lvc.compiler.backend import untimed_emulation
     from lvc.compiler.bench.comparison import compare, processor
     from lvc.compiler.data.seeded import seeded_inputs
 
+    if options.emulate:
+        raise untimed_emulation()
     loaded = [_load(path, options.threads) for path in options.artefacts]
     inputs = seeded_inputs(loaded[0].inputs, options.seed)
     _check_signatures(options.artefacts, loaded)

@@ -35,7 +35,7 @@ def open_subject(options: argparse.Namespace, text: str) -> Subject:
     if is_artefact(Path(text)):
         from lvc.compiler.loaded import load
 
-        return subject_of(text, load(text, threads=options.threads))
+        return subject_of(text, load(text, threads=options.threads, emulate=options.emulate))
     import torch
 
     from lvc.compiler.cli.model_options import load_model
@@ -75,6 +75,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "(default: what the model was compiled with)",
     )
     parser.add_argument("--threads", metavar="N", type=positive, help="threads of one run (default: all cores)")
+    add_emulate(parser)
+
+
+def add_emulate(parser: argparse.ArgumentParser) -> None:
+    """Add the option to run code for another processor."""
+    help = "run an artefact that this machine cannot run by emulation of its processor: slow, and right to the last bit"
+    parser.add_argument("--emulate", action="store_true", help=help)
 
 
 def chosen_preprocess(options: argparse.Namespace, subject: Subject) -> Preprocess | None:

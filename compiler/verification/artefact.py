@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from lvc.compiler.artefact import Artefact
+from lvc.compiler.backend import Executable
 from lvc.compiler.errors import CheckError, LvcError
 from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.counts import total_macs
 from lvc.compiler.pipeline import catalogue
+from lvc.compiler.text import si
 from lvc.compiler.verification.closeness import (
     BOUND,
     MOST_STEPS,
@@ -21,22 +24,31 @@ from lvc.compiler.verification.closeness import (
 from lvc.compiler.verification.examples import Example
 from lvc.compiler.verification.record import Verified
 
+EMULATED_MACS = 1e9
+"""Models of more multiply-accumulates are emulated only where that is asked for: it takes minutes."""
+
 
 def verify_artefact(
-    artefact: Artefact, rewritten: Model, examples: Sequence[Example], *, is_lossy: bool, threads: int | None = None
+    artefact: Artefact,
+    rewritten: Model,
+    examples: Sequence[Example],
+    *,
+    is_lossy: bool,
+    is_thorough: bool = False,
+    threads: int | None = None,
 ) -> Verified:
     """Raise `CheckError` if an artefact computes something else than its model.
 
     Without lossy passes that is the model as it was loaded, which the ``examples`` hold. Otherwise what was lost is for
     the user to judge, and the artefact is held against the ``rewritten`` model. Where that quantises, the
     artefact may differ as far as rounding moved the outputs: a value in the middle goes either way.
+
+    Code for another machine is emulated where there is an emulator; a large model only if it is to be ``is_thorough``.
     """
     record = Verified(against="the rewritten graph in PyTorch" if is_lossy else "PyTorch")
     with record.timed():
-        try:
-            run = catalogue.BACKENDS.get(artefact.backend).load(artefact, threads)
-        except LvcError as error:
-            record.skipped = f"this machine cannot run it ({error.what})"
+        run = _runnable(artefact, rewritten, record, is_thorough, threads)
+        if run is None:
             return record
         for example in examples:
             found = run(*example.inputs)
@@ -45,6 +57,27 @@ def verify_artefact(
                 raise _difference(judged, example.text)
             record.take(judged.difference)
     return record
+
+
+def _runnable(
+    artefact: Artefact, rewritten: Model, record: Verified, is_thorough: bool, threads: int | None
+) -> Executable | None:
+    """What runs an artefact, by an emulator if need be; without any the record says why."""
+    backend = catalogue.BACKENDS.get(artefact.backend)
+    try:
+        return backend.load(artefact, threads)
+    except LvcError as error:
+        elsewhere = error
+    try:
+        emulated = backend.emulate(artefact, threads)
+    except LvcError as error:
+        record.skipped = f"this machine cannot run it ({elsewhere.what}; {error.what})"
+        return None
+    if not is_thorough and (amount := total_macs(rewritten.module.graph)) > EMULATED_MACS:
+        record.skipped = f"{si(amount, 'MACs')} take minutes to emulate, so only --check does"
+        return None
+    record.emulated = True
+    return emulated
 
 
 def _compare(example: Example, found: tuple[np.ndarray, ...], rewritten: Model, is_lossy: bool) -> Comparison:

@@ -14,7 +14,7 @@ from lvc.compiler.text import duration
 class Verified:
     """One comparison: ``against`` computed the same ``inputs`` input sets, and was at most ``difference`` away.
 
-    ``skipped`` says why there was none; ``seconds`` is what it cost.
+    ``emulated`` says whether an emulator ran it, ``skipped`` why there was no comparison; ``seconds`` is what it cost.
     """
 
     against: str = ""
@@ -22,6 +22,7 @@ class Verified:
     inputs: int = 0
     seconds: float = 0.0
     skipped: str = ""
+    emulated: bool = False
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -42,4 +43,4 @@ class Verified:
             return f"not verified: {self.skipped}"
         far = f"at most {self.difference:.1e} from {self.against}, relative"
         apart = far if self.difference else f"equal to {self.against}"
-        return f"{apart} ({duration(self.seconds)})"
+        return f"{apart} ({'emulated, ' if self.emulated else ''}{duration(self.seconds)})"

@@ -53,4 +53,11 @@ class Verification:
         examples = self.examples
         if rewritten.inputs != self.model.inputs or len(rewritten.outputs) != len(self.model.outputs):
             examples = tuple(examples_of(rewritten, self.workspace.seed, thorough=self.is_thorough))
-        return verify_artefact(artefact, rewritten, examples, is_lossy=is_lossy, threads=self.workspace.threads)
+        return verify_artefact(
+            artefact,
+            rewritten,
+            examples,
+            is_lossy=is_lossy,
+            is_thorough=self.is_thorough,
+            threads=self.workspace.threads,
+        )

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvc.backends.tvm.cpu import targets
+from lvc.backends.tvm.cpu.host import runs_here
 from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.backends.tvm.device import Device
-from lvc.compiler.backend import Target
+from lvc.backends.tvm.plan import read_plan
+from lvc.compiler.backend import Place, Target
+from lvc.compiler.errors import CompileError
 from lvc.compiler.text import counted
 
 if TYPE_CHECKING:
@@ -43,6 +46,26 @@ class Cpu(Device):
     def that_multiply(self, element: str) -> list[str]:
         return targets.that_multiply(element)
 
+    def missing(self, target: Target) -> CompileError | None:
+        from lvc.backends.tvm.cpu.toolchain import toolchain_of
+
+        try:
+            toolchain_of(targets.processor_of(target).architecture.triple)
+        except CompileError as error:
+            return error
+        return None
+
+    def place(self, target: Target) -> Place:
+        from lvc.backends.tvm.cpu.emulation import Emulator
+
+        if runs_here(target.features, target.kind):
+            return Place.HERE
+        try:
+            Emulator.of(targets.processor_of(target).architecture, target.features)
+        except CompileError:
+            return Place.ELSEWHERE
+        return Place.EMULATED
+
     def remarks(self, model: Model, target: Target) -> list[str]:
         from lvc.backends.tvm.integers import layers_of_wide_weights
 
@@ -67,6 +90,14 @@ class Cpu(Device):
         from lvc.backends.tvm.cpu.runtime.executable import Executable
 
         return Executable(files, threads)
+
+    def emulate(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
+        from lvc.backends.tvm.cpu.emulation import Emulated
+
+        plan = read_plan(files)
+        if runs_here(frozenset(plan["features"]), plan.get("kind", "")):
+            return self.load(files, threads)
+        return Emulated(files, threads)
 
 
 DEVICE = Cpu()

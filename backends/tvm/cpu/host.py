@@ -59,6 +59,12 @@ def _detected_features() -> frozenset[str]:
     return known.features_of(cpuinfo()) & KNOWN if known else frozenset()
 
 
+def runs_here(features: frozenset[str], kind: str) -> bool:
+    """Whether code of a kind, with these instruction sets, runs on this machine."""
+    known = host_architecture()
+    return known is not None and kind == known.kind and features <= host_features()
+
+
 def check_host(target_text: str, features: frozenset[str], kind: str = "") -> None:
     """Raise `CompileError` if code of a kind, with these instruction sets, cannot run on this machine."""
     known = host_architecture()
@@ -66,10 +72,11 @@ def check_host(target_text: str, features: frozenset[str], kind: str = "") -> No
     missing = sorted(features - host_features())
     if is_other or missing:
         lacking = "the processor lacks " + ", ".join(missing)
+        emulated = "run it with --emulate, or " if is_other else ""
         raise CompileError(
             f"this artefact was built for {target_text}, and this machine cannot run it",
             why=f"it is code for {kind}, and the processor is {platform.machine()}" if is_other else lacking,
-            help=f"build it again with --target native on this machine{_lowest('or with --target')}",
+            help=f"{emulated}build it again with --target native on this machine{_lowest('or with --target')}",
         )
 
 

@@ -20,6 +20,9 @@ class Architecture:
     ``vectors`` are its instruction sets for vectors, the widest first, the last one in every processor. ``levels`` are
     the processors that stand for any with their instruction sets, the best first. Linux lists the latter under
     ``flags``, some by other ``names`` than LLVM; ``name_of`` gives LLVM's name of a processor, empty where uncertain.
+    ``parts`` are the instruction sets that a target's text may add to a processor, by the names that texts have for
+    LLVM's. ``emulator`` is the program of QEMU that runs its code elsewhere, if one is of use, and ``emulated`` are the
+    processors that it has for all with no more than their instruction sets, the least first.
     """
 
     kind: str
@@ -30,6 +33,9 @@ class Architecture:
     flags: str
     names: Mapping[str, str]
     name_of: Callable[[Info], str]
+    parts: Mapping[str, str] = field(default_factory=dict)
+    emulator: str = ""
+    emulated: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def widest(self, features: Collection[str]) -> InstructionSet:
         """The instruction set with the widest vectors of those that a processor has."""
@@ -52,13 +58,14 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Processor:
-    """One line about a processor, the instruction sets that generated code may use, what cost models know of it, and
-    its architecture."""
+    """One line about a processor, the instruction sets that generated code may use, what cost models know of it, its
+    architecture, and LLVM's name of it where that is another."""
 
     line: str
     features: frozenset[str]
     machine: Machine = GENERIC
     architecture: Architecture = field(kw_only=True)
+    llvm: str = field(default="", kw_only=True)
 
     @property
     def kind(self) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from lvc.backends.tvm.cpu.architectures import x86_64
+from lvc.backends.tvm.cpu.architectures import aarch64, x86_64
 from lvc.backends.tvm.cpu.processor import Processor
 
-CPUS: dict[str, Processor] = {**x86_64.PROCESSORS}
+CPUS: dict[str, Processor] = {**x86_64.PROCESSORS, **aarch64.PROCESSORS}
 """By LLVM's name."""
 
-KNOWN = frozenset().union(*(processor.features for processor in CPUS.values()))
+KNOWN = frozenset().union(
+    *(processor.features | {*processor.architecture.parts.values()} for processor in CPUS.values())
+)
 """Every instruction set that targets speak of."""

@@ -1,5 +1,8 @@
 """Targets: their texts, the instruction sets behind each, and what this machine has.
 
+A text is a processor's name, and the instruction sets that code may use beyond its own: ``cortex-a72``,
+``aarch64+dotprod+fp16``.
+
 ``native`` is detected, never guessed: the instruction sets are those that the operating system reports, and a CPU name
 is used only when the processor says that it is one and has all its instruction sets; otherwise the best level of the
 architecture whose instruction sets are all there. ``LVC_NATIVE`` names a lesser processor for a machine to behave as.
@@ -8,6 +11,7 @@ architecture whose instruction sets are all there. ``LVC_NATIVE`` names a lesser
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 
 from lvc.backends.tvm.cpu.host import cpuinfo, host_architecture, host_features, host_machine, stand_in
 from lvc.backends.tvm.cpu.machine import Machine
@@ -24,12 +28,20 @@ def target_texts() -> dict[str, str]:
 
 
 def parse_target(text: str) -> Target | None:
-    """Return the target of a text, or None; `UsageError` for ``native`` on a processor that is not known."""
+    """Return the target of a text, or None; `UsageError` for ``native`` on a processor that is not known, and for an
+    instruction set that cannot be added to one."""
     if text == "native":
         return native()
-    if text not in CPUS:
+    cpu, *added = text.split("+")
+    if cpu not in CPUS:
         return None
-    return _target(text, text)
+    parts = CPUS[cpu].architecture.parts
+    if unknown := [part for part in added if part not in parts]:
+        raise UsageError(
+            f"the target '{cpu}' takes no '+{unknown[0]}'",
+            help="what can be added: " + ", ".join(f"+{part}" for part in parts) if parts else "nothing can be added",
+        )
+    return _target(text, cpu, [parts[part] for part in added])
 
 
 def native() -> Target:
@@ -43,11 +55,11 @@ def native() -> Target:
             why=f"it is {platform.machine() or 'unknown'}{lacking}",
             help="name a target: " + ", ".join(CPUS),
         )
-    return _target("native", cpu)
+    return _target("native", cpu, host_features() & {*CPUS[cpu].architecture.parts.values()})
 
 
-def _target(text: str, cpu: str) -> Target:
-    return Target(text, "tvm", CPUS[cpu].kind, cpu, CPUS[cpu].features)
+def _target(text: str, cpu: str, added: Iterable[str]) -> Target:
+    return Target(text, "tvm", CPUS[cpu].kind, cpu, CPUS[cpu].features.union(added))
 
 
 def _native_cpu(features: frozenset[str], info: Info) -> str:
@@ -87,8 +99,10 @@ def machine_of(target: Target) -> Machine:
 def llvm_options(target: Target) -> dict[str, object]:
     """TVM's description of a target. What schedules make vectors has their width anyway; attributes of the instruction
     set let loops that LLVM makes vectors of by itself have the same."""
-    architecture = processor_of(target).architecture
-    options: dict[str, object] = {"kind": "llvm", "mtriple": architecture.triple, "mcpu": target.cpu}
-    if attributes := architecture.widest(target.features).attributes:
-        options["mattr"] = list(attributes)
+    processor = processor_of(target)
+    architecture = processor.architecture
+    options: dict[str, object] = {"kind": "llvm", "mtriple": architecture.triple, "mcpu": processor.llvm or target.cpu}
+    added = [f"+{feature}" for feature in sorted(target.features - processor.features)]
+    if attributes := [*architecture.widest(target.features).attributes, *added]:
+        options["mattr"] = attributes
     return options

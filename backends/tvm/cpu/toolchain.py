@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,13 @@ class Toolchain:
             parts = ["@objects", *(f"{Path(name).stem}.o" for name in compiled)]
             self._run([*flags, "-Wl,--version-script=exported", "-o", "model.so", *parts], folder)
             return (folder / "model.so").read_bytes()
+
+    def program(self, sources: Iterable[Path], library: Path) -> Path:
+        """Make a program that uses a shared library, and finds it where both lie."""
+        made = library.with_suffix("")
+        found = [str(source) for source in sources]
+        self._run(["-O2", "-std=gnu11", "-o", made.name, *found, library.name, "-Wl,-rpath,$ORIGIN"], library.parent)
+        return made
 
     def _run(self, arguments: list[str], folder: Path) -> None:
         command = [*self.command, *arguments]

@@ -6,17 +6,32 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from lvc.backends.tvm.cpu.host import check_host
-from lvc.backends.tvm.cpu.runtime.library import Instance, Library
+from lvc.backends.tvm.cpu.runtime.library import Library
 from lvc.backends.tvm.plan import WEIGHTS, Tensor, read_plan
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.threads import usable_threads
 
 ALIGNMENT = 64
 LIBRARY = "model.so"
+
+
+class Runs(Protocol):
+    """A model with memory of its own, for one call at a time."""
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None: ...
+
+    def run_step(self, step: int, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None: ...
+
+
+class Code(Protocol):
+    """A model of which there can be as many instances as are needed, one of which may share memory with another."""
+
+    def create(self, threads: int, shared: Any = None) -> Runs: ...
 
 
 class Executable:
@@ -30,14 +45,12 @@ class Executable:
 
     def __init__(self, files: Mapping[str, bytes], threads: int | None = None) -> None:
         self.plan = read_plan(files)
-        check_host(self.plan.target.text, self.plan.target.features, self.plan.target.kind)
+        self._check_machine()
         self.plan.check_files(files)
         if LIBRARY not in self.plan.checksums:
             raise CompileError("the artefact is damaged", why=f"its plan is of no {LIBRARY}")
         self.threads = usable_threads(threads)
-        weights = aligned(len(files[WEIGHTS]))
-        weights[:] = np.frombuffer(files[WEIGHTS], np.uint8)
-        self._library = Library(files[LIBRARY], weights, self.plan)
+        self._library = self._open(files)
         self._first = self._library.create(self.threads)
         self._process = os.getpid()
         self._idle = [self._first]
@@ -72,6 +85,16 @@ class Executable:
 
         return self.threads * peak_flops(self.plan.target)
 
+    def _check_machine(self) -> None:
+        """Raise `CompileError` if this machine cannot run its code."""
+        check_host(self.plan.target.text, self.plan.target.features, self.plan.target.kind)
+
+    def _open(self, files: Mapping[str, bytes]) -> Code:
+        """Its code."""
+        weights = aligned(len(files[WEIGHTS]))
+        weights[:] = np.frombuffer(files[WEIGHTS], np.uint8)
+        return Library(files[LIBRARY], weights, self.plan)
+
     def _checked(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         expected = self.plan.inputs
         if len(inputs) != len(expected):
@@ -88,7 +111,7 @@ class Executable:
     def _results(self) -> list[np.ndarray]:
         return [_empty(result) for result in self.plan.outputs]
 
-    def _take(self) -> Instance:
+    def _take(self) -> Runs:
         """An instance that no other call has; in a process that was forked a new one, for threads stay behind."""
         if self._process != os.getpid():
             self._idle, self._process = [], os.getpid()

@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export LVC_TEST_ASSETS ?= $(abspath ../shared/assets)
 
-.PHONY: demo test test-lesser test-slow test-wheel runtime-wheel test-runtime-wheel lint fuzz fuzz-quick bench inspect-kernels clean
+.PHONY: demo test test-lesser test-slow test-targets test-wheel runtime-wheel test-runtime-wheel lint fuzz fuzz-quick bench \
+	inspect-kernels clean
 
 # uv resolves and installs the 5 GB of packages four times faster than pip; compiled now, the first command starts fast
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -17,15 +18,25 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -m "not slow" -q
+	$(BIN)/python -m pytest -n 2 -m "not slow and not targets" -q
 
 # the suite as if the machine were a lesser processor, such as one with AVX2 only: `make test-lesser LESSER=x86-64-v2`
 LESSER ?= x86-64-v3
 test-lesser: $(VENV)/.installed
-	LVC_NATIVE=$(LESSER) $(BIN)/python -m pytest -n 2 -m "not slow" -q
+	LVC_NATIVE=$(LESSER) $(BIN)/python -m pytest -n 2 -m "not slow and not targets" -q
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow -q
+
+# code for ARM, emulated (Debian: apt-get install gcc-aarch64-linux-gnu qemu-user-static): its own tests, and those of all
+# operators as if this machine were one
+EMULATED ?= cortex-a72 cortex-a76 neoverse-v1
+test-targets: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 -m targets -q
+	for cpu in $(EMULATED); do LVC_NATIVE=$$cpu $(BIN)/python -m pytest -n 2 -m "not slow" -q $(OPERATORS) || exit 1; done
+OPERATORS := $(addprefix tests/backends/tvm/test_,contractions.py elementwise.py integer.py integer_matmul.py \
+	integer_products.py joined_places.py layouts.py math.py movement.py nested_joins.py not_a_number.py reductions.py \
+	sampling.py shifted_divisions.py)
 
 # the suite against the built wheel, in an environment that does not see the checkout
 test-wheel: $(VENV)/.installed

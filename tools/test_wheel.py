@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ("tests", "examples", "tools", "pyproject.toml")
-DEFAULT = ["-n", "2", "-m", "not slow", "-q"]
+DEFAULT = ["-n", "2", "-m", "not slow and not targets", "-q"]
 
 
 def main(arguments: list[str]) -> int:

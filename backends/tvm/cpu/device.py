@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvc.backends.tvm.cpu import targets
-from lvc.backends.tvm.cpu.host import runs_here
+from lvc.backends.tvm.cpu.host import is_emulated, runs_here
 from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.backends.tvm.device import Device
 from lvc.backends.tvm.plan import read_plan
@@ -89,14 +89,19 @@ class Cpu(Device):
     def load(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
         from lvc.backends.tvm.cpu.runtime.executable import Executable
 
+        if is_emulated(str(read_plan(files).get("kind", ""))):
+            return self._emulated(files, threads)
         return Executable(files, threads)
 
     def emulate(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
-        from lvc.backends.tvm.cpu.emulation import Emulated
-
         plan = read_plan(files)
         if runs_here(frozenset(plan["features"]), plan.get("kind", "")):
             return self.load(files, threads)
+        return self._emulated(files, threads)
+
+    def _emulated(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
+        from lvc.backends.tvm.cpu.emulation import Emulated
+
         return Emulated(files, threads)
 
 

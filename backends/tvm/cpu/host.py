@@ -15,7 +15,8 @@ from lvc.backends.tvm.cpu.processors import CPUS, KNOWN
 from lvc.compiler.errors import CompileError, UsageError, did_you_mean
 
 STAND_IN = "LVC_NATIVE"
-"""The environment variable that names a lesser processor, as which this machine is to behave."""
+"""The environment variable that names a lesser processor, as which this machine is to behave; or one of another
+architecture, whose code is emulated."""
 
 
 def host_features() -> frozenset[str]:
@@ -32,7 +33,8 @@ def stand_in() -> str:
     if cpu not in CPUS:
         help = f"{did_you_mean(cpu, list(CPUS))}it may be {', '.join(CPUS)}, or unset"
         raise UsageError(f"the environment variable {STAND_IN} names no processor: '{cpu}'", help=help)
-    if missing := sorted(CPUS[cpu].features - _detected_features()):
+    is_own = CPUS[cpu].architecture is machine_architecture()
+    if is_own and (missing := sorted(CPUS[cpu].features - _detected_features())):
         raise UsageError(
             f"the environment variable {STAND_IN} names {cpu}, and this machine cannot run its code",
             why="the processor lacks " + ", ".join(missing),
@@ -42,20 +44,33 @@ def stand_in() -> str:
 
 
 def host_architecture() -> Architecture | None:
-    """The architecture of this machine; None of one for which there are no processors here."""
+    """The architecture of this machine, or of that as which it is to behave; None of one for which there are no
+    processors here."""
+    cpu = stand_in()
+    return CPUS[cpu].architecture if cpu else machine_architecture()
+
+
+def is_emulated(kind: str) -> bool:
+    """Whether this machine is to behave as one of an architecture of a kind, and is of another."""
+    cpu, own = stand_in(), machine_architecture()
+    return bool(cpu) and CPUS[cpu].kind == kind and CPUS[cpu].architecture is not own
+
+
+def machine_architecture() -> Architecture | None:
+    """The architecture of this machine as it is."""
     machine = platform.machine()
     return next((cpu.architecture for cpu in CPUS.values() if machine in cpu.architecture.machines), None)
 
 
 def _lowest(words: str) -> str:
     """The least processor of this machine's architecture, as the end of a sentence; nothing where it is not known."""
-    known = host_architecture()
+    known = machine_architecture()
     return f", {words} {known.levels[-1]}" if known else ""
 
 
 @cache
 def _detected_features() -> frozenset[str]:
-    known = host_architecture()
+    known = machine_architecture()
     return known.features_of(cpuinfo()) & KNOWN if known else frozenset()
 
 

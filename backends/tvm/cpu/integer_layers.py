@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from tvm import te
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16, FLOAT32, DotOperand
-from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad
+from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad, SignedQuad
 from lvc.backends.tvm.cpu.kernels.integer_storage import narrowed, narrowed_shape, stored_bits, widen_function
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.ops.contractions import with_bias
@@ -26,7 +26,11 @@ from lvc.compiler.ir.operators import integer
 Pack = Callable[[DotOperand], np.ndarray]
 
 _BYTES = DataRange.of(torch.uint8, 0)
-_ELEMENTS: dict[type[DotOperand], str] = {IntegerQuad: "int8", IntegerPair: "int16"}  # of which packed weights are made
+_ELEMENTS: dict[type[DotOperand], str] = {
+    IntegerQuad: "int8",
+    SignedQuad: "int8",
+    IntegerPair: "int16",
+}  # of which packed weights are made
 
 
 def is_integer_layer(call: Call) -> bool:
@@ -59,8 +63,8 @@ def choose_operand(call: Call, vector: Vector, pack: Pack) -> DotOperand:
         return pairs_for(call, vector, quad.zero_point)
     if call["input"].dtype != "uint8" or sum_bound(torch.from_numpy(call["weight"].constant), _BYTES) > INT32:
         return pairs_for(call, vector, quad.zero_point)
-    if quad.name in isa.dots:
-        return quad
+    if one := next((known for known in (quad, SignedQuad(quad.zero_point)) if known.name in isa.dots), None):
+        return one
     pairs = pairs_for(call, vector, quad.zero_point)
     cycles = quad.elements // pairs.elements * pairs.step_cost(vector).cycles
     return min([(cycles, pairs), *_ways(quad, pack(quad), isa.chain_cycles)], key=lambda way: way[0])[1]
@@ -122,12 +126,12 @@ def widened_weight(
 
 def with_correction(call: Call, total: Array, operand: DotOperand, dim: int) -> Array:
     """Add the bias along a dimension, and what sums of ``q`` have too much for being of ``q - zero_point``."""
-    if not isinstance(operand, IntegerQuad) or not operand.zero_point:
+    if not isinstance(operand, IntegerQuad) or not operand.offset:
         return with_bias(call, total, dim)
     weight = call["weight"].constant
-    lacking = -operand.zero_point * weight.astype(np.int32).sum(axis=tuple(range(1, weight.ndim)), dtype=np.int32)
+    lacking = -operand.offset * weight.astype(np.int32).sum(axis=tuple(range(1, weight.ndim)), dtype=np.int32)
     name = arguments(call.node)["weight"].target
-    correction = call.scope.constant(f"{name} zero {operand.zero_point}", lacking)
+    correction = call.scope.constant(f"{name} zero {operand.offset}", lacking)
     corrected = Array(total.shape, total.dtype, lambda index: total.read(index) + correction.read([index[dim]]))
     return with_bias(call, corrected, dim)
 

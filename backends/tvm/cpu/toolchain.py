@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvc.backends.tvm.cpu.host import host_architecture
+from lvc.backends.tvm.cpu.host import machine_architecture
 from lvc.compiler.errors import CompileError
 
 HOST_COMPILERS = ("cc", "gcc", "clang")
@@ -44,7 +44,8 @@ class Toolchain:
             self._run(["-O2", "-fPIC", "-std=gnu11", "-pthread", "-c", *compiled], folder)
             flags = ["-shared", "-fPIC", "-s", "-pthread", "-Wl,--build-id=none", "-Wl,-soname,model.so"]
             parts = ["@objects", *(f"{Path(name).stem}.o" for name in compiled)]
-            self._run([*flags, "-Wl,--version-script=exported", "-o", "model.so", *parts], folder)
+            libraries = ["-Wl,--as-needed", "-lm"]  # powf and the like, in few models
+            self._run([*flags, "-Wl,--version-script=exported", "-o", "model.so", *parts, *libraries], folder)
             return (folder / "model.so").read_bytes()
 
     def program(self, sources: Iterable[Path], library: Path) -> Path:
@@ -88,7 +89,7 @@ def _compilers(triple: str) -> tuple[str, ...]:
 
 def _is_own(triple: str) -> bool:
     """Whether a triple is that of this machine."""
-    known = host_architecture()
+    known = machine_architecture()
     return known is not None and known.triple == triple
 
 

@@ -40,7 +40,7 @@ def check_exact(model: Model, *inputs: np.ndarray, target: str = "native") -> No
     assert parsed is not None
     artefact = BACKEND.build(model, parsed, Workspace(threads=2))
     assert artefact.metadata["remarks"] == []  # no plain schedules, which would be right too, and slow
-    executable = BACKEND.load(artefact, 1)
+    executable = BACKEND.emulate(artefact, 1)
     for found, wanted in zip(executable(*inputs), model(*inputs), strict=True):
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted)

@@ -21,9 +21,24 @@ def function(name: str, sums: Expr, *operands: Expr) -> Expr:
     return tirx.call_extern(str(sums.ty.dtype), name, sums, *operands)
 
 
-def signed_and_unsigned(left: Expr, right: Expr) -> tuple[Expr, Expr]:
-    """Two vectors of 32 bits as bytes: the left signed, the right not."""
+def signed_bytes(words: Expr) -> Expr:
+    """A vector of 32 bits as signed bytes."""
     from tvm import tirx
 
-    count = 4 * left.ty.dtype.lanes
-    return tirx.reinterpret(f"int8x{count}", left), tirx.reinterpret(f"uint8x{count}", right)
+    return tirx.reinterpret(f"int8x{4 * words.ty.dtype.lanes}", words)
+
+
+def unsigned_bytes(words: Expr) -> Expr:
+    """A vector of 32 bits as unsigned bytes."""
+    from tvm import tirx
+
+    return tirx.reinterpret(f"uint8x{4 * words.ty.dtype.lanes}", words)
+
+
+def even_and_odd(halves: Expr) -> tuple[Expr, Expr]:
+    """The numbers of 16 bits at even places, and those at odd ones."""
+    from tvm import tirx
+
+    count = halves.ty.dtype.lanes // 2
+    words, narrow = tirx.reinterpret(f"int32x{count}", halves), f"int16x{count}"
+    return tirx.Cast(narrow, words), tirx.Cast(narrow, words >> tirx.Broadcast(tirx.const(16, "int32"), count))

@@ -49,8 +49,8 @@ class InstructionSet(ABC):
         return cls(tuple(element for element, feature in cls.dot_features.items() if feature in features))
 
     def dot(self, element: str, sums: Expr, left: Expr, right: Expr) -> Expr:
-        """Sums and the products of all elements of two operands, of a type in ``dots``. Of bytes the left are signed
-        and the right are not."""
+        """Sums and the products of all elements of two operands, of a type in ``dots``. Of ``uint8`` the left are
+        signed and the right are not, of ``int8`` all are."""
         raise self.lacks(element)
 
     def declarations(self, element: str) -> str:
@@ -64,6 +64,10 @@ class InstructionSet(ABC):
     def dot_of_two(self, left: Expr, right: Expr) -> Expr:
         """The products of numbers of 16 bits, summed by two in 32 bits."""
         raise self.lacks("int16")
+
+    def add_dot_of_two(self, sums: Expr, left: Expr, right: Expr) -> Expr:
+        """Sums and the products of numbers of 16 bits, summed by two in 32 bits."""
+        return sums + self.dot_of_two(left, right)
 
     def lacks(self, element: str, user: str = "") -> CompileError:
         """The error for ``user``, or whoever else asks for a step that there is not."""

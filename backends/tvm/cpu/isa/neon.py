@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from lvc.backends.tvm.cpu.isa.code import intrinsic, signed_and_unsigned
+from lvc.backends.tvm.cpu.isa.code import even_and_odd, intrinsic, signed_bytes, unsigned_bytes
 from lvc.backends.tvm.cpu.isa.instruction_set import Expr, InstructionSet
 
 
@@ -19,11 +19,27 @@ class Neon(InstructionSet):
     feature: ClassVar[str] = "neon"
     lanes: ClassVar[int] = 4
     registers: ClassVar[int] = 21
-    dot_features: ClassVar[Mapping[str, str]] = MappingProxyType({"uint8": "i8mm"})
+    dot_features: ClassVar[Mapping[str, str]] = MappingProxyType({"uint8": "i8mm", "int8": "dotprod"})
     pair_cycles: ClassVar[float | None] = 1.0
 
     def dot(self, element: str, sums: Expr, left: Expr, right: Expr) -> Expr:
         if element not in self.dots:
             raise self.lacks(element)
-        signed, unsigned = signed_and_unsigned(left, right)
-        return intrinsic(f"int32x{self.lanes}", "llvm.aarch64.neon.usdot", sums, unsigned, signed)
+        dtype, signed = f"int32x{self.lanes}", signed_bytes(left)
+        if element == "uint8":
+            return intrinsic(dtype, "llvm.aarch64.neon.usdot", sums, unsigned_bytes(right), signed)
+        return intrinsic(dtype, "llvm.aarch64.neon.sdot", sums, signed, signed_bytes(right))
+
+    def dot_of_two(self, left: Expr, right: Expr) -> Expr:
+        first, second = self._products(left, right)
+        return first + second
+
+    def add_dot_of_two(self, sums: Expr, left: Expr, right: Expr) -> Expr:
+        first, second = self._products(left, right)
+        return sums + first + second
+
+    def _products(self, left: Expr, right: Expr) -> tuple[Expr, Expr]:
+        """The products of the numbers at even places, and of those at odd ones: ``smlal`` as soon as they are added."""
+        pairs = zip(even_and_odd(left), even_and_odd(right), strict=True)
+        even, odd = (intrinsic(f"int32x{self.lanes}", "llvm.aarch64.neon.smull", *pair) for pair in pairs)
+        return even, odd

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from lvc.backends.tvm.cpu.isa.code import intrinsic, signed_and_unsigned
+from lvc.backends.tvm.cpu.isa.code import intrinsic, signed_bytes, unsigned_bytes
 from lvc.backends.tvm.cpu.isa.instruction_set import Expr, InstructionSet
 
 
@@ -23,14 +23,12 @@ class X86(InstructionSet):
     halves_by_two: ClassVar[str]
 
     def sum_of_two(self, left: Expr, right: Expr) -> Expr:
-        signed, unsigned = signed_and_unsigned(left, right)
-        return intrinsic(f"int16x{2 * self.lanes}", self.bytes_by_two, unsigned, signed)
+        return intrinsic(f"int16x{2 * self.lanes}", self.bytes_by_two, unsigned_bytes(right), signed_bytes(left))
 
     def dot_of_two(self, left: Expr, right: Expr) -> Expr:
         return intrinsic(f"int32x{self.lanes}", self.halves_by_two, left, right)
 
     def _vpdpbusd(self, sums: Expr, left: Expr, right: Expr) -> Expr:
         """Four products of bytes and the sums, in one instruction."""
-        signed, unsigned = signed_and_unsigned(left, right)
         name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
-        return intrinsic(f"int32x{self.lanes}", name, sums, unsigned, signed)
+        return intrinsic(f"int32x{self.lanes}", name, sums, unsigned_bytes(right), signed_bytes(left))

@@ -267,7 +267,7 @@ class ConvNest:
 
         def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
             (first_y, count_y), (first_x, count_x) = (0, rows.taps), (0, columns.taps)
-            if not channels.operand.converted_padding:  # what lies outside the image adds nothing
+            if channels.operand.is_zero_at_edges:  # what lies outside the image adds nothing
                 (first_y, count_y), (first_x, count_x) = (
                     rows.taps_inside(row),
                     columns.taps_inside(column, sums.scalars),

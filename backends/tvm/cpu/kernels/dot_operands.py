@@ -77,6 +77,11 @@ class DotOperand(ABC):
         """What stands for zero among the elements of words."""
         return 0 if self.is_converted else self.padding_value
 
+    @property
+    def is_zero_at_edges(self) -> bool:
+        """Whether what stands for zero adds nothing to the sums."""
+        return not self.converted_padding
+
     def factor(self, element: Expr) -> Expr:
         """An element of the data as a number of the type of the sums, in TE."""
         return widened(element)

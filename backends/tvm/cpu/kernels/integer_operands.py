@@ -37,7 +37,7 @@ def centred(element: Expr, zero_point: int, dtype: str = "int32") -> Expr:
 @dataclass(frozen=True)
 class IntegerQuad(DotOperand):
     """Four products of uint8 with int8, in one instruction where there is one. The sums are of ``q``, not of
-    ``q - zero_point``.
+    ``q - zero_point``: the data's zero is at an ``offset``.
 
     Without that instruction sums of two are made in 16 bits, and so many operands (``chain``) are summed there before
     they are widened; for the caller to prove that nothing saturates, by `lvc.compiler.ir.bounds`. Weights
@@ -54,6 +54,15 @@ class IntegerQuad(DotOperand):
     zero_point: int
     chain: int = 1
     masked_chain: int = 1
+
+    @property
+    def offset(self) -> int:
+        """The zero point of the data as it is multiplied."""
+        return self.zero_point
+
+    @property
+    def is_zero_at_edges(self) -> bool:
+        return not self.offset
 
     @property
     def is_masked(self) -> bool:
@@ -109,6 +118,25 @@ class IntegerQuad(DotOperand):
 
 
 @dataclass(frozen=True)
+class SignedQuad(IntegerQuad):
+    """Four products of signed bytes in one instruction: data is read as ``q - 128``, by turning its highest bits over,
+    and the sums are of that."""
+
+    name: ClassVar[str] = "int8"
+    scratch_registers: ClassVar[int] = 0
+
+    @property
+    def offset(self) -> int:
+        return self.zero_point - 128
+
+    def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return _with_opposite_signs(super().load(buffer, index))
+
+    def join(self, parts: Sequence[Expr]) -> Expr:
+        return _with_opposite_signs(super().join(parts))
+
+
+@dataclass(frozen=True)
 class IntegerPair(DotOperand):
     """A pair of 16-bit integers, whose products are added in 32 bits.
 
@@ -154,7 +182,7 @@ class IntegerPair(DotOperand):
         return word << (16 - place * 16) >> 16
 
     def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
-        return sums + vector.isa.dot_of_two(_halves(left), _halves(right))
+        return vector.isa.add_dot_of_two(sums, _halves(left), _halves(right))
 
     def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
         return _packed(values.astype(np.int16), axis, 2)
@@ -166,6 +194,11 @@ def _even_and_odd(isa: InstructionSet, weights: Expr, data: Expr) -> Expr:
     eight, byte = (tirx.Broadcast(tirx.const(number, "int16"), pairs.ty.dtype.lanes) for number in (8, 0xFF))
     even = isa.dot_of_two(pairs << eight >> eight, wide & byte)
     return even + isa.dot_of_two(pairs >> eight, wide >> eight & byte)
+
+
+def _with_opposite_signs(words: Expr) -> Expr:
+    """Four bytes less 128 each, the result signed."""
+    return words ^ like(-0x7F7F7F80, words)
 
 
 def _halves(words: Expr) -> Expr:

@@ -20,7 +20,7 @@ ARM = "aarch64-unknown-linux-gnu"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only folder of the path, on a machine whose own triple is that of x86-64, without ziglang."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(toolchain, "host_architecture", lambda: X86_64)
+    monkeypatch.setattr(toolchain, "machine_architecture", lambda: X86_64)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     return tmp_path
 

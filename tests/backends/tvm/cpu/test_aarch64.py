@@ -1,0 +1,142 @@
+"""Code for 64-bit ARM, run by emulation: floats as PyTorch has them, integers to the last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sketch import Sketch
+from test_integer import check_exact, convolution, whole
+from torch import nn
+
+from lvc.backends.tvm import BACKEND
+from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
+from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad, SignedQuad
+from lvc.backends.tvm.lower import lower
+from lvc.compiler.backend import Place, Target
+from lvc.compiler.driver import compile
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import integer
+from lvc.compiler.load import from_module
+from lvc.compiler.loaded import load
+
+TARGETS = pytest.mark.targets
+PARTS = {"aarch64": IntegerPair, "aarch64+dotprod": SignedQuad, "aarch64+i8mm": IntegerQuad}
+
+
+@pytest.fixture
+def runs() -> None:
+    """Skips where nothing builds or emulates such code."""
+    target = Target.parse("neoverse-v2")
+    if missing := BACKEND.missing(target):
+        pytest.skip(missing.what)
+    if BACKEND.place(target) is not Place.EMULATED:
+        pytest.skip("nothing emulates a 64-bit ARM here (Debian: apt-get install qemu-user-static)")
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
+        return x + self.out(torch.softmax(q @ k.transpose(1, 2) * 0.2, -1) @ v)
+
+
+class Floats(nn.Module):
+    """A bit of everything that has a kernel of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 18, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        self.wide = nn.Sequential(nn.Conv2d(18, 36, 3, padding=1), nn.BatchNorm2d(36), nn.SiLU())
+        self.deep = nn.Sequential(nn.Conv2d(36, 36, 5, 2, 2, groups=36), nn.Hardswish(), nn.Conv2d(36, 24, 1, groups=2))
+        self.back = nn.ConvTranspose2d(24, 10, 4, 2, 1)
+        self.attention, self.act, self.head = Attention(10), nn.GELU(), nn.Linear(10, 7)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.wide(self.stem(x))
+        y = self.back(self.deep(x))
+        y = self.act(y) * nn.functional.interpolate(x, scale_factor=2.0)[:, :, ::2, ::2].mean(1, keepdim=True).tanh()
+        tokens = self.attention(y.flatten(2).transpose(1, 2))
+        return self.head(tokens.mean(1)), nn.functional.avg_pool2d(y, 3, 2).sigmoid()
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize(
+    "target", ["aarch64", *(pytest.param(name, marks=TARGETS) for name in ("cortex-a53", "neoverse-n1", "neoverse-v1"))]
+)
+def test_floats(target: str) -> None:
+    torch.manual_seed(1)
+    data = torch.randn(1, 3, 32, 40)
+    network = Floats().eval()
+    found = load(compile(from_module(network, data), "O2", target), threads=2, emulate=True)(data.numpy())
+    for ours, wanted in zip(found, network(data), strict=True):
+        wanted = wanted.detach().numpy()
+        assert np.abs(ours - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+def integers(zero: int) -> Model:
+    """Layers of several shapes that begin with bytes, whose weights reach both ends."""
+    sketch = Sketch()
+    data = sketch.input(1, 21, 9, 10, dtype=torch.uint8)
+    rows = sketch.input(5, 36, dtype=torch.uint8)
+    made = [
+        convolution(sketch, data, 30, zero=zero, seed=1),
+        convolution(sketch, data, 18, zero=zero, seed=2, stride=2, groups=3, padding=2),
+        convolution(sketch, data, 21, zero=zero, seed=3, groups=21),
+        convolution(sketch, data, 40, zero=zero, seed=4, kernel=(1, 1), padding=0),
+    ]
+    weight = torch.from_numpy(whole(3, torch.int8, 11, 36))
+    sums = sketch.call(integer.linear, rows, sketch.stored(weight), None, zero, group="linear")
+    made.append(sketch.call(integer.rescale, sums, sketch.stored(torch.rand(11)), 1, group="linear"))
+    left, right = sketch.input(2, 7, 19, dtype=torch.uint8), sketch.input(2, 19, 6, dtype=torch.int8)
+    sums = sketch.call(integer.matmul, left, right, zero, -3, group="product")
+    made.append(sketch.call(integer.rescale, sums, sketch.stored(torch.rand(1)), 0, group="product"))
+    return sketch.model(*made)
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("target", PARTS)
+@pytest.mark.parametrize("zero", [0, *(pytest.param(zero, marks=TARGETS) for zero in (128, 255))])
+def test_integers(zero: int, target: str) -> None:
+    shapes = [(torch.uint8, 1, 21, 9, 10), (torch.uint8, 5, 36), (torch.uint8, 2, 7, 19), (torch.int8, 2, 19, 6)]
+    check_exact(integers(zero), *(whole(zero + 1, *shape) for shape in shapes), target=target)
+
+
+@pytest.mark.parametrize("target", PARTS)
+def test_what_bytes_are_multiplied_by(target: str) -> None:
+    generator = CpuCodeGenerator.of(Target.parse(target))
+    sketch = Sketch()
+    data = sketch.input(1, 8, 6, 6, dtype=torch.uint8)
+    program = lower(sketch.model(convolution(sketch, data, 8)), generator)
+    (problem,) = [step.schedule.problem for step in program.steps if hasattr(step.schedule, "problem")]
+    assert type(problem.operand) is PARTS[target]
+
+
+def test_parts_are_added_to_processors() -> None:
+    assert Target.parse("cortex-a72+fp16+dotprod").features == {"neon", "fullfp16", "dotprod"}
+    assert CpuCodeGenerator.of(Target.parse("cortex-a72+i8mm")).options["mattr"] == ["+i8mm"]
+    assert "mattr" not in CpuCodeGenerator.of(Target.parse("cortex-a76")).options
+    with pytest.raises(UsageError, match=r"takes no '\+avx2'") as caught:
+        Target.parse("cortex-a72+avx2")
+    assert "+dotprod" in caught.value.help
+    with pytest.raises(UsageError, match=r"'x86-64-v3' takes no '\+dotprod'"):
+        Target.parse("x86-64-v3+dotprod")
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_emulated_processor_has_no_more_than_the_target() -> None:
+    """Code with an instruction that a target lacks would die here as on the processor itself."""
+    sketch = Sketch()
+    model = sketch.model(convolution(sketch, sketch.input(1, 8, 6, 6, dtype=torch.uint8), 8))
+    artefact = compile(model, "O0", "cortex-a76", verify=False)
+    plan = artefact.files["plan.json"].replace(b'"dotprod", "fullfp16", ', b"")
+    assert plan != artefact.files["plan.json"]
+    artefact.files["plan.json"] = plan
+    run = load(artefact, threads=1, emulate=True)
+    with pytest.raises(CompileError, match="the emulated model died") as caught:
+        run(whole(0, torch.uint8, 1, 8, 6, 6))
+    assert "an instruction that the emulated processor does not have" in caught.value.why

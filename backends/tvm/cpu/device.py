@@ -89,13 +89,13 @@ class Cpu(Device):
     def load(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
         from lvc.backends.tvm.cpu.runtime.executable import Executable
 
-        if is_emulated(str(read_plan(files).get("kind", ""))):
+        if is_emulated(read_plan(files).target.kind):
             return self._emulated(files, threads)
         return Executable(files, threads)
 
     def emulate(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
-        plan = read_plan(files)
-        if runs_here(frozenset(plan["features"]), plan.get("kind", "")):
+        target = read_plan(files).target
+        if runs_here(target.features, target.kind):
             return self.load(files, threads)
         return self._emulated(files, threads)
 

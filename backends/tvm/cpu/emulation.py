@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from lvc.backends.tvm.cpu.entry import SOURCES
+from lvc.backends.tvm.cpu.entry import RUNTIME, headers
 from lvc.backends.tvm.cpu.processor import Architecture
 from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.backends.tvm.cpu.runtime.executable import LIBRARY, Code, Executable
@@ -28,7 +28,7 @@ from lvc.backends.tvm.plan import WEIGHTS
 from lvc.compiler.backend import untimed_emulation
 from lvc.compiler.errors import CompileError
 
-SERVE = "serve.c"
+SERVE = RUNTIME / "c" / "serve.c"
 LIBRARIES = Path("/usr")
 """Where Debian puts the C libraries of other architectures, a folder each."""
 
@@ -72,12 +72,12 @@ class Emulator:
 class Emulated(Executable):
     """A model for another architecture that can be called, if slowly; it has no times to tell."""
 
+    def _check_machine(self) -> None:
+        """Any will do that has an emulator."""
+
     def _open(self, files: Mapping[str, bytes]) -> Code:
-        kind, features = self.plan.get("kind", ""), frozenset(self.plan["features"])
-        known = next((cpu.architecture for cpu in CPUS.values() if cpu.kind == kind), None)
-        if known is None:
-            raise CompileError(f"the artefact is for a kind of device that is not known: '{kind}'")
-        return _Served(files, known, Emulator.of(known, features))
+        known = next(cpu.architecture for cpu in CPUS.values() if cpu.kind == self.plan.target.kind)
+        return _Served(files, known, Emulator.of(known, self.plan.target.features))
 
     def time_steps(self, *arguments: Any, **options: Any) -> NoReturn:
         raise untimed_emulation()
@@ -95,7 +95,7 @@ class _Served:
         library.write_bytes(files[LIBRARY])
         self._weights = library.with_name(WEIGHTS)
         self._weights.write_bytes(files[WEIGHTS])
-        program = toolchain_of(architecture.triple).program([SOURCES / SERVE], library)
+        program = toolchain_of(architecture.triple).program(headers() | {SERVE.name: SERVE.read_text()}, library)
         self._command = [*emulator.command(program), str(self._weights)]
 
     def create(self, threads: int, shared: Any = None) -> _Instance:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,11 +48,13 @@ class Toolchain:
             self._run([*flags, "-Wl,--version-script=exported", "-o", "model.so", *parts, *libraries], folder)
             return (folder / "model.so").read_bytes()
 
-    def program(self, sources: Iterable[Path], library: Path) -> Path:
-        """Make a program that uses a shared library, and finds it where both lie."""
-        made = library.with_suffix("")
-        found = [str(source) for source in sources]
-        self._run(["-O2", "-std=gnu11", "-o", made.name, *found, library.name, "-Wl,-rpath,$ORIGIN"], library.parent)
+    def program(self, sources: Mapping[str, str], library: Path) -> Path:
+        """Make a program of sources in C that uses a shared library, and finds it where both lie."""
+        folder, made = library.parent, library.with_suffix("")
+        for name, source in sources.items():
+            (folder / name).write_text(source)
+        compiled = [name for name in sources if name.endswith(".c")]
+        self._run(["-O2", "-std=gnu11", "-o", made.name, *compiled, library.name, "-Wl,-rpath,$ORIGIN"], folder)
         return made
 
     def _run(self, arguments: list[str], folder: Path) -> None:

@@ -100,8 +100,11 @@ class Cpu(Device):
         return self._emulated(files, threads)
 
     def _emulated(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
-        from lvc.backends.tvm.cpu.emulation import Emulated
-
+        try:
+            from lvc.backends.tvm.cpu.emulation import Emulated
+        except ImportError as error:
+            help = "run it on such a processor, or where lvc itself is installed"
+            raise CompileError("lvc-runtime emulates nothing", why="that takes a compiler", help=help) from error
         return Emulated(files, threads)
 
 

@@ -53,9 +53,9 @@ def verify_artefact(
         for example in examples:
             found = run(*example.inputs)
             judged = _compare(example, found, rewritten, is_lossy)
-            if not judged.agrees:
+            if judged.explanation is None:
                 raise _difference(judged, example.text)
-            record.take(judged.difference)
+            record.take(judged.difference, judged.explanation)
     return record
 
 

@@ -14,7 +14,7 @@ from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import WINOGRAD, calls, family, spec
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
-from lvc.compiler.measure.precision import exact_outputs
+from lvc.compiler.measure.precision import exact_outputs, jittered_outputs
 from lvc.compiler.pipeline.observers import relative_difference
 
 Arrays = Sequence[np.ndarray]
@@ -61,8 +61,8 @@ class Comparison:
     """A model's ``own`` outputs beside what somebody else made of the same inputs.
 
     Beyond the ``bound`` they agree where rounding explains it: the others are at most ``slack`` times as far from
-    double precision; or, if the model quantises or decides by comparisons, few places fell to the other side, or
-    a nudge of the inputs moves the outputs as much.
+    double precision; or saturating functions that are off by an ulp of one move the outputs as far; or, if the model
+    quantises or decides by comparisons, few places fell to the other side, or a nudge of the inputs moves them as much.
     """
 
     model: Model
@@ -87,12 +87,22 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        return self.difference <= self.bound or (math.isfinite(self.difference) and self._is_explained())
+        return self.explanation is not None
 
-    def _is_explained(self) -> bool:
+    @cached_property
+    def explanation(self) -> str | None:
+        """What explains the difference: empty for one within the bound, None where nothing does."""
+        if self.difference <= self.bound:
+            return ""
+        if not math.isfinite(self.difference):
+            return None
         if self._is_rounding():
-            return True
-        return jumps(self.model) and (self._differs_in_few_places() or self._moves_as_much())
+            return "rounding in single precision"
+        if self._is_saturation():
+            return "saturated functions rounded to a place of one"
+        if jumps(self.model) and (self._differs_in_few_places() or self._moves_as_much()):
+            return "values between two steps"
+        return None
 
     def _is_rounding(self) -> bool:
         exact = exact_outputs(self.model, tuple(self.inputs))
@@ -100,6 +110,10 @@ class Comparison:
             return False
         allowed = [max(self.bound, self.slack * apart) for apart in differences(self.own, exact)]
         return all(apart <= most for apart, most in zip(differences(self.other, exact), allowed, strict=True))
+
+    def _is_saturation(self) -> bool:
+        moved = differences(jittered_outputs(self.model, tuple(self.inputs)), self.own)
+        return all(a <= max(self.bound, self.slack * most) for a, most in zip(self.differences, moved, strict=True))
 
     def _differs_in_few_places(self) -> bool:
         shares = (_share_apart(*pair, self.bound) for pair in zip(self.own, self.other, strict=True))

@@ -14,7 +14,8 @@ from lvc.compiler.text import duration
 class Verified:
     """One comparison: ``against`` computed the same ``inputs`` input sets, and was at most ``difference`` away.
 
-    ``emulated`` says whether an emulator ran it, ``skipped`` why there was no comparison; ``seconds`` is what it cost.
+    ``emulated`` says whether an emulator ran it, ``skipped`` why there was no comparison, ``explained`` what a difference
+    above the bound comes from; ``seconds`` is what it cost.
     """
 
     against: str = ""
@@ -23,6 +24,7 @@ class Verified:
     seconds: float = 0.0
     skipped: str = ""
     emulated: bool = False
+    explained: str = ""
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -33,14 +35,17 @@ class Verified:
         finally:
             self.seconds = round(self.seconds + perf_counter() - started, 3)
 
-    def take(self, difference: float) -> None:
-        """Count one more input set."""
+    def take(self, difference: float, explanation: str) -> None:
+        """Count one more input set; ``explanation`` is empty for a difference within the bound."""
         self.inputs += 1
         self.difference = max(difference, self.difference or 0.0)
+        self.explained = self.explained or explanation
 
     def __str__(self) -> str:
         if self.skipped:
             return f"not verified: {self.skipped}"
         far = f"at most {self.difference:.1e} from {self.against}, relative"
+        if self.explained:
+            far += f", explained by {self.explained}"
         apart = far if self.difference else f"equal to {self.against}"
         return f"{apart} ({'emulated, ' if self.emulated else ''}{duration(self.seconds)})"

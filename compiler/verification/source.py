@@ -33,9 +33,9 @@ def verify_source(model: Model, examples: Sequence[Example], *, thorough: bool) 
                 record.skipped = f"{reference.name} cannot run it ({_line(error)})"
                 return record
             found = Comparison(model, example.inputs, example.outputs, wanted, reference.bound, _SLACK)
-            if not found.agrees:
+            if found.explanation is None:
                 raise _difference(found, reference, example)
-            record.take(found.difference)
+            record.take(found.difference, found.explanation)
     record.against = reference.name
     return record
 

@@ -254,3 +254,40 @@ def test_commands_that_run_a_model_verify_it_first(
     assert main(line) == 3
     assert "the loaded model differs" in capsys.readouterr().err
     assert main([*line, "--no-verify"]) != 3
+
+
+class Detector(torch.nn.Module):
+    """Objectness that is 'no' nearly everywhere, as on noise, and a box."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (x - 14).sigmoid(), x * 2
+
+
+def test_a_saturated_sigmoid_may_be_off_by_an_ulp_of_one_and_no_more() -> None:
+    """ONNX Runtime's sigmoid has an absolute error: YuNet's objectness of 1e-5 is 1.2 % off on noise."""
+    model = lvc.from_module(Detector(), torch.zeros(1, 3, 8, 8))
+    example = Verification.of(model, Workspace(), check=False, verify=True).examples[0]
+    scores, boxes = example.outputs
+    by_an_ulp = Comparison(model, example.inputs, example.outputs, [scores + 2.0**-23, boxes])
+    assert by_an_ulp.difference > 1e-3
+    assert by_an_ulp.explanation == "saturated functions rounded to a place of one"
+    assert not Comparison(model, example.inputs, example.outputs, [scores + 2.0**-20, boxes]).agrees
+    assert not Comparison(model, example.inputs, example.outputs, [scores, boxes * 1.001]).agrees
+
+
+def test_what_explains_a_difference_is_told() -> None:
+    record = Verified("ONNX Runtime")
+    record.take(1e-6, "")
+    assert "explained" not in str(record)
+    record.take(1e-2, "saturated functions rounded to a place of one")
+    assert str(record).startswith(
+        "at most 1.0e-02 from ONNX Runtime, relative, explained by saturated functions rounded to a place of one"
+    )
+
+
+@pytest.mark.parametrize("name", ["mnist_cntk", "yunet_n_320", "yolox_nano"])
+def test_models_from_the_field_load_as_their_files_compute(assets: Path, name: str) -> None:
+    model = lvc.load_model(str(assets / "onnx" / f"{name}.onnx"))
+    found = Verification.of(model, Workspace(), check=True, verify=True).source()
+    assert not found.skipped
+    assert found.inputs == 2

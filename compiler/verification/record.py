@@ -14,8 +14,8 @@ from lvc.compiler.text import duration
 class Verified:
     """One comparison: ``against`` computed the same ``inputs`` input sets, and was at most ``difference`` away.
 
-    ``emulated`` says whether an emulator ran it, ``skipped`` why there was no comparison, ``explained`` what a difference
-    above the bound comes from; ``seconds`` is what it cost.
+    ``emulated`` says whether an emulator ran it, ``skipped`` why there was no comparison, ``explained`` what a
+    difference above the bound comes from; ``seconds`` is what it cost.
     """
 
     against: str = ""

@@ -158,7 +158,13 @@ def _read_entry(archive: zipfile.ZipFile, path: Path, name: str, known: Mapping[
 
 
 def _values(pairs: list[list[str]]) -> tuple[Value, ...]:
-    return tuple(Value(str(name), TensorSpec.parse(spec)) for name, spec in pairs)
+    return tuple(Value(_written(str(name)), TensorSpec.parse(spec)) for name, spec in pairs)
+
+
+def _written(name: str) -> str:
+    """A name, which can be written: JSON can spell characters that are none; `ValueError` for these."""
+    name.encode()
+    return name
 
 
 def _damaged(path: Path, why: str) -> CompileError:

@@ -61,6 +61,8 @@ class Console:
         print(text, file=sys.stderr, flush=True)
 
     def error(self, error: LvcError) -> None:
-        """Print an error; as JSON on stdout too, when JSON is wanted."""
+        """Print an error, made printable as tables are; as JSON on stdout too, when JSON is wanted."""
         self.json(error.to_json())
-        self.say(f"error: {error}")
+        from lvc.compiler.text import printable
+
+        self.say("\n".join(map(printable, f"error: {error}".split("\n"))))

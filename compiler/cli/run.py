@@ -122,6 +122,7 @@ def _output_row(item: dict[str, Any]) -> tuple[str, ...]:
 def _write(path: Path, subject: Subject, runs: list[tuple[np.ndarray, ...]]) -> None:
     """Write each output under its name, those of several runs joined along the first dimension."""
     import io
+    import zipfile
 
     import numpy as np
 
@@ -132,5 +133,8 @@ def _write(path: Path, subject: Subject, runs: list[tuple[np.ndarray, ...]]) -> 
         for value, parts in zip(subject.outputs, zip(*runs, strict=True), strict=True)
     }
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    with zipfile.ZipFile(buffer, "w") as archive:  # np.savez has arguments of its own, whose names an output may have
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
     write_atomically(path, buffer.getvalue())

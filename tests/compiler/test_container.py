@@ -85,6 +85,16 @@ def test_broken_manifest_is_refused(tmp_path: Path, manifest: bytes | None) -> N
         container.read(tmp_path / "a.lvc")
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    container.write(artefact(), tmp_path / "a.lvc")
+    with zipfile.ZipFile(tmp_path / "a.lvc") as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+    manifest["outputs"] = [["\ud800", "f32[1,10]"]]
+    repacked(tmp_path / "a.lvc", manifest__json=json.dumps(manifest).encode())
+    with pytest.raises(CompileError, match="not a sound lvc artefact"):
+        container.read(tmp_path / "a.lvc")
+
+
 def test_newer_format_is_named(tmp_path: Path) -> None:
     container.write(artefact(), tmp_path / "a.lvc")
     repacked(tmp_path / "a.lvc", manifest__json=json.dumps({"format": 99}).encode())

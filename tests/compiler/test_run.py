@@ -79,6 +79,30 @@ def test_outputs_are_written_without_padding(
         assert written["output"].argmax(axis=1).tolist() == [2, 0, 4]
 
 
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "a/b"])
+def test_outputs_are_written_whatever_they_are_called(
+    capsys: pytest.CaptureFixture[str], photos: list[str], tmp_path: Path, name: str
+) -> None:
+    artefact = build(shades())
+    (output,) = artefact.outputs
+    renamed = dataclasses.replace(artefact, outputs=(dataclasses.replace(output, name=name),))
+    container.write(renamed, tmp_path / "a.lvc")
+    command = [str(tmp_path / "a.lvc"), photos[0], "--preprocess", "resize=8x8", "-o", str(tmp_path / "out.npz")]
+    assert lvc_run(capsys, *command)[0] == 0
+    with np.load(tmp_path / "out.npz") as written:
+        assert written[name].shape == (1, 6)
+
+
+def test_an_error_that_quotes_a_file_cannot_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    container.write(dataclasses.replace(build(shades()), backend="\x1b[2J"), tmp_path / "a.lvc")
+    code, _, err = lvc_run(capsys, str(tmp_path / "a.lvc"))
+    assert code == 2
+    assert "?[2J" in err
+    assert "\x1b" not in err
+
+
 def test_options_replace_the_stored_preprocessing(
     capsys: pytest.CaptureFixture[str], models: Path, photos: list[str]
 ) -> None:

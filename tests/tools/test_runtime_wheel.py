@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -14,12 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import lvc
+from lvc.backends.tvm.cpu.host import machine_architecture
+from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.compiler import container, driver
 from lvc.compiler.ir.graph_text import parse_model
 
@@ -193,23 +197,29 @@ def test_headers_and_the_cmake_package_are_found(device: Device) -> None:
     assert cmake == include.parent / "cmake"
 
 
-def other_machine(artefact: lvc.Artefact) -> lvc.Artefact:
-    plan = json.loads(artefact.files["plan.json"])
-    changed = {**plan, "kind": "a machine of tomorrow", "target": "tomorrow", "features": []}
-    return replace(artefact, files={**artefact.files, "plan.json": json.dumps(changed).encode()})
+OTHER_MACHINE = next(cpu for cpu in CPUS.values() if cpu.architecture is not machine_architecture())
 
 
-def without_feature(artefact: lvc.Artefact) -> lvc.Artefact:
-    plan = json.loads(artefact.files["plan.json"])
-    changed = {**plan, "features": ["telepathy"]}
-    return replace(artefact, files={**artefact.files, "plan.json": json.dumps(changed).encode()})
+def planned(**changes: Any) -> Callable[[lvc.Artefact], lvc.Artefact]:
+    """An artefact with another plan."""
+
+    def change(artefact: lvc.Artefact) -> lvc.Artefact:
+        plan = {**json.loads(artefact.files["plan.json"]), **changes}
+        return replace(artefact, files={**artefact.files, "plan.json": json.dumps(plan).encode()})
+
+    return change
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (other_machine, "a kind of device that is not known: 'a machine of tomorrow'"),
-        (without_feature, "the processor lacks telepathy"),
+        (
+            planned(kind=OTHER_MACHINE.kind, target="another"),
+            f"built for another, and this machine cannot run it\n  why   it is code for {OTHER_MACHINE.kind}, "
+            f"and the processor is {platform.machine()}",
+        ),
+        (planned(kind="tomorrow"), "a kind of device that is not known: 'tomorrow'"),
+        (planned(features=["telepathy"]), "the processor lacks telepathy"),
         (lambda artefact: replace(artefact, backend="reference"), "no backend 'reference'"),
     ],
 )

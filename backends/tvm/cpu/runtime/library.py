@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import os
 import tempfile
@@ -55,18 +56,18 @@ class _Info(ctypes.Structure):
 class Library:
     """A shared library of a model; instances of it read ``weights``, which begin at a multiple of 64 bytes.
 
+    It is loaded as long as it or an instance is in use.
     `CompileError` if it cannot be loaded, or is of another model than its plan.
     """
 
     def __init__(self, content: bytes, weights: np.ndarray, plan: Plan) -> None:
-        with tempfile.TemporaryDirectory(prefix="lvc-") as folder:  # gone as soon as it is loaded
-            file = Path(folder) / "model.so"
-            file.write_bytes(content)
-            try:
-                self._library = ctypes.CDLL(str(file))
-                info = _declare(self._library)
-            except (OSError, AttributeError) as error:
-                raise CompileError("the artefact's shared library cannot be loaded", why=str(error)) from error
+        self._library = _load(content)
+        unload = weakref.finalize(self, _ctypes.dlclose, self._library._handle)
+        unload.atexit = False  # as for instances
+        try:
+            info = _declare(self._library)
+        except AttributeError as error:
+            raise CompileError("the artefact's shared library is of no model", why=str(error)) from error
         self._weights = weights
         if info.version != VERSION:
             raise CompileError(_VERSIONS, help="build it again")
@@ -124,6 +125,18 @@ def _destroy(library: Library, handle: ctypes.c_void_p, process: int) -> None:
 def pointers(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:
     """Where arrays begin."""
     return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
+def _load(content: bytes) -> ctypes.CDLL:
+    """Load a library through a file that is gone as soon as it is loaded."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="lvc-") as folder:
+            file = Path(folder) / "model.so"
+            file.write_bytes(content)
+            return ctypes.CDLL(str(file))
+    except OSError as error:
+        help = "the environment variable TMPDIR may name a folder that can be written, and from which code may run"
+        raise CompileError("the artefact's shared library cannot be loaded", why=str(error), help=help) from error
 
 
 def _described(info: _Info) -> tuple[_Signature, _Signature, int, int]:

@@ -16,7 +16,8 @@ Info = Mapping[str, str]  # what Linux says of a processor in /proc/cpuinfo
 class Architecture:
     """Processors that run each other's code as far as they have its instruction sets.
 
-    ``kind`` is what targets and plans call it, ``triple`` what LLVM does, ``machines`` what operating systems do.
+    ``kind`` is what targets and plans call it, ``triple`` what LLVM does, ``machines`` what operating systems do;
+    ``options`` is what LLVM must be told beside.
     ``vectors`` are its instruction sets for vectors, the widest first, the last one in every processor. ``levels`` are
     the processors that stand for any with their instruction sets, the best first. Linux lists the latter under
     ``flags``, some by other ``names`` than LLVM; ``name_of`` gives LLVM's name of a processor, empty where uncertain.
@@ -34,6 +35,7 @@ class Architecture:
     names: Mapping[str, str]
     name_of: Callable[[Info], str]
     parts: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
     emulator: str = ""
     emulated: Mapping[str, frozenset[str]] = field(default_factory=dict)
 

@@ -102,6 +102,7 @@ def llvm_options(target: Target) -> dict[str, object]:
     processor = processor_of(target)
     architecture = processor.architecture
     options: dict[str, object] = {"kind": "llvm", "mtriple": architecture.triple, "mcpu": processor.llvm or target.cpu}
+    options |= architecture.options
     added = [f"+{feature}" for feature in sorted(target.features - processor.features)]
     if attributes := [*architecture.widest(target.features).attributes, *added]:
         options["mattr"] = attributes

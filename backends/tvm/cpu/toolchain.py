@@ -96,6 +96,6 @@ def _is_own(triple: str) -> bool:
 
 
 def gnu_triple(triple: str) -> str:
-    """An LLVM triple as compilers are named: without the vendor."""
-    parts = triple.split("-")
+    """An LLVM triple as compilers are named: without the vendor, and without the version of 32-bit ARM."""
+    parts = triple.replace("armv7a-", "arm-").split("-")
     return "-".join([parts[0], *parts[2:]] if len(parts) == 4 else parts)

@@ -21,6 +21,7 @@ class Neon(InstructionSet):
     registers: ClassVar[int] = 21
     dot_features: ClassVar[Mapping[str, str]] = MappingProxyType({"uint8": "i8mm", "int8": "dotprod"})
     pair_cycles: ClassVar[float | None] = 1.0
+    products: ClassVar[str] = "llvm.aarch64.neon.smull"  # of four numbers of 16 bits, by LLVM's name
 
     def dot(self, element: str, sums: Expr, left: Expr, right: Expr) -> Expr:
         if element not in self.dots:
@@ -41,5 +42,5 @@ class Neon(InstructionSet):
     def _products(self, left: Expr, right: Expr) -> tuple[Expr, Expr]:
         """The products of the numbers at even places, and of those at odd ones: ``smlal`` as soon as they are added."""
         pairs = zip(even_and_odd(left), even_and_odd(right), strict=True)
-        even, odd = (intrinsic(f"int32x{self.lanes}", "llvm.aarch64.neon.smull", *pair) for pair in pairs)
+        even, odd = (intrinsic(f"int32x{self.lanes}", self.products, *pair) for pair in pairs)
         return even, odd

@@ -34,7 +34,7 @@ def put(folder: Path, name: str, script: str = "exit 0") -> str:
 
 def test_triples_name_compilers_without_a_vendor() -> None:
     assert gnu_triple(ARM) == gnu_triple("aarch64-linux-gnu") == "aarch64-linux-gnu"
-    assert gnu_triple("armv7a-unknown-linux-gnueabihf") == "armv7a-linux-gnueabihf"
+    assert gnu_triple("armv7a-unknown-linux-gnueabihf") == "arm-linux-gnueabihf"
 
 
 def test_the_own_compiler_links_for_the_own_triple_alone(folder: Path) -> None:

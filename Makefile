@@ -28,9 +28,9 @@ test-lesser: $(VENV)/.installed
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow -q
 
-# code for ARM, emulated (Debian: apt-get install gcc-aarch64-linux-gnu qemu-user-static): its own tests, and those of all
-# operators as if this machine were one
-EMULATED ?= cortex-a72 cortex-a76 neoverse-v1
+# code for ARM, emulated (Debian: apt-get install gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user-static): its own
+# tests, and those of all operators as if this machine were one
+EMULATED ?= cortex-a72 cortex-a76 neoverse-v1 armv7
 test-targets: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 -m targets -q
 	for cpu in $(EMULATED); do LVC_NATIVE=$$cpu $(BIN)/python -m pytest -n 2 -m "not slow" -q $(OPERATORS) || exit 1; done

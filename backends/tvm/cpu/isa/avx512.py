@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from lvc.backends.tvm.cpu.isa.code import function
+from lvc.backends.tvm.cpu.isa.code import function, of_pairs
 from lvc.backends.tvm.cpu.isa.instruction_set import Expr
 from lvc.backends.tvm.cpu.isa.x86 import X86
 
@@ -35,17 +35,6 @@ class Avx512(X86):
         return self._vpdpbusd(sums, left, right)
 
     def declarations(self, element: str) -> str:
-        """``vdpbf16ps`` as a function, to be inlined, whose arguments have types that TVM knows."""
         if element != "bfloat16":
             return ""
-        sums, words, pairs = f"<{self.lanes} x float>", f"<{self.lanes} x i32>", f"<{2 * self.lanes} x bfloat>"
-        instruction = f"@llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}"
-        return f"""
-declare {sums} {instruction}({sums}, {pairs}, {pairs})
-define {sums} @{_BFLOAT16}({sums} %sums, {words} %left, {words} %right) {{
-  %a = bitcast {words} %left to {pairs}
-  %b = bitcast {words} %right to {pairs}
-  %total = call {sums} {instruction}({sums} %sums, {pairs} %a, {pairs} %b)
-  ret {sums} %total
-}}
-"""
+        return of_pairs(_BFLOAT16, f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}", self.lanes)

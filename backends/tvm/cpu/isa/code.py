@@ -42,3 +42,18 @@ def even_and_odd(halves: Expr) -> tuple[Expr, Expr]:
     count = halves.ty.dtype.lanes // 2
     words, narrow = tirx.reinterpret(f"int32x{count}", halves), f"int16x{count}"
     return tirx.Cast(narrow, words), tirx.Cast(narrow, words >> tirx.Broadcast(tirx.const(16, "int32"), count))
+
+
+def of_pairs(name: str, instruction: str, lanes: int) -> str:
+    """An instruction that multiplies pairs of bfloat16 and adds to sums as a function, to be inlined, whose arguments
+    have types that TVM knows; in LLVM's language."""
+    sums, words, pairs = f"<{lanes} x float>", f"<{lanes} x i32>", f"<{2 * lanes} x bfloat>"
+    return f"""
+declare {sums} @{instruction}({sums}, {pairs}, {pairs})
+define {sums} @{name}({sums} %sums, {words} %left, {words} %right) {{
+  %a = bitcast {words} %left to {pairs}
+  %b = bitcast {words} %right to {pairs}
+  %total = call {sums} @{instruction}({sums} %sums, {pairs} %a, {pairs} %b)
+  ret {sums} %total
+}}
+"""

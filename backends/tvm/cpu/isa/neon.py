@@ -1,4 +1,4 @@
-"""NEON of 64-bit ARM, with its parts for bytes."""
+"""NEON of 64-bit ARM, with its parts for bytes and for bfloat16."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from lvc.backends.tvm.cpu.isa.code import even_and_odd, intrinsic, signed_bytes, unsigned_bytes
+from lvc.backends.tvm.cpu.isa.code import even_and_odd, function, intrinsic, of_pairs, signed_bytes, unsigned_bytes
 from lvc.backends.tvm.cpu.isa.instruction_set import Expr, InstructionSet
+
+_BFLOAT16 = "lvc_dot_bf16"
 
 
 @dataclass(frozen=True)
@@ -19,17 +21,24 @@ class Neon(InstructionSet):
     feature: ClassVar[str] = "neon"
     lanes: ClassVar[int] = 4
     registers: ClassVar[int] = 21
-    dot_features: ClassVar[Mapping[str, str]] = MappingProxyType({"uint8": "i8mm", "int8": "dotprod"})
+    dot_features: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"uint8": "i8mm", "int8": "dotprod", "bfloat16": "bf16"}
+    )
     pair_cycles: ClassVar[float | None] = 1.0
     products: ClassVar[str] = "llvm.aarch64.neon.smull"  # of four numbers of 16 bits, by LLVM's name
 
     def dot(self, element: str, sums: Expr, left: Expr, right: Expr) -> Expr:
         if element not in self.dots:
             raise self.lacks(element)
+        if element == "bfloat16":
+            return function(_BFLOAT16, sums, left, right)
         dtype, signed = f"int32x{self.lanes}", signed_bytes(left)
         if element == "uint8":
             return intrinsic(dtype, "llvm.aarch64.neon.usdot", sums, unsigned_bytes(right), signed)
         return intrinsic(dtype, "llvm.aarch64.neon.sdot", sums, signed, signed_bytes(right))
+
+    def declarations(self, element: str) -> str:
+        return of_pairs(_BFLOAT16, "llvm.aarch64.neon.bfdot.v4f32.v8bf16", self.lanes) if element == "bfloat16" else ""
 
     def dot_of_two(self, left: Expr, right: Expr) -> Expr:
         first, second = self._products(left, right)

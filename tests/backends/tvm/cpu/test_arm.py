@@ -14,12 +14,13 @@ from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad, SignedQuad
 from lvc.backends.tvm.lower import lower
 from lvc.compiler.backend import Place, Target
-from lvc.compiler.driver import compile
+from lvc.compiler.driver import compile, compile_and_report
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
 from lvc.compiler.load import from_module
 from lvc.compiler.loaded import load
+from lvc.compiler.pipeline.pipeline import Pipeline
 
 TARGETS = pytest.mark.targets
 PARTS = {"aarch64": IntegerPair, "aarch64+dotprod": SignedQuad, "aarch64+i8mm": IntegerQuad, "armv7": IntegerPair}
@@ -140,3 +141,15 @@ def test_the_emulated_processor_has_no_more_than_the_target() -> None:
     with pytest.raises(CompileError, match="the emulated model died") as caught:
         run(whole(0, torch.uint8, 1, 8, 6, 6))
     assert "an instruction that the emulated processor does not have" in caught.value.why
+
+
+@TARGETS
+def test_pairs_of_bfloat16() -> None:
+    """What was built is compared with the rewritten graph in PyTorch, which has the same weights and activations."""
+    need("aarch64+bf16")
+    torch.manual_seed(1)
+    pipeline = Pipeline.parse("O2").with_precision("bf16")
+    _, report = compile_and_report(from_module(Floats().eval(), torch.randn(1, 3, 32, 40)), pipeline, "aarch64+bf16")
+    assert report.built is not None
+    assert report.built.emulated
+    assert report.built.inputs

@@ -64,6 +64,10 @@ class Executable(Protocol):
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]: ...
 
 
+class Untimed:
+    """An executable whose code is emulated: how long it takes says nothing."""
+
+
 class Backend(ABC):
     """Turns a model into an artefact, and an artefact into something that can be called.
 
@@ -123,6 +127,12 @@ class Backend(ABC):
     def emulate(self, artefact: Artefact, threads: int | None = None) -> Executable:
         """Make an artefact callable, by emulation if this machine cannot run it; `CompileError` if that cannot be."""
         return self.load(artefact, threads)
+
+
+def check_timed(executable: Executable) -> None:
+    """Raise `UsageError` if the times of an executable mean nothing."""
+    if isinstance(executable, Untimed):
+        raise untimed_emulation()
 
 
 def untimed_emulation() -> UsageError:

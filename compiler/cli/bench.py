@@ -41,13 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace, console: Console) -> int:
     import tempfile
 
-    from lvc.compiler.backend import untimed_emulation
     from lvc.compiler.bench.comparison import compare, processor
     from lvc.compiler.data.seeded import seeded_inputs
 
-    if options.emulate:
-        raise untimed_emulation()
-    loaded = [_load(path, options.threads) for path in options.artefacts]
+    loaded = [_load(path, options.threads, emulate=options.emulate) for path in options.artefacts]
     inputs = seeded_inputs(loaded[0].inputs, options.seed)
     _check_signatures(options.artefacts, loaded)
     _warn_if_busy(console)
@@ -83,13 +80,16 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _load(path: Path, threads: int) -> Loaded:
+def _load(path: Path, threads: int, *, emulate: bool) -> Loaded:
+    from lvc.compiler.backend import check_timed
     from lvc.compiler.container import is_artefact
     from lvc.compiler.loaded import load
 
     if path.exists() and not is_artefact(path):
         raise UsageError(f"'{path}' is not an artefact", help="make one with 'lvc compile'")
-    return load(path, threads)
+    loaded = load(path, threads, emulate=emulate)
+    check_timed(loaded.executable)
+    return loaded
 
 
 def _check_signatures(paths: list[Path], loaded: list[Loaded]) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.backend import check_timed
+from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.ir.graph import calls, origin
 from lvc.compiler.measure.counts import macs
 from lvc.compiler.pipeline.workspace import Race, Workspace
@@ -98,13 +99,15 @@ class TargetStopwatch:
         optimised, _ = Pipeline.parse(PIPELINE).run(model, self._workspace, completion=backend.completion)
         artefact = backend.build(optimised, self.target, self._workspace)
         try:
-            return optimised, backend.load(artefact, self._workspace.threads)
-        except CompileError as error:
+            executable = backend.load(artefact, self._workspace.threads)
+            check_timed(executable)
+        except LvcError as error:
             raise UsageError(
                 f"latency on {self.name} cannot be measured here",
                 why=error.why or error.what,
                 help="measure on a machine of that kind, or give another budget in place of latency=",
             ) from error
+        return optimised, executable
 
 
 def _uncertainty(rounds: np.ndarray) -> float:

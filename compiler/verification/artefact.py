@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lvc.compiler.artefact import Artefact
-from lvc.compiler.backend import Executable
+from lvc.compiler.backend import Executable, Untimed
 from lvc.compiler.errors import CheckError, LvcError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.counts import total_macs
@@ -65,19 +65,19 @@ def _runnable(
     """What runs an artefact, by an emulator if need be; without any the record says why."""
     backend = catalogue.BACKENDS.get(artefact.backend)
     try:
-        return backend.load(artefact, threads)
+        run = backend.load(artefact, threads)
     except LvcError as error:
-        elsewhere = error
-    try:
-        emulated = backend.emulate(artefact, threads)
-    except LvcError as error:
-        record.skipped = f"this machine cannot run it ({elsewhere.what}; {error.what})"
-        return None
-    if not is_thorough and (amount := total_macs(rewritten.module.graph)) > EMULATED_MACS:
+        try:
+            run = backend.emulate(artefact, threads)
+        except LvcError as missing:
+            record.skipped = f"this machine cannot run it ({error.what}; {missing.what})"
+            return None
+    is_emulated, amount = isinstance(run, Untimed), total_macs(rewritten.module.graph)
+    if is_emulated and not is_thorough and amount > EMULATED_MACS:
         record.skipped = f"{si(amount, 'MACs')} take minutes to emulate, so only --check does"
         return None
-    record.emulated = True
-    return emulated
+    record.emulated = is_emulated
+    return run
 
 
 def _compare(example: Example, found: tuple[np.ndarray, ...], rewritten: Model, is_lossy: bool) -> Comparison:

@@ -58,7 +58,7 @@ class Cpu(Device):
     def place(self, target: Target) -> Place:
         from lvc.backends.tvm.cpu.emulation import Emulator
 
-        if runs_here(target.features, target.kind):
+        if runs_here(target.features, target.kind) and not is_emulated(target.kind):
             return Place.HERE
         try:
             Emulator.of(targets.processor_of(target).architecture, target.features)

@@ -25,7 +25,7 @@ from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.backends.tvm.cpu.runtime.executable import LIBRARY, Code, Executable
 from lvc.backends.tvm.cpu.toolchain import gnu_triple, toolchain_of
 from lvc.backends.tvm.plan import WEIGHTS
-from lvc.compiler.backend import untimed_emulation
+from lvc.compiler.backend import Untimed, untimed_emulation
 from lvc.compiler.errors import CompileError
 
 SERVE = RUNTIME / "c" / "serve.c"
@@ -69,7 +69,7 @@ class Emulator:
         return [self.path, "-L", str(self.libraries), "-cpu", self.cpu, str(program)]
 
 
-class Emulated(Executable):
+class Emulated(Executable, Untimed):
     """A model for another architecture that can be called, if slowly; it has no times to tell."""
 
     def _check_machine(self) -> None:
@@ -90,8 +90,9 @@ class _Served:
     """A model in a folder of its own, with a program around it; each instance is a process."""
 
     def __init__(self, files: Mapping[str, bytes], architecture: Architecture, emulator: Emulator) -> None:
-        library = Path(tempfile.mkdtemp(prefix="lvc-")) / LIBRARY
-        weakref.finalize(self, shutil.rmtree, library.parent, ignore_errors=True)
+        self.folder = Path(tempfile.mkdtemp(prefix="lvc-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        library = self.folder / LIBRARY
         library.write_bytes(files[LIBRARY])
         self._weights = library.with_name(WEIGHTS)
         self._weights.write_bytes(files[WEIGHTS])
@@ -107,8 +108,10 @@ class _Instance:
 
     def __init__(self, command: Sequence[str], served: _Served) -> None:
         self._served = served  # its folder lives as long
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self._end = weakref.finalize(self, _end, self._process, os.getpid())
+        self._told = served.folder / f"told-{id(self)}"
+        with self._told.open("wb") as told:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told)
+        weakref.finalize(self, _end, self._process, os.getpid())
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         assert self._process.stdin is not None
@@ -135,9 +138,9 @@ class _Instance:
         return found
 
     def _fail(self) -> NoReturn:
-        _, told = self._process.communicate()
-        code = self._process.returncode
-        why = _SIGNALS.get(code) or told.decode(errors="replace").strip()[-2000:] or f"it ended with {code}"
+        self._process.communicate()
+        code, told = self._process.returncode, self._told.read_text(errors="replace")[-2000:].strip()
+        why = _SIGNALS.get(code) or told or f"it ended with {code}"
         raise CompileError("the emulated model died", why=why)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,16 +13,21 @@ from torch import nn
 
 from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
+from lvc.backends.tvm.cpu.host import STAND_IN
 from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad, SignedQuad
 from lvc.backends.tvm.lower import lower
+from lvc.compiler import container
 from lvc.compiler.backend import Place, Target
+from lvc.compiler.cli import main
 from lvc.compiler.driver import compile, compile_and_report
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
 from lvc.compiler.load import from_module
 from lvc.compiler.loaded import load
+from lvc.compiler.measure.latency import TargetStopwatch
 from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 
 TARGETS = pytest.mark.targets
 PARTS = {"aarch64": IntegerPair, "aarch64+dotprod": SignedQuad, "aarch64+i8mm": IntegerQuad, "armv7": IntegerPair}
@@ -153,3 +160,32 @@ def test_pairs_of_bfloat16() -> None:
     assert report.built is not None
     assert report.built.emulated
     assert report.built.inputs
+
+
+def test_emulated_code_has_no_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    need("aarch64")
+    sketch = Sketch()
+    model = sketch.model(sketch.call(torch.ops.aten.relu.default, sketch.input(2, 3)))
+    artefact = compile(model, "O0", "aarch64", verify=False)
+    container.write(artefact, tmp_path / "m.lvc")
+    assert main(["bench", str(tmp_path / "m.lvc"), "--emulate"]) == 2
+    assert capsys.readouterr().err.startswith("error: emulated code has no times")
+    assert main(["run", str(tmp_path / "m.lvc"), "--emulate"]) == 0
+    assert main(["run", str(tmp_path / "m.lvc")]) == 1
+    err = capsys.readouterr().err
+    assert "it is code for aarch64, and the processor is" in err
+    assert "run it with --emulate" in err
+    with pytest.raises(UsageError, match="no times"):
+        load(artefact, emulate=True).executable.time_steps([])  # type: ignore[attr-defined]
+
+
+def test_latency_is_not_measured_by_emulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("aarch64")
+    monkeypatch.setenv(STAND_IN, "aarch64")
+    sketch = Sketch()
+    model = sketch.model(sketch.call(torch.ops.aten.relu.default, sketch.input(2, 3)))
+    target = Target.parse("native")
+    assert (target.cpu, BACKEND.place(target)) == ("aarch64", Place.EMULATED)
+    assert load(compile(model, "O0", verify=False))(np.full((2, 3), -1, np.float32)).max() == 0
+    with pytest.raises(UsageError, match="latency on native cannot be measured here"):
+        TargetStopwatch(target, Workspace()).layers(model)

@@ -52,6 +52,8 @@ test-runtime-wheel: runtime-wheel
 	build/device/bin/python -m pip install --quiet --disable-pip-version-check dist/lvc_runtime-*.whl
 	$(BIN)/lvc compile torchvision.models:squeezenet1_1 --shape 1x3x64x64 --labels imagenet -o build/device/small.lvc
 	cd build/device && bin/lvc-run small.lvc && bin/python -m lvc_runtime --include-dir
+	-build/device/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: "numpy<2"
+	cd build/device && bin/lvc-run small.lvc
 
 # a type checker finds a package by its folder, so it gets the installed layout as links
 lint: $(VENV)/.installed

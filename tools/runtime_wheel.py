@@ -54,7 +54,7 @@ readme = "README.md"
 requires-python = "{requires-python}"
 license = "{license}"
 license-files = ["LICENSE"]
-dependencies = ["{numpy}"]
+dependencies = ["numpy>=1.24"]
 
 [project.optional-dependencies]
 pictures = ["{pillow}"]
@@ -99,12 +99,10 @@ def stage(folder: Path) -> None:
 def project() -> str:
     """The wheel's own pyproject.toml; what both wheels have in common is that of lvc."""
     own = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needs = {name: next(text for text in own["dependencies"] if text.startswith(name)) for name in ("numpy", "pillow")}
+    own["pillow"] = next(text for text in own["dependencies"] if text.startswith("pillow"))
     text = PROJECT
-    for key in ("version", "requires-python", "license"):
+    for key in ("version", "requires-python", "license", "pillow"):
         text = text.replace(f"{{{key}}}", own[key])
-    for key, need in needs.items():
-        text = text.replace(f"{{{key}}}", need)
     return text
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lvc.compiler.files import Content
 from lvc.compiler.ir.signature import Value
 
 
@@ -25,6 +26,6 @@ class Artefact:
     target: str
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
-    files: Mapping[str, bytes]
+    files: Mapping[str, Content]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     suffix: str = ".lvc"

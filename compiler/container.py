@@ -9,19 +9,21 @@ file; nothing is a pickle and reading runs no code. Equal artefacts make equal b
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import mmap
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CompileError, UsageError
-from lvc.compiler.files import write_atomically
+from lvc.compiler.files import Content, write_atomically
 from lvc.compiler.ir.signature import Value
 from lvc.compiler.ir.spec import TensorSpec
 
@@ -34,6 +36,7 @@ _MOST_MANIFEST_BYTES = 64 << 20
 _MOST_EXPANSION = 64
 _LEVEL = 6
 _GLANCE = 1 << 16
+_PART = 1 << 20  # bytes that are read at once; what is larger gets memory of its own
 _WORTH = 0.9
 _ALIGNMENT = 64
 _LOCAL_HEADER_BYTES = 30
@@ -68,7 +71,7 @@ def pack(artefact: Artefact) -> bytes:
     return packed
 
 
-def _zipped(entries: Mapping[str, bytes], methods: Mapping[str, int]) -> bytes:
+def _zipped(entries: Mapping[str, Content], methods: Mapping[str, int]) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, content in entries.items():
@@ -85,7 +88,7 @@ def _padding(position: int) -> bytes:
     return header.pack(_PADDING, size := -(position + header.size) % _ALIGNMENT) + bytes(size)
 
 
-def _method(content: bytes) -> int:
+def _method(content: Content) -> int:
     """Deflate what is worth it, as a glance at its middle says."""
     glance = content[max(0, len(content) - _GLANCE) // 2 :][:_GLANCE]
     is_worth = len(zlib.compress(glance, _LEVEL)) < _WORTH * len(glance)
@@ -104,16 +107,24 @@ def write(artefact: Artefact, path: Path) -> None:
 def read(path: Path) -> Artefact:
     """Read an artefact's file; anything wrong with it raises `CompileError`, a missing file `UsageError`."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            return _read_file(file, path)
     except OSError as error:
-        raise UsageError(f"cannot read '{path}'", why=str(error.strerror)) from error
-    if not content.startswith(_MAGIC):
+        raise UsageError(f"cannot read '{path}'", why=str(error.strerror or error)) from error
+
+
+def _read_file(file: IO[bytes], path: Path) -> Artefact:
+    if file.read(len(_MAGIC)) != _MAGIC:
         raise _damaged(path, "it does not start as an artefact does")
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return _read_archive(archive, path, len(content))
+        with zipfile.ZipFile(file) as archive:
+            return _read_archive(archive, path, file.seek(0, io.SEEK_END))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise _damaged(path, str(error)) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise _damaged(path, "it says that an entry lies before its begin") from error
 
 
 def _read_archive(archive: zipfile.ZipFile, path: Path, size: int) -> Artefact:
@@ -150,11 +161,23 @@ def _read_archive(archive: zipfile.ZipFile, path: Path, size: int) -> Artefact:
         raise _damaged(path, f"its manifest is not as it should be: {error}") from error
 
 
-def _read_entry(archive: zipfile.ZipFile, path: Path, name: str, known: Mapping[str, Any]) -> bytes:
-    content = archive.read(name)
+def _read_entry(archive: zipfile.ZipFile, path: Path, name: str, known: Mapping[str, Any]) -> Content:
+    size = archive.getinfo(name).file_size
+    content = archive.read(name) if size <= _PART else _read_large(archive, name, size)
     if len(content) != known["bytes"] or hashlib.sha256(content).hexdigest() != known["sha256"]:
         raise _damaged(path, f"the digest of '{name}' is not the one in the manifest")
     return content
+
+
+def _read_large(archive: zipfile.ZipFile, name: str, size: int) -> memoryview:
+    """Read an entry part by part into whole pages, large ones where the system has them."""
+    pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory gets no large pages
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    with archive.open(name) as entry:
+        while part := entry.read(_PART):
+            pages.write(part)
+    return memoryview(pages)[: pages.tell()].toreadonly()
 
 
 def _values(pairs: list[list[str]]) -> tuple[Value, ...]:

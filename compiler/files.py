@@ -8,6 +8,10 @@ from pathlib import Path
 
 from lvc.compiler.errors import UsageError
 
+Content = bytes | memoryview
+"""What a file holds. Of an artefact that was read, large ones are views of memory that begins at a page: code can use
+them where they lie."""
+
 
 def check_writable(path: Path) -> None:
     """Raise `UsageError` if a file could not be written there; called before long work whose result goes there."""
@@ -23,7 +27,7 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"cannot write '{path}'", why=f"{folder}: {error.strerror}") from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: Content) -> None:
     """Write a file beside its place and rename it there; on an error the old file is as it was."""
     check_writable(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

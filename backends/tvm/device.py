@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lvc.backends.tvm.program import Program, ScheduleFunction, Step
     from lvc.backends.tvm.scope import Array
     from lvc.compiler.backend import Executable, Target
+    from lvc.compiler.files import Content
     from lvc.compiler.ir.model import Model
     from lvc.compiler.measure.memory import Memory
 
@@ -139,10 +140,10 @@ class Device(ABC):
         """What makes code for a target."""
 
     @abstractmethod
-    def load(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
+    def load(self, files: Mapping[str, Content], threads: int | None) -> Executable:
         """Make the files of an artefact callable in this process."""
 
-    def emulate(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
+    def emulate(self, files: Mapping[str, Content], threads: int | None) -> Executable:
         """Make the files of an artefact callable, by emulation if this machine cannot run them."""
         return self.load(files, threads)
 

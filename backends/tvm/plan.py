@@ -13,6 +13,7 @@ import numpy as np
 from lvc.backends.tvm.program import ITEM_BYTES
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import CompileError
+from lvc.compiler.files import Content
 
 PLAN, WEIGHTS = "plan.json", "weights.bin"
 PLAN_VERSION = 4
@@ -48,7 +49,7 @@ class Plan:
     setup: tuple[PlannedStep, ...]
     steps: tuple[PlannedStep, ...]
 
-    def check_files(self, files: Mapping[str, bytes]) -> None:
+    def check_files(self, files: Mapping[str, Content]) -> None:
         """Raise `CompileError` unless all files are there, and those that were built with the plan."""
         if missing := sorted({PLAN, WEIGHTS, *self.checksums} - set(files)):
             raise CompileError("the artefact is incomplete", why="it lacks " + ", ".join(missing))
@@ -57,17 +58,17 @@ class Plan:
                 raise CompileError("the artefact is damaged", why=f"its {name} is not the one that its plan is of")
 
 
-def checksums(files: Mapping[str, bytes]) -> dict[str, int]:
+def checksums(files: Mapping[str, Content]) -> dict[str, int]:
     """What tells the files of one model from those of another; a container's digests tell damage."""
     return {name: zlib.crc32(content) for name, content in sorted(files.items())}
 
 
-def read_plan(files: Mapping[str, bytes]) -> Plan:
+def read_plan(files: Mapping[str, Content]) -> Plan:
     """Read the plan among an artefact's files; `CompileError` if there is none of this version, or it is damaged."""
     if PLAN not in files:
         raise CompileError("the artefact is incomplete", why=f"it lacks {PLAN}")
     try:
-        data = json.loads(files[PLAN])
+        data = json.loads(bytes(files[PLAN]))
     except (ValueError, RecursionError) as error:
         raise CompileError("the artefact is damaged", why=f"its plan is no JSON: {error}") from error
     if not isinstance(data, dict) or data.get("version") != PLAN_VERSION:

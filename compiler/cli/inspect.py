@@ -13,6 +13,7 @@ from lvc.compiler.text import printable, si
 if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
     from lvc.compiler.cli.console import Console
+    from lvc.compiler.files import Content
     from lvc.compiler.ir.signature import Value
     from lvc.compiler.measure.layers import Layer, Totals
 
@@ -121,7 +122,7 @@ def _memory_json(artefact: Artefact) -> dict[str, Any]:
     return {"memory": {**memory.to_json(), **summed}}
 
 
-def digest(content: bytes) -> str:
+def digest(content: Content) -> str:
     import hashlib
 
     return hashlib.sha256(content).hexdigest()

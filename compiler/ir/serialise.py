@@ -18,6 +18,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from lvc.compiler.errors import CompileError, LvcError
+from lvc.compiler.files import Content
 from lvc.compiler.ir.dialect import BY_NAME
 from lvc.compiler.ir.graph import WINOGRAD, can_name_input, infer_spec, is_free, op_name, spec, store, tensor
 from lvc.compiler.ir.model import Model
@@ -91,7 +92,7 @@ def _write(value: Any) -> Any:
     return value
 
 
-def from_files(files: Mapping[str, bytes]) -> Model:
+def from_files(files: Mapping[str, Content]) -> Model:
     """Read a model; `CompileError` for files that are damaged or were made to do harm."""
     try:
         return _read(files)
@@ -104,10 +105,10 @@ def from_files(files: Mapping[str, bytes]) -> Model:
         raise CompileError("the stored model is damaged", why=why.splitlines()[0]) from error
 
 
-def _read(files: Mapping[str, bytes]) -> Model:
+def _read(files: Mapping[str, Content]) -> Model:
     _demand(GRAPH in files and WEIGHTS in files, f"'{GRAPH}' or '{WEIGHTS}' is missing")
     _demand(len(files[GRAPH]) <= _LARGEST_GRAPH, f"'{GRAPH}' is larger than {_LARGEST_GRAPH} bytes")
-    data = json.loads(files[GRAPH])
+    data = json.loads(bytes(files[GRAPH]))
     _demand(data["format"] == _FORMAT, f"its format is {data['format']!r}, and this version reads {_FORMAT}")
     reader = _Reader(files[WEIGHTS])
     for item in data["nodes"]:
@@ -130,7 +131,7 @@ def _read(files: Mapping[str, bytes]) -> Model:
 class _Reader:
     """Builds the graph node by node; every name is checked, since torch.fx writes them into Python source."""
 
-    def __init__(self, weights: bytes) -> None:
+    def __init__(self, weights: Content) -> None:
         self.weights = weights
         self.root = torch.nn.Module()
         self.graph = Graph()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import mmap
 import random
 import stat
 import zipfile
@@ -125,6 +126,29 @@ def test_what_is_stored_can_be_used_where_it_lies(tmp_path: Path) -> None:
     assert all(content.index(data) % 64 == 0 for data in files.values())
     (tmp_path / "a.lvc").write_bytes(content)
     assert container.read(tmp_path / "a.lvc").files == files
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_what_is_large_lies_at_the_begin_of_a_page_once(tmp_path: Path, kind: str) -> None:
+    content = (np.random.default_rng(0).standard_normal(3 << 20) * 20).astype(kind).tobytes()
+    container.write(replace(artefact(), files={"weights.bin": content, "graph.json": b"{}"}), tmp_path / "a.lvc")
+    files = container.read(tmp_path / "a.lvc").files
+    assert files["weights.bin"] == content
+    found = np.frombuffer(files["weights.bin"], np.uint8)
+    assert found.ctypes.data % mmap.PAGESIZE == 0
+    assert not found.flags.writeable
+    container.write(replace(artefact(), files=files), tmp_path / "again.lvc")
+    assert (tmp_path / "again.lvc").read_bytes() == (tmp_path / "a.lvc").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_damage_to_what_is_large_is_seen(tmp_path: Path, kind: str) -> None:
+    content = (np.random.default_rng(0).standard_normal(3 << 20) * 20).astype(kind).tobytes()
+    good = container.pack(replace(artefact(), files={"weights.bin": content}))
+    for place in (len(good) // 2, len(good) - 1000):
+        (tmp_path / "a.lvc").write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(CompileError, match="not a sound lvc artefact"):
+            container.read(tmp_path / "a.lvc")
 
 
 def test_what_is_all_but_empty_can_be_read_again(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from lvc.compiler.text import counted
 if TYPE_CHECKING:
     from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
     from lvc.backends.tvm.cpu.runtime.executable import Executable
+    from lvc.compiler.files import Content
     from lvc.compiler.ir.model import Model
 
 
@@ -86,20 +87,20 @@ class Cpu(Device):
 
         return CpuCodeGenerator.of(target)
 
-    def load(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
+    def load(self, files: Mapping[str, Content], threads: int | None) -> Executable:
         from lvc.backends.tvm.cpu.runtime.executable import Executable
 
         if is_emulated(read_plan(files).target.kind):
             return self._emulated(files, threads)
         return Executable(files, threads)
 
-    def emulate(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
+    def emulate(self, files: Mapping[str, Content], threads: int | None) -> Executable:
         target = read_plan(files).target
         if runs_here(target.features, target.kind):
             return self.load(files, threads)
         return self._emulated(files, threads)
 
-    def _emulated(self, files: Mapping[str, bytes], threads: int | None) -> Executable:
+    def _emulated(self, files: Mapping[str, Content], threads: int | None) -> Executable:
         try:
             from lvc.backends.tvm.cpu.emulation import Emulated
         except ImportError as error:

@@ -27,6 +27,7 @@ from lvc.backends.tvm.cpu.toolchain import gnu_triple, toolchain_of
 from lvc.backends.tvm.plan import WEIGHTS
 from lvc.compiler.backend import Untimed, untimed_emulation
 from lvc.compiler.errors import CompileError
+from lvc.compiler.files import Content
 
 SERVE = RUNTIME / "c" / "serve.c"
 LIBRARIES = Path("/usr")
@@ -75,7 +76,7 @@ class Emulated(Executable, Untimed):
     def _check_machine(self) -> None:
         """Any will do that has an emulator."""
 
-    def _open(self, files: Mapping[str, bytes]) -> Code:
+    def _open(self, files: Mapping[str, Content]) -> Code:
         known = next(cpu.architecture for cpu in CPUS.values() if cpu.kind == self.plan.target.kind)
         return _Served(files, known, Emulator.of(known, self.plan.target.features))
 
@@ -89,7 +90,7 @@ class Emulated(Executable, Untimed):
 class _Served:
     """A model in a folder of its own, with a program around it; each instance is a process."""
 
-    def __init__(self, files: Mapping[str, bytes], architecture: Architecture, emulator: Emulator) -> None:
+    def __init__(self, files: Mapping[str, Content], architecture: Architecture, emulator: Emulator) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lvc-"))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         library = self.folder / LIBRARY

@@ -14,6 +14,7 @@ from lvc.backends.tvm.cpu.host import check_host
 from lvc.backends.tvm.cpu.runtime.library import Library
 from lvc.backends.tvm.plan import WEIGHTS, Tensor, read_plan
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.files import Content
 from lvc.compiler.threads import usable_threads
 
 ALIGNMENT = 64
@@ -43,7 +44,7 @@ class Executable:
     `CompileError` for files that are damaged, of several models, or for another machine.
     """
 
-    def __init__(self, files: Mapping[str, bytes], threads: int | None = None) -> None:
+    def __init__(self, files: Mapping[str, Content], threads: int | None = None) -> None:
         self.plan = read_plan(files)
         self._check_machine()
         self.plan.check_files(files)
@@ -89,11 +90,9 @@ class Executable:
         """Raise `CompileError` if this machine cannot run its code."""
         check_host(self.plan.target.text, self.plan.target.features, self.plan.target.kind)
 
-    def _open(self, files: Mapping[str, bytes]) -> Code:
+    def _open(self, files: Mapping[str, Content]) -> Code:
         """Its code."""
-        weights = aligned(len(files[WEIGHTS]))
-        weights[:] = np.frombuffer(files[WEIGHTS], np.uint8)
-        return Library(files[LIBRARY], weights, self.plan)
+        return Library(files[LIBRARY], placed(files[WEIGHTS]), self.plan)
 
     def _checked(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         expected = self.plan.inputs
@@ -119,6 +118,16 @@ class Executable:
             return self._idle.pop()  # atomic: no other call can have the same one
         except IndexError:
             return self._library.create(self.threads, self._first)
+
+
+def placed(content: Content) -> np.ndarray:
+    """Bytes where they lie if they begin at a multiple of 64, else a copy that does."""
+    array = np.frombuffer(content, np.uint8)
+    if array.ctypes.data % ALIGNMENT == 0:
+        return array
+    copy = aligned(len(content))
+    copy[:] = array
+    return copy
 
 
 def aligned(size: int) -> np.ndarray:

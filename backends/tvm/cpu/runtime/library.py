@@ -14,6 +14,7 @@ import numpy as np
 
 from lvc.backends.tvm.plan import Plan, Tensor
 from lvc.compiler.errors import CompileError
+from lvc.compiler.files import Content
 
 VERSION = 1
 """Of the interface: ``LVC_VERSION``."""
@@ -60,7 +61,7 @@ class Library:
     `CompileError` if it cannot be loaded, or is of another model than its plan.
     """
 
-    def __init__(self, content: bytes, weights: np.ndarray, plan: Plan) -> None:
+    def __init__(self, content: Content, weights: np.ndarray, plan: Plan) -> None:
         self._library = _load(content)
         unload = weakref.finalize(self, _ctypes.dlclose, self._library._handle)
         unload.atexit = False  # as for instances
@@ -127,7 +128,7 @@ def pointers(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
-def _load(content: bytes) -> ctypes.CDLL:
+def _load(content: Content) -> ctypes.CDLL:
     """Load a library through a file that is gone as soon as it is loaded."""
     try:
         with tempfile.TemporaryDirectory(prefix="lvc-") as folder:

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from lvc.backends.tvm import BACKEND
-from lvc.backends.tvm.cpu.runtime.executable import Executable
+from lvc.backends.tvm.cpu.runtime.executable import Executable, placed
+from lvc.compiler import container, driver
 from lvc.compiler.errors import CompileError
 from lvc.compiler.load import from_module
 from lvc.compiler.pipeline.workspace import Workspace
@@ -49,6 +50,26 @@ def test_a_library_goes_with_the_last_that_uses_it(files: Mapping[str, bytes], t
     gc.collect()
     assert loaded_libraries() == before
     np.testing.assert_array_equal(found, DATA.clip(0))
+
+
+def test_weights_are_used_where_they_lie(tmp_path: Path) -> None:
+    """Of a file that was read they are in memory once."""
+    layer = torch.nn.Linear(600, 600, bias=False)
+    container.write(driver.compile(from_module(layer, torch.zeros(1, 600)), verify=False), tmp_path / "a.lvc")
+    artefact = container.read(tmp_path / "a.lvc")
+    stored = np.frombuffer(artefact.files["weights.bin"], np.uint8)
+    assert placed(artefact.files["weights.bin"]).ctypes.data == stored.ctypes.data
+    data = np.random.default_rng(0).standard_normal((1, 600)).astype(np.float32)
+    (found,) = Executable(artefact.files, 1)(data)
+    np.testing.assert_allclose(found, data @ layer.weight.detach().numpy().T, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_begin_anywhere_are_copied() -> None:
+    content = memoryview(bytes(range(200)))
+    for start in range(64):
+        found = placed(content[start:])
+        assert found.ctypes.data % 64 == 0
+        assert found.tobytes() == content[start:]
 
 
 def test_a_folder_that_cannot_be_written_is_one_error(

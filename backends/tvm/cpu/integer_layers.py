@@ -63,7 +63,8 @@ def choose_operand(call: Call, vector: Vector, pack: Pack) -> DotOperand:
         return pairs_for(call, vector, quad.zero_point)
     if call["input"].dtype != "uint8" or sum_bound(torch.from_numpy(call["weight"].constant), _BYTES) > INT32:
         return pairs_for(call, vector, quad.zero_point)
-    if one := next((known for known in (quad, SignedQuad(quad.zero_point)) if known.name in isa.dots), None):
+    whole = {known.name: known for known in (quad, SignedQuad(quad.zero_point))}
+    if one := next((whole[element] for element in isa.dots if element in whole), None):
         return one
     pairs = pairs_for(call, vector, quad.zero_point)
     cycles = quad.elements // pairs.elements * pairs.step_cost(vector).cycles

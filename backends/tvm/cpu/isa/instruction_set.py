@@ -24,11 +24,12 @@ _NONE: Mapping[Any, Any] = MappingProxyType({})
 @dataclass(frozen=True)
 class InstructionSet(ABC):
     """Vectors of ``lanes`` times 32 bits and ``registers`` for them, on processors that have ``feature``; of its
-    optional parts those that multiply and add the types in ``dots``.
+    optional parts those that multiply and add the types in ``dots``, the better ones first.
 
     ``chain_cycles`` are the cycles of a step of four products of bytes, for each number of operands whose products are
     summed in 16 bits before they are widened, 0 where not even pairs are; empty without such a way. ``pair_cycles``
-    are those of two products of 16 bits; None without them.
+    are those of two products of 16 bits; None without them. ``splat_cycles`` pass from one word of bytes in all lanes
+    to the next, where that is more than its load.
     """
 
     name: ClassVar[str]
@@ -38,6 +39,7 @@ class InstructionSet(ABC):
     dot_features: ClassVar[Mapping[str, str]] = _NONE  # type of the elements: the part that multiplies and adds them
     chain_cycles: ClassVar[Mapping[int, float]] = _NONE
     pair_cycles: ClassVar[float | None] = None
+    splat_cycles: ClassVar[float] = 0.0
     seven_bits: ClassVar[str] = ""  # why weights of 7 bits are multiplied faster than those of 8, and what to do
     attributes: ClassVar[tuple[str, ...]] = ()  # for LLVM, so that loops that it makes vectors of have as many lanes
 

@@ -22,9 +22,10 @@ class Neon(InstructionSet):
     lanes: ClassVar[int] = 4
     registers: ClassVar[int] = 21
     dot_features: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {"uint8": "i8mm", "int8": "dotprod", "bfloat16": "bf16"}
+        {"int8": "dotprod", "uint8": "i8mm", "bfloat16": "bf16"}
     )
     pair_cycles: ClassVar[float | None] = 1.0
+    splat_cycles: ClassVar[float] = 1.0
     products: ClassVar[str] = "llvm.aarch64.neon.smull"  # of four numbers of 16 bits, by LLVM's name
 
     def dot(self, element: str, sums: Expr, left: Expr, right: Expr) -> Expr:

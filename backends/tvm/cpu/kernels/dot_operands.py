@@ -27,16 +27,17 @@ Factors = Callable[[int, int], Sequence[tuple[Expr, Expr]]]  # vector, scalar: n
 
 @dataclass(frozen=True)
 class StepCost:
-    """Cycles that a step keeps the arithmetic units busy for each vector of sums, and cycles after which its sums may
-    take another one."""
+    """Cycles that a step keeps the arithmetic units busy for each vector of sums, cycles after which its sums may take
+    another one, and cycles from one scalar in all lanes to the next."""
 
     cycles: float
     latency: int
+    splat: float = 0.0
 
     @classmethod
-    def fused(cls, vector: Vector) -> StepCost:
+    def fused(cls, vector: Vector, splat: float = 0.0) -> StepCost:
         """That of an instruction that multiplies and adds."""
-        return cls(1 / vector.machine.multiply_adds, vector.machine.latency)
+        return cls(1 / vector.machine.multiply_adds, vector.machine.latency, splat)
 
 
 @dataclass(frozen=True)

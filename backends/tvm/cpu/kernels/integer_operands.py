@@ -78,7 +78,9 @@ class IntegerQuad(DotOperand):
 
     def step_cost(self, vector: Vector) -> StepCost:
         isa = vector.isa
-        return StepCost.fused(vector) if self.name in isa.dots else StepCost(isa.chain_cycles[self.chain], 1)
+        if self.name in isa.dots:
+            return StepCost.fused(vector, isa.splat_cycles)
+        return StepCost(isa.chain_cycles[self.chain], 1)
 
     def factor(self, element: Expr) -> Expr:
         return centred(element, 0)

@@ -42,10 +42,11 @@ class TileCost:
         return vectors * scalars + operands + self.operand.scratch_registers <= self.vector.registers
 
     def tile(self, vectors: int, scalars: int, is_again: bool = True) -> float:
-        """Cycles of one tile: bound by the arithmetic, the loads, the latency of the chain, and, where the vectors'
-        operand ``is_again`` read, the cache that it comes from."""
+        """Cycles of one tile: bound by the arithmetic, the loads, the scalars that go into all lanes, the latency of
+        the chain, and, where the vectors' operand ``is_again`` read, the cache that it comes from."""
         cost = self.operand.step_cost(self.vector)
         step = max(vectors * scalars * cost.cycles, (vectors + scalars) / self.vector.machine.loads, cost.latency)
+        step = max(step, scalars * cost.splat)
         if is_again:
             step = max(step, self._bytes_per_step(vectors) / self._rate(vectors))
         if self.parts == 1:

@@ -14,7 +14,10 @@ from torch import nn
 from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.host import STAND_IN
+from lvc.backends.tvm.cpu.kernels import matmul
 from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad, SignedQuad
+from lvc.backends.tvm.cpu.processors import CPUS
+from lvc.backends.tvm.cpu.targets import vector_of
 from lvc.backends.tvm.lower import lower
 from lvc.compiler import container
 from lvc.compiler.backend import Place, Target
@@ -114,14 +117,14 @@ def test_integers(zero: int, target: str) -> None:
     check_exact(integers(zero), *(whole(zero + 1, *shape) for shape in shapes), target=target)
 
 
-@pytest.mark.parametrize("target", PARTS)
-def test_what_bytes_are_multiplied_by(target: str) -> None:
+@pytest.mark.parametrize(("target", "operand"), [*PARTS.items(), ("neoverse-v1", SignedQuad)])
+def test_what_bytes_are_multiplied_by(target: str, operand: type) -> None:
     generator = CpuCodeGenerator.of(Target.parse(target))
     sketch = Sketch()
     data = sketch.input(1, 8, 6, 6, dtype=torch.uint8)
     program = lower(sketch.model(convolution(sketch, data, 8)), generator)
     (problem,) = [step.schedule.problem for step in program.steps if hasattr(step.schedule, "problem")]
-    assert type(problem.operand) is PARTS[target]
+    assert type(problem.operand) is operand
 
 
 def test_parts_are_added_to_processors() -> None:
@@ -189,3 +192,23 @@ def test_latency_is_not_measured_by_emulation(monkeypatch: pytest.MonkeyPatch) -
     assert load(compile(model, "O0", verify=False))(np.full((2, 3), -1, np.float32)).max() == 0
     with pytest.raises(UsageError, match="latency on native cannot be measured here"):
         TargetStopwatch(target, Workspace()).layers(model)
+
+
+def test_wide_cores_use_each_word_of_bytes_for_many_vectors() -> None:
+    """A word gets into all lanes once a cycle, in which a Neoverse V1 does four products of vectors."""
+    operand = SignedQuad(3)
+    problem = matmul.Matmul(197, 768, 192, 4, operand)
+    narrow, wide = (
+        matmul.choose_knobs(problem, vector_of(Target.parse(name))) for name in ("neoverse-n1", "neoverse-v1")
+    )
+    assert narrow.vectors >= 2
+    assert wide.vectors == 4
+
+
+@pytest.mark.parametrize("target", [name for name, cpu in CPUS.items() if cpu.kind != "x86-64"])
+def test_tiles_leave_registers_to_llvm(target: str) -> None:
+    vector = vector_of(Target.parse(target))
+    most = 18 if vector.registers > 16 else 10
+    for problem in (matmul.Matmul(197, 768, 192, 4), matmul.Matmul(1, 1000, 512, 4), matmul.Matmul(7, 64, 64, 4)):
+        knobs = matmul.choose_knobs(problem, vector)
+        assert knobs.vectors * knobs.rows <= most

@@ -20,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from lvc.compiler.threads import usable_cores
+
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")  # trials are forked, which threads do not survive
 
@@ -33,7 +35,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--importer", choices=("ir", "torch", "onnx"), default="", help="one importer (default: all)")
     parser.add_argument("--pipeline", default="random", help="one pipeline (default: random ones)")
     parser.add_argument("--target", default="", help="one target (default: all that this machine can run)")
-    parser.add_argument("--lanes", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--lanes", type=int, default=usable_cores(), help="processes (default: one a core)")
     parser.add_argument("--scripts", type=Path, default=Path("fuzz-faults"), help="folder for scripts of faults")
     parser.add_argument(
         "--results", type=Path, metavar="FILE", help="append JSON lines; models that stand there are not tried again"

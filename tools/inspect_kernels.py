@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from lvc.compiler.cli.model_options import add_model_options, load_request
 from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.pipeline.catalogue import PRECISIONS
 from lvc.compiler.text import percent, table
+from lvc.compiler.threads import usable_cores
 
 if TYPE_CHECKING:
     from inspection.account import Kernel
@@ -176,7 +176,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", choices=(*PRECISIONS, "int8"), default="fp32")
     parser.add_argument("--int8", dest="precision", action="store_const", const="int8", help="as --precision int8")
     parser.add_argument("--pipeline", default="O2", help="pipeline, without its precision (default O2)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads that compile")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="threads that compile")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the account here")
     add_model_options(parser, positional=False)
     return parser.parse_args()

@@ -60,6 +60,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 TINY = ["nets.py:tiny", "--shape", "1x3x16x16"]
 
 
+def test_the_folders_of_headers_and_of_the_cmake_package_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("include", "cmake"):
+        with pytest.raises(SystemExit) as left:
+            main([f"--{kind}-dir"])
+        assert not left.value.code
+    include, cmake = map(Path, capsys.readouterr().out.splitlines())
+    assert (include / "lvc.h").is_file()
+    assert cmake == include.parent / "cmake"
+
+
 def lvc(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     code = main(arguments)
     captured = capsys.readouterr()

@@ -15,9 +15,9 @@ class Artefact:
     """A built model. ``files`` are the backend's own; ``metadata`` is plain JSON data.
 
     ``metadata`` holds under fixed keys, each optional: ``preprocessing`` (text), ``labels`` (list of text),
-    ``pipeline`` (text), ``source`` (object), ``report`` (object), ``layers`` (list, see
-    `lvc.compiler.measure.layers`), ``memory`` (object, see `lvc.compiler.measure.memory`), ``remarks`` (list of
-    text: what a user should know of the build).
+    ``task`` (``classification`` or nothing), ``pipeline`` (text), ``source`` (object), ``report`` (object), ``layers``
+    (list, see `lvc.compiler.measure.layers`), ``memory`` (object, see `lvc.compiler.measure.memory`), ``remarks``
+    (list of text: what a user should know of the build).
     ``suffix`` is the file name's ending if the only file stands for itself (``.onnx``).
     """
 

@@ -16,6 +16,7 @@ from lvc.compiler.measure.comparison.judge import Judge, judged_set
 from lvc.compiler.measure.comparison.loss_bound import LossBound
 from lvc.compiler.measure.comparison.verdict import loss_lines
 from lvc.compiler.measure.coverage import Requirement
+from lvc.compiler.measure.evaluation import task_of
 from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.latency import TargetStopwatch
 from lvc.compiler.pipeline import catalogue
@@ -199,4 +200,5 @@ def make_report(model: Model, rewritten: Model, pipeline: Pipeline, target: str,
 
 def _metadata(model: Model, request: LoadRequest | None, report: Report) -> dict[str, Any]:
     source = request.to_json() if request else {"source": model.source}
-    return {"source": source, "pipeline": report.pipeline, "report": report.timeless().to_json(), **model.usage}
+    told = {"source": source, "pipeline": report.pipeline, "report": report.timeless().to_json()}
+    return {**told, "task": task_of(model.inputs, model.outputs), **model.usage}

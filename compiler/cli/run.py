@@ -37,13 +37,12 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.files import check_writable
-    from lvc.compiler.measure.evaluation import is_class_scores
+    from lvc.compiler.measure.evaluation import CLASSIFICATION, task_of
 
     if options.output:
         check_writable(options.output)
     subject = open_subject(options, options.model)
-    images = next((value.spec.shape[0] for value in subject.inputs if value.spec.shape), None)
-    classifies = len(subject.outputs) == 1 and is_class_scores(subject.outputs[0].spec.shape, images)
+    classifies = task_of(subject.inputs, subject.outputs) == CLASSIFICATION
     kept: list[tuple[np.ndarray, ...]] = []
     results: list[dict[str, Any]] = []
     for feed in _feeds(options, subject, console):

@@ -10,9 +10,11 @@ import numpy as np
 
 from lvc.compiler.data.batches import batches
 from lvc.compiler.errors import CheckError, UsageError
+from lvc.compiler.ir.signature import Value
 from lvc.compiler.pipeline.workspace import DataSet, Progress, Silence
 
 Run = Callable[..., tuple[np.ndarray, ...]]
+CLASSIFICATION = "classification"
 
 
 @dataclass
@@ -92,6 +94,14 @@ def is_class_scores(shape: tuple[int, ...], images: int | None = None) -> bool:
     """
     is_table = len(shape) >= 2 and shape[1] > 1 and all(size == 1 for size in shape[2:])
     return is_table and images in (None, shape[0])
+
+
+def task_of(inputs: Sequence[Value], outputs: Sequence[Value]) -> str:
+    """What a model with a signature does, where that can be told: ``classification`` for scores of classes for each
+    image, else nothing."""
+    images = next((value.spec.shape[0] for value in inputs if value.spec.shape), None)
+    classifies = len(outputs) == 1 and is_class_scores(outputs[0].spec.shape, images)
+    return CLASSIFICATION if classifies else ""
 
 
 def best_classes(scores: np.ndarray, most: int) -> np.ndarray:

@@ -1,0 +1,70 @@
+"""A compiled model in C++: from a file and from memory, on threads, misused, and in the example by CMake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cxx_program import COMPILERS, INCLUDE, LABELS, PREPROCESSING, RUNTIME, WARNINGS, Example, run
+
+import lvc
+from lvc.compiler.cli import main
+
+EXAMPLE = Path(__file__).parents[5] / "examples" / "cxx"
+
+
+def test_an_artefact_says_what_it_is(use: str, example: Example) -> None:
+    lines = run(use, "describe", example.file).split("\n")
+    assert lines[:3] == ["name Sequential", "task classification", f"preprocessing {PREPROCESSING}"]
+    assert lines[3:5] == ["input input f32[1,3,16,16]", "output output f32[1,10]"]
+    assert "\n".join(lines[5:]) == "".join(f"label {label}\n" for label in LABELS) + "in place 1\n"
+
+
+def test_the_numbers_are_those_of_python(use: str, example: Example, tmp_path: Path) -> None:
+    run(use, "run", example.file, example.input, str(tmp_path / "result"))
+    assert (tmp_path / "result").read_bytes() == example.output.tobytes()
+
+
+def test_instances_share_weights_on_threads_of_their_own(use: str, use_on_threads: str, example: Example) -> None:
+    run(use, "share", example.file, example.input)
+    run(use_on_threads, "share", example.file, example.input)
+
+
+def test_misuse_is_refused(use: str, example: Example) -> None:
+    run(use, "misuse", example.file)
+
+
+@pytest.mark.parametrize("flags", [["-fno-exceptions", "-fno-rtti"], ["-std=c++20"]], ids=str)
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_the_headers_compile_in_strict_programs(compiler: str, flags: list[str], tmp_path: Path) -> None:
+    (tmp_path / "all.cpp").write_text("".join(f'#include "{file}"\n' for file in [*INCLUDE.rglob("*.hpp")] * 2))
+    command = [compiler, "-std=c++17", *WARNINGS, *flags, "-fsyntax-only", str(tmp_path / "all.cpp")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+
+
+def test_the_example_says_what_lvc_run_says(
+    example: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By CMake, as its documentation says."""
+    if not EXAMPLE.is_dir() or not shutil.which("cmake"):
+        pytest.skip("there is no cmake, or the examples are not beside the installed wheel")
+    picture = str(tmp_path / "photo.ppm")
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    Path(picture).write_bytes(b"P6 # made here\n120 90\n255\n" + pixels.tobytes())
+    assert main(["run", example.file, picture, "--json"]) == 0
+    top = json.loads(capsys.readouterr().out)["results"][0]["top"]
+    settings = [f"-Dlvc_DIR={RUNTIME / 'cmake'}", f"-DMODEL={example.file}", f"-DCMAKE_CXX_FLAGS={' '.join(WARNINGS)}"]
+    run("cmake", "-S", str(EXAMPLE), "-B", str(tmp_path / "build"), *settings)
+    run("cmake", "--build", str(tmp_path / "build"))
+    found = run(str(tmp_path / "build" / "classify"), picture)
+    assert found == "".join(f"{100 * r['probability']:6.2f} %  {r['index']:4}  {r['label']}\n" for r in top)
+
+
+def test_versions_are_those_of_the_compiler() -> None:
+    cmake = (RUNTIME / "cmake" / "lvcConfigVersion.cmake").read_text()
+    assert f'set(PACKAGE_VERSION "{lvc.__version__}")' in cmake

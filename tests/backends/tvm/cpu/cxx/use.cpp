@@ -1,0 +1,163 @@
+// A model used as programs use it: use WHAT FILE..., see the end.
+#include <atomic>
+#include <thread>
+
+#include "files.hpp"
+#include "mutations.hpp"
+
+static void describe(const char *name) {
+  lvc::model model = lvc::model::from_file(name);
+  std::printf("name %s\ntask %s\npreprocessing %s\n", model.name().c_str(), model.task().c_str(),
+              model.preprocessing_text().c_str());
+  auto print = [](const char *side, const lvc::value &value) {
+    std::printf("%s %s %s\n", side, value.name.c_str(), value.spec().c_str());
+  };
+  for (const lvc::value &value : model.inputs()) print("input", value);
+  for (const lvc::value &value : model.outputs()) print("output", value);
+  for (const std::string &label : model.labels()) std::printf("label %s\n", label.c_str());
+  std::printf("in place %d\n", model.has_weights_in_place());
+}
+
+/// The same from a file, and from memory that begins at a good and at a bad place.
+static void run(const char *name, const char *given, const char *result) {
+  bytes content = read_whole(name), input = read_whole(given);
+  lvc::model model = lvc::model::from_file(name);
+  lvc::instance instance(model, 2);
+  bytes made = run_whole(instance, model, input);
+  for (std::size_t offset : {0, 1, 32}) {
+    placed copy(content, offset);
+    lvc::model other = lvc::model::from_memory(copy.view());
+    check(!offset || !other.has_weights_in_place(), "weights that are not aligned are not read in place");
+    lvc::instance its(other);
+    check(run_whole(its, other, input) == made, "the same from memory");
+  }
+  write_whole(result, made.data(), made.size());
+}
+
+/// Instances that come and go on threads of their own, of one model and of the same loaded again.
+static void share(const char *name, const char *given) {
+  bytes input = read_whole(given);
+  lvc::model model = lvc::model::from_file(name), again = lvc::model::from_file(name);
+  bytes wanted;
+  {
+    lvc::instance first(model);
+    wanted = run_whole(first, model, input);
+  }
+  std::atomic<int> wrong{0};
+  auto serve = [&](const lvc::model &own, int threads) {
+    for (int round = 0; round < 3; round++) {
+      lvc::instance instance(own, threads);
+      for (int call = 0; call < 5; call++) wrong += run_whole(instance, own, input) != wanted;
+    }
+  };
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; i++) callers.emplace_back(serve, i % 2 ? again : model, 1 + i % 3);
+  model = lvc::model();  // its instances keep it
+  for (std::thread &caller : callers) caller.join();
+  check(!wrong, "the same on every thread");
+}
+
+/// Why artefacts are refused, a line each.
+static void explain(char **names) {
+  for (; *names; names++) {
+    bytes content = read_whole(*names);
+    placed copy(content, 0);
+    lvc::status found;
+    lvc::model::from_memory(copy.view(), found);
+    std::printf("%d %s\n", static_cast<int>(found.code()), found.message().c_str());
+  }
+}
+
+static void mutate(const char *name, const char *given, const char *count) {
+  damaged_runs runs(name, given);
+  if (count) runs.run_mutations(static_cast<unsigned>(std::atoi(count)));
+  else runs.run_files();
+  runs.print();
+}
+
+template <class Call>
+static void refused(lvc::errc wanted, const char *text, Call call) {
+  std::string message;
+  try {
+    call();
+  } catch (const lvc::error &error) {
+    message = error.what();
+    check(error.code() == wanted, "the code of: " + message);
+  }
+  check(message.find(text) != message.npos, std::string(text) + " in: " + message);
+}
+
+/// Of a model that takes f32[1,3,16,16] and gives f32[1,10].
+static void misuse(const char *name) {
+  using lvc::errc;
+  lvc::model model = lvc::model::from_file(name);
+  lvc::instance instance(model), none;
+  std::vector<float> image(768), scores(10), few(9);
+  std::vector<double> wide(768);
+  std::vector<std::uint8_t> raw(768 * 4);
+  instance.run({image}, {scores});
+  instance.run({lvc::span<const std::byte>(reinterpret_cast<std::byte *>(raw.data()), raw.size())}, {scores});
+  refused(errc::wrong_argument, "has 1 input(s), 2 given", [&] { instance.run({image, image}, {scores}); });
+  refused(errc::wrong_argument, "has 1 output(s), 0 given", [&] { instance.run({image}, {}); });
+  refused(errc::wrong_argument, "is f32[1,3,16,16], and other elements", [&] { instance.run({wide}, {scores}); });
+  refused(errc::wrong_argument, "is f32[1,3,16,16], and other elements", [&] { instance.run({raw}, {scores}); });
+  refused(errc::wrong_argument, "is f32[1,10] of 40 bytes, and 36 are given", [&] { instance.run({image}, {few}); });
+  lvc::span<float> end(image.data() + 758, 10);
+  refused(errc::wrong_argument, "lies where", [&] { instance.run({image}, {end}); });
+  refused(errc::wrong_argument, "there is no instance", [&] { none.run({image}, {scores}); });
+  refused(errc::wrong_argument, "there is no model", [&] { lvc::instance nothing{lvc::model()}; });
+  refused(errc::cannot_run, "an instance cannot be made", [&] { lvc::instance nothing(model, 0); });
+  refused(errc::cannot_read, "cannot read 'none.lvc': No such file", [&] { lvc::model::from_file("none.lvc"); });
+  refused(errc::cannot_read, "cannot read '.': it is no file", [&] { lvc::model::from_file("."); });
+  refused(errc::damaged, "does not begin", [&] { lvc::model::from_memory(bytes()); });
+  lvc::status found;
+  check(!lvc::model::from_file("none.lvc", found) && found.code() == errc::cannot_read, "a status");
+  instance.run({image, image}, {scores}, found);
+  check(found.code() == errc::wrong_argument, "a status of a run");
+  instance.run({image}, {scores}, found);
+  check(found.ok(), "a run after one that was refused");
+}
+
+/// Each line of a file names a preprocessing, a spec and a picture: its kind of pixels, height, width and file.
+static void prepare(const char *list, const char *result) {
+  std::ifstream lines(list);
+  std::string how, spec, name;
+  bytes all;
+  for (int channels, height, width; lines >> how >> spec >> channels >> height >> width >> name;) {
+    bytes pixels = read_whole(name.c_str());
+    lvc::value input;
+    check(lvc::detail::read_spec(spec, input), spec);
+    std::size_t elements = input.elements / static_cast<std::size_t>(input.shape[0]);
+    std::vector<float> made(elements);
+    bytes made_bytes(elements);
+    lvc::image_view view{pixels.data(), height, width, channels};
+    bool is_bytes = input.type.bytes() == 1;
+    if (is_bytes) lvc::prepare(view, lvc::preprocessing::parse(how), input, lvc::span<std::uint8_t>(made_bytes));
+    else lvc::prepare(view, lvc::preprocessing::parse(how), input, lvc::span<float>(made));
+    auto *data = is_bytes ? made_bytes.data() : reinterpret_cast<std::uint8_t *>(made.data());
+    all.insert(all.end(), data, data + elements * input.type.bytes());
+  }
+  write_whole(result, all.data(), all.size());
+}
+
+/// Each line of a file is a preprocessing that cannot be read.
+static void refuse_preprocessing(const char *list) {
+  std::ifstream lines(list);
+  for (std::string line; std::getline(lines, line);) {
+    lvc::status found;
+    lvc::preprocessing::parse(line, found);
+    check(found.code() == lvc::errc::wrong_argument, line);
+  }
+}
+
+int main(int, char **arguments) {
+  std::string what = arguments[1];
+  if (what == "describe") describe(arguments[2]);
+  if (what == "run") run(arguments[2], arguments[3], arguments[4]);
+  if (what == "share") share(arguments[2], arguments[3]);
+  if (what == "mutate") mutate(arguments[2], arguments[3], arguments[4]);
+  if (what == "explain") explain(arguments + 2);
+  if (what == "misuse") misuse(arguments[2]);
+  if (what == "prepare") prepare(arguments[2], arguments[3]);
+  if (what == "refuse-preprocessing") refuse_preprocessing(arguments[2]);
+}

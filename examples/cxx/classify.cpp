@@ -15,7 +15,7 @@ static void classify(const char *name) {
 
   ppm photo(name);
   std::vector<float> image(model.inputs()[0].elements), scores(model.outputs()[0].elements);
-  lvc::prepare({photo.pixels.data(), photo.height, photo.width, photo.channels}, model, lvc::span<float>(image));
+  lvc::prepare({photo.pixels.data(), photo.height, photo.width, photo.channels}, model, image);
   instance.run({image}, {scores});
 
   std::vector<double> shares = lvc::probabilities(scores);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import subprocess
 import zipfile
@@ -10,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
+import lvc
 from lvc.backends.tvm.cpu import runtime
+from lvc.compiler import container
 
 HERE = Path(__file__).parent
 RUNTIME = Path(runtime.__file__).parent
@@ -44,11 +48,36 @@ class Example:
             return {name: archive.read(name) for name in archive.namelist()}
 
 
-def built(folder: Path, *flags: str) -> str:
+def made(folder: Path, pipeline: str, target: str = "native") -> Example:
+    """An artefact whose instances have something to share, in a folder with its input."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 32, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(32, 64, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(64, 10),
+    )
+    model = lvc.from_module(network, torch.zeros(1, 3, 16, 16))
+    model.labels, model.preprocessing = LABELS, PREPROCESSING
+    artefact = lvc.compile(model, pipeline, target, verify=False)
+    assert json.loads(artefact.files["plan.json"])["prepared_bytes"]
+    x = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
+    result = lvc.load(artefact, emulate=target != "native")(x)
+    assert isinstance(result, np.ndarray)
+    example = Example(container.pack(artefact), folder, result)
+    Path(example.file).write_bytes(example.content)
+    Path(example.input).write_bytes(x.tobytes())
+    return example
+
+
+def built(folder: Path, *flags: str, compiler: str = "") -> str:
     """The program of these tests."""
     program = str(folder / "use")
     command = [
-        COMPILERS[0],
+        compiler or COMPILERS[0],
         "-std=c++17",
         "-g",
         *WARNINGS,

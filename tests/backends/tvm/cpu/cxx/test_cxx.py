@@ -47,18 +47,16 @@ def test_the_headers_compile_in_strict_programs(compiler: str, flags: list[str],
     assert not done.returncode, done.stderr
 
 
-def test_the_example_says_what_lvc_run_says(
-    example: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_example_says_what_lvc_run_says(plain: Example, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By CMake, as its documentation says."""
     if not EXAMPLE.is_dir() or not shutil.which("cmake"):
         pytest.skip("there is no cmake, or the examples are not beside the installed wheel")
     picture = str(tmp_path / "photo.ppm")
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     Path(picture).write_bytes(b"P6 # made here\n120 90\n255\n" + pixels.tobytes())
-    assert main(["run", example.file, picture, "--json"]) == 0
+    assert main(["run", plain.file, picture, "--json"]) == 0
     top = json.loads(capsys.readouterr().out)["results"][0]["top"]
-    settings = [f"-Dlvc_DIR={RUNTIME / 'cmake'}", f"-DMODEL={example.file}", f"-DCMAKE_CXX_FLAGS={' '.join(WARNINGS)}"]
+    settings = [f"-Dlvc_DIR={RUNTIME / 'cmake'}", f"-DMODEL={plain.file}", f"-DCMAKE_CXX_FLAGS={' '.join(WARNINGS)}"]
     run("cmake", "-S", str(EXAMPLE), "-B", str(tmp_path / "build"), *settings)
     run("cmake", "--build", str(tmp_path / "build"))
     found = run(str(tmp_path / "build" / "classify"), picture)

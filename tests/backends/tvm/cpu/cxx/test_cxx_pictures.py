@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from cxx_program import run
+from cxx_program import Example, run
 
 from lvc.compiler.data.images import prepare
 from lvc.compiler.data.preprocess import Preprocess
@@ -38,6 +38,10 @@ def test_pictures_become_the_inputs_that_python_makes_of_them(use: str, tmp_path
     (tmp_path / "list").write_text("".join(lines))
     run(use, "prepare", str(tmp_path / "list"), str(tmp_path / "result"))
     assert (tmp_path / "result").read_bytes() == wanted
+
+
+def test_pictures_and_inputs_that_do_not_fit_are_refused(use: str, plain: Example) -> None:
+    run(use, "misprepare", plain.file)
 
 
 def test_a_preprocessing_that_is_none_is_refused(use: str, tmp_path: Path) -> None:

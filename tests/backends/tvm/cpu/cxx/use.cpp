@@ -132,12 +132,37 @@ static void prepare(const char *list, const char *result) {
     bytes made_bytes(elements);
     lvc::image_view view{pixels.data(), height, width, channels};
     bool is_bytes = input.type.bytes() == 1;
-    if (is_bytes) lvc::prepare(view, lvc::preprocessing::parse(how), input, lvc::span<std::uint8_t>(made_bytes));
-    else lvc::prepare(view, lvc::preprocessing::parse(how), input, lvc::span<float>(made));
+    if (is_bytes) lvc::prepare(view, lvc::preprocessing::parse(how), input, made_bytes);
+    else lvc::prepare(view, lvc::preprocessing::parse(how), input, made);
     auto *data = is_bytes ? made_bytes.data() : reinterpret_cast<std::uint8_t *>(made.data());
     all.insert(all.end(), data, data + elements * input.type.bytes());
   }
   write_whole(result, all.data(), all.size());
+}
+
+/// Of a model whose artefact says resize=20,crop=16.
+static void misprepare(const char *name) {
+  using lvc::errc;
+  lvc::model model = lvc::model::from_file(name);
+  lvc::value input = model.inputs()[0];
+  bytes pixels(30 * 40 * 3);
+  std::vector<float> image(768), few(767);
+  std::vector<std::int8_t> small(768);
+  lvc::image_view photo{pixels.data(), 30, 40, 3};
+  lvc::preprocessing raw = lvc::preprocessing::parse("resize=16x16,range=255");
+  lvc::prepare(photo, model, image);
+  refused(errc::wrong_argument, "with room for 767", [&] { lvc::prepare(photo, model, few); });
+  refused(errc::wrong_argument, "other elements are given", [&] { lvc::prepare(photo, model, small); });
+  refused(errc::wrong_argument, "it has no pixels", [&] { lvc::prepare({pixels.data(), 30, 40, 4}, model, image); });
+  refused(errc::wrong_argument, "it has no pixels", [&] { lvc::prepare({nullptr, 30, 40, 3}, model, image); });
+  refused(errc::wrong_argument, "more than 64000000 pixels",
+          [&] { lvc::prepare({pixels.data(), 8001, 8000, 1}, model, image); });
+  refused(errc::wrong_argument, "it would become 16000x57600000",
+          [&] { lvc::prepare({pixels.data(), 1, 3600, 1}, lvc::preprocessing::parse("resize=16000"), input, image); });
+  refused(errc::wrong_argument, "smaller than crop=99x99",
+          [&] { lvc::prepare(photo, lvc::preprocessing::parse("crop=99"), input, image); });
+  input.type = {"i8", 0, 8};
+  refused(errc::wrong_argument, "it becomes other numbers", [&] { lvc::prepare(photo, raw, input, small); });
 }
 
 /// Each line of a file is a preprocessing that cannot be read.
@@ -158,6 +183,7 @@ int main(int, char **arguments) {
   if (what == "mutate") mutate(arguments[2], arguments[3], arguments[4]);
   if (what == "explain") explain(arguments + 2);
   if (what == "misuse") misuse(arguments[2]);
+  if (what == "misprepare") misprepare(arguments[2]);
   if (what == "prepare") prepare(arguments[2], arguments[3]);
   if (what == "refuse-preprocessing") refuse_preprocessing(arguments[2]);
 }

@@ -113,41 +113,57 @@ inline bool fits(const picture &image, const value &input) {
          input.shape[rows + 1] == image.width;
 }
 
-}  // namespace detail
-
-/// Prepare one image for an input: `to` is what it takes for one image of its batch, channels first or last.
-template <class T>
-void prepare(const image_view &image, const preprocessing &how, const value &input, span<T> to, status &found) {
-  using namespace detail;
-  found = {};
+inline status check(const image_view &image, const preprocessing &how, const value &input, element_type given) {
   if (!image.pixels || image.height < 1 || image.width < 1 || (image.channels != 1 && image.channels != 3))
-    return void(found = unfit("it has no pixels, or not one or three bytes each"));
+    return unfit("it has no pixels, or not one or three bytes each");
   if (static_cast<long long>(image.height) * image.width > most_pixels)
-    return void(found = unfit("it has more than " + std::to_string(most_pixels) + " pixels"));
-  if (element_of<T>::type != input.type)
-    return void(found = unfit(described("input", input) + ", and other elements are given"));
-  if (!std::is_floating_point_v<T> && input.type.code <= 1 && !how.keeps_bytes())
-    return void(found = unfit(described("input", input) + ", and it becomes fractions"));
-  picture made = taken(image, how.channel_count());
-  if (how.letterbox.height) found = letterbox(made, how);
-  if (how.resize.height && found.ok()) found = resize(made, how);
-  if (how.crop.height && found.ok()) found = crop(made, how);
-  if (!found.ok()) return;
-  if (!fits(made, input) || to.size() != made.pixels.size())
-    return void(found = unfit("it becomes " + text_of(made.height, made.width) + " with " +
-                              std::to_string(made.channels) + " channel(s), and " + described("input", input)));
-  auto channels = static_cast<std::size_t>(made.channels), area = made.pixels.size() / channels;
+    return unfit("it has more than " + std::to_string(most_pixels) + " pixels");
+  if (given != input.type) return unfit(described("input", input) + ", and other elements are given");
+  bool takes_bytes = input.type.code == 1 || (input.type.code == 0 && input.type.bits > 8);
+  if (input.type.code == 2 || (takes_bytes && how.keeps_bytes())) return {};
+  return unfit(described("input", input) + ", and it becomes other numbers");
+}
+
+/// Do all that is done to bytes.
+inline status shape(picture &image, const preprocessing &how, const value &input, std::size_t room) {
+  status found;
+  if (how.letterbox.height) found = letterbox(image, how);
+  if (how.resize.height && found.ok()) found = resize(image, how);
+  if (how.crop.height && found.ok()) found = crop(image, how);
+  if (!found.ok() || (fits(image, input) && room == image.pixels.size())) return found;
+  return unfit("it becomes " + text_of(image.height, image.width) + " with " + std::to_string(image.channels) +
+               " channel(s), and " + described("input", input) + ", with room for " + std::to_string(room) +
+               " elements of one image");
+}
+
+template <class T>
+void write(const picture &image, const preprocessing &how, const value &input, span<T> to) {
+  auto channels = static_cast<std::size_t>(image.channels), area = image.pixels.size() / channels;
+  bool is_last = is_channels_last(input), is_turned = how.layout == preprocessing::channels::bgr;
   for (std::size_t i = 0; i < area; i++)
     for (std::size_t c = 0; c < channels; c++) {
-      std::size_t from = how.layout == preprocessing::channels::bgr ? channels - 1 - c : c;
-      std::size_t place = is_channels_last(input) ? i * channels + c : c * area + i;
-      to[place] = static_cast<T>(number_of(made.pixels[i * channels + from], c, how));
+      std::uint8_t byte = image.pixels[i * channels + (is_turned ? channels - 1 - c : c)];
+      to[is_last ? i * channels + c : c * area + i] = static_cast<T>(number_of(byte, c, how));
     }
 }
 
+}  // namespace detail
+
+/// Prepare one image for an input: `to` is any container with what it takes for one image of its batch, channels first
+/// or last.
+template <class C>
+void prepare(const image_view &image, const preprocessing &how, const value &input, C &&to, status &found) {
+  span<std::remove_pointer_t<decltype(std::data(to))>> room(to);
+  found = detail::check(image, how, input, element_of<std::remove_reference_t<decltype(room[0])>>::type);
+  if (!found.ok()) return;
+  detail::picture made = detail::taken(image, how.channel_count());
+  found = detail::shape(made, how, input, room.size());
+  if (found.ok()) detail::write(made, how, input, room);
+}
+
 /// Prepare one image for the one input of a model, as its artefact says.
-template <class T>
-void prepare(const image_view &image, const model &of, span<T> to, status &found) {
+template <class C>
+void prepare(const image_view &image, const model &of, C &&to, status &found) {
   if (of.inputs().size() != 1) return void(found = detail::unfit("the model does not have one input"));
   if (of.preprocessing_text().empty()) return void(found = detail::unfit("the artefact does not say how"));
   preprocessing how = preprocessing::parse(of.preprocessing_text(), found);
@@ -155,15 +171,15 @@ void prepare(const image_view &image, const model &of, span<T> to, status &found
 }
 
 #ifdef __cpp_exceptions
-template <class T>
-void prepare(const image_view &image, const preprocessing &how, const value &input, span<T> to) {
+template <class C>
+void prepare(const image_view &image, const preprocessing &how, const value &input, C &&to) {
   status found;
   prepare(image, how, input, to, found);
   detail::check(found);
 }
 
-template <class T>
-void prepare(const image_view &image, const model &of, span<T> to) {
+template <class C>
+void prepare(const image_view &image, const model &of, C &&to) {
   status found;
   prepare(image, of, to, found);
   detail::check(found);

@@ -46,12 +46,15 @@ test-wheel: $(VENV)/.installed
 runtime-wheel: $(VENV)/.installed
 	$(BIN)/python tools/runtime_wheel.py
 
-# what docs/devices.md says, in an environment that has what the wheel asks for and nothing else
+# what docs/devices.md says, in an environment that has what the wheel asks for and nothing else; takes CMake
 test-runtime-wheel: runtime-wheel
 	$(PYTHON) -m venv --clear build/device
 	build/device/bin/python -m pip install --quiet --disable-pip-version-check dist/lvc_runtime-*.whl
 	$(BIN)/lvc compile torchvision.models:squeezenet1_1 --shape 1x3x64x64 --labels imagenet -o build/device/small.lvc
 	cd build/device && bin/lvc-run small.lvc && bin/python -m lvc_runtime --include-dir
+	cmake -S examples/cxx -B build/device/cxx -DMODEL=$(abspath build/device/small.lvc) \
+		-Dlvc_DIR=$$(build/device/bin/python -m lvc_runtime --cmake-dir)
+	cmake --build build/device/cxx
 	-build/device/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: "numpy<2"
 	cd build/device && bin/lvc-run small.lvc
 

@@ -193,8 +193,11 @@ def test_the_command_runs_a_model_on_an_array(device: Device, artefact: lvc.Arte
 
 def test_headers_and_the_cmake_package_are_found(device: Device) -> None:
     include, cmake = (Path(device.runs("-m", "lvc_runtime", f"--{kind}-dir").strip()) for kind in ("include", "cmake"))
+    runtime = ROOT / "backends" / "tvm" / "cpu" / "runtime"
+    for found in (include, cmake):
+        wanted = {file.relative_to(runtime) for file in (runtime / found.name).rglob("*") if file.is_file()}
+        assert {file.relative_to(found.parent) for file in found.rglob("*") if file.is_file()} == wanted
     assert (include / "lvc.h").is_file()
-    assert cmake == include.parent / "cmake"
 
 
 OTHER_MACHINE = next(cpu for cpu in CPUS.values() if cpu.architecture is not machine_architecture())

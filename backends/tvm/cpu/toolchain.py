@@ -30,7 +30,8 @@ class Toolchain:
     def link(self, objects: Mapping[str, bytes], sources: Mapping[str, str], exported: str) -> bytes:
         """Link object files and sources in C into a shared library; equal content gives equal bytes.
 
-        Names that match ``exported`` can be found in it, all others are its own.
+        Names that match ``exported`` can be found in it, all others are its own. Objects lie in the order of sizes:
+        what is nearly equal comes together, where deflation finds it within its window of 32 kB.
         """
         with tempfile.TemporaryDirectory(prefix="lvc-") as text:
             folder = Path(text)
@@ -38,7 +39,8 @@ class Toolchain:
                 (folder / f"{name}.o").write_bytes(content)
             for name, source in sources.items():
                 (folder / name).write_text(source)
-            (folder / "objects").write_text("".join(f"{name}.o\n" for name in sorted(objects)))
+            by_size = sorted(objects, key=lambda name: (len(objects[name]), name))
+            (folder / "objects").write_text("".join(f"{name}.o\n" for name in by_size))
             (folder / "exported").write_text(f"{{ global: {exported}; local: *; }};\n")
             compiled = [name for name in sources if name.endswith(".c")]
             self._run(["-O2", "-fPIC", "-std=gnu11", "-pthread", "-c", *compiled], folder)

@@ -66,3 +66,10 @@ def test_what_a_compiler_says_is_told(folder: Path) -> None:
     with pytest.raises(CompileError, match="linking the model failed") as caught:
         Toolchain((compiler,)).link({}, {"model.c": ""}, "lvc_*")
     assert (caught.value.where, caught.value.why) == (compiler, "no room left")
+
+
+def test_objects_lie_in_the_order_of_their_sizes(folder: Path) -> None:
+    """Kernels that differ in constants alone are of one size, and side by side deflation sees that."""
+    compiler = put(folder, "cc", "/bin/cat objects > model.so")
+    content = Toolchain((compiler,)).link({"a": b"333", "c": b"1", "d": b"22", "b": b"22"}, {}, "lvc_*")
+    assert content == b"c.o\nb.o\nd.o\na.o\n"

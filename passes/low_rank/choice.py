@@ -24,6 +24,8 @@ from lvc.passes.low_rank.placing import put_in_place
 from lvc.passes.low_rank.search import choose
 from lvc.passes.low_rank.timing import KernelTimes
 
+_WAYS = ("skip fewer layers", "or prune channels as well")
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -43,7 +45,7 @@ class Budget:
                 share,
                 self.name,
                 "every layer that may be factored is then at the least ranks that are tried",
-                ("skip fewer layers", "or prune channels as well"),
+                _WAYS,
             )
 
     def share(self, costs: Mapping[Item, float]) -> float:
@@ -109,14 +111,14 @@ def by_latency(
 ) -> dict[Item, Option]:
     """The options whose model takes the wanted share of today's latency as a whole, as near as was found.
 
-    Kernels by themselves promise what the model does not quite keep. `UsageError` where not even they promise it.
+    Kernels by themselves promise what the model does not quite keep. `UsageError` where not even they promise it
+    and the model, as fast as they can make it, takes longer; how long is told.
     """
     stopwatch = times.stopwatch
     today = {item: times.today(item) for item in weighed}
     sets = [block.sets for block in blocks(list(today))]
     full = max(times.whole, sum(max(sum(today[item] for item in some) for some in of_a_block) for of_a_block in sets))
     budget = Budget(("latency", share), f"latency on {stopwatch.name}", full, today)
-    budget.check(_least(weighed, budget))
     least, offered = budget.least_share(_least(weighed, budget)), budget.offers(weighed)
 
     def race(chosen: Mapping[Item, Option]) -> Race:
@@ -131,6 +133,10 @@ def by_latency(
         race,
         least,
     )
+    is_far = found.race.share > share * (1 + NEAR)
+    if is_far and least > share:
+        why = "every layer that may be factored then has those factors whose kernels are the fastest by themselves"
+        raise out_of_reach(budget.goal, min(1.0, found.race.share), budget.name, why, _WAYS)
     if found.race.share >= 1:
         outcome.notes.append(f"left as it is: no factors make it faster on {stopwatch.name}")
         return {}
@@ -138,7 +144,7 @@ def by_latency(
         f"latency on {stopwatch.name} {found.race.share:.3f}x, in turns (at best {duration(found.race.other)} before, "
         f"{duration(found.race.seconds)} after)"
     )
-    if found.race.share > share * (1 + NEAR):
+    if is_far:
         outcome.notes.append(
             f"that misses the target of {share:g}x: the model as a whole gains less than its kernels promise by "
             f"themselves, {least:.3f}x at best; ask for less, or try again on an idle machine"

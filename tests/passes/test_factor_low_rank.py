@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,30 @@ def test_factors_that_are_not_faster_are_not_taken(model: Model) -> None:
     used = Workspace(data=normal(model).data, threads=1, stopwatch=Slow())
     with pytest.raises(UsageError, match=r"at least 1\.000 of today's latency on clockwork stay"):
         factored(model, "latency=0.7", used)
+
+
+class Shy(Watch):
+    """Kernels by themselves have an overhead that the model as a whole does not know."""
+
+    def layers(self, model: Model) -> dict[str, float]:
+        return {name: seconds + 0.2 for name, seconds in super().layers(model).items()}
+
+    def compare(self, model: Model, with_model: Model) -> Race:
+        return Watch().compare(model, with_model)
+
+
+def test_what_kernels_do_not_promise_is_measured_before_it_is_refused(model: Model) -> None:
+    shy, honest = (Workspace(data=normal(model).data, threads=1, stopwatch=one) for one in (Shy(), Watch()))
+    least = least_share(model, honest, 0.01)
+    assert least_share(model, shy, 0.01) == pytest.approx(least, abs=0.02)
+    made, _ = factored(model, f"latency={least + 0.02:.3f}", shy)
+    assert share(made, model) <= least + 0.03
+
+
+def least_share(model: Model, used: Workspace, wanted: float) -> float:
+    with pytest.raises(UsageError, match="of today's latency on clockwork stay") as caught:
+        factored(model, f"latency={wanted:.3f}", used)
+    return float(re.findall(r"at least (\S+) of", caught.value.what)[0])
 
 
 @pytest.mark.parametrize(

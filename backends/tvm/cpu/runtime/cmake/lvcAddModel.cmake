@@ -26,24 +26,19 @@ function(lvc_add_model target)
       set(name "${arg_NAME}")
     endif()
     if(arg_COPY)
-      _lvc_copy_model("${target}" "${path}" "${name}")
+      _lvc_copy_model("${target}" "${path}")
     else()
       _lvc_embed_model("${target}" "${path}" "${name}")
     endif()
   endforeach()
 endfunction()
 
-function(_lvc_copy_model target path name)
-  set(stamp "${CMAKE_CURRENT_BINARY_DIR}/lvc_models/${target}/${name}.copied")
+function(_lvc_copy_model target path)
+  set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS "${path}")
   add_custom_command(
-    OUTPUT "${stamp}"
-    COMMAND "${CMAKE_COMMAND}" -E make_directory "$<TARGET_FILE_DIR:${target}>"
-    COMMAND "${CMAKE_COMMAND}" -E copy "${path}" "$<TARGET_FILE_DIR:${target}>"
-    COMMAND "${CMAKE_COMMAND}" -E touch "${stamp}"
-    DEPENDS "${path}"
+    TARGET ${target} POST_BUILD
+    COMMAND "${CMAKE_COMMAND}" -E copy_if_different "${path}" "$<TARGET_FILE_DIR:${target}>"
     VERBATIM)
-  add_custom_target(${target}_${name}_lvc DEPENDS "${stamp}")
-  add_dependencies(${target} ${target}_${name}_lvc)
 endfunction()
 
 function(_lvc_embed_model target path name)

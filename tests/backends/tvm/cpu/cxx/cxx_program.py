@@ -63,7 +63,7 @@ def made(folder: Path, pipeline: str, target: str = "native") -> Example:
     model = lvc.from_module(network, torch.zeros(1, 3, 16, 16))
     model.labels, model.preprocessing = LABELS, PREPROCESSING
     artefact = lvc.compile(model, pipeline, target, verify=False)
-    assert json.loads(artefact.files["plan.json"])["prepared_bytes"]
+    assert json.loads(bytes(artefact.files["plan.json"]))["prepared_bytes"]
     x = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
     result = lvc.load(artefact, emulate=target != "native")(x)
     assert isinstance(result, np.ndarray)

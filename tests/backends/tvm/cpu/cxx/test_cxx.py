@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from cxx_program import COMPILERS, INCLUDE, LABELS, PREPROCESSING, RUNTIME, WARN
 
 import lvc
 from lvc.compiler.cli import main
+from lvc.compiler.measure.evaluation import best_classes, probabilities
 
 EXAMPLE = Path(__file__).parents[5] / "examples" / "cxx"
 
@@ -38,6 +40,32 @@ def test_misuse_is_refused(use: str, example: Example) -> None:
     run(use, "misuse", example.file)
 
 
+def test_a_forked_process_makes_instances_of_its_own(use: str, example: Example) -> None:
+    run(use, "fork", example.file, example.input)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.5, 3, -1, 3, 2.5, 0.25, 3],
+        [0.25, 0.5, 0.125, 0.125],
+        [0.25, 0.5, 0.125, 0.25],
+        [1.5, -0.5],
+        [1, math.nan, 2, math.nan, 0, 5, 6],
+        [-math.inf, 1, 0],
+        [],
+    ],
+)
+def test_classes_are_those_of_python(use: str, scores: list[float], tmp_path: Path) -> None:
+    row = np.array([scores], np.float32)
+    (tmp_path / "scores").write_bytes(row.tobytes())
+    lines = [line.split() for line in run(use, "classes", str(tmp_path / "scores")).splitlines()]
+    best = best_classes(row, 5)[0] if scores else []
+    assert [int(place) for place, _ in lines] == list(best)
+    if scores:
+        np.testing.assert_allclose([float(share) for _, share in lines], probabilities(row)[0][best], rtol=1e-12)
+
+
 @pytest.mark.parametrize("flags", [["-fno-exceptions", "-fno-rtti"], ["-std=c++20"]], ids=str)
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_the_headers_compile_in_strict_programs(compiler: str, flags: list[str], tmp_path: Path) -> None:
@@ -61,6 +89,34 @@ def test_the_example_says_what_lvc_run_says(plain: Example, tmp_path: Path, caps
     run("cmake", "--build", str(tmp_path / "build"))
     found = run(str(tmp_path / "build" / "classify"), picture)
     assert found == "".join(f"{100 * r['probability']:6.2f} %  {r['index']:4}  {r['label']}\n" for r in top)
+
+
+def test_artefacts_are_copied_beside_a_program_and_embedded_once_by_name(plain: Example, tmp_path: Path) -> None:
+    if not shutil.which("cmake"):
+        pytest.skip("there is no cmake")
+    (tmp_path / "main.cpp").write_text("int main() {}\n")
+    (tmp_path / "a-b.lvc").write_bytes(plain.content)
+    lists = (
+        "cmake_minimum_required(VERSION 3.18)\nproject(app LANGUAGES CXX)\nfind_package(lvc 0.1 REQUIRED)\n"
+        "add_executable(app main.cpp)\nlvc_add_model(app a-b.lvc COPY)\n"
+    )
+    configure = ["cmake", "-S", str(tmp_path), "-B", str(tmp_path / "build"), f"-Dlvc_DIR={RUNTIME / 'cmake'}"]
+    for content in (plain.content, b"another"):
+        (tmp_path / "a-b.lvc").write_bytes(content)
+        (tmp_path / "CMakeLists.txt").write_text(lists)
+        run(*configure)
+        run("cmake", "--build", str(tmp_path / "build"))
+        assert (tmp_path / "build" / "a-b.lvc").read_bytes() == content
+    for line, text in {
+        "lvc_add_model(app a-b.lvc)\nlvc_add_model(app a-b.lvc)": "two artefacts called 'a_b'",
+        "lvc_add_model(app none.lvc)": "there is no artefact",
+        "lvc_add_model(none a-b.lvc)": "there is no target 'none'",
+        "lvc_add_model(app)": "no artefact is given",
+    }.items():
+        (tmp_path / "CMakeLists.txt").write_text(lists + line)
+        done = subprocess.run(configure, capture_output=True, text=True, check=False)
+        assert done.returncode
+        assert text in " ".join(done.stderr.split())
 
 
 def test_versions_are_those_of_the_compiler() -> None:

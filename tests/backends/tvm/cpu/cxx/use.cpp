@@ -1,4 +1,7 @@
 // A model used as programs use it: use WHAT FILE..., see the end.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <thread>
 
@@ -24,7 +27,7 @@ static void run(const char *name, const char *given, const char *result) {
   lvc::model model = lvc::model::from_file(name);
   lvc::instance instance(model, 2);
   bytes made = run_whole(instance, model, input);
-  for (std::size_t offset : {0, 1, 32}) {
+  for (std::size_t offset : {0u, 1u, 32u}) {
     placed copy(content, offset);
     lvc::model other = lvc::model::from_memory(copy.view());
     check(!offset || !other.has_weights_in_place(), "weights that are not aligned are not read in place");
@@ -55,6 +58,41 @@ static void share(const char *name, const char *given) {
   model = lvc::model();  // its instances keep it
   for (std::thread &caller : callers) caller.join();
   check(!wrong, "the same on every thread");
+}
+
+/// A forked process refuses the instances of the other, makes its own of the same model, and ends.
+static void fork_away(const char *name, const char *given) {
+  bytes input = read_whole(given);
+  lvc::model model = lvc::model::from_file(name);
+  lvc::instance instance(model, 3);
+  bytes wanted = run_whole(instance, model, input);
+  pid_t child = fork();
+  if (child) {
+    int status = -1;
+    waitpid(child, &status, 0);
+    check(!status, "the forked process");
+    check(run_whole(instance, model, input) == wanted, "the same after a fork");
+    return;
+  }
+  std::vector<float> image(768), scores(10);
+  lvc::status found;
+  instance.run({image}, {scores}, found);
+  check(found.message().find("before this process was forked") != found.message().npos, found.message());
+  {
+    lvc::instance own(model, 2);
+    check(run_whole(own, model, input) == wanted, "the same in a forked process");
+  }
+  instance = lvc::instance();
+  _exit(0);
+}
+
+/// Scores as floats in a file: the best classes with their probabilities.
+static void classes(const char *name) {
+  bytes content = read_whole(name);
+  std::vector<float> scores(content.size() / sizeof(float));
+  if (!scores.empty()) std::memcpy(scores.data(), content.data(), content.size());
+  std::vector<double> shares = lvc::probabilities(scores);
+  for (std::size_t found : lvc::best_classes(scores, 5)) std::printf("%zu %.17g\n", found, shares[found]);
 }
 
 /// Why artefacts are refused, a line each.
@@ -182,6 +220,8 @@ int main(int, char **arguments) {
   if (what == "share") share(arguments[2], arguments[3]);
   if (what == "mutate") mutate(arguments[2], arguments[3], arguments[4]);
   if (what == "explain") explain(arguments + 2);
+  if (what == "fork") fork_away(arguments[2], arguments[3]);
+  if (what == "classes") classes(arguments[2]);
   if (what == "misuse") misuse(arguments[2]);
   if (what == "misprepare") misprepare(arguments[2]);
   if (what == "prepare") prepare(arguments[2], arguments[3]);

@@ -25,11 +25,13 @@ inline std::vector<double> probabilities(span<const float> scores) {
   return made;
 }
 
-/// The classes of the highest scores, best first, the lower class first among equals.
+/// The classes of the highest scores, best first, the lower class first among equals, NaN last.
 inline std::vector<std::size_t> best_classes(span<const float> scores, std::size_t most) {
   std::vector<std::size_t> made(scores.size());
   for (std::size_t i = 0; i < made.size(); i++) made[i] = i;
-  auto is_better = [&](std::size_t one, std::size_t other) { return scores[one] > scores[other]; };
+  auto is_better = [&](std::size_t one, std::size_t other) {
+    return scores[one] > scores[other] || (std::isnan(scores[other]) && !std::isnan(scores[one]));
+  };
   std::stable_sort(made.begin(), made.end(), is_better);
   made.resize(std::min(most, made.size()));
   return made;

@@ -131,7 +131,7 @@ class inflater {
   bool stored() {
     std::uint8_t sizes[4];
     if (!from_.copy(sizes, 4)) return false;
-    unsigned size = sizes[0] | sizes[1] << 8, negated = sizes[2] | sizes[3] << 8;
+    unsigned size = sizes[0] | unsigned{sizes[1]} << 8, negated = sizes[2] | unsigned{sizes[3]} << 8;
     if ((size ^ negated) != 0xFFFF || size > room() || !from_.copy(at_, size)) return false;
     at_ += size;
     return true;

@@ -2,6 +2,8 @@
 #ifndef LVC_MODEL_HPP
 #define LVC_MODEL_HPP
 
+#include <unistd.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -29,6 +31,10 @@ struct handle {
   std::shared_ptr<loaded> model;
   std::shared_ptr<handle> shared;
   lvc_model *made = nullptr;
+  pid_t process = getpid();
+
+  /// Its threads stay behind when the process is forked.
+  bool is_from_here() const { return process == getpid(); }
 
   inline ~handle();
 };
@@ -55,7 +61,7 @@ struct loaded {
 };
 
 inline handle::~handle() {
-  if (made) model->binary.destroy(made);
+  if (made && is_from_here()) model->binary.destroy(made);
 }
 
 inline status loaded::unpack_text(const zip_entry &entry, std::string &text) {
@@ -230,6 +236,8 @@ class instance {
   /// overlap; those that begin at a multiple of LVC_ALIGNMENT are not copied.
   void run(span<const input> inputs, span<const output> outputs, status &found) {
     found = handle_ ? check(inputs, outputs) : status(errc::wrong_argument, "there is no instance to run");
+    if (found.ok() && !handle_->is_from_here())
+      found = {errc::cannot_run, "the instance was made before this process was forked: make one here"};
     if (!found.ok()) return;
     for (std::size_t i = 0; i < inputs.size(); i++) in_[i] = inputs[i].data();
     for (std::size_t i = 0; i < outputs.size(); i++) out_[i] = outputs[i].data();

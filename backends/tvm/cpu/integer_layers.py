@@ -73,7 +73,7 @@ def choose_operand(call: Call, vector: Vector, pack: Pack) -> DotOperand:
 
 def pairs_for(call: Call, vector: Vector, zero_point: int) -> IntegerPair:
     """Pairs, which every call may take; `CompileError` where the target cannot multiply them."""
-    if vector.isa.pair_cycles is None:
+    if vector.isa.pairs is None:
         raise vector.isa.lacks("int8", f"{call.node.name} (from {origin(call.node)})")
     return IntegerPair(zero_point)
 

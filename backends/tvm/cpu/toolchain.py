@@ -64,7 +64,13 @@ class Toolchain:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
             where = " ".join(self.command)
-            raise CompileError("linking the model failed", where=where, why=done.stderr.strip()[-2000:])
+            raise CompileError(
+                "linking the model failed",
+                where=where,
+                why=done.stderr.strip()[-2000:],
+                help="beside the compiler it takes the headers and the C library of the target (Debian: libc6-dev, or "
+                "libc6-dev-arm64-cross and libc6-dev-armhf-cross)",
+            )
 
 
 def toolchain_of(triple: str) -> Toolchain:

@@ -11,6 +11,7 @@ from lvc.backends.tvm.cpu.processor import Architecture, Info, Processor
 _V8 = frozenset({"neon"})
 _V8_2 = _V8 | {"dotprod", "fullfp16"}
 _V8_6 = _V8_2 | {"i8mm", "bf16", "sve"}
+_V9 = _V8_6 | {"sve2"}
 
 # names in /proc/cpuinfo that differ from LLVM's
 _NAMES = {"asimd": "neon", "asimddp": "dotprod", "asimdhp": "fullfp16"}
@@ -48,7 +49,7 @@ AARCH64 = Architecture(
     name_of=_name_of,
     parts={"dotprod": "dotprod", "i8mm": "i8mm", "bf16": "bf16", "fp16": "fullfp16"},
     emulator="qemu-aarch64",
-    emulated={"cortex-a72": _V8, "cortex-a76": _V8_2, "max": _V8_6},
+    emulated={"cortex-a72": _V8, "cortex-a76": _V8_2, "max": _V9},
 )
 
 _processor = partial(Processor, architecture=AARCH64)

@@ -36,10 +36,13 @@ def unsigned_bytes(words: Expr) -> Expr:
 
 
 def even_and_odd(halves: Expr) -> tuple[Expr, Expr]:
-    """The numbers of 16 bits at even places, and those at odd ones."""
+    """The numbers of 16 bits at even places, and those at odd ones; of a word in all lanes each is one of its two."""
     from tvm import tirx
 
     count = halves.ty.dtype.lanes // 2
+    if isinstance(halves.args[0], tirx.Broadcast):
+        first, second = (tirx.Shuffle([halves], [place] * count) for place in (0, 1))
+        return first, second
     words, narrow = tirx.reinterpret(f"int32x{count}", halves), f"int16x{count}"
     return tirx.Cast(narrow, words), tirx.Cast(narrow, words >> tirx.Broadcast(tirx.const(16, "int32"), count))
 

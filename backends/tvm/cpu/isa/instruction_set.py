@@ -22,14 +22,25 @@ _NONE: Mapping[Any, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Steps of two products of 16 bits in each lane: the cycles of one, those from one word in all lanes to the next,
+    the registers that an operand takes, and the steps in one turn of a loop for which LLVM does not spill."""
+
+    cycles: float
+    splat: float = 0.0
+    registers: int = 1
+    unroll: int = 8
+
+
+@dataclass(frozen=True)
 class InstructionSet(ABC):
     """Vectors of ``lanes`` times 32 bits and ``registers`` for them, on processors that have ``feature``; of its
     optional parts those that multiply and add the types in ``dots``, the better ones first.
 
     ``chain_cycles`` are the cycles of a step of four products of bytes, for each number of operands whose products are
-    summed in 16 bits before they are widened, 0 where not even pairs are; empty without such a way. ``pair_cycles``
-    are those of two products of 16 bits; None without them. ``splat_cycles`` pass from one word of bytes in all lanes
-    to the next, where that is more than its load.
+    summed in 16 bits before they are widened, 0 where not even pairs are; empty without such a way. ``pairs`` is
+    how products of 16 bits are made; None without them. ``splat_cycles`` pass from one word of bytes in all lanes to
+    the next, where that is more than its load.
     """
 
     name: ClassVar[str]
@@ -38,7 +49,7 @@ class InstructionSet(ABC):
     registers: ClassVar[int]
     dot_features: ClassVar[Mapping[str, str]] = _NONE  # type of the elements: the part that multiplies and adds them
     chain_cycles: ClassVar[Mapping[int, float]] = _NONE
-    pair_cycles: ClassVar[float | None] = None
+    pairs: ClassVar[Pairs | None] = None
     splat_cycles: ClassVar[float] = 0.0
     seven_bits: ClassVar[str] = ""  # why weights of 7 bits are multiplied faster than those of 8, and what to do
     attributes: ClassVar[tuple[str, ...]] = ()  # for LLVM, so that loops that it makes vectors of have as many lanes

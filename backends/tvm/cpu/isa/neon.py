@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from lvc.backends.tvm.cpu.isa.code import even_and_odd, function, intrinsic, of_pairs, signed_bytes, unsigned_bytes
-from lvc.backends.tvm.cpu.isa.instruction_set import Expr, InstructionSet
+from lvc.backends.tvm.cpu.isa.instruction_set import Expr, InstructionSet, Pairs
 
 _BFLOAT16 = "lvc_dot_bf16"
 
@@ -24,7 +24,7 @@ class Neon(InstructionSet):
     dot_features: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"int8": "dotprod", "uint8": "i8mm", "bfloat16": "bf16"}
     )
-    pair_cycles: ClassVar[float | None] = 1.0
+    pairs: ClassVar[Pairs | None] = Pairs(1.0, splat=2.0, registers=2, unroll=2)  # half of the registers have elements
     splat_cycles: ClassVar[float] = 1.0
     products: ClassVar[str] = "llvm.aarch64.neon.smull"  # of four numbers of 16 bits, by LLVM's name
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from lvc.backends.tvm.cpu.isa.code import intrinsic, signed_bytes, unsigned_bytes
-from lvc.backends.tvm.cpu.isa.instruction_set import Expr, InstructionSet
+from lvc.backends.tvm.cpu.isa.instruction_set import Expr, InstructionSet, Pairs
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class X86(InstructionSet):
     """``vpmaddubsw`` and ``vpmaddwd`` of any width. The cycles are those of AVX2 as measured on Zen 3."""
 
     chain_cycles: ClassVar[Mapping[int, float]] = MappingProxyType({0: 2.2, 1: 1.0, 2: 0.82})
-    pair_cycles: ClassVar[float | None] = 0.65
+    pairs: ClassVar[Pairs | None] = Pairs(0.65)
     seven_bits: ClassVar[str] = "since it has no VNNI: try the preset int8-avx2"
 
     bytes_by_two: ClassVar[str]  # the instructions by LLVM's names

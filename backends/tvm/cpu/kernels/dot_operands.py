@@ -16,7 +16,7 @@ import numpy as np
 from tvm import ir, tirx
 
 from lvc.backends.tvm.bfloat16 import BITS, like, to_bits, to_int32, widen
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, load
+from lvc.backends.tvm.cpu.kernels.nest import UNROLL, Buffer, Expr, Stmt, load
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, multiply_add
 from lvc.backends.tvm.cpu.vector import Vector
 
@@ -62,6 +62,14 @@ class DotOperand(ABC):
     def words_per_step(self) -> int:
         """Neighbouring words that one step may take."""
         return 1
+
+    def registers(self, vector: Vector) -> int:
+        """Registers that each operand of a step takes."""
+        return self.words_per_step
+
+    def unroll(self, vector: Vector) -> int:
+        """Steps of a reduction in one turn of its loop."""
+        return UNROLL
 
     @property
     def is_masked(self) -> bool:

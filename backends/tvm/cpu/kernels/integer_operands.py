@@ -12,7 +12,7 @@ import numpy as np
 from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import like
-from lvc.backends.tvm.cpu.isa.instruction_set import InstructionSet
+from lvc.backends.tvm.cpu.isa.instruction_set import InstructionSet, Pairs
 from lvc.backends.tvm.cpu.kernels.dot_operands import DotOperand, StepCost
 from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, load
 from lvc.backends.tvm.cpu.vector import Vector
@@ -160,8 +160,18 @@ class IntegerPair(DotOperand):
         return self.zero_point
 
     def step_cost(self, vector: Vector) -> StepCost:
-        assert vector.isa.pair_cycles is not None, vector.isa.name
-        return StepCost(vector.isa.pair_cycles, 1)
+        pairs = self._pairs(vector)
+        return StepCost(pairs.cycles, 1, pairs.splat)
+
+    def registers(self, vector: Vector) -> int:
+        return self._pairs(vector).registers
+
+    def unroll(self, vector: Vector) -> int:
+        return self._pairs(vector).unroll
+
+    def _pairs(self, vector: Vector) -> Pairs:
+        assert vector.isa.pairs is not None, vector.isa.name
+        return vector.isa.pairs
 
     def factor(self, element: Expr) -> Expr:
         return centred(element, self.zero_point)

@@ -48,7 +48,7 @@ def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vec
         machine=vector.machine,
     )
     panel_parts, row_parts = work.split(batch)
-    return Knobs(vectors, rows, row_parts, panel_parts)
+    return Knobs(vectors, rows, row_parts, panel_parts, operand.unroll(vector))
 
 
 def _tile_cost(steps: int, vector: Vector, operand: DotOperand) -> TileCost:

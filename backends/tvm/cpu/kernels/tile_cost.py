@@ -38,7 +38,7 @@ class TileCost:
 
     def fits(self, vectors: int, scalars: int) -> bool:
         """Whether a tile, the operands in flight and what a step needs for itself fit the registers."""
-        operands = min(vectors, scalars) * self.operand.words_per_step + 1
+        operands = min(vectors, scalars) * self.operand.registers(self.vector) + 1
         return vectors * scalars + operands + self.operand.scratch_registers <= self.vector.registers
 
     def tile(self, vectors: int, scalars: int, is_again: bool = True) -> float:

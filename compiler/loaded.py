@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from lvc.compiler.ir.signature import Value, check_inputs
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline import catalogue
 from lvc.compiler.threads import checked_threads
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,20 @@ class Loaded:
         check_inputs(self.inputs, [_spec_of(array) for array in inputs])
         outputs = self.executable(*inputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def prepare(self, picture: Image | np.ndarray) -> np.ndarray:
+        """Make the input, of batch 1, of a picture: ``uint8[H,W,3]``, ``uint8[H,W]`` or Pillow's, as the file says.
+
+        It is the same to the bit with Pillow and, more slowly, without. `UsageError` if the file does not say how.
+        """
+        from lvc.compiler.data.images import prepare
+        from lvc.compiler.data.preprocess import Preprocess
+        from lvc.compiler.data.samples import Fit, missing_preprocess
+
+        text, fits = self.artefact.metadata.get("preprocessing"), Fit.of(self.inputs)
+        if not text:
+            raise missing_preprocess(f"the model '{self.artefact.name}'")
+        return fits(prepare(picture, "the picture", Preprocess.parse(str(text)), fits), "the picture")
 
 
 def load(artefact: Artefact | str | Path, threads: int | None = None, *, emulate: bool = False) -> Loaded:

@@ -25,7 +25,6 @@ STARTS = (
     "lvc.backends.tvm.cpu.runtime.executable",
     "lvc.compiler.cli.run",
     "lvc.compiler.data.feed",
-    "lvc.compiler.data.geometry",
     "lvc.compiler.data.preprocess",
     "lvc.compiler.data.seeded",
     "lvc.compiler.files",

@@ -1,72 +1,91 @@
-"""Resizing, cropping and padding of images, with the rounding of torchvision on PIL images."""
+"""Resizing, cropping and padding of pictures ``uint8[H,W,C]``, with the rounding of torchvision on PIL images."""
 
 from __future__ import annotations
 
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from lvc.compiler.data.pillow import has_pillow
+from lvc.compiler.data.resampling import resample
 from lvc.compiler.errors import UsageError
 
-FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "nearest": Image.Resampling.NEAREST,
-}
+if TYPE_CHECKING:
+    from PIL import Image
+
 MAX_PIXELS = 64_000_000
 
 
-def to_image(pixels: np.ndarray) -> Image.Image:
-    """Wrap ``uint8[H,W]``, ``uint8[H,W,1]`` or ``uint8[H,W,3]`` as an image."""
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    grey, colour = pixels.ndim == 2, pixels.ndim == 3 and pixels.shape[2] == 3
-    if pixels.dtype != np.uint8 or not (grey or colour) or 0 in pixels.shape:
-        found = f"{pixels.dtype}[{','.join(map(str, pixels.shape))}]"
+def to_pixels(image: Image.Image | np.ndarray, channels: int) -> np.ndarray:
+    """Return the pixels of an image, or of ``uint8[H,W]``, ``[H,W,1]`` or ``[H,W,3]``, with 1 or 3 channels."""
+    if not isinstance(image, np.ndarray):
+        image = image.convert("L" if channels == 1 else "RGB")
+        return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+    pixels = image[:, :, None] if image.ndim == 2 else image
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        found = f"{image.dtype}[{','.join(map(str, image.shape))}]"
         raise UsageError(f"an image must be uint8[H,W,3] or uint8[H,W], not {found}")
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    if pixels.shape[2] == channels:
+        return pixels
+    return pixels.repeat(3, 2) if channels == 3 else _luma(pixels)
 
 
-def resize(image: Image.Image, sides: tuple[int, ...], interpolation: str) -> Image.Image:
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    """Grey of ITU-R 601, as Pillow rounds it."""
+    weighted: np.ndarray = pixels @ np.array([19595, 38470, 7471]) + (1 << 15)
+    return (weighted >> 16).astype(np.uint8)[:, :, None]
+
+
+def resize(pixels: np.ndarray, sides: tuple[int, ...], interpolation: str) -> np.ndarray:
     """Scale to (height, width), or so that the shorter side is (side,) long and the longer one is rounded down."""
+    given_height, given_width = pixels.shape[:2]
     if len(sides) == 2:
         height, width = sides
-    elif image.width <= image.height:
-        width, height = sides[0], int(sides[0] * image.height / image.width)
+    elif given_width <= given_height:
+        width, height = sides[0], int(sides[0] * given_height / given_width)
     else:
-        height, width = sides[0], int(sides[0] * image.width / image.height)
-    return _scale(image, height, width, interpolation)
+        height, width = sides[0], int(sides[0] * given_width / given_height)
+    return _scale(pixels, height, width, interpolation)
 
 
-def crop_centre(image: Image.Image, sides: tuple[int, int]) -> Image.Image:
+def crop_centre(pixels: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
     """Cut (height, width) out of the middle."""
     height, width = sides
-    if height > image.height or width > image.width:
+    given_height, given_width = pixels.shape[:2]
+    if height > given_height or width > given_width:
         raise UsageError(
-            f"an image of {image.height}x{image.width} is smaller than crop={height}x{width}",
+            f"an image of {given_height}x{given_width} is smaller than crop={height}x{width}",
             help="scale it up first with resize=",
         )
-    top = round((image.height - height) / 2)
-    left = round((image.width - width) / 2)
-    return image.crop((left, top, left + width, top + height))
+    top = round((given_height - height) / 2)
+    left = round((given_width - width) / 2)
+    return pixels[top : top + height, left : left + width]
 
 
-def letterbox(image: Image.Image, box: tuple[int, int, int], interpolation: str) -> Image.Image:
+def letterbox(pixels: np.ndarray, box: tuple[int, int, int], interpolation: str) -> np.ndarray:
     """Scale to fit (height, width, fill), keep the aspect, fill what is left at the right and bottom."""
     height, width, fill = box
-    scale = min(height / image.height, width / image.width)
-    scaled = _scale(image, max(1, int(image.height * scale)), max(1, int(image.width * scale)), interpolation)
-    canvas = Image.new(image.mode, (width, height), (fill,) * len(image.getbands()))
-    canvas.paste(scaled, (0, 0))
+    given_height, given_width, channels = pixels.shape
+    scale = min(height / given_height, width / given_width)
+    scaled = _scale(pixels, max(1, int(given_height * scale)), max(1, int(given_width * scale)), interpolation)
+    canvas = np.full((height, width, channels), fill, np.uint8)
+    canvas[: scaled.shape[0], : scaled.shape[1]] = scaled
     return canvas
 
 
-def _scale(image: Image.Image, height: int, width: int, interpolation: str) -> Image.Image:
-    if (image.height, image.width) == (height, width):
-        return image
+def _scale(pixels: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    if pixels.shape[:2] == (height, width):
+        return pixels
     if height * width > MAX_PIXELS:
         raise UsageError(
-            f"an image of {image.height}x{image.width} would become {height}x{width}",
+            f"an image of {pixels.shape[0]}x{pixels.shape[1]} would become {height}x{width}",
             why=f"more than {MAX_PIXELS} pixels",
             help="crop it, or give both sides: resize=HxW",
         )
-    return image.resize((width, height), FILTERS[interpolation])
+    if not has_pillow():
+        return resample(pixels, height, width, interpolation)
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
+    scaled = image.resize((width, height), Image.Resampling[interpolation.upper()])
+    return np.asarray(scaled).reshape(height, width, -1)

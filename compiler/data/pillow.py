@@ -1,4 +1,4 @@
-"""Pillow decodes and scales pictures. Arrays need none of it, so that a device can do without."""
+"""Pillow decodes pictures, and scales them faster than NumPy. Arrays need none of it: a device can do without."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from importlib.util import find_spec
 from lvc.compiler.errors import UsageError
 
 
+def has_pillow() -> bool:
+    return find_spec("PIL") is not None
+
+
 def require_pillow() -> None:
     """Raise `UsageError` where there is no Pillow; called before it is imported."""
-    if find_spec("PIL") is None:
+    if not has_pillow():
         raise UsageError(
-            "pictures are read and prepared with Pillow, and it is not installed",
+            "pictures are read with Pillow, and it is not installed",
             help="pip install pillow, or give the model's inputs as arrays: .npy or .npz",
         )

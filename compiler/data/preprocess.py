@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvc.compiler.data.pillow import require_pillow
+from lvc.compiler.data import geometry
 from lvc.compiler.data.settings_text import format_setting, parse_settings
 from lvc.compiler.errors import UsageError
 
@@ -71,22 +71,16 @@ class Preprocess:
 
     def __call__(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """Turn an image, or an array ``uint8[H,W]`` or ``uint8[H,W,3]``, into ``float32[1,C,H,W]``."""
-        require_pillow()
-        from lvc.compiler.data import geometry
-
-        if isinstance(image, np.ndarray):
-            image = geometry.to_image(image)
-        image = image.convert("L" if self.layout == "gray" else "RGB")
+        pixels = geometry.to_pixels(image, self.channels)
         if self.letterbox:
-            image = geometry.letterbox(image, self.letterbox, self.interpolation)
+            pixels = geometry.letterbox(pixels, self.letterbox, self.interpolation)
         if self.resize:
-            image = geometry.resize(image, self.resize, self.interpolation)
+            pixels = geometry.resize(pixels, self.resize, self.interpolation)
         if self.crop:
-            image = geometry.crop_centre(image, self.crop)
-        return self._to_array(image)
+            pixels = geometry.crop_centre(pixels, self.crop)
+        return self._to_array(pixels)
 
-    def _to_array(self, image: Image.Image) -> np.ndarray:
-        pixels = np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
+    def _to_array(self, pixels: np.ndarray) -> np.ndarray:
         if self.layout == "bgr":
             pixels = pixels[:, :, ::-1]
         planes = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)

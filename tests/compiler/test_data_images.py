@@ -211,7 +211,6 @@ def test_assets_of_imagenet_have_their_index_in_the_name(assets: Path) -> None:
 def test_without_pillow_pictures_are_refused_and_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     content = image_bytes(1)
     monkeypatch.setitem(sys.modules, "PIL", None)
-    for work in (lambda: decode_image(content, "a.png"), lambda: BYTES(np.zeros((8, 8, 3), np.uint8))):
-        with pytest.raises(UsageError, match="not installed") as caught:
-            work()
-        assert "pip install pillow" in caught.value.help
+    with pytest.raises(UsageError, match="not installed") as caught:
+        decode_image(content, "a.png")
+    assert "pip install pillow" in caught.value.help

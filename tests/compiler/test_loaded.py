@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_models import build, shades
 
 import lvc
@@ -51,6 +52,23 @@ def test_what_does_not_fit_is_refused(loaded: lvc.Loaded, inputs: tuple[Any, ...
     with pytest.raises(UsageError) as error:
         loaded(*inputs)
     assert re.search(says, str(error.value))
+
+
+def test_pictures_are_prepared_as_the_file_says() -> None:
+    model = shades()
+    model.preprocessing = "resize=8x8,range=255"
+    loaded, frame = lvc.load(build(model)), np.full((20, 30, 3), 3, np.uint8)
+    for picture in (frame, Image.fromarray(frame)):
+        scores = loaded(loaded.prepare(picture))
+        assert isinstance(scores, np.ndarray)
+        assert scores.argmax() == 3
+    with pytest.raises(UsageError, match="an image must be uint8"):
+        loaded.prepare(frame.astype(np.float32))
+
+
+def test_a_file_that_does_not_say_how_is_told(loaded: lvc.Loaded) -> None:
+    with pytest.raises(UsageError, match="nothing says how to prepare"):
+        loaded.prepare(np.zeros((8, 8, 3), np.uint8))
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])

@@ -33,7 +33,9 @@ test-slow: $(VENV)/.installed
 EMULATED ?= cortex-a72 cortex-a76 neoverse-v1 armv7
 test-targets: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 -m targets -q
-	for cpu in $(EMULATED); do LVC_NATIVE=$$cpu $(BIN)/python -m pytest -n 2 -m "not slow" -q $(OPERATORS) || exit 1; done
+	for cpu in $(EMULATED); do LVC_NATIVE=$$cpu $(BIN)/python -m pytest -n 2 -m "not slow" -q $(OPERATORS) && \
+	LVC_NATIVE=$$cpu $(BIN)/python -m pytest -m slow -q $(NETWORKS) -k "resnet20" || exit 1; done
+NETWORKS := tests/backends/tvm/test_integer_models.py
 OPERATORS := $(addprefix tests/backends/tvm/test_,contractions.py elementwise.py integer.py integer_matmul.py \
 	integer_products.py joined_places.py layouts.py math.py movement.py nested_joins.py not_a_number.py reductions.py \
 	sampling.py shifted_divisions.py)

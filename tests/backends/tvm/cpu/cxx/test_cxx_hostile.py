@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import random
 import struct
@@ -18,6 +19,26 @@ from lvc.backends.tvm.plan import PLAN_VERSION
 
 MUTATIONS = 10_000
 OK, DAMAGED, WRONG_VERSION, WRONG_MACHINE, CANNOT_LOAD = 0, 2, 3, 4, 5
+
+
+def test_deflated_data_of_every_kind_become_whole(use: str, tmp_path: Path) -> None:
+    source, lines = random.Random(0), []
+    contents = [
+        source.randbytes(70_000),
+        bytes(70_000),
+        bytes(source.choices(b"abcdefgh", range(8), k=100_000)),
+        b"",
+        b"x",
+    ]
+    for place, content in enumerate(contents):
+        (tmp_path / f"{place}").write_bytes(content)
+        for level, strategy in itertools.product([0, 1, 6, 9], range(zlib.Z_FIXED + 1)):
+            packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, strategy)
+            name = f"{place}-{level}-{strategy}"
+            (tmp_path / name).write_bytes(packer.compress(content) + packer.flush())
+            lines.append(f"{tmp_path / name} {tmp_path / str(place)}\n")
+    (tmp_path / "list").write_text("".join(lines))
+    run(use, "inflate", str(tmp_path / "list"))
 
 
 def test_mutations_are_refused_or_right(use: str, example: Example) -> None:

@@ -95,6 +95,21 @@ static void classes(const char *name) {
   for (std::size_t found : lvc::best_classes(scores, 5)) std::printf("%zu %.17g\n", found, shares[found]);
 }
 
+/// Each line of a file names deflated data and what they are of.
+static void inflate(const char *list) {
+  std::ifstream lines(list);
+  for (std::string packed, whole; lines >> packed >> whole;) {
+    bytes from = read_whole(packed.c_str()), wanted = read_whole(whole.c_str()), made(wanted.size());
+    placed source(from, 1);
+    check(lvc::detail::inflate(source.view(), {made.data(), made.size()}) && made == wanted, packed);
+    made.resize(wanted.size() + 1);
+    check(!lvc::detail::inflate(source.view(), {made.data(), made.size()}), "room for more than " + packed);
+    if (wanted.empty()) continue;
+    check(!lvc::detail::inflate(source.view(), {made.data(), wanted.size() - 1}), "room for less than " + packed);
+    check(!lvc::detail::inflate(source.view().part(0, from.size() - 1), {made.data(), wanted.size()}), "cut " + packed);
+  }
+}
+
 /// Why artefacts are refused, a line each.
 static void explain(char **names) {
   for (; *names; names++) {
@@ -222,6 +237,7 @@ int main(int, char **arguments) {
   if (what == "explain") explain(arguments + 2);
   if (what == "fork") fork_away(arguments[2], arguments[3]);
   if (what == "classes") classes(arguments[2]);
+  if (what == "inflate") inflate(arguments[2]);
   if (what == "misuse") misuse(arguments[2]);
   if (what == "misprepare") misprepare(arguments[2]);
   if (what == "prepare") prepare(arguments[2], arguments[3]);

@@ -111,6 +111,8 @@ def read(path: Path) -> Artefact:
             return _read_file(file, path)
     except OSError as error:
         raise UsageError(f"cannot read '{path}'", why=str(error.strerror or error)) from error
+    except ValueError as error:  # a path that can be none
+        raise UsageError(f"cannot read {str(path)!r}", why=str(error)) from error
 
 
 def _read_file(file: IO[bytes], path: Path) -> Artefact:

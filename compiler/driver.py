@@ -9,6 +9,7 @@ from typing import Any
 
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Target
+from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import refuse_uncalibrated
 from lvc.compiler.load.request import LoadRequest
@@ -96,6 +97,7 @@ def compile_and_report(
     if not isinstance(model, Model):
         request = LoadRequest(model) if isinstance(model, str) else model
         model = request.load()
+    usage = _usage(model)
     verification = Verification.of(model, workspace, check=check, verify=verify)
     loaded = verification.source() if request else None
 
@@ -128,7 +130,7 @@ def compile_and_report(
     report.built = verification.artefact(artefact, rewritten, pipeline)
     report.difference = report.built.difference if check else None
     described = [layer.to_json() for layer in layers(rewritten)]
-    metadata = {**artefact.metadata, **_metadata(model, request, report), "layers": described}
+    metadata = {**artefact.metadata, **_metadata(model, request, report), **usage, "layers": described}
     return dataclasses.replace(artefact, metadata=metadata), report
 
 
@@ -198,7 +200,18 @@ def make_report(model: Model, rewritten: Model, pipeline: Pipeline, target: str,
     )
 
 
+def _usage(model: Model) -> dict[str, Any]:
+    """What whoever runs the model must know, with the preprocessing spelled out: devices know no preset by its name.
+
+    `UsageError` for a preprocessing that is none.
+    """
+    usage = model.usage
+    if "preprocessing" in usage:
+        usage["preprocessing"] = str(Preprocess.parse(usage["preprocessing"]))
+    return usage
+
+
 def _metadata(model: Model, request: LoadRequest | None, report: Report) -> dict[str, Any]:
     source = request.to_json() if request else {"source": model.source}
     told = {"source": source, "pipeline": report.pipeline, "report": report.timeless().to_json()}
-    return {**told, "task": task_of(model.inputs, model.outputs), **model.usage}
+    return {**told, "task": task_of(model.inputs, model.outputs)}

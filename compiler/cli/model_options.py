@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lvc.compiler.ir.model import Model
     from lvc.compiler.load.request import LoadRequest
 
+_MOST_SEED = 2**64 - 1
 MODEL_HELP = "file.onnx, file.pt2, file.lvc (of 'lvc opt'), package.module:factory, or path/to/file.py:factory"
 
 
@@ -36,7 +37,19 @@ def add_model_options(parser: argparse.ArgumentParser, *, positional: bool = Tru
         help="trust what is made: do not compare a model with its source, nor code with its model",
     )
     group.add_argument("--trust", action="store_true", help="read TorchScript (.pt), which can run code as it is read")
-    group.add_argument("--seed", type=int, default=0, help="seed of random weights and of checked inputs (default 0)")
+    add_seed_option(group, "seed of random weights and of checked inputs (default 0)")
+
+
+def add_seed_option(group: argparse._ActionsContainer, help: str) -> None:
+    """Add what random numbers are drawn from."""
+    group.add_argument("--seed", type=_seed, default=0, help=help)
+
+
+def _seed(text: str) -> int:
+    """Read a seed that NumPy and PyTorch both take."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= _MOST_SEED):
+        raise argparse.ArgumentTypeError(f"'{text}' is not an integer from 0 to {_MOST_SEED}")
+    return int(text)
 
 
 def load_request(options: argparse.Namespace) -> LoadRequest:

@@ -12,7 +12,7 @@ from lvc.compiler.data.batches import batches
 from lvc.compiler.data.images import is_image_name, prepare_file, read_bounded
 from lvc.compiler.data.npy import Array, open_npy, open_npz
 from lvc.compiler.data.preprocess import Preprocess
-from lvc.compiler.data.samples import Fit, missing_preprocess, numpy_dtype, sizes
+from lvc.compiler.data.samples import Fit, converted, missing_preprocess, numpy_dtype, sizes
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.signature import Value
 
@@ -64,7 +64,7 @@ def _read(array: Array, value: Value) -> np.ndarray:
     if array.shape != value.spec.shape:
         found, wanted = sizes(array.shape), sizes(value.spec.shape)
         raise UsageError(f"the array is {found}, and input '{value.name}' takes {wanted}", where=array.where)
-    return array.read().astype(numpy_dtype(value), copy=False)
+    return converted(array.read(), numpy_dtype(value), value.name, array.where)
 
 
 def _image_feeds(paths: list[Path], fits: Fit, batch: int, preprocess: Preprocess | None) -> Iterator[Feed]:

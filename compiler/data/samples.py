@@ -82,15 +82,9 @@ class Fit:
             )
         if array.dtype.kind not in "fiub":
             raise UsageError(f"a sample holds {array.dtype}, not numbers", where=where)
-        if array.dtype.kind == "f" and self.dtype.kind != "f":
-            raise UsageError(
-                f"a sample holds {array.dtype}, and input '{self.name}' takes {self.dtype}",
-                where=where,
-                help=f"store the array as {self.dtype}",
-            )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UsageError("a sample holds NaN or infinity", where=where, help="mend it or leave it out")
-        return np.ascontiguousarray(array, self.dtype)
+        return converted(array, self.dtype, self.name, where)
 
     def _advice(self, found: tuple[int, ...]) -> str:
         if len(found) != 4 or len(self.shape) != 4:
@@ -104,6 +98,28 @@ class Fit:
                 return f"images have 1 or 3 channels: give arrays of {sizes(self.shape[1:])} in a .npz or by a callable"
             return f"give the channels with --preprocess ...,layout={layout}"
         return f"give the size with --preprocess ...,resize={height}x{width} or a crop, or compile for another --shape"
+
+
+def converted(array: np.ndarray, dtype: np.dtype[np.generic], name: str, where: str) -> np.ndarray:
+    """Return an array in the type of the input ``name``; `UsageError` naming ``where`` if that cannot hold its numbers.
+
+    Floats may be rounded to other floats, and integers to floats.
+    """
+    if array.dtype == dtype:
+        return np.ascontiguousarray(array).reshape(array.shape)  # numpy gives a scalar a dimension
+    if array.dtype.kind == "f" and dtype.kind not in "fc":
+        raise UsageError(
+            f"the array holds {array.dtype}, and input '{name}' takes {dtype}",
+            where=where,
+            help=f"store the array as {dtype}",
+        )
+    with np.errstate(over="ignore"):
+        made = np.asarray(array.astype(dtype, "C"))
+    lost = np.isinf(made) & np.isfinite(array) if dtype.kind in "fc" else made != array
+    if lost.any():
+        found = f"the array holds {array.dtype} {array[lost][0]}"
+        raise UsageError(f"{found}, and input '{name}' takes {dtype}, which cannot hold it", where=where)
+    return made
 
 
 def numpy_dtype(value: Value) -> np.dtype[np.generic]:

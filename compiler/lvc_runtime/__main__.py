@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import lvc_runtime
 from lvc.compiler.cli import Parser, add_folder_options
 from lvc.compiler.cli import main as run_program
+from lvc.compiler.cli.model_options import add_seed_option
 from lvc.compiler.cli.run import add_input_options
 from lvc.compiler.cli.run import execute as run_model
 from lvc.compiler.errors import UsageError
@@ -26,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_folder_options(parser)
     parser.add_argument("model", metavar="MODEL", help="file.lvc, as 'lvc compile' writes it")
     add_input_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of random inputs (default 0)")
+    add_seed_option(parser, "seed of random inputs (default 0)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.set_defaults(command="run", execute=execute)
     return parser

@@ -12,6 +12,7 @@ import pytest
 from lvc.compiler.data import open_data
 from lvc.compiler.data.npy import open_npy
 from lvc.compiler.data.preprocess import Preprocess
+from lvc.compiler.data.samples import converted
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.signature import Value
 from lvc.compiler.ir.spec import TensorSpec
@@ -62,6 +63,10 @@ def test_gray_images(tmp_path: Path) -> None:
         ({"x": IMAGES, "y": np.full(6, -1)}, "class index"),
         ({"x": np.full((1, 3, 4, 5), np.nan)}, "NaN"),
         ({"x": np.full((1, 3, 4, 5), np.inf)}, "infinity"),
+        (
+            {"x": np.full((1, 3, 4, 5), 1e39)},
+            "the array holds float64 1e+39, and input 'x' takes float32, which cannot",
+        ),
         ({"x": np.zeros((2, 3, 9, 5), np.float32)}, "a sample is 3x9x5"),
         ({"x": np.array([{"a": 1}], dtype=object)}, "not numbers"),
         ({"x": np.array(["text"])}, "not numbers"),
@@ -73,6 +78,22 @@ def test_unusable_arrays_are_refused(tmp_path: Path, arrays: dict[str, np.ndarra
     with pytest.raises(UsageError) as caught:
         list(open_data(save(tmp_path, **arrays), Preprocess.parse("range=1"), INPUTS))
     assert message in str(caught.value)
+
+
+def test_numbers_that_an_input_cannot_hold_are_refused() -> None:
+    def of(array: np.ndarray, dtype: str) -> np.ndarray:
+        return converted(array, np.dtype(dtype), "x", "here")
+
+    kept = [(np.int64([0, 255]), "u1"), (np.uint8([3]), "i8"), (np.float64([0.1]), "f4"), (np.int64(7), "f4")]
+    for array, dtype in kept:
+        made = of(array, dtype)
+        assert (made.shape, made.dtype) == (array.shape, np.dtype(dtype))
+        np.testing.assert_allclose(made, array, rtol=1e-7)
+    assert np.isinf(of(np.float64([np.inf]), "f2"))
+    lost = [([256], "i8", "u1"), ([-1], "i8", "u8"), ([200], "u1", "i1"), ([2], "u1", "?"), ([70_000], "i4", "f2")]
+    for numbers, given, dtype in [*lost, ([1e5], "f4", "f2"), ([0.5], "f4", "u1"), ([1.0], "f8", "i8")]:
+        with pytest.raises(UsageError, match="and input 'x' takes"):
+            of(np.array(numbers, given), dtype)
 
 
 def test_images_without_a_preprocessing_are_refused(tmp_path: Path) -> None:

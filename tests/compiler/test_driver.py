@@ -14,7 +14,7 @@ import torch
 
 import lvc
 from lvc.compiler import container
-from lvc.compiler.errors import CheckError
+from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.ir import serialise
 from lvc.compiler.ir.graph import WINOGRAD, calls, store
 from lvc.compiler.measure.precision import exact_outputs
@@ -132,6 +132,17 @@ def test_a_written_model_says_how_it_is_used(suffix: str, tmp_path: Path) -> Non
     assert (again.preprocessing, again.labels) == (model.preprocessing, model.labels)
     if suffix == ".lvc":
         assert container.read(file).metadata["preprocessing"] == model.preprocessing
+
+
+def test_an_artefact_spells_its_preprocessing_out() -> None:
+    """Devices know no preset by its name."""
+    model = lvc.from_module(torch.nn.ReLU(), torch.zeros(1, 3, 4, 4))
+    model.preprocessing = "imagenet, crop=200, crop=192"
+    told = "resize=256,crop=192,layout=rgb,range=1,mean=0.485/0.456/0.406,std=0.229/0.224/0.225"
+    assert lvc.compile(model, verify=False).metadata["preprocessing"] == told
+    model.preprocessing = "imagenot"
+    with pytest.raises(UsageError, match="did you mean 'imagenet'"):
+        lvc.compile(model, verify=False)
 
 
 def test_damaged_properties_of_an_onnx_file_say_nothing(tmp_path: Path) -> None:

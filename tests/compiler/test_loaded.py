@@ -102,3 +102,8 @@ def test_seeded_inputs_of_scalars_and_of_types_without_arrays() -> None:
     pytest.importorskip("ml_dtypes")  # with it numpy knows the name
     with pytest.raises(UsageError, match="bfloat16"):
         seeded_inputs((Value("x", TensorSpec((2,), "bf16")),), 0)
+
+
+def test_a_path_that_can_be_none_is_an_error() -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        lvc.load("a\0b.lvc")

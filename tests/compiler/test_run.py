@@ -147,6 +147,14 @@ def test_without_input_it_runs_on_seeded_numbers(capsys: pytest.CaptureFixture[s
     assert out == again[1]
 
 
+@pytest.mark.parametrize("seed", ["-1", "1.5", "x", "", "18446744073709551616", "9" * 5000])
+def test_a_seed_that_is_none_is_an_error(capsys: pytest.CaptureFixture[str], models: Path, seed: str) -> None:
+    code, _, err = lvc_run(capsys, str(models / "one.lvc"), f"--seed={seed}")
+    assert code == 2
+    assert "is not an integer from 0 to" in err
+    assert lvc_run(capsys, str(models / "one.lvc"), "--seed=18446744073709551615")[0] == 0
+
+
 def test_labels_of_another_length_are_not_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     artefact = build(shades())
     container.write(dataclasses.replace(artefact, metadata={"labels": ["only"]}), tmp_path / "a.lvc")
@@ -163,6 +171,11 @@ def test_labels_of_another_length_are_not_used(capsys: pytest.CaptureFixture[str
         ("one.lvc", "notes.txt", "is not an input"),
         ("one.lvc", "broken.jpg", "cannot be decoded"),
         ("one.lvc", "small.npy", "the array is 1x3x4x4, and input 'image' takes 1x3x8x8"),
+        (
+            "one.lvc",
+            "large.npy",
+            "holds float64 1e+39, and input 'image' takes float32, which cannot hold it",
+        ),
         ("one.lvc", "two.npz", "holds 2 array(s)"),
         ("pair.lvc", "fine.png", "nothing says how to prepare"),
         ("absent.lvc", "fine.png", "absent.lvc"),
@@ -175,6 +188,7 @@ def test_mistakes_end_in_one_error(
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     Image.new("RGB", (8, 8)).save(tmp_path / "fine.png")
     np.save(tmp_path / "small.npy", np.zeros((1, 3, 4, 4), np.float32))
+    np.save(tmp_path / "large.npy", np.full((1, 3, 8, 8), 1e39))
     np.savez(tmp_path / "two.npz", image=np.zeros((1, 3, 8, 8)), other=np.zeros(1))
     code, out, err = lvc_run(capsys, str(models / model), str(tmp_path / file), "-o", str(tmp_path / "out.npz"))
     assert code == 2

@@ -22,6 +22,8 @@ PICTURES = [
     ("resize=33x35,interpolation=nearest,layout=rgb,range=1", "f32[1,3,33,35]", (20, 20, 1)),
     ("crop=15x12,layout=gray,range=1,mean=0.1307,std=0.3081", "f32[1,1,15,12]", (20, 17, 1)),
     ("layout=rgb,range=1,mean=0.485/0.456/0.406,std=0.229/0.224/0.225", "f32[1,3,9,8]", (9, 8, 3)),
+    ("resize=9x30,resize=9,layout=rgb,range=1", "f32[1,3,9,18]", (11, 22, 3)),
+    ("letterbox=8@9,letterbox=24x32,layout=rgb,range=1", "f32[1,3,24,32]", (50, 13, 3)),
     ("resize=64x3,interpolation=bicubic,layout=rgb,range=1", "f32[1,3,64,3]", (5, 400, 3)),
 ]
 

@@ -150,6 +150,9 @@ static void misuse(const char *name) {
   std::vector<std::uint8_t> raw(768 * 4);
   instance.run({image}, {scores});
   instance.run({lvc::span<const std::byte>(reinterpret_cast<std::byte *>(raw.data()), raw.size())}, {scores});
+  lvc::input in(image), from = in;
+  lvc::output out(scores), to = out;
+  instance.run({from}, {to});
   refused(errc::wrong_argument, "has 1 input(s), 2 given", [&] { instance.run({image, image}, {scores}); });
   refused(errc::wrong_argument, "has 1 output(s), 0 given", [&] { instance.run({image}, {}); });
   refused(errc::wrong_argument, "is f32[1,3,16,16], and other elements", [&] { instance.run({wide}, {scores}); });

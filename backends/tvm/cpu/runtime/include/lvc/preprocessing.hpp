@@ -117,12 +117,13 @@ class preprocessing_reader {
     std::size_t cross = text.find('x');
     if (!integer(text.substr(0, cross), most_side, made.height) || !made.height) return false;
     if (cross != text.npos) return integer(text.substr(cross + 1), most_side, made.width) && made.width;
-    if (is_square) made.width = made.height;
+    made.width = is_square ? made.height : 0;
     return true;
   }
 
   bool letterbox(const std::string &text) {
     std::size_t at = text.find('@');
+    made_.letterbox_fill = 0;
     if (at != text.npos && !integer(text.substr(at + 1), 255, made_.letterbox_fill)) return false;
     return sides(text.substr(0, at), made_.letterbox, true);
   }

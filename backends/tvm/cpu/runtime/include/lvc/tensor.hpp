@@ -92,7 +92,8 @@ class input {
 /// Elements that a run writes.
 class output {
  public:
-  template <class C, class T = std::remove_pointer_t<decltype(std::data(std::declval<C &>()))>>
+  template <class C, class T = std::remove_pointer_t<decltype(std::data(std::declval<C &>()))>,
+            class = std::enable_if_t<!std::is_same_v<std::decay_t<C>, output>>>
   output(C &&to) : data_(std::data(to)), bytes_(std::size(to) * sizeof(T)), type_(element_of<T>::type) {}
 
   void *data() const { return data_; }

@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before PyTorch is importe
 settings.register_profile("lvc", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lvc")
 
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
 
 @pytest.fixture(scope="session")
 def assets() -> Path:
@@ -32,6 +34,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     assert needed <= KNOWN, f"no target has {', '.join(sorted(needed - KNOWN))}"
     if missing := sorted(needed - host_features()):
         pytest.skip(f"this processor has no {', '.join(missing)}")
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Give back the cores that an engine took by pinning its thread: lvc has no more threads than cores to use."""
+    if CORES:
+        os.sched_setaffinity(0, CORES)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from lvc.compiler.bench.measure import unpinned
 from lvc.compiler.errors import LvcError, UsageError, did_you_mean
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load.request import LoadRequest
@@ -96,9 +97,10 @@ def find_engine(name: str) -> Engine:
 
 
 def prepare(engine: Engine, original: Original, threads: int) -> Run:
-    """Prepare an engine; whatever it raises becomes one error that names it."""
+    """Prepare an engine; whatever it raises becomes one error that names it, and it leaves this thread unpinned."""
     try:
-        return engine.prepare(original, threads)
+        with unpinned():
+            return engine.prepare(original, threads)
     except LvcError:
         raise
     except ModuleNotFoundError as error:

@@ -17,7 +17,7 @@ from small_models import build, convolutions, shades
 from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.bench.comparison import Contestant, compare
-from lvc.compiler.bench.engine import Engine, Original, engine_names, find_engine, prepare
+from lvc.compiler.bench.engine import Engine, Original, Run, engine_names, find_engine, prepare
 from lvc.compiler.bench.measure import FEWEST_ROUNDS, WARM_UP_RUNS, Timing, interleave
 from lvc.compiler.bench.source import stored_request
 from lvc.compiler.bench.steps import steps
@@ -69,6 +69,21 @@ def test_an_engine_that_pins_the_thread_does_not_harm_the_next() -> None:
         assert seen[WARM_UP_RUNS::2] == [allowed] * 2
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity of threads")
+def test_an_engine_that_pins_the_thread_when_it_is_prepared_leaves_lvc_all_cores(tmp_path: Path) -> None:
+    allowed = os.sched_getaffinity(0)
+
+    class Pinning(Engine):
+        name = package = "pinning"
+
+        def prepare(self, original: Original, threads: int) -> Run:
+            os.sched_setaffinity(0, {min(allowed)})
+            return lambda *inputs: inputs
+
+    prepare(Pinning(), Original(LoadRequest("none.onnx"), tmp_path), 1)
+    assert os.sched_getaffinity(0) == allowed
 
 
 def test_statistics() -> None:

@@ -103,7 +103,7 @@ def test_a_file_of_another_model_is_refused(artefact: Artefact, other: Artefact,
 
 
 @pytest.mark.parametrize("name", ["model.so", "weights.bin"])
-@pytest.mark.parametrize("cut", [0, 1, 64, 1000])
+@pytest.mark.parametrize("cut", [0, 1, 64, -1])
 def test_a_file_that_is_cut_short_is_refused(artefact: Artefact, name: str, cut: int) -> None:
     with pytest.raises(CompileError, match="damaged"):
         Executable({**artefact.files, name: artefact.files[name][:cut]})

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from picture_classifier import picture_classifier
 from PIL import Image
 
 import lvc
 from lvc.backends.tvm.cpu.host import machine_architecture
 from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.compiler import container, driver
-from lvc.compiler.ir.graph_text import parse_model
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not (ROOT / "compiler").is_dir(), reason="the suite runs against an installed wheel")
@@ -93,15 +93,7 @@ def wheel(tool: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def artefact() -> lvc.Artefact:
-    model = parse_model("""
-        model small(x: f32[1,3,8,8])
-          @w : f32[4,3,8,8]
-          @b : f32[4]
-          %y = conv2d(%x, @w, @b)
-          %z = reshape(%y, [1, 4])
-          return scores=%z
-    """)
-    model.preprocessing = "resize=8x8,layout=rgb,range=1"
+    model = picture_classifier()
     model.labels = ("a", "b", "c", "d")
     return driver.compile(model, "O2", "native", verify=False)
 

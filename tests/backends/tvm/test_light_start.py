@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_classifier import picture_classifier
 from PIL import Image
 
 from lvc.compiler import container, driver
-from lvc.compiler.ir.graph_text import parse_model
 
 AFTER = """
 heavy = {"torch", "tvm", "tvm_ffi", "onnx", "onnxruntime", "rich"} & set(sys.modules)
@@ -31,17 +31,8 @@ LOAD = (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``a.lvc``, and a photograph and an array to run it on."""
-    model = parse_model("""
-        model small(x: f32[1,3,8,8])
-          @w : f32[4,3,8,8]
-          @b : f32[4]
-          %y = conv2d(%x, @w, @b)
-          %z = reshape(%y, [1, 4])
-          return scores=%z
-    """)
-    model.preprocessing = "resize=8x8,layout=rgb,range=1"
     made = tmp_path_factory.mktemp("light")
-    container.write(driver.compile(model, "O2", "x86-64-v2", verify=False), made / "a.lvc")
+    container.write(driver.compile(picture_classifier(), "O2", "x86-64-v2", verify=False), made / "a.lvc")
     np.save(made / "x.npy", np.ones((1, 3, 8, 8), np.float32))
     Image.new("RGB", (9, 7), (30, 90, 200)).save(made / "x.png")
     np.savez(made / "data.npz", x=np.full((3, 9, 7, 3), 90, np.uint8), y=np.arange(3))

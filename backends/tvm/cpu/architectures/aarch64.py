@@ -72,9 +72,7 @@ PROCESSORS: dict[str, Processor] = {
     "neoverse-v2": _processor(
         "ARM Neoverse V2 (Graviton 4, Grace)",
         _V8_6,
-        Machine(Cache(64 << 10, 4), Cache(2 << 20, 8), loads=3, multiply_adds=4),
+        _wide(Cache(64 << 10, 4), Cache(2 << 20, 8)),
     ),
-    "apple-m1": _processor(
-        "Apple M1", _V8_2, Machine(Cache(128 << 10, 8), Cache(12 << 20, 12), loads=3, multiply_adds=4)
-    ),
+    "apple-m1": _processor("Apple M1", _V8_2, _wide(Cache(128 << 10, 8), Cache(12 << 20, 12))),
 }

@@ -69,7 +69,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=tools:.typecheck $(BIN)/mypy tools/fuzz.py tools/inspect_kernels.py tools/runtime_wheel.py
+	MYPYPATH=tools:.typecheck $(BIN)/mypy tools/fetch_cifar10.py tools/fuzz.py tools/inspect_kernels.py tools/runtime_wheel.py
 
 # random models against PyTorch and ONNX Runtime, see docs/fuzzing.md: five minutes that are always the same, and an hour
 FUZZ_SEED ?= 0

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from lvc.compiler.data.images import MAX_FILE_BYTES, is_image_name, prepare_file, read_bounded
+from lvc.compiler.data.access import Access
+from lvc.compiler.data.geometry import to_pixels
+from lvc.compiler.data.images import MAX_FILE_BYTES, decode_image, is_image_name, prepare_file, read_bounded
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.samples import Fit, Sample, Samples, missing_preprocess
 from lvc.compiler.errors import UsageError
@@ -68,7 +70,23 @@ def _samples(files: Files, preprocess: Preprocess | None, fits: Fit, labels: Seq
             label = None if mixed else _label(path, classes)
             yield where, prepare_file(files.read(name), where, preprocess, fits), label
 
-    return Samples(samples, lambda: len(inside), fits, tuple(sorted(classes, key=classes.__getitem__)), mixed)
+    def by_place() -> Access:
+        names, made = list(inside), preprocess
+
+        def where(place: int) -> str:
+            return f"{files.where}/{names[place]}"
+
+        return Access(
+            range(len(names)),
+            lambda place: fits(prepare_file(files.read(names[place]), where(place), made, fits), where(place)),
+            lambda place: None if mixed else _label(inside[names[place]], classes),
+            lambda place: to_pixels(decode_image(files.read(names[place]), where(place)), made.channels),
+            made,
+            decodes=True,
+        )
+
+    names = tuple(sorted(classes, key=classes.__getitem__))
+    return Samples(samples, lambda: len(inside), fits, names, mixed, by_place)
 
 
 def _without_common_folder(names: Sequence[str]) -> dict[str, PurePosixPath]:

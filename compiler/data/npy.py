@@ -48,6 +48,18 @@ class Array:
         whole = Array(self.path, self.member, (1, *self.shape), self.dtype)
         return next(whole.rows())
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of the whole array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def stack(self) -> np.ndarray:
+        """Read all rows into one array, however many they are."""
+        made = np.empty(self.shape, self.dtype)
+        for place, row in enumerate(self.rows()):
+            made[place] = row
+        return made
+
 
 def open_npy(path: Path) -> Array:
     """Read the header of an ``.npy`` file."""
@@ -74,7 +86,7 @@ def open_npz(path: Path) -> dict[str, Array]:
 
 def _check_extent(array: Array, held: int) -> None:
     """Refuse a header that promises more rows or bytes than its file can hold."""
-    if math.prod(array.shape) * array.dtype.itemsize > held or array.shape[:1] > (held,):
+    if array.bytes > held or array.shape[:1] > (held,):
         raise UsageError("the array ends early", where=array.where)
 
 

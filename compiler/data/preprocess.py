@@ -71,19 +71,23 @@ class Preprocess:
 
     def __call__(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """Turn an image, or an array ``uint8[H,W]`` or ``uint8[H,W,3]``, into ``float32[1,C,H,W]``."""
-        pixels = geometry.to_pixels(image, self.channels)
+        return self.to_planes(self.to_size(geometry.to_pixels(image, self.channels)))[None]
+
+    def to_size(self, pixels: np.ndarray) -> np.ndarray:
+        """Bring pixels ``uint8[H,W,C]`` to the size of the result: the first half of what is done to an image."""
         if self.letterbox:
             pixels = geometry.letterbox(pixels, self.letterbox, self.interpolation)
         if self.resize:
             pixels = geometry.resize(pixels, self.resize, self.interpolation)
         if self.crop:
             pixels = geometry.crop_centre(pixels, self.crop)
-        return self._to_array(pixels)
+        return pixels
 
-    def _to_array(self, pixels: np.ndarray) -> np.ndarray:
+    def to_planes(self, pixels: np.ndarray) -> np.ndarray:
+        """Turn pixels ``uint8[...,H,W,C]``, of any number of images, into ``float32[...,C,H,W]``: the second half."""
         if self.layout == "bgr":
-            pixels = pixels[:, :, ::-1]
-        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+            pixels = pixels[..., ::-1]
+        planes = np.ascontiguousarray(np.moveaxis(pixels, -1, -3), np.float32)
         if self.range == "1":
             planes /= np.float32(255)
         elif self.range == "symmetric":
@@ -93,7 +97,7 @@ class Preprocess:
             planes -= np.asarray(self.mean, np.float32).reshape(-1, 1, 1)
         if self.std:
             planes /= np.asarray(self.std, np.float32).reshape(-1, 1, 1)
-        return planes[None]
+        return planes
 
     @classmethod
     def parse(cls, text: str) -> Preprocess:

@@ -13,6 +13,7 @@ from lvc.compiler.data.batches import fed_input
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
+    from lvc.compiler.data.access import Access
     from lvc.compiler.ir.signature import Value
 
 Sample = tuple[str, np.ndarray, int | None]
@@ -32,6 +33,8 @@ class Samples:
     classes: tuple[str, ...] = ()
     unlabelled: str = ""
     """Why no sample has a class, where that is known from the start."""
+    by_place: Callable[[], Access] | None = None
+    """Reads samples in any order, where the form of the data can; see `lvc.compiler.data.access`."""
 
     def __len__(self) -> int:
         return self.count()
@@ -39,6 +42,12 @@ class Samples:
     def __iter__(self) -> Iterator[tuple[np.ndarray, int | None]]:
         for where, array, label in self.read():
             yield self.fits(array, where), label
+
+    def access(self) -> Access:
+        """Return the samples by place."""
+        from lvc.compiler.data.access import held
+
+        return self.by_place() if self.by_place else held(self)
 
 
 @dataclass(frozen=True)

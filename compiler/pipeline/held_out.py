@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lvc.compiler.data.access import Access, access
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -42,6 +44,10 @@ class Part:
     def __iter__(self) -> Iterator[tuple[np.ndarray, int | None]]:
         until = range(max(self.places, default=-1) + 1)
         return (sample for place, sample in zip(until, self.data, strict=False) if place in self.places)
+
+    def access(self) -> Access:
+        """Return the samples by place."""
+        return access(self.data).only(sorted(self.places))
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ class Pipeline:
         ``completion`` is asked for more, as a backend is by its method of that name.
         """
         workspace = workspace or Workspace()
+        workspace = replace(workspace, original=workspace.original or model)
         model = model.copy(share_tensors=share_tensors)
         for observer in observers:
             observer.start(model)

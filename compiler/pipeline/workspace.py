@@ -95,9 +95,9 @@ class Workspace:
     A part of each data set is held out from the passes, which learn from `data_set`: what they did is judged on
     `judging_images`. See `lvc.compiler.pipeline.held_out`.
 
-    ``surroundings`` are those of a pass, for the passes that it runs; see `Pipeline.run_inside`.
-    ``stopwatch`` measures models on the target, where there is one. ``checkpoints`` is the folder where long passes
-    leave what they have finished, to go on from there; None for none.
+    ``surroundings`` are those of a pass, for the passes that it runs; see `Pipeline.run_inside`. ``original`` is the
+    model before any pass, which nobody changes. ``stopwatch`` measures models on the target, where there is one.
+    ``checkpoints`` is the folder where long passes leave what they have finished, to go on from there; None for none.
     """
 
     data: Mapping[str, Callable[[], DataSet]] = field(default_factory=dict)
@@ -107,6 +107,7 @@ class Workspace:
     checkpoints: Path | None = None
     stopwatch: Stopwatch | None = None
     surroundings: Surroundings | None = None
+    original: Model | None = None
 
     def data_set(self, name: str) -> DataSet:
         """Open what passes may learn from of the data set that the user named as ``--data NAME=PATH``.
@@ -115,6 +116,10 @@ class Workspace:
         """
         data = self._open(name)
         return data if held_out.JUDGE in self.data else held_out.split(data, self.seed)[0]
+
+    def whole_set(self, name: str) -> DataSet:
+        """Open all of a data set, for choices among what was learnt from others."""
+        return self._open(name)
 
     def judging_images(self, name: str = "calib") -> JudgingImages:
         """Open the images on which to judge what was learnt from a data set.

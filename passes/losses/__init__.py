@@ -1,0 +1,1 @@
+"""What training by labels minimises: one file a loss, named after it."""

@@ -1,0 +1,150 @@
+"""A model as training runs it: several images at once, normalisations by the batch, dropout active.
+
+Both graphs made here hold the very tensors of the model, so that what training does to them is done to the model: its
+own graph, which has every operator in evaluation mode, is never changed. Whether batch normalisations were folded does
+not matter; those that are left take the statistics of the batch, and remember them by a moving average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule, Node
+
+from lvc.compiler.data.batches import fed_input
+from lvc.compiler.errors import CompileError
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import calls, set_argument, tensor
+from lvc.compiler.ir.layers import LAYERS, weight_node
+from lvc.compiler.ir.model import Model
+
+MOMENTUM = 0.1
+"""The share of each batch in the moving averages of a batch normalisation."""
+
+
+@dataclass(frozen=True)
+class TrainingForm:
+    """Two graphs of one model for ``images`` at once, and the tensors of both.
+
+    Each gives its outputs, and then the values of the nodes that are watched. ``trained`` are the parameters by name,
+    ``state`` all floating-point tensors that may change: those and the statistics of batch normalisations. ``masks``
+    are where the weights of a sparse layer may be other than zero.
+    """
+
+    images: int
+    training: GraphModule
+    evaluation: GraphModule
+    trained: dict[str, torch.nn.Parameter]
+    state: dict[str, torch.Tensor]
+    masks: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(
+        cls, model: Model, images: int, watched: Sequence[Node] = (), *, freeze_batch_norm: bool, keep_zeros: bool
+    ) -> TrainingForm:
+        """Write a model for training; ``watched`` are nodes of it whose values are wanted.
+
+        `BatchError` where images would mix, and `CompileError` if there is nothing to train.
+        """
+        fed_input(model.inputs)
+        training, evaluation = (watching(model.with_batch(images), watched) for _ in range(2))
+        if not freeze_batch_norm:
+            _set_training(training)
+        statistics = _statistics(model)
+        trained = {
+            name: parameter
+            for name, parameter in model.module.named_parameters()
+            if name not in statistics and parameter.is_floating_point()
+        }
+        if not trained:
+            raise CompileError("there is nothing to train", why="no weight of the model is in floating point")
+        for parameter in trained.values():
+            parameter.requires_grad_(True)
+        masks = _masks(model) if keep_zeros else {}
+        return cls(images, training, evaluation, trained, {**trained, **statistics}, masks)
+
+    def snapshot(self) -> dict[str, torch.Tensor]:
+        """Copies of all tensors as they are now."""
+        return {name: value.detach().clone() for name, value in self.state.items()}
+
+    @torch.no_grad()
+    def restore(self, values: dict[str, torch.Tensor]) -> None:
+        """Give all tensors the values of a snapshot."""
+        for name, value in self.state.items():
+            value.copy_(values[name])
+
+    @contextmanager
+    def holding(self, values: dict[str, torch.Tensor] | None) -> Iterator[None]:
+        """Have the values of a snapshot within the ``with`` block; None leaves them as they are."""
+        if values is None:
+            yield
+            return
+        own = self.snapshot()
+        self.restore(values)
+        try:
+            yield
+        finally:
+            self.restore(own)
+
+    @torch.no_grad()
+    def mask(self) -> None:
+        """Set to zero again what is to stay zero."""
+        for name, mask in self.masks.items():
+            self.state[name].mul_(mask)
+
+    def settle(self) -> None:
+        """End training: no gradients, and every tensor in the order of its dimensions."""
+        for parameter in self.trained.values():
+            parameter.grad = None
+            parameter.data = parameter.data.contiguous()
+
+    def lay_out(self, layout: torch.memory_format) -> None:
+        """Store the weights of convolutions in a memory format."""
+        for parameter in self.trained.values():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def watching(model: Model, watched: Sequence[Node]) -> GraphModule:
+    """Return the graph of a model, which gives the values of nodes of those names behind its outputs."""
+    module = model.module
+    found = {node.name: node for node in module.graph.nodes}
+    output = module.graph.output_node()
+    output.args = ((*output.args[0], *(found[node.name] for node in watched)),)  # type: ignore[misc]
+    module.recompile()
+    return module
+
+
+def _set_training(module: GraphModule) -> None:
+    for node in calls(module.graph, aten.batch_norm.default):
+        set_argument(node, "training", True)
+        set_argument(node, "momentum", MOMENTUM)
+    for node in calls(module.graph, aten.dropout.default):
+        set_argument(node, "train", True)
+    module.recompile()
+
+
+def _statistics(model: Model) -> dict[str, torch.Tensor]:
+    """The running statistics of all batch normalisations by name."""
+    found: dict[str, torch.Tensor] = {}
+    for node in calls(model.module.graph, aten.batch_norm.default):
+        for operand in node.args[3:5]:
+            stored = tensor(model.module, operand)
+            if stored is not None:
+                assert isinstance(operand, Node)
+                found[str(operand.target)] = stored
+    return found
+
+
+def _masks(model: Model) -> dict[str, torch.Tensor]:
+    """Where the weights of layers are not zero, of layers that have zeros."""
+    found = {}
+    for layer in calls(model.module.graph, *LAYERS):
+        weight = weight_node(layer)
+        stored = tensor(model.module, weight)
+        if stored is not None and stored.is_floating_point() and (stored == 0).any():
+            found[str(weight.target)] = stored != 0
+    return found

@@ -1,0 +1,244 @@
+"""The options of passes that train, and the way from them to training."""
+
+from __future__ import annotations
+
+import zlib
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from lvc.compiler.data.access import Access, access
+from lvc.compiler.data.batches import fed_input
+from lvc.compiler.data.samples import Fit
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.pipeline.checkpoint import Checkpoints
+from lvc.compiler.pipeline.passes import Outcome, Pass, option
+from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.text import counted, duration
+from lvc.passes.training.augmentation import AUTO, PRESETS, STEPS, Augmentation, parse_augmentation
+from lvc.passes.training.checkpoint import TrainingCheckpoint
+from lvc.passes.training.feed import Feed, Mixing
+from lvc.passes.training.form import TrainingForm
+from lvc.passes.training.judgement import Judge
+from lvc.passes.training.loop import Training
+from lvc.passes.training.objective import Objective
+from lvc.passes.training.optimisation import OPTIMISERS, Optimisation, Settings
+from lvc.passes.training.penalties import Penalties
+from lvc.passes.training.schedule import SCHEDULES, Schedule
+from lvc.passes.training.speed import Mode
+
+_HELD_OUT, _MOST_HELD_OUT = 0.1, 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPass(Pass):
+    """A pass that trains the model: the options of training, and what is done with them.
+
+    A subclass says by `objective` what is minimised.
+    """
+
+    data: str = option("train", "the data set to train on, as named by --data NAME=PATH")
+    validation: str = option("", "the data set that chooses the best state (default: a tenth of the data, held out)")
+    epochs: float = option(10.0, "so many times each image is seen")
+    steps: int = option(0, "so many steps, in place of epochs=")
+    batch: int = option(128, "images in a step")
+    micro: int = option(0, "images that run at once, whose gradients are added up to a batch (default: batch)")
+    optimiser: Literal["sgd", "adamw"] = option("sgd", "sgd, with momentum, or adamw")
+    lr: float = option(0.0, "the largest learning rate (default: 0.01 for sgd, 0.0001 for adamw)")
+    momentum: float = option(0.9, "of sgd")
+    nesterov: bool = option(True, "Nesterov's form of momentum")
+    weight_decay: float = option(5e-4, "decay of weights; biases and normalisations have none")
+    schedule: str = option("cosine", f"how the learning rate changes: {', '.join(SCHEDULES)}")
+    warmup: float = option(0.05, "the share of the steps over which the learning rate rises")
+    augment: tuple[str, ...] = option((AUTO,), f"auto, or some of {', '.join([*PRESETS, *STEPS])}")
+    mixup: float = option(0.0, "mix images in pairs: the parameter of the beta distribution; 0 for not")
+    cutmix: float = option(0.0, "put rectangles of images into others, as mixup=")
+    average: float = option(0.0, "the decay of an exponential moving average of the weights, such as 0.999; 0 for none")
+    clip: float = option(0.0, "the largest norm of the gradients; 0 for any")
+    slimming: float = option(0.0, "L1 penalty on the scales of batch normalisations")
+    group_lasso: float = option(0.0, "penalty on the norm of all weights that make one channel, by channel group")
+    l1: float = option(0.0, "L1 penalty on the weights of layers")
+    zeros: Literal["keep", "train"] = option("keep", "whether weights of layers that are zero stay so")
+    batch_norm: Literal["train", "freeze"] = option("train", "normalise by the batch, or by the statistics as they are")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "what products are computed in (auto: the faster one)")
+    keep: Literal["best", "last"] = option("best", "which state stays: that which did best on validation, or the last")
+    every: int = option(0, "judge after so many steps (default: after each epoch)")
+    minutes: float = option(5.0, "with --checkpoints, keep the state at least so often")
+
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        if self.schedule not in SCHEDULES:
+            raise UsageError(f"there is no schedule '{self.schedule}'", help="known: " + ", ".join(SCHEDULES))
+        if self.augment != (AUTO,):
+            parse_augmentation(self.augment)
+        if self.micro and self.batch % self.micro:
+            raise UsageError(f"batch={self.batch} is no multiple of micro={self.micro}")
+
+    def _check_numbers(self) -> None:
+        for name in ("batch",):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.epochs <= 0:
+            raise UsageError(f"epochs must be above 0, not {self.epochs:g}")
+        for name in ("steps", "micro", "lr", "weight_decay", "mixup", "cutmix", "clip", "every", "minutes"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, and is {getattr(self, name):g}")
+        for name in ("slimming", "group_lasso", "l1"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, and is {getattr(self, name):g}")
+        for name in ("momentum", "warmup", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} must be from 0 to below 1, not {getattr(self, name):g}")
+
+    @property
+    def data_sets(self) -> frozenset[str]:
+        return frozenset(name for name in (self.data, self.validation) if name)
+
+    @abstractmethod
+    def objective(self, model: Model, samples: Access, workspace: Workspace, outcome: Outcome) -> Objective:
+        """Return what is minimised on those samples."""
+
+    @property
+    def images_at_once(self) -> int:
+        """How many images run through the model together."""
+        return self.micro or self.batch
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        outcome = Outcome()
+        samples, held_out = self._samples(workspace)
+        objective = self.objective(model, samples, workspace, outcome)
+        training = self._training(model, workspace, samples, held_out, objective)
+        try:
+            training.run()
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            raise CompileError(
+                "there is not enough memory to train", why=str(error).splitlines()[0], help=self._smaller()
+            ) from error
+        self._tell(model, training, outcome)
+        return outcome
+
+    def _samples(self, workspace: Workspace) -> tuple[Access, Access]:
+        """The samples to train on, and those that choose the best state."""
+        samples = access(workspace.data_set(self.data))
+        if not len(samples):
+            raise UsageError(f"the data set '{self.data}' is empty")
+        if self.validation:
+            return samples, access(workspace.whole_set(self.validation))
+        count = min(_MOST_HELD_OUT, round(_HELD_OUT * len(samples)))
+        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(workspace.seed)).tolist()
+        return samples.only(sorted(order[count:])), samples.only(sorted(order[:count]))
+
+    def _training(
+        self, model: Model, workspace: Workspace, samples: Access, held_out: Access, objective: Objective
+    ) -> Training:
+        form = TrainingForm.of(
+            model,
+            self.images_at_once,
+            objective.watched,
+            freeze_batch_norm=self.batch_norm == "freeze",
+            keep_zeros=self.zeros == "keep",
+        )
+        feed = self._feed(model, workspace, samples)
+        every = self.every or feed.steps_an_epoch
+        steps = self.steps or max(1, round(self.epochs * feed.steps_an_epoch))
+        checkpoints = Checkpoints.of(workspace.checkpoints, self._work(workspace, samples, held_out), model)
+        settings = Settings(
+            optimiser=self.optimiser,
+            rate=self.lr or OPTIMISERS[self.optimiser],
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+        )
+        penalties = Penalties(slimming=self.slimming, group_lasso=self.group_lasso, l1=self.l1).of(model, form)
+        parameters = {**form.trained, **{f"own.{name}": value for name, value in objective.parameters.items()}}
+        optimisation = Optimisation(parameters, settings, Schedule(self.schedule, steps, self.warmup), penalties)
+        judge = Judge(held_out, objective, _counts_right(model, held_out)) if len(held_out) else None
+        return Training(
+            name=self.name,
+            form=form,
+            feed=feed,
+            objective=objective,
+            optimisation=optimisation,
+            judge=judge,
+            checkpoint=TrainingCheckpoint(checkpoints),
+            progress=workspace.progress,
+            steps=steps,
+            every=min(every, steps),
+            average=self.average,
+            keep_best=self.keep == "best",
+            minutes=self.minutes,
+            modes=self._modes(model),
+        )
+
+    def _feed(self, model: Model, workspace: Workspace, samples: Access) -> Feed:
+        fit = Fit.of(model.inputs)
+        shape = fit.shape
+        size = None
+        if len(shape) == 4:
+            size = (shape[1], shape[2]) if fit.is_channels_last else (shape[2], shape[3])
+        if samples.picture is None and fit.is_channels_last:
+            size = None
+        return Feed(
+            samples=samples,
+            fit=fit,
+            augmentation=Augmentation.of(self.augment, size, has_pictures=samples.picture is not None),
+            mixing=Mixing(self.mixup, self.cutmix),
+            batch=self.batch,
+            micro=self.images_at_once,
+            classes=model.outputs[0].spec.shape[1] if is_class_scores(model.outputs[0].spec.shape) else 0,
+            seed=workspace.seed,
+            threads=workspace.threads,
+        )
+
+    def _modes(self, model: Model) -> list[Mode]:
+        """The ways to compute that come into question."""
+        has_images = len(fed_input(model.inputs).spec.shape) == 4
+        layouts = [False, True] if has_images else [False]
+        precisions = ["fp32", "bf16"] if self.precision == "auto" else [self.precision]
+        return [Mode(precision, layout) for precision in precisions for layout in layouts]
+
+    def _work(self, workspace: Workspace, samples: Access, held_out: Access) -> str:
+        """What is done, in words: the same words mean the same training."""
+        labels = zlib.crc32(repr([samples.targets(), held_out.targets()]).encode())
+        return f"{self} seed={workspace.seed} images={len(samples)}+{len(held_out)} labels={labels:08x}"
+
+    def _smaller(self) -> str:
+        return f"give micro={max(1, self.images_at_once // 2)}: the gradients of a batch are then added up"
+
+    def _tell(self, model: Model, training: Training, outcome: Outcome) -> None:
+        """Say what was trained and what came of it."""
+        changed = training.best_step or not training.best
+        names = set(training.form.trained) if changed else set()
+        for node in model.module.graph.nodes:
+            if node.op == "get_attr" and str(node.target) in names:
+                outcome.change(node)
+        epochs = training.steps / training.feed.steps_an_epoch
+        spent = training.log[-1].seconds if training.log else 0.0
+        went_on = f", the last of it after step {training.went_on_from}" if training.went_on_from else ""
+        outcome.notes.append(
+            f"{counted(training.steps, 'step')} of {training.feed.batch} images, {epochs:.3g} epochs, "
+            f"in {duration(spent)}{went_on}; computed in {training.mode}"
+        )
+        if training.judge and training.best:
+            where = f"step {training.best_step}" if training.best_step else "the state before training, the best"
+            outcome.notes.append(
+                f"on {training.best.images} images held out: {training.first} -> {training.best}, after {where}"
+                if training.best_step
+                else f"on {training.best.images} images held out training gained nothing: {where}, stays"
+            )
+        if training.form.masks:
+            outcome.notes.append(f"the zeros of {counted(len(training.form.masks), 'sparse layer')} stay zero")
+        outcome.tables.append(training.table())
+
+
+def _counts_right(model: Model, held_out: Access) -> bool:
+    targets = held_out.targets()
+    shape = model.outputs[0].spec.shape
+    return is_class_scores(shape) and all(isinstance(target, int) for target in targets)

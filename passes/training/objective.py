@@ -1,0 +1,72 @@
+"""What training minimises on a batch, by labels or by a teacher."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from lvc.compiler.data.access import Target
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import is_call, spec
+from lvc.compiler.ir.model import Model
+from lvc.passes.training.loss import Loss
+from lvc.passes.training.speed import Mode
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A batch that has been through the model.
+
+    ``inputs`` may be filled up with copies: of the first ``count`` alone ``outputs``, ``watched`` and ``targets`` are
+    given. ``watched`` are the values of the nodes that the objective watches, and ``mode`` is how they were computed.
+    """
+
+    inputs: torch.Tensor
+    outputs: Sequence[torch.Tensor]
+    watched: Sequence[torch.Tensor]
+    targets: torch.Tensor | None
+    count: int
+    mode: Mode
+
+
+class Objective(ABC):
+    """What is minimised: the sum of named parts. ``watched`` are the nodes of the model whose values it needs."""
+
+    watched: tuple[Node, ...]
+
+    @abstractmethod
+    def losses(self, seen: Seen) -> Mapping[str, torch.Tensor]:
+        """Return the parts of the loss on a batch, weighted, each the mean over its images."""
+
+    @property
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """Parameters of its own that are trained with the model and thrown away afterwards."""
+        return {}
+
+
+class ByLabels(Objective):
+    """A loss on labels alone."""
+
+    def __init__(self, model: Model, loss: Loss, targets: Sequence[Target]) -> None:
+        self._loss = loss
+        self.watched = (scores_node(model),)
+        loss.check(spec(model.output_nodes[0]).shape, targets)
+
+    def losses(self, seen: Seen) -> Mapping[str, torch.Tensor]:
+        assert seen.targets is not None
+        outputs = (seen.watched[0], *seen.outputs[1:])
+        return {self._loss.name: self._loss(outputs, seen.targets)}
+
+
+def scores_node(model: Model, output: int = 0) -> Node:
+    """Return the node of an output as it is before a last softmax or sigmoid, which losses compute more exactly."""
+    node = model.output_nodes[output]
+    behind = node
+    while is_call(behind, aten.reshape.default) and spec(behind).shape[:2] == spec(behind.all_input_nodes[0]).shape[:2]:
+        behind = behind.all_input_nodes[0]
+    ends = is_call(behind, aten.softmax.int, aten.log_softmax.int, aten.sigmoid.default)
+    return behind.all_input_nodes[0] if ends else node

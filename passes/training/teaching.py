@@ -1,0 +1,79 @@
+"""Training by a teacher: what a frozen model computes on the same inputs is what the student is to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch.fx import Node
+
+from lvc.compiler.data.access import Target
+from lvc.compiler.ir.graph import spec
+from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.passes.training.form import watching
+from lvc.passes.training.loss import Loss
+from lvc.passes.training.objective import Objective, Seen, scores_node
+from lvc.passes.training.pairing import Pair
+from lvc.passes.training.term import Weighted
+
+_FOLDED = "eliminate-identities,fold-batch-norm,eliminate-dead"
+
+
+def frozen_teacher(model: Model) -> Model:
+    """A copy of a model that computes the same in fewer steps: nothing of it is ever trained."""
+    folded, _ = Pipeline.parse(_FOLDED).run(model, share_tensors=True)
+    return folded
+
+
+class ByTeacher(Objective):
+    """The weighted sum of terms that compare a student with its teacher, and of a loss on labels.
+
+    The first value that is watched is the student's first output, before a last softmax.
+    """
+
+    def __init__(
+        self, pair: Pair, terms: Sequence[Weighted], loss: Loss, targets: Sequence[Target], images: int
+    ) -> None:
+        self._terms, self._loss = terms, loss
+        if any(item.term is None for item in terms):
+            loss.check(spec(pair.student.output_nodes[0]).shape, targets)
+        compared = [tuple(item.term.nodes(pair)) if item.term else () for item in terms]
+        ours = dict.fromkeys([scores_node(pair.student), *(node for pairs in compared for node, _ in pairs)])
+        theirs = dict.fromkeys(node for pairs in compared for _, node in pairs)
+        self.watched = tuple(ours)
+        self._places = [[(list(ours).index(a), list(theirs).index(b)) for a, b in pairs] for pairs in compared]
+        self._teacher = _Teacher(pair.teacher, tuple(theirs), images)
+        self._own = [dict(item.term.parameters(pair)) if item.term else {} for item in terms]
+
+    @property
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        return {f"{place}.{name}": value for place, own in enumerate(self._own) for name, value in own.items()}
+
+    def losses(self, seen: Seen) -> Mapping[str, torch.Tensor]:
+        with seen.mode.autocast():
+            taught = [value[: seen.count] for value in self._teacher(seen.inputs)]
+        found: dict[str, torch.Tensor] = {}
+        for item, places, own in zip(self._terms, self._places, self._own, strict=True):
+            if item.term is None:
+                assert seen.targets is not None
+                value = self._loss((seen.watched[0], *seen.outputs[1:]), seen.targets)
+            else:
+                student = [seen.watched[ours].float() for ours, _ in places]
+                teacher = [taught[theirs].float() for _, theirs in places]
+                value = item.term(student, teacher, own, seen.targets)
+            found[item.name] = found.get(item.name, torch.zeros(())) + item.weight * value
+        return found
+
+
+class _Teacher:
+    """Gives values of nodes of a model for so many images at once."""
+
+    def __init__(self, model: Model, nodes: tuple[Node, ...], images: int) -> None:
+        self._module = watching(model.with_batch(images), nodes)
+        self._count = len(nodes)
+
+    @torch.no_grad()
+    def __call__(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        values: Sequence[torch.Tensor] = self._module(inputs)
+        return values[len(values) - self._count :]

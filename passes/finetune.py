@@ -2,8 +2,11 @@
 
 The graph is trained as it stands, after whatever passes ran before: pruned, factored, with sparse weights or with fake
 quantisation. Batch normalisations take the statistics of the batch and dropout is active while it trains; afterwards
-both are in evaluation mode again. A tenth of the images is held out, unless ``validation=`` names others, and the state
-that does best on them is the one that stays.
+both are in evaluation mode again. A tenth of the images is held out to be judged on, unless ``validation=`` names
+others.
+
+The last state stays. ``keep=best`` keeps that which did best on the images held out, and is right for images that the
+model never saw: what a model has been trained on it knows by heart, and they would choose the state before training.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from lvc.passes.training.objective import ByLabels, Objective
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(TrainingPass):
-    """Train the model on labelled images; the state that does best on images held out stays."""
+    """Train the model on labelled images."""
 
     name: ClassVar[str] = "finetune"
     effect: ClassVar[Effect] = Effect.LOSSY

@@ -61,8 +61,8 @@ class TrainingForm:
         }
         if not trained:
             raise CompileError("there is nothing to train", why="no weight of the model is in floating point")
-        for parameter in trained.values():
-            parameter.requires_grad_(True)
+        for name, parameter in model.module.named_parameters():
+            parameter.requires_grad_(name in trained)
         masks = _masks(model) if keep_zeros else {}
         return cls(images, training, evaluation, trained, {**trained, **statistics}, masks)
 

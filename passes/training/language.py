@@ -42,7 +42,7 @@ class TrainingPass(Pass):
     """
 
     data: str = option("train", "the data set to train on, as named by --data NAME=PATH")
-    validation: str = option("", "the data set that chooses the best state (default: a tenth of the data, held out)")
+    validation: str = option("", "the data set to judge on while training (default: a tenth of the data, held out)")
     epochs: float = option(10.0, "so many times each image is seen")
     steps: int = option(0, "so many steps, in place of epochs=")
     batch: int = option(128, "images in a step")
@@ -65,7 +65,9 @@ class TrainingPass(Pass):
     zeros: Literal["keep", "train"] = option("keep", "whether weights of layers that are zero stay so")
     batch_norm: Literal["train", "freeze"] = option("train", "normalise by the batch, or by the statistics as they are")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "what products are computed in (auto: the faster one)")
-    keep: Literal["best", "last"] = option("best", "which state stays: that which did best on validation, or the last")
+    keep: Literal["last", "best"] = option(
+        "last", "which state stays: the last, or the best on held-out images, which the model must never have seen"
+    )
     every: int = option(0, "judge after so many steps (default: after each epoch)")
     minutes: float = option(5.0, "with --checkpoints, keep the state at least so often")
 
@@ -214,8 +216,8 @@ class TrainingPass(Pass):
 
     def _tell(self, model: Model, training: Training, outcome: Outcome) -> None:
         """Say what was trained and what came of it."""
-        changed = training.best_step or not training.best
-        names = set(training.form.trained) if changed else set()
+        stays = self.keep == "best" and training.judge is not None and not training.best_step
+        names = set() if stays else set(training.form.trained)
         for node in model.module.graph.nodes:
             if node.op == "get_attr" and str(node.target) in names:
                 outcome.change(node)
@@ -226,16 +228,23 @@ class TrainingPass(Pass):
             f"{counted(training.steps, 'step')} of {training.feed.batch} images, {epochs:.3g} epochs, "
             f"in {duration(spent)}{went_on}; computed in {training.mode}"
         )
-        if training.judge and training.best:
-            where = f"step {training.best_step}" if training.best_step else "the state before training, the best"
-            outcome.notes.append(
-                f"on {training.best.images} images held out: {training.first} -> {training.best}, after {where}"
-                if training.best_step
-                else f"on {training.best.images} images held out training gained nothing: {where}, stays"
-            )
+        outcome.notes += _judged(training)
         if training.form.masks:
             outcome.notes.append(f"the zeros of {counted(len(training.form.masks), 'sparse layer')} stay zero")
         outcome.tables.append(training.table())
+
+
+def _judged(training: Training) -> list[str]:
+    """Say how the model did on images held out, before and after."""
+    before, after = training.first, training.best or training.last
+    if before is None or after is None:
+        return []
+    what = f"on {before.images} images held out"
+    if training.best and not training.best_step:
+        return [f"{what} training gained nothing, and the state before it stays: {before}"]
+    told = f"{what}: {before} -> {after}" + (f", after step {training.best_step}" if training.best else "")
+    worse = "; if the model was trained on these images before, it knew them by heart, and they tell little"
+    return [told + (worse if before.is_better_than(after) else "")]
 
 
 def _counts_right(model: Model, held_out: Access) -> bool:

@@ -66,6 +66,7 @@ class Training:
 
     log: list[Entry] = field(default_factory=list, init=False)
     first: Verdict | None = field(default=None, init=False)
+    last: Verdict | None = field(default=None, init=False)
     best: Verdict | None = field(default=None, init=False)
     best_step: int = field(default=0, init=False)
     went_on_from: int = field(default=0, init=False)
@@ -149,7 +150,7 @@ class Training:
 
     def _look(self, done: int, images_a_second: float) -> None:
         """Judge the model as it is, and tell how training goes."""
-        verdict = self._judge()
+        verdict = self.last = self._judge()
         steps = done - (self.log[-1].step if self.log else 0)
         losses = {name: total / steps for name, total in self._sums.items()}
         self._sums = {}
@@ -199,6 +200,7 @@ class Training:
         told: dict[str, Any] = {
             "log": [asdict(entry) for entry in self.log],
             "first": asdict(self.first) if self.first else None,
+            "last": asdict(self.last) if self.last else None,
             "best": asdict(self.best) if self.best else None,
             "best_step": self.best_step,
             "mode": asdict(self.mode),
@@ -223,6 +225,7 @@ class Training:
             self._best_values = saved.of("best") or None
             self.log = [Entry(**entry) for entry in told["log"]]
             self.first = Verdict(**told["first"]) if told["first"] else None
+            self.last = Verdict(**told["last"]) if told["last"] else None
             self.best = Verdict(**told["best"]) if told["best"] else None
             self.best_step, self._sums, self._spent = told["best_step"], told["sums"], told["spent"]
         except (KeyError, TypeError, RuntimeError) as error:

@@ -25,7 +25,7 @@ from lvc.passes.training.pairing import Pair
 LABELS = "labels"
 """The term that is a loss on labels."""
 
-_WEIGHTED = re.compile(r"\s*(?:(\d+(?:\.\d*)?|\.\d+)\s*\*)?\s*([^+{}\s]+(?:\{[^{}]*\})?)\s*")
+_WEIGHTED = re.compile(r"\s*(?:(\d+(?:\.\d*)?|\.\d+)\s*\*)?\s*([A-Za-z_][\w.-]*(?:\{[^{}]*\})?)\s*")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,15 +13,16 @@ from lvc.compiler.pipeline.workspace import Workspace
 
 @dataclass(frozen=True)
 class Images:
-    """A data set out of arrays, without labels."""
+    """A data set out of arrays, with as many classes in turn, or without labels."""
 
     arrays: Sequence[np.ndarray]
+    classes: int = 0
 
     def __len__(self) -> int:
         return len(self.arrays)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int | None]]:
-        return iter([(array, None) for array in self.arrays])
+        return iter([(array, at % self.classes if self.classes else None) for at, array in enumerate(self.arrays)])
 
 
 def workspace_of(*arrays: np.ndarray) -> Workspace:
@@ -34,6 +35,12 @@ def of_integers(model: Model, count: int = 4) -> Workspace:
     shape = (1, *model.inputs[0].spec.shape[1:])
     values = np.arange(count * int(np.prod(shape)), dtype=np.float32).reshape(count, *shape)
     return workspace_of(*(values % 17 - 8))
+
+
+def with_labels(workspace: Workspace) -> Workspace:
+    """The same workspace with one more data set, 'train': the images of 'calib' with two classes in turn."""
+    images = [array for array, _ in workspace.data["calib"]()]
+    return replace(workspace, data={**workspace.data, "train": lambda: Images(images, 2)})
 
 
 def normal(model: Model, count: int = 8) -> Workspace:

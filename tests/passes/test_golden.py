@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from calibration_data import of_integers
+from calibration_data import of_integers, with_labels
 
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.pipeline import catalogue
@@ -35,7 +35,7 @@ def test_golden(case: Path, request: pytest.FixtureRequest) -> None:
     first, _, before = head.partition("\n")
     pipeline = Pipeline.parse(first.removeprefix("pipeline: "))
     loaded = parse_model(before)
-    workspace = of_integers(loaded)
+    workspace = with_labels(of_integers(loaded))
     model, steps = pipeline.run(loaded, workspace, [Verifier(), Drift()])
     found = model.to_text() + describe(steps)
     if request.config.getoption("--update-golden"):

@@ -10,8 +10,9 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.data.access import Target
-from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import is_call, spec
+from lvc.compiler.ir.closing import closing_functions
+from lvc.compiler.ir.dialect import Family
+from lvc.compiler.ir.graph import family, spec
 from lvc.compiler.ir.model import Model
 from lvc.passes.training.loss import Loss
 from lvc.passes.training.speed import Mode
@@ -66,7 +67,6 @@ def scores_node(model: Model, output: int = 0) -> Node:
     """Return the node of an output as it is before a last softmax or sigmoid, which losses compute more exactly."""
     node = model.output_nodes[output]
     behind = node
-    while is_call(behind, aten.reshape.default) and spec(behind).shape[:2] == spec(behind.all_input_nodes[0]).shape[:2]:
+    while family(behind) is Family.MOVEMENT and len(behind.all_input_nodes) == 1:
         behind = behind.all_input_nodes[0]
-    ends = is_call(behind, aten.softmax.int, aten.log_softmax.int, aten.sigmoid.default)
-    return behind.all_input_nodes[0] if ends else node
+    return behind.all_input_nodes[0] if behind in closing_functions(model.module.graph) else node

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from lvc.compiler.ir.model import Model
     from lvc.compiler.pipeline.workspace import Workspace
 
+EMULATED_MACS = 1e9
+"""Models of more multiply-accumulates are emulated only where that is asked for: it takes minutes."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -56,6 +59,10 @@ class Place(Enum):
     HERE = "yes"
     EMULATED = "emulated"
     ELSEWHERE = "no"
+
+
+class OtherMachine(CompileError):
+    """Code that this machine cannot run."""
 
 
 class Executable(Protocol):
@@ -99,6 +106,10 @@ class Backend(ABC):
     def place(self, target: Target) -> Place:
         """Where code for a target runs, as seen from this machine."""
         return Place.HERE
+
+    def spelling(self, target: Target) -> str:
+        """A text that names a target wherever it is read, also where it was called ``native``."""
+        return target.text
 
     def channel_multiple(self, target: Target) -> int:
         """The number that widths should be multiples of, for the kernels of a target to waste nothing."""

@@ -173,7 +173,7 @@ def optimise(
     if max_loss and is_lossy:
         max_loss.check_request(model, workspace)
     if workspace.stopwatch is None:
-        workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch("native", workspace))
+        workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch(None, workspace))
     watching: list[Observer] = [Timer(), Verifier(), *([Drift(workspace.seed)] if check else []), *observers]
     if is_lossy and (images := judged_set(model, workspace)):
         watching.append(Judge(workspace, images))

@@ -64,8 +64,8 @@ def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]
     import lvc.backends.tvm.cpu.code_generator
     import lvc.backends.tvm.lower  # noqa: F401
     from lvc.compiler import container, driver, loaded
-    from lvc.compiler.bench.comparison import processor
     from lvc.compiler.bench.engine import Original
+    from lvc.compiler.bench.processor import processor
     from lvc.compiler.bench.suite import IN_FLOAT
     from lvc.compiler.data.seeded import seeded_inputs
     from lvc.compiler.measure.memory import memory_of
@@ -160,6 +160,7 @@ def _race(
     from lvc.compiler.bench.engine import find_engine, prepare
     from lvc.compiler.errors import UsageError
     from lvc.compiler.loaded import load
+    from lvc.compiler.measure.device import ThisMachine
     from lvc.compiler.pipeline.workspace import Silence
 
     contestants = [Contestant(name, "", load(artefact, threads).executable) for name, artefact in artefacts.items()]
@@ -168,7 +169,9 @@ def _race(
             contestants.append(Contestant(name, "", prepare(find_engine(name), original, threads)))
         except UsageError as error:
             print(f"note: {error}", file=sys.stderr)
-    rows = compare(contestants, inputs, seconds=settings.seconds, repeats=None, clock="wall", progress=Silence())
+    rows = compare(
+        contestants, inputs, ThisMachine(), seconds=settings.seconds, repeats=None, clock="wall", progress=Silence()
+    )
     return {row.name: Speed(row.timing.best, row.timing.median) for row in rows}
 
 

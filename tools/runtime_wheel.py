@@ -24,12 +24,16 @@ STARTS = (
     "lvc.backends.tvm.cpu.device",
     "lvc.backends.tvm.cpu.runtime.executable",
     "lvc.compiler.cli.run",
+    "lvc.compiler.cli.serve_device",
     "lvc.compiler.data.feed",
     "lvc.compiler.data.preprocess",
     "lvc.compiler.data.seeded",
     "lvc.compiler.files",
     "lvc.compiler.loaded",
+    "lvc.compiler.measure.device",
     "lvc.compiler.measure.evaluation",
+    "lvc.compiler.remote.server",
+    "lvc.compiler.remote.worker",
     "lvc.compiler.text",
 )
 """What is imported when it is needed; the rest follows from the imports of these."""
@@ -60,6 +64,7 @@ pictures = ["{pillow}"]
 
 [project.scripts]
 lvc-run = "lvc_runtime.__main__:main"
+lvc-serve = "lvc_runtime.serve:main"
 
 [tool.setuptools.packages.find]
 include = ["lvc_runtime*"]

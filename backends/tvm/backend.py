@@ -55,6 +55,9 @@ class TvmBackend(Backend):
     def place(self, target: Target) -> Place:
         return _device(target).place(target)
 
+    def spelling(self, target: Target) -> str:
+        return _device(target).spelling(target)
+
     def channel_multiple(self, target: Target) -> int:
         return _device(target).block(target)
 

@@ -127,6 +127,10 @@ class Device(ABC):
         """Where code for a target runs, as seen from this machine."""
         return Place.HERE
 
+    def spelling(self, target: Target) -> str:
+        """A text that names a target on any machine."""
+        return target.text
+
     def remarks(self, model: Model, target: Target) -> list[str]:
         """What a user should know about a model that is built for a target."""
         return []

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lvc.compiler.bench.engine import Run
-from lvc.compiler.bench.measure import Timing, interleave, unpinned
+from lvc.compiler.bench.measure import Timing, unpinned
+from lvc.compiler.measure.device import Device
 from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.workspace import Progress
 
@@ -56,19 +54,20 @@ class Row:
 def compare(
     contestants: Sequence[Contestant],
     inputs: tuple[np.ndarray, ...],
+    device: Device,
     *,
     seconds: float,
     repeats: int | None,
     clock: str,
     progress: Progress,
 ) -> list[Row]:
-    """Time the contestants in turns and compare each with the first."""
+    """Time the contestants in turns, on the device that has them all, and compare each with the first."""
     outputs = []
     for one in contestants:
         with unpinned():
             outputs.append([np.array(part) for part in one.run(*inputs)])
-    runs = [partial(one.run, *inputs) for one in contestants]
-    timings = interleave(runs, seconds=seconds, repeats=repeats, clock=clock, progress=progress)
+    calls = [(one.run, inputs) for one in contestants]
+    timings = device.time(calls, seconds=seconds, repeats=repeats, clock=clock, progress=progress)
     return [
         Row(one.name, one.version, timing, timing.best / timings[0].best, _difference(found, outputs[0]))
         for one, timing, found in zip(contestants, timings, outputs, strict=True)
@@ -79,13 +78,3 @@ def _difference(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> fl
     if len(found) != len(wanted):
         return float("inf")
     return max(relative_difference(ours, theirs) for ours, theirs in zip(found, wanted, strict=True))
-
-
-def processor() -> str:
-    """Return the name of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()

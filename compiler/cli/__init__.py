@@ -15,7 +15,19 @@ import lvc
 from lvc.compiler.cli.console import Console
 from lvc.compiler.errors import CompileError, LvcError, UsageError, did_you_mean
 
-COMMANDS = ("compile", "opt", "run", "bench", "eval", "compare", "inspect", "sensitivity", "passes", "targets")
+COMMANDS = (
+    "compile",
+    "opt",
+    "run",
+    "bench",
+    "eval",
+    "compare",
+    "inspect",
+    "sensitivity",
+    "passes",
+    "targets",
+    "serve-device",
+)
 
 _EPILOG = """\
 examples:
@@ -65,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_folder_options(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name in COMMANDS:
-        module = importlib.import_module(f"lvc.compiler.cli.{name}")
+        module = importlib.import_module(f"lvc.compiler.cli.{name.replace('-', '_')}")
         command = commands.add_parser(
             name,
             help=module.SUMMARY,

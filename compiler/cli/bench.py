@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lvc.compiler.cli.device_options import add_device_options, on_device
 from lvc.compiler.cli.model_options import MODEL_HELP, add_model_options
-from lvc.compiler.cli.subject import add_emulate, positive, subject_of
+from lvc.compiler.cli.subject import add_emulate, positive
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
     from lvc.compiler.load.request import LoadRequest
     from lvc.compiler.loaded import Loaded
+    from lvc.compiler.measure.device import Device
 
 SUMMARY = "time artefacts beside other engines, in turns"
 
@@ -34,33 +37,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-op", action="store_true", help="also time each kernel of the first artefact")
     parser.add_argument("--sort", choices=("order", "time"), default="order", help="how --per-op lists the kernels")
     add_emulate(parser)
+    add_device_options(parser)
     parser.add_argument("--model", metavar="MODEL", help=f"what the engines run (default: the source): {MODEL_HELP}")
     add_model_options(parser, positional=False)
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
+    if options.device and options.against:
+        raise UsageError("--device and --against are both given", help="boards run artefacts alone; leave one out")
+    work = partial(_race_on, options=options, console=console)
+    return on_device(options, console, work, options.artefacts)
+
+
+def _race_on(device: Device, options: argparse.Namespace, console: Console) -> int:
     import tempfile
 
-    from lvc.compiler.bench.comparison import compare, processor
+    from lvc.compiler.bench.comparison import compare
     from lvc.compiler.data.seeded import seeded_inputs
 
-    loaded = [_load(path, options.threads, emulate=options.emulate) for path in options.artefacts]
+    loaded = [_load(path, options.threads, device) for path in options.artefacts]
     inputs = seeded_inputs(loaded[0].inputs, options.seed)
     _check_signatures(options.artefacts, loaded)
-    _warn_if_busy(console)
+    _warn_if_busy(console, *device.busy())
     with tempfile.TemporaryDirectory(prefix="lvc-bench-") as scratch:
         contestants = [_own(path, one) for path, one in zip(options.artefacts, loaded, strict=True)]
         contestants += _peers(options, loaded[0], Path(scratch), console)
         rows = compare(
             contestants,
             inputs,
+            device,
             seconds=options.seconds,
             repeats=options.repeats,
             clock=options.clock,
             progress=console.progress,
         )
     inputs_text = ", ".join(map(str, loaded[0].inputs))
-    console.result(f"{processor()}; {options.threads} thread{'s' * (options.threads > 1)}; {inputs_text}\n")
+    console.result(f"{device.processor}; {options.threads} thread{'s' * (options.threads > 1)}; {inputs_text}\n")
     _show(console, rows)
     found = _time_steps(loaded[0], inputs, options.clock) if options.per_op else []
     if options.sort == "time":
@@ -69,7 +81,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
         _show_steps(console, found)
     console.json(
         {
-            "processor": processor(),
+            "processor": device.processor,
             "threads": options.threads,
             "inputs": [str(value) for value in loaded[0].inputs],
             "clock": options.clock,
@@ -80,14 +92,13 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _load(path: Path, threads: int, *, emulate: bool) -> Loaded:
+def _load(path: Path, threads: int, device: Device) -> Loaded:
+    from lvc.compiler import container
     from lvc.compiler.backend import check_timed
-    from lvc.compiler.container import is_artefact
-    from lvc.compiler.loaded import load
 
-    if path.exists() and not is_artefact(path):
+    if path.exists() and not container.is_artefact(path):
         raise UsageError(f"'{path}' is not an artefact", help="make one with 'lvc compile'")
-    loaded = load(path, threads, emulate=emulate)
+    loaded = device.open(container.read(path), threads)
     check_timed(loaded.executable)
     return loaded
 
@@ -102,8 +113,7 @@ def _own(path: Path, loaded: Loaded) -> Contestant:
     import lvc
     from lvc.compiler.bench.comparison import Contestant
 
-    run = subject_of(str(path), loaded).run
-    return Contestant(path.stem, f"lvc {lvc.__version__}, {loaded.artefact.target}", run)
+    return Contestant(path.stem, f"lvc {lvc.__version__}, {loaded.artefact.target}", loaded.executable)
 
 
 def _peers(options: argparse.Namespace, first: Loaded, scratch: Path, console: Console) -> list[Contestant]:
@@ -197,7 +207,7 @@ def _show_steps(console: Console, found: list[Step]) -> None:
             f"{step.share * 100:.1f} %",
             si(step.macs) if step.macs else "",
             f"{step.flops / 1e9:.1f}" if step.macs else "",
-            f"{step.peak_share * 100:.0f} %" if step.macs else "",
+            f"{step.peak_share * 100:.0f} %" if step.macs and step.peak else "",
             " + ".join(step.nodes),
         )
         for step in found
@@ -205,13 +215,13 @@ def _show_steps(console: Console, found: list[Step]) -> None:
     console.result("")
     total, work = sum(step.seconds for step in found), sum(step.macs for step in found)
     whole = Step("all", "all", (), total, 1.0, work, found[0].peak)
-    rows.append(
-        ("all", duration(total), "", si(work), f"{whole.flops / 1e9:.1f}", f"{whole.peak_share * 100:.0f} %", "")
-    )
+    of_peak = f"{whole.peak_share * 100:.0f} %" if whole.peak else ""
+    rows.append(("all", duration(total), "", si(work), f"{whole.flops / 1e9:.1f}", of_peak, ""))
     console.table(("layer", "time", "share", "MACs", "GFLOP/s", "of peak", "nodes"), rows, "lrrrrrl")
-    console.say(
-        f"peak: {found[0].peak / 1e9:.1f} GFLOP/s, what a kernel of multiply-adds alone reaches on this machine"
-    )
+    if whole.peak:
+        console.say(
+            f"peak: {whole.peak / 1e9:.1f} GFLOP/s, what a kernel of multiply-adds alone reaches on this machine"
+        )
     if any(step.peak_share > 1 for step in found):
         console.say(
             "more than 100 % of peak: MACs are those of the layer's definition, of which Winograd's algorithm does a "
@@ -219,9 +229,6 @@ def _show_steps(console: Console, found: list[Step]) -> None:
         )
 
 
-def _warn_if_busy(console: Console) -> None:
-    import os
-
-    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+def _warn_if_busy(console: Console, load: float, cores: int) -> None:
     if load > 0.5 * cores:
         console.say(f"note: the machine is busy (load {load:.1f} on {cores} cores); only the ratios tell something")

@@ -120,9 +120,12 @@ def _compare_code(options: argparse.Namespace, console: Console) -> None:
     from lvc.compiler.cli.subject import Subject, chosen_preprocess, open_subject
     from lvc.compiler.data import open_data
     from lvc.compiler.measure.comparison.outputs import Images, compare_outputs
+    from lvc.compiler.measure.device import ThisMachine
 
-    options.threads, options.emulate = None, True
-    first, second = (open_subject(_options_for(options, text), text) for text in (options.model, options.quantised))
+    options.threads, here = None, ThisMachine(emulate=True)
+    first, second = (
+        open_subject(_options_for(options, text), text, here) for text in (options.model, options.quantised)
+    )
     _check_signatures(first.inputs, second.inputs)
     preprocess = chosen_preprocess(options, first) or chosen_preprocess(options, second)
     if options.plot:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lvc.compiler.cli.device_options import on_device
 from lvc.compiler.cli.model_options import add_model_options, load_request
 from lvc.compiler.cli.pipeline_options import (
     add_pipeline_options,
@@ -24,6 +25,7 @@ from lvc.compiler.text import si
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
+    from lvc.compiler.measure.device import Device
     from lvc.compiler.report import Report
 
 SUMMARY = "compile a model for a target"
@@ -32,11 +34,17 @@ SUMMARY = "compile a model for a target"
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="the artefact (default: the model's name)")
-    parser.add_argument("-t", "--target", metavar="TEXT", default="native", help="see 'lvc targets' (default: native)")
+    parser.add_argument(
+        "-t", "--target", metavar="TEXT", help="see 'lvc targets' (default: this machine, or the board)"
+    )
     add_pipeline_options(parser)
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
+    return on_device(options, console, lambda device: _compile(device, options, console))
+
+
+def _compile(device: Device, options: argparse.Namespace, console: Console) -> int:
     import time
 
     from lvc.compiler import container
@@ -44,7 +52,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.driver import check_request, compile_and_report
     from lvc.compiler.files import check_writable
 
-    pipeline, target = read_pipeline(options), Target.parse(options.target)
+    pipeline, target = read_pipeline(options), Target.parse(options.target or device.target)
     requirement, max_loss = read_requirement(options), read_max_loss(options)
     pipeline.check_data(read_data_names(options), options.stop_after)
     check_request(pipeline, target)
@@ -56,7 +64,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     model = request.load()
     describe_data(options, model)
     loaded = time.perf_counter() - started
-    workspace = make_workspace(options, model, console)
+    workspace = make_workspace(options, model, console, device)
     artefact, report = compile_and_report(
         model,
         pipeline,

@@ -48,7 +48,7 @@ class Console:
     def json(self, data: Any) -> None:
         """Print the result as JSON, if that is wanted."""
         if self.json_wanted:
-            print(json.dumps(data, indent=2, default=str))
+            print(json.dumps(data, indent=2, default=str), flush=True)
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]], align: str) -> None:
         """Print an aligned table as a result."""

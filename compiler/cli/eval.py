@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from lvc.compiler.cli.device_options import add_device_options, on_device
 from lvc.compiler.cli.model_options import add_model_options
 from lvc.compiler.cli.subject import Subject, add_run_options, chosen_preprocess, open_subject, positive
 from lvc.compiler.errors import UsageError
@@ -12,6 +13,7 @@ from lvc.compiler.text import percent
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
+    from lvc.compiler.measure.device import Device
     from lvc.compiler.measure.evaluation import Score
 
 SUMMARY = "measure accuracy on labelled images"
@@ -28,19 +30,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="OTHER", help="a model or artefact whose first choices to compare with")
     parser.add_argument("--limit", metavar="N", type=positive, help="use only the first N images")
     add_run_options(parser)
+    add_device_options(parser)
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
+    return on_device(options, console, lambda device: _evaluate_on(device, options, console), [options.model])
+
+
+def _evaluate_on(device: Device, options: argparse.Namespace, console: Console) -> int:
     import time
 
     from lvc.compiler.data import open_data
     from lvc.compiler.measure.evaluation import evaluate
 
-    subject = open_subject(options, options.model)
+    subject = open_subject(options, options.model, device)
     data = open_data(options.data, chosen_preprocess(options, subject), subject.inputs, subject.labels)
     if not len(data):
         raise UsageError(f"the data set '{options.data}' is empty")
-    other = _other(options, subject)
+    other = _other(options, subject, device)
     if data.unlabelled and not other:
         raise _no_labels(options.data, data.unlabelled)
     _check_classes(console, data.classes, subject)
@@ -65,10 +72,10 @@ def _no_labels(data: str, why: str) -> UsageError:
     return UsageError(f"the images of '{data}' have no labels", why=why, help=help)
 
 
-def _other(options: argparse.Namespace, subject: Subject) -> Subject | None:
+def _other(options: argparse.Namespace, subject: Subject, device: Device) -> Subject | None:
     if not options.against:
         return None
-    other = open_subject(options, options.against)
+    other = open_subject(options, options.against, device)
     if [value.spec for value in other.inputs] != [value.spec for value in subject.inputs]:
         ours, theirs = (", ".join(map(str, item.inputs)) for item in (subject, other))
         raise UsageError("the two models take different inputs", why=f"{ours} against {theirs}")
@@ -94,7 +101,8 @@ def _show(console: Console, options: argparse.Namespace, score: Score, seconds: 
     if score.agreed is not None:
         rows.append(("agreement", percent(score.agreed / score.images, 2), f"{score.agreed} of {score.images}"))
     console.table(("", options.model, "images"), rows, "lr")
-    console.say(f"{score.images} images in {seconds:.1f} s, {seconds / score.images * 1e3:.2f} ms an image")
+    way = ", with the way to the board" if options.device else ""
+    console.say(f"{score.images} images in {seconds:.1f} s, {seconds / score.images * 1e3:.2f} ms an image{way}")
     console.json(
         {
             "model": options.model,

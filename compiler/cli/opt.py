@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvc.compiler.cli.compile import write_report
+from lvc.compiler.cli.device_options import on_device
 from lvc.compiler.cli.model_options import add_model_options, load_request
 from lvc.compiler.cli.pipeline_options import (
     add_pipeline_options,
@@ -24,6 +25,7 @@ from lvc.compiler.cli.pipeline_options import (
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
+    from lvc.compiler.measure.device import Device
 
 SUMMARY = "run passes on a model and write it again"
 
@@ -37,6 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
+    return on_device(options, console, lambda device: _optimise(device, options, console))
+
+
+def _optimise(device: Device, options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.driver import check_requirement, make_report, optimise
     from lvc.compiler.files import check_writable
     from lvc.compiler.verification.verification import Verification
@@ -52,7 +58,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
         check_model_suffix(options.output)
     model = load_request(options).load()
     describe_data(options, model)
-    workspace = make_workspace(options, model, console)
+    workspace = make_workspace(options, model, console, device)
     loaded = Verification.of(model, workspace, check=options.check, verify=options.verify).source()
     rewritten, steps = optimise(
         model,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lvc.compiler.cli.device_options import add_device_options
 from lvc.compiler.cli.subject import positive
 from lvc.compiler.errors import UsageError
 from lvc.compiler.pipeline.catalogue import PRECISIONS
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lvc.compiler.ir.model import Model
     from lvc.compiler.measure.comparison.loss_bound import LossBound
     from lvc.compiler.measure.coverage import Requirement
+    from lvc.compiler.measure.device import Device
     from lvc.compiler.pipeline.passes import Pass
     from lvc.compiler.pipeline.pipeline import Observer, Pipeline
     from lvc.compiler.pipeline.workspace import DataSet, Workspace
@@ -57,6 +59,7 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoints", metavar="DIR", type=Path, help="where long passes leave finished steps, to go on from there"
     )
     group.add_argument("--threads", metavar="N", type=positive, help="threads to work with (default: all cores)")
+    add_device_options(group)
     group.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
     group.add_argument("--labels", metavar="FILE", help="class names: a text or JSON file, or imagenet, cifar10")
     group.add_argument("--explain", action="store_true", help="say of every place that a pass skipped why it did")
@@ -152,13 +155,16 @@ def say_unread(workspace: Workspace, console: Console) -> None:
             console.say(f"note: no pass read the data set '{name}'")
 
 
-def make_workspace(options: argparse.Namespace, model: Model, console: Console) -> Workspace:
+def make_workspace(options: argparse.Namespace, model: Model, console: Console, device: Device) -> Workspace:
     import torch
 
     from lvc.compiler.pipeline.workspace import Workspace
 
+    board = device if options.device else None
     data = {name: NamedData(path, model) for name, path in read_data_names(options).items()}
-    workspace = Workspace(data=data, seed=options.seed, progress=console.progress, checkpoints=options.checkpoints)
+    workspace = Workspace(
+        data=data, seed=options.seed, progress=console.progress, checkpoints=options.checkpoints, device=board
+    )
     if not options.threads:
         return workspace
     torch.set_num_threads(options.threads)

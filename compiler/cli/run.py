@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lvc.compiler.cli.device_options import add_device_options, on_device
 from lvc.compiler.cli.model_options import add_model_options
 from lvc.compiler.cli.subject import Subject, add_run_options, chosen_preprocess, open_subject, positive
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from lvc.compiler.cli.console import Console
     from lvc.compiler.data.feed import Feed
+    from lvc.compiler.measure.device import Device
 
 SUMMARY = "run a model or an artefact on photographs or arrays"
 
@@ -23,6 +25,7 @@ SUMMARY = "run a model or an artefact on photographs or arrays"
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     add_input_options(parser)
+    add_device_options(parser)
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
@@ -36,12 +39,17 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
+    return on_device(options, console, lambda device: run_on(device, options, console), [options.model])
+
+
+def run_on(device: Device, options: argparse.Namespace, console: Console) -> int:
+    """Run what the options name on a device."""
     from lvc.compiler.files import check_writable
     from lvc.compiler.measure.evaluation import CLASSIFICATION, task_of
 
     if options.output:
         check_writable(options.output)
-    subject = open_subject(options, options.model)
+    subject = open_subject(options, options.model, device)
     classifies = task_of(subject.inputs, subject.outputs) == CLASSIFICATION
     kept: list[tuple[np.ndarray, ...]] = []
     results: list[dict[str, Any]] = []

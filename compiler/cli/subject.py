@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lvc.compiler.data.preprocess import Preprocess
     from lvc.compiler.ir.signature import Value
     from lvc.compiler.loaded import Loaded
+    from lvc.compiler.measure.device import Device
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,12 @@ class Subject:
     labels: tuple[str, ...]
 
 
-def open_subject(options: argparse.Namespace, text: str) -> Subject:
-    """Load what ``text`` names; the model options apply if it is a model."""
-    from lvc.compiler.container import is_artefact
+def open_subject(options: argparse.Namespace, text: str, device: Device) -> Subject:
+    """Load what ``text`` names: an artefact on a device; a model here, to which the model options apply."""
+    from lvc.compiler import container
 
-    if is_artefact(Path(text)):
-        from lvc.compiler.loaded import load
-
-        return subject_of(text, load(text, threads=options.threads, emulate=options.emulate))
+    if container.is_artefact(Path(text)):
+        return subject_of(text, device.open(container.read(Path(text)), options.threads))
     import torch
 
     from lvc.compiler.cli.model_options import load_model

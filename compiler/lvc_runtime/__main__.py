@@ -11,8 +11,7 @@ import lvc_runtime
 from lvc.compiler.cli import Parser, add_folder_options
 from lvc.compiler.cli import main as run_program
 from lvc.compiler.cli.model_options import add_seed_option
-from lvc.compiler.cli.run import add_input_options
-from lvc.compiler.cli.run import execute as run_model
+from lvc.compiler.cli.run import add_input_options, run_on
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,11 +34,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.container import is_artefact
+    from lvc.compiler.measure.device import ThisMachine
 
     if not is_artefact(Path(options.model)):
         what = "is not a compiled model" if Path(options.model).exists() else "does not exist"
         raise UsageError(f"'{options.model}' {what}", help="give a file.lvc, as 'lvc compile' writes it")
-    return run_model(options, console)
+    return run_on(ThisMachine(emulate=options.emulate), options, console)
 
 
 def main() -> int:

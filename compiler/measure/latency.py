@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,10 @@ from lvc.compiler.backend import check_timed
 from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.ir.graph import calls, origin
 from lvc.compiler.measure.counts import macs
+from lvc.compiler.measure.device import Call, ThisMachine
 from lvc.compiler.pipeline.workspace import Race, Workspace
+from lvc.compiler.remote.errors import Retired
+from lvc.compiler.verification.oracle import GraphOracle
 
 if TYPE_CHECKING:
     from lvc.compiler.backend import Executable, Target
@@ -28,25 +30,28 @@ _SURE = 0.01
 
 
 class TargetStopwatch:
-    """Measures models as built for a target; the model that others are compared with is built once.
+    """Measures models as built for a target, by default that which the workspace's device is; the model that others
+    are compared with is built once.
 
     On one thread it reads the processor time, which other programs disturb least, else the wall clock.
     """
 
-    def __init__(self, target: str | Target, workspace: Workspace) -> None:
+    def __init__(self, target: str | Target | None, workspace: Workspace) -> None:
         self._named = target
         self._workspace = workspace
-        self._built: tuple[Model, Callable[[], object]] | None = None
+        self._device = workspace.device or ThisMachine()
+        self._built: tuple[Model, Call] | None = None
 
     @cached_property
     def target(self) -> Target:
         from lvc.compiler.backend import Target
 
-        return Target.parse(self._named) if isinstance(self._named, str) else self._named
+        named = self._device.target if self._named is None else self._named
+        return Target.parse(named) if isinstance(named, str) else named
 
     @property
     def name(self) -> str:
-        return self.target.text
+        return ", ".join(filter(None, (self.target.text, self._device.where)))
 
     @property
     def channel_multiple(self) -> int:
@@ -57,15 +62,13 @@ class TargetStopwatch:
 
     def compare(self, model: Model, with_model: Model) -> Race:
         """Run two models in turns, on a busy machine for more rounds than on an idle one."""
-        from lvc.compiler.bench.measure import interleave
-
         if self._built is None or self._built[0] is not with_model:
-            self._built = (with_model, self._runner(with_model))
+            self._built = (with_model, self._call(with_model))
         clock = "cpu" if self._workspace.threads == 1 else "wall"
-        runs = [self._runner(model), self._built[1]]
+        calls = [self._call(model), self._built[1]]
         rounds = np.empty((0, 2))
         while len(rounds) < _MOST_ROUNDS and _uncertainty(rounds) > _SURE:
-            timings = interleave(runs, repeats=_ROUNDS, clock=clock)
+            timings = self._device.time(calls, repeats=_ROUNDS, clock=clock)
             rounds = np.concatenate([rounds, np.stack([timing.samples for timing in timings], axis=1)])
         mine, other = map(float, rounds.min(axis=0))
         return Race(mine, other, float(np.median(rounds[:, 0] / rounds[:, 1])))
@@ -85,10 +88,10 @@ class TargetStopwatch:
             seconds[place] = seconds.get(place, 0.0) + taken
         return seconds
 
-    def _runner(self, model: Model) -> Callable[[], object]:
+    def _call(self, model: Model) -> Call:
         from lvc.compiler.data.seeded import seeded_inputs
 
-        return partial(self._build(model)[1], *seeded_inputs(model.inputs, self._workspace.seed))
+        return self._build(model)[1], seeded_inputs(model.inputs, self._workspace.seed)
 
     def _build(self, model: Model) -> tuple[Model, Executable]:
         """Return a model as it is built, and what runs it."""
@@ -99,8 +102,10 @@ class TargetStopwatch:
         optimised, _ = Pipeline.parse(PIPELINE).run(model, self._workspace, completion=backend.completion)
         artefact = backend.build(optimised, self.target, self._workspace)
         try:
-            executable = backend.load(artefact, self._workspace.threads)
+            executable = self._device.load(artefact, self._workspace.threads, GraphOracle(optimised))
             check_timed(executable)
+        except Retired:
+            raise
         except LvcError as error:
             raise UsageError(
                 f"latency on {self.name} cannot be measured here",

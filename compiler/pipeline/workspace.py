@@ -17,6 +17,7 @@ from lvc.compiler.threads import usable_cores
 
 if TYPE_CHECKING:
     from lvc.compiler.ir.model import Model
+    from lvc.compiler.measure.device import Device
     from lvc.compiler.pipeline.held_out import JudgingImages
     from lvc.compiler.pipeline.pipeline import Surroundings
 
@@ -96,8 +97,9 @@ class Workspace:
     `judging_images`. See `lvc.compiler.pipeline.held_out`.
 
     ``surroundings`` are those of a pass, for the passes that it runs; see `Pipeline.run_inside`. ``original`` is the
-    model before any pass, which nobody changes. ``stopwatch`` measures models on the target, where there is one.
-    ``checkpoints`` is the folder where long passes leave what they have finished, to go on from there; None for none.
+    model before any pass, which nobody changes. ``device`` is the machine on which what is built for the target is run
+    and timed; None for this one. ``stopwatch`` measures models on the target, where there is one. ``checkpoints`` is
+    the folder where long passes leave what they have finished, to go on from there; None for none.
     """
 
     data: Mapping[str, Callable[[], DataSet]] = field(default_factory=dict)
@@ -105,6 +107,7 @@ class Workspace:
     threads: int = field(default_factory=usable_cores)
     progress: Progress = field(default_factory=Silence)
     checkpoints: Path | None = None
+    device: Device | None = None
     stopwatch: Stopwatch | None = None
     surroundings: Surroundings | None = None
     original: Model | None = None

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from lvc.compiler.artefact import Artefact
-from lvc.compiler.backend import Executable, Untimed
+from lvc.compiler.backend import EMULATED_MACS, Executable, Untimed
 from lvc.compiler.errors import CheckError, LvcError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.counts import total_macs
+from lvc.compiler.measure.device import Device
 from lvc.compiler.pipeline import catalogue
 from lvc.compiler.text import si
 from lvc.compiler.verification.closeness import (
@@ -22,10 +23,8 @@ from lvc.compiler.verification.closeness import (
     slack_of,
 )
 from lvc.compiler.verification.examples import Example
+from lvc.compiler.verification.oracle import GraphOracle
 from lvc.compiler.verification.record import Verified
-
-EMULATED_MACS = 1e9
-"""Models of more multiply-accumulates are emulated only where that is asked for: it takes minutes."""
 
 
 def verify_artefact(
@@ -36,6 +35,7 @@ def verify_artefact(
     is_lossy: bool,
     is_thorough: bool = False,
     threads: int | None = None,
+    device: Device | None = None,
 ) -> Verified:
     """Raise `CheckError` if an artefact computes something else than its model.
 
@@ -43,11 +43,16 @@ def verify_artefact(
     the user to judge, and the artefact is held against the ``rewritten`` model. Where that quantises, the
     artefact may differ as far as rounding moved the outputs: a value in the middle goes either way.
 
-    Code for another machine is emulated where there is an emulator; a large model only if it is to be ``is_thorough``.
+    Where there is a ``device`` the code runs there. Else code for another machine is emulated where there is an
+    emulator; a large model only if it is to be ``is_thorough``.
     """
     record = Verified(against="the rewritten graph in PyTorch" if is_lossy else "PyTorch")
     with record.timed():
-        run = _runnable(artefact, rewritten, record, is_thorough, threads)
+        if device:
+            run: Executable | None = device.load(artefact, threads, GraphOracle(rewritten))
+            record.where = device.where
+        else:
+            run = _runnable(artefact, rewritten, record, is_thorough, threads)
         if run is None:
             return record
         for example in examples:

@@ -14,8 +14,8 @@ from lvc.compiler.text import duration
 class Verified:
     """One comparison: ``against`` computed the same ``inputs`` input sets, and was at most ``difference`` away.
 
-    ``emulated`` says whether an emulator ran it, ``skipped`` why there was no comparison, ``explained`` what a
-    difference above the bound comes from; ``seconds`` is what it cost.
+    ``emulated`` says whether an emulator ran it, ``where`` on which board it ran if on one, ``skipped`` why there was
+    no comparison, ``explained`` what a difference above the bound comes from; ``seconds`` is what it cost.
     """
 
     against: str = ""
@@ -24,6 +24,7 @@ class Verified:
     seconds: float = 0.0
     skipped: str = ""
     emulated: bool = False
+    where: str = ""
     explained: str = ""
 
     @contextmanager
@@ -48,4 +49,7 @@ class Verified:
         if self.explained:
             far += f", explained by {self.explained}"
         apart = far if self.difference else f"equal to {self.against}"
-        return f"{apart} ({'emulated, ' if self.emulated else ''}{duration(self.seconds)})"
+        return f"{apart} ({', '.join([*self._how(), duration(self.seconds)])})"
+
+    def _how(self) -> list[str]:
+        return [text for text in (self.where, "emulated" if self.emulated else "") if text]

@@ -60,4 +60,5 @@ class Verification:
             is_lossy=is_lossy,
             is_thorough=self.is_thorough,
             threads=self.workspace.threads,
+            device=self.workspace.device,
         )

@@ -25,6 +25,7 @@ from lvc.compiler.cli import main
 from lvc.compiler.errors import UsageError
 from lvc.compiler.load import from_module
 from lvc.compiler.load.request import LoadRequest
+from lvc.compiler.measure.device import ThisMachine
 from lvc.compiler.measure.layers import Layer
 from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.workspace import Silence
@@ -95,7 +96,9 @@ def test_comparison_tells_ratio_and_difference() -> None:
     base = Contestant("base", "1", lambda x: (x,))
     double = Contestant("double", "2", lambda x: (2 * x,))
     wrong = Contestant("wrong", "3", lambda x: (x, x))
-    rows = compare([base, double, wrong], (np.ones(4),), seconds=0, repeats=1, clock="wall", progress=Silence())
+    rows = compare(
+        [base, double, wrong], (np.ones(4),), ThisMachine(), seconds=0, repeats=1, clock="wall", progress=Silence()
+    )
     assert [row.difference for row in rows] == [0.0, 1.0, float("inf")]
     assert rows[0].ratio == 1
     assert rows[1].ratio == rows[1].timing.best / rows[0].timing.best

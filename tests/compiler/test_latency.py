@@ -10,7 +10,7 @@ import pytest
 from lvc.compiler.bench import measure
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.graph_text import parse_model
-from lvc.compiler.measure import latency
+from lvc.compiler.measure import device, latency
 from lvc.compiler.measure.latency import TargetStopwatch
 from lvc.compiler.pipeline.catalogue import BACKENDS
 from lvc.compiler.pipeline.workspace import Workspace
@@ -24,7 +24,7 @@ class Machine:
         self._shared, self._own = shared, own
         self.rounds = 0
 
-    def interleave(self, runs: list[Any], *, repeats: int, clock: str) -> list[measure.Timing]:
+    def interleave(self, runs: list[Any], *, repeats: int, clock: str, **_: object) -> list[measure.Timing]:
         self.rounds += repeats
         slowdown = np.exp(self._shared * self._random.standard_normal(repeats))
         samples = (
@@ -34,8 +34,8 @@ class Machine:
 
 
 def race(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(measure, "interleave", machine.interleave)
-    monkeypatch.setattr(TargetStopwatch, "_runner", lambda *_: lambda: None)
+    monkeypatch.setattr(device, "interleave", machine.interleave)
+    monkeypatch.setattr(TargetStopwatch, "_call", lambda *_: (lambda: (), ()))
     stopwatch = TargetStopwatch("reference", Workspace(threads=1))
     return stopwatch.compare(object(), object()).share  # type: ignore[arg-type]
 

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device_servers import KEY, serving
 from picture_classifier import picture_classifier
 from PIL import Image
 
@@ -26,6 +28,7 @@ import lvc
 from lvc.backends.tvm.cpu.host import machine_architecture
 from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.compiler import container, driver
+from lvc.compiler.remote.board import Board
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not (ROOT / "compiler").is_dir(), reason="the suite runs against an installed wheel")
@@ -190,6 +193,23 @@ def test_the_command_runs_a_model_on_an_array(device: Device, artefact: lvc.Arte
     assert (best["index"], best["label"]) == (scores.argmax(), "abcd"[scores.argmax()])
     device.runs("-m", "lvc_runtime", "a.lvc", "x.npy", "-o", "out.npz")
     np.testing.assert_array_equal(np.load(device.folder / "out.npz")["scores"], scores)
+
+
+def test_it_serves_workstations_with_numpy_alone(device: Device, artefact: lvc.Artefact, tmp_path: Path) -> None:
+    """A workstation runs and times there what it made, and the modules that served it were those of the wheel."""
+    code = "import sys; from lvc_runtime.serve import main\nmain()\n" + ONLY_NUMPY
+    command = [str(device.python), "-I", "-c", code]
+    data = np.load(device.folder / "x.npy")
+    with serving(tmp_path, command=command) as server:
+        with Board(server.address, KEY) as board:
+            model = board.load(artefact, 1)
+            np.testing.assert_array_equal(model(data)[0], lvc.load(artefact, 1)(data))
+            (timing,) = board.time([(model, (data,))], repeats=4)
+            assert len(timing.samples) == 4
+            assert model.time_steps((data,), 2)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0, server.said
+        assert server.said.endswith("stopped\n")
 
 
 def test_headers_and_the_cmake_package_are_found(device: Device) -> None:

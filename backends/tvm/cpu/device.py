@@ -67,6 +67,9 @@ class Cpu(Device):
             return Place.ELSEWHERE
         return Place.EMULATED
 
+    def spelling(self, target: Target) -> str:
+        return targets.spelling(target)
+
     def remarks(self, model: Model, target: Target) -> list[str]:
         from lvc.backends.tvm.integers import layers_of_wide_weights
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from lvc.backends.tvm.cpu.machine import Cache, Machine
 from lvc.backends.tvm.cpu.processor import Architecture
 from lvc.backends.tvm.cpu.processors import CPUS, KNOWN
-from lvc.compiler.errors import CompileError, UsageError, did_you_mean
+from lvc.compiler.backend import OtherMachine
+from lvc.compiler.errors import UsageError, did_you_mean
 
 STAND_IN = "LVC_NATIVE"
 """The environment variable that names a lesser processor, as which this machine is to behave; or one of another
@@ -81,14 +82,14 @@ def runs_here(features: frozenset[str], kind: str) -> bool:
 
 
 def check_host(target_text: str, features: frozenset[str], kind: str = "") -> None:
-    """Raise `CompileError` if code of a kind, with these instruction sets, cannot run on this machine."""
+    """Raise `OtherMachine` if code of a kind, with these instruction sets, cannot run on this machine."""
     known = host_architecture()
     is_other = bool(kind) and (known is None or kind != known.kind)
     missing = sorted(features - host_features())
     if is_other or missing:
         lacking = "the processor lacks " + ", ".join(missing)
         emulated = "run it with --emulate, or " if is_other else ""
-        raise CompileError(
+        raise OtherMachine(
             f"this artefact was built for {target_text}, and this machine cannot run it",
             why=f"it is code for {kind}, and the processor is {platform.machine()}" if is_other else lacking,
             help=f"{emulated}build it again with --target native on this machine{_lowest('or with --target')}",

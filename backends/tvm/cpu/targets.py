@@ -58,6 +58,13 @@ def native() -> Target:
     return _target("native", cpu, host_features() & {*CPUS[cpu].architecture.parts.values()})
 
 
+def spelling(target: Target) -> str:
+    """The text that names a target on any machine: its processor, and what it has beyond it."""
+    processor = processor_of(target)
+    added = target.features - processor.features
+    return target.cpu + "".join(f"+{text}" for text, name in processor.architecture.parts.items() if name in added)
+
+
 def _target(text: str, cpu: str, added: Iterable[str]) -> Target:
     return Target(text, "tvm", CPUS[cpu].kind, cpu, CPUS[cpu].features.union(added))
 

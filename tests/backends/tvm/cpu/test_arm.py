@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from device_servers import serving
 from sketch import Sketch
 from test_integer import check_exact, convolution, whole
 from torch import nn
@@ -192,6 +193,32 @@ def test_latency_is_not_measured_by_emulation(monkeypatch: pytest.MonkeyPatch) -
     assert load(compile(model, "O0", verify=False))(np.full((2, 3), -1, np.float32)).max() == 0
     with pytest.raises(UsageError, match="latency on native cannot be measured here"):
         TargetStopwatch(target, Workspace()).layers(model)
+
+
+def test_a_board_that_emulates_computes_right_and_tells_no_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need("aarch64")
+    monkeypatch.chdir(tmp_path)
+    model = from_module(Floats().eval(), torch.randn(1, 3, 32, 40))
+    artefact = compile(model, "O2", "cortex-a72", verify=False)
+    container.write(artefact, tmp_path / "m.lvc")
+    data = np.random.default_rng(0).standard_normal((1, 3, 32, 40)).astype(np.float32)
+    np.save("x.npy", data)
+    with serving(tmp_path, "--emulate") as server, serving(tmp_path) as plain:
+        device = ["--device", str(server.address), "--key-file", "board.key"]
+        assert main(["run", "m.lvc", "x.npy", "-o", "out.npz", *device]) == 0
+        assert "1 of 1 answers of the board were held against the same code, emulated here" in capsys.readouterr().err
+        found = np.load("out.npz")
+        for value, wanted in zip(artefact.outputs, model(data), strict=True):
+            assert np.abs(found[value.name] - wanted).max() <= 1e-4 * np.abs(wanted).max()
+        assert main(["bench", "m.lvc", *device]) == 1
+        assert "error: emulated code has no times" in capsys.readouterr().err
+        assert main(["run", "m.lvc", "x.npy", "--device", str(plain.address), *device[2:]]) == 1
+        err = capsys.readouterr().err
+        assert "error: the artefact was built for cortex-a72, and the board cannot run it" in err
+        assert "it is code for aarch64, and the processor is" in err
+        assert "compile with --target" in err
 
 
 def test_wide_cores_use_each_word_of_bytes_for_many_vectors() -> None:

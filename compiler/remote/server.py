@@ -105,7 +105,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.close()
         help = "another server may be there: take another --port, or 0 for any that is free"
         raise UsageError(
-            f"cannot listen at {host}, port {port}", why=str(error.strerror or error), help=help
+            f"cannot listen at {host}, port {port}", why=str(error.strerror or error).lower(), help=help
         ) from error
     return listening
 

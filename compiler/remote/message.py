@@ -120,9 +120,12 @@ def _spec(text: object) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise Malformed(f"{text!r:.60} is no array's type")
     try:
         spec = TensorSpec.parse(text)
-        return spec.shape, np.dtype(spec.type_name).newbyteorder("<")
-    except (UsageError, TypeError, ValueError) as error:
+        dtype = np.dtype(spec.type_name)
+    except (UsageError, TypeError) as error:
         raise Malformed(f"{text!r:.60} is no array's type") from error
+    if dtype.kind not in "biuf":  # one that another package has brought is no number to NumPy
+        raise Malformed(f"{text!r:.60} is no array's type")
+    return spec.shape, dtype.newbyteorder("<")
 
 
 def _arrays(specs: Iterable[tuple[tuple[int, ...], np.dtype[Any]]], body: memoryview) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
+import ml_dtypes  # noqa: F401  # with it NumPy knows a bfloat16, which is no number to it
 import numpy as np
 import pytest
 

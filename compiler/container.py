@@ -97,11 +97,19 @@ def _method(content: Content) -> int:
 
 def write(artefact: Artefact, path: Path) -> None:
     """Write an artefact's file, whole or not at all. A backend whose one file stands for itself writes just that."""
-    if artefact.suffix != ".lvc":
-        (content,) = artefact.files.values()
-        write_atomically(path, content)
-        return
-    write_atomically(path, pack(artefact))
+    write_atomically(path, _content(artefact))
+
+
+def size(artefact: Artefact) -> int:
+    """The bytes that an artefact's file would have."""
+    return len(_content(artefact))
+
+
+def _content(artefact: Artefact) -> Content:
+    if artefact.suffix == ".lvc":
+        return pack(artefact)
+    (content,) = artefact.files.values()
+    return content
 
 
 def read(path: Path) -> Artefact:

@@ -25,6 +25,7 @@ from lvc.compiler.pipeline.observers import Drift, Timer, Verifier
 from lvc.compiler.pipeline.passes import Effect
 from lvc.compiler.pipeline.pipeline import Observer, Pipeline, Step
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.recipe.stages import Stages
 from lvc.compiler.report import Report, Size, group_labels, reports_of
 from lvc.compiler.verification.verification import Verification
 
@@ -83,12 +84,13 @@ def compile_and_report(
     request: LoadRequest | None = None,
     requirement: Requirement | None = None,
     max_loss: LossBound | None = None,
+    stages: Stages | None = None,
 ) -> tuple[Artefact, Report]:
     """Compile as `compile` does; return the artefact and the report with its seconds.
 
     ``request`` says how a model that is already loaded, and still as it was, was loaded. `CheckError` if it is not what
     its source computes, if the rewritten model does not meet the ``requirement``, or if the passes lost more than
-    ``max_loss``; then nothing is built.
+    ``max_loss``; then nothing is built. ``stages``, whose passes are those of the pipeline, run it part by part.
     """
     workspace = workspace or Workspace()
     pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
@@ -112,6 +114,7 @@ def compile_and_report(
         share_tensors=not any(item.trains for item in pipeline),
         completion=backend.completion,
         max_loss=max_loss,
+        stages=stages,
     )
     pipeline += Pipeline(tuple(step.item for step in steps[len(pipeline) :]))
     refuse_uncalibrated(rewritten.module.graph)
@@ -124,6 +127,7 @@ def compile_and_report(
 
     report = make_report(model, rewritten, pipeline, target.text, steps)
     report.build_seconds = round(build_seconds, 3)
+    report.stages = tuple(stages.reports) if stages else ()
     report.notes += (*backend.remarks(rewritten, target), *artefact.metadata.get("remarks", ()))
     report.files = {name: len(content) for name, content in artefact.files.items()}
     report.loaded = loaded
@@ -161,6 +165,7 @@ def optimise(
     share_tensors: bool = False,
     completion: Callable[[Model], str] | None = None,
     max_loss: LossBound | None = None,
+    stages: Stages | None = None,
 ) -> tuple[Model, list[Step]]:
     """Run a pipeline with the observers that every run has: timing, verification and, with ``check``, drift.
 
@@ -178,7 +183,7 @@ def optimise(
     if is_lossy and (images := judged_set(model, workspace)):
         watching.append(Judge(workspace, images))
     rewritten, steps = pipeline.run(
-        model, workspace, watching, done, share_tensors=share_tensors, completion=completion
+        model, workspace, watching, done, share_tensors=share_tensors, completion=completion, division=stages
     )
     if max_loss:
         max_loss.check(steps)

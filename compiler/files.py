@@ -28,12 +28,17 @@ def check_writable(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: Content) -> None:
-    """Write a file beside its place and rename it there; on an error the old file is as it was."""
+    """Write a file beside its place and rename it there once it is on the disk; on an error the old file is as it was.
+
+    So the file is the old one or the new one after a crash too, whatever crashed.
+    """
     check_writable(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)

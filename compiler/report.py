@@ -13,7 +13,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.comparison.judge import Loss
 from lvc.compiler.pipeline.passes import Table
 from lvc.compiler.pipeline.pipeline import Step
-from lvc.compiler.text import decibels, percent, title
+from lvc.compiler.text import decibels, duration, percent, si, title
 from lvc.compiler.verification.record import Verified
 
 
@@ -90,12 +90,40 @@ class Size:
         return cls(calls, model.parameters, model.bytes)
 
 
+@dataclass(frozen=True)
+class StageReport:
+    """The model after a stage of a recipe, or at the end what was built from it.
+
+    ``macs`` and ``bytes`` are those of the graph, at the end the bytes of the file. ``score`` is a share of one: of the
+    metric that the recipe checks, else of right first choices on held-out images. ``latency`` is in seconds, and
+    ``share`` of that of the model as it was loaded, ``original_latency``, which ran in turns with it. ``seconds`` is
+    how long the stage took when it ran, and ``reason`` why it ran now where stages are kept. None: not measured.
+    """
+
+    name: str
+    macs: int | None
+    bytes: int
+    score: float | None = None
+    sqnr: float | None = None
+    latency: float | None = None
+    original_latency: float | None = None
+    share: float | None = None
+    seconds: float | None = None
+    cached: bool = False
+    reason: str = ""
+
+    def timeless(self) -> StageReport:
+        """The same without what two runs of the same differ by."""
+        return replace(self, latency=None, original_latency=None, share=None, seconds=None, cached=False, reason="")
+
+
 @dataclass
 class Report:
     """The record of one compilation; plain data, so that it can be stored and compared.
 
     ``losses`` are sentences on what all passes together cost. ``loaded`` is how the model compares with its source,
     ``built`` how the artefact compares with it in turn; ``difference`` is that of ``built`` where it was asked for.
+    ``stages`` are those of a recipe, behind the model as loaded, and ``checks`` what was found for its demands.
     """
 
     model: str
@@ -105,6 +133,8 @@ class Report:
     before: Size
     after: Size
     passes: tuple[PassReport, ...] = ()
+    stages: tuple[StageReport, ...] = ()
+    checks: tuple[dict[str, Any], ...] = ()
     groups: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -123,7 +153,9 @@ class Report:
     def timeless(self) -> Report:
         """The same report without seconds and what was verified by default: the part that equal inputs make equal."""
         passes = tuple(replace(item, seconds=0.0, measured={}) for item in self.passes)
-        return replace(self, passes=passes, load_seconds=0.0, build_seconds=0.0, loaded=None, built=None)
+        stages = tuple(item.timeless() for item in self.stages)
+        timeless = replace(self, passes=passes, stages=stages, load_seconds=0.0, build_seconds=0.0)
+        return replace(timeless, loaded=None, built=None)
 
     def pass_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Headers and rows of a table of the passes that found something.
@@ -143,6 +175,27 @@ class Report:
         }
         filled = {name: cells for name, cells in columns.items() if name not in _OPTIONAL or any(cells)}
         return tuple(filled), list(zip(*filled.values(), strict=True))
+
+    def stage_table(self, metric: str = "top-1") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Headers and rows of a table of the stages, with the columns that something was measured for."""
+        stages = self.stages
+        columns = {
+            "stage": [item.name for item in stages],
+            metric: ["" if item.score is None else percent(item.score, 2) for item in stages],
+            "signal": ["" if item.sqnr is None else decibels(item.sqnr) for item in stages],
+            "MACs": ["" if item.macs is None else si(item.macs) for item in stages],
+            "bytes": [si(item.bytes, "B") for item in stages],
+            "latency": ["" if item.latency is None else duration(item.latency) for item in stages],
+            "share": ["" if item.share is None else f"{item.share:.3f}x" for item in stages],
+            "time": ["" if item.seconds is None else duration(item.seconds) for item in stages],
+            "": ["cached" if item.cached else "" for item in stages],
+        }
+        filled = {name: cells for name, cells in columns.items() if any(cells)}
+        return tuple(filled), list(zip(*filled.values(), strict=True))
+
+    def stage_lines(self) -> list[str]:
+        """Why each stage ran that did, where stages are kept."""
+        return [f"stage '{item.name}' ran: {item.reason}" for item in self.stages if item.reason]
 
     def note_lines(self) -> list[str]:
         """What passes have to say to every user, and what they cost together."""

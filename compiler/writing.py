@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -30,8 +30,11 @@ def keeps_simulation(path: Path) -> bool:
     return backend is not None and backend.keeps_simulation
 
 
-def write_model(model: Model, path: str | Path) -> None:
-    """Write a model in the form that the file name asks for: ``.onnx``, ``.pt2``, ``.lvc`` or ``.txt`` (the graph)."""
+def write_model(model: Model, path: str | Path, beside: Mapping[str, bytes] | None = None) -> None:
+    """Write a model in the form that the file name asks for: ``.onnx``, ``.pt2``, ``.lvc`` or ``.txt`` (the graph).
+
+    An ``.lvc`` file can have more files in it, ``beside`` those of the graph.
+    """
     from lvc.compiler.files import write_atomically
 
     path = Path(path)
@@ -41,7 +44,8 @@ def write_model(model: Model, path: str | Path) -> None:
         write_atomically(path, _OWN[path.suffix](model))
         return
     artefact = backend.build(model, Target.parse(next(iter(backend.targets()))), Workspace())
-    container.write(dataclasses.replace(artefact, metadata={**artefact.metadata, **model.usage}), path)
+    metadata, files = {**artefact.metadata, **model.usage}, {**artefact.files, **(beside or {})}
+    container.write(dataclasses.replace(artefact, metadata=metadata, files=files), path)
 
 
 def _keeper(path: Path) -> Backend | None:

@@ -39,6 +39,7 @@ from lvc.passes.pruning.choice import choose, find_multiple
 from lvc.passes.pruning.criterion import CRITERIA, Criterion, parse_criterion
 from lvc.passes.pruning.curves_file import read_curves
 from lvc.passes.pruning.evidence import Evidence
+from lvc.passes.pruning.history import History, Removed
 from lvc.passes.pruning.ranking import Queue, global_prices, isomorphic_prices, layer_prices, make_queue
 from lvc.passes.pruning.reconstruction import reconstruct
 from lvc.passes.pruning.remaining import RATIO, Remaining, race_after, remaining
@@ -161,19 +162,26 @@ class PruneChannels(BudgetedPass):
         done = checkpoints.last()
         data = self.calibration(model, workspace)
         steps = self.steps or self._default_steps(model, data)
+        teacher, history = Teacher.of(model), History()
         if done:
-            model.module = done[1].module
+            history = History.resume(done.told, outcome, workspace)
+            model.module = done.model.module
             channels = channel_groups(model, heads=self.heads)
-            outcome.notes.append(f"went on from step {done[0]} of {steps} in {workspace.checkpoints}")
-        teacher = Teacher.of(model)
-        for step in range(done[0] + 1 if done else 1, steps + 1):
+            for removed in history.steps:
+                account.follow(removed)
+                teacher = teacher.after(removed.kept)
+            teacher = Teacher.of(model) if self.between else teacher
+            workspace.progress.say(f"{self.name}: goes on after step {done.step} of {steps} in {workspace.checkpoints}")
+        for step in range(done.step + 1 if done else 1, steps + 1):
             before = model.copy(share_tensors=True)
             goal = Goal(kind, value, full, full * share, full * (1 - (1 - share) * step / steps), least, original)
             evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
             found = Outcome()
             if removal := self._step(evidence, goal, workspace, teacher, found):
-                account.follow(before, channels.kept(removal))
-                teacher = teacher.after(channels.kept(removal))
+                removed = Removed.from_model(before, channels.kept(removal))
+                account.follow(removed)
+                teacher = teacher.after(removed.kept)
+                history.steps.append(removed)
             outcome.notes += [f"step {step} of {steps}: {note}" if steps > 1 else note for note in found.notes]
             outcome.skipped += [skip for skip in found.skipped if skip not in outcome.skipped]
             if self.between:
@@ -181,7 +189,7 @@ class PruneChannels(BudgetedPass):
                 verify(model)
                 teacher = Teacher.of(model)
             channels = channel_groups(model, heads=self.heads)
-            checkpoints.save(step, model)
+            checkpoints.save(step, model, history.to_json(outcome, workspace))
         if self.data not in workspace.data:
             tell_of_missing_data(outcome)
         account.close(model, outcome)

@@ -24,6 +24,7 @@ COMMANDS = (
     "compare",
     "inspect",
     "sensitivity",
+    "recipe",
     "passes",
     "targets",
     "serve-device",

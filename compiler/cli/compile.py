@@ -1,4 +1,7 @@
-"""Compile a model for a target: load, rewrite, generate code, and with --check compare the result with PyTorch."""
+"""Compile a model for a target: load, rewrite, generate code, and with --check compare the result with PyTorch.
+
+A recipe holds all that in a file: 'lvc recipe list' shows some.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,12 @@ from lvc.compiler.cli.pipeline_options import (
     show_passes,
     written,
 )
+from lvc.compiler.cli.recipe_options import add_recipe_options, read_plan
 from lvc.compiler.text import si
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
+    from lvc.compiler.cli.recipe_options import Plan
     from lvc.compiler.measure.device import Device
     from lvc.compiler.report import Report
 
@@ -32,19 +37,21 @@ SUMMARY = "compile a model for a target"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_model_options(parser)
+    add_model_options(parser, is_optional=True)
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="the artefact (default: the model's name)")
     parser.add_argument(
         "-t", "--target", metavar="TEXT", help="see 'lvc targets' (default: this machine, or the board)"
     )
     add_pipeline_options(parser)
+    add_recipe_options(parser)
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
-    return on_device(options, console, lambda device: _compile(device, options, console))
+    plan = read_plan(options)
+    return on_device(options, console, lambda device: _compile(device, options, console, plan))
 
 
-def _compile(device: Device, options: argparse.Namespace, console: Console) -> int:
+def _compile(device: Device, options: argparse.Namespace, console: Console, plan: Plan | None) -> int:
     import time
 
     from lvc.compiler import container
@@ -52,9 +59,9 @@ def _compile(device: Device, options: argparse.Namespace, console: Console) -> i
     from lvc.compiler.driver import check_request, compile_and_report
     from lvc.compiler.files import check_writable
 
-    pipeline, target = read_pipeline(options), Target.parse(options.target or device.target)
+    pipeline, target = plan.pipeline if plan else read_pipeline(options), Target.parse(options.target or device.target)
     requirement, max_loss = read_requirement(options), read_max_loss(options)
-    pipeline.check_data(read_data_names(options), options.stop_after)
+    pipeline.check_data(plan.for_passes(plan.parts) if plan else read_data_names(options), options.stop_after)
     check_request(pipeline, target)
     for path in (options.output, options.report):
         if path:
@@ -64,7 +71,8 @@ def _compile(device: Device, options: argparse.Namespace, console: Console) -> i
     model = request.load()
     describe_data(options, model)
     loaded = time.perf_counter() - started
-    workspace = make_workspace(options, model, console, device)
+    workspace = make_workspace(options, model, console, device, plan.for_passes(plan.sets(model)) if plan else None)
+    course = plan and plan.course(request, model, target, workspace)
     artefact, report = compile_and_report(
         model,
         pipeline,
@@ -76,14 +84,19 @@ def _compile(device: Device, options: argparse.Namespace, console: Console) -> i
         request=request,
         requirement=requirement,
         max_loss=max_loss,
+        stages=course.stages if course else None,
     )
     say_unread(workspace, console)
     report.load_seconds = round(loaded, 3)
+    verdicts = course.examine(artefact, report) if course else []
     output = options.output or Path(f"{artefact.name}{artefact.suffix}")
-    container.write(artefact, output)
-    if options.report:
-        write_report(report, options.report)
+    if all(verdict.holds for verdict in verdicts):
+        container.write(artefact, output)
+        if options.report:
+            write_report(report, options.report)
     show_passes(options, console, report)
+    if course:
+        course.show(report, verdicts, console, explain=options.explain)
     console.result(_summary(report, output))
     console.json({"output": str(output), **report.to_json()})
     return 0

@@ -16,10 +16,10 @@ _MOST_SEED = 2**64 - 1
 MODEL_HELP = "file.onnx, file.pt2, file.lvc (of 'lvc opt'), package.module:factory, or path/to/file.py:factory"
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, positional: bool = True) -> None:
-    """Add MODEL (unless it has another place) and the options that go with it."""
+def add_model_options(parser: argparse.ArgumentParser, *, positional: bool = True, is_optional: bool = False) -> None:
+    """Add MODEL (unless it has another place), which may be left out if it ``is_optional``, and what goes with it."""
     if positional:
-        parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+        parser.add_argument("model", metavar="MODEL", nargs="?" if is_optional else None, help=MODEL_HELP)
     group = parser.add_argument_group("model")
     group.add_argument("--weights", metavar="FILE", help="state dict to load into what a factory returns")
     group.add_argument("--arg", metavar="NAME=VALUE", action="append", default=[], help="argument for a factory")

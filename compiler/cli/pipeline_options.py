@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,13 +70,22 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
 def read_pipeline(options: argparse.Namespace) -> Pipeline:
     from lvc.compiler.pipeline.pipeline import Pipeline
 
-    if options.check and not options.verify:
-        raise UsageError("--check and --no-verify are both given", help="--check verifies more; leave one out")
+    check_verified(options)
     if options.level is not None and options.pipeline is not None:
         raise UsageError("-O and -p are both given", help=f"write -p 'O{options.level},...' to start from a preset")
     text = options.pipeline if options.pipeline is not None else f"O{options.level or 2}"
-    pipeline = Pipeline.parse(text, [kind for file in options.plugin for kind in passes_of(Path(file))])
-    return pipeline.with_precision(options.precision)
+    return Pipeline.parse(text, plugin_passes(options)).with_precision(options.precision)
+
+
+def check_verified(options: argparse.Namespace) -> None:
+    """Raise `UsageError` if more and less is to be verified."""
+    if options.check and not options.verify:
+        raise UsageError("--check and --no-verify are both given", help="--check verifies more; leave one out")
+
+
+def plugin_passes(options: argparse.Namespace) -> list[type[Pass]]:
+    """Return the passes of all plug-ins that the options name."""
+    return [kind for file in options.plugin for kind in passes_of(Path(file))]
 
 
 def read_requirement(options: argparse.Namespace) -> Requirement | None:
@@ -137,15 +147,28 @@ def read_data_names(options: argparse.Namespace) -> dict[str, str]:
 
 @dataclass
 class NamedData:
-    """A data set that is opened when a pass asks for it; ``was_read`` tells whether one did."""
+    """A data set that is opened when a pass asks for it; ``was_read`` tells whether one did.
+
+    ``preprocess`` is how its images are prepared if not as the model says, ``limit`` how many are used at most.
+    """
 
     place: str
     model: Model
+    preprocess: str | None = None
+    limit: int | None = None
     was_read: bool = False
 
     def __call__(self) -> DataSet:
+        from lvc.compiler.pipeline.held_out import Part
+
         self.was_read = True
-        return open_data_set(self.place, self.model)
+        data = open_data_set(self.place, self.model, self.preprocess)
+        return Part(data, frozenset(range(self.limit))) if self.limit and self.limit < len(data) else data
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """What its samples depend on besides the files."""
+        return (self.preprocess or self.model.preprocessing, self.limit, self.model.labels)
 
 
 def say_unread(workspace: Workspace, console: Console) -> None:
@@ -155,13 +178,21 @@ def say_unread(workspace: Workspace, console: Console) -> None:
             console.say(f"note: no pass read the data set '{name}'")
 
 
-def make_workspace(options: argparse.Namespace, model: Model, console: Console, device: Device) -> Workspace:
+def make_workspace(
+    options: argparse.Namespace,
+    model: Model,
+    console: Console,
+    device: Device,
+    data: Mapping[str, NamedData] | None = None,
+) -> Workspace:
+    """Return what passes may use: the ``data`` sets, or else those of the options, and what else these say."""
     import torch
 
     from lvc.compiler.pipeline.workspace import Workspace
 
     board = device if options.device else None
-    data = {name: NamedData(path, model) for name, path in read_data_names(options).items()}
+    if data is None:
+        data = {name: NamedData(path, model) for name, path in read_data_names(options).items()}
     workspace = Workspace(
         data=data, seed=options.seed, progress=console.progress, checkpoints=options.checkpoints, device=board
     )
@@ -210,10 +241,10 @@ def written(path: Path) -> str:
     return f"wrote {path} ({si(path.stat().st_size, 'B')})"
 
 
-def open_data_set(path: str, model: Model) -> DataSet:
-    """Open a data set as the inputs of a model."""
+def open_data_set(path: str, model: Model, preprocess: str | None = None) -> DataSet:
+    """Open a data set as the inputs of a model, its images prepared by ``preprocess`` or else as the model says."""
     from lvc.compiler.data import open_data
     from lvc.compiler.data.preprocess import Preprocess
 
-    preprocess = Preprocess.parse(model.preprocessing) if model.preprocessing else None
-    return open_data(path, preprocess, model.inputs, model.labels or ())
+    text = preprocess or model.preprocessing
+    return open_data(path, Preprocess.parse(text) if text else None, model.inputs, model.labels or ())

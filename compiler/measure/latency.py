@@ -63,9 +63,9 @@ class TargetStopwatch:
     def compare(self, model: Model, with_model: Model) -> Race:
         """Run two models in turns, on a busy machine for more rounds than on an idle one."""
         if self._built is None or self._built[0] is not with_model:
-            self._built = (with_model, self._call(with_model))
+            self._built = (with_model, self.call(with_model))
         clock = "cpu" if self._workspace.threads == 1 else "wall"
-        calls = [self._call(model), self._built[1]]
+        calls = [self.call(model), self._built[1]]
         rounds = np.empty((0, 2))
         while len(rounds) < _MOST_ROUNDS and _uncertainty(rounds) > _SURE:
             timings = self._device.time(calls, repeats=_ROUNDS, clock=clock)
@@ -88,7 +88,8 @@ class TargetStopwatch:
             seconds[place] = seconds.get(place, 0.0) + taken
         return seconds
 
-    def _call(self, model: Model) -> Call:
+    def call(self, model: Model) -> Call:
+        """Return what runs a model on the target, as most are compiled, and inputs for it."""
         from lvc.compiler.data.seeded import seeded_inputs
 
         return self._build(model)[1], seeded_inputs(model.inputs, self._workspace.seed)

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.model import Model
+
+_TOLD = "told.json"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A step that was finished: its number, the model after it, and what the work had to tell of all until then."""
+
+    step: int
+    model: Model
+    told: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -34,9 +48,10 @@ class Checkpoints:
             digest.update(content)
         return cls(folder, f"{model.name}-{digest.hexdigest()[:12]}")
 
-    def last(self) -> tuple[int, Model] | None:
-        """Return the last step that was finished, and the model after it; `CompileError` if its file is broken."""
-        from lvc.compiler.load import load
+    def last(self) -> Finished | None:
+        """Return the last step that was finished; `CompileError` if its file is broken."""
+        from lvc.compiler import container
+        from lvc.compiler.ir.serialise import from_files
 
         if self.folder is None:
             return None
@@ -45,18 +60,18 @@ class Checkpoints:
             return None
         path = self._path(max(steps))
         try:
-            return max(steps), load(str(path))
-        except CompileError as error:
-            raise CompileError(
-                error.what, why=error.why, help=f"remove {path} to go on from the step before"
-            ) from error
+            files = container.read(path).files
+            return Finished(max(steps), from_files(files), json.loads(bytes(files[_TOLD])))
+        except (CompileError, KeyError, ValueError) as error:
+            what, why = (error.what, error.why) if isinstance(error, CompileError) else (f"'{path}' is damaged", "")
+            raise CompileError(what, why=why, help=f"remove {path} to go on from the step before") from error
 
-    def save(self, step: int, model: Model) -> None:
-        """Keep the model after a step."""
+    def save(self, step: int, model: Model, told: Mapping[str, Any]) -> None:
+        """Keep the model after a step, and beside it what the work has to tell of all steps so far, as JSON has it."""
         from lvc.compiler.writing import write_model
 
         if self.folder is not None:
-            write_model(model, self._path(step))
+            write_model(model, self._path(step), {_TOLD: json.dumps(told).encode()})
 
     def _path(self, step: int) -> Path:
         assert self.folder is not None

@@ -52,6 +52,10 @@ class Verifier(Observer):
         if not step.item.changes_signature and (model.inputs, model.outputs) != before:
             raise CheckError(f"{step.item.name} changed the model's signature", why="the pass does not say that it may")
 
+    def resume(self, model: Model) -> None:
+        verify(model)
+        self.verified = picture(model)
+
 
 def relative_difference(found: np.ndarray, wanted: np.ndarray) -> float:
     """Largest absolute difference over the largest wanted value; infinite if shapes or non-finite places differ."""
@@ -101,6 +105,9 @@ class Drift(Observer):
                 why=f"the pass promises to be {kind}: at most {bound:.0e}",
                 help="a defect of the pass, or weights of extreme range; leave the pass out to go on",
             )
+
+    def resume(self, model: Model) -> None:
+        self._restart(model)
 
     def _restart(self, model: Model) -> None:
         self.inputs = seeded_inputs(model.inputs, self.seed)

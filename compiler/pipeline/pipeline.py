@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -72,6 +72,17 @@ class Observer:
     def after(self, step: Step, model: Model) -> None:
         """Called after each pass; put measurements into ``step.measured``."""
 
+    def resume(self, model: Model) -> None:
+        """Called where the run goes on with a model that passes had left before, in place of running them again."""
+
+
+class Division(Protocol):
+    """How a run is divided into parts; see `lvc.compiler.recipe.stages`."""
+
+    def run(self, model: Model, workspace: Workspace, observers: Sequence[Observer]) -> tuple[Model, list[Step]]:
+        """Rewrite the model by all parts in order, or bring what they left before."""
+        ...
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -122,20 +133,25 @@ class Pipeline:
         *,
         share_tensors: bool = False,
         completion: Callable[[Model], str] | None = None,
+        division: Division | None = None,
     ) -> tuple[Model, list[Step]]:
         """Rewrite a copy of the model; return it with a record of every pass that ran. ``done`` passes ran before.
 
         ``share_tensors`` is for results that are not trained; see `Model.copy`. Once all passes have run,
-        ``completion`` is asked for more, as a backend is by its method of that name.
+        ``completion`` is asked for more, as a backend is by its method of that name. With ``division`` the passes,
+        which must be those of its parts, run part by part.
         """
         workspace = workspace or Workspace()
         workspace = replace(workspace, original=workspace.original or model)
         model = model.copy(share_tensors=share_tensors)
         for observer in observers:
             observer.start(model)
-        steps = self._rewrite(model, workspace, observers, done)
+        if division:
+            model, steps = division.run(model, workspace, observers)
+        else:
+            steps = self.rewrite(model, workspace, observers, done)
         if completion and len(steps) == len(self) and (rest := Pipeline.parse(completion(model))):
-            steps += rest._rewrite(model, workspace, observers, done + len(self))
+            steps += rest.rewrite(model, workspace, observers, done + len(self))
         return model, steps
 
     def run_inside(self, model: Model, workspace: Workspace) -> None:
@@ -146,24 +162,26 @@ class Pipeline:
         """
         twin, around = model.copy(), workspace.surroundings
         if around is None:
-            self._rewrite(twin, workspace, (), 0)
+            self.rewrite(twin, workspace, (), 0)
         else:
-            steps = self._rewrite(twin, workspace, around.observers, len(around.step.inner), around.step)
+            steps = self.rewrite(twin, workspace, around.observers, len(around.step.inner), outer=around.step)
             around.step.inner += steps
         model.module, model.output_names, model.notes = twin.module, twin.output_names, twin.notes
 
-    def _rewrite(
+    def rewrite(
         self,
         model: Model,
         workspace: Workspace,
         observers: Sequence[Observer],
         done: int,
+        *,
+        total: int | None = None,
         outer: Step | None = None,
     ) -> list[Step]:
-        """Run the passes on the model itself, until an observer ends the run."""
+        """Run the passes on the model itself, until an observer ends the run, as a part of one of ``total`` passes."""
         steps: list[Step] = []
         for number, item in enumerate(self.passes, done + 1):
-            step = Step(number, done + len(self.passes), item, outer=outer)
+            step = Step(number, total or done + len(self.passes), item, outer=outer)
             verdicts = [observer.before(step, model) for observer in observers]
             if not all(verdicts):
                 break

@@ -60,6 +60,24 @@ def format_item(item: Any) -> str:
     return str(item.name) + ("{" + " ".join(parts) + "}" if parts else "")
 
 
+def with_option(item: Any, name: str, text: str) -> Any:
+    """Return a pass, or another named dataclass, with one more option, as it is written.
+
+    `UsageError` for an option that it does not have, or that cannot be so.
+    """
+    key = name.replace("-", "_")
+    known = sorted(field.name for field in item.options())
+    if key not in known:
+        help = did_you_mean(key, known).rstrip() or "known: " + (", ".join(known) or "none")
+        raise UsageError(f"{item.name} has no option '{name}'", help=help)
+    try:
+        return dataclasses.replace(item, **{key: _convert(text, typing.get_type_hints(type(item))[key])})
+    except ValueError as error:
+        raise UsageError(f"{item.name}: option '{name}' {error}") from None
+    except UsageError as error:
+        raise UsageError(f"{item.name}: {error.what}", why=error.why, help=error.help) from error
+
+
 def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -15,7 +15,7 @@ from lvc.compiler.pipeline.passes import Outcome, Table
 from lvc.compiler.pipeline.workspace import Stopwatch
 from lvc.compiler.text import duration, si
 from lvc.passes.analysis.channel_groups import ChannelGroup
-from lvc.passes.analysis.channels.proof import Kept
+from lvc.passes.pruning.history import Removed
 
 MISSED = 0.05
 """How far from its target a latency may be, relative to it, before the report calls it missed."""
@@ -64,9 +64,9 @@ class Account:
     def open(cls, model: Model, groups: Sequence[ChannelGroup]) -> Account:
         return cls(totals(layers(model)), {group.name: Width.of(group) for group in groups})
 
-    def follow(self, model: Model, kept: Kept) -> None:
-        """Take note of a removal from a model, which is as it was; ``kept`` says what stays, see `Channels.kept`."""
-        masks = {str(node.target): kept[node.name] for node in model.module.graph.nodes if node.op == "get_attr"}
+    def follow(self, removed: Removed) -> None:
+        """Take note of a removal."""
+        masks = {tensor: removed.kept[node] for tensor, node in removed.stored.items()}
         for width in self.widths.values():
             mask = masks[width.tensor][width.dim] if width.tensor in masks else None
             if mask is not None and len(mask) == len(width.left):

@@ -128,6 +128,10 @@ class Judge(Observer):
             right_as_loaded=self._right_as_loaded,
         )
 
+    def resume(self, model: Model) -> None:
+        if (model.inputs, model.outputs) == self._signature:
+            self._last = self._look(model)
+
     def _can_judge(self, step: Step, model: Model) -> bool:
         return step.item.effect is Effect.LOSSY and (model.inputs, model.outputs) == self._signature
 

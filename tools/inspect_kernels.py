@@ -5,6 +5,7 @@ their object code, and what their register tiles ask of the caches. See docs/ker
     python tools/inspect_kernels.py model.onnx --target haswell,sapphirerapids --json kernels.json
     python tools/inspect_kernels.py --target znver4,znver5,sapphirerapids,haswell     # the whole benchmark suite
     python tools/inspect_kernels.py --int8 resnet18
+    python tools/inspect_kernels.py resnet18 --target cortex-a53,neoverse-v1    # with estimates of pace and time
 
 A name without a suffix or a colon is a model of torchvision, with random weights. Exit code 1 if vectors go to and from
 the stack in a reduction, or rows of a tile fight for one set of a cache.
@@ -28,7 +29,7 @@ from lvc.compiler.text import percent, table
 from lvc.compiler.threads import usable_cores
 
 if TYPE_CHECKING:
-    from inspection.account import Kernel
+    from inspection.account import Account, Kernel
     from lvc.compiler.backend import Target
     from lvc.compiler.ir.model import Model
 
@@ -48,6 +49,8 @@ HEADERS = (
     "moves",
     "suspect",
 )
+PACE = ("products", "a cycle", "of peak")
+"""What is estimated where there is a model of the core."""
 
 
 def rewritten(name: str, options: argparse.Namespace) -> Model:
@@ -74,9 +77,9 @@ def targets_of(text: str) -> list[Target]:
     return found
 
 
-def each(options: argparse.Namespace) -> Iterator[tuple[str, Target, list[Kernel]]]:
+def each(options: argparse.Namespace) -> Iterator[tuple[str, Target, Account]]:
     """The account of each model for each target, one after the other."""
-    from inspection.account import kernels
+    from inspection.account import account
     from lvc.backends.tvm.backend import TvmBackend
     from lvc.backends.tvm.legality import check, multiplied_dtypes
     from lvc.compiler.pipeline.workspace import Workspace
@@ -88,7 +91,7 @@ def each(options: argparse.Namespace) -> Iterator[tuple[str, Target, list[Kernel
         for target in targets:
             if refusal := TvmBackend().refusal(multiplied_dtypes(model), target):
                 raise refusal
-            yield name, target, kernels(model, target, workspace)
+            yield name, target, account(model, target, workspace)
 
 
 def fights(kernel: Kernel, target: Target) -> bool:
@@ -106,7 +109,7 @@ def is_faulty(kernel: Kernel, target: Target) -> bool:
 
 def describe(found: Sequence[Kernel]) -> str:
     """The kernels of one model for one target as a table."""
-    rows = []
+    rows, is_estimated = [], any(kernel.pace for kernel in found)
     for kernel in found:
         tile, hot = kernel.footprint, kernel.hot
         rows.append(
@@ -122,33 +125,59 @@ def describe(found: Sequence[Kernel]) -> str:
                 hot.loads,
                 kernel.spills,
                 hot.moves,
+                *(_pace(kernel) if is_estimated else ()),
                 "; ".join(kernel.suspicions),
             )
         )
-    return table(HEADERS, rows, "llrrrrlrrrrl")
+    if not is_estimated:
+        return table(HEADERS, rows, "llrrrrlrrrrl")
+    return table((*HEADERS[:-1], *PACE, HEADERS[-1]), rows, "llrrrrlrrrrlrrl")
 
 
-def summary(rows: Sequence[tuple[str, Target, list[Kernel]]]) -> str:
+def _pace(kernel: Kernel) -> tuple[str, ...]:
+    if not (pace := kernel.pace):
+        return ("", "", "")
+    products = ", ".join(f"{count} {name}" for name, count in pace.products.items())
+    return products, f"{pace.rate:.2f}", percent(pace.peak_share)
+
+
+def estimated(found: Account, target: Target) -> str:
+    """The sentence about a model's time; empty for a processor without a model."""
+    from inspection.throughput import CORES, core_of
+
+    if target.cpu not in CORES:
+        return ""
+    if not (core := core_of(target.cpu)):
+        return "no estimate: no llvm-mca is there (Debian: apt-get install llvm-19)\n"
+    board = f"at {core.clock} GHz with {core.bandwidth / 1e9:.0f} GB/s of memory"
+    means = f"by llvm-mca with its model of {core.model}, and by bytes moved; caches are not in it"
+    return f"estimate: {1e3 * found.seconds:.3g} ms a run on one thread {board}, {means}\n"
+
+
+def summary(rows: Sequence[tuple[str, Target, Account]]) -> str:
     """A Markdown table: for each model and target its kernels with spills, those that are suspect, and all."""
     processors = list(dict.fromkeys(target.text for _, target, _ in rows))
     cells: dict[str, dict[str, str]] = {}
     for name, target, found in rows:
-        counts = (sum(kernel.spills > 0 for kernel in found), sum(bool(k.suspicions) for k in found), len(found))
+        listed = found.kernels
+        counts = (sum(kernel.spills > 0 for kernel in listed), sum(bool(k.suspicions) for k in listed), len(listed))
         cells.setdefault(name, {})[target.text] = " / ".join(map(str, counts))
     lines = [["model", *processors], ["---", *["---:"] * len(processors)]]
     lines += [[name, *(known.get(one, "") for one in processors)] for name, known in cells.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def to_json(name: str, target: Target, found: Sequence[Kernel], precision: str) -> dict[str, Any]:
+def to_json(name: str, target: Target, found: Account, precision: str) -> dict[str, Any]:
     """An account as plain data."""
     from dataclasses import asdict
 
     from lvc.backends.tvm.cpu.targets import machine_of
 
-    described = [{**kernel.to_json(), "faulty": is_faulty(kernel, target)} for kernel in found]
+    described = [{**kernel.to_json(), "faulty": is_faulty(kernel, target)} for kernel in found.kernels]
     machine = asdict(machine_of(target))
-    return {"model": name, "target": target.text, "precision": precision, "machine": machine, "kernels": described}
+    estimate = {"estimated_seconds": found.seconds} if found.seconds else {}
+    known = {"model": name, "target": target.text, "precision": precision, "machine": machine}
+    return known | estimate | {"kernels": described}
 
 
 def main() -> int:
@@ -158,7 +187,8 @@ def main() -> int:
         for name, target, found in each(options):
             rows.append((name, target, found))
             accounts.append(to_json(name, target, found, options.precision))
-            print(f"{name} in {options.precision} for {target.text}\n{describe(found)}\n", flush=True)
+            print(f"{name} in {options.precision} for {target.text}\n{describe(found.kernels)}", flush=True)
+            print(estimated(found, target), flush=True)
     except LvcError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -166,7 +196,7 @@ def main() -> int:
         print(summary(rows))
     if options.json:
         options.json.write_text(json.dumps(accounts, indent=1) + "\n")
-    return 1 if any(is_faulty(kernel, target) for _, target, found in rows for kernel in found) else 0
+    return 1 if any(is_faulty(kernel, target) for _, target, found in rows for kernel in found.kernels) else 0
 
 
 def parse() -> argparse.Namespace:

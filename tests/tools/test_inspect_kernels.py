@@ -125,7 +125,7 @@ def test_a_tile_with_more_sums_than_registers_is_seen(
     knobs = replace(matmul.choose_knobs(problem, vector), vectors=shape[0], rows=shape[1])
     forced = replace(step, schedule=lambda sch, unit: matmul.schedule(sch, problem, unit, knobs))
     code = CpuCodeGenerator.of(target).compile(forced, "k_forced").code
-    counts = tool.account.reduction_counts(code)
+    counts = [loop.counts for loop in tool.account.reductions_of(code)]
     assert max(loop.multiply_adds for loop in counts) == 8 * shape[0] * shape[1]
     assert (max(loop.spills for loop in counts) > 0) == is_spilt
 
@@ -184,7 +184,7 @@ SPILT = {name: {"depthwise"} for name in PROCESSORS} | {"haswell": {"stem", "dep
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_kernels_of_a_sample_have_no_other_fault(processor: str, sample: Model, tool: Any) -> None:
     target = Target.parse(processor)
-    found = tool.account.kernels(sample, target, Workspace(threads=1))
+    found = tool.account.account(sample, target, Workspace(threads=1)).kernels
     assert {kernel.kind for kernel in found} == {"Conv2d", "Depthwise", "Matmul"}
     assert all(kernel.footprint and kernel.hot.multiply_adds for kernel in found)
     assert sum(kernel.share for kernel in found) == pytest.approx(1)
@@ -245,7 +245,8 @@ def test_kernels_of_the_suite_have_no_new_fault(name: str, tool: Any, monkeypatc
     """No rows fight for one set, and no more kernels have spills than the table of results tells."""
     monkeypatch.setattr(sys, "argv", ["inspect_kernels.py", name])
     known = spilt_kernels()
-    for _, target, found in tool.main.each(tool.main.parse()):
+    for _, target, account in tool.main.each(tool.main.parse()):
+        found = account.kernels
         assert [kernel for kernel in found if tool.main.fights(kernel, target)] == []
         spilt = [f"{kernel.name}: {kernel.spills}" for kernel in found if kernel.spills]
         assert len(spilt) <= known[name, target.text], (target.text, spilt)

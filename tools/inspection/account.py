@@ -9,11 +9,12 @@ from typing import Any
 
 from inspection.assembly import functions
 from inspection.caches import Footprint, footprint
-from inspection.loops import Counts, loops, reductions, whole
+from inspection.estimate import Pace, pace, seconds
+from inspection.loops import Counts, Loop, loops, reductions, whole
+from inspection.throughput import core_of
 from lvc.backends.tvm.build import compile_kernels
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.targets import vector_of
-from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.program import Step
@@ -44,6 +45,7 @@ class Kernel:
     footprint: Footprint | None
     level: str
     suspicions: tuple[str, ...]
+    pace: Pace | None = None
 
     @property
     def spills(self) -> int:
@@ -64,11 +66,21 @@ class Kernel:
             "share": round(self.share, 5),
             "tile": {**tile, **described} if tile else None,
             "loops": [asdict(loop) for loop in self.loops],
+            "estimate": asdict(self.pace) if self.pace else None,
         }
 
 
-def kernels(model: Model, target: Target, workspace: Workspace) -> list[Kernel]:
-    """The contractions of a rewritten model, those that are suspect first, then those that compute most."""
+@dataclass(frozen=True)
+class Account:
+    """The contractions of a model, those that are suspect first, then those that compute most; and the estimated
+    ``seconds`` of all its kernels one after the other, on one thread, 0 for a processor that has no estimate."""
+
+    kernels: list[Kernel]
+    seconds: float = 0.0
+
+
+def account(model: Model, target: Target, workspace: Workspace) -> Account:
+    """That of a rewritten model for a target."""
     vector, counts = vector_of(target), {node.name: macs(node) for node in calls(model.module.graph)}
     origins = {node.name: origin(node) for node in calls(model.module.graph)}
     generator = CpuCodeGenerator.of(target)
@@ -80,18 +92,25 @@ def kernels(model: Model, target: Target, workspace: Workspace) -> list[Kernel]:
     total = sum(work.values()) or 1
     first = {name: step for step, name in reversed(list(zip(steps, names, strict=True)))}
     found = [
-        _kernel(first[name], objects[name], vector, (times[name], work[name] / total), origins)
+        _kernel(first[name], objects[name], target, (times[name], work[name] / total), origins)
         for name in work
         if work[name]
     ]
-    return sorted(found, key=lambda kernel: (not kernel.suspicions, -kernel.spills, -kernel.share))
+    found.sort(key=lambda kernel: (not kernel.suspicions, -kernel.spills, -kernel.share))
+    if not (core := core_of(target.cpu)):
+        return Account(found)
+    paces = {kernel.node: kernel.pace for kernel in found}
+    each = {name: seconds(step, paces.get(step.name), vector, core) for name, step in first.items()}
+    return Account(found, sum(each[name] for name in names))
 
 
-def _kernel(step: Step, made: Object, vector: Vector, weight: tuple[int, float], origins: dict[str, str]) -> Kernel:
+def _kernel(step: Step, made: Object, target: Target, weight: tuple[int, float], origins: dict[str, str]) -> Kernel:
     schedule: Any = step.schedule
+    vector, core = vector_of(target), core_of(target.cpu)
     problem = getattr(schedule, "problem", None)
     tile = footprint(problem, vector)
-    counts = reduction_counts(made.code)
+    found = reductions_of(made.code)
+    counts = tuple(loop.counts for loop in found)
     return Kernel(
         name=origins.get(step.name, step.name),
         node=step.name,
@@ -102,15 +121,16 @@ def _kernel(step: Step, made: Object, vector: Vector, weight: tuple[int, float],
         footprint=tile,
         level=tile.level(vector.machine) if tile else "",
         suspicions=(*_of_code(counts, made), *(tile.suspicions(vector) if tile else ())),
+        pace=pace(found, core) if core else None,
     )
 
 
-def reduction_counts(code: bytes) -> tuple[Counts, ...]:
-    """What the reductions of a kernel's object file do in a turn; all of it where it multiplies and adds in no loop."""
+def reductions_of(code: bytes) -> tuple[Loop, ...]:
+    """The reductions of a kernel's object file; all of it where it multiplies and adds in no loop."""
     own = [function for function in functions(code) if not function.name.startswith(ENTRY)]
-    if found := [loop.counts for function in own for loop in reductions(loops(function))]:
+    if found := [loop for function in own for loop in reductions(loops(function))]:
         return tuple(found)
-    return tuple(counts for function in own if (counts := whole(function).counts).multiply_adds)
+    return tuple(loop for function in own if (loop := whole(function)).counts.multiply_adds)
 
 
 def _of_code(counts: Sequence[Counts], made: Object) -> list[str]:

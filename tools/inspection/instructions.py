@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
-from inspection.assembly import Instruction
+from inspection.assembly import Function, Instruction
 
 Kind = frozenset[str]
 
@@ -88,10 +89,15 @@ class _X86(Meaning):
         return one.name.startswith(("jmp", "ret", "ud2"))
 
 
+@dataclass(frozen=True)
 class _Aarch64(Meaning):
+    """``has_frame`` where x29 points into the stack; else it is a register like any other."""
+
+    has_frame: bool = True
+
     _REGISTER = re.compile(r"\{?\s*[vqds](\d+)\b")
     _MULTIPLY_ADD = re.compile(r"fml[as]|ml[as]|[su]ml[as]l2?|us?dot|sdot|bfdot|bfml[a-z]+|[us]+mmla|bfmmla")
-    _STACK = re.compile(r"\[(sp|x29)(, #-?(0x)?[0-9a-f]+)?\]!?")
+    _STACK = re.compile(r"\[(?P<base>sp|x29)(, #-?(0x)?[0-9a-f]+)?\]!?")
     _JUMP = re.compile(r"b|br|b\..+|b(eq|ne|l[oste]|g[te]|h[is]|mi|pl|v[sc]|c[sc])|cbn?z|tbn?z")
 
     def kind(self, one: Instruction) -> Kind:
@@ -100,7 +106,7 @@ class _Aarch64(Meaning):
             return frozenset({"multiply_adds", "sums"})
         memory = next((operand for operand in one.operands if operand.startswith("[")), "")
         if memory and one.name.startswith(("ld", "st")):
-            if self._STACK.fullmatch(memory):
+            if (found := self._STACK.fullmatch(memory)) and (found["base"] == "sp" or self.has_frame):
                 return frozenset({"spills" if vectors else "pointers"})
             return frozenset({"loads" if one.name.startswith("ld") else "stores"} if vectors else ())
         if one.name in ("add", "fadd") and vectors and one.operands[0] in one.operands[1:]:
@@ -130,4 +136,8 @@ class _Aarch64(Meaning):
         return one.name in ("b", "br", "ret", "udf")
 
 
-MEANINGS: dict[str, Meaning] = {"x86": _X86(), "aarch64": _Aarch64()}
+def meaning_of(function: Function) -> Meaning:
+    """How to read the instructions of a function."""
+    if function.family == "x86":
+        return _X86()
+    return _Aarch64(any(one.operands[:2] == ("x29", "sp") for one in function.instructions))

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from inspection.assembly import Function, Instruction
-from inspection.instructions import MEANINGS, Meaning
+from inspection.instructions import Meaning, meaning_of
 
 COUNTED = ("multiply_adds", "loads", "stores", "spills", "pointers", "moves")
 
@@ -74,7 +74,7 @@ def loops(function: Function) -> list[Loop]:
     for last, head in flow.jumps_back():
         if body := flow.between(head, last):
             bodies.setdefault(head, set()).update(body)
-    meaning = MEANINGS[function.family]
+    meaning = meaning_of(function)
     found = []
     for head, body in sorted(bodies.items()):
         inside = set().union(*(other for start, other in bodies.items() if start != head and start in body))
@@ -97,14 +97,14 @@ def reductions(found: Iterable[Loop]) -> list[Loop]:
 
 def whole(function: Function) -> Loop:
     """All instructions of a function, as if it were run in turns."""
-    return Loop(function.instructions[0].address, function.instructions, True, MEANINGS[function.family])
+    return Loop(function.instructions[0].address, function.instructions, True, meaning_of(function))
 
 
 class _Flow:
     """A function as blocks of instructions, each named by its number, and where each goes."""
 
     def __init__(self, function: Function) -> None:
-        self.meaning = MEANINGS[function.family]
+        self.meaning = meaning_of(function)
         instructions = function.instructions
         addresses = {one.address for one in instructions}
         targets = {one.address: target for one in instructions if (target := self.meaning.target(one)) in addresses}

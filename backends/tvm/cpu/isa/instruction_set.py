@@ -47,6 +47,7 @@ class InstructionSet(ABC):
     feature: ClassVar[str]
     lanes: ClassVar[int]
     registers: ClassVar[int]
+    fenced: ClassVar[int] = 0  # registers for a tile where a fence ends each step, for LLVM; 0 without fences
     dot_features: ClassVar[Mapping[str, str]] = _NONE  # type of the elements: the part that multiplies and adds them
     chain_cycles: ClassVar[Mapping[int, float]] = _NONE
     pairs: ClassVar[Pairs | None] = None

@@ -15,17 +15,19 @@ _BFLOAT16 = "lvc_dot_bf16"
 
 @dataclass(frozen=True)
 class Neon(InstructionSet):
-    """Vectors of 128 bits. There are 32 registers; LLVM spills where a tile takes more than these."""
+    """Vectors of 128 bits. There are 32 registers; LLVM spills where a tile takes more than ``registers``, or than are
+    ``fenced``."""
 
     name: ClassVar[str] = "NEON"
     feature: ClassVar[str] = "neon"
     lanes: ClassVar[int] = 4
     registers: ClassVar[int] = 21
+    fenced: ClassVar[int] = 25
     dot_features: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"int8": "dotprod", "uint8": "i8mm", "bfloat16": "bf16"}
     )
     pairs: ClassVar[Pairs | None] = Pairs(1.0, splat=2.0, registers=2, unroll=2)  # half of the registers have elements
-    splat_cycles: ClassVar[float] = 1.0
+    splat_cycles: ClassVar[float] = 1.1
     products: ClassVar[str] = "llvm.aarch64.neon.smull"  # of four numbers of 16 bits, by LLVM's name
 
     def dot(self, element: str, sums: Expr, left: Expr, right: Expr) -> Expr:

@@ -15,6 +15,7 @@ class Neon32(Neon):
     """Half as many registers. Numbers below the least normal one are zeros to it, in vectors."""
 
     registers: ClassVar[int] = 13
+    fenced: ClassVar[int] = 0
     dot_features: ClassVar[Mapping[str, str]] = MappingProxyType({})
     attributes: ClassVar[tuple[str, ...]] = ("+neon", "+vfp4")
     products: ClassVar[str] = "llvm.arm.neon.vmulls"

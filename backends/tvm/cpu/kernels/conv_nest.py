@@ -36,6 +36,7 @@ from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.vector import Vector
 
 MOST_DEPTH_PARTS = 32
+LEAST_STEPS = 4  # in a turn of a reduction with one tap, where fences keep LLVM from unrolling
 
 Read = Callable[[Expr, Expr, Expr, Expr], Expr]  # block, row, column, number in the block: a word of the padded data
 
@@ -288,6 +289,7 @@ class ConvNest:
         if not channels.in_block:
             return taps(lambda y, x: unrolled(span, lambda block: step(block, y, x, 0)))
         if not mask:
-            return loop(span, of_block)
+            together = max(1, LEAST_STEPS // steps) if self.vector.isa.fenced and kernel == [1, 1] else 1
+            return unrolled(span, of_block, together)
         each = kernel[0] * kernel[1] * steps
         return mask.each_turn(span, each, part * span * each, of_block)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from tvm import ir, tirx
+from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import BITS, like, to_bits, to_int32, widen
+from lvc.backends.tvm.cpu.kernels.fence import declared, fenced
 from lvc.backends.tvm.cpu.kernels.nest import UNROLL, Buffer, Expr, Stmt, load
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, multiply_add
 from lvc.backends.tvm.cpu.vector import Vector
@@ -66,6 +67,10 @@ class DotOperand(ABC):
     def registers(self, vector: Vector) -> int:
         """Registers that each operand of a step takes."""
         return self.words_per_step
+
+    def tile_registers(self, vector: Vector) -> int:
+        """Registers that a tile and what its steps read may take."""
+        return vector.isa.fenced or vector.registers
 
     def unroll(self, vector: Vector) -> int:
         """Steps of a reduction in one turn of its loop."""
@@ -143,16 +148,14 @@ class DotOperand(ABC):
         """One step for all sums of a tile; where only a mask tells whether the usual one could saturate, by that."""
 
         def add(may_saturate: bool) -> Stmt:
-            return sums.update(lambda total, v, s: self.add_products(vector, total, factors(v, s), may_saturate))
+            step = sums.update(lambda total, v, s: self.add_products(vector, total, factors(v, s), may_saturate))
+            return fenced(step, sums, vector)
 
         return add(False) if masked is None else tirx.IfThenElse(masked, add(True), add(False))
 
     def around(self, nest: Stmt, vector: Vector) -> Stmt:
         """A nest, with what its steps need around it."""
-        source = vector.isa.declarations(self.name) if self.name in vector.isa.dots else ""
-        if not source:
-            return nest
-        return tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", ir.StringImm(source), nest)
+        return declared(nest, vector, vector.isa.declarations(self.name) if self.name in vector.isa.dots else "")
 
     @abstractmethod
     def pack(self, values: np.ndarray, axis: int) -> np.ndarray:

@@ -166,6 +166,9 @@ class IntegerPair(DotOperand):
     def registers(self, vector: Vector) -> int:
         return self._pairs(vector).registers
 
+    def tile_registers(self, vector: Vector) -> int:
+        return vector.registers
+
     def unroll(self, vector: Vector) -> int:
         return self._pairs(vector).unroll
 

@@ -39,7 +39,7 @@ class TileCost:
     def fits(self, vectors: int, scalars: int) -> bool:
         """Whether a tile, the operands in flight and what a step needs for itself fit the registers."""
         operands = min(vectors, scalars) * self.operand.registers(self.vector) + 1
-        return vectors * scalars + operands + self.operand.scratch_registers <= self.vector.registers
+        return vectors * scalars + operands + self.operand.scratch_registers <= self.operand.tile_registers(self.vector)
 
     def tile(self, vectors: int, scalars: int, is_again: bool = True) -> float:
         """Cycles of one tile: bound by the arithmetic, the loads, the scalars that go into all lanes, the latency of

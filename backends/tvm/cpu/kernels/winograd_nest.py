@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tvm import tirx
 
+from lvc.backends.tvm.cpu.kernels.fence import declared, fenced, fenced_turn
 from lvc.backends.tvm.cpu.kernels.fused import Fused
 from lvc.backends.tvm.cpu.kernels.nest import (
     PARALLEL,
@@ -76,7 +77,7 @@ class WinogradNest:
         def strip(image: Expr, part: Expr) -> Stmt:
             return each_tile(strips, lambda first, rows: self._strip(image, first, rows), part, extents[1])
 
-        return grid(extents, strip) if self.knobs.together else tasks(extents, strip)
+        return declared(grid(extents, strip) if self.knobs.together else tasks(extents, strip), self.vector)
 
     @cached_property
     def _lanes(self) -> int:
@@ -148,7 +149,7 @@ class WinogradNest:
         for i, result in enumerate(results):
             buffer, index = at(i)
             registers.statements.append(store(buffer, result, index, self._lanes))
-        return allocate(registers.buffers, *registers.statements)
+        return fenced_turn(allocate(registers.buffers, *registers.statements), self.vector)
 
     def _multiply(self, data: Buffer, products: Buffer, channel: Expr, size: tuple[int, int]) -> Stmt:
         """At each point: the weights of ``size[0]`` out-channel blocks from ``channel`` on times ``size[1]`` tiles."""
@@ -158,10 +159,11 @@ class WinogradNest:
 
         def product(point: Expr, first: Expr, start: Expr, sums: Accumulators) -> Stmt:
             def step(c: Expr, lane: Expr) -> Stmt:
-                return sums.add_products(
+                products = sums.add_products(
                     lambda v: load(weight, [channel + first + v, point, c, lane, 0], self._lanes),
                     lambda s: load(data, [point, c * count + start + s, lane]),
                 )
+                return fenced(products, sums, self.vector)
 
             def keep(v: int, s: int) -> Stmt:
                 value = load(sums.at(v, s), [0], self._lanes)
@@ -191,7 +193,7 @@ class WinogradNest:
             values = [registers.keep(load(products, place, self._lanes)) for place in places]
             results = registers.to_outputs(over.sums, values)
             write = [store(lines, value, [i, t * over.outputs + j, 0], self._lanes) for j, value in enumerate(results)]
-            return allocate(registers.buffers, *registers.statements, *write)
+            return fenced_turn(allocate(registers.buffers, *registers.statements, *write), self.vector)
 
         def down(number: Expr, y: Expr, count: int) -> Stmt:
             def column(x: Expr) -> Stmt:
@@ -201,7 +203,7 @@ class WinogradNest:
                     registers.keep(result)
                 sums = registers.buffers[-count:]
                 write = [self.fused.finish([image, channel + number, y + i, x, 0], sums[i]) for i in range(count)]
-                return allocate(registers.buffers, *registers.statements, *write)
+                return fenced_turn(allocate(registers.buffers, *registers.statements, *write), self.vector)
 
             return loop(p.out_width, column, name="column")
 

@@ -104,6 +104,16 @@ def test_layers_have_no_spills(core: str, layers: Model, tool: SimpleNamespace) 
     assert all(sum(loop.accumulators for loop in kernel.loops) for kernel in found)
 
 
+def test_cores_in_order_load_the_words_of_several_steps_at_once(layers: Model, tool: SimpleNamespace) -> None:
+    """A convolution of one tap does 0.6 of what a Cortex-A53 could where each step loads its own."""
+    need_models(tool)
+    found = tool.account.account(layers, Target.parse("cortex-a53"), Workspace(threads=1)).kernels
+    (narrow,) = (kernel for kernel in found if kernel.name == "narrow")
+    (loop,) = (loop for loop in narrow.loops if loop.accumulators == max(one.accumulators for one in narrow.loops))
+    assert loop.loads < 0.3 * loop.multiply_adds
+    assert narrow.pace.peak_share > 0.7
+
+
 @pytest.mark.parametrize(("core", "rate"), [("cortex-a53", 1.2e9), ("neoverse-v1", 4 * 2.6e9)])
 def test_time_is_that_of_the_multiply_adds(core: str, rate: float, tool: SimpleNamespace) -> None:
     """A product of 197 by 768 by 64, four multiply-adds to a vector, so many vectors a second at best."""

@@ -28,7 +28,8 @@ class Cache:
 @dataclass(frozen=True)
 class Machine:
     """One core: its caches; loads and multiply-adds of whole vectors a cycle, and the cycles until the sums of one may
-    take another; bytes a cycle that come from the second level, the third and memory.
+    take another; bytes a cycle that come from the second level, the third and memory; whether it runs instructions in
+    their order, so that loads and multiply-adds of vectors follow one another.
 
     The figures only rank choices, so one set of rates does for all cores since Haswell and Zen 2.
     """
@@ -42,6 +43,7 @@ class Machine:
     second_rate: int = 12
     third_rate: int = 6
     memory_rate: int = 6
+    in_order: bool = False
 
 
 GENERIC = Machine()

@@ -53,7 +53,9 @@ AARCH64 = Architecture(
 )
 
 _processor = partial(Processor, architecture=AARCH64)
-_IN_ORDER = Machine(Cache(32 << 10, 4), Cache(512 << 10, 16), Cache(1 << 20, 16), loads=1, multiply_adds=1)
+_IN_ORDER = Machine(
+    Cache(32 << 10, 4), Cache(512 << 10, 16), Cache(1 << 20, 16), loads=1, multiply_adds=1, in_order=True
+)
 _OUT_OF_ORDER = Machine(Cache(64 << 10, 4), Cache(512 << 10, 8), Cache(2 << 20, 16))
 _SERVER = Machine(Cache(64 << 10, 4), Cache(1 << 20, 8))
 _wide = partial(Machine, loads=3, multiply_adds=4)

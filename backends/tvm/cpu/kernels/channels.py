@@ -76,12 +76,13 @@ class Channels:
             return first
         return min(first, last) if isinstance(first, int) else tirx.min(first, last)
 
-    def read(self, data: Buffer, image: Expr, block: Expr, place: tuple[Expr, Expr, Expr]) -> Expr:
-        """Load one word of the data; ``place`` is its row, its column and its number within the block."""
-        row, column, word = place
+    def read(self, data: Buffer, image: Expr, block: Expr, *place: Expr) -> Expr:
+        """Load words of the data that lie side by side in a block: ``place`` is their row, their column, the number of
+        the first in the block and how many there are, one if not said."""
+        row, column, word, *count = place
         if not self.in_block:
             return load(data, [image, block, row, column])
-        return self.operand.load(data, [image, block, row, column, word])
+        return self.operand.load_words(data, [image, block, row, column, word], *count)
 
     def packed_shape(self, kernel: tuple[int, int]) -> tuple[int, ...]:
         """The shape of packed weights: ``[out blocks, span, KH, KW, words, out_block]``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 from tvm import tirx
 
@@ -31,6 +31,7 @@ from lvc.backends.tvm.cpu.kernels.padding import copy_padded_rows
 from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.phases import Phase, each_phase
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
+from lvc.backends.tvm.cpu.kernels.row_registers import Scalar, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
 from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.vector import Vector
@@ -38,7 +39,8 @@ from lvc.backends.tvm.cpu.vector import Vector
 MOST_DEPTH_PARTS = 32
 LEAST_STEPS = 4  # in a turn of a reduction with one tap, where fences keep LLVM from unrolling
 
-Read = Callable[[Expr, Expr, Expr, Expr], Expr]  # block, row, column, number in the block: a word of the padded data
+Place = tuple[Expr, Expr]  # row, column
+Read = Callable[..., Expr]  # block, row, column, number in the block, how many: words of the padded data
 
 
 @dataclass(frozen=True)
@@ -159,14 +161,14 @@ class ConvNest:
     def _task(self, image: Expr, part: Expr, chunk: Expr) -> Stmt:
         g, data = self.geometry, self.fused.operands[0]
         if not g.is_copied:
-            return self._channels(image, part, chunk, lambda b, *place: g.channels.read(data, image, b, place))
+            return self._channels(image, part, chunk, partial(g.channels.read, data, image))
         (top, rows), (left, columns) = g.margins(0, self._rows), g.margins(1, g.line)
         top = part * (self._rows * g.phases[0][0].stride) + top
         shape = [g.channels.in_blocks, rows, columns, g.channels.lanes]
         padded = scratch(shape, "padded", g.channels.operand.element)
 
-        def read(channel: Expr, row: Expr, column: Expr, word: Expr) -> Expr:
-            return g.channels.operand.load(padded, [channel, row - top, column - left, word])
+        def read(channel: Expr, row: Expr, column: Expr, word: Expr, words: int = 1) -> Expr:
+            return g.channels.operand.load_words(padded, [channel, row - top, column - left, word], words)
 
         copy = copy_padded_rows(padded, data, image, (top, left), g.channels.operand)
         return allocate([padded], copy, self._channels(image, part, chunk, read))
@@ -246,7 +248,8 @@ class ConvNest:
         kernel, steps = [int(size) for size in weight.shape[2:4]], channels.words // taken
         mask = SaturationMask.of(self.saturation, channel, sums.vectors)
 
-        def step(turn: Expr, ky: Expr, kx: Expr, first: Expr, is_masked: bool = False) -> Stmt:
+        def step(turn: Expr, tap: Place, first: Expr, is_masked: bool = False, held: Scalar | None = None) -> Stmt:
+            ky, kx = tap
             depth = part * span + turn
             tap = (ky * rows.tap[1] + rows.tap[0], kx * columns.tap[1] + columns.tap[0])
             words = [first * taken + i for i in range(taken)]
@@ -259,6 +262,8 @@ class ConvNest:
                 return load(weight, [channel + number, depth, *tap, word, 0], sums.lanes)
 
             def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
+                if held:
+                    return [(vector(v, first), splat(held(s), sums.lanes))]
                 return [(vector(v, word), scalar(s, word)) for word in words]
 
             if not (mask and is_masked):
@@ -283,11 +288,21 @@ class ConvNest:
         if not rows.taps * columns.taps:
             return tirx.Evaluate(0)
 
+        def rows_of_block(block: Expr, tap: Place) -> Stmt:
+            depth, line = start + part * span + block, rows.position(row, tap[0])
+
+            def words_of(pixel: int) -> Expr:
+                return read(depth, line, columns.position(column + pixel, tap[1]), 0, sums.lanes)
+
+            return by_rows(sums, channels.operand, words_of, lambda number, held: step(block, tap, number, held=held))
+
         def of_block(block: Expr, is_masked: bool = False) -> Stmt:
-            return taps(lambda y, x: unrolled(steps, lambda turn: step(block, y, x, turn, is_masked)))
+            if channels.words == sums.lanes and takes_rows(channels.operand, self.vector):
+                return taps(lambda *tap: rows_of_block(block, tap))
+            return taps(lambda y, x: unrolled(steps, lambda turn: step(block, (y, x), turn, is_masked)))
 
         if not channels.in_block:
-            return taps(lambda y, x: unrolled(span, lambda block: step(block, y, x, 0)))
+            return taps(lambda y, x: unrolled(span, lambda block: step(block, (y, x), 0)))
         if not mask:
             together = max(1, LEAST_STEPS // steps) if self.vector.isa.fenced and kernel == [1, 1] else 1
             return unrolled(span, of_block, together)

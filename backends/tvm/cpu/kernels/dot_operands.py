@@ -120,6 +120,11 @@ class DotOperand(ABC):
     def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
         """Read a word of a row of elements; the last index counts words."""
 
+    def load_words(self, buffer: Buffer, index: Sequence[Expr], count: int = 1) -> Expr:
+        """Read neighbouring words; the last index counts words."""
+        assert count == 1 or self.elements == 1, self.name
+        return self.load(buffer, index) if count == 1 else load(buffer, index, count)
+
     @abstractmethod
     def load_last(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
         """Read a word of which only the first element is in the row; the last index counts elements."""

@@ -10,9 +10,10 @@ from functools import cached_property
 from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES, DotOperand
-from lvc.backends.tvm.cpu.kernels.nest import UNROLL, Buffer, Expr, Stmt, allocate, block, splat, unrolled
+from lvc.backends.tvm.cpu.kernels.nest import UNROLL, Buffer, Expr, Stmt, allocate, block, loop, splat, unrolled
 from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
+from lvc.backends.tvm.cpu.kernels.row_registers import Scalar, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
 from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, TileCost
 from lvc.backends.tvm.cpu.vector import Vector
@@ -115,10 +116,12 @@ class PanelProduct:
         taken = math.gcd(words, operand.words_per_step)
         mask = SaturationMask.of(self.saturation, panel, sums.vectors)
 
-        def step(turn: Expr, is_masked: bool = False) -> Stmt:
+        def step(turn: Expr, is_masked: bool = False, held: Scalar | None = None) -> Stmt:
             places = [turn * taken + i for i in range(taken)]
 
             def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
+                if held:
+                    return [(self.panel(panel + v, turn), splat(held(s), self.width))]
                 return [(self.panel(panel + v, k), self._data(row + s, k)) for k in places]
 
             return operand.step(self.vector, sums, factors, mask.any(turn) if mask and is_masked else None)
@@ -133,10 +136,27 @@ class PanelProduct:
         reduction = []
         if mask:
             reduction = [mask.each_turn(words // taken, 1, 0, step)]
+        elif takes_rows(operand, self.vector) and words >= self.width:
+            reduction = [self._by_rows(row, sums, words, step)]
         elif words:
             reduction = [unrolled(words // taken, step, self.knobs.unroll)]
         reduction += [operand.step(self.vector, sums, last)] if rest else []
         return allocate(sums.buffers, sums.clear(), *reduction, sums.each(finish))
+
+    def _by_rows(self, row: Expr, sums: Accumulators, words: int, step: Callable[..., Stmt]) -> Stmt:
+        """So many steps, those for which a row has a whole register of words by these."""
+        turns, rest = divmod(words, self.width)
+
+        def turn(number: Expr) -> Stmt:
+            first = number * self.width
+
+            def words_of(s: int) -> Expr:
+                return self.operand.load_words(self.data, [*self.place, row + s, first], self.width)
+
+            return by_rows(sums, self.operand, words_of, lambda k, held: step(first + k, held=held))
+
+        whole = loop(turns, turn, name="turn")
+        return block(whole, unrolled(rest, lambda k: step(turns * self.width + k))) if rest else whole
 
     def _data(self, row: Expr, k: Expr) -> Expr:
         """A word of the data in every lane."""

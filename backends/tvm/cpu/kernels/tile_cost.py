@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.register_tile import Run, cut, tile_count
+from lvc.backends.tvm.cpu.kernels.row_registers import fits_rows, takes_rows
 from lvc.backends.tvm.cpu.vector import Vector
 
 TILE_OVERHEAD = 24  # cycles to enter and leave the reduction of one tile
@@ -36,8 +37,14 @@ class TileCost:
     operand: DotOperand = FLOAT32
     stride: int = 0
 
+    @property
+    def _takes_rows(self) -> bool:
+        return takes_rows(self.operand, self.vector)
+
     def fits(self, vectors: int, scalars: int) -> bool:
         """Whether a tile, the operands in flight and what a step needs for itself fit the registers."""
+        if self._takes_rows:
+            return fits_rows(vectors, scalars)
         operands = min(vectors, scalars) * self.operand.registers(self.vector) + 1
         return vectors * scalars + operands + self.operand.scratch_registers <= self.operand.tile_registers(self.vector)
 
@@ -45,7 +52,9 @@ class TileCost:
         """Cycles of one tile: bound by the arithmetic, the loads, the scalars that go into all lanes, the latency of
         the chain, and, where the vectors' operand ``is_again`` read, the cache that it comes from."""
         cost = self.operand.step_cost(self.vector)
-        step = max(vectors * scalars * cost.cycles, (vectors + scalars) / self.vector.machine.loads, cost.latency)
+        loads = (vectors + scalars / (self.vector.lanes if self._takes_rows else 1)) / self.vector.machine.loads
+        arithmetic = vectors * scalars * cost.cycles
+        step = max(arithmetic + loads if self.vector.machine.in_order else max(arithmetic, loads), cost.latency)
         step = max(step, scalars * cost.splat)
         if is_again:
             step = max(step, self._bytes_per_step(vectors) / self._rate(vectors))

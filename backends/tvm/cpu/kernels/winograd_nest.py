@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tvm import tirx
 
+from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32
 from lvc.backends.tvm.cpu.kernels.fence import declared, fenced, fenced_turn
 from lvc.backends.tvm.cpu.kernels.fused import Fused
 from lvc.backends.tvm.cpu.kernels.nest import (
@@ -35,6 +36,7 @@ from lvc.backends.tvm.cpu.kernels.nest import (
 )
 from lvc.backends.tvm.cpu.kernels.point_transform import Registers
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
+from lvc.backends.tvm.cpu.kernels.row_registers import Scalar, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.compiler.ir.cook_toom import CookToom
@@ -158,18 +160,25 @@ class WinogradNest:
         cost = TileCost(self.vector, channels.in_blocks * channels.lanes)
 
         def product(point: Expr, first: Expr, start: Expr, sums: Accumulators) -> Stmt:
-            def step(c: Expr, lane: Expr) -> Stmt:
-                products = sums.add_products(
-                    lambda v: load(weight, [channel + first + v, point, c, lane, 0], self._lanes),
-                    lambda s: load(data, [point, c * count + start + s, lane]),
-                )
-                return fenced(products, sums, self.vector)
+            def word(c: Expr, s: int, lane: Expr, lanes: int = 1) -> Expr:
+                return load(data, [point, c * count + start + s, lane], lanes)
+
+            def step(c: Expr, lane: Expr, scalar: Scalar) -> Stmt:
+                def vector(v: int) -> Expr:
+                    return load(weight, [channel + first + v, point, c, lane, 0], self._lanes)
+
+                return fenced(sums.add_products(vector, scalar), sums, self.vector)
+
+            def steps(c: Expr) -> Stmt:
+                if takes_rows(FLOAT32, self.vector):
+                    return by_rows(sums, FLOAT32, lambda s: word(c, s, 0, self._lanes), lambda *one: step(c, *one))
+                return unrolled(channels.lanes, lambda lane: step(c, lane, lambda s: word(c, s, lane)))
 
             def keep(v: int, s: int) -> Stmt:
                 value = load(sums.at(v, s), [0], self._lanes)
                 return store(products, value, [point, (first + v) * count + start + s, 0], self._lanes)
 
-            reduce = loop(channels.in_blocks, lambda c: unrolled(channels.lanes, lambda lane: step(c, lane)))
+            reduce = loop(channels.in_blocks, steps)
             return allocate(sums.buffers, sums.clear(), reduce, sums.each(keep))
 
         def line(point: Expr, first: Expr, vectors: int) -> Stmt:

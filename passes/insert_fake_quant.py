@@ -40,6 +40,7 @@ class InsertFakeQuant(Pass):
 
     weight_bits: int = option(8, "bits of a weight, 2 to 8")
     activation_bits: int = option(8, "bits of an activation, 2 to 8")
+    outer_bits: int = option(0, "bits of both in the first and the last layers, where few cost most; 0 for the same")
     weight_symmetric: bool = option(True, "quantise weights symmetrically about zero")
     activation_symmetric: bool = option(False, "quantise activations symmetrically about zero")
     per_channel: bool = option(True, "give each output channel of a weight a scale of its own")
@@ -54,6 +55,8 @@ class InsertFakeQuant(Pass):
         for name in ("weight_bits", "activation_bits"):
             if not 2 <= getattr(self, name) <= 8:
                 raise UsageError(f"{name} must be 2 to 8, not {getattr(self, name)}")
+        if self.outer_bits and not 2 <= self.outer_bits <= 8:
+            raise UsageError(f"outer_bits must be 2 to 8, or 0, not {self.outer_bits}")
         WEIGHT_FORMATS.parse(self.weight_format)
         if self.group < 0:
             raise UsageError(f"group must not be negative, and is {self.group}")
@@ -74,6 +77,7 @@ class InsertFakeQuant(Pass):
             scale=self.scale,
             weight_steps=self.weight_steps,
             group=self.group,
+            outer_bits=self.outer_bits,
         )
 
     @property

@@ -29,6 +29,9 @@ SENSITIVITY, TO_INTEGERS, SCALING = "prune-sensitivity", "lower-to-integer", "eq
 _SIMULATED = f"{FOLDED},{SCALING},smooth-activations,insert-fake-quant"
 _CALIBRATE = "calibrate{images=256}"
 
+_TRAINED = f"{FOLDED},{SCALING}{{data=train}},smooth-activations{{data=train}},insert-fake-quant"
+_TRAIN = "calibrate{data=train images=256},distil{lr=0.003 clip=1}"
+
 PRESETS: dict[str, str] = {
     "O0": "",
     "O1": "eliminate-dead,fold-constants,eliminate-identities,fold-batch-norm,eliminate-dead",
@@ -37,9 +40,12 @@ PRESETS: dict[str, str] = {
     "int8-fast": f"{_SIMULATED},{_CALIBRATE},correct-bias{{images=64}}",
     "int8": f"{_SIMULATED},{_CALIBRATE},round-weights",
     "int8-avx2": f"{_SIMULATED}{{weight_bits=7}},{_CALIBRATE},round-weights",
+    "int8-qat": f"{_TRAINED},{_TRAIN}",
+    "int4-qat": f"{_TRAINED}{{weight_bits=4 activation_bits=4 outer_bits=8}},{_TRAIN}",
 }
 """Pipelines by name. What ``int8-fast`` makes is among the choices of ``int8``: both have the same scales.
-``int8-avx2`` is for processors without VNNI, where products of 7-bit weights cannot saturate."""
+``int8-avx2`` is for processors without VNNI, where products of 7-bit weights cannot saturate.
+``int8-qat`` and ``int4-qat`` train on the data set ``train``."""
 
 PRECISIONS: dict[str, str] = {"fp32": "", "bf16": "lower-precision{dtype=bfloat16}"}
 """What a precision adds to the end of a pipeline."""

@@ -20,6 +20,7 @@ from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import calls, set_argument, tensor
 from lvc.compiler.ir.layers import LAYERS, weight_node
 from lvc.compiler.ir.model import Model
+from lvc.passes.training.fake_quantisation.places import Places, Scales, parameter_names
 
 MOMENTUM = 0.1
 """The share of each batch in the moving averages of a batch normalisation."""
@@ -31,8 +32,11 @@ class TrainingForm:
 
     Each gives its outputs, and then the values of the nodes that are watched. ``trained`` are the parameters by name,
     ``state`` all floating-point tensors that may change: those and the statistics of batch normalisations. ``masks``
-    are where the weights of a sparse layer may be other than zero.
+    are where the weights of a sparse layer may be other than zero. ``places`` are where values are rounded: their
+    quantisation parameters are trained too, and written into the model in the end.
     """
+
+    model: Model
 
     images: int
     training: GraphModule
@@ -40,10 +44,19 @@ class TrainingForm:
     trained: dict[str, torch.nn.Parameter]
     state: dict[str, torch.Tensor]
     masks: dict[str, torch.Tensor]
+    places: Places
 
     @classmethod
     def of(
-        cls, model: Model, images: int, watched: Sequence[Node] = (), *, freeze_batch_norm: bool, keep_zeros: bool
+        cls,
+        model: Model,
+        images: int,
+        watched: Sequence[Node] = (),
+        *,
+        freeze_batch_norm: bool,
+        keep_zeros: bool,
+        scales: Scales = "learn",
+        freeze_scales: float = 1.0,
     ) -> TrainingForm:
         """Write a model for training; ``watched`` are nodes of it whose values are wanted.
 
@@ -53,18 +66,23 @@ class TrainingForm:
         training, evaluation = (watching(model.with_batch(images), watched) for _ in range(2))
         if not freeze_batch_norm:
             _set_training(training)
+        places = Places.of(model, scales, freeze_scales)
+        places.put_into(training, training=True)
+        places.put_into(evaluation, training=False)
         statistics = _statistics(model)
+        others = parameter_names(model.module) | statistics.keys()
         trained = {
             name: parameter
             for name, parameter in model.module.named_parameters()
-            if name not in statistics and parameter.is_floating_point()
+            if name not in others and parameter.is_floating_point()
         }
         if not trained:
             raise CompileError("there is nothing to train", why="no weight of the model is in floating point")
         for name, parameter in model.module.named_parameters():
             parameter.requires_grad_(name in trained)
         masks = _masks(model) if keep_zeros else {}
-        return cls(images, training, evaluation, trained, {**trained, **statistics}, masks)
+        state = {**trained, **statistics, **places.state}
+        return cls(model, images, training, evaluation, {**trained, **places.trained}, state, masks, places)
 
     def snapshot(self) -> dict[str, torch.Tensor]:
         """Copies of all tensors as they are now."""
@@ -90,16 +108,18 @@ class TrainingForm:
             self.restore(own)
 
     @torch.no_grad()
-    def mask(self) -> None:
-        """Set to zero again what is to stay zero."""
+    def keep_valid(self) -> None:
+        """Set to zero again what is to stay zero, and bring quantisation parameters to where they mean something."""
         for name, mask in self.masks.items():
             self.state[name].mul_(mask)
+        self.places.keep_valid()
 
     def settle(self) -> None:
         """End training: no gradients, and every tensor in the order of its dimensions."""
         for parameter in self.trained.values():
             parameter.grad = None
             parameter.data = parameter.data.contiguous()
+        self.places.store(self.model)
 
     def lay_out(self, layout: torch.memory_format) -> None:
         """Store the weights of convolutions in a memory format."""

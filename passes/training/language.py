@@ -64,6 +64,10 @@ class TrainingPass(Pass):
     l1: float = option(0.0, "L1 penalty on the weights of layers")
     zeros: Literal["keep", "train"] = option("keep", "whether weights of layers that are zero stay so")
     batch_norm: Literal["train", "freeze"] = option("train", "normalise by the batch, or by the statistics as they are")
+    scales: Literal["learn", "average", "keep"] = option(
+        "learn", "scales of fake quantisation are learned, follow a moving average of what fits the batches, or stay"
+    )
+    freeze_scales: float = option(1.0, "the share of the steps after which scales stay as they are")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "what products are computed in (auto: the faster one)")
     keep: Literal["last", "best"] = option(
         "last", "which state stays: the last, or the best on held-out images, which the model must never have seen"
@@ -92,6 +96,8 @@ class TrainingPass(Pass):
         for name in ("slimming", "group_lasso", "l1"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, and is {getattr(self, name):g}")
+        if not 0 <= self.freeze_scales <= 1:
+            raise UsageError(f"freeze_scales must be from 0 to 1, not {self.freeze_scales:g}")
         for name in ("momentum", "warmup", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} must be from 0 to below 1, not {getattr(self, name):g}")
@@ -145,6 +151,8 @@ class TrainingPass(Pass):
             objective.watched,
             freeze_batch_norm=self.batch_norm == "freeze",
             keep_zeros=self.zeros == "keep",
+            scales=self.scales,
+            freeze_scales=self.freeze_scales,
         )
         feed = self._feed(model, workspace, samples)
         every = self.every or feed.steps_an_epoch
@@ -176,7 +184,7 @@ class TrainingPass(Pass):
             average=self.average,
             keep_best=self.keep == "best",
             minutes=self.minutes,
-            modes=self._modes(model),
+            modes=self._modes(model, form),
         )
 
     def _feed(self, model: Model, workspace: Workspace, samples: Access) -> Feed:
@@ -199,11 +207,19 @@ class TrainingPass(Pass):
             threads=workspace.threads,
         )
 
-    def _modes(self, model: Model) -> list[Mode]:
-        """The ways to compute that come into question."""
+    def _modes(self, model: Model, form: TrainingForm) -> list[Mode]:
+        """The ways to compute that come into question; what is rounded to integers needs all digits of float32."""
+        is_quantised = bool(form.places.places)
+        if is_quantised and self.precision == "bf16":
+            raise UsageError(
+                "precision=bf16 does not go with fake quantisation",
+                why="an integer of 8 bits times its scale has more digits than bfloat16",
+                help="leave precision= out",
+            )
         has_images = len(fed_input(model.inputs).spec.shape) == 4
         layouts = [False, True] if has_images else [False]
-        precisions = ["fp32", "bf16"] if self.precision == "auto" else [self.precision]
+        automatic = ["fp32"] if is_quantised else ["fp32", "bf16"]
+        precisions = automatic if self.precision == "auto" else [self.precision]
         return [Mode(precision, layout) for precision in precisions for layout in layouts]
 
     def _work(self, workspace: Workspace, samples: Access, held_out: Access) -> str:
@@ -229,6 +245,8 @@ class TrainingPass(Pass):
             f"in {duration(spent)}{went_on}; computed in {training.mode}"
         )
         outcome.notes += _judged(training)
+        if training.form.places.places:
+            outcome.notes.append(training.form.places.told())
         if training.form.masks:
             outcome.notes.append(f"the zeros of {counted(len(training.form.masks), 'sparse layer')} stay zero")
         outcome.tables.append(training.table())

@@ -125,9 +125,10 @@ class Training:
         self.progress.say(f"{self.name}: computes in {self.mode}, a step took: {others}")
 
     def _step(self, step: int) -> None:
+        self.form.places.begin(step / self.steps)
         self._gradients(step, self.mode)
         self.optimisation.step(step)
-        self.form.mask()
+        self.form.keep_valid()
         if self._average:
             self._average.update(step)
 

@@ -54,6 +54,34 @@ def test_options_reach_the_places() -> None:
     assert places(inserted(TWO_LAYERS, "{per_channel=false}")[0])["first_weight_quantised"][1] is None
 
 
+def test_the_first_and_the_last_layers_have_bits_of_their_own() -> None:
+    model = parse_model("""
+        model three(image: f32[1,3,8,8])
+          @first.weight : f32[4,3,3,3]
+          @second.weight : f32[4,4,3,3]
+          @third.weight : f32[5,4]
+          %first = conv2d(%image, @first.weight)
+          %relu = relu(%first)
+          %second = conv2d(%relu, @second.weight)
+          %mean = mean(%second, [2, 3])
+          %flat = reshape(%mean, [1, 4])
+          %third = linear(%flat, @third.weight)
+          return out=%third
+    """)
+    found = places(inserted(model, "{weight_bits=3 activation_bits=4 outer_bits=7}")[0])
+    assert {name.removesuffix("_quantised"): arguments[0] for name, arguments in found.items()} == {
+        "image": 7,
+        "first_weight": 7,
+        "relu": 4,
+        "second_weight": 3,
+        "second": 4,
+        "mean": 7,
+        "third_weight": 7,
+    }
+    with pytest.raises(UsageError, match="outer_bits must be 2 to 8, or 0, not 1"):
+        inserted(model, "{outer_bits=1}")
+
+
 @pytest.mark.parametrize("options", ["{only=second}", "{skip=first}", "{only=se*}", "{skip=fir?t}"])
 def test_one_layer_of_two(options: str) -> None:
     model, outcome = inserted(TWO_LAYERS, options)

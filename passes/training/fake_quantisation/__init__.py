@@ -1,0 +1,1 @@
+"""Fake quantisation as training runs it: what is rounded has straight-through gradients, and scales may learn."""

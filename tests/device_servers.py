@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,22 @@ Answer = Callable[[Message, Channel], Message | None]
 
 
 @contextmanager
-def board_that(answer: Answer, facts: dict[str, Any] | None = None) -> Iterator[Address]:
+def board_that(
+    answer: Answer,
+    facts: dict[str, Any] | None = None,
+    put: Callable[[Message], Message] = lambda _: Message({"kept": True}),
+) -> Iterator[Address]:
     """A server in a thread that knows the key, keeps what it is sent, and answers the rest as a test wants."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def respond(channel: Channel) -> None:
         while True:
-            request = channel.receive(30)
-            known = {"describe": Message(facts or FACTS), "put": Message({"kept": True})}
-            found = known.get(request.header["do"]) or answer(request, channel)
+            request = channel.receive(600)
+            known: dict[str, Callable[[], Message | None]] = {
+                "describe": lambda: Message(facts or FACTS),
+                "put": partial(put, request),
+            }
+            found = known.get(request.header["do"], partial(answer, request, channel))()
             if found is None:
                 return
             channel.send(found)

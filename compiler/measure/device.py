@@ -30,6 +30,11 @@ class Oracle(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def largest(self) -> float:
+        """The largest difference that it let pass, relative to the largest value of an output."""
+        ...
+
     def fault(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> str:
         """What is wrong with the outputs, as a sentence; empty if nothing is."""
         ...

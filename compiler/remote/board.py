@@ -25,7 +25,7 @@ from lvc.compiler.remote.message import Malformed, Message, typed
 from lvc.compiler.remote.oracle import same_code
 from lvc.compiler.remote.remote_model import RemoteModel
 from lvc.compiler.remote.store import digest_of
-from lvc.compiler.text import counted
+from lvc.compiler.text import counted, printable
 
 if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
@@ -46,6 +46,7 @@ class Checks:
 
     answers: int = 0
     checked: int = 0
+    largest: float = 0.0
     by: dict[str, None] = field(default_factory=dict)
     missing: dict[str, None] = field(default_factory=dict)
 
@@ -53,7 +54,7 @@ class Checks:
         lines = [f"unchecked: {why}" for why in self.missing]
         if self.checked:
             told = f"{self.checked} of {self.answers} answers of the board were held against {' and '.join(self.by)}"
-            lines.insert(0, told)
+            lines.insert(0, told + (f": at most {self.largest:.1e} apart, relative" if self.largest else ": equal"))
         return "\n".join(lines)
 
 
@@ -85,7 +86,7 @@ class Board(Device):
 
     @property
     def processor(self) -> str:
-        return f"{self._facts['processor']}, board {self.address}"
+        return f"{printable(self._facts['processor'])}, board {self.address}"
 
     @property
     def target(self) -> str:

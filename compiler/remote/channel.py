@@ -10,7 +10,9 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lvc.compiler.errors import UsageError
 from lvc.compiler.remote.message import MOST_BODY, MOST_HEADER, Malformed, Message, decode, encode
+from lvc.compiler.text import si
 
 TAG = hashlib.sha256().digest_size
 _SIZES = struct.Struct("<IQ")
@@ -30,6 +32,8 @@ class Keys:
 class Channel:
     """Messages to and from a peer.
 
+    `UsageError` if a message is too large to be sent; then the channel is as before.
+
     `TimeoutError` if the peer neither sends nor takes anything for too long, `EOFError` if it has closed, `OSError` if
     the connection broke, `Malformed` for what is no message; after any of them the channel is of no more use.
     """
@@ -44,7 +48,8 @@ class Channel:
         header, arrays = encode(message)
         size = sum(map(len, arrays))
         if len(header) > MOST_HEADER or size > MOST_BODY:
-            raise Malformed(f"it has {len(header)} and {size} bytes, more than {MOST_HEADER} and {MOST_BODY}")
+            what = f"a message has at most {si(MOST_BODY, 'B')} of arrays, not {si(size, 'B')}"
+            raise UsageError(what, why=f"its header has {si(len(header), 'B')}", help="take a smaller batch")
         parts = [memoryview(_SIZES.pack(len(header), size) + header), *arrays]
         if self._keys:
             parts.append(memoryview(_tag(self._keys.sending, self._sent, parts)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lvc.compiler.errors import CheckError, CompileError, LvcError, UsageError
 from lvc.compiler.remote.message import Message, typed
+from lvc.compiler.text import printable
 
 _KINDS: tuple[type[LvcError], ...] = (CompileError, UsageError, CheckError)
 _MOST = 4000
@@ -23,7 +24,12 @@ def error_of(answer: Message) -> LvcError | None:
     if "error" not in answer.header:
         return None
     fields = answer.get("error", dict)
-    texts = [typed(str, fields.get(name), name)[:_MOST] for name in ("error", "where", "why", "help")]
+    texts = [_shown(typed(str, fields.get(name), name)) for name in ("error", "where", "why", "help")]
     exit_code = typed(int, fields.get("exit"), "exit")
     kind = next((kind for kind in _KINDS if kind.exit_code == exit_code), CompileError)
     return kind(texts[0], where=texts[1], why=texts[2], help=texts[3])
+
+
+def _shown(text: str) -> str:
+    """A text of a board, which must not steer the terminal."""
+    return "\n".join(map(printable, text[:_MOST].split("\n")))

@@ -74,6 +74,7 @@ class RemoteModel:
             self.board.retire("answers wrong numbers", fault)
         checks.checked += 1
         checks.by[self.oracle.name] = None
+        checks.largest = max(checks.largest, self.oracle.largest)
 
     def _is_drawn(self) -> bool:
         is_slow = isinstance(self.oracle, SameCode) and self.oracle.is_slow

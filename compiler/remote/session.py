@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ class Session:
         self._shared = shared
         self._channel = channel
         self._upload: Upload | None = None
-        self._supervisor = Supervisor(limit=shared.limit, emulate=shared.emulate)
+        self._supervisor = Supervisor(shared.store.folder, limit=shared.limit, emulate=shared.emulate)
 
     def serve(self) -> None:
         """Answer until the client has gone; what `Channel` raises ends it too."""
@@ -53,13 +54,14 @@ class Session:
                 request = self._channel.receive()
                 try:
                     answer = requests.get(request.get("do", str), self._execute)(request)
+                    self._channel.send(answer, SILENCE)
                 except LvcError as error:
-                    answer = told(error)
-                self._channel.send(answer, SILENCE)
+                    self._channel.send(told(error), SILENCE)
         except (EOFError, ClientGone):
             return
         finally:
             self._supervisor.end()
+            self._discard()
 
     def _describe(self, request: Message) -> Message:
         return Message({**self._shared.facts, "load": os.getloadavg()[0]})
@@ -71,11 +73,11 @@ class Session:
         if len(request.arrays) != 1 or request.arrays[0].dtype.name != "uint8":
             raise Malformed("a part of a file is no array of bytes")
         if offset == 0 or not self._upload or self._upload.digest != digest:
+            self._discard()
             self._upload = self._shared.store.upload(digest, size)
-        self._upload.add(offset, request.arrays[0].tobytes())
-        is_kept = self._shared.store.path(digest) is not None
-        self._upload = None if is_kept else self._upload
-        return Message({"kept": is_kept})
+        with self._turn():  # nobody else is timed meanwhile
+            self._upload.add(offset, request.arrays[0].tobytes())
+        return Message({"kept": self._shared.store.path(digest) is not None})
 
     def _execute(self, request: Message) -> Message:
         """Have the other process do it, when it is this client's turn."""
@@ -88,13 +90,24 @@ class Session:
             if (path := self._shared.store.path(digest)) is None:
                 return Message({"missing": digest})
             placed.append({"path": str(path), "threads": threads})
+        with self._turn():
+            asked = Message({**request.header, "models": placed}, request.arrays)
+            return self._supervisor.ask(asked, lambda: self._beat("running"))
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Have the processor for this client alone, once others are done."""
         while not self._shared.turn.acquire(timeout=BEAT):
             self._beat("waiting")
         try:
-            asked = Message({**request.header, "models": placed}, request.arrays)
-            return self._supervisor.ask(asked, lambda: self._beat("running"))
+            yield
         finally:
             self._shared.turn.release()
+
+    def _discard(self) -> None:
+        if self._upload:
+            self._upload.discard()
+            self._upload = None
 
     def _beat(self, what: str) -> None:
         if self._channel.has_more(0):  # it waits for an answer, so it can only have gone

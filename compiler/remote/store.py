@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lvc.compiler.errors import CompileError, UsageError
@@ -23,7 +26,7 @@ class Store:
     """Files by digest. When there are more bytes than ``most``, those go that were used longest ago."""
 
     def __init__(self, folder: Path, most: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._most = most
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
@@ -34,23 +37,17 @@ class Store:
             if digest not in self._sizes:
                 return None
             self._sizes.move_to_end(digest)
-            return self._folder / f"{digest}.lvc"
+            return self._place(digest)
 
-    def keep(self, digest: str, content: bytes) -> None:
-        """Keep a file; `Malformed` if it has another digest."""
-        if digest_of(content) != digest:
-            raise Malformed("the file has another digest than was said")
+    def take(self, file: Path, digest: str, size: int) -> None:
+        """Keep a file, which is moved."""
         with self._lock:
-            while self._sizes and sum(self._sizes.values()) + len(content) > self._most:
+            self._sizes.pop(digest, None)
+            while self._sizes and sum(self._sizes.values()) + size > self._most:
                 oldest, _ = self._sizes.popitem(last=False)
-                (self._folder / f"{oldest}.lvc").unlink(missing_ok=True)
-            try:
-                (self._folder / f"{digest}.lvc").write_bytes(content)
-            except OSError as error:
-                (self._folder / f"{digest}.lvc").unlink(missing_ok=True)
-                why = f"{self._folder}: {error.strerror}"
-                raise CompileError("the board cannot keep the artefact", why=why, help="make room there") from error
-            self._sizes[digest] = len(content)
+                self._place(oldest).unlink(missing_ok=True)
+            file.replace(self._place(digest))
+            self._sizes[digest] = size
 
     def upload(self, digest: str, size: int) -> Upload:
         """Begin with a file of so many bytes; `UsageError` for one that is larger than all that may be kept."""
@@ -61,22 +58,50 @@ class Store:
                 f"the artefact has {si(size, 'B')}, and the board keeps {si(self._most, 'B')}",
                 help="start the server with a larger --cache",
             )
-        return Upload(self, digest, size)
+        with writing(self.folder):
+            return Upload(self, digest, size)
+
+    def _place(self, digest: str) -> Path:
+        return self.folder / f"{digest}.lvc"
 
 
 class Upload:
-    """A file of which parts arrive one after the other."""
+    """A file of which parts arrive one after the other, on disk from the first: a board may have little memory."""
 
     def __init__(self, store: Store, digest: str, size: int) -> None:
         self.digest = digest
         self._store = store
         self._size = size
-        self._content = bytearray()
+        self._received = 0
+        self._hash = hashlib.sha256()
+        with tempfile.NamedTemporaryFile(dir=store.folder, prefix="part-", delete=False) as file:
+            self._file = Path(file.name)
 
     def add(self, offset: int, part: bytes) -> None:
-        """Add the next part; the last one has the file kept."""
-        if offset != len(self._content) or offset + len(part) > self._size:
+        """Add the next part; the last one has the file kept. `Malformed` if it is another one than was said."""
+        if offset != self._received or offset + len(part) > self._size:
             raise Malformed("a part of a file is not the next one")
-        self._content += part
-        if len(self._content) == self._size:
-            self._store.keep(self.digest, bytes(self._content))
+        with writing(self._store.folder), self._file.open("ab") as file:
+            file.write(part)
+        self._hash.update(part)
+        self._received += len(part)
+        if self._received < self._size:
+            return
+        if self._hash.hexdigest() != self.digest:
+            raise Malformed("the file has another digest than was said")
+        with writing(self._store.folder):
+            self._store.take(self._file, self.digest, self._size)
+
+    def discard(self) -> None:
+        """Remove what arrived, unless it is whole."""
+        self._file.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Let what a folder cannot take, such as on a full disk, be an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        why = f"{folder}: {error.strerror}"
+        raise CompileError("the board cannot keep the artefact", why=why, help="make room there") from error

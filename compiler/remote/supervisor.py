@@ -7,9 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from lvc.compiler.errors import CompileError
 from lvc.compiler.remote.channel import Channel
@@ -28,15 +31,18 @@ _START = (
 class _Process:
     program: subprocess.Popen[bytes]
     channel: Channel
+    folder: tempfile.TemporaryDirectory[str]
 
 
 class Supervisor:
-    """Has a process of its own run artefacts; one that died is another one at the next request.
+    """Has a process of its own run artefacts; one that died is another one at the next request. What it leaves in
+    files is in a ``folder`` and goes with it.
 
     ``limit`` is how many seconds it may be silent, which is as long as one run of a model may take.
     """
 
-    def __init__(self, *, limit: float, emulate: bool) -> None:
+    def __init__(self, folder: Path, *, limit: float, emulate: bool) -> None:
+        self._folder = folder
         self._limit = limit
         self._emulate = emulate
         self._process: _Process | None = None
@@ -58,11 +64,13 @@ class Supervisor:
             raise
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """End the process and those that it started, whatever they do."""
         if self._process:
-            self._process.program.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.program.pid, signal.SIGKILL)
             self._process.program.wait()
             self._process.channel.close()
+            self._process.folder.cleanup()
             self._process = None
 
     def _answer(self, process: _Process, wait: Callable[[], None]) -> Message:
@@ -95,13 +103,20 @@ class Supervisor:
 
     def _start(self) -> _Process:
         ours, theirs = socket.socketpair()
+        folder = tempfile.TemporaryDirectory(prefix="process-", dir=self._folder, ignore_cleanup_errors=True)
         with theirs:
             code = _START.format(path=sys.path, fd=theirs.fileno(), emulate=self._emulate)
-            program = subprocess.Popen(
-                [sys.executable, "-c", code],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={name: value for name, value in os.environ.items() if name != VARIABLE},
-            )
-        return _Process(program, Channel(ours))
+            try:
+                program = subprocess.Popen(
+                    [sys.executable, "-c", code],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,
+                    env={name: os.environ[name] for name in os.environ if name != VARIABLE} | {"TMPDIR": folder.name},
+                )
+            except OSError as error:
+                ours.close()
+                folder.cleanup()
+                raise CompileError("the board cannot start a process", why=str(error.strerror)) from error
+        return _Process(program, Channel(ours), folder)

@@ -44,7 +44,6 @@ def main(descriptor: int, *, emulate: bool) -> None:
     """Answer requests until there are no more."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the server ends it
     channel = Channel(socket.socket(fileno=descriptor))
     models = Models(emulate=emulate)
     while True:

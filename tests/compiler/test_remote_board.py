@@ -159,6 +159,16 @@ def test_boards_that_say_odd_things_of_themselves(facts: dict[str, object], trut
         Board(address, KEY)
 
 
+def test_what_a_board_says_does_not_steer_the_terminal(artefact: Artefact) -> None:
+    error = {"error": "\x1b[31mred", "where": "", "why": "one\ntwo\x07", "help": "", "exit": 2}
+    facts = {**FACTS, "processor": "fast\x1b]0;title\x07"}
+    with board_that(lambda *_: Message({"error": error}), facts) as address, Board(address, KEY) as board:
+        assert board.processor == f"fast?]0;title?, board {address}"
+        with pytest.raises(Retired, match="red") as caught:
+            board.load(artefact)(*seeded_inputs(artefact.inputs, 0))
+        assert (caught.value.what, caught.value.why) == ("?[31mred", "one\ntwo?")
+
+
 def test_who_does_not_know_the_key_is_no_board(truth: Answer) -> None:
     with board_that(truth) as address, pytest.raises(Retired, match="has another key"):
         Board(address, KEY[::-1])
@@ -183,7 +193,7 @@ def test_where_checking_is_slow_a_share_is_checked(artefact: Artefact, monkeypat
         model = board.load(artefact)
         for _ in range(10):
             model(*inputs)
-        assert board.remark() == "5 of 10 answers of the board were held against the same code, emulated here"
+        assert board.remark() == "5 of 10 answers of the board were held against the same code, emulated here: equal"
 
 
 def test_what_cannot_be_checked_is_told(artefact: Artefact, truth: Answer) -> None:
@@ -207,7 +217,7 @@ def test_latencies_are_those_of_the_board() -> None:
         race = watch.compare(model, slow)
         assert watch.name == f"reference, board {address}"
         assert (race.share, race.seconds) == (pytest.approx(0.25), pytest.approx(1e-7, rel=1e-2))
-        assert board.remark() == "2 of 2 answers of the board were held against the rewritten graph in PyTorch"
+        assert board.remark() == "2 of 2 answers of the board were held against the rewritten graph in PyTorch: equal"
     with (
         board_that(changed(answer, flipped), {**FACTS, "target": "reference"}) as address,
         Board(address, KEY) as board,

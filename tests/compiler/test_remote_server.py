@@ -70,7 +70,7 @@ def test_it_gives_what_the_model_gives_here(board: Board, artefact: Artefact) ->
     there, here = board.open(artefact, 1), load(artefact, 1)
     for image in images:
         np.testing.assert_array_equal(there(*image), here(*image))
-    assert board.remark() == "3 of 3 answers of the board were held against the same code, run here"
+    assert board.remark() == "3 of 3 answers of the board were held against the same code, run here: equal"
 
 
 def test_it_is_timed_there_as_here(board: Board, artefact: Artefact) -> None:
@@ -369,7 +369,13 @@ def test_its_folder_and_processes_go_with_it(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with serving(tmp_path) as server:
         works(server, artefact)
-        assert list(tmp_path.glob("lvc-device-*/*.lvc"))
+        connection, channel = hostile(server)
+        with connection:
+            part = np.zeros(9, np.uint8)
+            channel.send(Message({"do": "put", "digest": "0" * 64, "bytes": 10, "offset": 0}, (part,)))
+            assert channel.receive(20).header == {"kept": False}
+            assert list(tmp_path.glob("lvc-device-*/part-*"))
+        assert until(lambda: [file.suffix for file in tmp_path.glob("lvc-device-*/*")] == [".lvc"])
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
         assert not list(tmp_path.glob("lvc-device-*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -52,8 +53,13 @@ def serving(folder: Path, *options: str, command: list[str] = COMMAND, key: Path
     try:
         yield Server(process, Address("127.0.0.1", json.loads(text)["port"]), log)
     finally:
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGCONT)
+        process.terminate()  # which leaves no files, as killing does
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 def key_file(folder: Path, content: bytes = KEY) -> Path:

@@ -42,10 +42,10 @@ class DeviceServer:
     ) -> None:
         self._key = key
         self._say = say
+        self._listening = listen(host, port)
         self._folder = tempfile.TemporaryDirectory(prefix="lvc-device-")
         store = Store(Path(self._folder.name), most_bytes)
         self.shared = Shared(store, threading.Lock(), limit, emulate, facts(emulate=emulate))
-        self._listening = listen(host, port)
         self._places = threading.Semaphore(MOST_CLIENTS)
 
     @property

@@ -340,6 +340,7 @@ def test_a_server_that_hangs_or_is_killed_is_retired(
     artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = seeded_inputs(artefact.inputs, 0)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with serving(tmp_path) as server:
         board = Board(server.address, KEY)
         model = board.load(artefact, 1)

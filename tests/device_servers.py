@@ -49,7 +49,11 @@ def serving(folder: Path, *options: str, command: list[str] = COMMAND, key: Path
     with log.open("w") as told:
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=told, text=True)
     assert process.stdout is not None
-    text = "".join(iter(process.stdout.readline, "}\n")) + "}"
+    text = ""
+    while not text.endswith("}\n"):
+        line = process.stdout.readline()
+        assert line, log.read_text()
+        text += line
     try:
         yield Server(process, Address("127.0.0.1", json.loads(text)["port"]), log)
     finally:

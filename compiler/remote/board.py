@@ -15,7 +15,7 @@ import numpy as np
 
 from lvc.compiler import container
 from lvc.compiler.bench.measure import FEWEST_ROUNDS, Timing
-from lvc.compiler.errors import LvcError
+from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.measure.device import Call, Device, Oracle
 from lvc.compiler.remote.address import Address, reason
 from lvc.compiler.remote.channel import Channel
@@ -118,7 +118,8 @@ class Board(Device):
         progress: Progress | None = None,
     ) -> list[Timing]:
         models = [model for model, _ in calls if isinstance(model, RemoteModel) and model.board is self]
-        assert len(models) == len(calls), "only what it loaded"
+        if len(models) != len(calls):
+            raise UsageError("a board times only what it runs", help="leave out the engines that run here")
         header = {"seconds": seconds, "repeats": repeats, "clock": clock, "inputs": [len(given) for _, given in calls]}
         started = time.perf_counter()
         answer = self.execute("time", models, [array for _, given in calls for array in given], header)

@@ -16,6 +16,7 @@ from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.cli import main
 from lvc.compiler.data.seeded import seeded_inputs
+from lvc.compiler.errors import UsageError
 from lvc.compiler.loaded import load
 from lvc.compiler.measure.latency import TargetStopwatch
 from lvc.compiler.pipeline.workspace import Workspace
@@ -122,6 +123,14 @@ def test_kernels_that_cannot_be_are_noticed(steps: object, artefact: Artefact, t
     lie = changed(truth, lambda message: Message({"steps": steps}, message.arrays))
     with board_that(lie) as address, Board(address, KEY) as board, pytest.raises(Retired, match="answers nonsense"):
         board.load(artefact).time_steps(inputs)
+
+
+def test_what_runs_here_is_not_timed_there(artefact: Artefact, truth: Answer) -> None:
+    inputs = seeded_inputs(artefact.inputs, 0)
+    with board_that(truth) as address, Board(address, KEY) as board:
+        calls = [(board.load(artefact), inputs), (load(artefact).executable, inputs)]
+        with pytest.raises(UsageError, match="times only what it runs"):
+            board.time(calls, repeats=4)
 
 
 def silent(request: Message, channel: Channel) -> Message | None:

@@ -177,8 +177,8 @@ def sample() -> Model:
     return Pipeline.parse("O2").run(from_module(Sample(), torch.zeros(1, 3, 49, 97)))[0]
 
 
-# known and not mended: LLVM keeps what taps side by side share, or has one vector too many at the edges of an image
-SPILT = {name: {"depthwise"} for name in PROCESSORS} | {"haswell": {"stem", "depthwise"}}
+# known and not mended: with 16 registers LLVM keeps what taps side by side share
+SPILT = {"haswell": {"depthwise"}}
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
@@ -188,7 +188,7 @@ def test_kernels_of_a_sample_have_no_other_fault(processor: str, sample: Model, 
     assert {kernel.kind for kernel in found} == {"Conv2d", "Depthwise", "Matmul"}
     assert all(kernel.footprint and kernel.hot.multiply_adds for kernel in found)
     assert sum(kernel.share for kernel in found) == pytest.approx(1)
-    assert {kernel.name for kernel in found if kernel.spills} == SPILT[processor]
+    assert {kernel.name for kernel in found if kernel.spills} == SPILT.get(processor, set())
     assert [kernel for kernel in found if tool.main.fights(kernel, target)] == []
 
 

@@ -44,7 +44,7 @@ class Toolchain:
             (folder / "exported").write_text(f"{{ global: {exported}; local: *; }};\n")
             compiled = [name for name in sources if name.endswith(".c")]
             self._run(["-O2", "-fPIC", "-std=gnu11", "-pthread", "-c", *compiled], folder)
-            flags = ["-shared", "-fPIC", "-s", "-pthread", "-Wl,--build-id=none", "-Wl,-soname,model.so"]
+            flags = ["-shared", "-fPIC", "-s", "-pthread", "-Wl,--build-id=none", "-Wl,-soname,model.so", "-Wl,--gc-sections"]
             parts = ["@objects", *(f"{Path(name).stem}.o" for name in compiled)]
             libraries = ["-Wl,--as-needed", "-lm"]  # powf and the like, in few models
             self._run([*flags, "-Wl,--version-script=exported", "-o", "model.so", *parts, *libraries], folder)

@@ -18,7 +18,8 @@ class Artefact:
     ``task`` (``classification`` or nothing), ``pipeline`` (text), ``source`` (object), ``report`` (object), ``layers``
     (list, see `lvc.compiler.measure.layers`), ``memory`` (object, see `lvc.compiler.measure.memory`), ``remarks``
     (list of text: what a user should know of the build).
-    ``suffix`` is the file name's ending if the only file stands for itself (``.onnx``).
+    ``suffix`` is the file name's ending if the only file stands for itself (``.onnx``). ``parts`` is what the backend
+    emits other forms of, there while the process lives that built it.
     """
 
     name: str
@@ -29,3 +30,4 @@ class Artefact:
     files: Mapping[str, Content]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     suffix: str = ".lvc"
+    parts: object = field(default=None, repr=False, compare=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from lvc.compiler.artefact import Artefact
+    from lvc.compiler.emission import Emission
+    from lvc.compiler.files import Content
     from lvc.compiler.ir.model import Model
     from lvc.compiler.pipeline.workspace import Workspace
 
@@ -126,6 +128,14 @@ class Backend(ABC):
     def folders(self) -> dict[str, Path]:
         """What programs around its artefacts are built with, by kind: ``include`` has headers, ``cmake`` a package."""
         return {}
+
+    def forms(self, target: Target) -> Collection[str]:
+        """The forms of `lvc.compiler.emission.FORMS` in which it emits what is built for a target, but an artefact."""
+        return ()
+
+    def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
+        """The files of a form that it emits, of an artefact that was built in this process."""
+        raise NotImplementedError(emission.form)
 
     @abstractmethod
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:

@@ -6,7 +6,7 @@ TVM and PyTorch are imported by the methods that need them; `load` does not.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from lvc.backends.tvm.device import Device, device_of, devices
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from lvc.compiler.emission import Emission
+    from lvc.compiler.files import Content
     from lvc.compiler.ir.model import Model
     from lvc.compiler.pipeline.workspace import Workspace
 
@@ -73,6 +75,16 @@ class TvmBackend(Backend):
     def folders(self) -> dict[str, Path]:
         return {kind: folder for device in devices() for kind, folder in device.folders().items()}
 
+    def forms(self, target: Target) -> Collection[str]:
+        return _device(target).forms(target)
+
+    def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
+        """Emit what this process built; of a file that was read nothing is left but its library."""
+        if artefact.parts is None:
+            why = "an artefact that was read from a file has no parts to be put together in another way"
+            raise UsageError(f"'{artefact.name}' cannot be emitted", why=why, help="compile the model again")
+        return _loadable(artefact).emit(artefact, emission)
+
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make code for a model; `CompileError` names every node that cannot be lowered."""
         if importlib.util.find_spec("tvm") is None:
@@ -88,7 +100,16 @@ class TvmBackend(Backend):
         generator = _device(target).code_generator(target)
         built = build_files(lower(model, generator), generator, target, workspace)
         metadata = {"memory": built.memory.to_json(), "remarks": built.remarks}
-        return Artefact(model.name, self.name, target.text, model.inputs, model.outputs, built.files, metadata)
+        return Artefact(
+            model.name,
+            self.name,
+            target.text,
+            model.inputs,
+            model.outputs,
+            built.files,
+            metadata,
+            parts=built.parts,
+        )
 
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
         """Load a built model; it may be called from several threads at once."""

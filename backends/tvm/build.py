@@ -24,11 +24,13 @@ from lvc.compiler.pipeline.workspace import Workspace
 
 @dataclass(frozen=True)
 class Built:
-    """The files of an artefact, its account of memory, and what a user should know of its kernels."""
+    """The files of an artefact, its account of memory, what a user should know of its kernels, and the parts that its
+    code was made of."""
 
     files: dict[str, bytes]
     memory: Memory
     remarks: list[str]
+    parts: object
 
 
 def build_files(program: Program, generator: CodeGenerator, target: Target, workspace: Workspace) -> Built:
@@ -46,13 +48,11 @@ def build_files(program: Program, generator: CodeGenerator, target: Target, work
         external=sum(argument.bytes for argument in [*program.inputs, *program.outputs]),
         live=live_bytes(program),
     )
-    files = {
-        **generator.assemble(program, names, objects, memory),
-        WEIGHTS: weights_blob(program, constant_bytes),
-    }
+    assembled = generator.assemble(program, names, objects, memory)
+    files = {**assembled.files, WEIGHTS: weights_blob(program, constant_bytes)}
     written = {**plan(program, names, target, memory, generator.flags), "checksums": checksums(files)}
     files[PLAN] = json.dumps(written).encode()
-    return Built(files, memory, _remarks(steps, names, objects))
+    return Built(files, memory, _remarks(steps, names, objects), assembled.parts)
 
 
 def _remarks(steps: Sequence[Step], names: Sequence[str], objects: Mapping[str, Object]) -> list[str]:

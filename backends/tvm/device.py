@@ -26,10 +26,20 @@ if TYPE_CHECKING:
     from lvc.backends.tvm.ops.table import Call
     from lvc.backends.tvm.program import Program, ScheduleFunction, Step
     from lvc.backends.tvm.scope import Array
+    from lvc.compiler.artefact import Artefact
     from lvc.compiler.backend import Executable, Target
+    from lvc.compiler.emission import Emission
     from lvc.compiler.files import Content
     from lvc.compiler.ir.model import Model
     from lvc.compiler.measure.memory import Memory
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The files with a program's code, and the parts of which its device makes other forms."""
+
+    files: Mapping[str, bytes]
+    parts: object = None
 
 
 @dataclass(frozen=True)
@@ -87,8 +97,8 @@ class CodeGenerator(ABC):
     @abstractmethod
     def assemble(
         self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], memory: Memory
-    ) -> Mapping[str, bytes]:
-        """The files with a program's code. ``kernels`` names the kernel of each step, those of setup first."""
+    ) -> Assembled:
+        """Make a program's code. ``kernels`` names the kernel of each step, those of setup first."""
 
 
 class Device(ABC):
@@ -138,6 +148,14 @@ class Device(ABC):
     def folders(self) -> dict[str, Path]:
         """What programs around artefacts for it are built with, by kind; see `lvc.compiler.backend.Backend`."""
         return {}
+
+    def forms(self, target: Target) -> Collection[str]:
+        """The forms in which code for a target is emitted, but an artefact."""
+        return ()
+
+    def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
+        """The files of a form that it emits, of an artefact that has its parts."""
+        raise NotImplementedError(emission.form)
 
     @abstractmethod
     def code_generator(self, target: Target) -> CodeGenerator:

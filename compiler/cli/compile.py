@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvc.compiler.cli.device_options import on_device
+from lvc.compiler.cli.emission_options import add_emission_options, check_output, output_path, write_output
 from lvc.compiler.cli.model_options import add_model_options, load_request
 from lvc.compiler.cli.pipeline_options import (
     add_pipeline_options,
@@ -38,10 +39,10 @@ SUMMARY = "compile a model for a target"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser, is_optional=True)
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="the artefact (default: the model's name)")
     parser.add_argument(
         "-t", "--target", metavar="TEXT", help="see 'lvc targets' (default: this machine, or the board)"
     )
+    add_emission_options(parser)
     add_pipeline_options(parser)
     add_recipe_options(parser)
 
@@ -54,7 +55,6 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 def _compile(device: Device, options: argparse.Namespace, console: Console, plan: Plan | None) -> int:
     import time
 
-    from lvc.compiler import container
     from lvc.compiler.backend import Target
     from lvc.compiler.driver import check_request, compile_and_report
     from lvc.compiler.files import check_writable
@@ -63,9 +63,9 @@ def _compile(device: Device, options: argparse.Namespace, console: Console, plan
     requirement, max_loss = read_requirement(options), read_max_loss(options)
     pipeline.check_data(plan.for_passes(plan.parts) if plan else read_data_names(options), options.stop_after)
     check_request(pipeline, target)
-    for path in (options.output, options.report):
-        if path:
-            check_writable(path)
+    check_output(options, target)
+    if options.report:
+        check_writable(options.report)
     started = time.perf_counter()
     request = load_request(options)
     model = request.load()
@@ -89,9 +89,9 @@ def _compile(device: Device, options: argparse.Namespace, console: Console, plan
     say_unread(workspace, console)
     report.load_seconds = round(loaded, 3)
     verdicts = course.examine(artefact, report) if course else []
-    output = options.output or Path(f"{artefact.name}{artefact.suffix}")
+    output = output_path(options, artefact)
     if all(verdict.holds for verdict in verdicts):
-        container.write(artefact, output)
+        write_output(options, artefact, output)
         if options.report:
             write_report(report, options.report)
     show_passes(options, console, report)

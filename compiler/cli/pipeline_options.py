@@ -14,7 +14,7 @@ from lvc.compiler.cli.device_options import add_device_options
 from lvc.compiler.cli.subject import positive
 from lvc.compiler.errors import UsageError
 from lvc.compiler.pipeline.catalogue import PRECISIONS
-from lvc.compiler.text import si
+from lvc.compiler.text import counted, si
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
@@ -237,8 +237,10 @@ def show_passes(options: argparse.Namespace, console: Console, report: Report) -
 
 
 def written(path: Path) -> str:
-    """Say that a file was written, and how large it is."""
-    return f"wrote {path} ({si(path.stat().st_size, 'B')})"
+    """Say that a file or folder was written, and how large it is."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    count = f"{counted(len(files), 'file')}, " if path.is_dir() else ""
+    return f"wrote {path} ({count}{si(sum(file.stat().st_size for file in files), 'B')})"
 
 
 def open_data_set(path: str, model: Model, preprocess: str | None = None) -> DataSet:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch.fx import Node
 
 from lvc.backends.tvm.cpu import rules
-from lvc.backends.tvm.cpu.entry import EXPORTED, entry_source, headers
+from lvc.backends.tvm.cpu.emission import Parts
+from lvc.backends.tvm.cpu.entry import EXPORTED, Entry, headers, instance_bytes
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.cpu.objects import compile_kernel
 from lvc.backends.tvm.cpu.runtime.executable import LIBRARY
 from lvc.backends.tvm.cpu.targets import llvm_options, processor_of, vector_of
 from lvc.backends.tvm.cpu.toolchain import toolchain_of
 from lvc.backends.tvm.cpu.vector import Vector
-from lvc.backends.tvm.device import Anchor, CodeGenerator
+from lvc.backends.tvm.device import Anchor, Assembled, CodeGenerator
 from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.ops.table import Call
@@ -27,18 +29,19 @@ from lvc.compiler.measure.memory import Memory
 @dataclass(frozen=True)
 class CpuCodeGenerator(CodeGenerator):
     """Code for a ``vector`` unit; ``options`` are what LLVM is told of the target, ``listed`` is what Linux lists of a
-    processor that can run it: under ``key`` in /proc/cpuinfo all the ``words``."""
+    processor that can run it: under ``key`` in /proc/cpuinfo all the ``words``. Assembly begins with a ``preamble``."""
 
     vector: Vector
     options: Mapping[str, object] = field(default_factory=dict)
     listed: Mapping[str, object] = field(default_factory=dict)
+    preamble: str = ""
 
     @classmethod
     def of(cls, target: Target) -> CpuCodeGenerator:
         """That of a target."""
         architecture = processor_of(target).architecture
         listed = {"key": architecture.flags, "words": architecture.flags_of(target.features)}
-        return cls(vector_of(target), llvm_options(target), listed)
+        return cls(vector_of(target), llvm_options(target), listed, architecture.assembly)
 
     @property
     def block(self) -> int:
@@ -70,7 +73,18 @@ class CpuCodeGenerator(CodeGenerator):
 
     def assemble(
         self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], memory: Memory
-    ) -> dict[str, bytes]:
-        toolchain = toolchain_of(str(self.options["mtriple"]))
-        sources = {"model.c": entry_source(program, kernels, memory), **headers()}
-        return {LIBRARY: toolchain.link({name: made.code for name, made in objects.items()}, sources, EXPORTED)}
+    ) -> Assembled:
+        triple = str(self.options["mtriple"])
+        entry, codes = Entry.of(program, kernels, memory), {name: made.code for name, made in objects.items()}
+        library = toolchain_of(triple).link(codes, {"model.c": entry.source(), **headers()}, EXPORTED)
+        steps = dict(zip(kernels, [*program.setup, *program.steps], strict=True))
+        parts = Parts(triple, entry, codes, instance_bytes(program, memory), partial(self._assembly, steps))
+        return Assembled({LIBRARY: library}, parts)
+
+    def _assembly(self, steps: Mapping[str, Step]) -> dict[str, str]:
+        """The assembly of kernels by name, which takes as long as compiling them."""
+        options = dict(self.options)
+        return {
+            name: self.preamble + compile_kernel(step, name, self.vector, options, is_assembly=True).code.decode()
+            for name, step in steps.items()
+        }

@@ -18,6 +18,8 @@ from lvc.compiler.text import counted
 if TYPE_CHECKING:
     from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
     from lvc.backends.tvm.cpu.runtime.executable import Executable
+    from lvc.compiler.artefact import Artefact
+    from lvc.compiler.emission import Emission
     from lvc.compiler.files import Content
     from lvc.compiler.ir.model import Model
 
@@ -84,6 +86,16 @@ class Cpu(Device):
     def folders(self) -> dict[str, Path]:
         runtime = Path(__file__).parent / "runtime"
         return {kind: runtime / kind for kind in ("include", "cmake")}
+
+    def forms(self, target: Target) -> Collection[str]:
+        from lvc.compiler.emission import ARTEFACT, FORMS
+
+        return FORMS.keys() - {ARTEFACT}
+
+    def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
+        from lvc.backends.tvm.cpu.emission import emitted
+
+        return emitted(artefact, emission)
 
     def code_generator(self, target: Target) -> CpuCodeGenerator:
         from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator

@@ -6,11 +6,13 @@ It is no TIR, since TVM declares a called function anew at each call, which LLVM
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lvc.backends.tvm.cpu.runtime.library import TYPE_CODES
+from lvc.backends.tvm.memory import align
 from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Program, Step
 from lvc.compiler.measure.memory import Memory
 
@@ -23,6 +25,8 @@ EXPORTED = "lvc_*"
 """What a shared library of a model shows of itself."""
 
 _EMPTY = "{0, 0, 0, 0, 0}"
+_POINTER_BYTES = 8
+_INSTANCE_BYTES, _WORKER_BYTES = 512, 128  # room for what is noted of an instance, pointers apart, and of a thread
 
 
 def headers() -> dict[str, str]:
@@ -30,9 +34,54 @@ def headers() -> dict[str, str]:
     return {Path(name).name: (RUNTIME / name).read_text() for name in HEADERS}
 
 
-def entry_source(program: Program, kernels: Sequence[str], memory: Memory) -> str:
-    """Write the entry of a program; ``kernels`` names the kernel of each step, those of setup first."""
-    shapes, (first_header, *others) = _Shapes(), headers()
+@dataclass(frozen=True)
+class Entry:
+    """``sizes`` are macros about memory, ``tables`` what a model takes and gives and the calls of its kernels."""
+
+    sizes: str
+    tables: str
+
+    @classmethod
+    def of(cls, program: Program, kernels: Sequence[str], memory: Memory) -> Entry:
+        """Write that of a program; ``kernels`` names the kernel of each step, those of setup first."""
+        return cls(_sizes(program, memory), _tables(program, kernels, memory))
+
+    def source(self) -> str:
+        """The code that stands beside `headers`."""
+        first, *others = headers()
+        parts = [f'#include "{first}"', self.sizes, self.tables, *(f'#include "{name}"' for name in others)]
+        return "\n".join([*parts, ""])
+
+
+def instance_bytes(program: Program, memory: Memory, threads: int = 1) -> int:
+    """What ``LVC_MODEL_BYTES`` says."""
+    parts = _parts(program, memory)
+    return sum(parts.values()) + (threads - 1) * (parts["SCRATCH"] + parts["WORKER"])
+
+
+def _sizes(program: Program, memory: Memory) -> str:
+    sizes = {"WEIGHT": memory.weights} | _parts(program, memory)
+    shared = " + ".join(f"LVC_{name}_BYTES" for name in ("WORKSPACE", "PREPARED", "STAGED", "INSTANCE"))
+    lines = [f"#define LVC_{name}_BYTES UINT64_C({size})" for name, size in sizes.items()]
+    each = "(uint64_t)(threads) * (LVC_SCRATCH_BYTES + LVC_WORKER_BYTES)"
+    return "\n".join([*lines, f"#define LVC_MODEL_BYTES(threads) \\\n  ({shared} + \\\n   {each})"])
+
+
+def _parts(program: Program, memory: Memory) -> dict[str, int]:
+    """What the memory of an instance is made of; there is scratch for each thread, and what is noted of a worker."""
+    tensors = [*program.inputs, *program.outputs]
+    return {
+        "WORKSPACE": align(memory.workspace),
+        "PREPARED": align(memory.prepared),
+        "SCRATCH": align(memory.scratch),
+        "STAGED": sum(align(tensor.bytes) for tensor in tensors),
+        "INSTANCE": align(_INSTANCE_BYTES + 2 * _POINTER_BYTES * len(tensors)),
+        "WORKER": _WORKER_BYTES,
+    }
+
+
+def _tables(program: Program, kernels: Sequence[str], memory: Memory) -> str:
+    shapes = _Shapes()
     called = [*program.setup, *program.steps]
     arities = {name: len(step.arguments) for name, step in zip(kernels, called, strict=True)}
     first, bases = len(program.setup), _Bases(len(program.inputs), len(program.outputs), memory.weights)
@@ -42,10 +91,8 @@ def entry_source(program: Program, kernels: Sequence[str], memory: Memory) -> st
     numbers = bases.numbers() | {"STEPS": len(program.steps), "SETUP_STEPS": first}
     return "\n".join(
         [
-            f'#include "{first_header}"',
             *(f"extern int {name}({', '.join(['void *'] * arities[name])});" for name in sorted(arities)),
             *(f"enum {{ LVC_{name} = {value} }};" for name, value in numbers.items()),
-            *(f"#define LVC_{name}_BYTES UINT64_C({size})" for name, size in _sizes(memory).items()),
             _table("int64_t lvc_shapes", map(str, shapes.sizes), "0"),
             *tensors,
             "/* the steps of a run, behind them those of setup */",
@@ -55,19 +102,8 @@ def entry_source(program: Program, kernels: Sequence[str], memory: Memory) -> st
             "  default: return -1;",
             "  }",
             "}",
-            *(f'#include "{name}"' for name in others),
-            "",
         ]
     )
-
-
-def _sizes(memory: Memory) -> dict[str, int]:
-    return {
-        "WEIGHT": memory.weights,
-        "PREPARED": memory.prepared,
-        "WORKSPACE": memory.workspace,
-        "SCRATCH": memory.scratch,
-    }
 
 
 class _Bases:

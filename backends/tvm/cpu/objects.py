@@ -25,8 +25,10 @@ from lvc.compiler.errors import CompileError
 _REASON_LENGTH = 160
 
 
-def compile_kernel(step: Step, name: str, vector: Vector, options: dict[str, object]) -> Object:
-    """Schedule a step's kernel and compile it to an object file.
+def compile_kernel(
+    step: Step, name: str, vector: Vector, options: dict[str, object], *, is_assembly: bool = False
+) -> Object:
+    """Schedule a step's kernel and compile it to an object file, or to the assembly of one.
 
     Where TVM refuses the step's own schedule the kernel gets one that asks nothing of it, and says so.
     """
@@ -36,7 +38,7 @@ def compile_kernel(step: Step, name: str, vector: Vector, options: dict[str, obj
         try:
             attempt(schedule, vector)
             function = schedule.mod["main"].with_attr("global_symbol", name).with_attr(ALIGNED, vector.bytes)
-            made = compile_function(function, name, options)
+            made = compile_function(function, name, options, is_assembly=is_assembly)
             return replace(made, refused="".join(reasons[:1]))
         except Exception as error:  # TVM's checks raise many types
             reasons.append(f"{type(error).__name__}: {_last_line(error)}")
@@ -52,12 +54,12 @@ def _last_line(error: Exception) -> str:
     return shorten(lines[-1], _REASON_LENGTH, placeholder=" ...") if lines else "no reason given"
 
 
-def compile_function(function: Any, name: str, options: dict[str, object]) -> Object:
-    """Compile a TIR function to an object file."""
+def compile_function(function: Any, name: str, options: dict[str, object], *, is_assembly: bool = False) -> Object:
+    """Compile a TIR function to an object file, or to the assembly of one."""
     watch = _Allocations()
     with tvm.transform.PassContext(instruments=[watch]), tempfile.TemporaryDirectory(prefix="lvc-") as folder:
         library = tvm.compile(ir.IRModule({name: function}), target=options, tir_pipeline=PIPELINE)
-        file = Path(folder) / "kernel.o"
+        file = Path(folder) / ("kernel.s" if is_assembly else "kernel.o")
         library.mod.write_to_file(str(file))
         return Object(file.read_bytes(), tuple(sorted(watch.sizes, reverse=True)))
 

@@ -22,8 +22,9 @@ class Architecture:
     the processors that stand for any with their instruction sets, the best first. Linux lists the latter under
     ``flags``, some by other ``names`` than LLVM; ``name_of`` gives LLVM's name of a processor, empty where uncertain.
     ``parts`` are the instruction sets that a target's text may add to a processor, by the names that texts have for
-    LLVM's. ``emulator`` is the program of QEMU that runs its code elsewhere, if one is of use, and ``emulated`` are the
-    processors that it has for all with no more than their instruction sets, the least first.
+    LLVM's, and ``assembly`` tells an assembler of them all. ``emulator`` is the program of QEMU that runs its code
+    elsewhere, if one is of use, and ``emulated`` are the processors that it has for all with no more than their
+    instruction sets, the least first.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Architecture:
     names: Mapping[str, str]
     name_of: Callable[[Info], str]
     parts: Mapping[str, str] = field(default_factory=dict)
+    assembly: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     emulator: str = ""
     emulated: Mapping[str, frozenset[str]] = field(default_factory=dict)

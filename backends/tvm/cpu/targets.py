@@ -105,8 +105,8 @@ def machine_of(target: Target) -> Machine:
 
 def llvm_options(target: Target) -> dict[str, object]:
     """TVM's description of a target. What schedules make vectors has their width anyway; attributes of the instruction
-    set let loops that LLVM makes vectors of by itself have the same. A higher level of LLVM's own unrolls what schedules
-    have unrolled already: code gets larger by a fifth, and no faster.
+    set let loops that LLVM makes vectors of by itself have the same. At the level above this one LLVM unrolls what
+    schedules have unrolled already: code gets larger by a fifth, and no faster.
     """
     processor = processor_of(target)
     architecture = processor.architecture

@@ -11,12 +11,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lvc.backends.tvm.cpu.host import machine_architecture
 from lvc.compiler.errors import CompileError
+from lvc.compiler.files import Content
 
 HOST_COMPILERS = ("cc", "gcc", "clang")
 
@@ -27,28 +29,61 @@ class Toolchain:
 
     command: tuple[str, ...]
 
-    def link(self, objects: Mapping[str, bytes], sources: Mapping[str, str], exported: str) -> bytes:
+    def link(
+        self,
+        objects: Mapping[str, bytes],
+        sources: Mapping[str, str],
+        exported: str,
+        *,
+        name: str = "model.so",
+        flags: Sequence[str] = (),
+    ) -> bytes:
         """Link object files and sources in C into a shared library; equal content gives equal bytes.
 
         Names that match ``exported`` can be found in it, all others are its own. Objects lie in the order of sizes:
         what is nearly equal comes together, where deflation finds it within its window of 32 kB.
         """
-        with tempfile.TemporaryDirectory(prefix="lvc-") as text:
-            folder = Path(text)
-            for name, content in objects.items():
-                (folder / f"{name}.o").write_bytes(content)
-            for name, source in sources.items():
-                (folder / name).write_text(source)
-            by_size = sorted(objects, key=lambda name: (len(objects[name]), name))
-            (folder / "objects").write_text("".join(f"{name}.o\n" for name in by_size))
+        with _folder(objects, sources) as folder:
             (folder / "exported").write_text(f"{{ global: {exported}; local: *; }};\n")
-            compiled = [name for name in sources if name.endswith(".c")]
-            self._run(["-O2", "-fPIC", "-std=gnu11", "-pthread", "-c", *compiled], folder)
-            flags = ["-shared", "-fPIC", "-s", "-pthread", "-Wl,--build-id=none", "-Wl,-soname,model.so", "-Wl,--gc-sections"]
-            parts = ["@objects", *(f"{Path(name).stem}.o" for name in compiled)]
+            compiled = self._compile(sources, ["-pthread", *flags], folder)
+            shared = ["-shared", "-fPIC", "-s", "-pthread", "-Wl,--build-id=none", f"-Wl,-soname,{name}"]
+            shared += ["-Wl,--gc-sections", "-Wl,--version-script=exported"]
             libraries = ["-Wl,--as-needed", "-lm"]  # powf and the like, in few models
-            self._run([*flags, "-Wl,--version-script=exported", "-o", "model.so", *parts, *libraries], folder)
-            return (folder / "model.so").read_bytes()
+            self._run([*shared, "-o", name, "@objects", *compiled, *libraries], folder)
+            return (folder / name).read_bytes()
+
+    def compile(self, sources: Mapping[str, str | Content], flags: Sequence[str] = ()) -> dict[str, bytes]:
+        """Compile sources in C and assembly, with what they include, to object files by their stems."""
+        with _folder({}, sources) as folder:
+            compiled = self._compile(sources, flags, folder)
+            return {Path(name).stem: (folder / name).read_bytes() for name in compiled}
+
+    def archive(self, objects: Mapping[str, bytes]) -> bytes:
+        """A static library of object files; equal content gives equal bytes."""
+        with _folder(objects, {}) as folder:
+            self._run(["rcsD", "made.a", *(f"{name}.o" for name in objects)], folder, self._archiver)
+            return (folder / "made.a").read_bytes()
+
+    def joined(self, objects: Mapping[str, bytes]) -> bytes:
+        """One object file of several."""
+        with _folder(objects, {}) as folder:
+            self._run(["-r", "-nostdlib", "-o", "made", "@objects"], folder)
+            return (folder / "made").read_bytes()
+
+    @property
+    def _archiver(self) -> tuple[str, ...]:
+        """What makes libraries, which comes along with a compiler."""
+        if "cc" in self.command[1:]:  # of ziglang
+            return (*self.command[: self.command.index("cc", 1)], "ar")
+        (compiler,) = self.command
+        return (f"{compiler.removesuffix('gcc')}ar" if compiler.endswith("-gcc") else "ar",)
+
+    def _compile(self, sources: Iterable[str], flags: Sequence[str], folder: Path) -> list[str]:
+        """Compile those sources that are no headers; return the names of the object files."""
+        compiled = [name for name in sources if name.endswith((".c", ".s", ".S"))]
+        if compiled:
+            self._run(["-O2", "-fPIC", "-std=gnu11", *flags, "-c", *compiled], folder)
+        return [f"{Path(name).stem}.o" for name in compiled]
 
     def program(self, sources: Mapping[str, str], library: Path) -> Path:
         """Make a program of sources in C that uses a shared library, and finds it where both lie."""
@@ -59,11 +94,16 @@ class Toolchain:
         self._run(["-O2", "-std=gnu11", "-o", made.name, *compiled, library.name, "-Wl,-rpath,$ORIGIN"], folder)
         return made
 
-    def _run(self, arguments: list[str], folder: Path) -> None:
-        command = [*self.command, *arguments]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    def _run(self, arguments: list[str], folder: Path, program: tuple[str, ...] = ()) -> None:
+        command = program or self.command
+        try:
+            done = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        except FileNotFoundError as error:
+            raise CompileError(
+                f"there is no {command[0]}", help="it comes along with compilers (Debian: binutils)"
+            ) from error
         if done.returncode:
-            where = " ".join(self.command)
+            where = " ".join(command)
             raise CompileError(
                 "linking the model failed",
                 where=where,
@@ -71,6 +111,20 @@ class Toolchain:
                 help="beside the compiler it takes the headers and the C library of the target (Debian: libc6-dev, or "
                 "libc6-dev-arm64-cross and libc6-dev-armhf-cross)",
             )
+
+
+@contextmanager
+def _folder(objects: Mapping[str, bytes], sources: Mapping[str, str | Content]) -> Iterator[Path]:
+    """A folder with such files, and in ``objects`` the names of the object files in the order of their sizes."""
+    with tempfile.TemporaryDirectory(prefix="lvc-") as text:
+        folder = Path(text)
+        for name, content in objects.items():
+            (folder / f"{name}.o").write_bytes(content)
+        for name, source in sources.items():
+            (folder / name).write_bytes(source.encode() if isinstance(source, str) else source)
+        by_size = sorted(objects, key=lambda name: (len(objects[name]), name))
+        (folder / "objects").write_text("".join(f"{name}.o\n" for name in by_size))
+        yield folder
 
 
 def toolchain_of(triple: str) -> Toolchain:

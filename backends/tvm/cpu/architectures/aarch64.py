@@ -48,6 +48,7 @@ AARCH64 = Architecture(
     names=_NAMES,
     name_of=_name_of,
     parts={"dotprod": "dotprod", "i8mm": "i8mm", "bf16": "bf16", "fp16": "fullfp16"},
+    assembly="\t.arch\tarmv8.2-a+dotprod+i8mm+bf16+fp16\n",
     emulator="qemu-aarch64",
     emulated={"cortex-a72": _V8, "cortex-a76": _V8_2, "max": _V9},
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lvc.backends.tvm.cpu.entry import entry_source, headers
+from lvc.backends.tvm.cpu.entry import Entry, headers
 from lvc.backends.tvm.program import Argument, Kind, Place, Program, Step, Storage
 from lvc.compiler.measure.memory import Memory
 
@@ -132,7 +132,7 @@ def program() -> Program:
 def test_instances_on_threads_of_their_own(flags: list[str], tmp_path: Path) -> None:
     memory = Memory(weights=4032, prepared=4032, workspace=64 + 4032, scratch=4032, external=8 * SIZE, live=4032)
     sources = {
-        "model.c": entry_source(program(), ["k_double", "k_product", "k_product"], memory),
+        "model.c": Entry.of(program(), ["k_double", "k_product", "k_product"], memory).source(),
         "kernels.c": KERNELS,
         "driver.c": DRIVER,
         **headers(),

@@ -1,16 +1,16 @@
 /* Instances of a model: their memory, and the walk over the steps. Behind the tables that describe the model. */
-#include <stdlib.h>
 #include <string.h>
+#if LVC_HEAP
+#include <stdlib.h>
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
-
-enum { LVC_HUGE = 2 << 20 }; /* bytes of a large page */
+#endif
 
 struct lvc_model {
   char *bases[LVC_BASES]; /* inputs, outputs, weights, prepared, workspace */
   char *staging[LVC_INPUTS + LVC_OUTPUTS + 1];
-  char *block;
+  char *allocated;
   lvc_scratch scratch;
 #if LVC_THREADS
   lvc_pool pool;
@@ -18,24 +18,12 @@ struct lvc_model {
   int32_t threads;
 };
 
-static uint64_t lvc_rounded(uint64_t bytes) { return (bytes + LVC_ALIGNMENT - 1) / LVC_ALIGNMENT * LVC_ALIGNMENT; }
-
-/* aligned to large pages where they are many, which the system is asked for */
-static char *lvc_get(uint64_t bytes) {
-  uint64_t page = bytes >= 2 * LVC_HUGE ? LVC_HUGE : LVC_ALIGNMENT;
-  char *block = aligned_alloc(page, (bytes + page - 1) / page * page);
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  if (block && page == LVC_HUGE) madvise(block, (bytes + page - 1) / page * page, MADV_HUGEPAGE);
+_Static_assert(sizeof(lvc_model) <= LVC_INSTANCE_BYTES, "an instance has less room than it takes");
+#if LVC_THREADS
+_Static_assert(sizeof(lvc_worker) <= LVC_WORKER_BYTES, "a thread has less room than it takes");
 #endif
-  return block;
-}
 
-static uint64_t lvc_staged_bytes(void) {
-  uint64_t bytes = 0;
-  for (int i = 0; i < LVC_INPUTS; i++) bytes += lvc_rounded(lvc_input[i].bytes);
-  for (int i = 0; i < LVC_OUTPUTS; i++) bytes += lvc_rounded(lvc_output[i].bytes);
-  return bytes;
-}
+static uint64_t lvc_rounded(uint64_t bytes) { return (bytes + LVC_ALIGNMENT - 1) / LVC_ALIGNMENT * LVC_ALIGNMENT; }
 
 const lvc_info *lvc_model_info(void) {
   static const lvc_info info = {LVC_VERSION, LVC_INPUTS, LVC_OUTPUTS, LVC_STEPS, lvc_input, lvc_output,
@@ -48,10 +36,11 @@ const char *lvc_status_text(int status) {
   case LVC_OK: return "it is done";
   case LVC_OUT_OF_MEMORY: return "there is not enough memory for the model";
   case LVC_NO_THREADS: return "the system starts no more threads";
-  case LVC_UNALIGNED: return "the weights do not begin at a multiple of 64 bytes";
+  case LVC_UNALIGNED: return "weights or memory do not begin at a multiple of 64 bytes";
   case LVC_KERNEL_FAILED: return "a kernel failed";
   case LVC_NO_SUCH_STEP: return "the model has no such step";
   case LVC_NO_SUCH_THREADS: return "a model runs on at least one thread";
+  case LVC_NO_ROOM: return "the memory is smaller than the model takes";
   default: return "this is no status of a model";
   }
 }
@@ -71,61 +60,86 @@ static int lvc_walk(lvc_model *model, int32_t first, int32_t end) {
   return failed ? LVC_KERNEL_FAILED : LVC_OK;
 }
 
-int lvc_model_create(const void *weights, int32_t threads, const lvc_model *shared, lvc_model **made) {
+static int32_t lvc_usable(int32_t threads) { return LVC_THREADS ? threads : 1; }
+
+uint64_t lvc_model_bytes(int32_t threads, const lvc_model *shared) {
+  return LVC_MODEL_BYTES(lvc_usable(threads)) - (shared ? LVC_PREPARED_BYTES : 0);
+}
+
+int lvc_model_place(void *memory, uint64_t bytes, const void *weights, int32_t threads, const lvc_model *shared,
+                    lvc_model **made) {
   *made = 0;
-  if ((uintptr_t)weights % LVC_ALIGNMENT) return LVC_UNALIGNED;
   if (threads < 1) return LVC_NO_SUCH_THREADS;
-  if (!LVC_THREADS) threads = 1;
-  uint64_t sizes[] = {lvc_rounded(sizeof(lvc_model)),
-#if LVC_THREADS
-                      lvc_rounded((uint64_t)(threads - 1) * sizeof(lvc_worker)),
-#else
-                      0,
-#endif
-                      lvc_staged_bytes(), (uint64_t)threads * LVC_SCRATCH_BYTES,
-                      shared ? 0 : lvc_rounded(LVC_PREPARED_BYTES), lvc_rounded(LVC_WORKSPACE_BYTES)};
-  uint64_t total = 0;
-  for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) total += sizes[i];
-  char *block = lvc_get(total);
-  if (!block) return LVC_OUT_OF_MEMORY;
-  lvc_model *model = (lvc_model *)(block + total - sizes[0]); /* large tensors first, at the beginning of pages */
-  memset(model, 0, sizeof(*model));
-  model->block = block;
-  model->threads = threads;
-  char *at = block;
-  model->bases[LVC_WORKSPACE] = at;
-  at += sizes[5];
-  model->bases[LVC_PREPARED] = shared ? shared->bases[LVC_PREPARED] : at;
-  at += sizes[4];
-  model->bases[LVC_WEIGHTS] = (char *)(uintptr_t)weights;
+  if (((uintptr_t)weights | (uintptr_t)memory) % LVC_ALIGNMENT) return LVC_UNALIGNED;
+  if (!memory || bytes < lvc_model_bytes(threads, shared)) return LVC_NO_ROOM;
+  threads = lvc_usable(threads);
+  char *at = memory; /* large tensors first, at the beginning of pages */
+  char *workspace = at;
+  at += LVC_WORKSPACE_BYTES;
+  char *prepared = shared ? shared->bases[LVC_PREPARED] : at;
+  if (!shared) at += LVC_PREPARED_BYTES;
   char *scratch = at;
+  at += (uint64_t)threads * LVC_SCRATCH_BYTES;
+  char *staging = at;
+  at += LVC_STAGED_BYTES;
+  lvc_model *model = (lvc_model *)at;
+  at += LVC_INSTANCE_BYTES;
+  memset(model, 0, sizeof(*model));
+  model->threads = threads;
+  model->bases[LVC_WORKSPACE] = workspace;
+  model->bases[LVC_PREPARED] = prepared;
+  model->bases[LVC_WEIGHTS] = (char *)(uintptr_t)weights;
   model->scratch = (lvc_scratch){scratch, 0, LVC_SCRATCH_BYTES};
-  at += sizes[3];
   for (int i = 0; i < LVC_INPUTS + LVC_OUTPUTS; i++) {
-    model->staging[i] = at;
-    at += lvc_rounded(i < LVC_INPUTS ? lvc_input[i].bytes : lvc_output[i - LVC_INPUTS].bytes);
+    model->staging[i] = staging;
+    staging += lvc_rounded(i < LVC_INPUTS ? lvc_input[i].bytes : lvc_output[i - LVC_INPUTS].bytes);
   }
+  int status = LVC_OK;
 #if LVC_THREADS
-  if (threads > 1) {
-    int status = lvc_pool_open(&model->pool, threads, (lvc_worker *)at, scratch + LVC_SCRATCH_BYTES, LVC_SCRATCH_BYTES);
-    if (status) {
-      free(block);
-      return status;
-    }
-  }
+  if (threads > 1)
+    status = lvc_pool_open(&model->pool, threads, (lvc_worker *)at, scratch + LVC_SCRATCH_BYTES, LVC_SCRATCH_BYTES);
+  if (status) return status;
 #endif
-  int status = shared ? LVC_OK : lvc_walk(model, LVC_STEPS, LVC_STEPS + LVC_SETUP_STEPS);
+  if (!shared) status = lvc_walk(model, LVC_STEPS, LVC_STEPS + LVC_SETUP_STEPS);
   if (status) lvc_model_destroy(model);
   else *made = model;
   return status;
 }
+
+#if LVC_HEAP
+enum { LVC_HUGE = 2 << 20 }; /* bytes of a large page */
+
+/* aligned to large pages where they are many, which the system is asked for */
+static char *lvc_get(uint64_t bytes) {
+  uint64_t page = bytes >= 2 * LVC_HUGE ? LVC_HUGE : LVC_ALIGNMENT;
+  char *block = aligned_alloc(page, (bytes + page - 1) / page * page);
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  if (block && page == LVC_HUGE) madvise(block, (bytes + page - 1) / page * page, MADV_HUGEPAGE);
+#endif
+  return block;
+}
+
+int lvc_model_create(const void *weights, int32_t threads, const lvc_model *shared, lvc_model **made) {
+  *made = 0;
+  if (threads < 1) return LVC_NO_SUCH_THREADS;
+  uint64_t bytes = lvc_model_bytes(threads, shared);
+  char *block = lvc_get(bytes);
+  if (!block) return LVC_OUT_OF_MEMORY;
+  int status = lvc_model_place(block, bytes, weights, threads, shared, made);
+  if (status) free(block);
+  else (*made)->allocated = block;
+  return status;
+}
+#endif
 
 void lvc_model_destroy(lvc_model *model) {
   if (!model) return;
 #if LVC_THREADS
   if (model->threads > 1) lvc_pool_close(&model->pool);
 #endif
-  free(model->block);
+#if LVC_HEAP
+  free(model->allocated);
+#endif
 }
 
 static int lvc_run_some(lvc_model *model, const void *const *inputs, void *const *outputs, int32_t first, int32_t end) {

@@ -1,11 +1,15 @@
 /* A compiled model as plain C: what it takes and gives, and how it is run. Needs nothing but the C library.
 
-   An instance serves one call at a time and allocates when it is created, never in a run; there may be as many as
-   memory allows, of one model and of several, each used by another thread. */
+   An instance serves one call at a time and allocates when it is created if at all, never in a run; there may be as many
+   as memory allows, of one model and of several, each used by another thread. */
 #ifndef LVC_H
 #define LVC_H
 
 #include <stdint.h>
+
+#ifndef LVC_HEAP
+#define LVC_HEAP 1 /* 0: nothing is allocated, instances lie where they are placed */
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,7 +41,8 @@ enum {
   LVC_UNALIGNED = 3,
   LVC_KERNEL_FAILED = 4,
   LVC_NO_SUCH_STEP = 5,
-  LVC_NO_SUCH_THREADS = 6
+  LVC_NO_SUCH_THREADS = 6,
+  LVC_NO_ROOM = 7
 };
 
 const lvc_info *lvc_model_info(void);
@@ -48,7 +53,17 @@ const char *lvc_status_text(int status);
 /* Make an instance that runs on so many threads, the caller's among them, so at least one. The weights begin at a
    multiple of LVC_ALIGNMENT and stay where they are, unchanged, as long as it lives. What is computed from them once is
    shared with another instance if one is given, which then has to live as long too. */
+#if LVC_HEAP
 int lvc_model_create(const void *weights, int32_t threads, const lvc_model *shared, lvc_model **made);
+#endif
+
+/* The same in so many bytes of memory, which begin at a multiple of LVC_ALIGNMENT and are the instance's own as long as
+   it lives. */
+int lvc_model_place(void *memory, uint64_t bytes, const void *weights, int32_t threads, const lvc_model *shared,
+                    lvc_model **made);
+
+/* The bytes that it takes. */
+uint64_t lvc_model_bytes(int32_t threads, const lvc_model *shared);
 
 /* Inputs and outputs in the order of the signature, contiguous, no output where an input or another output lies; those
    that begin at a multiple of LVC_ALIGNMENT are read and written where they lie, others are copied. */
@@ -57,6 +72,7 @@ int lvc_run(lvc_model *model, const void *const *inputs, void *const *outputs);
 /* Run one step alone, to time it: it reads what the last run left. */
 int lvc_run_step(lvc_model *model, int32_t step, const void *const *inputs, void *const *outputs);
 
+/* End its threads, and free what it allocated. */
 void lvc_model_destroy(lvc_model *model);
 
 #ifdef __cplusplus

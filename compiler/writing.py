@@ -31,7 +31,8 @@ def keeps_simulation(path: Path) -> bool:
 
 
 def write_model(model: Model, path: str | Path, beside: Mapping[str, bytes] | None = None) -> None:
-    """Write a model in the form that the file name asks for: ``.onnx``, ``.pt2``, ``.lvc`` or ``.txt`` (the graph).
+    """Write a model in the form that the file name asks for: ``.onnx``, ``.pt2``, ``.lvc``, ``.safetensors`` (the
+    weights alone) or ``.txt`` (the graph).
 
     An ``.lvc`` file can have more files in it, ``beside`` those of the graph.
     """
@@ -73,4 +74,12 @@ def _exported(model: Model) -> bytes:
     return buffer.getvalue()
 
 
-_OWN = {".txt": _printed, ".pt2": _exported}
+def _tensors(model: Model) -> bytes:
+    """The stored tensors by their names, which are those of the source where these still exist."""
+    from safetensors.torch import save
+
+    state = {name: value.detach().contiguous() for name, value in model.module.state_dict().items()}
+    return save(state)
+
+
+_OWN = {".txt": _printed, ".pt2": _exported, ".safetensors": _tensors}

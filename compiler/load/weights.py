@@ -6,8 +6,6 @@ class or function. That is the whole protection, so there is no option to switch
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import pickle
 import warnings
 import zipfile
@@ -117,10 +115,10 @@ def _unreadable(path: Path, error: Exception) -> CompileError:
 
 
 def _read_safetensors(path: Path) -> Any:
-    if importlib.util.find_spec("safetensors") is None:
-        raise UsageError("reading .safetensors needs the package safetensors", help="pip install safetensors")
+    from safetensors.torch import load_file
+
     try:
-        return importlib.import_module("safetensors.torch").load_file(path)
+        return load_file(path)
     except Exception as error:  # the package raises errors of its own
         raise CompileError("the file of weights cannot be read", where=str(path), why=str(error)) from error
 

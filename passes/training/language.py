@@ -217,10 +217,9 @@ class TrainingPass(Pass):
                 help="leave precision= out",
             )
         has_images = len(fed_input(model.inputs).spec.shape) == 4
-        layouts = [False, True] if has_images else [False]
         automatic = ["fp32"] if is_quantised else ["fp32", "bf16"]
         precisions = automatic if self.precision == "auto" else [self.precision]
-        return [Mode(precision, layout) for precision in precisions for layout in layouts]
+        return [Mode(precision, has_images) for precision in precisions]
 
     def _work(self, workspace: Workspace, samples: Access, held_out: Access) -> str:
         """What is done, in words: the same words mean the same training."""

@@ -21,24 +21,12 @@ from lvc.passes.training.checkpoint import Saved, TrainingCheckpoint
 from lvc.passes.training.feed import Feed
 from lvc.passes.training.form import TrainingForm
 from lvc.passes.training.judgement import Judge, Verdict, refuse_nan
+from lvc.passes.training.log import Entry, draw_log, write_log
 from lvc.passes.training.objective import Objective, Seen
 from lvc.passes.training.optimisation import Average, Optimisation
 from lvc.passes.training.speed import PLAIN, Mode, fastest
 
 _WORTH_TRYING = 100  # steps; in fewer, trying costs more than it gains
-
-
-@dataclass
-class Entry:
-    """A line of the log: what training had come to after ``step`` steps, in ``seconds`` of work."""
-
-    step: int
-    epoch: float
-    losses: dict[str, float]
-    rate: float
-    judged: str
-    images_a_second: float
-    seconds: float
 
 
 @dataclass
@@ -106,6 +94,7 @@ class Training:
             self._choose_mode()
         else:
             self.mode = self.modes[0]
+        self._save(0)
         return 0
 
     def _choose_mode(self) -> None:
@@ -156,19 +145,18 @@ class Training:
         losses = {name: total / steps for name, total in self._sums.items()}
         self._sums = {}
         epoch = done / self.feed.steps_an_epoch
-        judged = str(verdict) if verdict else ""
         rate = self.optimisation.rate(done - 1)
-        self.log.append(Entry(done, epoch, losses, rate, judged, images_a_second, self._spent))
+        self.log.append(Entry(done, epoch, losses, rate, verdict, images_a_second, self._spent))
         if verdict:
             self._take(verdict, done)
         told = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
         left = (self.steps - done) * self.feed.batch / images_a_second
         self.progress.say(
             f"{self.name}: step {done} of {self.steps}, epoch {epoch:.3g}: {told}"
-            + (f"; held out: {judged}" if judged else "")
+            + (f"; held out: {verdict}" if verdict else "")
             + f"; {images_a_second:.0f} images/s, {duration(left)} left"
         )
-        self._write_log()
+        write_log(self.checkpoint.beside(".jsonl"), self.log)
 
     def _judge(self) -> Verdict | None:
         if not self.judge:
@@ -189,6 +177,7 @@ class Training:
         elif self._average:
             self.form.restore(self._average.values)
         self.form.settle()
+        draw_log(self.checkpoint.beside(".svg"), self.name, self.log)
 
     def _save(self, done: int) -> None:
         kinds: dict[str, Mapping[str, torch.Tensor]] = {
@@ -224,7 +213,7 @@ class Training:
                 for name, value in self._average.values.items():
                     value.copy_(saved.of("average")[name])
             self._best_values = saved.of("best") or None
-            self.log = [Entry(**entry) for entry in told["log"]]
+            self.log = [Entry.of(entry) for entry in told["log"]]
             self.first = Verdict(**told["first"]) if told["first"] else None
             self.last = Verdict(**told["last"]) if told["last"] else None
             self.best = Verdict(**told["best"]) if told["best"] else None
@@ -244,11 +233,6 @@ class Training:
             return f"the state after step {self.log[-1].step} is in {self.checkpoint.path}"
         return "nothing was kept, since no --checkpoints were given or no step was reached"
 
-    def _write_log(self) -> None:
-        from lvc.passes.training.log import write_log
-
-        write_log(self.checkpoint.beside(".jsonl"), self.log)
-
     def table(self) -> Table:
         """The log as a table of a report."""
         names = list(dict.fromkeys(name for entry in self.log for name in entry.losses))
@@ -258,7 +242,7 @@ class Training:
                 round(entry.epoch, 2),
                 *(float(f"{entry.losses.get(name, 0.0):.4g}") for name in names),
                 float(f"{entry.rate:.3g}"),
-                entry.judged,
+                str(entry.judged or ""),
                 round(entry.images_a_second),
                 round(entry.seconds, 1),
             )

@@ -333,3 +333,32 @@ def test_parts_that_are_read_elsewhere_stay(tmp_path: Path) -> None:
     model = from_onnx(file)
     assert sorted(ops(model)) == ["sigmoid", "silu"]
     check_against_runtime(file, model)
+
+
+def test_weights_train_and_constants_do_not(tmp_path: Path) -> None:
+    """An input's mean, a grid and a table of boxes are no weights; a bias of one number, and one in an Add, are."""
+    body = """
+        agraph (float[1,3,8,8] x) => (float[1,6,2] y) {
+          centred = Sub(x, mean)
+          c = Conv(centred, kernel, shift)
+          r = Reshape(c, rows)
+          m = MatMul(r, matrix)
+          b = Add(m, added)
+          y = Add(b, grid)
+        }
+    """
+    proto = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 17]> {body}')
+    stored = {
+        "mean": np.full((1, 3, 1, 1), 0.5, np.float32),
+        "kernel": np.ones((1, 3, 3, 3), np.float32),
+        "shift": np.ones(1, np.float32),
+        "matrix": np.ones((6, 2), np.float32),
+        "added": np.ones(2, np.float32),
+        "grid": np.ones((1, 6, 2), np.float32),
+        "rows": np.array([1, 6, 6]),
+    }
+    proto.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in stored.items())
+    onnx.save(proto, tmp_path / "m.onnx")
+    module = from_onnx(tmp_path / "m.onnx").module
+    assert {name for name, _ in module.named_parameters()} == {"kernel", "shift", "m.weight", "added"}
+    assert {name for name, _ in module.named_buffers()} == {"mean", "grid"}

@@ -330,3 +330,66 @@ def test_a_model_that_ends_in_probabilities_learns_the_same() -> None:
     ended.module.recompile()
     first, second = (weights(trained(SIX, model)[0]) for model in (plain, ended))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_log_is_numbers_and_a_picture(tmp_path: Path) -> None:
+    trained("finetune{epochs=2 batch=16}", space=workspace(tmp_path))
+    first, second = (json.loads(line) for line in next(tmp_path.glob("*.jsonl")).read_text().splitlines())
+    assert (first["epoch"], second["epoch"]) == (1.0, 2.0)
+    assert second["judged"]["images"] == 10
+    assert second["losses"]["cross-entropy"] > 0
+    assert "right on images held out, %" in next(tmp_path.glob("*.svg")).read_text()
+
+
+def test_an_onnx_model_trains_and_comes_back(tmp_path: Path) -> None:
+    """Batch normalisation is folded and constants stay: weights and biases train, and names are kept."""
+    from lvc.compiler.load import load
+    from lvc.compiler.writing import write_model
+
+    folded, _ = Pipeline.parse("O1").run(network(), Workspace())
+    write_model(folded, tmp_path / "net.onnx")
+    loaded = load(str(tmp_path / "net.onnx"))
+    after, _ = trained("finetune{epochs=12 batch=16 lr=0.1}", loaded)
+    assert right(after, Pictures(100, seed=7)) > 0.85
+    write_model(after, tmp_path / "again.onnx")
+    assert right(load(str(tmp_path / "again.onnx")), Pictures(100, seed=7)) == right(after, Pictures(100, seed=7))
+    assert set(weights(after)) == set(weights(loaded))
+
+
+@pytest.mark.slow
+def test_training_that_is_killed_twenty_times_ends_in_the_same_weights(tmp_path: Path) -> None:
+    """`kill -9` at random moments: in a step, while a checkpoint is written, between the passes."""
+    import os
+    import random
+    import signal
+    import subprocess
+    import sys
+
+    from lvc.compiler.ir.serialise import to_files
+    from lvc.compiler.load import load
+    from lvc.compiler.writing import write_model
+
+    write_model(network(), tmp_path / "net.lvc")
+    images, labels = zip(*((image[0], label) for image, label in Pictures(256)), strict=True)
+    np.savez(tmp_path / "train.npz", x=np.stack(images), y=np.array(labels))
+    text = "prune-channels{ratio=0.3},distil{epochs=40 batch=32 minutes=0 every=10},finetune{epochs=20 batch=32}"
+
+    def command(name: str) -> list[str]:
+        files = ["--checkpoints", str(tmp_path / name), "-o", str(tmp_path / f"{name}.lvc")]
+        data = ["--data", f"train={tmp_path / 'train.npz'}", "--threads", "1", "--no-verify"]
+        return [sys.executable, "-m", "lvc", "opt", str(tmp_path / "net.lvc"), "-p", text, *data, *files]
+
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    draw, kills = random.Random(0), 0
+    while True:
+        process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            assert process.wait(draw.uniform(2, 9) if kills < 20 else None) == 0
+            break
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills >= 3
+    first, second = (to_files(load(str(tmp_path / f"{name}.lvc"))) for name in ("whole", "killed"))
+    assert first == second

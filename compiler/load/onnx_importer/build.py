@@ -22,6 +22,7 @@ from lvc.compiler.load.onnx_importer.idioms import recompose
 from lvc.compiler.load.onnx_importer.ops.quantise import keeps_parameters, on_real_numbers
 from lvc.compiler.load.onnx_importer.problems import Problem, summary
 from lvc.compiler.load.onnx_importer.schemas import check_types
+from lvc.compiler.load.onnx_importer.trainable import settle_trainable
 from lvc.compiler.load.onnx_importer.values import (
     Constant,
     Unsupported,
@@ -102,6 +103,7 @@ class Builder:
         self.module.graph.output(tuple(results))
         recompose(self.module)
         erase_dead(self.module)
+        settle_trainable(self.module)
         self.module.recompile()
         return self.module
 

@@ -23,7 +23,7 @@ class BinaryCrossEntropy(Loss):
     name: ClassVar[str] = "binary-cross-entropy"
 
     def __call__(self, outputs: Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
-        return functional.binary_cross_entropy_with_logits(outputs[0].float(), targets.float())
+        return functional.binary_cross_entropy_with_logits(outputs[0], targets.float())
 
     def check(self, shape: tuple[int, ...], targets: Sequence[Target]) -> None:
         check_arrays(shape[1:], targets)

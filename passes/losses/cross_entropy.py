@@ -34,7 +34,7 @@ class CrossEntropy(Loss):
             raise UsageError(f"smoothing must be from 0 to below 1, not {self.smoothing:g}")
 
     def __call__(self, outputs: Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(outputs[0].flatten(1).float(), targets, label_smoothing=self.smoothing)
+        return functional.cross_entropy(outputs[0].flatten(1), targets, label_smoothing=self.smoothing)
 
     def check(self, shape: tuple[int, ...], targets: Sequence[Target]) -> None:
         if not is_class_scores(shape):

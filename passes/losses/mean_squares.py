@@ -20,7 +20,7 @@ class MeanSquares(Loss):
     name: ClassVar[str] = "mean-squares"
 
     def __call__(self, outputs: Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
-        return functional.mse_loss(outputs[0].float(), targets.float())
+        return functional.mse_loss(outputs[0], targets.float())
 
     def check(self, shape: tuple[int, ...], targets: Sequence[Target]) -> None:
         check_arrays(shape[1:], targets)

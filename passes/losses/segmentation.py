@@ -29,7 +29,7 @@ class Segmentation(Loss):
     ignore: int = option(255, "the class of pixels that do not count")
 
     def __call__(self, outputs: Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
-        scores, wanted = outputs[0].float(), targets.long()
+        scores, wanted = outputs[0], targets.long()
         if scores.shape[2:] != wanted.shape[1:]:
             scores = functional.interpolate(scores, wanted.shape[1:], mode="bilinear", align_corners=False)
         if bool((wanted == self.ignore).all()):

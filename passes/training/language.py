@@ -29,7 +29,7 @@ from lvc.passes.training.objective import Objective
 from lvc.passes.training.optimisation import OPTIMISERS, Optimisation, Settings
 from lvc.passes.training.penalties import Penalties
 from lvc.passes.training.schedule import SCHEDULES, Schedule
-from lvc.passes.training.speed import Mode
+from lvc.passes.training.speed import Mode, has_bfloat16
 
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 5000
 
@@ -68,7 +68,9 @@ class TrainingPass(Pass):
         "learn", "scales of fake quantisation are learned, follow a moving average of what fits the batches, or stay"
     )
     freeze_scales: float = option(1.0, "the share of the steps after which scales stay as they are")
-    precision: Literal["auto", "fp32", "bf16"] = option("auto", "what products are computed in (auto: the faster one)")
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "what products are computed in (auto: bf16 where the processor multiplies it)"
+    )
     keep: Literal["last", "best"] = option(
         "last", "which state stays: the last, or the best on held-out images, which the model must never have seen"
     )
@@ -184,7 +186,7 @@ class TrainingPass(Pass):
             average=self.average,
             keep_best=self.keep == "best",
             minutes=self.minutes,
-            modes=self._modes(model, form),
+            mode=self._mode(model, form),
         )
 
     def _feed(self, model: Model, workspace: Workspace, samples: Access) -> Feed:
@@ -207,8 +209,8 @@ class TrainingPass(Pass):
             threads=workspace.threads,
         )
 
-    def _modes(self, model: Model, form: TrainingForm) -> list[Mode]:
-        """The ways to compute that come into question; what is rounded to integers needs all digits of float32."""
+    def _mode(self, model: Model, form: TrainingForm) -> Mode:
+        """How steps are computed; what is rounded to integers needs all digits of float32."""
         is_quantised = bool(form.places.places)
         if is_quantised and self.precision == "bf16":
             raise UsageError(
@@ -217,9 +219,8 @@ class TrainingPass(Pass):
                 help="leave precision= out",
             )
         has_images = len(fed_input(model.inputs).spec.shape) == 4
-        automatic = ["fp32"] if is_quantised else ["fp32", "bf16"]
-        precisions = automatic if self.precision == "auto" else [self.precision]
-        return [Mode(precision, has_images) for precision in precisions]
+        automatic = "bf16" if has_bfloat16() and not is_quantised else "fp32"
+        return Mode(automatic if self.precision == "auto" else self.precision, has_images)
 
     def _work(self, workspace: Workspace, samples: Access, held_out: Access) -> str:
         """What is done, in words: the same words mean the same training."""

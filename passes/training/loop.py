@@ -7,8 +7,9 @@ goes on from its checkpoint.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from lvc.passes.training.judgement import Judge, Verdict, refuse_nan
 from lvc.passes.training.log import Entry, draw_log, write_log
 from lvc.passes.training.objective import Objective, Seen
 from lvc.passes.training.optimisation import Average, Optimisation
-from lvc.passes.training.speed import PLAIN, Mode, fastest
+from lvc.passes.training.speed import PLAIN, Mode, seconds_of
 
 _WORTH_TRYING = 100  # steps; in fewer, trying costs more than it gains
 
@@ -50,7 +51,7 @@ class Training:
     average: float
     keep_best: bool
     minutes: float
-    modes: Sequence[Mode]
+    mode: Mode
 
     log: list[Entry] = field(default_factory=list, init=False)
     first: Verdict | None = field(default=None, init=False)
@@ -58,7 +59,6 @@ class Training:
     best: Verdict | None = field(default=None, init=False)
     best_step: int = field(default=0, init=False)
     went_on_from: int = field(default=0, init=False)
-    mode: Mode = field(default=PLAIN, init=False)
     _best_values: dict[str, torch.Tensor] | None = field(default=None, init=False)
     _average: Average | None = field(default=None, init=False)
     _sums: dict[str, float] = field(default_factory=dict, init=False)
@@ -90,28 +90,24 @@ class Training:
             self.first = self.judge(self.form, self.mode.layout)
             self._take(self.first, 0)
             self.progress.say(f"{self.name}: before training: {self.first}")
-        if len(self.modes) > 1 and self.steps >= _WORTH_TRYING:
-            self._choose_mode()
-        else:
-            self.mode = self.modes[0]
+        if self.mode.precision != PLAIN.precision and self.steps >= _WORTH_TRYING:
+            self._tell_gain()
         self._save(0)
         return 0
 
-    def _choose_mode(self) -> None:
-        """Try a step in each mode, and leave everything as it was."""
+    def _tell_gain(self) -> None:
+        """Measure what the precision gains, and leave everything as it was."""
         before = self.form.snapshot()
-
-        def attempt(mode: Mode) -> None:
-            self.form.lay_out(mode.layout)
-            self._gradients(0, mode)
-
-        self.mode, seconds = fastest(list(self.modes), attempt)
+        self.form.lay_out(self.mode.layout)
+        plain = replace(self.mode, precision=PLAIN.precision)
+        seconds = seconds_of([plain, self.mode], partial(self._gradients, 0))
         for parameter in self.optimisation.parameters.values():
             parameter.grad = None
         self._sums = {}
         self.form.restore(before)
-        others = ", ".join(f"{mode} {duration(found)}" for mode, found in seconds.items())
-        self.progress.say(f"{self.name}: computes in {self.mode}, a step took: {others}")
+        gain = f"{duration(seconds[self.mode])} a step in {self.mode.precision}, {duration(seconds[plain])} in fp32"
+        slower = seconds[self.mode] > seconds[plain]
+        self.progress.say(f"{self.name}: {gain}" + ("; precision=fp32 would be faster" if slower else ""))
 
     def _step(self, step: int) -> None:
         self.form.places.begin(step / self.steps)
@@ -129,7 +125,9 @@ class Training:
             for inputs, targets in self.feed.parts(step):
                 batch = inputs.contiguous(memory_format=mode.layout) if inputs.ndim == 4 else inputs
                 with mode.autocast():
-                    given = self.form.training(batch)
+                    given = [
+                        value.float() if value.is_floating_point() else value for value in self.form.training(batch)
+                    ]
                 seen = Seen(batch, given[:outputs], given[outputs:], targets, len(batch), mode)
                 losses = self.objective.losses(seen)
                 loss = torch.stack([part.float() for part in losses.values()]).sum()

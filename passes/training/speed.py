@@ -1,22 +1,21 @@
-"""In which precision a step of training is fastest here: tried before training begins.
+"""In which precision steps of training are computed.
 
-The choice has to be the same whenever it is made on one machine, for it changes the weights that come out. So a mode is
-chosen only if it is faster by more than times of one machine differ by; images always have their channels last, which
-convolutions of CPUs are written for.
+The choice changes the weights that come out, so it must be the same whenever it is made on one machine: the processor
+makes it, by whether it multiplies bfloat16 itself, and no stopwatch, which other programs can mislead. What it gains is
+measured before training begins, and told. Images have their channels last, which convolutions of CPUs are written for.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-_ROUNDS, _SECONDS = 3, 1.0
-"""Each mode has so many turns at least, and more while all together took less than so many seconds."""
-
-_GAIN = 1.25  # with a unit for bfloat16 steps are 1.4 times as fast and more, without one they are slower
+_ROUNDS = 3
+_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
+"""Of what torch says of a processor: instructions that multiply bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +40,19 @@ class Mode:
 PLAIN = Mode("fp32", False)
 
 
-def fastest(modes: list[Mode], step: Callable[[Mode], object]) -> tuple[Mode, dict[Mode, float]]:
-    """Return the mode whose steps are fastest, and the seconds of each; the first one unless another is clearly so.
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself, so that it is faster than float32."""
+    known = torch.cpu.get_capabilities()
+    return any(known.get(unit, False) for unit in _UNITS)
 
-    The modes take turns, and each counts with its best round.
-    """
+
+def seconds_of(modes: Sequence[Mode], step: Callable[[Mode], object]) -> dict[Mode, float]:
+    """Return the seconds of a step in each mode. They take turns, and each counts with its best round."""
     seconds = dict.fromkeys(modes, float("inf"))
-    for mode in modes:
-        step(mode)
-    turns, began = 0, time.perf_counter()
-    while turns < _ROUNDS or time.perf_counter() - began < _SECONDS:
-        turns += 1
+    for turn in range(_ROUNDS + 1):
         for mode in modes:
-            started = time.perf_counter()
+            began = time.perf_counter()
             step(mode)
-            seconds[mode] = min(seconds[mode], time.perf_counter() - started)
-    chosen = modes[0]
-    for mode in modes[1:]:
-        if seconds[mode] * _GAIN < seconds[chosen]:
-            chosen = mode
-    return chosen, seconds
+            if turn:
+                seconds[mode] = min(seconds[mode], time.perf_counter() - began)
+    return seconds

@@ -59,7 +59,7 @@ class ByTeacher(Objective):
                 assert seen.targets is not None
                 value = self._loss((seen.watched[0], *seen.outputs[1:]), seen.targets)
             else:
-                student = [seen.watched[ours].float() for ours, _ in places]
+                student = [seen.watched[ours] for ours, _ in places]
                 teacher = [taught[theirs].float() for _, theirs in places]
                 value = item.term(student, teacher, own, seen.targets)
             found[item.name] = found.get(item.name, torch.zeros(())) + item.weight * value

@@ -130,7 +130,7 @@ def test_steps_are_those_of_pytorch(optimiser: str) -> None:
 
 
 def test_gradients_of_parts_add_up_to_those_of_the_batch() -> None:
-    text = "finetune{steps=5 batch=16 lr=0.05 augment=none}"
+    text = "finetune{steps=5 batch=16 lr=0.05 augment=none precision=fp32}"
     whole = weights(trained(text, network(normalised=False))[0])
     parts = weights(trained(text.replace("batch=16", "batch=16 micro=4"), network(normalised=False))[0])
     for name, value in whole.items():

@@ -48,6 +48,7 @@ test-wheel: $(VENV)/.installed
 runtime-wheel: $(VENV)/.installed
 	$(BIN)/python tools/runtime_wheel.py
 
+BOARD_PORT ?= 7582
 # what docs/devices.md says, in an environment that has what the wheel asks for and nothing else; takes CMake
 test-runtime-wheel: runtime-wheel
 	$(PYTHON) -m venv --clear build/device
@@ -57,6 +58,10 @@ test-runtime-wheel: runtime-wheel
 	cmake -S examples/cxx -B build/device/cxx -DMODEL=$(abspath build/device/small.lvc) \
 		-Dlvc_DIR=$$(build/device/bin/python -m lvc_runtime --cmake-dir)
 	cmake --build build/device/cxx
+	umask 077; $(BIN)/python -c 'import secrets; print(secrets.token_hex(32))' > build/device/board.key
+	build/device/bin/lvc-serve --port $(BOARD_PORT) --key-file build/device/board.key & board=$$!; \
+	for try in 1 2 3 4 5 6 7 8 9 10; do sleep 1; $(BIN)/lvc bench build/device/small.lvc --repeats 3 \
+		--device localhost:$(BOARD_PORT) --key-file build/device/board.key && break; done; code=$$?; kill $$board; exit $$code
 	-build/device/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: "numpy<2"
 	cd build/device && bin/lvc-run small.lvc
 

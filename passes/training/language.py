@@ -119,9 +119,7 @@ class TrainingPass(Pass):
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
-        samples, held_out = self._samples(workspace)
-        objective = self.objective(model, samples, workspace, outcome)
-        training = self._training(model, workspace, samples, held_out, objective)
+        training = self.prepare(model, workspace, outcome)
         try:
             training.run()
         except RuntimeError as error:
@@ -132,6 +130,12 @@ class TrainingPass(Pass):
             ) from error
         self._tell(model, training, outcome)
         return outcome
+
+    def prepare(self, model: Model, workspace: Workspace, outcome: Outcome) -> Training:
+        """Return the training of a model, which has not begun; it holds the model's own tensors."""
+        samples, held_out = self._samples(workspace)
+        objective = self.objective(model, samples, workspace, outcome)
+        return self._training(model, workspace, samples, held_out, objective)
 
     def _samples(self, workspace: Workspace) -> tuple[Access, Access]:
         """The samples to train on, and those that choose the best state."""

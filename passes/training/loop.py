@@ -74,7 +74,7 @@ class Training:
         began = saved_at = time.monotonic()
         spent_before = self._spent
         for step in self.progress.track(range(start, self.steps), self.name, self.steps - start):
-            self._step(step)
+            self.step(step)
             self._spent = spent_before + time.monotonic() - began
             done, is_due = step + 1, time.monotonic() - saved_at > 60 * self.minutes
             if done % self.every == 0 or done == self.steps:
@@ -109,7 +109,8 @@ class Training:
         slower = seconds[self.mode] > seconds[plain]
         self.progress.say(f"{self.name}: {gain}" + ("; precision=fp32 would be faster" if slower else ""))
 
-    def _step(self, step: int) -> None:
+    def step(self, step: int) -> None:
+        """Train by one batch; steps are counted from 0."""
         self.form.places.begin(step / self.steps)
         self._gradients(step, self.mode)
         self.optimisation.step(step)

@@ -32,7 +32,7 @@ from lvc.passes.quantisation.bias_overflow import prevent_bias_overflow
 from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
 from lvc.passes.quantisation.range_estimator import RANGE_ESTIMATORS, RangeEstimator, Watch
 from lvc.passes.quantisation.weight_codebook import replace_by_codebook, weight_codebook
-from lvc.passes.quantisation.weight_parameters import weight_parameters
+from lvc.passes.quantisation.weight_parameters import learnable_parameters, weight_parameters
 
 _MOST_COMPARED_BYTES = 256 << 20
 
@@ -47,7 +47,9 @@ class Calibrate(Pass):
 
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
     estimator: str = option("mse", "what chooses the range of an activation, such as percentile{p=99.9}")
-    weights: Literal["mse", "min-max"] = option("mse", "what chooses the range of a weight of uniform steps")
+    weights: Literal["mse", "min-max", "lsq"] = option(
+        "mse", "what chooses the range of a weight of uniform steps (lsq: what its authors begin to learn from)"
+    )
     images: int = option(MOST_IMAGES, "read at most so many images")
     compare: int = option(64, "compare the outputs on at most so many of them; 0 for none")
 
@@ -90,7 +92,9 @@ class Calibrate(Pass):
         if stored is not None and scheme.has_codebook:
             replace_by_codebook(model.module, place, weight_codebook(scheme, stored))
             return
-        if stored is not None:
+        if stored is not None and self.weights == "lsq":
+            parameters = learnable_parameters(scheme, stored)
+        elif stored is not None:
             parameters = weight_parameters(scheme, stored, least_error=self.weights == "mse")
         else:
             low, high = watched.watches[place].range()

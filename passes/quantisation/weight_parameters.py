@@ -19,14 +19,37 @@ def weight_parameters(scheme: QuantisationScheme, values: torch.Tensor, *, least
     With ``least_error``, of the ranges that are narrower by one factor at both ends the one with the smallest squared
     error, for each channel.
     """
-    rows = (
+    rows = _rows(scheme, values)
+    low, high = rows.amin(1), rows.amax(1)
+    share = _best_shares(scheme, rows, low, high) if least_error else torch.ones_like(low)
+    return _of_ranges(scheme, low * share, high * share)
+
+
+def learnable_parameters(scheme: QuantisationScheme, values: torch.Tensor) -> QuantisationParameters:
+    """Return those from which scales are learned: with Q positive integers ``scale = 2 mean|w| / sqrt(Q)``, or, where
+    weights are not symmetric, those for the range of three standard deviations about the mean.
+
+    Source: Esser et al. 2020, "Learned step size quantization", section 2.1; Bhalgat et al. 2020, "LSQ+", section 3.2.
+    """
+    rows = _rows(scheme, values)
+    if scheme.symmetric:
+        most = 2 * rows.abs().mean(1) * scheme.bounds(True)[1] ** 0.5
+        return _of_ranges(scheme, -most, most)
+    mean, deviation = rows.mean(1), rows.std(1, correction=0)
+    return _of_ranges(scheme, mean - 3 * deviation, mean + 3 * deviation)
+
+
+def _rows(scheme: QuantisationScheme, values: torch.Tensor) -> torch.Tensor:
+    """Values in rows that have a scale each."""
+    return (
         values.detach().movedim(scheme.axis, 0).flatten(1)
         if scheme.axis is not None
         else values.detach().reshape(1, -1)
     )
-    low, high = rows.amin(1), rows.amax(1)
-    share = _best_shares(scheme, rows, low, high) if least_error else torch.ones_like(low)
-    ends = (low * share, high * share)
+
+
+def _of_ranges(scheme: QuantisationScheme, low: torch.Tensor, high: torch.Tensor) -> QuantisationParameters:
+    ends = (low, high)
     return scheme.parameters(*ends) if scheme.axis is not None else scheme.parameters(*(end[0] for end in ends))
 
 

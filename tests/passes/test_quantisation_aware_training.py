@@ -196,6 +196,17 @@ def test_whatever_a_step_does_parameters_can_be_stored(quantiser: Quantiser) -> 
         assert bool((zero >= quantiser.bounds[0]).all() and (zero <= quantiser.bounds[1]).all())
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+def test_weights_can_begin_as_the_papers_say(bits: int) -> None:
+    text = QUANTISE.replace("compare=0", "compare=0 weights=lsq")
+    found = scales(run(text.format(f"weight_bits={bits}"), network(normalised=False))[0])["w2_quantised"]
+    weight = weights(network(normalised=False))["w2"].flatten(1)
+    torch.testing.assert_close(found, 2 * weight.abs().mean(1) / math.sqrt((1 << (bits - 1)) - 1))
+    uneven = scales(run(text.format(f"weight_bits={bits} weight_symmetric=false"), network(normalised=False))[0])
+    wanted = 6 * weight.std(1, correction=0) / ((1 << bits) - 1)
+    torch.testing.assert_close(uneven["w2_quantised"], wanted)
+
+
 FORMS = ["weight_symmetric=false", "activation_symmetric=true", "per_channel=false", "scale=power-of-two"]
 FORMS += ["weight_format=codebook", "weight_format=log", "weight_format=codebook group=4", "group=4"]
 

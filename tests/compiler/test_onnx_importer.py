@@ -336,7 +336,7 @@ def test_parts_that_are_read_elsewhere_stay(tmp_path: Path) -> None:
 
 
 def test_weights_train_and_constants_do_not(tmp_path: Path) -> None:
-    """An input's mean, a grid and a table of boxes are no weights; a bias of one number, and one in an Add, are."""
+    """An input's mean and a table of positions are no weights; a bias of one number, and one in an Add, are."""
     body = """
         agraph (float[1,3,8,8] x) => (float[1,6,2] y) {
           centred = Sub(x, mean)
@@ -344,7 +344,7 @@ def test_weights_train_and_constants_do_not(tmp_path: Path) -> None:
           r = Reshape(c, rows)
           m = MatMul(r, matrix)
           b = Add(m, added)
-          y = Add(b, grid)
+          y = Add(b, positions)
         }
     """
     proto = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 17]> {body}')
@@ -354,11 +354,11 @@ def test_weights_train_and_constants_do_not(tmp_path: Path) -> None:
         "shift": np.ones(1, np.float32),
         "matrix": np.ones((6, 2), np.float32),
         "added": np.ones(2, np.float32),
-        "grid": np.ones((1, 6, 2), np.float32),
+        "positions": np.ones((1, 6, 2), np.float32),
         "rows": np.array([1, 6, 6]),
     }
     proto.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in stored.items())
     onnx.save(proto, tmp_path / "m.onnx")
     module = from_onnx(tmp_path / "m.onnx").module
     assert {name for name, _ in module.named_parameters()} == {"kernel", "shift", "m.weight", "added"}
-    assert {name for name, _ in module.named_buffers()} == {"mean", "grid"}
+    assert {name for name, _ in module.named_buffers()} == {"mean", "positions"}

@@ -1,7 +1,7 @@
 """Which stored tensors of an ONNX model training may change: weights and biases, and no other constants.
 
-An ONNX file keeps both alike. What a layer multiplies by or adds is a weight; means of images, grids and anchors of
-detectors, tables of positions in pixels are constants, which training would quietly ruin.
+An ONNX file keeps both alike. What a layer multiplies by or adds is a weight; means of images, anchors of detectors
+and tables of positions in pixels are constants, which training would quietly ruin.
 """
 
 from __future__ import annotations

@@ -115,6 +115,8 @@ def _content(artefact: Artefact) -> Content:
 def read(path: Path) -> Artefact:
     """Read an artefact's file; anything wrong with it raises `CompileError`, a missing file `UsageError`."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for who writes into it
+            raise UsageError(f"cannot read '{path}'", why="it is no file")
         with path.open("rb") as file:
             return _read_file(file, path)
     except OSError as error:

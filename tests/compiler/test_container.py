@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import mmap
+import os
 import random
 import stat
 import zipfile
@@ -224,3 +225,10 @@ def test_written_files_follow_the_umask(tmp_path: Path) -> None:
 def test_unwritable_place_is_wrong_usage(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot write"):
         container.write(artefact(), tmp_path / name)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.lvc")
+    with pytest.raises(UsageError, match="cannot read") as caught:
+        container.read(tmp_path / "pipe.lvc")
+    assert caught.value.why == "it is no file"

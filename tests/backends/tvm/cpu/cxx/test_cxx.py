@@ -112,6 +112,7 @@ def test_artefacts_are_copied_beside_a_program_and_embedded_once_by_name(plain: 
         "lvc_add_model(app none.lvc)": "there is no artefact",
         "lvc_add_model(none a-b.lvc)": "there is no target 'none'",
         "lvc_add_model(app)": "no artefact is given",
+        "lvc_add_model(app a-b.lvc NAME my-net)": "NAME 'my-net' is no name in C; 'my_net' is",
     }.items():
         (tmp_path / "CMakeLists.txt").write_text(lists + line)
         done = subprocess.run(configure, capture_output=True, text=True, check=False)

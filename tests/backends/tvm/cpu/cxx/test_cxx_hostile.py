@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import random
 import struct
 import zipfile
@@ -254,3 +255,8 @@ def test_hostile_artefacts_are_refused_with_a_reason(use: str, example: Example,
         assert int(found) == code, f"{name}: {message}"
         assert text in message, name
         assert not message.endswith("."), name
+
+
+def test_a_pipe_is_not_waited_for(use: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert run(use, "explain", str(tmp_path / "pipe")).rstrip().endswith("it is no file")

@@ -2,6 +2,7 @@
 #ifndef LVC_MEMORY_HPP
 #define LVC_MEMORY_HPP
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -55,9 +56,10 @@ inline status read_file(const std::string &name, aligned_bytes &content) {
   struct closed {
     void operator()(std::FILE *file) const { std::fclose(file); }
   };
-  std::unique_ptr<std::FILE, closed> file(std::fopen(name.c_str(), "rb"));
+  int opened = open(name.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe would wait for who writes into it
+  std::unique_ptr<std::FILE, closed> file(opened < 0 ? nullptr : fdopen(opened, "rb"));
   struct stat about;
-  if (!file || fstat(fileno(file.get()), &about)) return failed(std::strerror(errno));
+  if (!file || fstat(opened, &about)) return failed(std::strerror(errno));
   if (!S_ISREG(about.st_mode)) return failed("it is no file");
   auto size = static_cast<std::uintmax_t>(about.st_size);
   if (size > most_file_bytes) return failed("it is larger than 4 GB");

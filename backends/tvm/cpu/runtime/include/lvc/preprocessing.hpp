@@ -57,8 +57,7 @@ class preprocessing_reader {
 
   status read(const std::string &text) {
     if (text.size() > most_text) return refused("it is too long");
-    std::istringstream items(text);
-    for (std::string item; std::getline(items, item, ',');) {
+    for (const std::string &item : split(text, ',')) {
       std::size_t equals = item.find('=');
       if (equals == item.npos || !set(item.substr(0, equals), item.substr(equals + 1)))
         return refused("'" + shown(item) + "' is no setting");
@@ -77,6 +76,16 @@ class preprocessing_reader {
 
   static status refused(const std::string &why) {
     return {errc::wrong_argument, "the preprocessing cannot be read: " + why};
+  }
+
+  /// Also what is empty: before a separator and behind the last.
+  static std::vector<std::string> split(const std::string &text, char separator) {
+    std::vector<std::string> made(1);
+    for (char c : text) {
+      if (c == separator) made.emplace_back();
+      else made.back() += c;
+    }
+    return made;
   }
 
   bool set(const std::string &name, const std::string &text) {
@@ -130,8 +139,7 @@ class preprocessing_reader {
 
   static bool numbers(const std::string &text, std::vector<float> &made) {
     made.clear();
-    std::istringstream items(text);
-    for (std::string item; std::getline(items, item, '/');) {
+    for (const std::string &item : split(text, '/')) {
       std::istringstream one(item);
       one.imbue(std::locale::classic());
       double number;

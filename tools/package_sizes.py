@@ -32,7 +32,7 @@ MODELS = {
     "resnet18": ("torchvision.models:resnet18", (1, 3, 224, 224)),
     "ResNet-20": (f"{EXAMPLES}/cifar_resnet.py:resnet20", (1, 3, 32, 32)),
 }
-PIPELINES = {"fp32": "O2", "int8": "int8-fast"}
+PIPELINES = {"fp32": "O2", "int8": "O1,insert-fake-quant,calibrate{images=2 compare=0}"}
 TARGETS = ("native", "x86-64-v3", "cortex-a53", "cortex-a76", "armv7")
 ALLOCATED, NO_BITS = 2, 8
 

@@ -163,14 +163,14 @@ class Stages:
 
     def _needs(self, stage: Stage, digest: str, workspace: Workspace) -> Needs:
         if not self.store:
-            return Needs("", digest, "", "", "", 0, {}, "")
+            return Needs("", digest, (), "", "", 0, {}, "")
         is_whole = JUDGE in workspace.data
         data = {name: f"{self.data[name]()} {'whole' if is_whole else 'split'}" for name in workspace.data}
         files = digests.of_files(stage.pipeline, self.plugins)
         return Needs(
             original=self.meter.digest,
             model=digest,
-            passes=str(stage.pipeline),
+            passes=tuple(map(str, stage.pipeline)),
             files=files,
             version=running_version(),
             seed=workspace.seed,

@@ -45,7 +45,7 @@ class Needs:
 
     original: str
     model: str
-    passes: str
+    passes: tuple[str, ...]
     files: str
     version: str
     seed: int
@@ -55,7 +55,9 @@ class Needs:
     @property
     def key(self) -> str:
         """The digest of what is known before a stage runs."""
-        return digests.of_texts(self.original, self.model, self.passes, self.files, self.version, str(self.seed))
+        return digests.of_texts(
+            self.original, self.model, ",".join(self.passes), self.files, self.version, str(self.seed)
+        )
 
     def serve(self, other: Needs) -> bool:
         """Whether what ran with these gives what a stage with the others would."""
@@ -70,7 +72,9 @@ class Needs:
         elif self.model != now.model:
             found.append("the model that it starts from changed")
         if self.passes != now.passes:
-            found.append(f"its passes changed from {self.passes or 'none'} to {now.passes or 'none'}")
+            gone = [f"{item} is gone" for item in self.passes if item not in now.passes]
+            new = [f"{item} is new" for item in now.passes if item not in self.passes]
+            found.append(", ".join([*gone, *new]) or "the order of its passes changed")
         if self.files != now.files:
             found.append("a file that its passes name changed")
         found += [f"the data set '{name}' changed" for name, old in self.data.items() if now.data.get(name) != old]
@@ -163,7 +167,8 @@ class Store:
         try:
             files = container.read(path).files
             data = json.loads(bytes(files[_RECORD]))
-            needs, model = Needs(**data["needs"]), from_files(files)
+            needs = Needs(**{**data["needs"], "passes": tuple(map(str, data["needs"]["passes"]))})
+            model = from_files(files)
             return Kept(data["stage"], needs, model, data["result"], float(data["seconds"]), list(data["steps"]))
         except LvcError as error:
             why = error.why or error.what

@@ -13,7 +13,7 @@ from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.recipe import digests
 from lvc.compiler.recipe.store import Needs
 
-NEEDS = Needs("original", "model", "O1", "", "lvc 1", 0, {"calib": "a", "judge": "b"}, "native")
+NEEDS = Needs("original", "model", ("a", "b"), "", "lvc 1", 0, {"calib": "a", "judge": "b"}, "native")
 
 
 def test_a_folder_of_images_counts_by_names_and_bytes(tmp_path: Path) -> None:
@@ -70,7 +70,14 @@ def test_what_ran_serves_where_all_that_it_used_is_the_same() -> None:
     assert not used.serve(replace(NEEDS, data={"calib": "other"}))
     assert not used.serve(replace(NEEDS, data={}))
     assert not replace(used, target="native").serve(replace(NEEDS, target="x86-64-v2"))
-    for change in ({"original": "x"}, {"model": "x"}, {"passes": "x"}, {"files": "x"}, {"version": "x"}, {"seed": 1}):
+    for change in (
+        {"original": "x"},
+        {"model": "x"},
+        {"passes": ("b", "a")},
+        {"files": "x"},
+        {"version": "x"},
+        {"seed": 1},
+    ):
         now = replace(NEEDS, **change)
         assert not used.serve(now)
         assert len(used.changes(now)) == 1

@@ -110,7 +110,7 @@ def test_cores_in_order_load_the_words_of_several_steps_at_once(layers: Model, t
     found = tool.account.account(layers, Target.parse("cortex-a53"), Workspace(threads=1)).kernels
     (narrow,) = (kernel for kernel in found if kernel.name == "narrow")
     (loop,) = (loop for loop in narrow.loops if loop.accumulators == max(one.accumulators for one in narrow.loops))
-    assert loop.loads < 0.3 * loop.multiply_adds
+    assert loop.loads < 0.35 * loop.multiply_adds
     assert narrow.pace.peak_share > 0.7
 
 
@@ -128,15 +128,21 @@ def test_time_is_that_of_the_multiply_adds(core: str, rate: float, tool: SimpleN
     assert f"{kernel.pace.rate:.2f}" in tool.main.describe([kernel])
 
 
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def resnet18(request: pytest.FixtureRequest, tool: SimpleNamespace) -> Model:
+    """The network in a precision, as the backend gets it."""
+    options = argparse.Namespace(precision=request.param, pipeline="O2", model="resnet18")
+    model: Model = tool.main.rewritten("resnet18", options)
+    return model
+
+
 @pytest.mark.targets
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_resnet18_has_no_spills_and_keeps_pace(precision: str, tool: SimpleNamespace) -> None:
+@pytest.mark.parametrize("core", PROCESSORS)
+def test_resnet18_has_no_spills_and_keeps_pace(core: str, resnet18: Model, tool: SimpleNamespace) -> None:
     """No spill on any core; nine tenths of what a Neoverse N1 and V1 could do in the tile of every convolution."""
     need_models(tool)
-    model = tool.main.rewritten("resnet18", argparse.Namespace(precision=precision, pipeline="O2", model="resnet18"))
-    for core in PROCESSORS:
-        found = tool.account.account(model, Target.parse(core), Workspace(threads=1)).kernels
-        assert {kernel.name: kernel.spills for kernel in found if kernel.spills} == {}, core
-        if core in ("neoverse-n1", "neoverse-v1"):
-            slow = {k.name: k.pace.peak_share for k in found if k.kind != "Matmul" and k.pace.peak_share < LEAST_SHARE}
-            assert slow == {}, core
+    found = tool.account.account(resnet18, Target.parse(core), Workspace(threads=1)).kernels
+    assert {kernel.name: kernel.spills for kernel in found if kernel.spills} == {}
+    if core in ("neoverse-n1", "neoverse-v1"):
+        slow = {k.name: k.pace.peak_share for k in found if k.kind != "Matmul" and k.pace.peak_share < LEAST_SHARE}
+        assert slow == {}

@@ -31,7 +31,7 @@ from lvc.backends.tvm.cpu.kernels.padding import copy_padded_rows
 from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.phases import Phase, each_phase
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
-from lvc.backends.tvm.cpu.kernels.row_registers import Scalar, by_rows, takes_rows
+from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
 from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.vector import Vector
@@ -291,10 +291,13 @@ class ConvNest:
         def rows_of_block(block: Expr, tap: Place) -> Stmt:
             depth, line = start + part * span + block, rows.position(row, tap[0])
 
-            def words_of(pixel: int) -> Expr:
-                return read(depth, line, columns.position(column + pixel, tap[1]), 0, sums.lanes)
+            def words_of(pixel: int, first: int) -> Expr:
+                return read(depth, line, columns.position(column + pixel, tap[1]), first, WORDS)
 
-            return by_rows(sums, channels.operand, words_of, lambda number, held: step(block, tap, number, held=held))
+            def of_word(number: int, held: Scalar) -> Stmt:
+                return step(block, tap, number, held=held)
+
+            return by_rows(channels.words, sums, channels.operand, words_of, of_word)
 
         def of_block(block: Expr, is_masked: bool = False) -> Stmt:
             if channels.words == sums.lanes and takes_rows(channels.operand, self.vector):

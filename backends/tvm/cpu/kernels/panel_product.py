@@ -13,7 +13,7 @@ from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES, DotOperand
 from lvc.backends.tvm.cpu.kernels.nest import UNROLL, Buffer, Expr, Stmt, allocate, block, loop, splat, unrolled
 from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
-from lvc.backends.tvm.cpu.kernels.row_registers import Scalar, by_rows, takes_rows
+from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
 from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, TileCost
 from lvc.backends.tvm.cpu.vector import Vector
@@ -144,16 +144,16 @@ class PanelProduct:
         return allocate(sums.buffers, sums.clear(), *reduction, sums.each(finish))
 
     def _by_rows(self, row: Expr, sums: Accumulators, words: int, step: Callable[..., Stmt]) -> Stmt:
-        """So many steps, those for which a row has a whole register of words by these."""
+        """So many steps, as many as there are lanes in a turn of a loop, with words by the register."""
         turns, rest = divmod(words, self.width)
 
         def turn(number: Expr) -> Stmt:
             first = number * self.width
 
-            def words_of(s: int) -> Expr:
-                return self.operand.load_words(self.data, [*self.place, row + s, first], self.width)
+            def words_of(s: int, k: int) -> Expr:
+                return self.operand.load_words(self.data, [*self.place, row + s, first + k], WORDS)
 
-            return by_rows(sums, self.operand, words_of, lambda k, held: step(first + k, held=held))
+            return by_rows(self.width, sums, self.operand, words_of, lambda k, held: step(first + k, held=held))
 
         whole = loop(turns, turn, name="turn")
         return block(whole, unrolled(rest, lambda k: step(turns * self.width + k))) if rest else whole

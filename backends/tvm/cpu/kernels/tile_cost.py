@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.register_tile import Run, cut, tile_count
-from lvc.backends.tvm.cpu.kernels.row_registers import fits_rows, takes_rows
+from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, fits_rows, takes_rows
 from lvc.backends.tvm.cpu.vector import Vector
 
 TILE_OVERHEAD = 24  # cycles to enter and leave the reduction of one tile
@@ -52,7 +52,7 @@ class TileCost:
         """Cycles of one tile: bound by the arithmetic, the loads, the scalars that go into all lanes, the latency of
         the chain, and, where the vectors' operand ``is_again`` read, the cache that it comes from."""
         cost = self.operand.step_cost(self.vector)
-        loads = (vectors + scalars / (self.vector.lanes if self._takes_rows else 1)) / self.vector.machine.loads
+        loads = (vectors + scalars / (WORDS if self._takes_rows else 1)) / self.vector.machine.loads
         arithmetic = vectors * scalars * cost.cycles
         step = max(arithmetic + loads if self.vector.machine.in_order else max(arithmetic, loads), cost.latency)
         step = max(step, scalars * cost.splat)

@@ -36,7 +36,7 @@ from lvc.backends.tvm.cpu.kernels.nest import (
 )
 from lvc.backends.tvm.cpu.kernels.point_transform import Registers
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
-from lvc.backends.tvm.cpu.kernels.row_registers import Scalar, by_rows, takes_rows
+from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.compiler.ir.cook_toom import CookToom
@@ -171,7 +171,11 @@ class WinogradNest:
 
             def steps(c: Expr) -> Stmt:
                 if takes_rows(FLOAT32, self.vector):
-                    return by_rows(sums, FLOAT32, lambda s: word(c, s, 0, self._lanes), lambda *one: step(c, *one))
+
+                    def words_of(s: int, lane: int) -> Expr:
+                        return word(c, s, lane, WORDS)
+
+                    return by_rows(channels.lanes, sums, FLOAT32, words_of, lambda *one: step(c, *one))
                 return unrolled(channels.lanes, lambda lane: step(c, lane, lambda s: word(c, s, lane)))
 
             def keep(v: int, s: int) -> Stmt:

@@ -41,6 +41,12 @@ class TileCost:
     def _takes_rows(self) -> bool:
         return takes_rows(self.operand, self.vector)
 
+    @property
+    def _waits_for_loads(self) -> bool:
+        """Whether loads take time of their own. Of operands that take several registers there are so many loads that
+        estimates (llvm-mca) rank tiles as on other cores."""
+        return self.vector.machine.in_order and self.operand.registers(self.vector) == 1
+
     def fits(self, vectors: int, scalars: int) -> bool:
         """Whether a tile, the operands in flight and what a step needs for itself fit the registers."""
         if self._takes_rows:
@@ -54,7 +60,7 @@ class TileCost:
         cost = self.operand.step_cost(self.vector)
         loads = (vectors + scalars / (WORDS if self._takes_rows else 1)) / self.vector.machine.loads
         arithmetic = vectors * scalars * cost.cycles
-        step = max(arithmetic + loads if self.vector.machine.in_order else max(arithmetic, loads), cost.latency)
+        step = max(arithmetic + loads if self._waits_for_loads else max(arithmetic, loads), cost.latency)
         step = max(step, scalars * cost.splat)
         if is_again:
             step = max(step, self._bytes_per_step(vectors) / self._rate(vectors))

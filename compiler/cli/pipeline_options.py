@@ -57,13 +57,18 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
         help="a data set for passes; on judge=PATH, or else on a held-out part of calib, what they cost is judged",
     )
     group.add_argument(
-        "--checkpoints", metavar="DIR", type=Path, help="where long passes leave finished steps, to go on from there"
+        "--checkpoints",
+        metavar="DIR",
+        type=Path,
+        help="where long passes, and stages of a recipe, are kept when they are finished, to go on from there",
     )
     group.add_argument("--threads", metavar="N", type=positive, help="threads to work with (default: all cores)")
     add_device_options(group)
     group.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
     group.add_argument("--labels", metavar="FILE", help="class names: a text or JSON file, or imagenet, cifar10")
-    group.add_argument("--explain", action="store_true", help="say of every place that a pass skipped why it did")
+    group.add_argument(
+        "--explain", action="store_true", help="say why a pass skipped a place, and why a recipe's stage ran again"
+    )
     group.add_argument("--report", metavar="FILE", type=Path, help="write what was done as JSON")
 
 

@@ -162,7 +162,7 @@ def read_plan(options: argparse.Namespace) -> Plan | None:
     if recipe:
         _complete(options, recipe)
     if not options.model:
-        help = 'name one: lvc compile MODEL, or in a recipe source = "..." under [model]'
+        help = "give MODEL, or source under [model] of a recipe; 'lvc compile --help' shows what can be given"
         raise UsageError("there is no model to compile", help=help)
     for name, default in _DEFAULTS.items():
         if getattr(options, name) is None:

@@ -90,6 +90,20 @@ def test_floats(target: str) -> None:
         assert np.abs(ours - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("target", ["cortex-a53", pytest.param("neoverse-v1", marks=TARGETS)])
+def test_minimal_filtering(target: str) -> None:
+    """A 3x3 convolution by its points, with tiles that are cut at two edges."""
+    need(target)
+    torch.manual_seed(2)
+    data, layer = torch.randn(1, 64, 21, 30), nn.Conv2d(64, 32, 3, padding=1)
+    model = Pipeline.parse("O2").run(from_module(layer, data))[0]
+    steps = lower(model, CpuCodeGenerator.of(Target.parse(target))).steps
+    assert "Winograd" in {type(getattr(step.schedule, "problem", None)).__name__ for step in steps}
+    found = load(compile(model, "", target), threads=2, emulate=True)(data.numpy())
+    wanted = layer(data).detach().numpy()
+    assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
 def integers(zero: int) -> Model:
     """Layers of several shapes that begin with bytes, whose weights reach both ends."""
     sketch = Sketch()

@@ -14,6 +14,7 @@ from recipe_files import RECIPE, write_folder
 
 import lvc
 from lvc.compiler.cli import main
+from lvc.compiler.recipe import checks
 from lvc.compiler.recipe.recipe import builtin_names
 
 Run = Callable[..., tuple[int, dict[str, Any]]]
@@ -100,7 +101,8 @@ def test_agreement_needs_no_labels(run: Run) -> None:
     assert error["where"] == "the data set 'test'"
 
 
-def test_code_is_timed_beside_what_it_is_to_be_faster_than(run: Run) -> None:
+def test_code_is_timed_beside_what_it_is_to_be_faster_than(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_SECONDS", 0.1)
     options = ["--target", "native", "--set", "checks.against=original", "--set", "report.latency=true"]
     code, report = run(*options, "--set", "checks.min-speedup=0.001", "--set", "checks.max-latency=1 s")
     assert code == 0

@@ -18,7 +18,7 @@ from lvc.compiler.measure.evaluation import is_class_scores
 from lvc.compiler.pipeline.checkpoint import Checkpoints
 from lvc.compiler.pipeline.passes import Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.compiler.text import counted, duration
+from lvc.compiler.text import counted
 from lvc.passes.training.augmentation import AUTO, PRESETS, STEPS, Augmentation, parse_augmentation
 from lvc.passes.training.checkpoint import TrainingCheckpoint
 from lvc.passes.training.feed import Feed, Mixing
@@ -242,11 +242,9 @@ class TrainingPass(Pass):
             if node.op == "get_attr" and str(node.target) in names:
                 outcome.change(node)
         epochs = training.steps / training.feed.steps_an_epoch
-        spent = training.log[-1].seconds if training.log else 0.0
-        went_on = f", the last of it after step {training.went_on_from}" if training.went_on_from else ""
         outcome.notes.append(
-            f"{counted(training.steps, 'step')} of {training.feed.batch} images, {epochs:.3g} epochs, "
-            f"in {duration(spent)}{went_on}; computed in {training.mode}"
+            f"{counted(training.steps, 'step')} of {training.feed.batch} images, {epochs:.3g} epochs; "
+            f"computed in {training.mode}"
         )
         outcome.notes += _judged(training)
         if training.form.places.places:

@@ -58,7 +58,6 @@ class Training:
     last: Verdict | None = field(default=None, init=False)
     best: Verdict | None = field(default=None, init=False)
     best_step: int = field(default=0, init=False)
-    went_on_from: int = field(default=0, init=False)
     _best_values: dict[str, torch.Tensor] | None = field(default=None, init=False)
     _average: Average | None = field(default=None, init=False)
     _sums: dict[str, float] = field(default_factory=dict, init=False)
@@ -223,7 +222,6 @@ class Training:
                 why=str(error).splitlines()[0],
                 help="remove it to train from the start",
             ) from error
-        self.went_on_from = saved.step
         self.progress.say(f"{self.name}: goes on after step {saved.step} of {self.steps}")
         return saved.step
 
@@ -233,7 +231,7 @@ class Training:
         return "nothing was kept, since no --checkpoints were given or no step was reached"
 
     def table(self) -> Table:
-        """The log as a table of a report."""
+        """The log as a table of a report, without times: the same training gives the same report."""
         names = list(dict.fromkeys(name for entry in self.log for name in entry.losses))
         rows: tuple[tuple[str | int | float, ...], ...] = tuple(
             (
@@ -242,13 +240,11 @@ class Training:
                 *(float(f"{entry.losses.get(name, 0.0):.4g}") for name in names),
                 float(f"{entry.rate:.3g}"),
                 str(entry.judged or ""),
-                round(entry.images_a_second),
-                round(entry.seconds, 1),
             )
             for entry in self.log
         )
         return Table(
             f"{self.name}: {self.steps} steps of {self.feed.batch} images",
-            ("step", "epoch", *names, "learning rate", "held out", "images/s", "s"),
+            ("step", "epoch", *names, "learning rate", "held out"),
             rows,
         )

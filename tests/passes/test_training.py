@@ -165,6 +165,19 @@ class Mortal:
         return None
 
 
+@dataclass(frozen=True)
+class Listening:
+    """Progress that keeps what is said."""
+
+    told: list[str]
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        yield from items
+
+    def say(self, text: str) -> None:
+        self.told.append(text)
+
+
 @pytest.mark.parametrize("options", ["average=0.9 mixup=0.3", "optimiser=adamw lr=0.01 keep=best", "micro=4 clip=1"])
 def test_broken_off_training_ends_in_the_same_weights(tmp_path: Path, options: str) -> None:
     text = f"finetune{{steps=20 batch=16 every=3 minutes=0 {options}}}"
@@ -173,9 +186,11 @@ def test_broken_off_training_ends_in_the_same_weights(tmp_path: Path, options: s
     for steps in (4, 1, 7):
         with pytest.raises(Killed):
             trained(text, space=replace(workspace(folder), progress=Mortal(steps)))
-    after, notes = trained(text, space=workspace(folder))
+    told: list[str] = []
+    after, notes = trained(text, space=replace(workspace(folder), progress=Listening(told)))
     assert all(torch.equal(whole[name], value) for name, value in weights(after).items())
-    assert any("the last of it after step 12" in note for note in notes)
+    assert any("goes on after step 12 of 20" in line for line in told)
+    assert notes == trained(text)[1]
     log = [json.loads(line) for line in next(folder.glob("*.jsonl")).read_text().splitlines()]
     assert [entry["step"] for entry in log] == [3, 6, 9, 12, 15, 18, 20]
 

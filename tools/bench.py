@@ -65,10 +65,10 @@ def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]
     import lvc.backends.tvm.lower  # noqa: F401
     from lvc.compiler import container, driver, loaded
     from lvc.compiler.bench.engine import Original
-    from lvc.compiler.bench.processor import processor
     from lvc.compiler.bench.suite import IN_FLOAT
     from lvc.compiler.data.seeded import seeded_inputs
     from lvc.compiler.measure.memory import memory_of
+    from lvc.compiler.measure.processor import processor
     from lvc.compiler.pipeline.observers import relative_difference
 
     load = os.getloadavg()[0]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lvc.compiler.bench.engine import Run
-from lvc.compiler.bench.measure import Timing, unpinned
 from lvc.compiler.measure.device import Device
+from lvc.compiler.measure.timing import Timing, unpinned
 from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.workspace import Progress
 

@@ -15,10 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from lvc.compiler.bench.measure import unpinned
 from lvc.compiler.errors import LvcError, UsageError, did_you_mean
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load.request import LoadRequest
+from lvc.compiler.measure.timing import unpinned
 from lvc.compiler.writing import write_model
 
 Run = Callable[..., tuple[np.ndarray, ...]]

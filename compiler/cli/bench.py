@@ -163,9 +163,9 @@ def _request(options: argparse.Namespace, first: Loaded, console: Console) -> Lo
 
 
 def _time_steps(loaded: Loaded, inputs: tuple[np.ndarray, ...], clock: str) -> list[Step]:
-    from lvc.compiler.bench.measure import CLOCKS
     from lvc.compiler.bench.steps import TimesSteps, steps
     from lvc.compiler.measure.artefact import artefact_layers
+    from lvc.compiler.measure.timing import CLOCKS
 
     if not isinstance(loaded.executable, TimesSteps):
         raise UsageError(f"the {loaded.artefact.backend} backend cannot time its kernels", help="leave out --per-op")

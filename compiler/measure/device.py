@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from lvc.compiler.backend import Executable
-from lvc.compiler.bench.measure import Timing, interleave
-from lvc.compiler.bench.processor import processor
 from lvc.compiler.loaded import Loaded, load
+from lvc.compiler.measure.processor import processor
+from lvc.compiler.measure.timing import Timing, interleave
 
 if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
@@ -73,7 +73,7 @@ class Device(ABC):
         clock: str = "wall",
         progress: Progress | None = None,
     ) -> list[Timing]:
-        """Time calls of what it loaded in turns; see `lvc.compiler.bench.measure.interleave`."""
+        """Time calls of what it loaded in turns; see `lvc.compiler.measure.timing.interleave`."""
 
     @abstractmethod
     def busy(self) -> tuple[float, int]:

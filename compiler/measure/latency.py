@@ -14,7 +14,6 @@ from lvc.compiler.measure.counts import macs
 from lvc.compiler.measure.device import Call, ThisMachine
 from lvc.compiler.pipeline.workspace import Race, Workspace
 from lvc.compiler.remote.errors import Retired
-from lvc.compiler.verification.oracle import GraphOracle
 
 if TYPE_CHECKING:
     from lvc.compiler.backend import Executable, Target
@@ -98,6 +97,7 @@ class TargetStopwatch:
         """Return a model as it is built, and what runs it."""
         from lvc.compiler.pipeline import catalogue
         from lvc.compiler.pipeline.pipeline import Pipeline
+        from lvc.compiler.verification.oracle import GraphOracle
 
         backend = catalogue.BACKENDS.get(self.target.backend)
         optimised, _ = Pipeline.parse(PIPELINE).run(model, self._workspace, completion=backend.completion)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields, replace
 
 from lvc.compiler.errors import LvcError, UsageError, did_you_mean
 from lvc.compiler.ir.model import Model
+from lvc.compiler.measure import records
 from lvc.compiler.measure.comparison.judge import last_loss
 from lvc.compiler.measure.counts import total_macs
-from lvc.compiler.pipeline import records
 from lvc.compiler.pipeline.held_out import JUDGE
 from lvc.compiler.pipeline.passes import Pass
 from lvc.compiler.pipeline.pipeline import Observer, Pipeline, Step

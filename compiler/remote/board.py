@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 
 from lvc.compiler import container
-from lvc.compiler.bench.measure import FEWEST_ROUNDS, Timing
 from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.measure.device import Call, Device, Oracle
+from lvc.compiler.measure.timing import FEWEST_ROUNDS, Timing
 from lvc.compiler.remote.address import Address, reason
 from lvc.compiler.remote.channel import Channel
 from lvc.compiler.remote.errors import Retired, error_of

@@ -7,8 +7,8 @@ from typing import Any
 
 import lvc
 from lvc.compiler.backend import Target
-from lvc.compiler.bench.processor import processor
 from lvc.compiler.errors import UsageError
+from lvc.compiler.measure.processor import processor
 from lvc.compiler.pipeline import catalogue
 from lvc.compiler.threads import usable_cores
 

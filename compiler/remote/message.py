@@ -29,7 +29,7 @@ The client asks, one request at a time, and says in ``do`` what:
     ``models``, one of ``{"digest", "threads"}``, and its inputs. The answer has the outputs.
 ``time``
     ``models``, and the inputs of all of them; ``inputs`` says how many each has. ``repeats`` or ``seconds`` and
-    ``clock`` are those of `lvc.compiler.bench.measure.interleave`. The answer has the seconds of each model's runs,
+    ``clock`` are those of `lvc.compiler.measure.timing.interleave`. The answer has the seconds of each model's runs,
     ``f64[runs]``, and the outputs of all models.
 ``steps``
     One model and its inputs, ``repeats`` and ``clock``. The answer has ``steps``, triples of a kernel's name, its nodes

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvc.compiler.bench.measure import CLOCKS
 from lvc.compiler.data.samples import numpy_dtype
 from lvc.compiler.measure.device import Oracle
+from lvc.compiler.measure.timing import CLOCKS
 from lvc.compiler.remote.message import Malformed, Message, typed
 from lvc.compiler.remote.oracle import SameCode
 

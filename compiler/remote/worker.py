@@ -20,12 +20,12 @@ import numpy as np
 
 from lvc.compiler import container
 from lvc.compiler.backend import OtherMachine, check_timed
-from lvc.compiler.bench.measure import CLOCKS, interleave
 from lvc.compiler.bench.steps import TimesSteps
 from lvc.compiler.errors import CompileError, LvcError, UsageError
 from lvc.compiler.ir.signature import check_inputs
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.loaded import Loaded, load
+from lvc.compiler.measure.timing import CLOCKS, interleave
 from lvc.compiler.remote.channel import Channel
 from lvc.compiler.remote.errors import told
 from lvc.compiler.remote.facts import own_target

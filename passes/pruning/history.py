@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lvc.compiler.ir.model import Model
-from lvc.compiler.pipeline import records
+from lvc.compiler.measure import records
 from lvc.compiler.pipeline.passes import Outcome, Pass, Skip
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace

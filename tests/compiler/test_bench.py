@@ -18,7 +18,6 @@ from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.bench.comparison import Contestant, compare
 from lvc.compiler.bench.engine import Engine, Original, Run, engine_names, find_engine, prepare
-from lvc.compiler.bench.measure import FEWEST_ROUNDS, WARM_UP_RUNS, Timing, interleave
 from lvc.compiler.bench.source import stored_request
 from lvc.compiler.bench.steps import steps
 from lvc.compiler.cli import main
@@ -27,6 +26,7 @@ from lvc.compiler.load import from_module
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.device import ThisMachine
 from lvc.compiler.measure.layers import Layer
+from lvc.compiler.measure.timing import FEWEST_ROUNDS, WARM_UP_RUNS, Timing, interleave
 from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.pipeline.workspace import Silence
 from lvc.compiler.writing import write_model

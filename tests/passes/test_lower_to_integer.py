@@ -212,3 +212,16 @@ def test_functions_of_sums_are_computed_before_the_rounding() -> None:
     for array, _ in normal(model).data_set("calib"):
         np.testing.assert_allclose(result(array)[0], model(array)[0], atol=0.2)
         np.testing.assert_allclose(result(array)[1], model(array)[1], rtol=1e-6)
+
+
+def test_integers_come_back_from_a_pt2_file(tmp_path: Path) -> None:
+    """torch.export runs the operators without data: nothing of their meaning may hang on it."""
+    from lvc.compiler.load import load
+
+    model = from_module(nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 4, 1)), torch.zeros(1, 3, 8, 8))
+    text = "insert-fake-quant,calibrate,lower-to-integer"
+    integer, _ = Pipeline.parse(text).run(model, normal(model))
+    write_model(integer, tmp_path / "net.pt2")
+    again = load(str(tmp_path / "net.pt2"))
+    x = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    assert np.array_equal(again(x)[0], integer(x)[0])

@@ -18,10 +18,10 @@ from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.serialise import to_files
 from lvc.compiler.load import from_module
+from lvc.compiler.measure import records
 from lvc.compiler.measure.comparison.judge import Judge
 from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.layers import totals
-from lvc.compiler.pipeline import records
 from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from lvc.compiler.ir.operators.library import operator, operators_of
@@ -144,7 +145,7 @@ OPERATORS = operators_of(__name__)
 
 def inverse(scale: float) -> float:
     """1 / scale in single precision."""
-    return float(1 / torch.tensor(scale, dtype=torch.float32))
+    return float(np.float32(1) / np.float32(scale))
 
 
 def short_multiplier(value: float) -> float:
@@ -154,7 +155,7 @@ def short_multiplier(value: float) -> float:
 
 
 def single(value: float) -> float:
-    return float(torch.tensor(value, dtype=torch.float32))
+    return float(np.float32(value))
 
 
 def demand(tensor: torch.Tensor, *dtypes: torch.dtype) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lvc.compiler.bench import measure
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.graph_text import parse_model
-from lvc.compiler.measure import device, latency
+from lvc.compiler.measure import device, latency, timing
 from lvc.compiler.measure.latency import TargetStopwatch
 from lvc.compiler.pipeline.catalogue import BACKENDS
 from lvc.compiler.pipeline.workspace import Workspace
@@ -24,13 +23,13 @@ class Machine:
         self._shared, self._own = shared, own
         self.rounds = 0
 
-    def interleave(self, runs: list[Any], *, repeats: int, clock: str, **_: object) -> list[measure.Timing]:
+    def interleave(self, runs: list[Any], *, repeats: int, clock: str, **_: object) -> list[timing.Timing]:
         self.rounds += repeats
         slowdown = np.exp(self._shared * self._random.standard_normal(repeats))
         samples = (
             work * slowdown * np.exp(self._own * self._random.standard_normal(repeats)) for work in (0.5e-2, 1e-2)
         )
-        return [measure.Timing(tuple(times)) for times in samples]
+        return [timing.Timing(tuple(times)) for times in samples]
 
 
 def race(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> float:

@@ -66,7 +66,7 @@ def test_statistics_of_a_graph_that_are_parameters_are_exported(tmp_path: Path) 
 def test_other_names_are_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(UsageError, match="cannot write a model as") as caught:
         check_model_suffix(Path(name))
-    assert caught.value.help == "end the name in .onnx, .lvc, .txt, .pt2"
+    assert caught.value.help == "end the name in .onnx, .lvc, .txt, .pt2, .safetensors"
 
 
 def test_who_reads_onnx_makes_integers_of_simulated_layers() -> None:

@@ -12,7 +12,7 @@ from sketch import Sketch, aten, numbers
 from torch.fx import Node
 
 from lvc.backends.tvm import BACKEND, backend, device
-from lvc.backends.tvm.device import Anchor, CodeGenerator, Device
+from lvc.backends.tvm.device import Anchor, Assembled, CodeGenerator, Device
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.ops.table import Call
@@ -49,8 +49,8 @@ class ScriptWriter(CodeGenerator):
 
     def assemble(
         self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], memory: Memory
-    ) -> Mapping[str, bytes]:
-        return {"kernels.txt": b"\n".join(objects[name].code for name in dict.fromkeys(kernels))}
+    ) -> Assembled:
+        return Assembled({"kernels.txt": b"\n".join(objects[name].code for name in dict.fromkeys(kernels))})
 
 
 class Scripts(Device):

@@ -33,10 +33,10 @@ def test_no_more_is_promised_than_the_plan_keeps(
     programs: list[Program] = []
     compiled, checked = objects.compile_function, build.check_plan
 
-    def compile_function(function: Any, name: str, options: dict[str, object]) -> Object:
+    def compile_function(function: Any, name: str, options: dict[str, object], *, is_assembly: bool = False) -> Object:
         told.append(int(function.attrs[ALIGNED]))
         assert f'"storage_alignment", {told[-1]}' in make_plain(function, None, None).script().replace("T.int32", "")
-        return compiled(function, name, options)
+        return compiled(function, name, options, is_assembly=is_assembly)
 
     def check_plan(program: Program) -> None:
         programs.append(program)

@@ -259,4 +259,4 @@ def test_hostile_artefacts_are_refused_with_a_reason(use: str, example: Example,
 
 def test_a_pipe_is_not_waited_for(use: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert run(use, "explain", str(tmp_path / "pipe")).rstrip().endswith("it is no file")
+    assert run(use, "open", str(tmp_path / "pipe")).rstrip().endswith("it is no file")

@@ -121,6 +121,15 @@ static void explain(char **names) {
   }
 }
 
+/// Why files are refused, a line each.
+static void open_files(char **names) {
+  for (; *names; names++) {
+    lvc::status found;
+    lvc::model::from_file(*names, found);
+    std::printf("%d %s\n", static_cast<int>(found.code()), found.message().c_str());
+  }
+}
+
 static void mutate(const char *name, const char *given, const char *count) {
   damaged_runs runs(name, given);
   if (count) runs.run_mutations(static_cast<unsigned>(std::atoi(count)));
@@ -238,6 +247,7 @@ int main(int, char **arguments) {
   if (what == "share") share(arguments[2], arguments[3]);
   if (what == "mutate") mutate(arguments[2], arguments[3], arguments[4]);
   if (what == "explain") explain(arguments + 2);
+  if (what == "open") open_files(arguments + 2);
   if (what == "fork") fork_away(arguments[2], arguments[3]);
   if (what == "classes") classes(arguments[2]);
   if (what == "inflate") inflate(arguments[2]);

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_training import Killed, Mortal, right
@@ -244,12 +245,16 @@ def test_what_is_trained_is_an_ordinary_graph_of_the_dialect(form: str, bits: in
         "weight_bits=2 activation_bits=4 weight_symmetric=false",
     ],
 )
-def test_integers_choose_what_the_simulation_chooses(options: str) -> None:
+def test_integers_give_what_the_simulation_gives(options: str) -> None:
+    """Up to the rounding of a float sum: one step of a value in few bits moves scores by a thousand times as much.
+
+    Classes whose integer scores are equal are told apart by that rounding alone, so scores are compared, not choices.
+    """
     _, after = quantised(options, "finetune{epochs=3 batch=16 lr=0.05 augment=none}")
     lowered, notes = run("lower-to-integer", after)
     assert "(100.0 %)" in notes[-1]
-    chosen = [(after(image)[0].argmax(), lowered(image)[0].argmax()) for image, _ in Pictures(100, seed=7)]
-    assert all(ours == theirs for ours, theirs in chosen)
+    for image, _ in Pictures(100, seed=7):
+        np.testing.assert_allclose(lowered(image)[0], after(image)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_network_of_two_bits_learns() -> None:

@@ -387,7 +387,7 @@ def test_training_that_is_killed_twenty_times_ends_in_the_same_weights(tmp_path:
     write_model(network(), tmp_path / "net.lvc")
     images, labels = zip(*((image[0], label) for image, label in Pictures(256)), strict=True)
     np.savez(tmp_path / "train.npz", x=np.stack(images), y=np.array(labels))
-    text = "prune-channels{ratio=0.3},distil{epochs=40 batch=32 minutes=0 every=10},finetune{epochs=20 batch=32}"
+    text = "prune-channels{ratio=0.3},distil{epochs=80 batch=32 minutes=0 every=10},finetune{epochs=60 batch=32}"
 
     def command(name: str) -> list[str]:
         files = ["--checkpoints", str(tmp_path / name), "-o", str(tmp_path / f"{name}.lvc")]
@@ -399,7 +399,7 @@ def test_training_that_is_killed_twenty_times_ends_in_the_same_weights(tmp_path:
     while True:
         process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            assert process.wait(draw.uniform(2, 9) if kills < 20 else None) == 0
+            assert process.wait(draw.uniform(2, 5) if kills < 20 else None) == 0
             break
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)

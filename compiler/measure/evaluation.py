@@ -39,13 +39,18 @@ class Score:
             if label is None:
                 continue
             if label >= self.classes:
-                raise UsageError(
-                    f"an image has class {label}, and the model knows {self.classes} classes, counted from 0",
-                    help="number the classes of the data as those of the model",
-                )
+                raise unknown_class(label, self.classes)
             self.labelled += 1
             self.top1 += int(row[0] == label)
             self.top5 += int(label in row)
+
+
+def unknown_class(label: int, classes: int) -> UsageError:
+    """The error for a label that is none of a model's classes."""
+    return UsageError(
+        f"an image has class {label}, and the model knows {classes} classes, counted from 0",
+        help="number the classes of the data as those of the model",
+    )
 
 
 def evaluate(

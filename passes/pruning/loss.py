@@ -8,16 +8,14 @@ import torch
 from torch.nn import functional
 
 from lvc.compiler.errors import UsageError
+from lvc.compiler.measure.evaluation import unknown_class
 
 
 def classification_loss(outputs: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy of a classifier's first output, summed over the batch."""
     scores = outputs[0].flatten(1)
     if int(labels.max()) >= scores.shape[1]:
-        raise UsageError(
-            f"an image has class {int(labels.max())}, and the model knows {scores.shape[1]} classes, counted from 0",
-            help="number the classes of the data as those of the model",
-        )
+        raise unknown_class(int(labels.max()), scores.shape[1])
     return functional.cross_entropy(scores, labels, reduction="sum")
 
 

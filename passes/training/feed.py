@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ class Feed:
         Called within `randomness` of the step.
         """
         epoch, at = divmod(step, self.steps_an_epoch)
-        order = self._order(epoch)[at * self.batch : (at + 1) * self.batch]
+        order = _order(self.seed, epoch, len(self.samples))[at * self.batch : (at + 1) * self.batch]
         for start in range(0, self.batch, self.micro):
             yield self._part(order[start : start + self.micro])
 
@@ -91,11 +91,6 @@ class Feed:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * _STRIDE + step)
             yield
-
-    def _order(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed((self.seed + 1) * _STRIDE * _STRIDE + epoch)
-        found: list[int] = torch.randperm(len(self.samples), generator=generator).tolist()
-        return found
 
     def _part(self, order: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
         places = [self.samples.places[at] for at in order]
@@ -130,6 +125,13 @@ class Feed:
         planes = self.samples.preprocess.to_planes(images.movedim(1, -1).numpy())
         planes = np.moveaxis(planes, 1, -1) if self.fit.is_channels_last else planes
         return torch.from_numpy(np.ascontiguousarray(planes, self.fit.dtype))
+
+
+@lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
+    """In which order the samples of an epoch come: drawn once for all of its steps."""
+    generator = torch.Generator().manual_seed((seed + 1) * _STRIDE * _STRIDE + epoch)
+    return tuple(torch.randperm(count, generator=generator).tolist())
 
 
 def stack_targets(targets: Sequence[Target | torch.Tensor]) -> torch.Tensor | None:

@@ -21,6 +21,7 @@ from lvc.compiler.ir.graph import calls, set_argument, tensor
 from lvc.compiler.ir.layers import LAYERS, weight_node
 from lvc.compiler.ir.model import Model
 from lvc.passes.training.fake_quantisation.places import Places, Scales, parameter_names
+from lvc.passes.training.optimisation import copies
 
 MOMENTUM = 0.1
 """The share of each batch in the moving averages of a batch normalisation."""
@@ -63,7 +64,8 @@ class TrainingForm:
         `BatchError` where images would mix, and `CompileError` if there is nothing to train.
         """
         fed_input(model.inputs)
-        training, evaluation = (watching(model.with_batch(images), watched) for _ in range(2))
+        batched = model.with_batch(images)
+        training, evaluation = (watching(batched.copy(share_tensors=True), watched) for _ in range(2))
         if not freeze_batch_norm:
             _set_training(training)
         places = Places.of(model, scales, freeze_scales)
@@ -84,9 +86,14 @@ class TrainingForm:
         state = {**trained, **statistics, **places.state}
         return cls(model, images, training, evaluation, {**trained, **places.trained}, state, masks, places)
 
+    def parts(self, given: Sequence[torch.Tensor]) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+        """Tell the outputs of what a graph gives from the watched values."""
+        outputs = len(self.model.output_names)
+        return given[:outputs], given[outputs:]
+
     def snapshot(self) -> dict[str, torch.Tensor]:
         """Copies of all tensors as they are now."""
-        return {name: value.detach().clone() for name, value in self.state.items()}
+        return copies(self.state)
 
     @torch.no_grad()
     def restore(self, values: dict[str, torch.Tensor]) -> None:

@@ -53,14 +53,14 @@ class Judge:
     @torch.no_grad()
     def __call__(self, form: TrainingForm, layout: torch.memory_format) -> Verdict:
         """Judge a model as it is now."""
-        total, right, outputs = 0.0, 0, len(form.evaluation.graph.output_node().args[0]) - len(self.objective.watched)  # type: ignore[arg-type]
+        total, right = 0.0, 0
         for inputs, targets, count in self._batches(form.images):
             batch = inputs.contiguous(memory_format=layout) if inputs.ndim == 4 else inputs
-            given = [value[:count] for value in form.evaluation(batch)]
-            seen = Seen(batch, given[:outputs], given[outputs:], targets, count, PLAIN)
+            outputs, watched = form.parts([value[:count] for value in form.evaluation(batch)])
+            seen = Seen(batch, outputs, watched, targets, count, PLAIN)
             total += float(sum(part.double() for part in self.objective.losses(seen).values())) * count
             if self.counts_right and targets is not None:
-                right += int((given[outputs].flatten(1).argmax(1) == targets).sum())
+                right += int((watched[0].flatten(1).argmax(1) == targets).sum())
         return Verdict(len(self.samples), total / len(self.samples), right if self.counts_right else None)
 
     def _batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, int]]:

@@ -32,6 +32,10 @@ from lvc.passes.training.schedule import SCHEDULES, Schedule
 from lvc.passes.training.speed import Mode, has_bfloat16
 
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 5000
+_NOT_NEGATIVE = (
+    *("steps", "micro", "lr", "weight_decay", "mixup", "cutmix", "clip", "every", "minutes"),
+    *("slimming", "group_lasso", "l1"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +91,11 @@ class TrainingPass(Pass):
             raise UsageError(f"batch={self.batch} is no multiple of micro={self.micro}")
 
     def _check_numbers(self) -> None:
-        for name in ("batch",):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.batch < 1:
+            raise UsageError(f"batch must be at least 1, not {self.batch}")
         if self.epochs <= 0:
             raise UsageError(f"epochs must be above 0, not {self.epochs:g}")
-        for name in ("steps", "micro", "lr", "weight_decay", "mixup", "cutmix", "clip", "every", "minutes"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must not be negative, and is {getattr(self, name):g}")
-        for name in ("slimming", "group_lasso", "l1"):
+        for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, and is {getattr(self, name):g}")
         if not 0 <= self.freeze_scales <= 1:

@@ -24,7 +24,7 @@ from lvc.passes.training.form import TrainingForm
 from lvc.passes.training.judgement import Judge, Verdict, refuse_nan
 from lvc.passes.training.log import Entry, draw_log, write_log
 from lvc.passes.training.objective import Objective, Seen
-from lvc.passes.training.optimisation import Average, Optimisation
+from lvc.passes.training.optimisation import Average, Optimisation, copies
 from lvc.passes.training.speed import PLAIN, Mode, seconds_of
 
 _WORTH_TRYING = 100  # steps; in fewer, trying costs more than it gains
@@ -62,7 +62,6 @@ class Training:
     _average: Average | None = field(default=None, init=False)
     _sums: dict[str, float] = field(default_factory=dict, init=False)
     _spent: float = field(default=0.0, init=False)
-    _notes: list[str] = field(default_factory=list, init=False)
 
     def run(self) -> None:
         """Train; the tensors of the model then have the state that is kept."""
@@ -120,7 +119,6 @@ class Training:
     def _gradients(self, step: int, mode: Mode) -> None:
         """Add the gradients of a step to those that parameters have, which are none, and its losses to the sums."""
         share = self.feed.micro / self.feed.batch
-        outputs = len(self.form.training.graph.output_node().args[0]) - len(self.objective.watched)  # type: ignore[arg-type]
         with self.feed.randomness(step):
             for inputs, targets in self.feed.parts(step):
                 batch = inputs.contiguous(memory_format=mode.layout) if inputs.ndim == 4 else inputs
@@ -128,7 +126,8 @@ class Training:
                     given = [
                         value.float() if value.is_floating_point() else value for value in self.form.training(batch)
                     ]
-                seen = Seen(batch, given[:outputs], given[outputs:], targets, len(batch), mode)
+                outputs, watched = self.form.parts(given)
+                seen = Seen(batch, outputs, watched, targets, len(batch), mode)
                 losses = self.objective.losses(seen)
                 loss = torch.stack([part.float() for part in losses.values()]).sum()
                 refuse_nan(loss.item(), step, self._last_good())
@@ -167,7 +166,7 @@ class Training:
         if self.keep_best and verdict.is_better_than(self.best):
             self.best, self.best_step = verdict, step
             values = self._average.values if self._average and step else self.form.state
-            self._best_values = {name: value.detach().clone() for name, value in values.items()}
+            self._best_values = copies(values)
 
     def _end(self) -> None:
         if self._best_values:

@@ -18,6 +18,7 @@ import torch
 
 from lvc.compiler.data.access import Target
 from lvc.compiler.errors import LvcError, UsageError
+from lvc.compiler.measure.evaluation import unknown_class
 from lvc.compiler.pipeline.registry import Classes
 from lvc.compiler.pipeline.text import format_item
 
@@ -111,10 +112,7 @@ def check_classes(classes: int, targets: Sequence[Target]) -> None:
         raise UsageError("the labels are arrays, not classes", help="give a loss for them, or one class an image")
     most = max((target for target in targets if isinstance(target, int)), default=0)
     if most >= classes:
-        raise UsageError(
-            f"an image has class {most}, and the model knows {classes} classes, counted from 0",
-            help="number the classes of the data as those of the model",
-        )
+        raise unknown_class(most, classes)
 
 
 def check_arrays(shape: tuple[int, ...], targets: Sequence[Target]) -> None:

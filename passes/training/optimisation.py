@@ -92,7 +92,7 @@ class Average:
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], decay: float) -> None:
         self._tensors, self._decay = tensors, decay
-        self.values = {name: value.detach().clone() for name, value in tensors.items()}
+        self.values = copies(tensors)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -100,3 +100,8 @@ class Average:
         share = 1 - min(self._decay, (1 + step) / (10 + step))
         for name, value in self.values.items():
             value.lerp_(self._tensors[name], share)
+
+
+def copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of their own with the values of others as they are now."""
+    return {name: value.detach().clone() for name, value in tensors.items()}

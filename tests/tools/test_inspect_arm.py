@@ -114,6 +114,19 @@ def test_cores_in_order_load_the_words_of_several_steps_at_once(layers: Model, t
     assert narrow.pace.peak_share > 0.7
 
 
+def test_products_of_matrices_keep_pace(tool: SimpleNamespace) -> None:
+    """Two by two sums of four products each to an instruction."""
+    need_models(tool)
+    pipeline = Pipeline.parse("O2").with_precision("bf16")
+    model = pipeline.run(from_module(nn.Conv2d(64, 48, 3, padding=1), torch.zeros(1, 64, 20, 40)))[0]
+    account = tool.account.account(model, Target.parse("neoverse-v1"), Workspace(threads=1))
+    (kernel,) = (one for one in account.kernels if one.kind == "Conv2d")
+    assert kernel.pace.products.keys() == {"bfmmla"}
+    assert kernel.pace.peak_share > LEAST_SHARE
+    assert not kernel.spills
+    assert account.seconds > 20 * 40 * 64 * 48 * 9 / 16 / (4 * 2.6e9)
+
+
 @pytest.mark.parametrize(("core", "rate"), [("cortex-a53", 1.2e9), ("neoverse-v1", 4 * 2.6e9)])
 def test_time_is_that_of_the_multiply_adds(core: str, rate: float, tool: SimpleNamespace) -> None:
     """A product of 197 by 768 by 64, four multiply-adds to a vector, so many vectors a second at best."""

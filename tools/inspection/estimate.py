@@ -63,8 +63,9 @@ def _products(problem: Any) -> int:
     match problem:
         case conv2d.Conv2d() | conv_transpose2d.ConvTranspose2d():
             g = problem.geometry
-            pixels = g.batch * sum(rows.outputs * columns.outputs for rows, columns in g.phases)
-            return pixels * g.channels.out_blocks * g.depth * _each(g.channels.operand)
+            operand = g.channels.operand
+            pixels = g.batch * sum(rows.outputs * operand.whole(columns.outputs) for rows, columns in g.phases)
+            return pixels * g.channels.out_blocks * g.depth * _each(operand) // operand.rows
         case winograd.Winograd():
             channels, (rows, columns) = problem.channels, problem.tiles
             depth = channels.in_blocks * channels.lanes
@@ -73,7 +74,8 @@ def _products(problem: Any) -> int:
             pixels = problem.batch * problem.rows.outputs * problem.columns.outputs
             return pixels * problem.blocks * prod(problem.kernel)
         case matmul.Matmul():
-            return problem.m * problem.panels * problem.steps * _each(problem.operand)
+            operand = problem.operand
+            return operand.whole(problem.m) * problem.panels * problem.steps * _each(operand) // operand.rows
         case batch_matmul.BatchMatmul():
             return problem.batch * problem.m * problem.panels * problem.steps * _each(problem.operand)
     return 0

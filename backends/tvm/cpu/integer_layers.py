@@ -13,6 +13,7 @@ from tvm import te
 from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16, FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad, SignedQuad
 from lvc.backends.tvm.cpu.kernels.integer_storage import narrowed, narrowed_shape, stored_bits, widen_function
+from lvc.backends.tvm.cpu.kernels.matrix_operands import BFLOAT16_MATRIX, QuadMatrix
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.table import Call
@@ -29,6 +30,7 @@ _BYTES = DataRange.of(torch.uint8, 0)
 _ELEMENTS: dict[type[DotOperand], str] = {
     IntegerQuad: "int8",
     SignedQuad: "int8",
+    QuadMatrix: "int8",
     IntegerPair: "int16",
 }  # of which packed weights are made
 
@@ -50,6 +52,14 @@ def dot_operand(call: Call, vector: Vector, pack: Pack | None = None) -> DotOper
         assert pack is not None
         return choose_operand(call, vector, pack)
     return BFLOAT16 if multiplies_pairs(call.node) else FLOAT32
+
+
+def matrix_operand(operand: DotOperand, vector: Vector) -> DotOperand | None:
+    """The operand of products of matrices that does what another one does; None where there is none."""
+    matrices = vector.isa.matrices
+    if isinstance(operand, IntegerQuad) and QuadMatrix.name in matrices:
+        return QuadMatrix(operand.zero_point)
+    return BFLOAT16_MATRIX if operand == BFLOAT16 and BFLOAT16.name in matrices else None
 
 
 def choose_operand(call: Call, vector: Vector, pack: Pack) -> DotOperand:

@@ -35,7 +35,8 @@ class Pairs:
 @dataclass(frozen=True)
 class InstructionSet(ABC):
     """Vectors of ``lanes`` times 32 bits and ``registers`` for them, on processors that have ``feature``; of its
-    optional parts those that multiply and add the types in ``dots``, the better ones first.
+    optional parts those that multiply and add the types in ``dots``, the better ones first, and those that multiply
+    small matrices of the types in ``matrices``.
 
     ``chain_cycles`` are the cycles of a step of four products of bytes, for each number of operands whose products are
     summed in 16 bits before they are widened, 0 where not even pairs are; empty without such a way. ``pairs`` is
@@ -49,6 +50,7 @@ class InstructionSet(ABC):
     registers: ClassVar[int]
     fenced: ClassVar[int] = 0  # registers for a tile where a fence ends each step, for LLVM; 0 without fences
     dot_features: ClassVar[Mapping[str, str]] = _NONE  # type of the elements: the part that multiplies and adds them
+    matrix_features: ClassVar[Mapping[str, str]] = _NONE  # as dot_features, of those that multiply matrices
     chain_cycles: ClassVar[Mapping[int, float]] = _NONE
     pairs: ClassVar[Pairs | None] = None
     splat_cycles: ClassVar[float] = 0.0
@@ -56,19 +58,27 @@ class InstructionSet(ABC):
     attributes: ClassVar[tuple[str, ...]] = ()  # for LLVM, so that loops that it makes vectors of have as many lanes
 
     dots: tuple[str, ...] = ()
+    matrices: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, features: Collection[str]) -> Self:
         """With those of its parts that a processor has."""
-        return cls(tuple(element for element, feature in cls.dot_features.items() if feature in features))
+        parts = (cls.dot_features, cls.matrix_features)
+        return cls(*(tuple(element for element, feature in part.items() if feature in features) for part in parts))
 
     def dot(self, element: str, sums: Expr, left: Expr, right: Expr) -> Expr:
         """Sums and the products of all elements of two operands, of a type in ``dots``. Of ``uint8`` the left are
         signed and the right are not, of ``int8`` all are."""
         raise self.lacks(element)
 
+    def matrix_product(self, element: str, sums: Expr, left: Expr, right: Expr) -> Expr:
+        """Sums ``[2, 2]`` and the products of the rows of two matrices of two words in a row, of a type in
+        ``matrices``: those of the right along the first dimension, those of the left along the second. Signs are as of
+        `dot`."""
+        raise self.lacks(element)
+
     def declarations(self, element: str) -> str:
-        """What LLVM must be told before such steps, in its language."""
+        """What LLVM must be told before steps on a type, in its language."""
         return ""
 
     def sum_of_two(self, left: Expr, right: Expr) -> Expr:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from lvc.backends.tvm.cpu.isa.code import even_and_odd, function, intrinsic, of_pairs, signed_bytes, unsigned_bytes
 from lvc.backends.tvm.cpu.isa.instruction_set import Expr, InstructionSet, Pairs
 
-_BFLOAT16 = "lvc_dot_bf16"
+_BFLOAT16, _BFLOAT16_MATRIX = "lvc_dot_bf16", "lvc_matrix_bf16"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Neon(InstructionSet):
     dot_features: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"int8": "dotprod", "uint8": "i8mm", "bfloat16": "bf16"}
     )
+    matrix_features: ClassVar[Mapping[str, str]] = MappingProxyType({"uint8": "i8mm", "bfloat16": "bf16"})
     pairs: ClassVar[Pairs | None] = Pairs(1.0, splat=2.0, registers=2, unroll=2)  # half of the registers have elements
     splat_cycles: ClassVar[float] = 1.1
     products: ClassVar[str] = "llvm.aarch64.neon.smull"  # of four numbers of 16 bits, by LLVM's name
@@ -40,8 +41,22 @@ class Neon(InstructionSet):
             return intrinsic(dtype, "llvm.aarch64.neon.usdot", sums, unsigned_bytes(right), signed)
         return intrinsic(dtype, "llvm.aarch64.neon.sdot", sums, signed, signed_bytes(right))
 
+    def matrix_product(self, element: str, sums: Expr, left: Expr, right: Expr) -> Expr:
+        if element not in self.matrices:
+            raise self.lacks(element)
+        if element == "bfloat16":
+            return function(_BFLOAT16_MATRIX, sums, right, left)
+        operands = unsigned_bytes(right), signed_bytes(left)
+        return intrinsic(f"int32x{self.lanes}", "llvm.aarch64.neon.usmmla", sums, *operands)
+
     def declarations(self, element: str) -> str:
-        return of_pairs(_BFLOAT16, "llvm.aarch64.neon.bfdot.v4f32.v8bf16", self.lanes) if element == "bfloat16" else ""
+        if element != "bfloat16":
+            return ""
+        instructions = {
+            _BFLOAT16: "llvm.aarch64.neon.bfdot.v4f32.v8bf16",
+            _BFLOAT16_MATRIX: "llvm.aarch64.neon.bfmmla",
+        }
+        return "".join(of_pairs(name, instruction, self.lanes) for name, instruction in instructions.items())
 
     def dot_of_two(self, left: Expr, right: Expr) -> Expr:
         first, second = self._products(left, right)

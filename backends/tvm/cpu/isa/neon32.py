@@ -17,5 +17,6 @@ class Neon32(Neon):
     registers: ClassVar[int] = 13
     fenced: ClassVar[int] = 0
     dot_features: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    matrix_features: ClassVar[Mapping[str, str]] = MappingProxyType({})
     attributes: ClassVar[tuple[str, ...]] = ("+neon", "+vfp4")
     products: ClassVar[str] = "llvm.arm.neon.vmulls"

@@ -76,6 +76,13 @@ class Channels:
             return first
         return min(first, last) if isinstance(first, int) else tirx.min(first, last)
 
+    def place_of(self, block: Expr, lane: Expr, other: Channels) -> tuple[Expr, Expr]:
+        """The block and the lane of what has this place where the same channels lie in other blocks."""
+        if other.lanes == self.lanes:
+            return block, lane
+        channel = block * other.lanes + lane
+        return tirx.floordiv(channel, self.lanes), tirx.floormod(channel, self.lanes)
+
     def read(self, data: Buffer, image: Expr, block: Expr, *place: Expr) -> Expr:
         """Load words of the data that lie side by side in a block: ``place`` is their row, their column, the number of
         the first in the block and how many there are, one if not said."""

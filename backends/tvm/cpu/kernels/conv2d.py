@@ -13,7 +13,7 @@ import torch
 from tvm import te, tirx
 
 from lvc.backends.tvm.cpu.convolutions import anchored, can_convolve, geometry, in_block
-from lvc.backends.tvm.cpu.integer_layers import computes, dot_operand
+from lvc.backends.tvm.cpu.integer_layers import computes, dot_operand, matrix_operand
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels import conv_nest
 from lvc.backends.tvm.cpu.kernels.channels import Channels
@@ -55,6 +55,12 @@ class Conv2d:
     @cached_property
     def channels(self) -> Channels:
         """Its channels."""
+        known = self.stored
+        return replace(known, in_block=max(self.in_block, self.operand.depth)) if self.operand.rows > 1 else known
+
+    @cached_property
+    def stored(self) -> Channels:
+        """Its channels as the data has them in memory, where the nest reads a copy in other blocks."""
         return Channels(self.in_channels, self.out_channels, self.groups, self.in_block, self.out_block, self.operand)
 
     @cached_property
@@ -71,7 +77,7 @@ class Conv2d:
     def geometry(self) -> Geometry:
         """What its nest needs to know."""
         is_flat = self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding)
-        if is_flat and not self.operand.is_converted:  # data that is converted is copied row by row
+        if is_flat and not self.operand.is_copied:  # data is copied row by row
             pixels = self.height * self.width
             phase = Sweep(1, 1, 1, 1, 1, 0), Sweep(pixels, pixels, 1, 1, 1, 0)
             return Geometry(self.batch, self.channels, (phase,), self.width)
@@ -88,7 +94,7 @@ class Conv2d:
 
 def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
     """The convolution as TE: data as the problem says, weight as `pack_weight` makes it."""
-    p, channels = problem, problem.channels
+    p, channels = problem, problem.stored
     top, left, *_ = p.padding
     blocks, lanes = te.reduce_axis((0, channels.span), "ci"), te.reduce_axis((0, channels.lanes), "cl")
     ky, kx = te.reduce_axis((0, p.kernel[0]), "ky"), te.reduce_axis((0, p.kernel[1]), "kx")
@@ -110,7 +116,8 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
     def anchor(n: Any, o: Any, y: Any, x: Any, lane: Any) -> Any:
         row, column = y * p.stride[0] + ky * p.dilation[0], x * p.stride[1] + kx * p.dilation[1]
         value = source(n, channels.first_block(o) + blocks, row, column, lanes)
-        factor = p.operand.weight(weight, (o, blocks, ky, kx, lanes, lane))
+        outer, inner = p.channels.place_of(blocks, lanes, channels)
+        factor = p.operand.weight(weight, (o, outer, ky, kx, inner, lane))
         return te.sum(p.operand.factor(value) * factor, axis=[blocks, ky, kx, lanes])
 
     shape = (p.batch, channels.out_blocks, p.out_height, p.out_width, p.out_block)
@@ -150,7 +157,12 @@ def problem_of(call: Call, vector: Vector) -> Conv2d | None:
     def pack(operand: DotOperand) -> np.ndarray:
         return pack_weight(replace(problem, operand=operand), values)
 
-    return replace(problem, operand=dot_operand(call, vector, pack))
+    problem = replace(problem, operand=dot_operand(call, vector, pack))
+    matrix = matrix_operand(problem.operand, vector)
+    if matrix is None or problem.groups > 1 or not problem.in_block or matrix.depth % problem.in_block:
+        return problem
+    choices = problem, replace(problem, operand=matrix)
+    return min(choices, key=lambda choice: conv_nest.cycles(choice.geometry, vector))
 
 
 def anchor(call: Call, vector: Vector) -> Anchor | None:

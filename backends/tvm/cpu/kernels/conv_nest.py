@@ -10,6 +10,7 @@ from functools import cache, cached_property, partial
 from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.channels import Channels
+from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES
 from lvc.backends.tvm.cpu.kernels.fused import Fused
 from lvc.backends.tvm.cpu.kernels.nest import (
     Buffer,
@@ -28,6 +29,7 @@ from lvc.backends.tvm.cpu.kernels.nest import (
     zeros,
 )
 from lvc.backends.tvm.cpu.kernels.padding import copy_padded_rows
+from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedImage, Slots
 from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.phases import Phase, each_phase
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
@@ -100,7 +102,19 @@ class Geometry:
     @cached_property
     def is_copied(self) -> bool:
         """Whether each task copies its part of the data first."""
-        return self.is_padded or self.channels.operand.is_converted
+        return self.is_padded or self.channels.operand.is_copied
+
+    @cached_property
+    def bytes(self) -> int:
+        """Bytes of an image."""
+        rows, columns = self.phases[0]
+        return WORD_BYTES * self.channels.in_blocks * self.channels.words * rows.size * columns.size
+
+    @cached_property
+    def columns(self) -> Slots:
+        """The places of the columns in a copy."""
+        operand, stride = self.channels.operand, self.phases[0][1].stride
+        return Slots(self.margins(1, operand.whole(self.line))[1], stride if operand.rows > 1 else 1)
 
     def pixel(self, phase: Phase, row: Expr, column: Expr) -> tuple[Expr, Expr]:
         """Where the result of a pixel belongs."""
@@ -111,19 +125,31 @@ class Geometry:
 
 
 @cache
+def _tile(g: Geometry, vector: Vector) -> tuple[TileCost, tuple[int, int], float]:
+    """The register tile with the fewest cycles by count, those of how it is done, and how many an image takes."""
+    plane = (g.channels.out_blocks, g.line)
+    costs = [TileCost(vector, g.depth, parts, g.rows, g.channels.operand) for parts in _depth_parts(g)]
+    choices = [(cost, cost.best_tile(plane, g.channels.heights)) for cost in costs]
+    cost, tile = min(choices, key=lambda choice: choice[0].plane(plane, choice[1]))
+    return cost, tile, cost.plane(plane, tile) * (1 if g.flat_width is not None else g.rows) * len(g.phases)
+
+
+def cycles(geometry: Geometry, vector: Vector) -> float:
+    """Cycles of an image by count, with those of its copy, to compare operands by."""
+    return _tile(geometry, vector)[2] + geometry.bytes / COPY_RATE * geometry.is_copied
+
+
+@cache
 def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count, and the tasks that fetch the least."""
     g, channels, flat = geometry, geometry.channels, geometry.flat_width is not None
-    plane = (channels.out_blocks, g.line)
-    costs = [TileCost(vector, g.depth, parts, g.rows, channels.operand) for parts in _depth_parts(g)]
-    choices = [(cost, cost.best_tile(plane, channels.heights)) for cost in costs]
-    cost, tile = min(choices, key=lambda choice: choice[0].plane(plane, choice[1]))
-    rows, columns = g.phases[0]
+    cost, tile, work_cycles = _tile(g, vector)
+    rows = g.phases[0][0]
     work = Work(
-        cycles=cost.plane(plane, tile) * (1 if flat else g.rows) * len(g.phases),
-        lines=tile_count(cut(g.line, tile[1])) if flat else g.rows,
+        cycles=work_cycles,
+        lines=tile_count(cost.cut(g.line, tile[1])) if flat else g.rows,
         tiles=tile_count(cut(channels.out_blocks, tile[0])),
-        data=4 * channels.in_blocks * channels.words * rows.size * columns.size,
+        data=g.bytes,
         weights=4 * channels.out_blocks * channels.out_block * g.depth,
         margin=0 if flat else (g.margins(0, 1)[1] - rows.stride) / rows.stride,
         is_copied=g.is_copied,
@@ -162,15 +188,19 @@ class ConvNest:
         g, data = self.geometry, self.fused.operands[0]
         if not g.is_copied:
             return self._channels(image, part, chunk, partial(g.channels.read, data, image))
-        (top, rows), (left, columns) = g.margins(0, self._rows), g.margins(1, g.line)
+        (top, rows), (left, _), operand = g.margins(0, self._rows), g.margins(1, 1), g.channels.operand
         top = part * (self._rows * g.phases[0][0].stride) + top
-        shape = [g.channels.in_blocks, rows, columns, g.channels.lanes]
-        padded = scratch(shape, "padded", g.channels.operand.element)
+        shape = [g.channels.in_blocks, rows, g.columns.count, g.channels.lanes]
+        padded = scratch(shape, "padded", operand.element)
 
         def read(channel: Expr, row: Expr, column: Expr, word: Expr, words: int = 1) -> Expr:
-            return g.channels.operand.load_words(padded, [channel, row - top, column - left, word], words)
+            place = [channel, row - top, g.columns.of(column - left), word]
+            return operand.load_words(padded, place, words) if operand.rows == 1 else operand.load_rows(padded, place)
 
-        copy = copy_padded_rows(padded, data, image, (top, left), g.channels.operand)
+        if operand.rows > 1:
+            copy = PairedImage(padded, data, image, (top, left), g.columns, operand).fill()
+        else:
+            copy = copy_padded_rows(padded, data, image, (top, left), operand)
         return allocate([padded], copy, self._channels(image, part, chunk, read))
 
     def _channels(self, image: Expr, part: Expr, chunk: Expr, read: Read) -> Stmt:
@@ -186,10 +216,10 @@ class ConvNest:
         parts, operand = self.knobs.depth_parts, self.geometry.channels.operand
 
         def whole(row: Expr, column: Expr, pixels: int) -> Stmt:
-            sums = Accumulators.make(vectors, pixels, self.geometry.channels.out_block, operand.sums)
+            sums = self._sums(vectors, pixels)
             products = self._reduce(phase, (channel, row, column), sums, read, 0)
-            write = sums.each(lambda v, s: finish(row, column + s, v, sums.at(v, s)))
-            return allocate(sums.buffers, sums.clear(), products, write)
+            write = sums.each(lambda v, s: finish(row, column + s, v, sums.at(v, s)), pixels)
+            return allocate(sums.buffers, sums.clear(), products, *sums.regroup(), write)
 
         def finish(row: Expr, column: Expr, vector: int, sums: Buffer, *at: Expr) -> Stmt:
             place = self.geometry.pixel(phase, row, column)
@@ -202,15 +232,21 @@ class ConvNest:
 
         def add(depth: Expr) -> Callable[[Expr, Expr, int], Stmt]:
             def tile(row: Expr, column: Expr, pixels: int) -> Stmt:
-                sums = Accumulators.make(vectors, pixels, lanes, operand.sums)
+                sums = self._sums(vectors, pixels)
                 products = self._reduce(phase, (channel, row, column), sums, read, depth)
 
                 def at(vector: int, pixel: int) -> list[Expr]:
                     return [row - first, column + pixel, vector, 0]
 
-                fetch = sums.each(lambda v, s: store(sums.at(v, s), load(partial, at(v, s), lanes), [0], lanes))
-                keep = sums.each(lambda v, s: store(partial, load(sums.at(v, s), [0], lanes), at(v, s), lanes))
-                return allocate(sums.buffers, fetch, products, keep)
+                def fetch(v: int, s: int) -> Stmt:
+                    return store(sums.at(v, s), load(partial, at(v, s), lanes), [0], lanes)
+
+                def keep(v: int, s: int) -> Stmt:
+                    return store(partial, load(sums.at(v, s), [0], lanes), at(v, s), lanes)
+
+                first_sums = [*([sums.clear()] if pixels < sums.scalars else []), sums.each(fetch, pixels)]
+                added = [*sums.regroup(), products, *sums.regroup()]
+                return allocate(sums.buffers, *first_sums, *added, sums.each(keep, pixels))
 
             return tile
 
@@ -221,6 +257,10 @@ class ConvNest:
         clear = grid(partial.shape[:3], lambda *i: store(partial, zeros(lanes, operand.sums), [*i, 0], lanes))
         products = loop(parts, lambda depth: self._each_tile(phase, part, vectors, add(depth)), name="depth")
         return allocate([partial], clear, products, self._each_tile(phase, part, vectors, last))
+
+    def _sums(self, vectors: int, pixels: int) -> Accumulators:
+        channels = self.geometry.channels
+        return Accumulators.make(vectors, pixels, channels.out_block, channels.operand.sums, channels.operand.rows)
 
     def _each_tile(self, phase: Phase, part: Expr, vectors: int, body: Callable[[Expr, Expr, int], Stmt]) -> Stmt:
         """Run ``body(row, first column, pixels)`` for every register tile of one part of the rows."""
@@ -261,9 +301,15 @@ class ConvNest:
             def vector(number: int, word: Expr) -> Expr:
                 return load(weight, [channel + number, depth, *tap, word, 0], sums.lanes)
 
+            def rows_of(pixel: int) -> Expr:
+                return read(start + depth, rows.position(row, ky), columns.position(column + pixel, kx), 0)
+
             def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
                 if held:
                     return [(vector(v, first), splat(held(s), sums.lanes))]
+                if sums.rows > 1:
+                    pair, half = divmod(s, sums.rows)
+                    return [(vector(v, words[half]), rows_of(pair * sums.rows))]
                 return [(vector(v, word), scalar(s, word)) for word in words]
 
             if not (mask and is_masked):

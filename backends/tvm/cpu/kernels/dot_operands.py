@@ -32,7 +32,7 @@ class StepCost:
     another one, and cycles from one scalar in all lanes to the next."""
 
     cycles: float
-    latency: int
+    latency: float
     splat: float = 0.0
 
     @classmethod
@@ -54,10 +54,25 @@ class DotOperand(ABC):
     sums: ClassVar[str] = "float32"
     is_converted: ClassVar[bool] = False
     scratch_registers: ClassVar[int] = 0  # registers that a step needs for itself
+    rows: ClassVar[int] = 1  # neighbouring scalars that a step takes together, and as many words of each
+
+    @property
+    def depth(self) -> int:
+        """Elements of a scalar that one step takes."""
+        return self.rows * self.elements
 
     def step_cost(self, vector: Vector) -> StepCost:
         """The time that a step takes."""
         return StepCost.fused(vector)
+
+    def whole(self, scalars: int) -> int:
+        """So many scalars, or as many more as steps take with them."""
+        return -(-scalars // self.rows) * self.rows
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether kernels read data by way of a copy."""
+        return self.is_converted or self.rows > 1
 
     @property
     def words_per_step(self) -> int:
@@ -124,6 +139,11 @@ class DotOperand(ABC):
         """Read neighbouring words; the last index counts words."""
         assert count == 1 or self.elements == 1, self.name
         return self.load(buffer, index) if count == 1 else load(buffer, index, count)
+
+    def load_rows(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        """Read what one step takes of as many scalars as it takes together, side by side; the last index counts
+        elements."""
+        return tirx.reinterpret(f"int32x{self.rows**2}", load(buffer, index, self.rows * self.depth))
 
     @abstractmethod
     def load_last(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
@@ -194,7 +214,7 @@ class _Float32(DotOperand):
 
 
 @dataclass(frozen=True)
-class _Bfloat16Pair(DotOperand):
+class Bfloat16Pair(DotOperand):
     """Products as an instruction adds them: that of the second elements first, each rounded to float32."""
 
     name: ClassVar[str] = "bfloat16"
@@ -230,7 +250,7 @@ class _Bfloat16Pair(DotOperand):
 
 
 FLOAT32: DotOperand = _Float32()
-BFLOAT16: DotOperand = _Bfloat16Pair()
+BFLOAT16: DotOperand = Bfloat16Pair()
 
 
 def _first(words: Expr) -> Expr:

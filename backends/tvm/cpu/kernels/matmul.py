@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tvm import te
 
-from lvc.backends.tvm.cpu.integer_layers import computes, dot_operand, with_correction
+from lvc.backends.tvm.cpu.integer_layers import computes, dot_operand, matrix_operand, with_correction
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule, anchored_plain
 from lvc.backends.tvm.cpu.kernels import panel_product
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
@@ -100,13 +100,24 @@ def _rows_times(call: Call, vector: Vector, data: str, weight: str, values: np.n
     def pack(operand: DotOperand) -> np.ndarray:
         return pack_weight(replace(problem, operand=operand), values)
 
-    problem = replace(problem, operand=dot_operand(call, vector, pack))
+    problem = _quicker(replace(problem, operand=dot_operand(call, vector, pack)), vector)
     stored = StoredWeight(call, weight, values, problem, packed_shape(problem), pack_weight)
     stored.mask_saturation(mask_shape(problem))
     packed = stored.tensor()
     result = compute(problem, call.tensor(data, (m, k)), packed)
     found = anchored_plain(call, result, (m, n), KernelSchedule(schedule, problem))
     return found if data == "self" else replace(found, array=with_correction(call, found.array, problem.operand, -1))
+
+
+def _quicker(problem: Matmul, vector: Vector) -> Matmul:
+    """The problem with products of matrices in place of its operand's, if these take fewer cycles."""
+    matrix = matrix_operand(problem.operand, vector)
+    choices = [problem, *([replace(problem, operand=matrix)] if matrix else [])]
+
+    def cycles(p: Matmul) -> float:
+        return panel_product.cycles((p.m, p.n, p.steps), p.block, vector, p.operand)
+
+    return min(choices, key=cycles)
 
 
 def choose_knobs(problem: Matmul, vector: Vector) -> Knobs:

@@ -10,7 +10,19 @@ from functools import cached_property
 from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES, DotOperand
-from lvc.backends.tvm.cpu.kernels.nest import UNROLL, Buffer, Expr, Stmt, allocate, block, loop, splat, unrolled
+from lvc.backends.tvm.cpu.kernels.nest import (
+    UNROLL,
+    Buffer,
+    Expr,
+    Stmt,
+    allocate,
+    block,
+    loop,
+    scratch,
+    splat,
+    unrolled,
+)
+from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedRows
 from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
 from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
@@ -39,11 +51,11 @@ def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vec
     """Knobs for a product of ``size`` (m, n, steps), of which there are ``batch``, with panels of ``width`` columns."""
     m, n, k = size
     cost, panels = _tile_cost(k, vector, operand), -(-n // width)
-    vectors, rows = cost.best_tile((panels, m), TALL_HEIGHTS if m < 4 else HEIGHTS)
+    vectors, rows = _best_tile(cost, panels, m)
     work = Work(
         cycles=cost.plane((panels, m), (vectors, rows)),
         lines=tile_count(cut(panels, vectors)),
-        tiles=tile_count(cut(m, rows)),
+        tiles=tile_count(cost.cut(m, rows)),
         data=4 * n * k,
         weights=4 * m * k,
         machine=vector.machine,
@@ -52,9 +64,21 @@ def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vec
     return Knobs(vectors, rows, row_parts, panel_parts, operand.unroll(vector))
 
 
+def cycles(size: tuple[int, int, int], width: int, vector: Vector, operand: DotOperand) -> float:
+    """Cycles by count, with those of copies, to compare operands by."""
+    m, n, k = size
+    cost, panels = _tile_cost(k, vector, operand), -(-n // width)
+    copies = WORD_BYTES * m * k / COPY_RATE if operand.rows > 1 else 0
+    return cost.plane((panels, m), _best_tile(cost, panels, m)) + copies
+
+
+def _best_tile(cost: TileCost, panels: int, rows: int) -> tuple[int, int]:
+    return cost.best_tile((panels, rows), TALL_HEIGHTS if rows < 4 else HEIGHTS)
+
+
 def _tile_cost(steps: int, vector: Vector, operand: DotOperand) -> TileCost:
-    """The cost of tiles whose rows of data lie one after the other."""
-    return TileCost(vector, steps, operand=operand, stride=WORD_BYTES * steps)
+    """The cost of tiles whose rows of data lie one after the other, or in pairs that were copied."""
+    return TileCost(vector, steps, operand=operand, stride=0 if operand.rows > 1 else WORD_BYTES * steps)
 
 
 @dataclass(frozen=True)
@@ -84,9 +108,9 @@ class PanelProduct:
         runs = cut(self.size[1] // self.width, self.knobs.vectors)
 
         def panels(run: Run) -> Stmt:
-            def line(row: Expr, rows: int) -> Stmt:
+            def line(row: Expr, rows: int, data: Buffer) -> Stmt:
                 def tile(panel: Expr, vectors: int) -> Stmt:
-                    return self._tile(row, panel, (vectors, rows), self.width)
+                    return self._tile(row, panel, (vectors, rows), self.width, data)
 
                 return each_tile_of(run, tile_count(runs), tile, panel_part, self.knobs.panel_parts)
 
@@ -99,20 +123,34 @@ class PanelProduct:
         full, rest = divmod(self.size[1], self.width)
         if not rest:
             return []
-        last = self._rows(row_part, 1, lambda row, rows: self._tile(row, full, (1, rows), rest))
+        last = self._rows(row_part, 1, lambda row, rows, data: self._tile(row, full, (1, rows), rest, data))
         if self.knobs.panel_parts == 1:
             return [last]
         return [tirx.IfThenElse(tirx.EQ(panel_part, self.knobs.panel_parts - 1), last, None)]
 
-    def _rows(self, part: Expr, vectors: int, body: Callable[[Expr, int], Stmt]) -> Stmt:
-        """Run ``body(first row, rows)`` for every tile of a part of the rows, for tiles of so many panels."""
-        shape, cost = (self.knobs.vectors, self.knobs.rows), self._cost
-        return each_tile(cost.cut_scalars(vectors, shape, self.size[0]), body, part, self.knobs.row_parts)
+    def _rows(self, part: Expr, vectors: int, body: Callable[[Expr, int, Buffer], Stmt]) -> Stmt:
+        """Run ``body(first row, rows, data)`` for every tile of a part of the rows, for tiles of so many panels; the
+        data is a copy of the tile's rows in pairs where steps take them so."""
+        shape, cost, operand = (self.knobs.vectors, self.knobs.rows), self._cost, self.operand
+        runs = cost.cut_scalars(vectors, shape, self.size[0])
+        if operand.rows == 1:
+            return each_tile(runs, lambda row, rows: body(row, rows, self.data), part, self.knobs.row_parts)
+        count = -(-max(run.size for run in runs) // operand.rows)
+        steps = operand.count(self.size[2]) // operand.rows
+        pairs = scratch([count, steps, operand.rows * operand.depth], "pairs", operand.element)
+        copy = PairedRows(pairs, self.data, self.place, self.size[2], operand)
 
-    def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int) -> Stmt:
+        def tile(row: Expr, rows: int) -> Stmt:
+            return block(copy.fill(row, rows), body(row, rows, pairs))
+
+        return allocate([pairs], each_tile(runs, tile, part, self.knobs.row_parts))
+
+    def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int, data: Buffer) -> Stmt:
         operand = self.operand
-        sums = Accumulators.make(*shape, self.width, operand.sums)
+        sums = Accumulators.make(*shape, self.width, operand.sums, operand.rows)
         words, rest = divmod(self.size[2], operand.elements)
+        if operand.rows > 1:
+            words, rest = operand.count(self.size[2]), 0
         taken = math.gcd(words, operand.words_per_step)
         mask = SaturationMask.of(self.saturation, panel, sums.vectors)
 
@@ -122,6 +160,9 @@ class PanelProduct:
             def factors(v: int, s: int) -> list[tuple[Expr, Expr]]:
                 if held:
                     return [(self.panel(panel + v, turn), splat(held(s), self.width))]
+                if operand.rows > 1:
+                    pair, half = divmod(s, operand.rows)
+                    return [(self.panel(panel + v, places[half]), operand.load_rows(data, [pair, turn, 0]))]
                 return [(self.panel(panel + v, k), self._data(row + s, k)) for k in places]
 
             return operand.step(self.vector, sums, factors, mask.any(turn) if mask and is_masked else None)
@@ -141,7 +182,7 @@ class PanelProduct:
         elif words:
             reduction = [unrolled(words // taken, step, self.knobs.unroll)]
         reduction += [operand.step(self.vector, sums, last)] if rest else []
-        return allocate(sums.buffers, sums.clear(), *reduction, sums.each(finish))
+        return allocate(sums.buffers, sums.clear(), *reduction, *sums.regroup(), sums.each(finish, shape[1]))
 
     def _by_rows(self, row: Expr, sums: Accumulators, words: int, step: Callable[..., Stmt]) -> Stmt:
         """So many steps, as many as there are lanes in a turn of a loop, with words by the register."""

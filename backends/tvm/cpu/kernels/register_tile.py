@@ -11,7 +11,20 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, block, load, loop, scratch, splat, store, zeros
+from lvc.backends.tvm.cpu.kernels.nest import (
+    Buffer,
+    Expr,
+    Stmt,
+    allocate,
+    block,
+    int32,
+    load,
+    loop,
+    scratch,
+    splat,
+    store,
+    zeros,
+)
 
 AddProduct = Callable[[Expr, Expr, Expr], Expr]  # sums, a vector, a scalar in every lane
 
@@ -31,15 +44,30 @@ class Run:
     size: int
 
 
-def cut(extent: int, size: int) -> tuple[Run, ...]:
-    """Cut an extent into the fewest tiles of at most ``size`` elements, whose sizes differ by one at most."""
+def cut(extent: int, size: int, multiple: int = 1) -> tuple[Run, ...]:
+    """Cut an extent into the fewest tiles of at most ``size`` elements, whose sizes differ by one at most; or by one
+    ``multiple``, which all tiles are whole numbers of but for the last one."""
     if not extent:
         return ()
+    if multiple > 1:
+        return _cut_by(extent, max(size // multiple, 1), multiple)
     count = -(-extent // size)
     size, large = -(-extent // count), extent % count or count
     runs = [Run(0, 0, large, size)]
     if large < count:
         runs.append(Run(large, large * size, count - large, size - 1))
+    return tuple(runs)
+
+
+def _cut_by(extent: int, size: int, multiple: int) -> tuple[Run, ...]:
+    whole = cut(-(-extent // multiple), size)
+    runs = [Run(run.first, run.start * multiple, run.count, run.size * multiple) for run in whole]
+    if missing := -extent % multiple:
+        last = runs.pop()
+        if last.count > 1:
+            runs.append(Run(last.first, last.start, last.count - 1, last.size))
+        before = last.count - 1
+        runs.append(Run(last.first + before, last.start + before * last.size, 1, last.size - missing))
     return tuple(runs)
 
 
@@ -73,23 +101,48 @@ def _share(run: Run, total: int, part: Expr, parts: int) -> tuple[Expr, Expr]:
 
 @dataclass(frozen=True)
 class Accumulators:
-    """The registers of one tile: a buffer each, so that LLVM keeps every one in a register."""
+    """The registers of one tile: a buffer each, so that LLVM keeps every one in a register. Steps take ``rows`` scalars
+    together."""
 
     vectors: int
     scalars: int
     lanes: int
     buffers: tuple[Buffer, ...]
     dtype: str = "float32"
+    rows: int = 1
 
     @classmethod
-    def make(cls, vectors: int, scalars: int, lanes: int, dtype: str = "float32") -> Accumulators:
+    def make(cls, vectors: int, scalars: int, lanes: int, dtype: str = "float32", rows: int = 1) -> Accumulators:
         """Name the registers of a tile; `nest.allocate` must enclose their use."""
-        buffers = tuple(scratch([lanes], "sum", dtype) for _ in range(vectors * scalars))
-        return cls(vectors, scalars, lanes, buffers, dtype)
+        whole = -(-scalars // rows) * rows
+        buffers = tuple(scratch([lanes], "sum", dtype) for _ in range(vectors * whole))
+        return cls(vectors, whole, lanes, buffers, dtype, rows)
 
     def at(self, vector: int, scalar: int) -> Buffer:
         """The register with the sums of one vector and one scalar."""
         return self.buffers[vector * self.scalars + scalar]
+
+    def regroup(self) -> list[Stmt]:
+        """Where steps take two scalars together: from registers with the sums of two scalars for half of a vector's
+        lanes to those of one scalar for all of them, or back, since what is done twice is undone."""
+        if self.rows == 1:
+            return []
+        kept, half = scratch([self.lanes], "kept", self.dtype), self.lanes // 2
+
+        def pair(vector: int, scalar: int) -> Stmt:
+            both = self.at(vector, scalar), self.at(vector, scalar + 1)
+            sums = [load(register, [0], self.lanes) for register in both]
+
+            def halves(start: int) -> Expr:
+                return tirx.Shuffle(
+                    sums, [int32(first + i) for first in (start, start + self.lanes) for i in range(half)]
+                )
+
+            parts = store(kept, halves(half), [0], self.lanes), store(both[0], halves(0), [0], self.lanes)
+            return block(*parts, store(both[1], load(kept, [0], self.lanes), [0], self.lanes))
+
+        pairs = [(v, s) for v in range(self.vectors) for s in range(0, self.scalars, 2)]
+        return [allocate([kept], *(pair(*place) for place in pairs))]
 
     def clear(self) -> Stmt:
         """Set all to zero."""
@@ -114,8 +167,9 @@ class Accumulators:
 
         return self.each(step)
 
-    def each(self, body: Callable[[int, int], Stmt]) -> Stmt:
-        """Run ``body(vector, scalar)`` for each accumulator."""
-        if self.vectors <= self.scalars:
-            return block(*(body(v, s) for s in range(self.scalars) for v in range(self.vectors)))
-        return block(*(body(v, s) for v in range(self.vectors) for s in range(self.scalars)))
+    def each(self, body: Callable[[int, int], Stmt], scalars: int | None = None) -> Stmt:
+        """Run ``body(vector, scalar)`` for each accumulator, or those of so many scalars."""
+        scalars = scalars or self.scalars
+        if self.vectors <= scalars:
+            return block(*(body(v, s) for s in range(scalars) for v in range(self.vectors)))
+        return block(*(body(v, s) for v in range(self.vectors) for s in range(scalars)))

@@ -51,14 +51,19 @@ class TileCost:
         """Whether a tile, the operands in flight and what a step needs for itself fit the registers."""
         if self._takes_rows:
             return fits_rows(vectors, scalars)
-        operands = min(vectors, scalars) * self.operand.registers(self.vector) + 1
-        return vectors * scalars + operands + self.operand.scratch_registers <= self.operand.tile_registers(self.vector)
+        whole = self.operand.whole(scalars)
+        if (rows := self.operand.rows) > 1:
+            operands = min(vectors * rows, whole // rows) + 1
+        else:
+            operands = min(vectors, scalars) * self.operand.registers(self.vector) + 1
+        return vectors * whole + operands + self.operand.scratch_registers <= self.operand.tile_registers(self.vector)
 
     def tile(self, vectors: int, scalars: int, is_again: bool = True) -> float:
         """Cycles of one tile: bound by the arithmetic, the loads, the scalars that go into all lanes, the latency of
         the chain, and, where the vectors' operand ``is_again`` read, the cache that it comes from."""
         cost = self.operand.step_cost(self.vector)
-        loads = (vectors + scalars / (WORDS if self._takes_rows else 1)) / self.vector.machine.loads
+        scalars = self.operand.whole(scalars)
+        loads = (vectors + scalars / (WORDS if self._takes_rows else self.operand.rows**2)) / self.vector.machine.loads
         arithmetic = vectors * scalars * cost.cycles
         step = max(arithmetic + loads if self._waits_for_loads else max(arithmetic, loads), cost.latency)
         step = max(step, scalars * cost.splat)
@@ -75,12 +80,16 @@ class TileCost:
     def best_scalars(self, vectors: int, extent: int) -> int:
         """The width that cuts an extent with the fewest cycles, for tiles of so many vectors."""
         widths = [w for w in range(1, extent + 1) if self.fits(vectors, w) and self._stay_side_by_side(w)]
-        return min(widths, key=lambda w: (self.line(vectors, cut(extent, w)), w))
+        return min(widths, key=lambda w: (self.line(vectors, self.cut(extent, w)), w))
+
+    def cut(self, extent: int, scalars: int) -> tuple[Run, ...]:
+        """How the scalars' side is cut into tiles of at most so many, which are as many as steps take together."""
+        return cut(extent, scalars, self.operand.rows)
 
     def cut_scalars(self, vectors: int, tile: tuple[int, int], extent: int) -> tuple[Run, ...]:
         """How the scalars' side is cut for tiles of so many vectors: as ``tile`` says if it has as many, else as is
         best."""
-        return cut(extent, tile[1] if vectors == tile[0] else self.best_scalars(vectors, extent))
+        return self.cut(extent, tile[1] if vectors == tile[0] else self.best_scalars(vectors, extent))
 
     def plane(self, size: Plane, tile: tuple[int, int]) -> float:
         """Cycles of a plane cut into such tiles, with something added for every shape of tile that it takes."""

@@ -16,7 +16,8 @@ from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.host import STAND_IN
 from lvc.backends.tvm.cpu.kernels import matmul
-from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad, SignedQuad
+from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, SignedQuad
+from lvc.backends.tvm.cpu.kernels.matrix_operands import QuadMatrix
 from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.backends.tvm.cpu.targets import vector_of
 from lvc.backends.tvm.lower import lower
@@ -34,7 +35,7 @@ from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 
 TARGETS = pytest.mark.targets
-PARTS = {"aarch64": IntegerPair, "aarch64+dotprod": SignedQuad, "aarch64+i8mm": IntegerQuad, "armv7": IntegerPair}
+PARTS = {"aarch64": IntegerPair, "aarch64+dotprod": SignedQuad, "aarch64+i8mm": QuadMatrix, "armv7": IntegerPair}
 
 
 def need(text: str) -> None:
@@ -132,7 +133,9 @@ def test_integers(zero: int, target: str) -> None:
     check_exact(integers(zero), *(whole(zero + 1, *shape) for shape in shapes), target=target)
 
 
-@pytest.mark.parametrize(("target", "operand"), [*PARTS.items(), ("neoverse-v1", SignedQuad)])
+@pytest.mark.parametrize(
+    ("target", "operand"), [*PARTS.items(), ("neoverse-v1", QuadMatrix), ("neoverse-n1", SignedQuad)]
+)
 def test_what_bytes_are_multiplied_by(target: str, operand: type) -> None:
     generator = CpuCodeGenerator.of(Target.parse(target))
     sketch = Sketch()

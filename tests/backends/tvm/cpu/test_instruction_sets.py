@@ -107,6 +107,7 @@ def test_a_processor_has_the_widest_it_can_run(cpu: str) -> None:
     assert isa.feature in features
     assert isa.lanes == (16 if "avx512f" in features else 8 if "avx2" in features else 4)
     assert {isa.dot_features[element] for element in isa.dots} == features & set(isa.dot_features.values())
+    assert {isa.matrix_features[one] for one in isa.matrices} == features & set(isa.matrix_features.values())
 
 
 def test_parts_of_instruction_sets() -> None:

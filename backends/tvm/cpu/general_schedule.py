@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from lvc.backends.tvm.cpu.kernels.channel_moves import channel_move
+from lvc.backends.tvm.cpu.kernels.fused import write_nest
 from lvc.backends.tvm.cpu.vector import Vector
 
 PARALLEL_WORK = 1 << 15  # element operations below which starting threads costs more than it gains
@@ -29,6 +31,9 @@ class GeneralSchedule:
         shared = _shared_loops(sch, blocks)
         if len(blocks) > 1 and shared and not self.apart:
             _schedule_together(sch, blocks, shared, vector)
+            return
+        if len(blocks) == 1 and (move := channel_move(sch, blocks[0], vector)):
+            write_nest(sch, move.build())
             return
         for block in blocks:
             schedule_block(sch, block, vector)

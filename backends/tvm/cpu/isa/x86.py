@@ -17,6 +17,7 @@ class X86(InstructionSet):
 
     chain_cycles: ClassVar[Mapping[int, float]] = MappingProxyType({0: 2.2, 1: 1.0, 2: 0.82})
     pairs: ClassVar[Pairs | None] = Pairs(0.65)
+    prefetches: ClassVar[bool] = True
     seven_bits: ClassVar[str] = "since it has no VNNI: try the preset int8-avx2"
 
     bytes_by_two: ClassVar[str]  # the instructions by LLVM's names

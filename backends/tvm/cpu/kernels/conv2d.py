@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Geometry, Knobs
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.fused import SATURATION_MASK, parameter, take_apart, write_nest
-from lvc.backends.tvm.cpu.kernels.phases import Sweep
+from lvc.backends.tvm.cpu.kernels.phases import Phase, Sweep
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
@@ -28,6 +29,9 @@ from lvc.backends.tvm.ops.table import Call
 from lvc.compiler.ir.operators import integer
 
 aten = torch.ops.aten
+
+MOST_INSIDE = 0.8  # share of the taps inside the image up to which those outside are worth code for each side of it
+LEAST_PIXELS = 4  # in a row of outputs that have the same taps, for a register tile
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,24 @@ class Conv2d:
             pixels = self.height * self.width
             phase = Sweep(1, 1, 1, 1, 1, 0), Sweep(pixels, pixels, 1, 1, 1, 0)
             return Geometry(self.batch, self.channels, (phase,), self.width)
-        return Geometry(self.batch, self.channels, ((self._sweep(0), self._sweep(1)),))
+        return Geometry(self.batch, self.channels, tuple(self._phases(self._sweep(0), self._sweep(1))))
+
+    def _phases(self, rows: Sweep, columns: Sweep) -> Iterator[Phase]:
+        """The outputs that have the same taps inside the image, where many taps of a dilated window are outside; else
+        all outputs with all taps, and a copy of the data with its padding."""
+        pieces = rows.inside(), columns.inside()
+        taps = [sum(piece.outputs * piece.taps for piece in along) for along in pieces]
+        every = rows.outputs * rows.taps * columns.outputs * columns.taps
+        if (
+            self.operand.is_converted
+            or not self.operand.is_zero_at_edges
+            or max(self.dilation) == 1
+            or math.prod(taps) > MOST_INSIDE * every
+            or min(piece.outputs for piece in pieces[1]) < LEAST_PIXELS
+        ):
+            yield rows, columns
+        else:
+            yield from product(*pieces)
 
     def _outputs(self, axis: int, size: int) -> int:
         padded = size + self.padding[axis] + self.padding[axis + 2]

@@ -32,6 +32,7 @@ from lvc.backends.tvm.cpu.kernels.padding import copy_padded_rows
 from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedImage, Slots
 from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.phases import Phase, each_phase
+from lvc.backends.tvm.cpu.kernels.prefetch import prefetch, prefetch_pays
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
 from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
@@ -95,9 +96,7 @@ class Geometry:
     @cached_property
     def is_padded(self) -> bool:
         """Whether a window reaches out of the image."""
-        rows, columns = self.phases[0]
-        windows = ((*self.margins(0, self.rows), rows.size), (*self.margins(1, self.line), columns.size))
-        return any(first < 0 or first + count > size for first, count, size in windows)
+        return any(sweep.is_padded for phase in self.phases for sweep in phase)
 
     @cached_property
     def is_copied(self) -> bool:
@@ -279,6 +278,12 @@ class ConvNest:
             count = tirx.max(tirx.min(self._rows, phase[0].outputs - first), 0)
         return loop(count, line, name="row", start=first)
 
+    def _passes(self, phase: Phase, pixels: int) -> int:
+        """How often a task goes through the weights of a tile of so many pixels."""
+        lines = 1 if self.geometry.flat_width is not None else self._rows
+        parts = self.knobs.row_parts if self.geometry.flat_width is not None else 1
+        return lines * -(-phase[1].outputs // (pixels * parts))
+
     def _reduce(self, phase: Phase, place: tuple[Expr, ...], sums: Accumulators, read: Read, part: Expr) -> Stmt:
         """Add one part of the reduction to the sums of a tile."""
         channel, row, column = place
@@ -287,6 +292,11 @@ class ConvNest:
         taken = math.gcd(channels.words, channels.operand.words_per_step)
         kernel, steps = [int(size) for size in weight.shape[2:4]], channels.words // taken
         mask = SaturationMask.of(self.saturation, channel, sums.vectors)
+        next_channel, next_depth = (0, span) if self.knobs.depth_parts > 1 else (sums.vectors, 0)
+        prefetches = prefetch_pays(self._passes(phase, sums.scalars), self.vector)
+
+        def ahead(number: int, depth: Expr, tap: Place, word: Expr) -> Stmt:
+            return prefetch(weight, [channel + number + next_channel, depth + next_depth, *tap, word, 0])
 
         def step(turn: Expr, tap: Place, first: Expr, is_masked: bool = False, held: Scalar | None = None) -> Stmt:
             ky, kx = tap
@@ -313,7 +323,8 @@ class ConvNest:
                 return [(vector(v, word), scalar(s, word)) for word in words]
 
             if not (mask and is_masked):
-                return channels.operand.step(self.vector, sums, factors)
+                fetches = [ahead(v, depth, tap, word) for v in range(sums.vectors) for word in words if prefetches]
+                return block(*fetches, channels.operand.step(self.vector, sums, factors))
             place = ((depth * kernel[0] + tap[0]) * kernel[1] + tap[1]) * steps + first
             return channels.operand.step(self.vector, sums, factors, mask.any(place))
 

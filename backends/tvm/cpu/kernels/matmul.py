@@ -19,6 +19,7 @@ from lvc.backends.tvm.cpu.kernels.fused import SATURATION_MASK, parameter, take_
 from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, allocate, load, scratch, tasks
 from lvc.backends.tvm.cpu.kernels.padding import copy_converted
 from lvc.backends.tvm.cpu.kernels.panel_product import Knobs, PanelProduct
+from lvc.backends.tvm.cpu.kernels.prefetch import prefetch
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
@@ -146,6 +147,7 @@ def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = No
         lambda panel, k: load(weight, [panel, k, 0], p.block),
         finish,
         parameter(sch, SATURATION_MASK),
+        lambda panel, k: prefetch(weight, [panel, k, 0]),
     )
 
     def task(row_part: Expr, panel_part: Expr) -> Stmt:

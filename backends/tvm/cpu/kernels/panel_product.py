@@ -24,6 +24,7 @@ from lvc.backends.tvm.cpu.kernels.nest import (
 )
 from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedRows
 from lvc.backends.tvm.cpu.kernels.parts import Work
+from lvc.backends.tvm.cpu.kernels.prefetch import prefetch_pays
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
 from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
@@ -86,7 +87,7 @@ class PanelProduct:
     """The loops of one product of ``size`` (m, n, k). ``data`` ``[M, K]`` has elements of the ``operand``, at ``place``
     in the outer dimensions; ``panel(number, step)`` reads a row of a panel, and ``finish(row, column, sums, lanes)``
     writes what came of a register. ``saturation`` ``[panels, steps]`` is not 0 where the operand's usual step could
-    saturate."""
+    saturate; ``prefetch(number, step)`` fetches a row ahead where panels are weights."""
 
     size: tuple[int, int, int]
     operand: DotOperand
@@ -98,6 +99,7 @@ class PanelProduct:
     panel: Callable[[Expr, Expr], Expr]
     finish: Callable[[Expr, Expr, Buffer, int], Stmt]
     saturation: Buffer | None = None
+    prefetch: Callable[[Expr, Expr], Stmt] | None = None
 
     @cached_property
     def _cost(self) -> TileCost:
@@ -153,6 +155,8 @@ class PanelProduct:
             words, rest = operand.count(self.size[2]), 0
         taken = math.gcd(words, operand.words_per_step)
         mask = SaturationMask.of(self.saturation, panel, sums.vectors)
+        passes = -(-self.size[0] // (shape[1] * self.knobs.row_parts))
+        fetch = self.prefetch if prefetch_pays(passes, self.vector) else None
 
         def step(turn: Expr, is_masked: bool = False, held: Scalar | None = None) -> Stmt:
             places = [turn * taken + i for i in range(taken)]
@@ -165,7 +169,10 @@ class PanelProduct:
                     return [(self.panel(panel + v, places[half]), operand.load_rows(data, [pair, turn, 0]))]
                 return [(self.panel(panel + v, k), self._data(row + s, k)) for k in places]
 
-            return operand.step(self.vector, sums, factors, mask.any(turn) if mask and is_masked else None)
+            if mask and is_masked:
+                return operand.step(self.vector, sums, factors, mask.any(turn))
+            fetches = [fetch(panel + shape[0] + v, k) for v in range(shape[0]) for k in places] if fetch else []
+            return block(*fetches, operand.step(self.vector, sums, factors))
 
         def last(v: int, s: int) -> list[tuple[Expr, Expr]]:
             element = operand.load_last(self.data, [*self.place, row + s, self.size[2] - 1])

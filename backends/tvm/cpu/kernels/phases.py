@@ -3,10 +3,10 @@ places. Those that differ only in where they begin share their code, which would
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 
 from tvm import tirx
 
@@ -58,6 +58,26 @@ class Sweep:
         return outside * count / (self.outputs * max(self.taps, 1))
 
     @cached_property
+    def is_padded(self) -> bool:
+        """Whether a tap of an output is outside the image."""
+        first, last = self.reach
+        return self.taps > 0 and (first < 0 or last + (self.outputs - 1) * self.stride >= self.size)
+
+    def inside(self) -> list[Sweep]:
+        """The sweep, with all its taps, cut wherever other taps are inside the image, each piece with those alone."""
+
+        def taps(output: int) -> list[int]:
+            return [tap for tap in range(self.taps) if 0 <= self.position(output, tap) < self.size]
+
+        pieces = []
+        for found, group in groupby(range(self.outputs), taps):
+            first, *rest = group
+            tap = found[0] if found else 0
+            piece = replace(self, outputs=1 + len(rest), taps=len(found), begin=self.position(first, tap))
+            pieces.append(replace(piece, out=(first, 1), tap=(tap, 1)))
+        return pieces
+
+    @cached_property
     def reach(self) -> tuple[int, int]:
         """The first and the last element that output 0 depends on."""
         ends = (self.begin, self.begin + max(self.taps - 1, 0) * self.dilation)
@@ -106,7 +126,7 @@ def _steps(first: Sweep, second: Sweep) -> list[int]:
 
 def _moved(sweep: Sweep, places: Sequence[Expr]) -> Sweep:
     begin, out, tap = places
-    return dataclasses.replace(sweep, begin=begin, out=(out, sweep.out[1]), tap=(tap, sweep.tap[1]))
+    return replace(sweep, begin=begin, out=(out, sweep.out[1]), tap=(tap, sweep.tap[1]))
 
 
 def each_of(run: Sequence[Sweep], body: Callable[[Sweep], Stmt]) -> Stmt:

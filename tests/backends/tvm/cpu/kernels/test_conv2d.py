@@ -35,6 +35,18 @@ GROUPED = [
     pytest.param(Conv2d(1, 12, 8, 8, 24, (3, 3), padding=SAME, groups=12), id="two outputs for each channel"),
 ]
 
+DILATED = [  # windows of which many taps are outside the image
+    pytest.param(Conv2d(1, 24, 11, 17, 20, (3, 3), padding=(6, 6, 6, 6), dilation=(6, 6)), 9, id="nine sides"),
+    pytest.param(Conv2d(1, 24, 17, 13, 20, (3, 3), padding=(9, 9, 9, 9), dilation=(9, 9)), 9, id="no middle"),
+    pytest.param(Conv2d(2, 24, 12, 13, 20, (3, 3), padding=(14, 13, 14, 13), dilation=(14, 13)), 1, id="one tap"),
+    pytest.param(Conv2d(1, 8, 12, 14, 8, (3, 3), padding=(9, 5, 5, 4), dilation=(7, 5)), 12, id="uneven"),
+    pytest.param(Conv2d(1, 16, 21, 29, 16, (3, 3), (2, 2), (8, 8, 8, 8), (8, 8)), 9, id="stride 2"),
+    pytest.param(Conv2d(1, 32, 9, 14, 32, (3, 3), padding=(5, 5, 5, 5), dilation=(5, 5), groups=2), 9, id="groups"),
+    pytest.param(Conv2d(1, 1200, 4, 12, 16, (3, 3), padding=(4, 4, 4, 4), dilation=(4, 4)), 3, id="deep"),
+    pytest.param(Conv2d(1, 3, 14, 18, 16, (3, 3), padding=(7, 7, 7, 7), dilation=(7, 7), in_block=0), 6, id="plain"),
+    pytest.param(Conv2d(1, 8, 5, 16, 8, (3, 3), padding=(30, 6, 30, 6), dilation=(6, 6)), 21, id="rows of no tap"),
+]
+
 
 def check_convolution(problem: Conv2d, vector: Vector = AVX2) -> None:
     p = problem
@@ -48,6 +60,13 @@ def check_convolution(problem: Conv2d, vector: Vector = AVX2) -> None:
 
 @pytest.mark.parametrize("problem", ODD + GROUPED)
 def test_matches_pytorch(problem: Conv2d) -> None:
+    check_convolution(problem)
+
+
+@pytest.mark.parametrize(("problem", "phases"), DILATED)
+def test_dilated_windows_are_cut_where_their_taps_leave_the_image(problem: Conv2d, phases: int) -> None:
+    assert len(problem.geometry.phases) == phases
+    assert not problem.geometry.is_copied
     check_convolution(problem)
 
 

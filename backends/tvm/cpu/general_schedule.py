@@ -12,6 +12,7 @@ from typing import Any
 
 from lvc.backends.tvm.cpu.kernels.channel_moves import channel_move
 from lvc.backends.tvm.cpu.kernels.fused import write_nest
+from lvc.backends.tvm.cpu.kernels.unblocking import unblocking
 from lvc.backends.tvm.cpu.vector import Vector
 
 PARALLEL_WORK = 1 << 15  # element operations below which starting threads costs more than it gains
@@ -32,9 +33,10 @@ class GeneralSchedule:
         if len(blocks) > 1 and shared and not self.apart:
             _schedule_together(sch, blocks, shared, vector)
             return
-        if len(blocks) == 1 and (move := channel_move(sch, blocks[0], vector)):
-            write_nest(sch, move.build())
-            return
+        for kind in (channel_move, unblocking) if len(blocks) == 1 else ():
+            if move := kind(sch, blocks[0], vector):
+                write_nest(sch, move.build())
+                return
         for block in blocks:
             schedule_block(sch, block, vector)
 

@@ -94,7 +94,7 @@ class Conv2d:
         taps = [sum(piece.outputs * piece.taps for piece in along) for along in pieces]
         every = rows.outputs * rows.taps * columns.outputs * columns.taps
         if (
-            self.operand.is_converted
+            self.operand.is_copied
             or not self.operand.is_zero_at_edges
             or max(self.dilation) == 1
             or math.prod(taps) > MOST_INSIDE * every

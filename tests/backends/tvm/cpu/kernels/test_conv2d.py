@@ -16,6 +16,7 @@ from lvc.backends.tvm.cpu.isa.sse import Sse
 from lvc.backends.tvm.cpu.kernels import conv2d, conv_transpose2d
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
 from lvc.backends.tvm.cpu.kernels.conv_transpose2d import ConvTranspose2d
+from lvc.backends.tvm.cpu.kernels.matrix_operands import BFLOAT16_MATRIX
 from lvc.backends.tvm.cpu.vector import Vector
 
 SAME = (1, 1, 1, 1)
@@ -68,6 +69,12 @@ def test_dilated_windows_are_cut_where_their_taps_leave_the_image(problem: Conv2
     assert len(problem.geometry.phases) == phases
     assert not problem.geometry.is_copied
     check_convolution(problem)
+
+
+def test_dilated_windows_of_a_copy_are_whole() -> None:
+    problem = Conv2d(1, 24, 11, 17, 20, (3, 3), padding=(6, 6, 6, 6), dilation=(6, 6), operand=BFLOAT16_MATRIX)
+    assert len(problem.geometry.phases) == 1
+    assert problem.geometry.is_copied
 
 
 @settings(max_examples=8, deadline=None)

@@ -7,6 +7,7 @@ Weights are random, drawn so that no branch of a network is silent.
 
     python tools/bench.py                                    # the whole suite, about 15 minutes on two cores
     python tools/bench.py resnet18 vit_b_16 --threads 1 --seconds 20
+    python tools/bench.py --suite field --batch 8 --out build/bench-field    # needs lvc[zoo]; see suites.py
     python tools/bench.py --precision bf16 --out build/bench-bf16
     python tools/bench.py --int8 --out build/bench-int8      # needs lvc[quantisation-peers]
     python tools/bench.py --target x86-64-v3 --peers-isa avx2 --out build/bench-avx2
@@ -29,12 +30,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lvc.compiler.bench.suite import MODELS, OURS, Built, Entry, Speed
+from suites import SUITES, request_of
+
+from lvc.compiler.bench.suite import OURS, Built, Entry, Speed
 from lvc.compiler.bench.suite_picture import speed_picture
 from lvc.compiler.bench.suite_table import markdown
 from lvc.compiler.pipeline.catalogue import PRECISIONS
 
-PEERS = {"fp32": "onnxruntime,openvino,torch", "bf16": "openvino_default", "int8": "onnxruntime_int8,openvino_int8"}
+PEERS = {
+    "fp32": "onnxruntime,openvino,torch,torch_compile",
+    "bf16": "openvino_default",
+    "int8": "onnxruntime_int8,openvino_int8",
+}
 # weights of 7 bits, as in the preset int8-avx2: as fast as 8 with VNNI, faster without; rounding them better takes
 # minutes and changes no kernel
 INT8 = (
@@ -56,6 +63,7 @@ class Settings:
     threads: tuple[int, ...]
     seconds: float
     peers_isa: str
+    batch: int = 1
 
 
 def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]:
@@ -72,7 +80,7 @@ def measure(model_name: str, settings: Settings, folder: Path) -> dict[str, Any]
     from lvc.compiler.pipeline.observers import relative_difference
 
     load = os.getloadavg()[0]
-    request = suite_request(model_name)
+    request = request_of(model_name, settings.batch)
     model = request.load()
     inputs = seeded_inputs(model.inputs, 0)
     source = quantised(model, settings.quantise) if settings.quantise else model
@@ -133,17 +141,6 @@ def quantised(model: Any, pipeline: str) -> Any:
 
     images = [(one[0], None) for one in random_images(model.inputs)]
     return optimise(model, Pipeline.parse(pipeline), Workspace({"calib": lambda: images}))[0]
-
-
-def suite_request(model_name: str) -> Any:
-    import torchvision
-
-    from lvc.compiler.load.request import LoadRequest
-    from lvc.compiler.load.zoo import find_recipe
-
-    size = find_recipe(torchvision.models.get_model_builder(model_name), {}).size
-    factory = Path(__file__).with_name("sweep_torchvision.py")
-    return LoadRequest(f"{factory}:make", arguments={"name": model_name}, shapes={"": (1, 3, size, size)})
 
 
 def _timed(action: Any) -> tuple[float, Any]:
@@ -216,8 +213,8 @@ def facts(kept: Sequence[Mapping[str, Any]], settings: Settings, command: str) -
         f"{joined('processor')}, {os.cpu_count()} cores; load before each model {min(loads):.1f} to {max(loads):.1f}",
         f"lvc {lvc.__version__}, pipeline `{settings.quantise or settings.pipeline}`, target `{settings.target}`, "
         f"no tuning; {peers}",
-        f"batch 1, engines in turns in one process, {settings.seconds:g} s for each model and number of threads; "
-        "build times without start-up and loading, from an empty cache and from a full one",
+        f"batch {settings.batch}, engines in turns in one process, {settings.seconds:g} s for each model and number of "
+        "threads; build times without start-up and loading, from an empty cache and from a full one",
     ]
     if settings.peers_isa == "avx2":
         switches = " ".join(f"{name}={value}" for name, value in AVX2.items())
@@ -240,14 +237,15 @@ def main() -> int:
         threads=tuple(options.threads),
         seconds=options.seconds,
         peers_isa=options.peers_isa,
+        batch=options.batch,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     kept, failed = [], []
-    for name in options.models or MODELS:
-        file = options.out / f"{name}.json"
+    for name in options.models or SUITES[options.suite]:
+        file = options.out / (f"{name}.json" if options.batch == 1 else f"{name}-batch{options.batch}.json")
         result = None if options.again else known(file, settings)
         if result is None:
-            result = run_apart(name, settings, options.out / "peers" / name, options.timeout)
+            result = run_apart(name, settings, options.out / "peers" / file.stem, options.timeout)
             if "error" in result:
                 failed.append(name)
                 print(f"{name}: {result['error']}", file=sys.stderr, flush=True)
@@ -268,10 +266,10 @@ def _pipeline(options: argparse.Namespace) -> str:
 def _report(kept: Sequence[Mapping[str, Any]], settings: Settings, options: argparse.Namespace) -> None:
     entries = [Entry.from_json(one["entry"]) for one in kept]
     command = shlex.join(["python", "tools/bench.py", *sys.argv[1:]])
-    title = f"The suite, {options.precision}"
+    title = f"The {options.suite} suite, {options.precision}"
     text = markdown(entries, title, facts(kept, settings, command))
     _write(options.out / "table.md", text.encode())
-    conditions = f"{kept[0]['processor']}, {options.precision}, batch 1, no tuning."
+    conditions = f"{kept[0]['processor']}, {options.precision}, batch {options.batch}, no tuning."
     _write(options.out / "chart.svg", speed_picture(entries, conditions).render(".svg"))
     print(text)
     print(f"wrote {options.out}/table.md and chart.svg", file=sys.stderr)
@@ -295,9 +293,14 @@ def _write(path: Path, content: bytes) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0], epilog=f"the suite: {', '.join(MODELS)}"
+        description=(__doc__ or "").splitlines()[0],
+        epilog="; ".join(f"{suite}: {', '.join(models)}" for suite, models in SUITES.items()),
     )
-    parser.add_argument("models", metavar="MODEL", nargs="*", help="models of torchvision (default: the suite)")
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="*", help="models of a suite or of torchvision (default: the suite)"
+    )
+    parser.add_argument("--suite", choices=tuple(SUITES), default="classic", help="which suite (default classic)")
+    parser.add_argument("--batch", type=int, default=1, help="images at once (default 1)")
     parser.add_argument("--threads", type=lambda text: [int(t) for t in text.split(",")], default=[1, 2], metavar="N,N")
     parser.add_argument("--seconds", type=float, default=12.0, help="time for each model and number of threads")
     parser.add_argument("--precision", choices=tuple(PEERS), default="fp32")

@@ -20,7 +20,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import INT8, quantised, suite_request
+from suites import request_of
+
+from bench import INT8, quantised
 from lvc.compiler.bench.suite import MODELS
 from lvc.compiler.cli.model_options import add_model_options, load_request
 from lvc.compiler.errors import LvcError, UsageError
@@ -58,7 +60,7 @@ def rewritten(name: str, options: argparse.Namespace) -> Model:
     from lvc.compiler.pipeline.pipeline import Pipeline
 
     is_file = any(mark in name for mark in ":./")
-    model = load_request(argparse.Namespace(**{**vars(options), "model": name})) if is_file else suite_request(name)
+    model = load_request(argparse.Namespace(**{**vars(options), "model": name})) if is_file else request_of(name)
     loaded: Model = model.load()
     if options.precision == "int8":
         return quantised(loaded, INT8)  # type: ignore[no-any-return]

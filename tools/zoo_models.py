@@ -215,6 +215,11 @@ def make(name: str) -> tuple[torch.nn.Module, tuple[int, ...]]:
     return settle(redraw(module.eval()), shape), shape
 
 
+def network(name: str) -> torch.nn.Module:
+    """A model in evaluation mode."""
+    return make(name)[0]
+
+
 def settle(module: torch.nn.Module, shape: tuple[int, ...]) -> torch.nn.Module:
     """Give batch normalisation the statistics of random images, where the model can be run for that."""
     layers = [part for part in module.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
@@ -276,7 +281,8 @@ def _exported(name: str, module: torch.nn.Module, folder: Path) -> Path:
 def _smp(name: str) -> tuple[torch.nn.Module, tuple[int, int]]:
     import segmentation_models_pytorch as smp
 
-    options: dict[str, Any] = {"encoder_name": "resnet18"}
+    name, _, encoder = name.partition("/")
+    options: dict[str, Any] = {"encoder_name": encoder or "resnet18"}
     if name == "DPT":
         options = {"encoder_name": "tu-vit_tiny_patch16_224", "dynamic_img_size": True}
     return getattr(smp, name)(encoder_weights=None, classes=5, **options), (SIZE, SIZE)

@@ -132,15 +132,18 @@ def test_shares_and_arithmetic_of_kernels() -> None:
 
 
 def test_engines_are_the_files_of_their_folder() -> None:
-    peers = ["onnxruntime", "onnxruntime_int8", "openvino", "openvino_default", "openvino_int8", "torch"]
-    assert engine_names() == peers
+    onnx, intel = ["onnxruntime", "onnxruntime_int8"], ["openvino", "openvino_default", "openvino_int8"]
+    assert engine_names() == [*onnx, *intel, "torch", "torch_compile"]
     assert all(find_engine(name).name == name for name in engine_names())
     with pytest.raises(UsageError, match="there is no engine") as caught:
         find_engine("onnxrutime")
     assert "did you mean 'onnxruntime'" in caught.value.help
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "openvino_default", "torch"])
+SLOW = pytest.param("torch_compile", marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore")])
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "openvino_default", "torch", SLOW])
 def test_engines_compute_what_the_model_computes(name: str, tmp_path: Path) -> None:
     engine = find_engine(name)
     pytest.importorskip(engine.package)

@@ -127,6 +127,18 @@ def test_products_of_matrices_keep_pace(tool: SimpleNamespace) -> None:
     assert account.seconds > 20 * 40 * 64 * 48 * 9 / 16 / (4 * 2.6e9)
 
 
+@pytest.mark.parametrize(("core", "product", "share"), [("neoverse-v1", "usmmla", 0.9), ("cortex-a55", "sdot", 0.65)])
+def test_bytes_keep_pace(core: str, product: str, share: float, tool: SimpleNamespace) -> None:
+    """On a Cortex-A55 each word took two slots more, and the pace was half."""
+    need_models(tool)
+    loaded = from_module(nn.Conv2d(32, 48, 3, padding=1).eval(), torch.zeros(1, 32, 20, 40))
+    found = tool.account.account(tool.main.quantised(loaded, tool.main.INT8), Target.parse(core), Workspace(threads=1))
+    (kernel,) = (one for one in found.kernels if one.kind == "Conv2d")
+    assert kernel.pace.products.keys() == {product}
+    assert kernel.pace.peak_share > share
+    assert not kernel.spills
+
+
 @pytest.mark.parametrize(("core", "rate"), [("cortex-a53", 1.2e9), ("neoverse-v1", 4 * 2.6e9)])
 def test_time_is_that_of_the_multiply_adds(core: str, rate: float, tool: SimpleNamespace) -> None:
     """A product of 197 by 768 by 64, four multiply-adds to a vector, so many vectors a second at best."""

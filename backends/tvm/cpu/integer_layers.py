@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from tvm import te
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16, FLOAT32, DotOperand
-from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad, SignedQuad
+from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad, SignedQuad, TurnedQuad
 from lvc.backends.tvm.cpu.kernels.integer_storage import narrowed, narrowed_shape, stored_bits, widen_function
 from lvc.backends.tvm.cpu.kernels.matrix_operands import BFLOAT16_MATRIX, QuadMatrix
 from lvc.backends.tvm.cpu.vector import Vector
@@ -30,6 +30,7 @@ _BYTES = DataRange.of(torch.uint8, 0)
 _ELEMENTS: dict[type[DotOperand], str] = {
     IntegerQuad: "int8",
     SignedQuad: "int8",
+    TurnedQuad: "int8",
     QuadMatrix: "int8",
     IntegerPair: "int16",
 }  # of which packed weights are made
@@ -73,7 +74,8 @@ def choose_operand(call: Call, vector: Vector, pack: Pack) -> DotOperand:
         return pairs_for(call, vector, quad.zero_point)
     if call["input"].dtype != "uint8" or sum_bound(torch.from_numpy(call["weight"].constant), _BYTES) > INT32:
         return pairs_for(call, vector, quad.zero_point)
-    whole = {known.name: known for known in (quad, SignedQuad(quad.zero_point))}
+    signed = TurnedQuad if vector.machine.in_order else SignedQuad
+    whole = {known.name: known for known in (quad, signed(quad.zero_point))}
     if one := next((whole[element] for element in isa.dots if element in whole), None):
         return one
     pairs = pairs_for(call, vector, quad.zero_point)

@@ -34,12 +34,13 @@ from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.phases import Phase, each_phase
 from lvc.backends.tvm.cpu.kernels.prefetch import prefetch, prefetch_pays
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
-from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
+from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_neighbours, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
 from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.vector import Vector
 
 MOST_DEPTH_PARTS = 32
+MOST_TAPS = 8
 LEAST_STEPS = 4  # in a turn of a reduction with one tap, where fences keep LLVM from unrolling
 
 Place = tuple[Expr, Expr]  # row, column
@@ -113,7 +114,8 @@ class Geometry:
     def columns(self) -> Slots:
         """The places of the columns in a copy."""
         operand, stride = self.channels.operand, self.phases[0][1].stride
-        return Slots(self.margins(1, operand.whole(self.line))[1], stride if operand.rows > 1 else 1)
+        neighbours = operand.neighbours
+        return Slots(self.margins(1, -(-self.line // neighbours) * neighbours)[1], stride if neighbours > 1 else 1)
 
     def pixel(self, phase: Phase, row: Expr, column: Expr) -> tuple[Expr, Expr]:
         """Where the result of a pixel belongs."""
@@ -196,7 +198,7 @@ class ConvNest:
             place = [channel, row - top, g.columns.of(column - left), word]
             return operand.load_words(padded, place, words) if operand.rows == 1 else operand.load_rows(padded, place)
 
-        if operand.rows > 1:
+        if operand.neighbours > 1:
             copy = PairedImage(padded, data, image, (top, left), g.columns, operand).fill()
         else:
             copy = copy_padded_rows(padded, data, image, (top, left), operand)
@@ -284,6 +286,12 @@ class ConvNest:
         parts = self.knobs.row_parts if self.geometry.flat_width is not None else 1
         return lines * -(-phase[1].outputs // (pixels * parts))
 
+    @property
+    def _written_taps(self) -> int:
+        """Taps of a row that stand in the code one by one: cores in order wait for the addresses."""
+        operand = self.geometry.channels.operand
+        return MOST_TAPS if operand.neighbours > operand.rows else 1
+
     def _reduce(self, phase: Phase, place: tuple[Expr, ...], sums: Accumulators, read: Read, part: Expr) -> Stmt:
         """Add one part of the reduction to the sums of a tile."""
         channel, row, column = place
@@ -335,12 +343,13 @@ class ConvNest:
                     rows.taps_inside(row),
                     columns.taps_inside(column, sums.scalars),
                 )
-            return loop(
-                count_y,
-                lambda y: loop(count_x, lambda x: body(y, x), name="kx", start=first_x),
-                name="ky",
-                start=first_y,
-            )
+
+            def line(y: Expr) -> Stmt:
+                if isinstance(count_x, int) and count_x <= self._written_taps:
+                    return block(*(body(y, first_x + x) for x in range(count_x)))
+                return loop(count_x, lambda x: body(y, x), name="kx", start=first_x)
+
+            return loop(count_y, line, name="ky", start=first_y)
 
         if not rows.taps * columns.taps:
             return tirx.Evaluate(0)
@@ -356,7 +365,16 @@ class ConvNest:
 
             return by_rows(channels.words, sums, channels.operand, words_of, of_word)
 
+        def neighbours_of_block(block: Expr, tap: Place, word: Expr) -> Stmt:
+            def words_of(pixel: int, count: int) -> Expr:
+                place = rows.position(row, tap[0]), columns.position(column + pixel, tap[1])
+                return read(start + part * span + block, *place, word, count)
+
+            return by_neighbours(sums, channels.operand, words_of, lambda held: step(block, tap, word, held=held))
+
         def of_block(block: Expr, is_masked: bool = False) -> Stmt:
+            if channels.operand.neighbours > sums.rows:
+                return taps(lambda *tap: neighbours_of_block(block, tap, 0))
             if channels.words == sums.lanes and takes_rows(channels.operand, self.vector):
                 return taps(lambda *tap: rows_of_block(block, tap))
             return taps(lambda y, x: unrolled(steps, lambda turn: step(block, (y, x), turn, is_masked)))

@@ -54,6 +54,7 @@ class DotOperand(ABC):
     sums: ClassVar[str] = "float32"
     is_converted: ClassVar[bool] = False
     scratch_registers: ClassVar[int] = 0  # registers that a step needs for itself
+    neighbours: ClassVar[int] = 1  # columns of an image that lie side by side in copies, whatever the stride
     rows: ClassVar[int] = 1  # neighbouring scalars that a step takes together, and as many words of each
 
     @property

@@ -131,11 +131,47 @@ class SignedQuad(IntegerQuad):
     def offset(self) -> int:
         return self.zero_point - 128
 
+    def factor(self, element: Expr) -> Expr:
+        return centred(element, 128)
+
     def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
         return _with_opposite_signs(super().load(buffer, index))
 
     def join(self, parts: Sequence[Expr]) -> Expr:
         return _with_opposite_signs(super().join(parts))
+
+
+@dataclass(frozen=True)
+class TurnedQuad(SignedQuad):
+    """The same for cores in order: the bits are turned over in a copy, so that one load brings the words of several
+    scalars or steps, and each step takes its own out of their register."""
+
+    element: ClassVar[str] = "int8"
+    is_converted: ClassVar[bool] = True
+    neighbours: ClassVar[int] = 2
+
+    @property
+    def converted_padding(self) -> int:
+        return self.offset
+
+    def step_cost(self, vector: Vector) -> StepCost:
+        return StepCost.fused(vector)
+
+    def convert(self, value: Expr) -> Expr:
+        lanes = value.ty.dtype.lanes
+        high = tirx.const(0x80, "uint8")
+        turned = value ^ (tirx.Broadcast(high, lanes) if lanes > 1 else high)
+        return tirx.reinterpret(f"int8x{lanes}" if lanes > 1 else "int8", turned)
+
+    def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
+        return IntegerQuad.load(self, buffer, index)
+
+    def load_words(self, buffer: Buffer, index: Sequence[Expr], count: int = 1) -> Expr:
+        value = load(buffer, [*index[:-1], index[-1] * 4], 4 * count)
+        return tirx.reinterpret(f"int32x{count}" if count > 1 else "int32", value)
+
+    def join(self, parts: Sequence[Expr]) -> Expr:
+        return IntegerQuad.join(self, [tirx.Cast("int32", part) & 0xFF for part in parts])
 
 
 @dataclass(frozen=True)

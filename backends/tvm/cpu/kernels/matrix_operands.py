@@ -29,6 +29,7 @@ class MatrixOperand(DotOperand):
     """What `DotOperand` promises, of the type that its other base class is for."""
 
     rows: ClassVar[int] = 2
+    neighbours: ClassVar[int] = 2
 
     @property
     def words_per_step(self) -> int:

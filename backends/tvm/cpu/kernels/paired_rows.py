@@ -76,7 +76,7 @@ class PairedImage:
     def _blank(self, number: Expr, row: Expr, start: int, stop: int, first: int = 0) -> Stmt:
         """What stands for zero, in the elements from ``first`` on."""
         lanes = int(self.copy.shape[-1]) - first
-        blank = splat(tirx.const(self.operand.padding_value, self.copy.dtype), lanes)
+        blank = splat(tirx.const(self.operand.converted_padding, self.copy.dtype), lanes)
         return loop(stop - start, lambda slot: store(self.copy, blank, [number, row, slot, first], lanes), start=start)
 
     def _phase(self, number: Expr, row: Expr, phase: int, parts: int) -> Stmt:
@@ -108,7 +108,7 @@ class PairedImage:
 
         def read(part: int, lanes: int) -> Expr:
             index = [self.image, number * self._merged + part, self.corner[0] + row, column, 0]
-            return load(self.data, index, lanes)
+            return self.operand.convert(load(self.data, index, lanes))
 
         if pixels == 1 or self._merged == 1:
             lanes = elements * pixels

@@ -25,12 +25,28 @@ MOST_REGISTERS = 30
 
 def takes_rows(operand: DotOperand, vector: Vector) -> bool:
     """Whether words come by the register, where those of several steps lie side by side."""
-    return vector.machine.in_order and bool(vector.isa.fenced) and operand.elements == 1
+    is_by_register = operand.elements == 1 or (operand.neighbours > operand.rows)
+    return vector.machine.in_order and bool(vector.isa.fenced) and is_by_register
 
 
 def fits_rows(vectors: int, scalars: int) -> bool:
     """Whether there are registers for such a tile."""
     return vectors * scalars + vectors + scalars <= MOST_REGISTERS
+
+
+def by_neighbours(
+    sums: Accumulators, operand: DotOperand, read: Callable[[int, int], Expr], step: Callable[[Scalar], Stmt]
+) -> Stmt:
+    """Run one ``step(scalar)``, where ``read(scalar, count)`` reads the words of so many neighbouring scalars from one
+    on."""
+    rows = [scratch([WORDS], "row", operand.packed) for _ in range(0, sums.scalars, WORDS)]
+
+    def word_of(scalar: int) -> Expr:
+        number, place = divmod(scalar, WORDS)
+        return tirx.Shuffle([load(rows[number], [0], WORDS)], [int32(place)])
+
+    fill = [store(register, read(number * WORDS, WORDS), [0], WORDS) for number, register in enumerate(rows)]
+    return allocate(rows, *fill, step(word_of))
 
 
 def by_rows(

@@ -16,7 +16,7 @@ from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.host import STAND_IN
 from lvc.backends.tvm.cpu.kernels import matmul
-from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, SignedQuad
+from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, SignedQuad, TurnedQuad
 from lvc.backends.tvm.cpu.kernels.matrix_operands import QuadMatrix
 from lvc.backends.tvm.cpu.processors import CPUS
 from lvc.backends.tvm.cpu.targets import vector_of
@@ -36,6 +36,7 @@ from lvc.compiler.pipeline.workspace import Workspace
 
 TARGETS = pytest.mark.targets
 PARTS = {"aarch64": IntegerPair, "aarch64+dotprod": SignedQuad, "aarch64+i8mm": QuadMatrix, "armv7": IntegerPair}
+PARTS |= {"cortex-a55": TurnedQuad}
 
 
 def need(text: str) -> None:

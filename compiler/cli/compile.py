@@ -21,7 +21,7 @@ from lvc.compiler.cli.pipeline_options import (
     read_max_loss,
     read_pipeline,
     read_requirement,
-    say_unread,
+    say_of_data,
     show_passes,
     written,
 )
@@ -86,7 +86,7 @@ def _compile(device: Device, options: argparse.Namespace, console: Console, plan
         max_loss=max_loss,
         stages=course.stages if course else None,
     )
-    say_unread(workspace, console)
+    say_of_data(workspace, console)
     report.load_seconds = round(loaded, 3)
     verdicts = course.examine(artefact, report) if course else []
     output = output_path(options, artefact)

@@ -18,7 +18,7 @@ from lvc.compiler.cli.pipeline_options import (
     read_max_loss,
     read_pipeline,
     read_requirement,
-    say_unread,
+    say_of_data,
     show_passes,
     written,
 )
@@ -71,7 +71,7 @@ def _optimise(device: Device, options: argparse.Namespace, console: Console) -> 
     if requirement:
         simulated = options.output is not None and keeps_simulation(options.output)
         check_requirement(requirement, rewritten, steps, simulated=simulated)
-    say_unread(workspace, console)
+    say_of_data(workspace, console)
     report = make_report(model, rewritten, pipeline, "", steps)
     report.loaded = loaded
     if options.output:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lvc.compiler.pipeline.pipeline import Observer, Pipeline
     from lvc.compiler.pipeline.workspace import DataSet, Workspace
     from lvc.compiler.report import Report
+    from lvc.compiler.running.synthesis import Synthesiser
 
 
 def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,8 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATH",
         action="append",
         default=[],
-        help="a data set for passes; on judge=PATH, or else on a held-out part of calib, what they cost is judged",
+        help="a data set for passes; NAME=synthesised: made from the model; on judge=PATH, or else on a held-out part "
+        "of calib, what they cost is judged",
     )
     group.add_argument(
         "--checkpoints",
@@ -155,6 +157,7 @@ class NamedData:
     """A data set that is opened when a pass asks for it; ``was_read`` tells whether one did.
 
     ``preprocess`` is how its images are prepared if not as the model says, ``limit`` how many are used at most.
+    ``synthesiser`` makes the images of one that is made from the model.
     """
 
     place: str
@@ -162,13 +165,21 @@ class NamedData:
     preprocess: str | None = None
     limit: int | None = None
     was_read: bool = False
+    synthesiser: Synthesiser | None = None
 
     def __call__(self) -> DataSet:
         from lvc.compiler.pipeline.held_out import Part
 
         self.was_read = True
-        data = open_data_set(self.place, self.model, self.preprocess)
+        data = self._open()
         return Part(data, frozenset(range(self.limit))) if self.limit and self.limit < len(data) else data
+
+    def _open(self) -> DataSet:
+        from lvc.compiler.data.synthesised import is_synthesised
+
+        if self.synthesiser and is_synthesised(self.place):
+            return self.synthesiser(self.place, self.preprocess or self.model.preprocessing)
+        return open_data_set(self.place, self.model, self.preprocess)
 
     @property
     def settings(self) -> tuple[object, ...]:
@@ -176,11 +187,17 @@ class NamedData:
         return (self.preprocess or self.model.preprocessing, self.limit, self.model.labels)
 
 
-def say_unread(workspace: Workspace, console: Console) -> None:
-    """Say which data sets no pass asked for: perhaps the wrong name, or a pass is missing."""
+def say_of_data(workspace: Workspace, console: Console) -> None:
+    """Say which data sets no pass asked for, perhaps for a wrong name or a missing pass, and which tell little."""
+    from lvc.compiler.data.synthesised import is_synthesised
+
     for name, data in workspace.data.items():
-        if isinstance(data, NamedData) and not data.was_read:
+        if not isinstance(data, NamedData):
+            continue
+        if not data.was_read:
             console.say(f"note: no pass read the data set '{name}'")
+        elif is_synthesised(data.place):
+            console.say(f"note: '{name}' was synthesised: what is measured on it need not hold for real images")
 
 
 def make_workspace(
@@ -194,10 +211,14 @@ def make_workspace(
     import torch
 
     from lvc.compiler.pipeline.workspace import Workspace
+    from lvc.compiler.running.synthesis import Synthesiser
 
     board = device if options.device else None
     if data is None:
         data = {name: NamedData(path, model) for name, path in read_data_names(options).items()}
+    synthesiser = Synthesiser(model, options.seed, console.progress, options.checkpoints)
+    for named in data.values():
+        named.synthesiser = synthesiser
     workspace = Workspace(
         data=data, seed=options.seed, progress=console.progress, checkpoints=options.checkpoints, device=board
     )

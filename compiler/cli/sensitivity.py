@@ -34,14 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
-    from functools import partial
-
-    from lvc.compiler.cli.pipeline_options import describe_data, open_data_set
+    from lvc.compiler.cli.pipeline_options import NamedData, describe_data
     from lvc.compiler.files import check_writable
     from lvc.compiler.measure.pictures.canvas import check_drawable
     from lvc.compiler.pipeline.catalogue import SENSITIVITY
     from lvc.compiler.pipeline.pipeline import Pipeline
     from lvc.compiler.pipeline.workspace import Workspace
+    from lvc.compiler.running.synthesis import Synthesiser
 
     pipeline = Pipeline.parse(f"{SENSITIVITY}{{{options.options}}}")
     if options.output:
@@ -51,8 +50,9 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     model = load_model(options)
     options.labels = None
     describe_data(options, model)
-    data = {"calib": partial(open_data_set, options.data.removeprefix("calib="), model)}
-    _, (step,) = pipeline.run(model, Workspace(data=data, seed=options.seed, progress=console.progress))
+    data = NamedData(options.data.removeprefix("calib="), model)
+    data.synthesiser = Synthesiser(model, options.seed, console.progress)
+    _, (step,) = pipeline.run(model, Workspace(data={"calib": data}, seed=options.seed, progress=console.progress))
     (table,) = step.outcome.tables
     _show(table, console)
     for note in step.outcome.notes:

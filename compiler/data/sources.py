@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.samples import Fit, Samples
+from lvc.compiler.data.synthesised import WORD, Synthesis, is_synthesised
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,12 +44,20 @@ def open_data(
         from lvc.compiler.data.callables import open_callable
 
         return open_callable(text, preprocess, fits)
+    if is_synthesised(text):
+        raise UsageError(
+            f"{WORD} images are for passes alone",
+            why="they are made from the model, and what is measured on them is not what real images would show",
+            help="give real ones here",
+        )
     raise _unknown(text)
 
 
 def check_data(text: str) -> None:
-    """Raise `UsageError` for a text that names no file, folder or callable, before any work is done."""
-    if not Path(text).exists() and not _CALLABLE.fullmatch(text):
+    """Raise `UsageError` for a text that names no data set, before any work is done."""
+    if is_synthesised(text):
+        Synthesis.parse(text)
+    elif not Path(text).exists() and not _CALLABLE.fullmatch(text):
         raise _unknown(text)
 
 

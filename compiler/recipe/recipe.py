@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lvc.compiler.backend import Target
 from lvc.compiler.data.preprocess import Preprocess
+from lvc.compiler.data.synthesised import is_synthesised
 from lvc.compiler.errors import UsageError, did_you_mean
 from lvc.compiler.pipeline.catalogue import PRECISIONS
 from lvc.compiler.recipe.limits import Limits
@@ -226,7 +227,7 @@ class _Reader:
     def located(self, table: Table, key: str, text: str) -> str:
         """A path as the command line would name it: those in a file are seen from the file's folder."""
         is_callable = _IN_MODULE.fullmatch(text) and not text.partition(":")[0].endswith(".py")
-        if self.base is None or is_callable or table.is_given(key):
+        if self.base is None or is_callable or is_synthesised(text) or table.is_given(key):
             return text
         return str(self.base / text)
 

@@ -56,7 +56,8 @@ class Distil(TrainingPass):
         targets = samples.targets()
         text = self._losses(model, labelled=all(target is not None for target in targets))
         outcome.notes.append(f"learns from '{pair.teacher.name}', {self.teacher}, by {text}")
-        return ByTeacher(pair, parse_terms(text), parse_loss(self.loss), targets, self.images_at_once)
+        images = self.images_at_once(workspace.ranks)
+        return ByTeacher(pair, parse_terms(text), parse_loss(self.loss), targets, images, ranks=workspace.ranks)
 
     def _teacher(self, model: Model, workspace: Workspace) -> Model:
         if self.teacher != ORIGINAL:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import lvc
 from lvc.compiler.cli.console import Console
 from lvc.compiler.errors import CompileError, LvcError, UsageError, did_you_mean
+from lvc.compiler.pipeline.ranks import ALONE, Ended, Ranks, are_started, join, lost
 
 COMMANDS = (
     "compile",
@@ -29,6 +30,9 @@ COMMANDS = (
     "targets",
     "serve-device",
 )
+
+DIVIDED = ("compile", "opt", "eval", "sensitivity")
+"""Commands that several processes do together, as ``torchrun`` starts them; of the others one of them does all."""
 
 _EPILOG = """\
 examples:
@@ -87,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
         module.configure(command)
         command.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-        command.set_defaults(execute=module.execute)
+        command.set_defaults(execute=module.execute, ranks=ALONE)
     return parser
 
 
@@ -117,20 +121,28 @@ def main(
     Returns 0 when done, 1 if the model could not be compiled, 2 for wrong usage, 3 if a check failed, 70 for a defect
     of lvc (only then with a traceback).
     """
-    console = Console(json_wanted="--json" in arguments)
+    console, ranks = Console(json_wanted="--json" in arguments), ALONE
     try:
+        if are_started():
+            _let_threads_sleep()
+            ranks = join()
+            console.is_silent = ranks.follows
         options = make().parse_args(arguments)
         if options.command != "bench":
             _let_threads_sleep()
         if not os.environ.get("LVC_WARNINGS"):
             warnings.simplefilter("ignore")
-        code: int = options.execute(options, console)
+        code = _execute(options, console, ranks)
         sys.stdout.flush()
+        ranks.leave()
         return code
     except LvcError as error:
-        return _fail(console, error)
+        return _fail(console, error, ranks)
     except MemoryError:
-        return _fail(console, CompileError("there is not enough memory", help="take a smaller model, batch or image"))
+        help = "take a smaller model, batch or image"
+        return _fail(console, CompileError("there is not enough memory", help=help), ranks)
+    except Ended:
+        return _fail(console, lost(), ranks)
     except KeyboardInterrupt:
         console.say("interrupted")
         return 130
@@ -140,6 +152,9 @@ def main(
     except Exception:
         import traceback
 
+        if not ranks.claims_error():
+            return 70
+        console.is_silent = False
         console.say(traceback.format_exc())
         console.say("error: this is a defect of lvc; please report it with the lines above")
         console.say(f"  again {program} {shlex.join(arguments)}")
@@ -157,6 +172,19 @@ def _let_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
-def _fail(console: Console, error: LvcError) -> int:
-    console.error(error)
+def _execute(options: argparse.Namespace, console: Console, ranks: Ranks) -> int:
+    options.ranks = ranks
+    if ranks.count > 1 and options.command not in DIVIDED:
+        if ranks.follows:
+            return 0
+        console.say(f"note: 'lvc {options.command}' is not divided: one of {ranks.count} processes does all of it")
+    code: int = options.execute(options, console)
+    return code
+
+
+def _fail(console: Console, error: LvcError, ranks: Ranks) -> int:
+    if ranks.claims_error():
+        console.is_silent = False
+        console.error(error)
+    ranks.leave()
     return error.exit_code

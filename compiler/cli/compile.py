@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lvc.compiler.cli.device_options import on_device
 from lvc.compiler.cli.emission_options import add_emission_options, check_output, output_path, write_output
+from lvc.compiler.cli.following import follow_pipeline
 from lvc.compiler.cli.model_options import add_model_options, load_request
 from lvc.compiler.cli.pipeline_options import (
     add_pipeline_options,
@@ -49,6 +50,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace, console: Console) -> int:
     plan = read_plan(options)
+    if options.ranks.follows:
+        return follow_pipeline(options, console, plan)
     return on_device(options, console, lambda device: _compile(device, options, console, plan))
 
 

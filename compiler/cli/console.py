@@ -19,7 +19,7 @@ class TerminalProgress:
         self._console = console
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-        if not sys.stderr.isatty():
+        if self._console.is_silent or not sys.stderr.isatty():
             yield from items
             return
         from rich.console import Console as RichConsole
@@ -34,20 +34,21 @@ class TerminalProgress:
 
 
 class Console:
-    """Where the words of one command go."""
+    """Where the words of one command go; nowhere while it ``is_silent``."""
 
     def __init__(self, json_wanted: bool = False) -> None:
         self.json_wanted = json_wanted
+        self.is_silent = False
         self.progress = TerminalProgress(self)
 
     def result(self, text: str) -> None:
         """Print a result for people; nothing when JSON is wanted."""
-        if not self.json_wanted:
+        if not self.json_wanted and not self.is_silent:
             print(text)
 
     def json(self, data: Any) -> None:
         """Print the result as JSON, if that is wanted."""
-        if self.json_wanted:
+        if self.json_wanted and not self.is_silent:
             print(json.dumps(data, indent=2, default=str), flush=True)
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]], align: str) -> None:
@@ -58,7 +59,8 @@ class Console:
 
     def say(self, text: str) -> None:
         """Talk: to stderr."""
-        print(text, file=sys.stderr, flush=True)
+        if not self.is_silent:
+            print(text, file=sys.stderr, flush=True)
 
     def error(self, error: LvcError) -> None:
         """Print an error, made printable as tables are; as JSON on stdout too, when JSON is wanted."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lvc.compiler.cli.compile import write_report
 from lvc.compiler.cli.device_options import on_device
+from lvc.compiler.cli.following import follow_pipeline
 from lvc.compiler.cli.model_options import add_model_options, load_request
 from lvc.compiler.cli.pipeline_options import (
     add_pipeline_options,
@@ -39,6 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
+    if options.ranks.follows:
+        return follow_pipeline(options, console)
     return on_device(options, console, lambda device: _optimise(device, options, console))
 
 

@@ -220,12 +220,18 @@ def make_workspace(
     for named in data.values():
         named.synthesiser = synthesiser
     workspace = Workspace(
-        data=data, seed=options.seed, progress=console.progress, checkpoints=options.checkpoints, device=board
+        data=data,
+        seed=options.seed,
+        progress=console.progress,
+        checkpoints=options.checkpoints,
+        device=board,
+        ranks=options.ranks,
     )
-    if not options.threads:
+    threads = options.threads or (options.ranks.threads if options.ranks.count > 1 else None)
+    if not threads:
         return workspace
-    torch.set_num_threads(options.threads)
-    return dataclasses.replace(workspace, threads=options.threads)
+    torch.set_num_threads(threads)
+    return dataclasses.replace(workspace, threads=threads)
 
 
 def describe_data(options: argparse.Namespace, model: Model) -> None:

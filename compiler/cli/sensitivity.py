@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
+    from lvc.compiler.cli.following import follow
     from lvc.compiler.cli.pipeline_options import NamedData, describe_data
     from lvc.compiler.files import check_writable
     from lvc.compiler.measure.pictures.canvas import check_drawable
@@ -43,16 +44,19 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.running.synthesis import Synthesiser
 
     pipeline = Pipeline.parse(f"{SENSITIVITY}{{{options.options}}}")
-    if options.output:
+    if options.output and not options.ranks.follows:
         check_writable(options.output)
-    if options.plot:
+    if options.plot and not options.ranks.follows:
         check_drawable(options.plot)
     model = load_model(options)
     options.labels = None
     describe_data(options, model)
     data = NamedData(options.data.removeprefix("calib="), model)
     data.synthesiser = Synthesiser(model, options.seed, console.progress)
-    _, (step,) = pipeline.run(model, Workspace(data={"calib": data}, seed=options.seed, progress=console.progress))
+    workspace = Workspace(data={"calib": data}, seed=options.seed, progress=console.progress, ranks=options.ranks)
+    if options.ranks.follows:
+        return follow(model, workspace)
+    _, (step,) = pipeline.run(model, workspace)
     (table,) = step.outcome.tables
     _show(table, console)
     for note in step.outcome.notes:

@@ -187,6 +187,8 @@ class Pipeline:
                 break
             before = _written(model)
             try:
+                if item.is_divided:
+                    workspace.ranks.call(item, model)
                 step.outcome = item.apply(model, replace(workspace, surroundings=Surroundings(step, observers)))
                 settle_names(model.module.graph)
                 step.outcome.settle(model.module.graph)

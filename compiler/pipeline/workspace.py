@@ -13,6 +13,7 @@ import numpy as np
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.pipeline import held_out
+from lvc.compiler.pipeline.ranks import ALONE, Ranks
 from lvc.compiler.threads import usable_cores
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ class Workspace:
     ``surroundings`` are those of a pass, for the passes that it runs; see `Pipeline.run_inside`. ``original`` is the
     model before any pass, which nobody changes. ``device`` is the machine on which what is built for the target is run
     and timed; None for this one. ``stopwatch`` measures models on the target, where there is one. ``checkpoints`` is
-    the folder where long passes leave what they have finished, to go on from there; None for none.
+    the folder where long passes leave what they have finished, to go on from there; None for none. ``ranks`` are the
+    processes that share the work.
     """
 
     data: Mapping[str, Callable[[], DataSet]] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class Workspace:
     stopwatch: Stopwatch | None = None
     surroundings: Surroundings | None = None
     original: Model | None = None
+    ranks: Ranks = ALONE
 
     def data_set(self, name: str) -> DataSet:
         """Open what passes may learn from of the data set that the user named as ``--data NAME=PATH``.

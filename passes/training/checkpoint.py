@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.files import write_atomically
 from lvc.compiler.pipeline.checkpoint import Checkpoints
+from lvc.compiler.pipeline.ranks import ALONE, Ranks
 
 _SUFFIX = ".safetensors"
 
@@ -37,9 +38,11 @@ class Saved:
 
 @dataclass(frozen=True)
 class TrainingCheckpoint:
-    """Where one piece of training keeps its state; nowhere without a folder."""
+    """Where one piece of training keeps its state; nowhere without a folder. All of the ``ranks`` read what the leading
+    one kept."""
 
     checkpoints: Checkpoints
+    ranks: Ranks = ALONE
 
     @property
     def path(self) -> Path | None:
@@ -63,10 +66,10 @@ class TrainingCheckpoint:
 
     def load(self) -> Saved | None:
         """Return the state that was kept last; None if there is none. `CompileError` if its file is broken."""
-        if self.path is None or not self.path.exists():
-            return None
         try:
-            content = self.path.read_bytes()
+            content = self.ranks.hear(self.path.read_bytes() if self.path and self.path.exists() else b"")
+            if not content:
+                return None
             tensors = load(content)
             told = json.loads(_metadata(content)["lvc"])
             return Saved(int(told.pop("step")), tensors, told)

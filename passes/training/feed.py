@@ -1,7 +1,8 @@
 """The batches of training: which samples, in which order, augmented and mixed how.
 
-Everything random in a step follows from the seed and the number of the step alone, so that training which goes on from
-a checkpoint sees what it would have seen.
+Everything random in a step follows from the seed, the number of the step and the place of an image in its batch, so
+that training which goes on from a checkpoint sees what it would have seen, and several processes see the shares of the
+batch that one would see.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -18,9 +20,10 @@ import torch
 from lvc.compiler.data.access import Access, Target
 from lvc.compiler.data.samples import Fit
 from lvc.compiler.errors import UsageError
+from lvc.compiler.pipeline.ranks import ALONE, Ranks
 from lvc.passes.training.augmentation import Augmentation
 
-_STRIDE = 1_000_003  # a prime; seeds of steps do not meet those of epochs
+_STRIDE = 1_000_003  # a prime
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,14 @@ class Mixing:
     mixup: float = 0.0
     cutmix: float = 0.0
 
+    def __bool__(self) -> bool:
+        return self.mixup > 0 or self.cutmix > 0
+
     def __call__(
         self, inputs: torch.Tensor, targets: torch.Tensor | None, classes: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mix a batch; targets ``i64[N]`` become ``f32[N,classes]``."""
-        if not self.mixup and not self.cutmix:
+        if not self:
             return inputs, targets
         from torchvision.transforms import v2
 
@@ -52,7 +58,8 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Feed:
-    """The training samples in batches of ``batch``, each in parts of ``micro``."""
+    """The training samples in batches of ``batch``, each in parts of ``micro``, of which each of the ``ranks`` has a
+    share."""
 
     samples: Access
     fit: Fit
@@ -63,6 +70,7 @@ class Feed:
     classes: int
     seed: int
     threads: int
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         if len(self.samples) < self.batch:
@@ -76,38 +84,50 @@ class Feed:
         return len(self.samples) // self.batch
 
     def parts(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-        """Yield the parts of a step, counted from 0: inputs ``[micro,...]`` and what they are to give, if known.
+        """Yield this process's share of each part of a step, counted from 0: inputs ``[micro / ranks,...]`` and what
+        they are to give, if known.
 
-        Called within `randomness` of the step.
+        Called within `randomness`. What is drawn after a part was given is the same in all processes.
         """
         epoch, at = divmod(step, self.steps_an_epoch)
         order = _order(self.seed, epoch, len(self.samples))[at * self.batch : (at + 1) * self.batch]
         for start in range(0, self.batch, self.micro):
-            yield self._part(order[start : start + self.micro])
+            yield self._part(step, start, order[start : start + self.micro])
 
     @contextmanager
-    def randomness(self, step: int) -> Iterator[None]:
-        """What is drawn within the ``with`` block depends on the step alone; outside nothing changes."""
+    def randomness(self) -> Iterator[None]:
+        """What is drawn within the ``with`` block changes nothing outside."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * _STRIDE + step)
             yield
 
-    def _part(self, order: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _part(self, step: int, start: int, order: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        own = self.ranks.share(len(order))
+        partner = 1 if self.mixing else 0  # an image is mixed with the one before it, which may be of another process
+        chosen = [at % len(order) for at in range(own.start - partner, own.stop)]
+        stacked, targets = self._augmented([order[at] for at in chosen], [(step, start + at) for at in chosen])
+        torch.default_generator.manual_seed(_seed(self.seed, step, start, "part"))
+        mixed, aims = self.mixing(stacked, targets, self.classes)
+        return mixed[partner:], aims if aims is None else aims[partner:]
+
+    def _augmented(
+        self, order: Sequence[int], drawn: Sequence[tuple[int, int]]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         places = [self.samples.places[at] for at in order]
         targets = [self.samples.target(place) for place in places]
         masks = [_mask(target) for target in targets]
-        if self.samples.picture is None:
-            inputs = [torch.from_numpy(np.array(self.samples.read(place)[0])) for place in places]
-            made = [self.augmentation(image, mask) for image, mask in zip(inputs, masks, strict=True)]
-            stacked = torch.stack([image for image, _ in made])
-        else:
-            made = [
-                self.augmentation(_to_image(pixels), mask)
-                for pixels, mask in zip(self._pictures(places), masks, strict=True)
-            ]
-            stacked = self._prepare(torch.stack([image for image, _ in made]))
+        made: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        for image, mask, place in zip(self._images(places), masks, drawn, strict=True):
+            torch.default_generator.manual_seed(_seed(self.seed, *place))
+            made.append(self.augmentation(image, mask))
+        stacked = torch.stack([image for image, _ in made])
         aims = [mask if mask is not None else target for (_, mask), target in zip(made, targets, strict=True)]
-        return self.mixing(stacked, stack_targets(aims), self.classes)
+        return stacked if self.samples.picture is None else self._prepare(stacked), stack_targets(aims)
+
+    def _images(self, places: Sequence[int]) -> Iterator[torch.Tensor]:
+        """Read ready inputs or pictures, ``[C,H,W]``."""
+        if self.samples.picture is None:
+            return (torch.from_numpy(np.array(self.samples.read(place)[0])) for place in places)
+        return map(_to_image, self._pictures(places))
 
     def _pictures(self, places: Sequence[int]) -> Iterator[np.ndarray]:
         """Read pictures; they have the size that the model takes unless the augmentation brings them to it."""
@@ -125,6 +145,11 @@ class Feed:
         planes = self.samples.preprocess.to_planes(images.movedim(1, -1).numpy())
         planes = np.moveaxis(planes, 1, -1) if self.fit.is_channels_last else planes
         return torch.from_numpy(np.ascontiguousarray(planes, self.fit.dtype))
+
+
+def _seed(*drawn: int | str) -> int:
+    """A seed for what is drawn at one place."""
+    return int.from_bytes(blake2b(repr(drawn).encode(), digest_size=7).digest())
 
 
 @lru_cache(maxsize=1)

@@ -17,9 +17,11 @@ from torch.fx import GraphModule, Node
 from lvc.compiler.data.batches import fed_input
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import calls, set_argument, tensor
+from lvc.compiler.ir.graph import arguments, calls, free_name, set_argument, tensor
 from lvc.compiler.ir.layers import LAYERS, weight_node
 from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.ranks import ALONE, Ranks
+from lvc.passes.training.division import Dropout, Normalisation, joined
 from lvc.passes.training.fake_quantisation.places import Places, Scales, parameter_names
 from lvc.passes.training.optimisation import copies
 
@@ -29,7 +31,7 @@ MOMENTUM = 0.1
 
 @dataclass(frozen=True)
 class TrainingForm:
-    """Two graphs of one model for ``images`` at once, and the tensors of both.
+    """Two graphs of one model for ``images`` at once in each of the ``ranks``, and the tensors of both.
 
     Each gives its outputs, and then the values of the nodes that are watched. ``trained`` are the parameters by name,
     ``state`` all floating-point tensors that may change: those and the statistics of batch normalisations. ``masks``
@@ -46,6 +48,7 @@ class TrainingForm:
     state: dict[str, torch.Tensor]
     masks: dict[str, torch.Tensor]
     places: Places
+    ranks: Ranks
 
     @classmethod
     def of(
@@ -58,6 +61,7 @@ class TrainingForm:
         keep_zeros: bool,
         scales: Scales = "learn",
         freeze_scales: float = 1.0,
+        ranks: Ranks = ALONE,
     ) -> TrainingForm:
         """Write a model for training; ``watched`` are nodes of it whose values are wanted.
 
@@ -67,15 +71,15 @@ class TrainingForm:
         batched = model.with_batch(images)
         training, evaluation = (watching(batched.copy(share_tensors=True), watched) for _ in range(2))
         if not freeze_batch_norm:
-            _set_training(training)
+            _set_training(training, ranks)
         places = Places.of(model, scales, freeze_scales)
-        places.put_into(training, training=True)
+        places.put_into(training, training=True, ranks=ranks)
         places.put_into(evaluation, training=False)
         statistics = _statistics(model)
         others = parameter_names(model.module) | statistics.keys()
         trained = {
             name: parameter
-            for name, parameter in model.module.named_parameters()
+            for name, parameter in sorted(model.module.named_parameters())
             if name not in others and parameter.is_floating_point()
         }
         if not trained:
@@ -84,12 +88,16 @@ class TrainingForm:
             parameter.requires_grad_(name in trained)
         masks = _masks(model) if keep_zeros else {}
         state = {**trained, **statistics, **places.state}
-        return cls(model, images, training, evaluation, {**trained, **places.trained}, state, masks, places)
+        return cls(model, images, training, evaluation, {**trained, **places.trained}, state, masks, places, ranks)
 
     def parts(self, given: Sequence[torch.Tensor]) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
         """Tell the outputs of what a graph gives from the watched values."""
         outputs = len(self.model.output_names)
         return given[:outputs], given[outputs:]
+
+    def run(self, graph: GraphModule, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Run one of the graphs on this process's share of some images; return what it gives for all of them."""
+        return [joined(value.float() if value.is_floating_point() else value, self.ranks) for value in graph(inputs)]
 
     def snapshot(self) -> dict[str, torch.Tensor]:
         """Copies of all tensors as they are now."""
@@ -145,13 +153,23 @@ def watching(model: Model, watched: Sequence[Node]) -> GraphModule:
     return module
 
 
-def _set_training(module: GraphModule) -> None:
+def _set_training(module: GraphModule, ranks: Ranks) -> None:
     for node in calls(module.graph, aten.batch_norm.default):
-        set_argument(node, "training", True)
-        set_argument(node, "momentum", MOMENTUM)
+        if ranks.count == 1:
+            set_argument(node, "training", True)
+            set_argument(node, "momentum", MOMENTUM)
+        else:
+            _put(module, node, Normalisation(MOMENTUM, arguments(node)["eps"], ranks), 5)
     for node in calls(module.graph, aten.dropout.default):
-        set_argument(node, "train", True)
+        _put(module, node, Dropout(arguments(node)["p"], ranks), 1)
     module.recompile()
+
+
+def _put(module: GraphModule, node: Node, other: torch.nn.Module, operands: int) -> None:
+    """Let a module compute a node from its first operands."""
+    name = free_name(module, f"{node.name}_in_training")
+    module.add_module(name, other)
+    node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:operands], {}
 
 
 def _statistics(model: Model) -> dict[str, torch.Tensor]:

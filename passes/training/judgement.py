@@ -54,23 +54,26 @@ class Judge:
     def __call__(self, form: TrainingForm, layout: torch.memory_format) -> Verdict:
         """Judge a model as it is now."""
         total, right = 0.0, 0
-        for inputs, targets, count in self._batches(form.images):
+        for inputs, targets, count in self._batches(form):
             batch = inputs.contiguous(memory_format=layout) if inputs.ndim == 4 else inputs
-            outputs, watched = form.parts([value[:count] for value in form.evaluation(batch)])
+            outputs, watched = form.parts([value[:count] for value in form.run(form.evaluation, batch)])
             seen = Seen(batch, outputs, watched, targets, count, PLAIN)
             total += float(sum(part.double() for part in self.objective.losses(seen).values())) * count
             if self.counts_right and targets is not None:
                 right += int((watched[0].flatten(1).argmax(1) == targets).sum())
         return Verdict(len(self.samples), total / len(self.samples), right if self.counts_right else None)
 
-    def _batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, int]]:
-        """Yield inputs filled up to the size with copies of the last, their targets, and how many are there."""
+    def _batches(self, form: TrainingForm) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, int]]:
+        """Yield this process's share of the inputs of a batch, which is filled up with copies of the last, the targets
+        of all of them, and how many these are."""
         places = list(self.samples.places)
+        size = form.images * form.ranks.count
         for start in range(0, len(places), size):
             chosen = places[start : start + size]
-            inputs = np.concatenate([self.samples.read(place) for place in chosen])
-            filled = np.concatenate([inputs, np.repeat(inputs[-1:], size - len(inputs), 0)])
-            yield torch.from_numpy(filled), stack_targets([self.samples.target(place) for place in chosen]), len(chosen)
+            own = [chosen[min(at, len(chosen) - 1)] for at in form.ranks.share(size)]
+            inputs = {place: self.samples.read(place) for place in dict.fromkeys(own)}
+            stacked = torch.from_numpy(np.concatenate([inputs[place] for place in own]))
+            yield stacked, stack_targets([self.samples.target(place) for place in chosen]), len(chosen)
 
 
 def refuse_nan(loss: float, step: int, saved: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import ClassVar, Literal
 
 import torch
 
@@ -17,6 +18,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.evaluation import is_class_scores
 from lvc.compiler.pipeline.checkpoint import Checkpoints
 from lvc.compiler.pipeline.passes import Outcome, Pass, option
+from lvc.compiler.pipeline.ranks import ALONE, Ranks
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import counted
 from lvc.passes.training.augmentation import AUTO, PRESETS, STEPS, Augmentation, parse_augmentation
@@ -44,6 +46,8 @@ class TrainingPass(Pass):
 
     A subclass says by `objective` what is minimised.
     """
+
+    is_divided: ClassVar[bool] = True
 
     data: str = option("train", "the data set to train on, as named by --data NAME=PATH")
     validation: str = option("", "the data set to judge on while training (default: a tenth of the data, held out)")
@@ -112,10 +116,16 @@ class TrainingPass(Pass):
     def objective(self, model: Model, samples: Access, workspace: Workspace, outcome: Outcome) -> Objective:
         """Return what is minimised on those samples."""
 
-    @property
-    def images_at_once(self) -> int:
-        """How many images run through the model together."""
-        return self.micro or self.batch
+    def images_at_once(self, ranks: Ranks = ALONE) -> int:
+        """How many images run through the model together in each process; `UsageError` unless all have as many."""
+        together = self.micro or self.batch
+        if together % ranks.count:
+            fitting = max(ranks.count, together // ranks.count * ranks.count)
+            raise UsageError(
+                f"{together} images at once are not to be divided over {ranks.count} processes alike",
+                help=f"give {'micro' if self.micro else 'batch'}={fitting}, or start another number of processes",
+            )
+        return together // ranks.count
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         outcome = Outcome()
@@ -151,19 +161,23 @@ class TrainingPass(Pass):
     def _training(
         self, model: Model, workspace: Workspace, samples: Access, held_out: Access, objective: Objective
     ) -> Training:
+        ranks = workspace.ranks
         form = TrainingForm.of(
             model,
-            self.images_at_once,
+            self.images_at_once(ranks),
             objective.watched,
             freeze_batch_norm=self.batch_norm == "freeze",
             keep_zeros=self.zeros == "keep",
             scales=self.scales,
             freeze_scales=self.freeze_scales,
+            ranks=ranks,
         )
         feed = self._feed(model, workspace, samples)
         every = self.every or feed.steps_an_epoch
         steps = self.steps or max(1, round(self.epochs * feed.steps_an_epoch))
-        checkpoints = Checkpoints.of(workspace.checkpoints, self._work(workspace, samples, held_out), model)
+        work = self._work(workspace, samples, held_out)
+        _refuse_others(work, ranks)
+        checkpoints = Checkpoints.of(workspace.checkpoints, work, model)
         settings = Settings(
             optimiser=self.optimiser,
             rate=self.lr or OPTIMISERS[self.optimiser],
@@ -183,14 +197,14 @@ class TrainingPass(Pass):
             objective=objective,
             optimisation=optimisation,
             judge=judge,
-            checkpoint=TrainingCheckpoint(checkpoints),
+            checkpoint=TrainingCheckpoint(checkpoints, ranks),
             progress=workspace.progress,
             steps=steps,
             every=min(every, steps),
             average=self.average,
             keep_best=self.keep == "best",
             minutes=self.minutes,
-            mode=self._mode(model, form),
+            mode=_agreed(self._mode(model, form), ranks),
         )
 
     def _feed(self, model: Model, workspace: Workspace, samples: Access) -> Feed:
@@ -207,10 +221,11 @@ class TrainingPass(Pass):
             augmentation=Augmentation.of(self.augment, size, has_pictures=samples.picture is not None),
             mixing=Mixing(self.mixup, self.cutmix),
             batch=self.batch,
-            micro=self.images_at_once,
+            micro=self.micro or self.batch,
             classes=model.outputs[0].spec.shape[1] if is_class_scores(model.outputs[0].spec.shape) else 0,
             seed=workspace.seed,
             threads=workspace.threads,
+            ranks=workspace.ranks,
         )
 
     def _mode(self, model: Model, form: TrainingForm) -> Mode:
@@ -232,7 +247,7 @@ class TrainingPass(Pass):
         return f"{self} seed={workspace.seed} images={len(samples)}+{len(held_out)} labels={labels:08x}"
 
     def _smaller(self) -> str:
-        return f"give micro={max(1, self.images_at_once // 2)}: the gradients of a batch are then added up"
+        return f"give micro={max(1, (self.micro or self.batch) // 2)}: the gradients of a batch are then added up"
 
     def _tell(self, model: Model, training: Training, outcome: Outcome) -> None:
         """Say what was trained and what came of it."""
@@ -252,6 +267,22 @@ class TrainingPass(Pass):
         if training.form.masks:
             outcome.notes.append(f"the zeros of {counted(len(training.form.masks), 'sparse layer')} stay zero")
         outcome.tables.append(training.table())
+
+
+def _agreed(mode: Mode, ranks: Ranks) -> Mode:
+    """How all processes compute steps: as suits the leading one."""
+    return Mode(**json.loads(ranks.hear(json.dumps(asdict(mode)).encode())))
+
+
+def _refuse_others(work: str, ranks: Ranks) -> None:
+    """Raise `UsageError` unless all processes train on the same images."""
+    works = ranks.collect(work.encode())
+    if others := [rank for rank, other in enumerate(works) if other != works[0]]:
+        raise UsageError(
+            f"processes 0 and {others[0]} see other images",
+            why=f"{works[0].decode()} and {works[others[0]].decode()}",
+            help="give the same files on all machines",
+        )
 
 
 def _judged(training: Training) -> list[str]:

@@ -19,6 +19,7 @@ from lvc.compiler.pipeline.passes import Table
 from lvc.compiler.pipeline.workspace import Progress
 from lvc.compiler.text import duration
 from lvc.passes.training.checkpoint import Saved, TrainingCheckpoint
+from lvc.passes.training.division import sum_gradients
 from lvc.passes.training.feed import Feed
 from lvc.passes.training.form import TrainingForm
 from lvc.passes.training.judgement import Judge, Verdict, refuse_nan
@@ -119,21 +120,21 @@ class Training:
     def _gradients(self, step: int, mode: Mode) -> None:
         """Add the gradients of a step to those that parameters have, which are none, and its losses to the sums."""
         share = self.feed.micro / self.feed.batch
-        with self.feed.randomness(step):
-            for inputs, targets in self.feed.parts(step):
+        with self.feed.randomness():
+            for inputs, aims in self.feed.parts(step):
                 batch = inputs.contiguous(memory_format=mode.layout) if inputs.ndim == 4 else inputs
+                targets = aims if aims is None else self.form.ranks.gather(aims)
                 with mode.autocast():
-                    given = [
-                        value.float() if value.is_floating_point() else value for value in self.form.training(batch)
-                    ]
+                    given = self.form.run(self.form.training, batch)
                 outputs, watched = self.form.parts(given)
-                seen = Seen(batch, outputs, watched, targets, len(batch), mode)
+                seen = Seen(batch, outputs, watched, targets, self.feed.micro, mode)
                 losses = self.objective.losses(seen)
                 loss = torch.stack([part.float() for part in losses.values()]).sum()
                 refuse_nan(loss.item(), step, self._last_good())
                 (loss * share).backward()  # type: ignore[no-untyped-call]
                 for name, part in losses.items():
                     self._sums[name] = self._sums.get(name, 0.0) + float(part.detach()) * share
+        sum_gradients(list(self.form.trained.values()), self.form.ranks)
 
     def _look(self, done: int, images_a_second: float) -> None:
         """Judge the model as it is, and tell how training goes."""

@@ -22,8 +22,9 @@ from lvc.passes.training.speed import Mode
 class Seen:
     """A batch that has been through the model.
 
-    ``inputs`` may be filled up with copies: of the first ``count`` alone ``outputs``, ``watched`` and ``targets`` are
-    given. ``watched`` are the values of the nodes that the objective watches, and ``mode`` is how they were computed.
+    ``inputs`` are this process's share of it, and may be filled up with copies: of the first ``count`` images of the
+    batch alone, but of all processes, ``outputs``, ``watched`` and ``targets`` are given. ``watched`` are the values of
+    the nodes that the objective watches, and ``mode`` is how they were computed.
     """
 
     inputs: torch.Tensor

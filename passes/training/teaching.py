@@ -11,6 +11,7 @@ from lvc.compiler.data.access import Target
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.ranks import ALONE, Ranks
 from lvc.passes.training.form import watching
 from lvc.passes.training.loss import Loss
 from lvc.passes.training.objective import Objective, Seen, scores_node
@@ -33,7 +34,14 @@ class ByTeacher(Objective):
     """
 
     def __init__(
-        self, pair: Pair, terms: Sequence[Weighted], loss: Loss, targets: Sequence[Target], images: int
+        self,
+        pair: Pair,
+        terms: Sequence[Weighted],
+        loss: Loss,
+        targets: Sequence[Target],
+        images: int,
+        *,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._terms, self._loss = terms, loss
         if any(item.term is None for item in terms):
@@ -43,7 +51,7 @@ class ByTeacher(Objective):
         theirs = dict.fromkeys(node for pairs in compared for _, node in pairs)
         self.watched = tuple(ours)
         self._places = [[(list(ours).index(a), list(theirs).index(b)) for a, b in pairs] for pairs in compared]
-        self._teacher = _Teacher(pair.teacher, tuple(theirs), images)
+        self._teacher = _Teacher(pair.teacher, tuple(theirs), images, ranks)
         self._own = [dict(item.term.parameters(pair)) if item.term else {} for item in terms]
 
     @property
@@ -67,13 +75,13 @@ class ByTeacher(Objective):
 
 
 class _Teacher:
-    """Gives values of nodes of a model for so many images at once."""
+    """Gives values of nodes of a model for so many images at once in each of the ranks, for all of these together."""
 
-    def __init__(self, model: Model, nodes: tuple[Node, ...], images: int) -> None:
+    def __init__(self, model: Model, nodes: tuple[Node, ...], images: int, ranks: Ranks) -> None:
         self._module = watching(model.with_batch(images), nodes)
-        self._count = len(nodes)
+        self._count, self._ranks = len(nodes), ranks
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
         values: Sequence[torch.Tensor] = self._module(inputs)
-        return values[len(values) - self._count :]
+        return [self._ranks.gather(value) for value in values[len(values) - self._count :]]

@@ -19,6 +19,7 @@ from lvc.compiler.ir.graph import arguments, calls, free_name, is_call, set_argu
 from lvc.compiler.ir.layers import INTEGER_LAYERS
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
+from lvc.compiler.pipeline.ranks import ALONE, Ranks
 from lvc.passes.quantisation.bias_overflow import prevent_bias_overflow
 from lvc.passes.quantisation.bias_steps import round_biases, stepped_biases, whole_steps
 from lvc.passes.quantisation.quantisation_parameters import QuantisationParameters
@@ -58,16 +59,16 @@ class SteppedBias(torch.nn.Module):
 
 
 class Averaging(torch.nn.Module):
-    """A place where the scale follows what it rounds."""
+    """A place where the scale follows what it rounds, in all of the ``ranks``."""
 
-    def __init__(self, place: Place, places: Places) -> None:
+    def __init__(self, place: Place, places: Places, ranks: Ranks) -> None:
         super().__init__()
-        self.place, self._places = place, [places]
+        self.place, self._places, self._ranks = place, [places], ranks
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.place(x)
         if not self._places[0].are_frozen:
-            self.place.quantiser.average(x.detach())
+            self.place.quantiser.average(self._ranks.gather(x.detach()))
         return y
 
 
@@ -123,7 +124,7 @@ class Places:
         """Those that have a gradient, before any are frozen."""
         return {name: parameter for name, parameter in self.state.items() if parameter.requires_grad}
 
-    def put_into(self, module: GraphModule, *, training: bool) -> None:
+    def put_into(self, module: GraphModule, *, training: bool, ranks: Ranks = ALONE) -> None:
         """Let a graph with nodes of those names round by what is learned."""
         averages = training and self.scales == "average"
         for node in calls(module.graph, *_FAKE):
@@ -131,7 +132,8 @@ class Places:
             if place is None:
                 continue
             name = free_name(module, f"{node.name}_place")
-            module.add_module(name, Averaging(place, self) if averages else place)
+            sharing = ALONE if node.all_input_nodes[0].op == "get_attr" else ranks  # weights are the same in all
+            module.add_module(name, Averaging(place, self, sharing) if averages else place)
             node.op, node.target, node.args, node.kwargs = "call_module", name, (node.args[0],), {}
         for layer in calls(module.graph, *INTEGER_LAYERS):
             if layer.name in self.biases:

@@ -23,6 +23,7 @@ from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 from lvc.compiler.measure.comparison.loss import OutputLoss, compare_all
 from lvc.compiler.measure.comparison.verdict import REMEDY, note_errors
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
+from lvc.compiler.pipeline.ranks import ALONE, Ranks
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.running.compute import Values
 from lvc.compiler.running.images import MOST_IMAGES, stream
@@ -30,7 +31,7 @@ from lvc.compiler.running.run import Look, Run
 from lvc.passes.analysis.variety import Variety
 from lvc.passes.quantisation.bias_overflow import prevent_bias_overflow
 from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
-from lvc.passes.quantisation.range_estimator import RANGE_ESTIMATORS, RangeEstimator, Watch
+from lvc.passes.quantisation.range_estimator import RANGE_ESTIMATORS, JoiningWatch, RangeEstimator, Watch
 from lvc.passes.quantisation.weight_codebook import replace_by_codebook, weight_codebook
 from lvc.passes.quantisation.weight_parameters import learnable_parameters, weight_parameters
 
@@ -44,6 +45,7 @@ class Calibrate(Pass):
     name: ClassVar[str] = "calibrate"
     effect: ClassVar[Effect] = Effect.LOSSY
     remedy: ClassVar[str] = REMEDY
+    is_divided: ClassVar[bool] = True
 
     data: str = option("calib", "the data set, as named by --data NAME=PATH; labels are not needed")
     estimator: str = option("mse", "what chooses the range of an activation, such as percentile{p=99.9}")
@@ -71,11 +73,16 @@ class Calibrate(Pass):
             outcome.notes.append("nothing waits to be calibrated; put insert-fake-quant before this pass")
             return outcome
         watched = _Watched(model, RANGE_ESTIMATORS.parse(self.estimator))
-        kept = _Kept(self.compare)
+        ranks = workspace.ranks if watched.can_join else ALONE
+        kept = _Kept(0 if ranks.follows else self.compare)
         variety = Variety()
-        for batch in stream(model, workspace, self.data, self.images, "calibrating"):
+        images = stream(model, workspace, self.data, self.images, "calibrating", ranks=ranks, first=self.compare)
+        for batch in images:
             variety.add(batch)
             kept.add(batch, watched.run.each(batch))
+        if ranks.count > 1:
+            watched.join(ranks)
+            variety.join(ranks)
         for place in places:
             self.decide(model, place, watched, outcome)
         prevent_bias_overflow(model.module)
@@ -117,6 +124,17 @@ class _Watched:
                 self.watches[place] = group.watch
                 looks[place] = group.look(place)
         self.run = Run(model, looks, dict.fromkeys(looks, _unchanged), frozen=True)
+
+    @property
+    def can_join(self) -> bool:
+        """Whether what several processes saw of the data can be put together."""
+        return all(isinstance(watch, JoiningWatch) for watch in self.watches.values())
+
+    def join(self, ranks: Ranks) -> None:
+        """Take in what all processes saw."""
+        for watch in dict.fromkeys(self.watches.values()):
+            assert isinstance(watch, JoiningWatch)
+            watch.join(ranks)
 
 
 class _Group:

@@ -8,6 +8,7 @@ result. `prune-channels{sensitivity=FILE}` reads that file and takes from each g
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -39,6 +40,7 @@ class PruneSensitivity(Pass):
 
     name: ClassVar[str] = "prune-sensitivity"
     effect: ClassVar[Effect] = Effect.EXACT
+    is_divided: ClassVar[bool] = True
 
     ratios: tuple[float, ...] = option((0.25, 0.5, 0.75, 0.9), "the shares of each group's channels to remove")
     criterion: str = option("l2", "what says which channels of a group go first; see prune-channels")
@@ -65,14 +67,17 @@ class PruneSensitivity(Pass):
         evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
         scores = score(tuple(groups), parse_criterion(self.criterion), evidence).known
         whole = _run(model, channels, {}, data)
-        rows = []
+        own: list[tuple[str | int | float, ...]] = []
         trials = [(g, ratio) for g in groups if g.name in scores for ratio in self.ratios]
-        for group, ratio in workspace.progress.track(trials, "pruning each group alone"):
+        ours = workspace.ranks.share(len(trials))
+        for group, ratio in workspace.progress.track(trials[ours.start : ours.stop], "pruning each group alone"):
             count = min(group.size - 1, max(1, round(ratio * group.size)))
             order = scores[group.name].argsort(stable=True)[:count].tolist()
             found = _run(model, channels, {group.name: order}, data)
             share = accuracy(found[0], data)
-            rows.append((group.name, group.size, ratio, count, _error(found, whole), "" if share is None else share))
+            own.append((group.name, group.size, ratio, count, _error(found, whole), "" if share is None else share))
+        told = workspace.ranks.collect(json.dumps(own).encode())
+        rows = [tuple(row) for part in told for row in json.loads(part)]
         today = accuracy(whole[0], data)
         outcome.notes.append(
             f"{len({row[0] for row in rows})} groups at {len(self.ratios)} ratios on {data.different} images"

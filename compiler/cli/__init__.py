@@ -134,31 +134,33 @@ def main(
             warnings.simplefilter("ignore")
         code = _execute(options, console, ranks)
         sys.stdout.flush()
-        ranks.leave()
-        return code
     except LvcError as error:
-        return _fail(console, error, ranks)
+        code = _fail(console, error, ranks)
     except MemoryError:
         help = "take a smaller model, batch or image"
-        return _fail(console, CompileError("there is not enough memory", help=help), ranks)
+        code = _fail(console, CompileError("there is not enough memory", help=help), ranks)
     except Ended:
-        return _fail(console, lost(), ranks)
+        code = _fail(console, lost(), ranks)
     except KeyboardInterrupt:
         console.say("interrupted")
-        return 130
+        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = 0
     except Exception:
-        import traceback
+        code = 70
+        if ranks.claims_error():
+            console.is_silent = False
+            _tell_defect(console, shlex.join([program, *arguments]))
+    return ranks.end(code)
 
-        if not ranks.claims_error():
-            return 70
-        console.is_silent = False
-        console.say(traceback.format_exc())
-        console.say("error: this is a defect of lvc; please report it with the lines above")
-        console.say(f"  again {program} {shlex.join(arguments)}")
-        return 70
+
+def _tell_defect(console: Console, command: str) -> None:
+    import traceback
+
+    console.say(traceback.format_exc())
+    console.say("error: this is a defect of lvc; please report it with the lines above")
+    console.say(f"  again {command}")
 
 
 def _let_threads_sleep() -> None:
@@ -178,6 +180,8 @@ def _execute(options: argparse.Namespace, console: Console, ranks: Ranks) -> int
         if ranks.follows:
             return 0
         console.say(f"note: 'lvc {options.command}' is not divided: one of {ranks.count} processes does all of it")
+    if ranks.count > 1 and getattr(options, "threads", 0) is None:
+        options.threads = ranks.threads
     code: int = options.execute(options, console)
     return code
 
@@ -186,5 +190,4 @@ def _fail(console: Console, error: LvcError, ranks: Ranks) -> int:
     if ranks.claims_error():
         console.is_silent = False
         console.error(error)
-    ranks.leave()
     return error.exit_code

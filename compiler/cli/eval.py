@@ -34,6 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
+    if options.device and options.ranks.count > 1:
+        raise UsageError(
+            f"--device goes with one process, not with {options.ranks.count}", help="start lvc without torchrun"
+        )
     return on_device(options, console, lambda device: _evaluate_on(device, options, console), [options.model])
 
 
@@ -59,6 +63,7 @@ def _evaluate_on(device: Device, options: argparse.Namespace, console: Console) 
         against=other.run if other else None,
         limit=options.limit,
         progress=console.progress,
+        ranks=options.ranks,
     )
     seconds = time.perf_counter() - started
     if not score.labelled and not other:

@@ -227,11 +227,10 @@ def make_workspace(
         device=board,
         ranks=options.ranks,
     )
-    threads = options.threads or (options.ranks.threads if options.ranks.count > 1 else None)
-    if not threads:
+    if not options.threads:
         return workspace
-    torch.set_num_threads(threads)
-    return dataclasses.replace(workspace, threads=threads)
+    torch.set_num_threads(options.threads)
+    return dataclasses.replace(workspace, threads=options.threads)
 
 
 def describe_data(options: argparse.Namespace, model: Model) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 import numpy as np
 
 from lvc.compiler.data.batches import batches
+from lvc.compiler.data.samples import Samples
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.ir.signature import Value
+from lvc.compiler.pipeline.ranks import ALONE, Ranks
 from lvc.compiler.pipeline.workspace import DataSet, Progress, Silence
 
 Run = Callable[..., tuple[np.ndarray, ...]]
@@ -61,21 +64,39 @@ def evaluate(
     against: Run | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Score:
     """Run a classifier over a data set, in batches of the size that its signature has; the last one is padded.
 
-    With ``against``, a second classifier runs on the same inputs. `UsageError` if the output is not class scores.
+    With ``against``, a second classifier runs on the same inputs. Each of the ``ranks`` runs a share of them, and all
+    return the score of the whole. `UsageError` if the output is not class scores.
     """
     score = Score(agreed=0 if against else None)
     total = min(len(data), limit) if limit else len(data)
-    samples = (progress or Silence()).track(islice(data, total), "evaluating", total)
+    own = ranks.share(total, batch)
+    samples = (progress or Silence()).track(_samples(data, own), "evaluating", len(own))
     for inputs, labels in batches(samples, batch):
         scores = class_scores(run(inputs), len(labels), len(inputs))
         score.add(scores, labels)
         if against and score.agreed is not None:
             others = class_scores(against(inputs), len(labels), len(inputs))
             score.agreed += int((best_classes(scores, 1) == best_classes(others, 1)).sum())
-    return score
+    return _summed([Score(**json.loads(told)) for told in ranks.collect(json.dumps(asdict(score)).encode())])
+
+
+def _samples(data: DataSet, places: range) -> Iterator[tuple[np.ndarray, int | None]]:
+    """The samples at some places; those before them are not read if the form of the data allows that."""
+    if not places.start or not isinstance(data, Samples) or data.by_place is None:
+        return islice(data, places.start, places.stop)
+    samples = data.access()
+    targets = ((place, samples.target(place)) for place in samples.places[places.start : places.stop])
+    return ((samples.read(place), target if isinstance(target, int) else None) for place, target in targets)
+
+
+def _summed(scores: Sequence[Score]) -> Score:
+    counts = {name: sum(getattr(score, name) for score in scores) for name in ("images", "labelled", "top1", "top5")}
+    agreed = None if scores[0].agreed is None else sum(score.agreed or 0 for score in scores)
+    return Score(**counts, agreed=agreed, classes=max(score.classes for score in scores))
 
 
 def class_scores(outputs: Sequence[np.ndarray], count: int, images: int | None = None) -> np.ndarray:

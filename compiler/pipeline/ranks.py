@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -93,8 +94,9 @@ class Ranks:
         """Whether it is for this process to tell the user of an error: one of them does."""
         return True
 
-    def leave(self) -> None:
-        """End what is done together; those that follow end too."""
+    def end(self, code: int) -> int:
+        """End what is done together; those that follow end too. Returns the exit code, or ends the process with it."""
+        return code
 
 
 ALONE = Ranks()
@@ -119,10 +121,13 @@ class _Group(Ranks):
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> _Group:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of what fails lvc tells itself
+        import torch
         from torch import cuda, distributed
         from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
         signal.signal(signal.SIGTERM, _end)
+        torch.set_num_threads(max(1, usable_cores() // int(environment.get("LOCAL_WORLD_SIZE", "1"))))
         rank, count = int(environment["RANK"]), int(environment["WORLD_SIZE"])
         host, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
         is_server = rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -207,16 +212,21 @@ class _Group(Ranks):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is told is told to its end
         try:
             return int(self.store.add("errors", 1)) == 1
-        except RuntimeError:
-            return not self.follows
+        except RuntimeError:  # the leading process kept it, and is gone
+            return self.rank < 2
 
-    def leave(self) -> None:
-        if self.follows:
-            return
-        try:
-            self.store.set(f"work {self.store.add('works', 1)}", _END)
-        except RuntimeError:
-            return  # nobody is left to be told
+    def end(self, code: int) -> int:
+        from torch import distributed
+
+        if not self.follows:
+            with suppress(RuntimeError):  # nobody may be left to be told
+                self.store.set(f"work {self.store.add('works', 1)}", _END)
+        if code:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # where others are gone, threads of PyTorch wait for them
+        distributed.destroy_process_group()
+        return code
 
 
 def lost() -> CompileError:

@@ -14,6 +14,7 @@ from lvc.compiler.data.batches import batches, fed_input
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.pipeline.ranks import ALONE, Ranks
 from lvc.compiler.pipeline.workspace import DataSet, Workspace
 from lvc.compiler.running.batches import images_at_once, images_held
 
@@ -119,11 +120,21 @@ def _rows(rows: Sequence[torch.Tensor], first: int, last: int) -> tuple[torch.Te
     return tuple(cut for cut in cuts if len(cut))
 
 
-def stream(model: Model, workspace: Workspace, name: str, limit: int, description: str) -> Iterator[torch.Tensor]:
+def stream(
+    model: Model,
+    workspace: Workspace,
+    name: str,
+    limit: int,
+    description: str,
+    *,
+    ranks: Ranks = ALONE,
+    first: int = 0,
+) -> Iterator[torch.Tensor]:
     """Yield the images of a data set in batches of as many as run at once, one batch in memory at a time.
 
     Of a set of more than ``limit`` images a seeded sample is drawn. The last batch is a multiple of the signature's,
-    filled with copies of its last image. `UsageError` if there is no such data set, if it is empty, or if an image has
+    filled with copies of its last image. Each of the ``ranks`` gets a share, the leading one at least the ``first``
+    images. `UsageError` if there is no such data set, if it is empty, or if an image has
     NaN or does not fit.
     """
     data = workspace.data_set(name)
@@ -131,18 +142,18 @@ def stream(model: Model, workspace: Workspace, name: str, limit: int, descriptio
     if not count:
         raise UsageError(f"the data set '{name}' is empty")
     drawn = torch.randperm(count, generator=torch.Generator().manual_seed(workspace.seed))[:limit].tolist()
-    chosen = _fitting(_drawn(data, drawn), model, name)
     size = fed_input(model.inputs).spec.shape[0]
-    for array, _ in batches(
-        workspace.progress.track(chosen, description, len(drawn)), images_at_once(model), fill=size
-    ):
+    own = ranks.share(len(drawn), size, first)
+    chosen = _fitting(_drawn(data, sorted(drawn)[own.start : own.stop]), model, name)
+    for array, _ in batches(workspace.progress.track(chosen, description, len(own)), images_at_once(model), fill=size):
         yield torch.from_numpy(array)
 
 
 def _drawn(data: DataSet, places: Collection[int]) -> Iterator[_Sample]:
     """Yield the samples at some places, in the order of the data set; nothing behind the last of them is read."""
     wanted = set(places)
-    return (sample for place, sample in zip(range(max(wanted) + 1), data, strict=False) if place in wanted)
+    until = range(max(wanted, default=-1) + 1)
+    return (sample for place, sample in zip(until, data, strict=False) if place in wanted)
 
 
 def _fitting(samples: Iterable[_Sample], model: Model, name: str) -> Iterator[_Sample]:

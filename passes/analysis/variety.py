@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import torch
 
+from lvc.compiler.pipeline.ranks import Ranks
+
 FEW = 8
+
+_DIGEST = 8  # bytes
 
 _CURE = "give a few dozen images like those that the model will see"
 
@@ -15,13 +20,19 @@ _CURE = "give a few dozen images like those that the model will see"
 class Variety:
     """The images of a data set as they come, by their hashes, so that copies of one count once."""
 
-    hashes: set[int] = field(default_factory=set)
+    hashes: set[bytes] = field(default_factory=set)
     is_blank: bool = True
 
     def add(self, batch: torch.Tensor) -> None:
-        self.hashes |= {hash(image.numpy().tobytes()) for image in batch}
+        self.hashes |= {blake2b(image.numpy().tobytes(), digest_size=_DIGEST).digest() for image in batch}
         rows = batch.reshape(len(batch), -1)
         self.is_blank = self.is_blank and bool((rows == rows[:, :1]).all())
+
+    def join(self, ranks: Ranks) -> None:
+        """Take in the images that all processes saw."""
+        told = ranks.collect(bytes([self.is_blank]) + b"".join(sorted(self.hashes)))
+        self.is_blank = all(part[0] for part in told)
+        self.hashes = {part[at : at + _DIGEST] for part in told for at in range(1, len(part), _DIGEST)}
 
     def warning(self) -> str:
         """Return why the data may be too little to calibrate by; empty if nothing speaks against it."""

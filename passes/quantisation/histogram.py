@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from lvc.compiler.pipeline.ranks import Ranks
 from lvc.compiler.running.compute import round_per_channel
 from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
 
@@ -43,6 +44,13 @@ class Histogram:
             sampled = flat[:: _stride(flat.numel())]
             bins = (sampled / self.reach).add_(1).mul_(BINS / 2).clamp_(max=BINS - 1)
             self.counts += torch.bincount(bins.long(), minlength=BINS)
+
+    def join(self, ranks: Ranks) -> None:
+        """Count what all processes counted."""
+        ends = ranks.gather(torch.tensor([[self.low, self.high, self.reach]], dtype=torch.float64))
+        self.low, self.high = float(ends[:, 0].min()), float(ends[:, 1].max())
+        self._cover(float(ends[:, 2].max()))
+        ranks.sum(self.counts)
 
     @property
     def width(self) -> float:

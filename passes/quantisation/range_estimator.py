@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
+from lvc.compiler.pipeline.ranks import Ranks
 from lvc.compiler.pipeline.registry import Classes
 from lvc.compiler.pipeline.text import format_item
 from lvc.passes.quantisation.histogram import Histogram
@@ -25,6 +26,14 @@ class Watch(Protocol):
 
     def range(self) -> Range:
         """Return the range to quantise, once all was seen."""
+
+
+@runtime_checkable
+class JoiningWatch(Watch, Protocol):
+    """One that several processes can share, each of which sees some images."""
+
+    def join(self, ranks: Ranks) -> None:
+        """Take in what the watches of all processes saw, as if this one had seen it, in the order of ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +74,9 @@ class _HistogramWatch:
 
     def see(self, values: torch.Tensor) -> None:
         self.histogram.add(values)
+
+    def join(self, ranks: Ranks) -> None:
+        self.histogram.join(ranks)
 
     def range(self) -> Range:
         low, high = self.histogram.low, self.histogram.high

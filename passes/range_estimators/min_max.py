@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from lvc.compiler.pipeline.ranks import Ranks
 from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
 from lvc.passes.quantisation.range_estimator import Range, RangeEstimator, Watch
 
@@ -29,6 +30,10 @@ class _Extremes:
     def see(self, values: torch.Tensor) -> None:
         low, high = values.aminmax()
         self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+
+    def join(self, ranks: Ranks) -> None:
+        ends = ranks.gather(torch.tensor([[self.low, self.high]], dtype=torch.float64))
+        self.low, self.high = float(ends[:, 0].min()), float(ends[:, 1].max())
 
     def range(self) -> Range:
         return self.low, self.high

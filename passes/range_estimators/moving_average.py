@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,6 +11,7 @@ import torch
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.pipeline.passes import option
+from lvc.compiler.pipeline.ranks import Ranks
 from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
 from lvc.passes.quantisation.range_estimator import Range, RangeEstimator, Watch
 
@@ -40,20 +42,29 @@ class MovingAverage(RangeEstimator):
 class _Averages:
     def __init__(self, weight: float, batch: int) -> None:
         self.weight, self.batch = weight, batch
-        self.ends: Range | None = None
-        self.open, self.images = (math.inf, -math.inf), 0
+        self.seen: list[tuple[float, float, int]] = []  # the ends of so many images
 
     def see(self, values: torch.Tensor) -> None:
         low, high = (float(end) for end in values.aminmax())
-        self.open = min(self.open[0], low), max(self.open[1], high)
-        self.images += len(values) if values.ndim else 1
-        if self.images >= self.batch:
-            self.ends = self.range()
-            self.open, self.images = (math.inf, -math.inf), 0
+        self.seen.append((low, high, len(values) if values.ndim else 1))
+
+    def join(self, ranks: Ranks) -> None:
+        told = ranks.collect(json.dumps(self.seen).encode())
+        self.seen = [tuple(ends) for part in told for ends in json.loads(part)]
 
     def range(self) -> Range:
-        if self.ends is None or not self.images:
-            return self.ends or self.open
-        weight = self.weight * min(1.0, self.images / self.batch)
-        low, high = ((1 - weight) * old + weight * new for old, new in zip(self.ends, self.open, strict=True))
+        ends: Range | None = None
+        opened, images = (math.inf, -math.inf), 0
+        for low, high, count in self.seen:
+            opened, images = (min(opened[0], low), max(opened[1], high)), images + count
+            if images >= self.batch:
+                ends = self._averaged(ends, opened, images)
+                opened, images = (math.inf, -math.inf), 0
+        return self._averaged(ends, opened, images) if images or ends is None else ends
+
+    def _averaged(self, ends: Range | None, opened: Range, images: int) -> Range:
+        if ends is None:
+            return opened
+        weight = self.weight * min(1.0, images / self.batch)
+        low, high = ((1 - weight) * old + weight * new for old, new in zip(ends, opened, strict=True))
         return low, high

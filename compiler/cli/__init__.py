@@ -180,7 +180,7 @@ def _execute(options: argparse.Namespace, console: Console, ranks: Ranks) -> int
         if ranks.follows:
             return 0
         console.say(f"note: 'lvc {options.command}' is not divided: one of {ranks.count} processes does all of it")
-    if ranks.count > 1 and getattr(options, "threads", 0) is None:
+    if ranks.count > 1 and options.command in DIVIDED and getattr(options, "threads", 0) is None:
         options.threads = ranks.threads
     code: int = options.execute(options, console)
     return code

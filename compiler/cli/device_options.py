@@ -49,6 +49,9 @@ def on_device(
         return work(ThisMachine(emulate=emulate))
     if emulate:
         raise UsageError("--device and --emulate are both given", help="a board needs no emulation; leave one out")
+    if any(text.startswith("cuda") for text in options.device):
+        help = "give the pass that trains the option: -p 'finetune{device=cuda}'"
+        raise UsageError("--device names a board, and the GPU of this machine is none", help=help)
     from lvc.compiler.container import is_artefact
     from lvc.compiler.remote.address import Address
     from lvc.compiler.remote.board import Board

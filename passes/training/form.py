@@ -8,8 +8,8 @@ not matter; those that are left take the statistics of the batch, and remember t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 from torch.fx import GraphModule, Node
@@ -25,6 +25,7 @@ from lvc.passes.training.division import Dropout, Normalisation, joined
 from lvc.passes.training.fake_quantisation.places import Places, Scales, parameter_names
 from lvc.passes.training.optimisation import copies
 
+_CPU = torch.device("cpu")
 MOMENTUM = 0.1
 """The share of each batch in the moving averages of a batch normalisation."""
 
@@ -49,6 +50,7 @@ class TrainingForm:
     masks: dict[str, torch.Tensor]
     places: Places
     ranks: Ranks
+    device: torch.device = _CPU
 
     @classmethod
     def of(
@@ -94,6 +96,24 @@ class TrainingForm:
         """Tell the outputs of what a graph gives from the watched values."""
         outputs = len(self.model.output_names)
         return given[:outputs], given[outputs:]
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator[TrainingForm]:
+        """This form with all that it holds on a device within the ``with`` block, and back on the CPU afterwards."""
+        try:
+            yield self._moved(device)
+        finally:
+            self._moved(_CPU)
+
+    def _moved(self, device: torch.device) -> TrainingForm:
+        for graph in (self.training, self.evaluation):
+            graph.to(device)  # of parameters the values move: every module that has one has it there
+        masks = {name: mask.to(device) for name, mask in self.masks.items()}
+        return replace(self, masks=masks, device=device)
+
+    def here(self) -> AbstractContextManager[object]:
+        """Tensors that are made within the ``with`` block are where the form is."""
+        return nullcontext() if self.device == _CPU else self.device
 
     def run(self, graph: GraphModule, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
         """Run one of the graphs on this process's share of some images; return what it gives for all of them."""
@@ -141,6 +161,11 @@ class TrainingForm:
         for parameter in self.trained.values():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def to_layout(inputs: torch.Tensor, layout: torch.memory_format) -> torch.Tensor:
+    """Inputs in a memory format, if they are images."""
+    return inputs.contiguous(memory_format=layout) if inputs.ndim == 4 else inputs
 
 
 def watching(model: Model, watched: Sequence[Node]) -> GraphModule:

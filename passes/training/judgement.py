@@ -12,7 +12,7 @@ from lvc.compiler.data.access import Access
 from lvc.compiler.errors import CompileError
 from lvc.compiler.text import percent
 from lvc.passes.training.feed import stack_targets
-from lvc.passes.training.form import TrainingForm
+from lvc.passes.training.form import TrainingForm, to_layout
 from lvc.passes.training.objective import Objective, Seen
 from lvc.passes.training.speed import PLAIN
 
@@ -55,12 +55,14 @@ class Judge:
         """Judge a model as it is now."""
         total, right = 0.0, 0
         for inputs, targets, count in self._batches(form):
-            batch = inputs.contiguous(memory_format=layout) if inputs.ndim == 4 else inputs
-            outputs, watched = form.parts([value[:count] for value in form.run(form.evaluation, batch)])
-            seen = Seen(batch, outputs, watched, targets, count, PLAIN)
-            total += float(sum(part.double() for part in self.objective.losses(seen).values())) * count
-            if self.counts_right and targets is not None:
-                right += int((watched[0].flatten(1).argmax(1) == targets).sum())
+            with form.here():
+                aims = targets if targets is None else targets.to(form.device)
+                batch = to_layout(inputs.to(form.device), layout)
+                outputs, watched = form.parts([value[:count] for value in form.run(form.evaluation, batch)])
+                seen = Seen(batch, outputs, watched, aims, count, PLAIN)
+                total += float(sum(part.double() for part in self.objective.losses(seen).values())) * count
+            if self.counts_right and aims is not None:
+                right += int((watched[0].flatten(1).argmax(1) == aims).sum())
         return Verdict(len(self.samples), total / len(self.samples), right if self.counts_right else None)
 
     def _batches(self, form: TrainingForm) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, int]]:

@@ -79,6 +79,7 @@ class TrainingPass(Pass):
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "what products are computed in (auto: bf16 where the processor multiplies it)"
     )
+    device: Literal["cpu", "cuda"] = option("cpu", "what computes steps: cpu, or cuda for an NVIDIA GPU")
     keep: Literal["last", "best"] = option(
         "last", "which state stays: the last, or the best on held-out images, which the model must never have seen"
     )
@@ -162,6 +163,7 @@ class TrainingPass(Pass):
         self, model: Model, workspace: Workspace, samples: Access, held_out: Access, objective: Objective
     ) -> Training:
         ranks = workspace.ranks
+        device = _device(self.device, ranks)
         form = TrainingForm.of(
             model,
             self.images_at_once(ranks),
@@ -205,6 +207,7 @@ class TrainingPass(Pass):
             keep_best=self.keep == "best",
             minutes=self.minutes,
             mode=_agreed(self._mode(model, form), ranks),
+            device=device,
         )
 
     def _feed(self, model: Model, workspace: Workspace, samples: Access) -> Feed:
@@ -238,8 +241,8 @@ class TrainingPass(Pass):
                 help="leave precision= out",
             )
         has_images = len(fed_input(model.inputs).spec.shape) == 4
-        automatic = "bf16" if has_bfloat16() and not is_quantised else "fp32"
-        return Mode(automatic if self.precision == "auto" else self.precision, has_images)
+        automatic = "bf16" if not is_quantised and has_bfloat16(self.device) else "fp32"
+        return Mode(automatic if self.precision == "auto" else self.precision, has_images, self.device)
 
     def _work(self, workspace: Workspace, samples: Access, held_out: Access) -> str:
         """What is done, in words: the same words mean the same training."""
@@ -264,9 +267,26 @@ class TrainingPass(Pass):
         outcome.notes += _judged(training)
         if training.form.places.places:
             outcome.notes.append(training.form.places.told())
+        if self.device != "cpu":
+            outcome.notes.append("a GPU sums in any order: the same training gives other last digits")
         if training.form.masks:
             outcome.notes.append(f"the zeros of {counted(len(training.form.masks), 'sparse layer')} stay zero")
         outcome.tables.append(training.table())
+
+
+def _device(name: str, ranks: Ranks) -> torch.device:
+    """The device of a kind that is this process's; `UsageError` if there is none."""
+    if name == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if ranks.local >= count:
+        whom = f"process {ranks.local} of this machine" if ranks.count > 1 else "training"
+        raise UsageError(
+            f"there is no GPU for {whom}",
+            why=f"PyTorch {torch.__version__} finds {counted(count, 'GPU')} with CUDA here",
+            help="leave device=cuda out" if not count else f"start {counted(count, 'process')} at most",
+        )
+    return torch.device(name, ranks.local)
 
 
 def _agreed(mode: Mode, ranks: Ranks) -> Mode:

@@ -21,7 +21,7 @@ from lvc.compiler.text import duration
 from lvc.passes.training.checkpoint import Saved, TrainingCheckpoint
 from lvc.passes.training.division import sum_gradients
 from lvc.passes.training.feed import Feed
-from lvc.passes.training.form import TrainingForm
+from lvc.passes.training.form import TrainingForm, to_layout
 from lvc.passes.training.judgement import Judge, Verdict, refuse_nan
 from lvc.passes.training.log import Entry, draw_log, write_log
 from lvc.passes.training.objective import Objective, Seen
@@ -53,6 +53,7 @@ class Training:
     keep_best: bool
     minutes: float
     mode: Mode
+    device: torch.device
 
     log: list[Entry] = field(default_factory=list, init=False)
     first: Verdict | None = field(default=None, init=False)
@@ -66,6 +67,12 @@ class Training:
 
     def run(self) -> None:
         """Train; the tensors of the model then have the state that is kept."""
+        with self.form.on(self.device) as form, self.objective.on(self.device):
+            self.form = form
+            self._train()
+        self.form.settle()
+
+    def _train(self) -> None:
         saved = self.checkpoint.load()
         self._average = Average(self.form.state, self.average) if self.average else None
         start = self._go_on(saved) if saved else self._begin()
@@ -112,8 +119,9 @@ class Training:
         """Train by one batch; steps are counted from 0."""
         self.form.places.begin(step / self.steps)
         self._gradients(step, self.mode)
-        self.optimisation.step(step)
-        self.form.keep_valid()
+        with self.form.here():
+            self.optimisation.step(step)
+            self.form.keep_valid()
         if self._average:
             self._average.update(step)
 
@@ -122,19 +130,24 @@ class Training:
         share = self.feed.micro / self.feed.batch
         with self.feed.randomness():
             for inputs, aims in self.feed.parts(step):
-                batch = inputs.contiguous(memory_format=mode.layout) if inputs.ndim == 4 else inputs
-                targets = aims if aims is None else self.form.ranks.gather(aims)
-                with mode.autocast():
-                    given = self.form.run(self.form.training, batch)
-                outputs, watched = self.form.parts(given)
-                seen = Seen(batch, outputs, watched, targets, self.feed.micro, mode)
-                losses = self.objective.losses(seen)
-                loss = torch.stack([part.float() for part in losses.values()]).sum()
-                refuse_nan(loss.item(), step, self._last_good())
-                (loss * share).backward()  # type: ignore[no-untyped-call]
+                with self.form.here():
+                    losses = self._losses(inputs, aims, mode)
+                    loss = torch.stack([part.float() for part in losses.values()]).sum()
+                    refuse_nan(loss.item(), step, self._last_good())
+                    (loss * share).backward()  # type: ignore[no-untyped-call]
                 for name, part in losses.items():
                     self._sums[name] = self._sums.get(name, 0.0) + float(part.detach()) * share
         sum_gradients(list(self.form.trained.values()), self.form.ranks)
+
+    def _losses(self, inputs: torch.Tensor, aims: torch.Tensor | None, mode: Mode) -> Mapping[str, torch.Tensor]:
+        """The parts of the loss on a part of a batch, of which inputs and aims are this process's share."""
+        form = self.form
+        batch = to_layout(inputs.to(form.device), mode.layout)
+        targets = aims if aims is None else form.ranks.gather(aims.to(form.device))
+        with mode.autocast():
+            given = form.run(form.training, batch)
+        outputs, watched = form.parts(given)
+        return self.objective.losses(Seen(batch, outputs, watched, targets, self.feed.micro, mode))
 
     def _look(self, done: int, images_a_second: float) -> None:
         """Judge the model as it is, and tell how training goes."""
@@ -174,7 +187,6 @@ class Training:
             self.form.restore(self._best_values)
         elif self._average:
             self.form.restore(self._average.values)
-        self.form.settle()
         draw_log(self.checkpoint.beside(".svg"), self.name, self.log)
 
     def _save(self, done: int) -> None:

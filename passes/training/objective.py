@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,19 @@ class Objective(ABC):
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         """Parameters of its own that are trained with the model and thrown away afterwards."""
         return {}
+
+    def move(self, device: torch.device) -> None:
+        """Bring all that it holds to a device."""
+        torch.nn.ParameterList(self.parameters.values()).to(device)
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator[None]:
+        """Have all that it holds on a device within the ``with`` block, and back on the CPU afterwards."""
+        self.move(device)
+        try:
+            yield
+        finally:
+            self.move(torch.device("cpu"))
 
 
 class ByLabels(Objective):

@@ -74,7 +74,7 @@ def _norms(form: TrainingForm, group: ChannelGroup) -> torch.Tensor:
         if member.tensor in form.trained:
             belongs = member.units >= 0
             rows = form.trained[member.tensor].movedim(member.dim, 0).flatten(1)[belongs]
-            squares = squares.index_add(0, member.units[belongs], rows.square().sum(1))
+            squares = squares.index_add(0, member.units[belongs].to(rows.device), rows.square().sum(1))
     return (squares + _TINY).sqrt()
 
 

@@ -20,10 +20,12 @@ _UNITS = ("avx512_bf16", "amx_bf16", "bf16")
 
 @dataclass(frozen=True)
 class Mode:
-    """How steps are computed: matrix products in bfloat16 or float32, and images with channels last or planes."""
+    """How steps are computed: matrix products in bfloat16 or float32, images with channels last or planes, and by which
+    kind of device."""
 
     precision: str
     channels_last: bool
+    device: str = "cpu"
 
     @property
     def layout(self) -> torch.memory_format:
@@ -31,17 +33,20 @@ class Mode:
 
     def autocast(self) -> torch.autocast:
         """The context in which the forward pass runs."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
     def __str__(self) -> str:
-        return f"{self.precision}, {'channels last' if self.channels_last else 'channels first'}"
+        where = "" if self.device == "cpu" else f", on {self.device}"
+        return f"{self.precision}, {'channels last' if self.channels_last else 'channels first'}{where}"
 
 
 PLAIN = Mode("fp32", False)
 
 
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself, so that it is faster than float32."""
+def has_bfloat16(device: str = "cpu") -> bool:
+    """Whether the processor, or the GPU, multiplies bfloat16 itself, so that it is faster than float32."""
+    if device != "cpu":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known = torch.cpu.get_capabilities()
     return any(known.get(unit, False) for unit in _UNITS)
 

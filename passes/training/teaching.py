@@ -58,6 +58,10 @@ class ByTeacher(Objective):
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         return {f"{place}.{name}": value for place, own in enumerate(self._own) for name, value in own.items()}
 
+    def move(self, device: torch.device) -> None:
+        super().move(device)
+        self._teacher.move(device)
+
     def losses(self, seen: Seen) -> Mapping[str, torch.Tensor]:
         with seen.mode.autocast():
             taught = [value[: seen.count] for value in self._teacher(seen.inputs)]
@@ -80,6 +84,9 @@ class _Teacher:
     def __init__(self, model: Model, nodes: tuple[Node, ...], images: int, ranks: Ranks) -> None:
         self._module = watching(model.with_batch(images), nodes)
         self._count, self._ranks = len(nodes), ranks
+
+    def move(self, device: torch.device) -> None:
+        self._module.to(device)
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]:

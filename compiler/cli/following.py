@@ -21,6 +21,7 @@ def follow_pipeline(options: argparse.Namespace, console: Console, plan: Plan | 
     from lvc.compiler.cli.pipeline_options import describe_data, make_workspace, plugin_passes
     from lvc.compiler.measure.device import ThisMachine
 
+    options.checkpoints = None  # the leading process keeps what is to be kept
     model = load_request(options).load()
     describe_data(options, model)
     data = plan.for_passes(plan.sets(model)) if plan else None
@@ -32,6 +33,6 @@ def follow(model: Model, workspace: Workspace, kinds: Collection[type[Pass]] = (
     """Run passes, which may be of other ``kinds`` as well, whenever the leading process comes to a divided one."""
     from lvc.compiler.pipeline.pipeline import Pipeline
 
-    own = dataclasses.replace(workspace, original=model, checkpoints=None)
+    own = dataclasses.replace(workspace, original=model)
     workspace.ranks.follow(lambda text, given: Pipeline.parse(text, kinds).passes[0].apply(given, own))
     return 0

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
     from lvc.compiler.backend import Target
 
-ARTEFACT = "artefact"
+ARTEFACT, SHARED = "artefact", "shared"
 FORMS = {
     ARTEFACT: "one file, which Python and C++ run",
     "c-package": "C sources, a library of kernels and weights, and what CMake builds them with",
     "source": "the same with kernels as assembly",
     "static": "a static library",
-    "shared": "a shared library",
+    SHARED: "a shared library",
     "object": "one object file",
 }
 """The forms of a built model; all but the first are folders with a header in C and a manifest."""
@@ -70,11 +70,14 @@ def c_name(text: str) -> str:
 def check_emission(emission: Emission, target: Target) -> None:
     """Raise `UsageError` if what is built for a target cannot be emitted so."""
     backend = catalogue.BACKENDS.get(target.backend)
-    if emission.form not in (ARTEFACT, *backend.forms(target)):
+    if emission.form not in (forms := backend.forms(target)):
+        others = [form for form in FORMS if form in forms and form != ARTEFACT]
+        is_alone = ARTEFACT in forms and not others
         raise UsageError(
             f"what is built for '{target.text}' cannot be emitted as '{emission.form}'",
-            why="it is no code that a program in C is linked with",
-            help="leave --emit out, or take another target: 'lvc targets' lists them",
+            why="it is no code that a program in C is linked with" if is_alone else "it has to be linked there",
+            help=("leave --emit out" if ARTEFACT in forms else f"--emit {', '.join(others)}")
+            + ", or take another target: 'lvc targets' lists them",
         )
 
 

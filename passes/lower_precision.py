@@ -26,28 +26,31 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec, dtype_name
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.passes.analysis.largest import Largest
 from lvc.passes.analysis.narrowing import Narrowing, Places, can_move
 from lvc.passes.analysis.patterns import left_out
 
-_DTYPES = {"bfloat16": torch.bfloat16}
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LowerPrecision(Pass):
     """Round the factors of contractions, and what kernels hand on between them, to a shorter floating-point type.
 
-    All arithmetic stays float32, in the graph as in the kernels: products of two rounded numbers are exact in it and
-    are summed in it; bias, activation, normalisation, pooling and additions work on float32, and only what a kernel
-    hands on is rounded. So the graph says what is computed: a value is rounded where it is converted to the shorter
-    type, and converted back where it is read. Inputs and outputs, operands of softmax, places at which images are
-    sampled, biases and the weights of depthwise convolutions (where arithmetic is not the bottleneck) stay float32.
-    Runs after `fuse-operators`, since it rounds what leaves a group.
+    All arithmetic of the graph stays float32, and that of kernels for bfloat16: products of two rounded numbers are
+    exact in it and are summed in it. In float16 kernels sum up to 256 products before they add them to a sum in
+    float32, and what would not fit there stays as it is: weights, and values by what the model makes of seeded inputs
+    and of a few images of the data set ``calib`` if there is one. Bias, activation, normalisation, pooling and
+    additions work on float32, and only what a kernel hands on is rounded. So the graph says what is computed: a value
+    is rounded where it is converted to the shorter type, and converted back where it is read. Inputs and outputs,
+    operands of softmax, places at which images are sampled, biases and the weights of depthwise convolutions (where
+    arithmetic is not the bottleneck) stay float32. Runs after `fuse-operators`, since it rounds what leaves a group.
     """
 
     name: ClassVar[str] = "lower-precision"
     effect: ClassVar[Effect] = Effect.LOSSY
 
-    dtype: Literal["bfloat16"] = option("bfloat16", "the shorter type")
+    dtype: Literal["bfloat16", "float16"] = option("bfloat16", "the shorter type")
     skip: tuple[str, ...] = option((), "patterns of contractions to leave alone, by node or origin, as 'layer4.*'")
 
     @property
@@ -58,17 +61,19 @@ class LowerPrecision(Pass):
         graph, outcome = model.module.graph, Outcome()
         contractions = [node for node in calls(graph) if family(node) is Family.CONTRACTION]
         skipped = left_out(contractions, (), self.skip)
-        places = Places.of(graph)
+        places, largest = Places.of(graph), Largest.of(model, workspace) if self.dtype == "float16" else Largest()
         chosen = []
         for node in contractions:
             reason = skipped.get(node) or check(model.module, node, places)
+            if reason is None:
+                reason = largest.refusal(model.module, node)
             if reason is None:
                 chosen.append(node)
                 node.meta.pop(WINOGRAD, None)
                 outcome.change(node)
             elif reason:
                 outcome.skip(node, reason)
-        rewrite(model.module, Narrowing(graph, tuple(chosen)), _DTYPES[self.dtype])
+        rewrite(model.module, Narrowing(graph, tuple(chosen), largest.too_large), _DTYPES[self.dtype])
         return outcome
 
 

@@ -90,7 +90,7 @@ def linked(artefact: Artefact) -> int:
         emit(artefact, folder / "net", Emission("static", "net"))
         (folder / "main.c").write_text(PROGRAM)
         command = [
-            *toolchain_of(artefact.parts.triple).command,
+            *toolchain_of(artefact.parts.architecture.triple).command,
             "-Os",
             "-ffreestanding",
             "-fno-asynchronous-unwind-tables",

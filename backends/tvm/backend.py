@@ -42,14 +42,13 @@ class TvmBackend(Backend):
         import torch
 
         device = _device(target)
-        why = device.lacks("bfloat16", target) if torch.bfloat16 in dtypes else ""
-        if not why:
-            return None
-        return UsageError(
-            f"the target '{target.text}' cannot multiply bfloat16",
-            why=why,
-            help=f"take --precision fp32, or a target that has it: {', '.join(device.that_multiply('bfloat16'))}",
-        )
+        for dtype in (torch.bfloat16, torch.float16):
+            element = str(dtype).removeprefix("torch.")
+            if dtype in dtypes and (why := device.lacks(element, target)):
+                having = ", ".join(device.that_multiply(element))
+                help = f"take --precision fp32, or a target that has it: {having}"
+                return UsageError(f"the target '{target.text}' cannot multiply {element}", why=why, help=help)
+        return None
 
     def missing(self, target: Target) -> CompileError | None:
         return _device(target).missing(target)
@@ -92,12 +91,13 @@ class TvmBackend(Backend):
         from lvc.backends.tvm.legality import check, multiplied_dtypes
 
         check(model)
-        if error := self.refusal(multiplied_dtypes(model), target):
+        dtypes = multiplied_dtypes(model)
+        if error := self.refusal(dtypes, target):
             raise CompileError(error.what, why=error.why, help=error.help)
         from lvc.backends.tvm.build import build_files
         from lvc.backends.tvm.lower import lower
 
-        generator = _device(target).code_generator(target)
+        generator = _device(target).code_generator(target, dtypes)
         built = build_files(lower(model, generator), generator, target, workspace)
         metadata = {"memory": built.memory.to_json(), "remarks": built.remarks}
         return Artefact(

@@ -19,6 +19,7 @@ from lvc.compiler.backend import Place
 from lvc.compiler.errors import CompileError
 
 if TYPE_CHECKING:
+    import torch
     from torch.fx import Node
 
     from lvc.backends.tvm.layout import Layout
@@ -150,16 +151,18 @@ class Device(ABC):
         return {}
 
     def forms(self, target: Target) -> Collection[str]:
-        """The forms in which code for a target is emitted, but an artefact."""
-        return ()
+        """The forms in which code for a target is emitted."""
+        from lvc.compiler.emission import ARTEFACT
+
+        return (ARTEFACT,)
 
     def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
         """The files of a form that it emits, of an artefact that has its parts."""
         raise NotImplementedError(emission.form)
 
     @abstractmethod
-    def code_generator(self, target: Target) -> CodeGenerator:
-        """What makes code for a target."""
+    def code_generator(self, target: Target, dtypes: Collection[torch.dtype] = ()) -> CodeGenerator:
+        """What makes code for a target, of models that multiply numbers of such types."""
 
     @abstractmethod
     def load(self, files: Mapping[str, Content], threads: int | None) -> Executable:

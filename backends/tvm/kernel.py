@@ -10,7 +10,6 @@ import torch
 from torch.fx import GraphModule, Node
 from tvm import te, tirx
 
-from lvc.backends.tvm.bfloat16 import BITS, widen
 from lvc.backends.tvm.device import Anchor, CodeGenerator
 from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.operands import stored, zero_edges
@@ -18,6 +17,7 @@ from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call, lowering_of
 from lvc.backends.tvm.program import ScheduleFunction
 from lvc.backends.tvm.scope import Array, Codes, Expr, Parameter, Scope, dtype_text
+from lvc.backends.tvm.short_floats import is_short, widen, widened_values
 from lvc.backends.tvm.units import Unit
 from lvc.compiler.ir.graph import arguments, spec, tensor
 from lvc.compiler.ir.operators.coded_weights import DECODE, is_coded, unpack
@@ -75,9 +75,8 @@ def coded_array(module: GraphModule, node: Node, scope: Scope) -> Array:
 
 
 def widened(array: Array) -> Array:
-    """An array of bfloat16 as float32."""
-    known = array.constant
-    values = None if known is None else torch.from_numpy(known).view(torch.bfloat16).float().numpy()
+    """An array of a short type as float32."""
+    values = None if array.constant is None else widened_values(array.constant)
     return Array(array.shape, "float32", lambda index: widen(array.read(index)), values)
 
 
@@ -97,7 +96,7 @@ def finish(
         array, shape = reshape_array(scope, array, anchor.shape), anchor.shape
     else:
         shape = layout.physical(array.shape) or (1,)
-    masked = layout.is_ragged(array.shape) and ("float" in array.dtype or array.dtype == BITS)
+    masked = layout.is_ragged(array.shape) and ("float" in array.dtype or is_short(array.dtype))
 
     def body(axes: Any) -> Expr:
         index = layout.to_logical(axes) if array.shape else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
-from lvc.backends.tvm.widening import multiplies_pairs, refusal_of_bfloat16, touches_bfloat16
+from lvc.backends.tvm.widening import multiplied_dtype, refusal_of_short, touches_short
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import OPS
 from lvc.compiler.ir.graph import calls, op_name, origin, spec
@@ -20,7 +20,7 @@ def check(model: Model) -> None:
     """Raise one `CompileError` that lists every node which this backend cannot lower, with the reason."""
     problems = []
     for node in [*(n for n in model.module.graph.nodes if n.op == "placeholder"), *calls(model.module.graph)]:
-        if reason := refusal_of_bfloat16(node) if touches_bfloat16(node) else refusal(node):
+        if reason := refusal_of_short(node) if touches_short(node) else refusal(node):
             problems.append(f"{node.name} ({op_name(node)}, {spec(node)}, from {origin(node)}): {reason}")
     if problems:
         raise CompileError(
@@ -32,7 +32,7 @@ def check(model: Model) -> None:
 
 def multiplied_dtypes(model: Model) -> set[torch.dtype]:
     """The element types in which factors of contractions are stored."""
-    return {torch.bfloat16 if multiplies_pairs(node) else spec(node).dtype for node in calls(model.module.graph)}
+    return {multiplied_dtype(node) or spec(node).dtype for node in calls(model.module.graph)}
 
 
 def refusal(node: Node) -> str | None:

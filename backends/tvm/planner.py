@@ -11,6 +11,7 @@ from lvc.backends.tvm.device import CodeGenerator
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored
 from lvc.backends.tvm.units import Unit
+from lvc.backends.tvm.widening import SHORT
 from lvc.compiler.ir.dialect import Family
 from lvc.compiler.ir.graph import arguments, family, is_call, spec
 from lvc.compiler.ir.layers import CONVOLUTIONS
@@ -90,7 +91,7 @@ def _images(unit: Unit) -> Sequence[Node]:
 def _wanted(unit: Unit, readers: dict[Node, list[Unit]], generator: CodeGenerator) -> Layout:
     """The layout that the first reader needs of a value that is converted to a shorter type: both are made at once."""
     found = readers.get(unit.output, [])
-    if not found or spec(unit.output).dtype not in (torch.bfloat16, torch.uint8, torch.int8):
+    if not found or spec(unit.output).dtype not in (*SHORT, torch.uint8, torch.int8):
         return PLAIN
     return generator.wanted_layout(found[0].nodes[0], unit.output, PLAIN)
 

@@ -21,7 +21,8 @@ class AsWritten:
         """Leave the function as it is."""
 
 
-ITEM_BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1}
+_BYTE = {"int8": 1, "uint8": 1, "bool": 1}
+ITEM_BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "uint16": 2, **_BYTE}
 
 
 class Kind(Enum):

@@ -14,6 +14,8 @@ import torch
 INT32 = (1 << 31) - 1
 EXACT_FLOAT32 = 1 << 24  # integers up to here, and their sums, are exact in single precision
 INT16 = (1 << 15) - 1
+FLOAT16 = 65504.0  # the largest number of half precision
+FLOAT16_TERMS = 256  # products that are summed in half precision before their sum is added to one in single
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,15 @@ import numpy as np
 import torch
 import torch.fx
 
-from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.bounds import FLOAT16_TERMS
+from lvc.compiler.ir.dialect import Family, aten
+from lvc.compiler.ir.graph import arguments, behind_widening, family, is_widening, spec
+from lvc.compiler.ir.layers import factors
 from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.counts import macs
 
 _ULP = 2.0**-23
+_HALF_ROUNDING = 2.0**-12  # a quarter of a unit in the last place of one, in half precision
 _SATURATING = (aten.sigmoid.default, aten.tanh.default, aten.erf.default, aten.softplus.default)
 _GATED = (aten.silu.default, aten.gelu.default, aten.mish.default)
 
@@ -37,6 +42,45 @@ def jittered_outputs(model: Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.n
     with torch.inference_mode():
         found = _Jitter(model.module).run(*map(torch.from_numpy, inputs))
     return tuple(part.numpy() for part in found)
+
+
+def half_summed_outputs(model: Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Run a model with the sums of products of halves as far off, seeded, as summing in half precision may make them.
+
+    Each of n steps rounds a sum that has grown, at random signs, to at most the root of all its squares, by a quarter
+    of a unit in the last place; so the errors of a part add up to the root of n times that, and of parts as squares.
+    """
+    with torch.inference_mode():
+        found = _HalfSums(model.module).run(*map(torch.from_numpy, inputs))
+    return tuple(part.numpy() for part in found)
+
+
+def sums_halves(node: torch.fx.Node) -> bool:
+    """Whether a contraction reads both its factors from half precision."""
+    if family(node) is not Family.CONTRACTION or not all(map(is_widening, factors(node))):
+        return False
+    return all(spec(behind_widening(factor)).dtype is torch.float16 for factor in factors(node))
+
+
+class _HalfSums(torch.fx.Interpreter):
+    def __init__(self, module: torch.fx.GraphModule) -> None:
+        super().__init__(module)
+        self._random = torch.Generator().manual_seed(0)
+
+    def run_node(self, node: torch.fx.Node) -> Any:
+        result = super().run_node(node)
+        if not (node.op == "call_function" and sums_halves(node)):
+            return result
+        terms, read = macs(node) / max(1, result.numel()), factors(node)
+        squares = {factor: self.env[factor].square() for factor in read}
+        given = {
+            name: squares.get(value, value) if isinstance(value, torch.fx.Node) else value
+            for name, value in arguments(node).items()
+        }
+        if "bias" in given:
+            given["bias"] = None
+        scale = node.target(**given).sqrt() * (min(terms, FLOAT16_TERMS) ** 0.5 * _HALF_ROUNDING)  # type: ignore[operator]
+        return result + scale * torch.randn(result.shape, generator=self._random)
 
 
 class _Jitter(torch.fx.Interpreter):

@@ -47,5 +47,9 @@ PRESETS: dict[str, str] = {
 ``int8-avx2`` is for processors without VNNI, where products of 7-bit weights cannot saturate.
 ``int8-qat`` and ``int4-qat`` train on the data set ``train``."""
 
-PRECISIONS: dict[str, str] = {"fp32": "", "bf16": "lower-precision{dtype=bfloat16}"}
+PRECISIONS: dict[str, str] = {
+    "fp32": "",
+    "bf16": "lower-precision{dtype=bfloat16}",
+    "fp16": "lower-precision{dtype=float16}",
+}
 """What a precision adds to the end of a pipeline."""

@@ -14,7 +14,7 @@ from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import WINOGRAD, calls, family, spec
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
-from lvc.compiler.measure.precision import exact_outputs, jittered_outputs
+from lvc.compiler.measure.precision import exact_outputs, half_summed_outputs, jittered_outputs, sums_halves
 from lvc.compiler.pipeline.observers import relative_difference
 
 Arrays = Sequence[np.ndarray]
@@ -61,8 +61,9 @@ class Comparison:
     """A model's ``own`` outputs beside what somebody else made of the same inputs.
 
     Beyond the ``bound`` they agree where rounding explains it: the others are at most ``slack`` times as far from
-    double precision; or saturating functions that are off by an ulp of one move the outputs as far; or, if the model
-    quantises or decides by comparisons, few places fell to the other side, or a nudge of the inputs moves them as much.
+    double precision; or saturating functions that are off by an ulp of one move the outputs as far, or sums in half
+    precision, where the model multiplies halves; or, if the model quantises or decides by comparisons, few places fell
+    to the other side, or a nudge of the inputs moves them as much.
     """
 
     model: Model
@@ -100,6 +101,8 @@ class Comparison:
             return "rounding in single precision"
         if self._is_saturation():
             return "saturated functions rounded to a place of one"
+        if self._is_half_sums():
+            return "sums in half precision"
         if jumps(self.model) and (self._differs_in_few_places() or self._moves_as_much()):
             return "values between two steps"
         return None
@@ -115,6 +118,12 @@ class Comparison:
         moved = differences(jittered_outputs(self.model, tuple(self.inputs)), self.own)
         return all(a <= max(self.bound, self.slack * most) for a, most in zip(self.differences, moved, strict=True))
 
+    def _is_half_sums(self) -> bool:
+        """Whether summing in half precision where the model multiplies halves moves the outputs as far."""
+        if not any(map(sums_halves, calls(self.model.module.graph))):
+            return False
+        return self._is_as_far(half_summed_outputs(self.model, tuple(self.inputs)))
+
     def _differs_in_few_places(self) -> bool:
         shares = (_share_apart(*pair, self.bound) for pair in zip(self.own, self.other, strict=True))
         return max(shares) <= _PLACES
@@ -122,7 +131,10 @@ class Comparison:
     def _moves_as_much(self) -> bool:
         """Whether a nudge of the inputs moves the outputs as far, in the mean square and up to `MOST_STEPS`."""
         random = np.random.default_rng(0)
-        moved = self.model(*(_nudged(array, random) for array in self.inputs))
+        return self._is_as_far(self.model(*(_nudged(array, random) for array in self.inputs)))
+
+    def _is_as_far(self, moved: Arrays) -> bool:
+        """Whether the outputs are no further than those of a moved model, in the mean square and up to `MOST_STEPS`."""
         allowed = [min(MOST_STEPS, self.slack * _distance(*pair)) for pair in zip(self.own, moved, strict=True)]
         apart = [_distance(*pair) for pair in zip(self.own, self.other, strict=True)]
         return all(a <= most for a, most in zip(apart, allowed, strict=True))

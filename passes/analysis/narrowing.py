@@ -52,11 +52,12 @@ class Narrowing:
     Kernels are the groups that `fuse-operators` marked and every other call alone; within one, nothing is stored.
     Between two contractions, values are short: whatever one kernel hands to another. Outputs of the model are not, nor
     are the operands of softmax and its like, nor the places at which images are sampled, nor what comes before the
-    first contraction or after the last.
+    first contraction or after the last. Nor are those in ``kept``.
     """
 
     graph: Graph
     contractions: tuple[Node, ...]
+    kept: frozenset[Node] = frozenset()
 
     @cached_property
     def stored(self) -> tuple[Node, ...]:
@@ -76,7 +77,7 @@ class Narrowing:
             return False
         if self.graph.output_node() in node.users:
             return False
-        if node in self._places.values:
+        if node in self._places.values or node in self.kept:
             return False
         if node in self._factors:
             return True

@@ -14,7 +14,8 @@ from inspection.loops import Counts, Loop, loops, reductions, whole
 from inspection.throughput import core_of
 from lvc.backends.tvm.build import compile_kernels
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
-from lvc.backends.tvm.cpu.targets import vector_of
+from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.legality import multiplied_dtypes
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.program import Step
@@ -81,9 +82,10 @@ class Account:
 
 def account(model: Model, target: Target, workspace: Workspace) -> Account:
     """That of a rewritten model for a target."""
-    vector, counts = vector_of(target), {node.name: macs(node) for node in calls(model.module.graph)}
+    counts = {node.name: macs(node) for node in calls(model.module.graph)}
     origins = {node.name: origin(node) for node in calls(model.module.graph)}
-    generator = CpuCodeGenerator.of(target)
+    generator = CpuCodeGenerator.of(target, multiplied_dtypes(model))
+    vector = generator.vector
     steps = lower(model, generator).steps
     names, objects = compile_kernels(steps, generator, workspace)
     times, work = Counter(names), Counter[str]()
@@ -92,7 +94,7 @@ def account(model: Model, target: Target, workspace: Workspace) -> Account:
     total = sum(work.values()) or 1
     first = {name: step for step, name in reversed(list(zip(steps, names, strict=True)))}
     found = [
-        _kernel(first[name], objects[name], target, (times[name], work[name] / total), origins)
+        _kernel(first[name], objects[name], (target, vector), (times[name], work[name] / total), origins)
         for name in work
         if work[name]
     ]
@@ -104,9 +106,12 @@ def account(model: Model, target: Target, workspace: Workspace) -> Account:
     return Account(found, sum(each[name] for name in names))
 
 
-def _kernel(step: Step, made: Object, target: Target, weight: tuple[int, float], origins: dict[str, str]) -> Kernel:
+def _kernel(
+    step: Step, made: Object, unit: tuple[Target, Vector], weight: tuple[int, float], origins: dict[str, str]
+) -> Kernel:
     schedule: Any = step.schedule
-    vector, core = vector_of(target), core_of(target.cpu)
+    target, vector = unit
+    core = core_of(target.cpu)
     problem = getattr(schedule, "problem", None)
     tile = footprint(problem, vector)
     found = reductions_of(made.code)

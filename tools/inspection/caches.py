@@ -90,10 +90,10 @@ def _convolution(problem: Any, vector: Vector) -> Footprint:
     knobs, g = module.choose_knobs(problem, vector), problem.geometry
     operand = g.channels.operand
     steps = g.depth // knobs.depth_parts
-    pixel = g.channels.lanes * WORD_BYTES // operand.elements
+    pixel = g.channels.lanes * operand.word_bytes // operand.elements
     columns = g.phases[0][1]
     tiles = tile_count(cut(g.line, knobs.pixels)) * g.rows
-    panel = knobs.vectors * vector.bytes * steps
+    panel = knobs.vectors * vector.lanes * operand.word_bytes * steps
     return Footprint(knobs.vectors, knobs.pixels, panel, steps, tiles, pixel * columns.stride, operand)
 
 
@@ -115,5 +115,6 @@ def _product(problem: Any, vector: Vector) -> Footprint:
     module = matmul if isinstance(problem, matmul.Matmul) else batch_matmul
     knobs, steps = module.choose_knobs(problem, vector), problem.steps
     tiles = tile_count(cut(problem.m, knobs.rows))
-    panel = knobs.vectors * vector.bytes * steps
-    return Footprint(knobs.vectors, knobs.rows, panel, steps, tiles, WORD_BYTES * steps, problem.operand)
+    word = problem.operand.word_bytes
+    panel = knobs.vectors * vector.lanes * word * steps
+    return Footprint(knobs.vectors, knobs.rows, panel, steps, tiles, word * steps, problem.operand)

@@ -45,7 +45,7 @@ def pace(loops: Sequence[Loop], core: Core) -> Pace | None:
 def seconds(step: Step, pace: Pace | None, vector: Vector, core: Core) -> float:
     """The time of one call on one thread: that of its arithmetic or of its bytes, whichever is longer."""
     problem, moved = getattr(step.schedule, "problem", None), _bytes(step) / core.bandwidth
-    products = _products(problem)
+    products = _products(problem) * _registers(problem, vector)
     if pace is None or not products:
         return moved
     extra = WinogradCost(problem, vector).transforms if isinstance(problem, winograd.Winograd) else 0
@@ -79,6 +79,12 @@ def _products(problem: Any) -> int:
         case batch_matmul.BatchMatmul():
             return problem.batch * problem.m * problem.panels * problem.steps * _each(problem.operand)
     return 0
+
+
+def _registers(problem: Any, vector: Vector) -> int:
+    """Registers that a vector of sums takes while products are added to it."""
+    operand = getattr(problem, "operand", None)
+    return 1 if operand and operand.held else vector.isa.float_registers
 
 
 def _each(operand: Any) -> int:

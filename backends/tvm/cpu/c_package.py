@@ -16,7 +16,7 @@ from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.emission import Emission
 
 _HEAP, _THREADS = "#define LVC_HEAP 1", "#define LVC_THREADS 1"
-_KERNEL_NAMES = re.compile(r"\b(?:k_[0-9a-f]+|__TVMBackend\w+)\b")
+_KERNEL_NAMES = re.compile(r"(?<![A-Za-z0-9])(_?)(k_[0-9a-f]+|__TVMBackend\w+)\b")
 
 _CMAKE = """\
 # add_subdirectory of this folder, then: target_link_libraries(program PRIVATE {name})
@@ -28,7 +28,7 @@ add_library({name} STATIC {sources})
 target_include_directories({name} PUBLIC "${{CMAKE_CURRENT_SOURCE_DIR}}")
 set_target_properties({name} PROPERTIES C_STANDARD 11)
 target_compile_options({name} PRIVATE -O2 -ffunction-sections -fno-asynchronous-unwind-tables)
-target_link_options({name} INTERFACE -Wl,--gc-sections)
+target_link_options({name} INTERFACE {unused})
 target_compile_definitions({name} PRIVATE {macros}_THREADS=$<BOOL:${{{macros}_THREADS}}>)
 {libraries}if({macros}_THREADS)
   find_package(Threads REQUIRED)
@@ -48,14 +48,25 @@ _WEIGHTS = """\
     .section .note.GNU-stack,"",%progbits
 """
 
+_MACH_WEIGHTS = """\
+    .section __TEXT,__const
+    .p2align 6
+    .globl _{name}_weights
+_{name}_weights:
+    .incbin "{file}"
+    .byte 0
+"""
+
 
 @dataclass(frozen=True)
 class CPackage:
-    """The texts of a model's C, under the name of an emission."""
+    """The texts of a model's C, under the name of an emission. ``mangled`` stands before names of C in assembly:
+    nothing where object files are ELF, ``_`` where they are Mach-O."""
 
     artefact: Artefact
     entry: Entry
     emission: Emission
+    mangled: str = ""
 
     @property
     def name(self) -> str:
@@ -88,7 +99,7 @@ class CPackage:
 
     def weights(self) -> str:
         """Assembly that puts the file of weights into a program."""
-        return _WEIGHTS.format(name=self.name, file=self.weights_file)
+        return (_MACH_WEIGHTS if self.mangled else _WEIGHTS).format(name=self.name, file=self.weights_file)
 
     def cmake(self, sources: list[str], libraries: list[str]) -> str:
         """How CMake builds it, of its sources and libraries in the same folder."""
@@ -99,6 +110,7 @@ class CPackage:
             languages="C ASM" if any(not source.endswith(".c") for source in sources) else "C",
             default="ON" if self.emission.threads != "none" else "OFF",
             sources=" ".join(sources),
+            unused="-Wl,-dead_strip" if self.mangled else "-Wl,--gc-sections",
             libraries=f"target_link_libraries({self.name} PUBLIC {' '.join(linked)})\n" if linked else "",
         )
         return text
@@ -108,8 +120,8 @@ class CPackage:
         return f"{self.name}_{name.lstrip('_')}"
 
     def renamed(self, text: str) -> str:
-        """C under the name of the model."""
-        text = _KERNEL_NAMES.sub(lambda found: self.kernel(found[0]), text)
+        """C or assembly under the name of the model."""
+        text = _KERNEL_NAMES.sub(lambda found: found[1] + self.kernel(found[2]), text)
         text = re.sub(r"\bLVC_(?=\w)", f"{self.name.upper()}_", text)
         return re.sub(r"\blvc_(?=\w)", f"{self.name}_", text)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import torch
 from torch.fx import Node
 
 from lvc.backends.tvm.cpu import rules
+from lvc.backends.tvm.cpu.architectures.x86_64 import X86_64
 from lvc.backends.tvm.cpu.emission import Parts
 from lvc.backends.tvm.cpu.entry import EXPORTED, Entry, headers, instance_bytes
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.cpu.objects import compile_kernel
+from lvc.backends.tvm.cpu.processor import Architecture
 from lvc.backends.tvm.cpu.runtime.executable import LIBRARY
 from lvc.backends.tvm.cpu.targets import llvm_options, processor_of, vector_of
 from lvc.backends.tvm.cpu.toolchain import toolchain_of
@@ -29,19 +32,22 @@ from lvc.compiler.measure.memory import Memory
 @dataclass(frozen=True)
 class CpuCodeGenerator(CodeGenerator):
     """Code for a ``vector`` unit; ``options`` are what LLVM is told of the target, ``listed`` is what Linux lists of a
-    processor that can run it: under ``key`` in /proc/cpuinfo all the ``words``. Assembly begins with a ``preamble``."""
+    processor that can run it: under ``key`` in /proc/cpuinfo all the ``words``."""
 
     vector: Vector
     options: Mapping[str, object] = field(default_factory=dict)
     listed: Mapping[str, object] = field(default_factory=dict)
-    preamble: str = ""
+    architecture: Architecture = X86_64
 
     @classmethod
-    def of(cls, target: Target) -> CpuCodeGenerator:
-        """That of a target."""
+    def of(cls, target: Target, dtypes: Collection[torch.dtype] = ()) -> CpuCodeGenerator:
+        """That of a target, for models that multiply numbers of some types: of halves as many as a register has, unless
+        there are sums of bytes too, which instructions make of half as many."""
         architecture = processor_of(target).architecture
+        computes_halves = torch.float16 in dtypes and torch.int32 not in dtypes
+        vector = vector_of(target, halves=computes_halves)
         listed = {"key": architecture.flags, "words": architecture.flags_of(target.features)}
-        return cls(vector_of(target), llvm_options(target), listed, architecture.assembly)
+        return cls(vector, llvm_options(target), listed, architecture)
 
     @property
     def block(self) -> int:
@@ -74,17 +80,20 @@ class CpuCodeGenerator(CodeGenerator):
     def assemble(
         self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], memory: Memory
     ) -> Assembled:
-        triple = str(self.options["mtriple"])
         entry, codes = Entry.of(program, kernels, memory), {name: made.code for name, made in objects.items()}
-        library = toolchain_of(triple).link(codes, {"model.c": entry.source(), **headers()}, EXPORTED)
         steps = dict(zip(kernels, [*program.setup, *program.steps], strict=True))
-        parts = Parts(triple, entry, codes, instance_bytes(program, memory), partial(self._assembly, steps))
-        return Assembled({LIBRARY: library}, parts)
+        room = instance_bytes(program, memory)
+        parts = Parts(self.architecture, entry, codes, room, partial(self._assembly, steps))
+        if not self.architecture.has_library:
+            return Assembled({}, parts)
+        sources = {"model.c": entry.source(), **headers()}
+        return Assembled({LIBRARY: toolchain_of(self.architecture.triple).link(codes, sources, EXPORTED)}, parts)
 
     def _assembly(self, steps: Mapping[str, Step]) -> dict[str, str]:
         """The assembly of kernels by name, which takes as long as compiling them."""
         options = dict(self.options)
         return {
-            name: self.preamble + compile_kernel(step, name, self.vector, options, is_assembly=True).code.decode()
+            name: self.architecture.assembly
+            + compile_kernel(step, name, self.vector, options, is_assembly=True).code.decode()
             for name, step in steps.items()
         }

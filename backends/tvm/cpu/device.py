@@ -16,6 +16,8 @@ from lvc.compiler.errors import CompileError
 from lvc.compiler.text import counted
 
 if TYPE_CHECKING:
+    import torch
+
     from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
     from lvc.backends.tvm.cpu.runtime.executable import Executable
     from lvc.compiler.artefact import Artefact
@@ -50,10 +52,10 @@ class Cpu(Device):
         return targets.that_multiply(element)
 
     def missing(self, target: Target) -> CompileError | None:
-        from lvc.backends.tvm.cpu.toolchain import toolchain_of
+        from lvc.backends.tvm.cpu.toolchain import assembler_of
 
         try:
-            toolchain_of(targets.processor_of(target).architecture.triple)
+            assembler_of(targets.processor_of(target).architecture.triple)
         except CompileError as error:
             return error
         return None
@@ -88,19 +90,20 @@ class Cpu(Device):
         return {kind: runtime / kind for kind in ("include", "cmake")}
 
     def forms(self, target: Target) -> Collection[str]:
-        from lvc.compiler.emission import ARTEFACT, FORMS
+        from lvc.compiler.emission import ARTEFACT, FORMS, SHARED
 
-        return FORMS.keys() - {ARTEFACT}
+        has_library = targets.processor_of(target).architecture.has_library
+        return FORMS.keys() - (set() if has_library else {ARTEFACT, SHARED})
 
     def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
         from lvc.backends.tvm.cpu.emission import emitted
 
         return emitted(artefact, emission)
 
-    def code_generator(self, target: Target) -> CpuCodeGenerator:
+    def code_generator(self, target: Target, dtypes: Collection[torch.dtype] = ()) -> CpuCodeGenerator:
         from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 
-        return CpuCodeGenerator.of(target)
+        return CpuCodeGenerator.of(target, dtypes)
 
     def load(self, files: Mapping[str, Content], threads: int | None) -> Executable:
         from lvc.backends.tvm.cpu.runtime.executable import Executable

@@ -10,25 +10,27 @@ from functools import cached_property
 from lvc.backends.tvm.cpu.c_package import CPackage
 from lvc.backends.tvm.cpu.elf import ObjectFile
 from lvc.backends.tvm.cpu.entry import Entry
-from lvc.backends.tvm.cpu.toolchain import Toolchain, toolchain_of
+from lvc.backends.tvm.cpu.mach_object import MachObject
+from lvc.backends.tvm.cpu.processor import Architecture
+from lvc.backends.tvm.cpu.toolchain import Toolchain, assembler_of, toolchain_of
 from lvc.backends.tvm.plan import WEIGHTS
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.emission import MANIFEST, Emission, described
 from lvc.compiler.files import Content
 from lvc.compiler.measure.memory import memory_of
 
-_OF_C = {"memcpy", "memmove", "memset"}
-_DEBUG = re.compile(r'\t\.section\t"?\.debug')
+_OF_C = {"memcpy", "memmove", "memset", "bzero"}
+_DEBUG = re.compile(r'\t\.section\t("?\.debug|__DWARF)')
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a library is linked of: the code around kernels and their object files, for a triple.
+    """What a library is linked of: the code around kernels and their object files, for an architecture.
 
     ``instance_bytes`` are those of an instance on one thread, ``assembly`` makes the kernels' assembly.
     """
 
-    triple: str
+    architecture: Architecture
     entry: Entry
     objects: Mapping[str, bytes]
     instance_bytes: int
@@ -64,7 +66,7 @@ class _Emitter:
 
     @cached_property
     def text(self) -> CPackage:
-        return CPackage(self.artefact, self.parts.entry, self.emission)
+        return CPackage(self.artefact, self.parts.entry, self.emission, self.parts.architecture.mangled)
 
     @property
     def weights(self) -> Content:
@@ -72,13 +74,29 @@ class _Emitter:
 
     @cached_property
     def toolchain(self) -> Toolchain:
-        return toolchain_of(self.parts.triple)
+        return toolchain_of(self.triple)
 
     @cached_property
-    def kernels(self) -> dict[str, ObjectFile]:
+    def assembler(self) -> Toolchain:
+        return assembler_of(self.triple)
+
+    @property
+    def triple(self) -> str:
+        return self.parts.architecture.triple
+
+    @cached_property
+    def kernels(self) -> dict[str, ObjectFile] | dict[str, MachObject]:
         """Kernels under the name of the model."""
+        if self.parts.architecture.mangled:
+            made = self.assembler.compile({f"{name}.s": text for name, text in self._assembly().items()})
+            return {name: MachObject.read(content) for name, content in made.items()}
         read = {name: ObjectFile.read(content) for name, content in self.parts.objects.items()}
         return {self.text.kernel(name): file.renamed(self.text.kernel) for name, file in read.items()}
+
+    def _assembly(self) -> dict[str, str]:
+        """The assembly of kernels under the name of the model."""
+        made, text = self.parts.assembly(), self.text
+        return {text.kernel(name): text.renamed(_without_debug(source)) for name, source in made.items()}
 
     @property
     def _is_linked(self) -> bool:
@@ -102,14 +120,13 @@ class _Emitter:
         library = f"lib{self.text.name}_kernels.a"
         return {
             self._source: self.text.source().encode(),
-            library: self.toolchain.archive(self._codes() | self._weights_object()),
+            library: self.assembler.archive(self._codes() | self._weights_object()),
             "CMakeLists.txt": self.text.cmake([self._source], [library, *self._libraries]).encode(),
         }
 
     def _sources(self) -> dict[str, Content]:
-        kernels = {f"kernels/{self.text.kernel(name)}.s": text for name, text in self.parts.assembly().items()}
         files: dict[str, Content] = {self._source: self.text.source().encode()}
-        files |= {name: self.text.renamed(_without_debug(text)).encode() for name, text in kernels.items()}
+        files |= {f"kernels/{name}.s": text.encode() for name, text in self._assembly().items()}
         if self._is_linked:
             files |= {f"{self.text.name}_weights.S": self.text.weights().encode(), self.text.weights_file: self.weights}
         sources = [name for name in files if not name.endswith(".bin")]
@@ -143,7 +160,7 @@ class _Emitter:
         if not self._is_linked:
             return {}
         name = f"{self.text.name}_weights"
-        return self.toolchain.compile({f"{name}.S": self.text.weights(), self.text.weights_file: self.weights})
+        return self.assembler.compile({f"{name}.S": self.text.weights(), self.text.weights_file: self.weights})
 
     def _sizes(self) -> dict[str, object]:
         memory = memory_of(self.artefact)
@@ -157,7 +174,7 @@ class _Emitter:
             "scratch_per_thread": memory.scratch,
             "instance": self.parts.instance_bytes,
         }
-        return {"triple": self.parts.triple, "bytes": bytes_, "libraries": ["c", *self._libraries]}
+        return {"triple": self.triple, "bytes": bytes_, "libraries": ["c", *self._libraries]}
 
 
 def _without_debug(assembly: str) -> str:

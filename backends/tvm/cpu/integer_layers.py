@@ -10,7 +10,7 @@ import torch
 from torch._ops import OpOverload
 from tvm import te
 
-from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16, FLOAT32, DotOperand
+from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16, FLOAT16, FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerPair, IntegerQuad, SignedQuad, TurnedQuad
 from lvc.backends.tvm.cpu.kernels.integer_storage import narrowed, narrowed_shape, stored_bits, widen_function
 from lvc.backends.tvm.cpu.kernels.matrix_operands import BFLOAT16_MATRIX, QuadMatrix
@@ -19,7 +19,7 @@ from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import AsWritten
 from lvc.backends.tvm.scope import Array, Constant, Parameter, Prepared
-from lvc.backends.tvm.widening import multiplies_pairs
+from lvc.backends.tvm.widening import multiplied_dtype
 from lvc.compiler.ir.bounds import EXACT_FLOAT32, INT16, INT32, DataRange, group_bounds, sum_bound
 from lvc.compiler.ir.graph import arguments, is_call, origin, spec
 from lvc.compiler.ir.operators import integer
@@ -27,6 +27,7 @@ from lvc.compiler.ir.operators import integer
 Pack = Callable[[DotOperand], np.ndarray]
 
 _BYTES = DataRange.of(torch.uint8, 0)
+_SHORT: dict[torch.dtype | None, DotOperand] = {torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 _ELEMENTS: dict[type[DotOperand], str] = {
     IntegerQuad: "int8",
     SignedQuad: "int8",
@@ -52,7 +53,7 @@ def dot_operand(call: Call, vector: Vector, pack: Pack | None = None) -> DotOper
     if is_integer_layer(call):
         assert pack is not None
         return choose_operand(call, vector, pack)
-    return BFLOAT16 if multiplies_pairs(call.node) else FLOAT32
+    return _SHORT.get(multiplied_dtype(call.node), FLOAT32)
 
 
 def matrix_operand(operand: DotOperand, vector: Vector) -> DotOperand | None:

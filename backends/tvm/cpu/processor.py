@@ -18,9 +18,12 @@ class Architecture:
 
     ``kind`` is what targets and plans call it, ``triple`` what LLVM does, ``machines`` what operating systems do;
     ``options`` is what LLVM must be told beside.
-    ``vectors`` are its instruction sets for vectors, the widest first, the last one in every processor. ``levels`` are
+    ``vectors`` are its instruction sets for vectors, the widest first, the last one in every processor; ``halves`` is
+    that for models which compute in half precision. ``levels`` are
     the processors that stand for any with their instruction sets, the best first. Linux lists the latter under
     ``flags``, some by other ``names`` than LLVM; ``name_of`` gives LLVM's name of a processor, empty where uncertain.
+    ``system`` is what the code runs under, and ``mangled`` what stands before names of C in its object files. Artefacts
+    hold libraries for Linux; for others code is emitted, to be linked there.
     ``parts`` are the instruction sets that a target's text may add to a processor, by the names that texts have for
     LLVM's, and ``assembly`` tells an assembler of them all. ``emulator`` is the program of QEMU that runs its code
     elsewhere, if one is of use, and ``emulated`` are the processors that it has for all with no more than their
@@ -37,7 +40,10 @@ class Architecture:
     name_of: Callable[[Info], str]
     parts: Mapping[str, str] = field(default_factory=dict)
     assembly: str = ""
+    halves: type[InstructionSet] | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    system: str = "Linux"
+    mangled: str = ""
     emulator: str = ""
     emulated: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -46,9 +52,21 @@ class Architecture:
         known = next((vector for vector in self.vectors if vector.feature in features), self.vectors[-1])
         return known.of(features)
 
+    @property
+    def has_library(self) -> bool:
+        """Whether an artefact holds the code as a library."""
+        return self.system == "Linux"
+
+    def for_halves(self, features: Collection[str]) -> InstructionSet:
+        """The instruction set for a model that computes in half precision."""
+        return self.halves.of(features) if self.halves else self.widest(features)
+
     def parts_that_multiply(self, element: str) -> list[str]:
-        """The parts of instruction sets with an instruction that multiplies and adds elements of a type."""
-        return [vector.dot_features[element] for vector in self.vectors if element in vector.dot_features]
+        """The parts of instruction sets with an instruction that multiplies and adds elements of a type, as texts have
+        them."""
+        texts = {name: text for text, name in self.parts.items()}
+        named = [vector.dot_features[element] for vector in self.vectors if element in vector.dot_features]
+        return [texts.get(name, name) for name in named]
 
     def features_of(self, info: Info) -> frozenset[str]:
         """The instruction sets that Linux reports, by LLVM's names."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from lvc.backends.tvm.cpu.architectures import aarch64, armv7, x86_64
+from lvc.backends.tvm.cpu.architectures import aarch64, aarch64_systems, armv7, x86_64
 from lvc.backends.tvm.cpu.processor import Processor
 
-CPUS: dict[str, Processor] = {**x86_64.PROCESSORS, **aarch64.PROCESSORS, **armv7.PROCESSORS}
+CPUS: dict[str, Processor] = {
+    **x86_64.PROCESSORS,
+    **aarch64.PROCESSORS,
+    **armv7.PROCESSORS,
+    **aarch64_systems.PROCESSORS,
+}
 """By LLVM's name."""
 
 KNOWN = frozenset().union(

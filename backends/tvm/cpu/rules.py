@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch.fx import Node
 
 from lvc.backends.tvm.cpu.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
@@ -14,7 +15,7 @@ from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored
 from lvc.backends.tvm.ops.table import Call
-from lvc.backends.tvm.widening import multiplies_pairs
+from lvc.backends.tvm.widening import multiplied_dtype
 from lvc.compiler.ir.graph import arguments, is_call, spec
 from lvc.compiler.ir.layers import CONVOLUTIONS, PRODUCTS
 from lvc.compiler.ir.operators import integer
@@ -52,6 +53,6 @@ def _convolution_layout(node: Node, layout: Layout, block: int) -> Layout:
         return layout if layout.block else Layout(block)
     if is_call(node, integer.conv2d):
         return Layout(-(-channels // WORD_BYTES) * WORD_BYTES)
-    if multiplies_pairs(node):
+    if multiplied_dtype(node) is torch.bfloat16:
         return Layout(channels + channels % 2)
     return layout

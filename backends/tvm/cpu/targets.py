@@ -84,9 +84,11 @@ def that_multiply(element: str) -> list[str]:
     return [name for name, cpu in CPUS.items() if element in cpu.architecture.widest(cpu.features).dots]
 
 
-def vector_of(target: Target) -> Vector:
-    """The vector unit of a target."""
-    return Vector(processor_of(target).architecture.widest(target.features), machine_of(target))
+def vector_of(target: Target, *, halves: bool = False) -> Vector:
+    """The vector unit of a target, as models use it that compute in half precision, or as others do."""
+    architecture = processor_of(target).architecture
+    choose = architecture.for_halves if halves else architecture.widest
+    return Vector(choose(target.features), machine_of(target))
 
 
 def processor_of(target: Target) -> Processor:

@@ -21,6 +21,14 @@ from lvc.compiler.errors import CompileError
 from lvc.compiler.files import Content
 
 HOST_COMPILERS = ("cc", "gcc", "clang")
+_ANDROID, _MACOS = "android", "macos"
+_LACKING = {
+    _ANDROID: (
+        "the compiler of Android's NDK is not on the path",
+        "put the NDK's toolchains/llvm/prebuilt/HOST/bin there, or take --emit c-package or source, which it compiles",
+    ),
+    _MACOS: ("this is no Mac, and the Python package ziglang is not installed", "pip install ziglang"),
+}
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,9 @@ def toolchain_of(triple: str) -> Toolchain:
     found = next(_toolchains(triple), None)
     if found:
         return found
+    if system := next((system for system in _LACKING if system in triple), ""):
+        why, help = _LACKING[system]
+        raise CompileError(f"no C compiler found for {gnu_triple(triple)}", why=why, help=help)
     gnu = gnu_triple(triple)
     package = "gcc libc6-dev" if _is_own(triple) else f"gcc-{gnu.replace('_', '-')}"
     raise CompileError(
@@ -141,13 +152,27 @@ def toolchain_of(triple: str) -> Toolchain:
     )
 
 
+def assembler_of(triple: str) -> Toolchain:
+    """The toolchain for what includes nothing of a C library: assembly, and libraries of objects. Android has the
+    objects of Linux."""
+    return toolchain_of("aarch64-unknown-linux-gnu" if _ANDROID in triple else triple)
+
+
 def _toolchains(triple: str) -> Iterator[Toolchain]:
     yield from (Toolchain((path,)) for name in _compilers(triple) if (path := shutil.which(name)))
-    if importlib.util.find_spec("ziglang"):
-        yield Toolchain((sys.executable, "-m", "ziglang", "cc", "-target", gnu_triple(triple)))
+    if importlib.util.find_spec("ziglang") and _ANDROID not in triple:  # it has no headers of Android's C library
+        yield Toolchain((sys.executable, "-m", "ziglang", "cc", "-target", _zig_triple(triple)))
+
+
+def _zig_triple(triple: str) -> str:
+    return "aarch64-macos" if _MACOS in triple else gnu_triple(triple)
 
 
 def _compilers(triple: str) -> tuple[str, ...]:
+    if _ANDROID in triple:
+        return (f"{gnu_triple(triple)}-clang",)
+    if _MACOS in triple:
+        return ("clang",) if sys.platform == "darwin" else ()
     return (*(HOST_COMPILERS if _is_own(triple) else ()), f"{gnu_triple(triple)}-gcc")
 
 

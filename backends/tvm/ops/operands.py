@@ -6,9 +6,9 @@ import torch
 from torch.fx import Node
 from tvm import tirx
 
-from lvc.backends.tvm.bfloat16 import BITS, narrow, widen
 from lvc.backends.tvm.comparisons import different
 from lvc.backends.tvm.scope import Array, Expr, Index, dtype_of, factor_of, scalar_of
+from lvc.backends.tvm.short_floats import is_short, narrow, widen
 from lvc.compiler.ir.graph import arguments, spec
 
 aten = torch.ops.aten
@@ -24,10 +24,10 @@ def cast(value: Expr, dtype: str) -> Expr:
     """Convert an expression as PyTorch does."""
     if dtype_of(value) == dtype:
         return value
-    if dtype_of(value) == BITS:
+    if is_short(dtype_of(value)):
         return cast(widen(value), dtype)
-    if dtype == BITS:
-        return narrow(cast(value, "float32"))
+    if is_short(dtype):
+        return narrow(cast(value, "float32"), dtype)
     if dtype == "bool":
         return different(value, scalar_of(0, dtype_of(value)))
     return tirx.Cast(dtype, value)

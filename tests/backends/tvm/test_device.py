@@ -79,7 +79,7 @@ class Scripts(Device):
     def that_multiply(self, element: str) -> list[str]:
         return ["parchment"]
 
-    def code_generator(self, target: Target) -> CodeGenerator:
+    def code_generator(self, target: Target, dtypes: Collection[torch.dtype] = ()) -> CodeGenerator:
         return self.generator
 
     def load(self, files: Mapping[str, bytes], threads: int | None) -> Executable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from lvc.backends.tvm.cpu.isa.neon import Neon
+from lvc.backends.tvm.cpu.isa.neon_halves import NeonHalves
 from lvc.backends.tvm.cpu.machine import Cache, Machine
 from lvc.backends.tvm.cpu.processor import Architecture, Info, Processor
 
@@ -43,6 +44,7 @@ AARCH64 = Architecture(
     triple="aarch64-unknown-linux-gnu",
     machines=("aarch64", "arm64"),
     vectors=(Neon,),
+    halves=NeonHalves,
     levels=("aarch64",),
     flags="Features",
     names=_NAMES,

@@ -49,6 +49,7 @@ class InstructionSet(ABC):
     lanes: ClassVar[int]
     registers: ClassVar[int]
     fenced: ClassVar[int] = 0  # registers for a tile where a fence ends each step, for LLVM; 0 without fences
+    float_registers: ClassVar[int] = 1  # that a vector of float32 takes
     dot_features: ClassVar[Mapping[str, str]] = _NONE  # type of the elements: the part that multiplies and adds them
     matrix_features: ClassVar[Mapping[str, str]] = _NONE  # as dot_features, of those that multiply matrices
     chain_cycles: ClassVar[Mapping[int, float]] = _NONE

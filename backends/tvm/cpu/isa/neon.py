@@ -1,4 +1,4 @@
-"""NEON of 64-bit ARM, with its parts for bytes and for bfloat16."""
+"""NEON of 64-bit ARM, with its parts for bytes, for bfloat16 and for half precision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Neon(InstructionSet):
     registers: ClassVar[int] = 21
     fenced: ClassVar[int] = 25
     dot_features: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {"int8": "dotprod", "uint8": "i8mm", "bfloat16": "bf16"}
+        {"int8": "dotprod", "uint8": "i8mm", "bfloat16": "bf16", "float16": "fullfp16"}
     )
     matrix_features: ClassVar[Mapping[str, str]] = MappingProxyType({"uint8": "i8mm", "bfloat16": "bf16"})
     pairs: ClassVar[Pairs | None] = Pairs(1.0, splat=2.0, registers=2, unroll=2)  # half of the registers have elements

@@ -36,6 +36,7 @@ from lvc.backends.tvm.cpu.kernels.prefetch import prefetch, prefetch_pays
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
 from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_neighbours, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
+from lvc.backends.tvm.cpu.kernels.taps import Taps
 from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.vector import Vector
 
@@ -219,8 +220,8 @@ class ConvNest:
         def whole(row: Expr, column: Expr, pixels: int) -> Stmt:
             sums = self._sums(vectors, pixels)
             products = self._reduce(phase, (channel, row, column), sums, read, 0)
-            write = sums.each(lambda v, s: finish(row, column + s, v, sums.at(v, s)), pixels)
-            return allocate(sums.buffers, sums.clear(), products, *sums.regroup(), write)
+            write = sums.each(lambda v, s: finish(row, column + s, v, sums.total(v, s)), pixels)
+            return allocate(sums.memory, sums.clear(), products, *sums.regroup(), write)
 
         def finish(row: Expr, column: Expr, vector: int, sums: Buffer, *at: Expr) -> Stmt:
             place = self.geometry.pixel(phase, row, column)
@@ -240,14 +241,15 @@ class ConvNest:
                     return [row - first, column + pixel, vector, 0]
 
                 def fetch(v: int, s: int) -> Stmt:
-                    return store(sums.at(v, s), load(partial, at(v, s), lanes), [0], lanes)
+                    return store(sums.total(v, s), load(partial, at(v, s), lanes), [0], lanes)
 
                 def keep(v: int, s: int) -> Stmt:
-                    return store(partial, load(sums.at(v, s), [0], lanes), at(v, s), lanes)
+                    return store(partial, load(sums.total(v, s), [0], lanes), at(v, s), lanes)
 
-                first_sums = [*([sums.clear()] if pixels < sums.scalars else []), sums.each(fetch, pixels)]
+                is_cleared = pixels < sums.scalars or sums.wide
+                first_sums = [*([sums.clear()] if is_cleared else []), sums.each(fetch, pixels)]
                 added = [*sums.regroup(), products, *sums.regroup()]
-                return allocate(sums.buffers, *first_sums, *added, sums.each(keep, pixels))
+                return allocate(sums.memory, *first_sums, *added, sums.each(keep, pixels))
 
             return tile
 
@@ -261,7 +263,7 @@ class ConvNest:
 
     def _sums(self, vectors: int, pixels: int) -> Accumulators:
         channels = self.geometry.channels
-        return Accumulators.make(vectors, pixels, channels.out_block, channels.operand.sums, channels.operand.rows)
+        return channels.operand.accumulators(vectors, pixels, channels.out_block)
 
     def _each_tile(self, phase: Phase, part: Expr, vectors: int, body: Callable[[Expr, Expr, int], Stmt]) -> Stmt:
         """Run ``body(row, first column, pixels)`` for every register tile of one part of the rows."""
@@ -336,20 +338,8 @@ class ConvNest:
             place = ((depth * kernel[0] + tap[0]) * kernel[1] + tap[1]) * steps + first
             return channels.operand.step(self.vector, sums, factors, mask.any(place))
 
-        def taps(body: Callable[[Expr, Expr], Stmt]) -> Stmt:
-            (first_y, count_y), (first_x, count_x) = (0, rows.taps), (0, columns.taps)
-            if channels.operand.is_zero_at_edges:  # what lies outside the image adds nothing
-                (first_y, count_y), (first_x, count_x) = (
-                    rows.taps_inside(row),
-                    columns.taps_inside(column, sums.scalars),
-                )
-
-            def line(y: Expr) -> Stmt:
-                if isinstance(count_x, int) and count_x <= self._written_taps:
-                    return block(*(body(y, first_x + x) for x in range(count_x)))
-                return loop(count_x, lambda x: body(y, x), name="kx", start=first_x)
-
-            return loop(count_y, line, name="ky", start=first_y)
+        is_whole = not channels.operand.is_zero_at_edges  # else what lies outside the image adds nothing
+        taps = Taps(phase, (row, column), sums, is_whole, self._written_taps).each
 
         if not rows.taps * columns.taps:
             return tirx.Evaluate(0)
@@ -374,15 +364,19 @@ class ConvNest:
 
         def of_block(block: Expr, is_masked: bool = False) -> Stmt:
             if channels.operand.neighbours > sums.rows:
-                return taps(lambda *tap: neighbours_of_block(block, tap, 0))
+                return taps(lambda *tap: neighbours_of_block(block, tap, 0), steps)
             if channels.words == sums.lanes and takes_rows(channels.operand, self.vector):
-                return taps(lambda *tap: rows_of_block(block, tap))
-            return taps(lambda y, x: unrolled(steps, lambda turn: step(block, (y, x), turn, is_masked)))
+                return taps(lambda *tap: rows_of_block(block, tap), steps)
+            return taps(lambda y, x: unrolled(steps, lambda turn: step(block, (y, x), turn, is_masked)), steps)
 
         if not channels.in_block:
-            return taps(lambda y, x: unrolled(span, lambda block: step(block, (y, x), 0)))
+            return sums.carried(taps(lambda y, x: unrolled(span, lambda block: step(block, (y, x), 0)), span))
         if not mask:
             together = max(1, LEAST_STEPS // steps) if self.vector.isa.fenced and kernel == [1, 1] else 1
-            return unrolled(span, of_block, together)
+
+            def blocks(first: Expr, count: int) -> Stmt:
+                return unrolled(count, lambda block: of_block(first + block), together)
+
+            return sums.in_parts(span, rows.taps * columns.taps * steps, blocks)
         each = kernel[0] * kernel[1] * steps
         return mask.each_turn(span, each, part * span * each, of_block)

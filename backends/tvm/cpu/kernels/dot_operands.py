@@ -1,25 +1,26 @@
 """The one step of every reduction: each lane of the sums gains the dot product of two operands of 32 bits.
 
-An operand is one float32, or as many elements of a shorter type as fill a 32-bit word. Packed weights are such words;
-data has its elements one after the other along the reduction, and is read a word at a time. Kernels count the reduction
-in words, so the loops around a step, and the knobs that shape them, are the same for every type.
+An operand is one float32, one float16, or as many elements of a shorter type as fill a 32-bit word. Packed weights are
+such words; data has its elements one after the other along the reduction, and is read a word at a time. Kernels count
+the reduction in words, so the loops around a step, and the knobs that shape them, are the same for every type.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from tvm import tirx
 
-from lvc.backends.tvm.bfloat16 import BITS, like, to_bits, to_int32, widen
+from lvc.backends.tvm.bfloat16 import BITS, like, to_bits, to_int32
 from lvc.backends.tvm.cpu.kernels.fence import declared, fenced
 from lvc.backends.tvm.cpu.kernels.nest import UNROLL, Buffer, Expr, Stmt, load
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, multiply_add
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.short_floats import is_short, widen
 
 WORD_BYTES = 4
 
@@ -44,14 +45,16 @@ class StepCost:
 @dataclass(frozen=True)
 class DotOperand(ABC):
     """``elements`` of a type that is called ``name`` and is ``element`` in memory; together they are one ``packed``.
-    Their products are added to ``sums``. Where ``is_converted``, data lies in memory in another type, and each task
-    reads it by way of a copy."""
+    Their products are added to ``sums``; first, if it is set, to sums of the shorter type ``held`` in registers. Where
+    ``is_converted``, data lies in memory in another type, and each task reads it by way of a copy."""
 
     name: ClassVar[str]
     element: ClassVar[str]
     packed: ClassVar[str]
     elements: ClassVar[int]
     sums: ClassVar[str] = "float32"
+    held: ClassVar[str] = ""
+    word_bytes: ClassVar[int] = WORD_BYTES
     is_converted: ClassVar[bool] = False
     scratch_registers: ClassVar[int] = 0  # registers that a step needs for itself
     neighbours: ClassVar[int] = 1  # columns of an image that lie side by side in copies, whatever the stride
@@ -74,6 +77,10 @@ class DotOperand(ABC):
     def is_copied(self) -> bool:
         """Whether kernels read data by way of a copy."""
         return self.is_converted or self.rows > 1
+
+    def accumulators(self, vectors: int, scalars: int, lanes: int) -> Accumulators:
+        """The sums of a tile."""
+        return Accumulators.make(vectors, scalars, lanes, self.sums, self.rows, held=self.held)
 
     @property
     def words_per_step(self) -> int:
@@ -195,6 +202,10 @@ class _Float32(DotOperand):
     packed: ClassVar[str] = "float32"
     elements: ClassVar[int] = 1
 
+    def step_cost(self, vector: Vector) -> StepCost:
+        fused = StepCost.fused(vector)
+        return replace(fused, cycles=fused.cycles * vector.isa.float_registers)
+
     def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
         return load(buffer, index)
 
@@ -212,6 +223,34 @@ class _Float32(DotOperand):
 
     def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
         return values
+
+
+@dataclass(frozen=True)
+class _Float16(_Float32):
+    """Products and sums in half precision: of at most `FLOAT16_TERMS`, whose sum is added to one in float32.
+
+    XNNPACK's kernels sum whole reductions in half precision; then the error grows with the reduction, and so does what
+    may overflow on the way. In parts (nntrainer has kernels for parts of several lengths) both are bounded, for a few
+    instructions in a hundred.
+    """
+
+    name: ClassVar[str] = "float16"
+    element: ClassVar[str] = "float16"
+    packed: ClassVar[str] = "float16"
+    held: ClassVar[str] = "float16"
+    word_bytes: ClassVar[int] = 2
+
+    def step_cost(self, vector: Vector) -> StepCost:
+        return StepCost.fused(vector)
+
+    def tile_registers(self, vector: Vector) -> int:
+        return super().tile_registers(vector) * vector.isa.float_registers
+
+    def weight(self, packed: Any, place: tuple[Expr, ...]) -> Expr:
+        return widened(packed[place])
+
+    def pack(self, values: np.ndarray, axis: int) -> np.ndarray:
+        return values.astype(np.float16)
 
 
 @dataclass(frozen=True)
@@ -251,6 +290,7 @@ class Bfloat16Pair(DotOperand):
 
 
 FLOAT32: DotOperand = _Float32()
+FLOAT16: DotOperand = _Float16()
 BFLOAT16: DotOperand = Bfloat16Pair()
 
 
@@ -269,4 +309,4 @@ def _float(words: Expr) -> Expr:
 def widened(element: Expr) -> Expr:
     """An element of any type as float32, for kernels that multiply single ones."""
     value = element.asobject() if hasattr(element, "asobject") else element
-    return widen(value) if str(value.ty.dtype).startswith(BITS) else element
+    return widen(value) if is_short(str(value.ty.dtype)) else element

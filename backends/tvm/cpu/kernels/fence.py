@@ -12,26 +12,48 @@ from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, block, load, store
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators
 from lvc.backends.tvm.cpu.vector import Vector
 
-_TURN, _KEPT = "lvc_turn", {"float32": "lvc_kept_float", "int32": "lvc_kept_int"}
-_TYPES = {"float32": "float", "int32": "i32"}
+_TURN = "lvc_turn"
+_KEPT = {"float32": "lvc_kept_float", "int32": "lvc_kept_int", "float16": "lvc_kept_half"}
+_TYPES = {"float32": "float", "int32": "i32", "float16": "half"}
 
 
-def _source(lanes: int) -> str:
-    kept = "".join(
-        f"""
-define <{lanes} x {_TYPES[dtype]}> @{name}(<{lanes} x {_TYPES[dtype]}> %value) alwaysinline {{
-  %kept = call <{lanes} x {_TYPES[dtype]}> asm sideeffect "", "=w,0"(<{lanes} x {_TYPES[dtype]}> %value)
-  ret <{lanes} x {_TYPES[dtype]}> %kept
-}}
-"""
-        for dtype, name in _KEPT.items()
-    )
+def _source(vector: Vector) -> str:
+    """All functions that steps may call, in LLVM's language."""
+    types = [dtype for dtype in _KEPT if dtype != "float16" or dtype in vector.isa.dots]
+    pieces = {dtype: 1 if dtype == "float16" else vector.isa.float_registers for dtype in types}
+    kept = "".join(_kept(_KEPT[dtype], _TYPES[dtype], vector.lanes, pieces[dtype]) for dtype in types)
     return f"""{kept}
 define i32 @{_TURN}() alwaysinline {{
   call void asm sideeffect "", "~{{memory}}"() noduplicate
   ret i32 0
 }}
 """
+
+
+def _kept(name: str, element: str, lanes: int, pieces: int) -> str:
+    """The function for vectors that lie in one register, or in as many as there are pieces."""
+    whole, part = f"<{lanes} x {element}>", f"<{lanes // pieces} x {element}>"
+    fence = f'call {part} asm sideeffect "", "=w,0"({part} '
+    if pieces == 1:
+        body = f"  %kept = {fence}%value)"
+    else:
+        low, high = ((first, first + lanes // 2) for first in (0, lanes // 2))
+        body = f"""  %low = {_shuffled(whole, "%value", "poison", range(*low))}
+  %high = {_shuffled(whole, "%value", "poison", range(*high))}
+  %first = {fence}%low)
+  %second = {fence}%high)
+  %kept = {_shuffled(part, "%first", "%second", range(lanes))}"""
+    return f"""
+define {whole} @{name}({whole} %value) alwaysinline {{
+{body}
+  ret {whole} %kept
+}}
+"""
+
+
+def _shuffled(type: str, first: str, second: str, places: range) -> str:
+    mask = ", ".join(f"i32 {place}" for place in places)
+    return f"shufflevector {type} {first}, {type} {second}, <{len(places)} x i32> <{mask}>"
 
 
 def kept(value: Expr) -> Expr:
@@ -55,7 +77,7 @@ def fenced_turn(turn: Stmt, vector: Vector) -> Stmt:
 
 def declared(nest: Stmt, vector: Vector, source: str = "") -> Stmt:
     """A nest, with what LLVM must be told before its steps around it: of fences, and what ``source`` says."""
-    source += _source(vector.lanes) if vector.isa.fenced else ""
+    source += _source(vector) if vector.isa.fenced else ""
     if not source:
         return nest
     return tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", ir.StringImm(source), nest)

@@ -79,7 +79,7 @@ def _best_tile(cost: TileCost, panels: int, rows: int) -> tuple[int, int]:
 
 def _tile_cost(steps: int, vector: Vector, operand: DotOperand) -> TileCost:
     """The cost of tiles whose rows of data lie one after the other, or in pairs that were copied."""
-    return TileCost(vector, steps, operand=operand, stride=0 if operand.rows > 1 else WORD_BYTES * steps)
+    return TileCost(vector, steps, operand=operand, stride=0 if operand.rows > 1 else operand.word_bytes * steps)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class PanelProduct:
 
     def _tile(self, row: Expr, panel: Expr, shape: tuple[int, int], lanes: int, data: Buffer) -> Stmt:
         operand = self.operand
-        sums = Accumulators.make(*shape, self.width, operand.sums, operand.rows)
+        sums = operand.accumulators(*shape, self.width)
         words, rest = divmod(self.size[2], operand.elements)
         if operand.rows > 1:
             words, rest = operand.count(self.size[2]), 0
@@ -179,7 +179,7 @@ class PanelProduct:
             return [(self.panel(panel + v, words), splat(element, self.width))]
 
         def finish(v: int, s: int) -> Stmt:
-            return self.finish(row + s, (panel + v) * self.width, sums.at(v, s), lanes)
+            return self.finish(row + s, (panel + v) * self.width, sums.total(v, s), lanes)
 
         reduction = []
         if mask:
@@ -187,9 +187,13 @@ class PanelProduct:
         elif takes_rows(operand, self.vector) and words >= self.width:
             reduction = [self._by_rows(row, sums, words, step)]
         elif words:
-            reduction = [unrolled(words // taken, step, self.knobs.unroll)]
+
+            def some(first: Expr, count: int) -> Stmt:
+                return unrolled(count, lambda turn: step(first + turn), self.knobs.unroll)
+
+            reduction = [sums.in_parts(words // taken, taken, some)]
         reduction += [operand.step(self.vector, sums, last)] if rest else []
-        return allocate(sums.buffers, sums.clear(), *reduction, *sums.regroup(), sums.each(finish, shape[1]))
+        return allocate(sums.memory, sums.clear(), *reduction, *sums.regroup(), sums.each(finish, shape[1]))
 
     def _by_rows(self, row: Expr, sums: Accumulators, words: int, step: Callable[..., Stmt]) -> Stmt:
         """So many steps, as many as there are lanes in a turn of a loop, with words by the register."""

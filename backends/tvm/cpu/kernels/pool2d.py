@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from tvm import te, tirx
 
-from lvc.backends.tvm.bfloat16 import BITS
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels.dot_operands import widened
 from lvc.backends.tvm.cpu.kernels.fused import Fused, take_apart, write_nest
@@ -22,6 +21,7 @@ from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.extremes import larger, largest, lowest
 from lvc.backends.tvm.ops.table import Call
+from lvc.backends.tvm.short_floats import is_short
 from lvc.compiler.ir.graph import is_call
 from lvc.compiler.ir.operators import integer
 
@@ -116,7 +116,7 @@ def _dtype(p: Pool2d, data: Any) -> str:
     """The type in which windows of the data are reduced."""
     if p.kind == "sum":
         return "int32"
-    return "float32" if data.dtype == BITS else str(data.dtype)
+    return "float32" if is_short(str(data.dtype)) else str(data.dtype)
 
 
 def _identity(p: Pool2d, dtype: str) -> Expr:

@@ -17,6 +17,7 @@ from lvc.backends.tvm.cpu.kernels.nest import (
     Stmt,
     allocate,
     block,
+    in_turns,
     int32,
     load,
     loop,
@@ -25,6 +26,7 @@ from lvc.backends.tvm.cpu.kernels.nest import (
     store,
     zeros,
 )
+from lvc.compiler.ir.bounds import FLOAT16_TERMS
 
 AddProduct = Callable[[Expr, Expr, Expr], Expr]  # sums, a vector, a scalar in every lane
 
@@ -102,7 +104,11 @@ def _share(run: Run, total: int, part: Expr, parts: int) -> tuple[Expr, Expr]:
 @dataclass(frozen=True)
 class Accumulators:
     """The registers of one tile: a buffer each, so that LLVM keeps every one in a register. Steps take ``rows`` scalars
-    together."""
+    together.
+
+    Sums of a short type stay in registers for a part of the reduction alone, and are then carried over into ``wide``
+    ones, which lie in memory.
+    """
 
     vectors: int
     scalars: int
@@ -110,13 +116,26 @@ class Accumulators:
     buffers: tuple[Buffer, ...]
     dtype: str = "float32"
     rows: int = 1
+    wide: tuple[Buffer, ...] = ()
 
     @classmethod
-    def make(cls, vectors: int, scalars: int, lanes: int, dtype: str = "float32", rows: int = 1) -> Accumulators:
-        """Name the registers of a tile; `nest.allocate` must enclose their use."""
+    def make(
+        cls, vectors: int, scalars: int, lanes: int, dtype: str = "float32", rows: int = 1, *, held: str = ""
+    ) -> Accumulators:
+        """Name the registers of a tile, which hold a shorter type than that of the sums if ``held`` names one;
+        `nest.allocate` must enclose the use of their ``memory``."""
         whole = -(-scalars // rows) * rows
-        buffers = tuple(scratch([lanes], "sum", dtype) for _ in range(vectors * whole))
-        return cls(vectors, whole, lanes, buffers, dtype, rows)
+
+        def each(name: str, dtype: str) -> tuple[Buffer, ...]:
+            return tuple(scratch([lanes], name, dtype) for _ in range(vectors * whole))
+
+        wide = each("wide", dtype) if held else ()
+        return cls(vectors, whole, lanes, each("sum", held or dtype), held or dtype, rows, wide)
+
+    @property
+    def memory(self) -> tuple[Buffer, ...]:
+        """All that must be allocated."""
+        return (*self.buffers, *self.wide)
 
     def at(self, vector: int, scalar: int) -> Buffer:
         """The register with the sums of one vector and one scalar."""
@@ -144,9 +163,34 @@ class Accumulators:
         pairs = [(v, s) for v in range(self.vectors) for s in range(0, self.scalars, 2)]
         return [allocate([kept], *(pair(*place) for place in pairs))]
 
+    def total(self, vector: int, scalar: int) -> Buffer:
+        """The sums of one vector and one scalar at the end of a reduction."""
+        return (self.wide or self.buffers)[vector * self.scalars + scalar]
+
     def clear(self) -> Stmt:
         """Set all to zero."""
+        wide = [store(buffer, zeros(self.lanes), [0], self.lanes) for buffer in self.wide]
+        return block(self.clear_registers(), *wide)
+
+    def clear_registers(self) -> Stmt:
+        """Set those in registers to zero."""
         return self.each(lambda v, s: store(self.at(v, s), zeros(self.lanes, self.dtype), [0], self.lanes))
+
+    def in_parts(self, extent: int, steps: int, body: Callable[[Expr, int], Stmt]) -> Stmt:
+        """Run ``body(first, count)`` for the indices below an extent, at each of which the reduction takes so many
+        steps: at once, or as many at a time as short sums may take."""
+        if not self.wide:
+            return body(0, extent)
+        return in_turns(extent, lambda *part: self.carried(body(*part)), max(1, FLOAT16_TERMS // steps))
+
+    def carried(self, part: Stmt) -> Stmt:
+        """A part of the reduction, after which what is in registers is added to the wide sums."""
+
+        def add(register: Buffer, wide: Buffer) -> Stmt:
+            held = tirx.Cast(f"float32x{self.lanes}", load(register, [0], self.lanes))
+            return store(wide, load(wide, [0], self.lanes) + held, [0], self.lanes)
+
+        return block(part, *map(add, self.buffers, self.wide), self.clear_registers()) if self.wide else part
 
     def add_products(
         self, vector: Callable[[int], Expr], scalar: Callable[[int], Expr], add: AddProduct = multiply_add

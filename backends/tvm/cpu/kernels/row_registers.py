@@ -26,7 +26,7 @@ MOST_REGISTERS = 30
 def takes_rows(operand: DotOperand, vector: Vector) -> bool:
     """Whether words come by the register, where those of several steps lie side by side."""
     is_by_register = operand.elements == 1 or (operand.neighbours > operand.rows)
-    return vector.machine.in_order and bool(vector.isa.fenced) and is_by_register
+    return vector.machine.in_order and bool(vector.isa.fenced) and is_by_register and not operand.held
 
 
 def fits_rows(vectors: int, scalars: int) -> bool:

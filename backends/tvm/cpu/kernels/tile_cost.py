@@ -108,10 +108,10 @@ class TileCost:
         return not self.stride or self.vector.machine.first.holds(scalars, self.stride)
 
     def _bytes_per_step(self, vectors: int) -> int:
-        return self.vector.bytes * vectors
+        return self.vector.lanes * self.operand.word_bytes * vectors
 
     def _rate(self, vectors: int) -> float:
         size, machine = self._bytes_per_step(vectors) * self.depth / self.parts, self.vector.machine
         if size <= FIRST_SHARE * machine.first.size:
-            return self.vector.bytes * machine.loads
+            return self._bytes_per_step(1) * machine.loads
         return machine.second_rate if size <= SECOND_SHARE * machine.second.size else machine.third_rate

@@ -20,10 +20,18 @@ if TYPE_CHECKING:
 
     import torch
 
+    from lvc.backends.tvm.device import CodeGenerator
+    from lvc.backends.tvm.tuning.choosing import Recorded
     from lvc.compiler.emission import Emission
     from lvc.compiler.files import Content
     from lvc.compiler.ir.model import Model
     from lvc.compiler.pipeline.workspace import Workspace
+    from lvc.compiler.tuning.kernels import Tunable
+
+NOT_HERE = {
+    Place.EMULATED: "this machine emulates that processor, and how long an emulator takes says nothing",
+    Place.ELSEWHERE: "this machine cannot run code for that processor",
+}
 
 
 class TvmBackend(Backend):
@@ -88,18 +96,16 @@ class TvmBackend(Backend):
         """Make code for a model; `CompileError` names every node that cannot be lowered."""
         if importlib.util.find_spec("tvm") is None:
             raise CompileError("the tvm backend needs apache-tvm", help="pip install 'apache-tvm>=0.27.0.post1,<0.28'")
-        from lvc.backends.tvm.legality import check, multiplied_dtypes
-
-        check(model)
-        dtypes = multiplied_dtypes(model)
-        if error := self.refusal(dtypes, target):
-            raise CompileError(error.what, why=error.why, help=error.help)
         from lvc.backends.tvm.build import build_files
         from lvc.backends.tvm.lower import lower
 
-        generator = _device(target).code_generator(target, dtypes)
-        built = build_files(lower(model, generator), generator, target, workspace)
+        generator = self._generator(model, target)
+        recorded = _recorded(model, target, generator)
+        built = build_files(lower(model, generator, recorded), generator, target, workspace)
         metadata = {"memory": built.memory.to_json(), "remarks": built.remarks}
+        if recorded:
+            metadata["tuned"] = recorded.taken
+            metadata["remarks"] += recorded.remarks()
         return Artefact(
             model.name,
             self.name,
@@ -110,6 +116,32 @@ class TvmBackend(Backend):
             metadata,
             parts=built.parts,
         )
+
+    def untunable(self, target: Target) -> UsageError | None:
+        place = _device(target).place(target)
+        if place is Place.HERE:
+            return None
+        return UsageError(
+            f"kernels for '{target.text}' cannot be timed here",
+            why=NOT_HERE[place],
+            help="tune on such a machine, and bring its records here with --export and --import",
+        )
+
+    def tunable(self, model: Model, target: Target, workspace: Workspace) -> Tunable:
+        """The kernels of a model that can be made in several ways; it builds the model, and times it."""
+        from lvc.backends.tvm.tuning.tunable import Subject
+
+        return Subject(model, self._generator(model, target), _device(target), target, workspace).tunable()
+
+    def _generator(self, model: Model, target: Target) -> CodeGenerator:
+        """What makes code for a model; `CompileError` names every node that cannot be lowered."""
+        from lvc.backends.tvm.legality import check, multiplied_dtypes
+
+        check(model)
+        dtypes = multiplied_dtypes(model)
+        if error := self.refusal(dtypes, target):
+            raise CompileError(error.what, why=error.why, help=error.help)
+        return _device(target).code_generator(target, dtypes)
 
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
         """Load a built model; it may be called from several threads at once."""
@@ -134,6 +166,18 @@ def _loadable(artefact: Artefact) -> Device:
         if [(v.spec.shape, v.spec.type_name) for v in values] != [(t.shape, t.dtype.name) for t in planned]:
             raise CompileError("the artefact is damaged", why="its plan has other inputs or outputs than it says")
     return device
+
+
+def _recorded(model: Model, target: Target, generator: CodeGenerator) -> Recorded | None:
+    """The records that the kernels of a model may be made by; None if none may."""
+    if model.records is None:
+        return None
+    from lvc.backends.tvm.kernel_keys import code_version
+    from lvc.backends.tvm.tuning.choosing import Recorded
+    from lvc.compiler.tuning.database import Database
+
+    records = Database(model.records).records()
+    return Recorded(generator, records, _device(target).processor(target), code_version())
 
 
 def _device(target: Target) -> Device:

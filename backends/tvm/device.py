@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -55,6 +55,25 @@ class Anchor:
     shape: tuple[int, ...] | None = None
 
 
+class NoSuchWay(Exception):
+    """A choice that a kernel does not have; a sentence."""
+
+
+@dataclass(frozen=True)
+class Ways:
+    """In which ways a kernel may be made: choices as texts, each a JSON object of a name and of integers.
+
+    ``structure`` is all that tells the kernel from others, but for which of its ways is taken; ``rule`` is the one that
+    its rule picks. ``all`` finds every one, with what a cost model thinks of it, lower being better. The best may take
+    so many times less work than the definition, in single precision, as ``saving`` says.
+    """
+
+    structure: str
+    rule: str
+    all: Callable[[], Iterator[tuple[str, float]]]
+    saving: float = 1.0
+
+
 class CodeGenerator(ABC):
     """Makes code for one target."""
 
@@ -83,8 +102,15 @@ class CodeGenerator(ABC):
         """The layout in which a call's kernel reads an operand that lies in ``layout``."""
 
     @abstractmethod
-    def anchor(self, call: Call) -> Anchor | None:
-        """The kernel of a call's own, by the first rule that has one; None where the general form must do."""
+    def anchor(self, call: Call, choice: str = "") -> Anchor | None:
+        """The kernel of a call's own, by the first rule that has one; None where the general form must do.
+
+        With a ``choice`` the one that it names of those that `ways` tells; `NoSuchWay` if it names none.
+        """
+
+    def ways(self, schedule: ScheduleFunction) -> Ways | None:
+        """In which ways the kernel of a schedule may be made; None where there is but one."""
+        return None
 
     @abstractmethod
     def general_schedule(self, *, apart: bool) -> ScheduleFunction:
@@ -141,6 +167,10 @@ class Device(ABC):
     def spelling(self, target: Target) -> str:
         """A text that names a target on any machine."""
         return target.text
+
+    def processor(self, target: Target) -> str:
+        """What times of code for a target are known by: equal for processors on which they are worth the same."""
+        return self.spelling(target)
 
     def remarks(self, model: Model, target: Target) -> list[str]:
         """What a user should know about a model that is built for a target."""

@@ -34,10 +34,17 @@ class Kernel:
 
 
 def unit_kernel(
-    module: GraphModule, unit: Unit, layouts: Mapping[Node, Layout], layout: Layout, generator: CodeGenerator
+    module: GraphModule,
+    unit: Unit,
+    layouts: Mapping[Node, Layout],
+    layout: Layout,
+    generator: CodeGenerator,
+    *,
+    choice: str = "",
 ) -> Kernel:
-    """Write a unit down. ``layouts`` are those of its inputs, ``layout`` is that of its output."""
-    return _Writer(module, unit, layouts, layout, generator).write()
+    """Write a unit down, in a way that was chosen or else by its rule. ``layouts`` are those of its inputs, ``layout``
+    is that of its output."""
+    return _Writer(module, unit, layouts, layout, generator).write(choice)
 
 
 def conversion_kernel(
@@ -130,11 +137,11 @@ class _Writer:
         self.scope = Scope(generator.block)
         self.arrays: dict[Node, Array] = {}
 
-    def write(self) -> Kernel:
+    def write(self, choice: str) -> Kernel:
         anchor: Anchor | None = None
         for node in self.unit.nodes:
             call = self.call(node)
-            found = self.generator.anchor(call) if node is self.unit.nodes[0] else None
+            found = self.generator.anchor(call, choice) if node is self.unit.nodes[0] else None
             anchor = anchor or found
             self.arrays[node] = found.array if found else lowering_of(node)(call)
         return finish(self.scope, self.arrays[self.unit.output], self.layout, self.generator, anchor)

@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import tvm
 
+import lvc
 from lvc.backends.tvm.program import Step
 
 KEY_LENGTH = 20
@@ -25,6 +27,16 @@ def kernel_keys(steps: Sequence[Step], fingerprint: str) -> list[str]:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_LENGTH]
 
     return list(map(key, steps))
+
+
+def structure_key(function: Any, structure: str) -> str:
+    """A name for a kernel that is the same in whichever of its ways it is made; ``function`` is by its rule."""
+    return hashlib.sha256(f"{function.script()}\0{structure}".encode()).hexdigest()[:KEY_LENGTH]
+
+
+def code_version() -> str:
+    """What tells this code from any other that would make kernels otherwise."""
+    return f"{lvc.__version__}-{_sources()[:8]}"
 
 
 @cache

@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Protocol
 
-import numpy as np
 from torch.fx import Node
 
 from lvc.backends.tvm import joins
 from lvc.backends.tvm.device import CodeGenerator
+from lvc.backends.tvm.emitter import Emitter, MadeValue
 from lvc.backends.tvm.kernel import Kernel, conversion_kernel, unit_kernel
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.planner import plan_layouts
 from lvc.backends.tvm.program import ITEM_BYTES, Argument, Bytes, Contents, Kind, Place, Program, Step, Storage, joined
-from lvc.backends.tvm.scope import Constant, Parameter, Prepared, Shared, dtype_text
+from lvc.backends.tvm.scope import dtype_text
 from lvc.backends.tvm.units import Unit, units
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.model import Model
 
 
-def lower(model: Model, generator: CodeGenerator) -> Program:
+class Choosing(Protocol):
+    """Knows kernels that shall be made in another way than by their rule."""
+
+    def choose(self, name: str, kernel: Kernel, remake: Callable[[str], Kernel]) -> Kernel:
+        """The kernel to take for the one of a step that is called ``name``; ``remake`` makes it as a text chooses."""
+        ...
+
+
+def lower(model: Model, generator: CodeGenerator, choosing: Choosing | None = None) -> Program:
     """Lower a model whose operators and types have been checked."""
-    return _Lowering(model, generator).run()
+    return Lowering(model, generator, choosing).run()
 
 
-class _Lowering:
+class Lowering:
     """The state of lowering one model."""
 
-    def __init__(self, model: Model, generator: CodeGenerator) -> None:
+    def __init__(self, model: Model, generator: CodeGenerator, choosing: Choosing | None = None) -> None:
         self.model = model
         self.generator = generator
+        self.choosing = choosing
         self.units = units(model.module.graph)
         self.layouts = plan_layouts(model.module.graph, self.units, generator)
         self.joins = joins.plan_joins(self.units, self.layouts, set(model.output_nodes), generator.alignment)
         self.makers = {unit.output: unit for unit in self.units}
         self.places: dict[tuple[Node, Layout], Place] = {}
-        self.stored: dict[str, Place] = {}
-        self.program = Program()
+        self.emitter = Emitter()
+        self.program = self.emitter.program
+        self.own: list[tuple[Step, Unit]] = []  # the kernels of units, without copies and what setup runs
 
     def run(self) -> Program:
         for position, node in enumerate(n for n in self.model.module.graph.nodes if n.op == "placeholder"):
@@ -74,12 +83,24 @@ class _Lowering:
         if self.joins.is_in_place(unit):
             self.join(unit, layout)
             return
-        first, layouts = unit.nodes[0], self.layouts
-        wanted = {node: self.generator.wanted_layout(first, node, layouts[node]) for node in unit.inputs}
+        wanted = self.wanted(unit)
         for node, needed in wanted.items():
             self.convert(node, needed)
-        kernel = unit_kernel(self.model.module, unit, wanted, layout, self.generator)
+        kernel = self.kernel(unit)
+        if self.choosing:
+            kernel = self.choosing.choose(unit.name, kernel, partial(self.kernel, unit))
         self.emit(kernel, unit.name, [n.name for n in unit.nodes], wanted, self.value(unit.output, layout))
+        self.own.append((self.program.steps[-1], unit))
+
+    def wanted(self, unit: Unit) -> dict[Node, Layout]:
+        """The layouts in which a unit reads its inputs."""
+        first, layouts = unit.nodes[0], self.layouts
+        return {node: self.generator.wanted_layout(first, node, layouts[node]) for node in unit.inputs}
+
+    def kernel(self, unit: Unit, choice: str = "") -> Kernel:
+        """The kernel of a unit, made as was chosen or else by its rule; `NoSuchWay` for a choice that it has not."""
+        layout = self.layouts[unit.output]
+        return unit_kernel(self.model.module, unit, self.wanted(unit), layout, self.generator, choice=choice)
 
     def is_alias(self, unit: Unit) -> bool:
         """Whether a unit needs no code: its output is its input's bytes."""
@@ -100,7 +121,7 @@ class _Lowering:
             kernel = conversion_kernel(part, layout, layout, self.generator)
             root = self.place(unit.output, layout)
             place = Place(root.storage, root.offset + offset * ITEM_BYTES[dtype_text(spec(part).dtype)])
-            self.emit(kernel, unit.name, [unit.name], {part: layout}, _Value(place, _label(part, layout)))
+            self.emit(kernel, unit.name, [unit.name], {part: layout}, MadeValue(place, _label(part, layout)))
         parts = [self.contents(part, layout) for part, _ in joins.parts_of(unit.output, layout)]
         self.consists(unit.output, layout, chain.from_iterable(parts))
 
@@ -115,8 +136,8 @@ class _Lowering:
         kernel = conversion_kernel(node, own, layout, self.generator)
         self.emit(kernel, f"{node.name} to {layout}", [node.name], {node: own}, self.value(node, layout))
 
-    def value(self, node: Node, layout: Layout) -> _Value:
-        return _Value(self.place(node, layout), _label(node, layout))
+    def value(self, node: Node, layout: Layout) -> MadeValue:
+        return MadeValue(self.place(node, layout), _label(node, layout))
 
     def contents(self, node: Node, layout: Layout) -> Contents:
         """The bytes of a value, those of other values where it is a view or consists of parts."""
@@ -152,80 +173,22 @@ class _Lowering:
             target = made
         elif node.op == "get_attr":
             kernel = conversion_kernel(node, PLAIN, PLAIN, self.generator, self.model.module)
-            self.emit(kernel, f"output {position}", [node.name], {}, _Value(target, _label(node, PLAIN)))
+            self.emit(kernel, f"output {position}", [node.name], {}, MadeValue(target, _label(node, PLAIN)))
         else:
             kernel = conversion_kernel(node, own, PLAIN, self.generator)
-            self.emit(kernel, f"output {position}", [node.name], {node: own}, _Value(target, _label(node, PLAIN)))
+            self.emit(kernel, f"output {position}", [node.name], {node: own}, MadeValue(target, _label(node, PLAIN)))
         self.program.outputs.append(Argument(target, tuple(shape), dtype, _label(node, PLAIN)))
 
     def emit(
-        self,
-        kernel: Kernel,
-        name: str,
-        nodes: list[str],
-        layouts: dict[Node, Layout],
-        made: _Value,
+        self, kernel: Kernel, name: str, nodes: list[str], layouts: Mapping[Node, Layout], made: MadeValue
     ) -> None:
-        arguments = []
-        for parameter in kernel.parameters:
-            source, (size, dtype) = parameter.source, _type_of(parameter.tensor)
-            if isinstance(source, Prepared | Constant):
-                arguments.append(self.constant(parameter, nodes))
-                continue
-            if isinstance(source, Shared):
-                where = Place(Storage(Kind.WORKSPACE, math.prod(size) * ITEM_BYTES[dtype], is_scratch=True))
-                arguments.append(Argument(where, size, dtype, f"scratch {len(arguments)}"))
-            else:
-                read = self.value(source, layouts[source])
-                arguments.append(Argument(read.place, size, dtype, read.name))
-        arguments.append(Argument(made.place, *_type_of(kernel.result), made.name))
-        self.program.steps.append(Step(name, tuple(nodes), kernel.function, kernel.schedule, tuple(arguments)))
-
-    def store(self, constant: Constant) -> Place:
-        """Where a stored tensor lies; each form of it is kept once."""
-        if constant.key not in self.stored:
-            values = np.ascontiguousarray(constant.pack())
-            storage = Storage(Kind.CONSTANT, max(1, values.nbytes))
-            self.program.constants.append((storage, values))
-            self.stored[constant.key] = Place(storage)
-        return self.stored[constant.key]
-
-    def constant(self, parameter: Parameter, nodes: list[str]) -> Argument:
-        """A stored tensor, or one that setup makes, as an argument."""
-        source, (shape, dtype) = parameter.source, _type_of(parameter.tensor)
-        if isinstance(source, Constant):
-            return Argument(self.store(source), shape, dtype)
-        assert isinstance(source, Prepared)
-        return Argument(self.prepare(source, nodes, shape, dtype), shape, dtype)
-
-    def prepare(self, constant: Prepared, nodes: list[str], shape: tuple[int, ...], dtype: str) -> Place:
-        """Where a constant lies that setup makes; equal ones are made once."""
-        if constant.key not in self.stored:
-            sources = [self.constant(source, nodes) for source in constant.sources]
-            made = Argument(Place(Storage(Kind.CONSTANT, math.prod(shape) * ITEM_BYTES[dtype])), shape, dtype)
-            step = Step(nodes[0], tuple(nodes), constant.function, constant.schedule, (*sources, made))
-            self.program.setup.append(step)
-            self.stored[constant.key] = made.place
-        return self.stored[constant.key]
+        self.emitter.emit(kernel, name, nodes, lambda source, *_: self.value(source, layouts[source]), made)
 
     def argument(self, node: Node, layout: Layout) -> Argument:
         value = self.value(node, layout)
         return Argument(value.place, layout.physical(spec(node).shape), dtype_text(spec(node).dtype), value.name)
 
 
-@dataclass(frozen=True)
-class _Value:
-    """A value in one layout: where it lies, and its name among those of the program."""
-
-    place: Place
-    name: str
-
-
 def _label(node: Node, layout: Layout) -> str:
     """The name of a value in a layout; layouts with the same bytes share it."""
     return node.name if layout.is_flat(spec(node).shape) else f"{node.name} as {layout}"
-
-
-def _type_of(tensor: Any) -> tuple[tuple[int, ...], str]:
-    """Shape and element type of a TE tensor."""
-    return tuple(int(size) for size in tensor.shape), str(tensor.dtype)

@@ -21,6 +21,7 @@ COMMANDS = (
     "opt",
     "run",
     "bench",
+    "tune",
     "eval",
     "compare",
     "inspect",

@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ class Model:
     inputs, its output is a tuple of tensors, and it can be run and trained in PyTorch at any time. ``output_names``
     names the parts of that tuple. ``source`` says what was loaded. ``preprocessing`` is the text of an image
     preprocessing and ``labels`` the names of the classes, where they are known. ``reference`` is there to judge how the
-    model was loaded: it is neither stored nor copied.
+    model was loaded: it is neither stored nor copied. ``records`` is the tuning database by whose records a backend may
+    make its kernels, if it may; it is not stored.
     """
 
     module: GraphModule
@@ -56,6 +58,7 @@ class Model:
     labels: tuple[str, ...] | None = None
     notes: list[str] = field(default_factory=list)
     reference: Reference | None = field(default=None, compare=False, repr=False)
+    records: Path | None = field(default=None, compare=False, repr=False)
 
     @property
     def inputs(self) -> tuple[Value, ...]:

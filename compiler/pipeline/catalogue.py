@@ -36,7 +36,7 @@ PRESETS: dict[str, str] = {
     "O0": "",
     "O1": "eliminate-dead,fold-constants,eliminate-identities,fold-batch-norm,eliminate-dead",
     "O2": f"{FOLDED},fuse-operators,allow-winograd",
-    "O3": "O2",
+    "O3": "O2,use-records",
     "int8-fast": f"{_SIMULATED},{_CALIBRATE},correct-bias{{images=64}}",
     "int8": f"{_SIMULATED},{_CALIBRATE},round-weights",
     "int8-avx2": f"{_SIMULATED}{{weight_bits=7}},{_CALIBRATE},round-weights",

@@ -9,22 +9,23 @@ from functools import partial
 import torch
 from torch.fx import Node
 
-from lvc.backends.tvm.cpu import rules
+from lvc.backends.tvm.cpu import choices, rules
 from lvc.backends.tvm.cpu.architectures.x86_64 import X86_64
 from lvc.backends.tvm.cpu.emission import Parts
 from lvc.backends.tvm.cpu.entry import EXPORTED, Entry, headers, instance_bytes
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
+from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.objects import compile_kernel
 from lvc.backends.tvm.cpu.processor import Architecture
 from lvc.backends.tvm.cpu.runtime.executable import LIBRARY
 from lvc.backends.tvm.cpu.targets import llvm_options, processor_of, vector_of
 from lvc.backends.tvm.cpu.toolchain import toolchain_of
 from lvc.backends.tvm.cpu.vector import Vector
-from lvc.backends.tvm.device import Anchor, Assembled, CodeGenerator
+from lvc.backends.tvm.device import Anchor, Assembled, CodeGenerator, Ways
 from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.ops.table import Call
-from lvc.backends.tvm.program import Program, Step
+from lvc.backends.tvm.program import Program, ScheduleFunction, Step
 from lvc.compiler.backend import Target
 from lvc.compiler.measure.memory import Memory
 
@@ -68,8 +69,11 @@ class CpuCodeGenerator(CodeGenerator):
     def wanted_layout(self, node: Node, operand: Node, layout: Layout) -> Layout:
         return rules.wanted_layout(node, operand, layout, self.block)
 
-    def anchor(self, call: Call) -> Anchor | None:
-        return rules.anchor_of(call, self.vector)
+    def anchor(self, call: Call, choice: str = "") -> Anchor | None:
+        return choices.anchor_of(call, self.vector, choice) if choice else rules.anchor_of(call, self.vector)
+
+    def ways(self, schedule: ScheduleFunction) -> Ways | None:
+        return choices.ways(schedule, self.vector) if isinstance(schedule, KernelSchedule) else None
 
     def general_schedule(self, *, apart: bool) -> GeneralSchedule:
         return GeneralSchedule(apart)

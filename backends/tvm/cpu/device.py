@@ -74,6 +74,9 @@ class Cpu(Device):
     def spelling(self, target: Target) -> str:
         return targets.spelling(target)
 
+    def processor(self, target: Target) -> str:
+        return targets.timed_processor(target)
+
     def remarks(self, model: Model, target: Target) -> list[str]:
         from lvc.backends.tvm.integers import layers_of_wide_weights
 

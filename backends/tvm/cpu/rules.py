@@ -4,19 +4,22 @@ operands."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch.fx import Node
 
+from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
 from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES
+from lvc.backends.tvm.cpu.kernels.space import Point
 from lvc.backends.tvm.cpu.vector import Vector
-from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.device import Anchor, NoSuchWay
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.widening import multiplied_dtype
-from lvc.compiler.ir.graph import arguments, is_call, spec
+from lvc.compiler.ir.graph import WINOGRAD, arguments, is_call, spec
 from lvc.compiler.ir.layers import CONVOLUTIONS, PRODUCTS
 from lvc.compiler.ir.operators import integer
 
@@ -35,8 +38,24 @@ RULES: tuple[Rule, ...] = (
 
 
 def anchor_of(call: Call, vector: Vector) -> Anchor | None:
-    """Use the kernel for a call; None where there is none and the general form must do."""
-    return next((found for rule in RULES if (found := rule(call, vector))), None)
+    """Use the kernel for a call, with the knobs of its rule; None where there is none and the general form must do."""
+    found = next((found for rule in RULES if (found := rule(call, vector))), None)
+    return found and settled(found, call, vector)
+
+
+def settled(found: Anchor, call: Call, vector: Vector, point: Point | None = None) -> Anchor:
+    """A kernel whose knobs are known: those of a point of its space, or else of its rule. `NoSuchWay` for a point
+    that is not there."""
+    schedule = found.schedule
+    assert isinstance(schedule, KernelSchedule)
+    if point is not None:
+        space = schedule.kernel.space(schedule.problem, vector)
+        if point not in space.points:
+            raise NoSuchWay(f"{dict(zip(space.names, point, strict=False))} are no knobs of it")
+        knobs = space.knobs(point)
+    else:
+        knobs = schedule.knobs or schedule.kernel.choose_knobs(schedule.problem, vector)
+    return replace(found, schedule=replace(schedule, knobs=knobs, largest_tile=call.node.meta.get(WINOGRAD, 0)))
 
 
 def wanted_layout(node: Node, operand: Node, layout: Layout, block: int) -> Layout:

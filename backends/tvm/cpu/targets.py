@@ -13,7 +13,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable
 
-from lvc.backends.tvm.cpu.host import cpuinfo, host_architecture, host_features, host_machine, stand_in
+from lvc.backends.tvm.cpu.host import (
+    cpuinfo,
+    host_architecture,
+    host_features,
+    host_machine,
+    processor_name,
+    stand_in,
+)
 from lvc.backends.tvm.cpu.machine import Machine
 from lvc.backends.tvm.cpu.processor import Info, Processor
 from lvc.backends.tvm.cpu.processors import CPUS
@@ -63,6 +70,13 @@ def spelling(target: Target) -> str:
     processor = processor_of(target)
     added = target.features - processor.features
     return target.cpu + "".join(f"+{text}" for text, name in processor.architecture.parts.items() if name in added)
+
+
+def timed_processor(target: Target) -> str:
+    """What times of code for a target are known by: its processor, and where it stands for any of a level, this
+    machine's own name too."""
+    is_level = target.cpu in processor_of(target).architecture.levels
+    return f"{spelling(target)} on {processor_name()}" if is_level else spelling(target)
 
 
 def _target(text: str, cpu: str, added: Iterable[str]) -> Target:

@@ -31,6 +31,7 @@ from lvc.backends.tvm.cpu.kernels.nest import (
 )
 from lvc.backends.tvm.cpu.kernels.padding import copy_converted
 from lvc.backends.tvm.cpu.kernels.panel_product import Knobs, PanelProduct
+from lvc.backends.tvm.cpu.kernels.space import Space
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.ops.table import Call
@@ -106,6 +107,12 @@ def choose_knobs(problem: BatchMatmul, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count. Panels are split among tasks, since each packs its own."""
     p = problem
     return panel_product.choose_knobs((p.m, p.n, p.steps), p.batch, p.block, vector, p.operand)
+
+
+def space(problem: BatchMatmul, vector: Vector) -> Space:
+    """What the knobs may be."""
+    p = problem
+    return panel_product.space((p.m, p.n, p.steps), p.batch, p.block, vector, p.operand)
 
 
 def schedule(sch: Any, problem: BatchMatmul, vector: Vector, knobs: Knobs | None = None) -> None:

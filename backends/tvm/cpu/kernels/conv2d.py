@@ -22,6 +22,7 @@ from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Geometry, Knobs
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.fused import SATURATION_MASK, parameter, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.phases import Phase, Sweep
+from lvc.backends.tvm.cpu.kernels.space import Space
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
@@ -201,6 +202,11 @@ def anchor(call: Call, vector: Vector) -> Anchor | None:
 def choose_knobs(problem: Conv2d, vector: Vector) -> Knobs:
     """The knobs of an untuned convolution."""
     return conv_nest.choose_knobs(problem.geometry, vector)
+
+
+def space(problem: Conv2d, vector: Vector) -> Space:
+    """What the knobs may be."""
+    return conv_nest.space(problem.geometry, vector)
 
 
 def schedule(sch: Any, problem: Conv2d, vector: Vector, knobs: Knobs | None = None) -> None:

@@ -36,6 +36,7 @@ from lvc.backends.tvm.cpu.kernels.prefetch import prefetch, prefetch_pays
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
 from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_neighbours, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
+from lvc.backends.tvm.cpu.kernels.space import Space, tiles
 from lvc.backends.tvm.cpu.kernels.taps import Taps
 from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.vector import Vector
@@ -133,7 +134,13 @@ def _tile(g: Geometry, vector: Vector) -> tuple[TileCost, tuple[int, int], float
     costs = [TileCost(vector, g.depth, parts, g.rows, g.channels.operand) for parts in _depth_parts(g)]
     choices = [(cost, cost.best_tile(plane, g.channels.heights)) for cost in costs]
     cost, tile = min(choices, key=lambda choice: choice[0].plane(plane, choice[1]))
-    return cost, tile, cost.plane(plane, tile) * (1 if g.flat_width is not None else g.rows) * len(g.phases)
+    return cost, tile, _image_cycles(g, cost, tile)
+
+
+def _image_cycles(g: Geometry, cost: TileCost, tile: tuple[int, int]) -> float:
+    """Cycles of an image by count, with a register tile."""
+    rows = 1 if g.flat_width is not None else g.rows
+    return cost.plane((g.channels.out_blocks, g.line), tile) * rows * len(g.phases)
 
 
 def cycles(geometry: Geometry, vector: Vector) -> float:
@@ -144,20 +151,37 @@ def cycles(geometry: Geometry, vector: Vector) -> float:
 @cache
 def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count, and the tasks that fetch the least."""
-    g, channels, flat = geometry, geometry.channels, geometry.flat_width is not None
-    cost, tile, work_cycles = _tile(g, vector)
-    rows = g.phases[0][0]
+    cost, tile, _ = _tile(geometry, vector)
+    return _knobs(geometry, cost, tile)
+
+
+def _knobs(g: Geometry, cost: TileCost, tile: tuple[int, int]) -> Knobs:
+    """The knobs with a register tile: the tasks that fetch the least."""
+    channels, flat, rows = g.channels, g.flat_width is not None, g.phases[0][0]
     work = Work(
-        cycles=work_cycles,
+        cycles=_image_cycles(g, cost, tile),
         lines=tile_count(cost.cut(g.line, tile[1])) if flat else g.rows,
         tiles=tile_count(cut(channels.out_blocks, tile[0])),
         data=g.bytes,
         weights=4 * channels.out_blocks * channels.out_block * g.depth,
         margin=0 if flat else (g.margins(0, 1)[1] - rows.stride) / rows.stride,
         is_copied=g.is_copied,
-        machine=vector.machine,
+        machine=cost.vector.machine,
     )
     return Knobs(*tile, *work.split(g.batch), cost.parts)
+
+
+def space(geometry: Geometry, vector: Vector) -> Space:
+    """Every register tile that fits, with every way to do the reduction in parts."""
+    g, plane = geometry, (geometry.channels.out_blocks, geometry.line)
+    costs = {parts: TileCost(vector, g.depth, parts, g.rows, g.channels.operand) for parts in _depth_parts(g)}
+    weights = 4 * g.channels.out_blocks * g.channels.out_block * g.depth / vector.machine.memory_rate
+    return Space(
+        ("vectors", "pixels", "depth_parts"),
+        tuple((*tile, parts) for parts, cost in costs.items() for tile in tiles(cost, g.channels.heights, plane)),
+        lambda point: _knobs(g, costs[point[2]], (point[0], point[1])),
+        lambda point: g.batch * _image_cycles(g, costs[point[2]], (point[0], point[1])) + weights,
+    )
 
 
 def _depth_parts(g: Geometry) -> list[int]:

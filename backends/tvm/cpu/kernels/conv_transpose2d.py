@@ -26,6 +26,7 @@ from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Geometry, Knobs
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand, widened
 from lvc.backends.tvm.cpu.kernels.fused import take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.phases import Sweep
+from lvc.backends.tvm.cpu.kernels.space import Space
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
@@ -158,6 +159,11 @@ def anchor(call: Call, vector: Vector) -> Anchor | None:
 def choose_knobs(problem: ConvTranspose2d, vector: Vector) -> Knobs:
     """The knobs of an untuned transposed convolution."""
     return conv_nest.choose_knobs(problem.geometry, vector)
+
+
+def space(problem: ConvTranspose2d, vector: Vector) -> Space:
+    """What the knobs may be."""
+    return conv_nest.space(problem.geometry, vector)
 
 
 def schedule(sch: Any, problem: ConvTranspose2d, vector: Vector, knobs: Knobs | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,9 @@ from lvc.backends.tvm.cpu.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.integer_operands import centred
 from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, int32, load, store, tasks
 from lvc.backends.tvm.cpu.kernels.parts import row_parts
+from lvc.backends.tvm.cpu.kernels.register_tile import cut
+from lvc.backends.tvm.cpu.kernels.space import Point, Space, is_its_own
+from lvc.backends.tvm.cpu.kernels.tile_cost import TILE_OVERHEAD
 from lvc.backends.tvm.cpu.kernels.window_nest import Place, WindowNest
 from lvc.backends.tvm.cpu.kernels.windows import Axis
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
@@ -152,10 +155,33 @@ def anchor(call: Call, vector: Vector) -> Anchor | None:
 def choose_knobs(problem: Depthwise, vector: Vector) -> Knobs:
     """As many pixels as leave registers for one row of the weights and one element of the data; a few equal tasks."""
     p = problem
-    free = vector.registers - 2 - min(p.kernel[1], vector.registers // 2)
     work = p.batch * p.blocks * p.rows.outputs * p.columns.outputs * p.kernel[0] * p.kernel[1]
     wanted = min(MOST_TASKS, max(1, work // TASK_ELEMENTS))
-    return Knobs(min(free, p.columns.outputs), row_parts(p.batch * p.blocks, p.rows.outputs, wanted))
+    return Knobs(_most_pixels(p, vector), row_parts(p.batch * p.blocks, p.rows.outputs, wanted))
+
+
+def _most_pixels(p: Depthwise, vector: Vector) -> int:
+    return min(vector.registers - 2 - min(p.kernel[1], vector.registers // 2), p.columns.outputs)
+
+
+def space(problem: Depthwise, vector: Vector) -> Space:
+    """Every number of pixels for which there are registers."""
+    p, rule = problem, choose_knobs(problem, vector)
+    (height, width), machine = p.kernel, vector.machine
+
+    def cycles(point: Point) -> float:
+        """Of one row: bound by the arithmetic, the loads or the latency of a tile's chains."""
+
+        def tile(size: int) -> float:
+            loads = height * ((size - 1) * p.stride[1] + 2 * width)
+            chains = height * width * max(size / machine.multiply_adds, machine.latency)
+            return max(chains, loads / machine.loads) + TILE_OVERHEAD
+
+        return sum(run.count * tile(run.size) for run in cut(p.columns.outputs, point[0]))
+
+    sizes = range(1, _most_pixels(p, vector) + 1)
+    points = tuple((pixels,) for pixels in sizes if is_its_own(cut(p.columns.outputs, pixels), pixels))
+    return Space(("pixels",), points, lambda point: replace(rule, pixels=point[0]), cycles)
 
 
 def schedule(sch: Any, problem: Depthwise, vector: Vector, knobs: Knobs | None = None) -> None:

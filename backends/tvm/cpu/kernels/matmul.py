@@ -20,6 +20,7 @@ from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, allocate, load
 from lvc.backends.tvm.cpu.kernels.padding import copy_converted
 from lvc.backends.tvm.cpu.kernels.panel_product import Knobs, PanelProduct
 from lvc.backends.tvm.cpu.kernels.prefetch import prefetch
+from lvc.backends.tvm.cpu.kernels.space import Space
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
@@ -124,6 +125,11 @@ def _quicker(problem: Matmul, vector: Vector) -> Matmul:
 def choose_knobs(problem: Matmul, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count; tasks whose rows stay in the second-level cache."""
     return panel_product.choose_knobs((problem.m, problem.n, problem.steps), 1, problem.block, vector, problem.operand)
+
+
+def space(problem: Matmul, vector: Vector) -> Space:
+    """What the knobs may be."""
+    return panel_product.space((problem.m, problem.n, problem.steps), 1, problem.block, vector, problem.operand)
 
 
 def schedule(sch: Any, problem: Matmul, vector: Vector, knobs: Knobs | None = None) -> None:

@@ -28,7 +28,8 @@ from lvc.backends.tvm.cpu.kernels.prefetch import prefetch_pays
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
 from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
-from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, TileCost
+from lvc.backends.tvm.cpu.kernels.space import Point, Space, tiles
+from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, VARIANT_COST, TileCost
 from lvc.backends.tvm.cpu.vector import Vector
 
 TALL_HEIGHTS = (*HEIGHTS, 6, 8)  # with few rows it takes more vectors to hide the latency
@@ -52,17 +53,36 @@ def choose_knobs(size: tuple[int, int, int], batch: int, width: int, vector: Vec
     """Knobs for a product of ``size`` (m, n, steps), of which there are ``batch``, with panels of ``width`` columns."""
     m, n, k = size
     cost, panels = _tile_cost(k, vector, operand), -(-n // width)
-    vectors, rows = _best_tile(cost, panels, m)
+    tile = _best_tile(cost, panels, m)
+    return _knobs(size, batch, width, cost, (*tile, operand.unroll(vector)))
+
+
+def _knobs(size: tuple[int, int, int], batch: int, width: int, cost: TileCost, point: Point) -> Knobs:
+    """The knobs with a register tile and so many steps in a turn: tasks whose rows stay in a cache."""
+    (m, n, k), (vectors, rows, unroll), panels = size, point, -(-size[1] // width)
     work = Work(
         cycles=cost.plane((panels, m), (vectors, rows)),
         lines=tile_count(cut(panels, vectors)),
         tiles=tile_count(cost.cut(m, rows)),
         data=4 * n * k,
         weights=4 * m * k,
-        machine=vector.machine,
+        machine=cost.vector.machine,
     )
     panel_parts, row_parts = work.split(batch)
-    return Knobs(vectors, rows, row_parts, panel_parts, operand.unroll(vector))
+    return Knobs(vectors, rows, row_parts, panel_parts, unroll)
+
+
+def space(size: tuple[int, int, int], batch: int, width: int, vector: Vector, operand: DotOperand) -> Space:
+    """Every register tile that fits, with the usual steps in a turn, half and twice as many."""
+    m, n, k = size
+    cost, plane, usual = _tile_cost(k, vector, operand), (-(-n // width), m), operand.unroll(vector)
+    unrolls = (usual, *(steps for steps in (usual // 2, 2 * usual) if steps))
+    return Space(
+        ("vectors", "rows", "unroll"),
+        tuple((*tile, unroll) for unroll in unrolls for tile in tiles(cost, TALL_HEIGHTS, plane)),
+        lambda point: _knobs(size, batch, width, cost, point),
+        lambda point: batch * cost.plane(plane, (point[0], point[1])) * (1 if point[2] == usual else 1 + VARIANT_COST),
+    )
 
 
 def cycles(size: tuple[int, int, int], width: int, vector: Vector, operand: DotOperand) -> float:

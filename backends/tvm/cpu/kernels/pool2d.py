@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,8 @@ from lvc.backends.tvm.cpu.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.integer_operands import centred
 from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, load, store
 from lvc.backends.tvm.cpu.kernels.parts import row_parts
+from lvc.backends.tvm.cpu.kernels.register_tile import cut
+from lvc.backends.tvm.cpu.kernels.space import Space, is_its_own
 from lvc.backends.tvm.cpu.kernels.window_nest import WindowNest
 from lvc.backends.tvm.cpu.kernels.windows import Axis
 from lvc.backends.tvm.cpu.vector import Vector
@@ -191,6 +193,20 @@ def choose_knobs(problem: Pool2d, vector: Vector) -> Knobs:
     work = outer * p.out_height * p.out_width * p.kernel[0] * p.kernel[1]
     wanted = min(MOST_TASKS, max(1, work // TASK_ELEMENTS))
     return Knobs(min(PIXELS, p.out_width), row_parts(outer, p.out_height, wanted))
+
+
+def space(problem: Pool2d, vector: Vector) -> Space:
+    """A few more pixels, or fewer."""
+    rule = choose_knobs(problem, vector)
+    points = tuple(
+        (pixels,) for pixels in range(1, 2 * PIXELS + 1) if is_its_own(cut(problem.out_width, pixels), pixels)
+    )
+    return Space(
+        ("pixels",),
+        points,
+        lambda point: replace(rule, pixels=point[0]),
+        lambda point: 1 + abs(point[0] - rule.pixels) / PIXELS,
+    )
 
 
 def schedule(sch: Any, problem: Pool2d, vector: Vector, knobs: Knobs | None = None) -> None:

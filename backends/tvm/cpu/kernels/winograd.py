@@ -9,7 +9,7 @@ Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import cache, cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32
 from lvc.backends.tvm.cpu.kernels.fused import parameter, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, allocate, grid, load, store, tasks
 from lvc.backends.tvm.cpu.kernels.point_transform import Registers
+from lvc.backends.tvm.cpu.kernels.space import Point, Space
 from lvc.backends.tvm.cpu.kernels.winograd_cost import WinogradCost, plain_cycles
 from lvc.backends.tvm.cpu.kernels.winograd_nest import Knobs, WinogradNest, data_shape
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
@@ -151,13 +152,18 @@ def anchor(call: Call, vector: Vector) -> Anchor | None:
     if plain is None or not tile:
         return None
     problem = Winograd(plain, tile)
-    if shape := shared_shape(problem, vector):
+    return filtered(call, problem, choose_knobs(problem, vector))
+
+
+def filtered(call: Call, problem: Winograd, knobs: Knobs) -> Anchor:
+    """A convolution by minimal filtering, whatever is expected of it."""
+    if shape := shared_shape(problem, knobs):
         call.scope.parameter(shape, "float32", Shared(), "shared")
     weight = StoredWeight(call, "weight", call["weight"].constant, problem, packed_shape(problem), pack_weight)
     source = Parameter(te.placeholder(packed_shape(problem), "float32", "stored"), weight.source())
     prepared = Prepared(f"{weight.key} filtered", (source,), prepare_function(problem), AsWritten())
     packed = call.scope.parameter(prepared_shape(problem), "float32", prepared)
-    return anchored(call, compute(problem, call.tensor("input"), packed), KernelSchedule(schedule, problem))
+    return anchored(call, compute(problem, call.tensor("input"), packed), KernelSchedule(schedule, problem, knobs))
 
 
 def schedule(sch: Any, problem: Winograd, vector: Vector, knobs: Knobs | None = None) -> None:
@@ -167,10 +173,9 @@ def schedule(sch: Any, problem: Winograd, vector: Vector, knobs: Knobs | None = 
     write_nest(sch, WinogradNest(problem, vector, knobs, fused, parameter(sch, "shared")).build())
 
 
-def shared_shape(problem: Winograd, vector: Vector) -> tuple[int, ...] | None:
+def shared_shape(problem: Winograd, knobs: Knobs) -> tuple[int, ...] | None:
     """The shape of the transformed data that tasks share: ``[points * points, vectors, lanes]``; None if each task has
     its own."""
-    knobs = choose_knobs(problem, vector)
     if not knobs.together:
         return None
     rows, columns = problem.tiles
@@ -181,6 +186,22 @@ def shared_shape(problem: Winograd, vector: Vector) -> tuple[int, ...] | None:
 def choose_knobs(problem: Winograd, vector: Vector) -> Knobs:
     """The knobs of an untuned convolution."""
     return WinogradCost(problem, vector).best()
+
+
+def space(problem: Winograd, vector: Vector) -> Space:
+    """Every register tile that fits with the rule's strips, and other strips with the tile that is best for them."""
+    cost, rule = WinogradCost(problem, vector), choose_knobs(problem, vector)
+    return Space(
+        tuple(field.name for field in fields(Knobs)),
+        tuple(dict.fromkeys(tuple(map(int, astuple(knobs))) for knobs in cost.variants(rule))),
+        _knobs,
+        lambda point: cost.cycles(_knobs(point)) * MARGIN + START,
+    )
+
+
+def _knobs(point: Point) -> Knobs:
+    vectors, tiles, rows, chunk, together = point
+    return Knobs(vectors, tiles, rows, chunk, bool(together))
 
 
 @cache

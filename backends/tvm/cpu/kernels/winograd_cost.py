@@ -8,7 +8,7 @@ since their weights are up to four times as large as those of the plain convolut
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from lvc.backends.tvm.cpu.kernels import conv2d
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
 from lvc.backends.tvm.cpu.kernels.parts import HIDDEN, THREADS
 from lvc.backends.tvm.cpu.kernels.register_tile import cut, tile_count
+from lvc.backends.tvm.cpu.kernels.space import tiles
 from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, SECOND_SHARE, TileCost
 from lvc.backends.tvm.cpu.kernels.winograd_nest import Knobs
 from lvc.backends.tvm.cpu.vector import Vector
@@ -105,6 +106,13 @@ class WinogradCost:
     def best(self) -> Knobs:
         """The knobs with the fewest cycles, where threads that wait count too."""
         return min(self.choices(), key=lambda knobs: self.cycles(knobs) * self._unevenness(knobs))
+
+    def variants(self, rule: Knobs) -> Iterator[Knobs]:
+        """Knobs with which threads wait no longer than with the rule's: `choices`, and it in other register tiles."""
+        yield from (knobs for knobs in self.choices() if self._unevenness(knobs) <= self._unevenness(rule))
+        size = (rule.chunk, rule.rows * self.problem.tiles[1])
+        for vectors, scalars in tiles(TileCost(self.vector, self._depth), HEIGHTS, size):
+            yield replace(rule, vectors=vectors, tiles=scalars)
 
     def _unevenness(self, knobs: Knobs) -> float:
         """How much longer it takes than with equal shares, on the average of two and of more threads."""

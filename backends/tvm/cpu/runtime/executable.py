@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,15 @@ class Code(Protocol):
     """A model of which there can be as many instances as are needed, one of which may share memory with another."""
 
     def create(self, threads: int, shared: Any = None) -> Runs: ...
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """Runs a step by its number, as often as wanted, on what lies in the inputs and into the outputs."""
+
+    inputs: Sequence[np.ndarray]
+    outputs: Sequence[np.ndarray]
+    run: Callable[[int], None]
 
 
 class Executable:
@@ -79,6 +89,13 @@ class Executable:
                 least[number] = min(least[number], clock() - start)
         self._idle.append(instance)
         return [(step.name, step.nodes, seconds) for step, seconds in zip(steps, least, strict=True)]
+
+    def stepper(self, inputs: Sequence[np.ndarray]) -> Stepper:
+        """What runs its steps one by one on inputs, and where these and the outputs lie."""
+        arrays = [_placed_as(array) for array in self._checked(inputs)]
+        instance, results = self._take(), self._results()
+        instance.run(arrays, results)
+        return Stepper(arrays, results, lambda step: instance.run_step(step, arrays, results))
 
     def peak_flops(self) -> float:
         """Floating-point operations a second that its threads together can do in code for its target, measured."""
@@ -135,6 +152,13 @@ def aligned(size: int) -> np.ndarray:
     block = np.empty(size + ALIGNMENT, np.uint8)
     start = -block.ctypes.data % ALIGNMENT
     return block[start : start + size]
+
+
+def _placed_as(array: np.ndarray) -> np.ndarray:
+    """A copy that begins at a multiple of 64."""
+    copy = aligned(array.nbytes).view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return np.asarray(copy)
 
 
 def _empty(result: Tensor) -> np.ndarray:

@@ -1,0 +1,188 @@
+"""Find the fastest kernels for a model on this machine, and keep them for everything that is compiled with -O3.
+
+Trials go where there is most to win. What wins is kept in a database at once, so that a killed or interrupted command
+goes on where it was; the budget is that of the model, however many runs it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lvc.compiler.cli.model_options import add_model_options, load_request
+from lvc.compiler.cli.pipeline_options import (
+    add_pipeline_options,
+    describe_data,
+    make_observers,
+    make_workspace,
+    read_data_names,
+    read_max_loss,
+    read_pipeline,
+    read_requirement,
+)
+from lvc.compiler.cli.subject import positive
+from lvc.compiler.errors import UsageError
+from lvc.compiler.text import counted
+
+if TYPE_CHECKING:
+    from lvc.compiler.backend import Target
+    from lvc.compiler.cli.console import Console
+    from lvc.compiler.ir.model import Model
+    from lvc.compiler.pipeline.workspace import Workspace
+    from lvc.compiler.tuning.account import Account
+    from lvc.compiler.tuning.budget import Budget
+    from lvc.compiler.tuning.database import Database
+
+SUMMARY = "find the fastest kernels for a model on this machine"
+INTERRUPTED = 130
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_model_options(parser, is_optional=True)
+    parser.add_argument("-t", "--target", metavar="TEXT", default="native", help="see 'lvc targets' (default: native)")
+    group = parser.add_argument_group("tuning")
+    group.add_argument("--budget", metavar="TIME", help="how long the model may be tuned in all: 90s, 10m, 1.5h")
+    group.add_argument("--trials", metavar="N", type=positive, help="how many trials it may take in all, instead")
+    group.add_argument("--db", metavar="FILE", type=Path, help="the tuning database (default: the user's own)")
+    group.add_argument("--export", metavar="FILE", type=Path, help="write the database's trials and records as JSON")
+    group.add_argument("--import", dest="taken", metavar="FILE", type=Path, help="add those of such a file to it")
+    add_pipeline_options(parser)
+
+
+def execute(options: argparse.Namespace, console: Console) -> int:
+    from lvc.compiler.files import check_writable
+
+    if options.export or options.taken:
+        return _exchange(options, console)
+    budget = _budget(options)
+    if options.device:
+        raise UsageError("kernels cannot be tuned on a board yet", help="leave out --device, or run 'lvc tune' there")
+    target = _target(options)
+    if options.report:
+        check_writable(options.report)
+    database = _database(options)
+    account = _tune(*_model(options, console, target), target, Tuning(database, budget), console)
+    _show(account, console)
+    found = {"target": target.text, "database": str(database.path), **account.to_json()}
+    if options.report:
+        _write(options.report, found)
+    console.json(found)
+    return INTERRUPTED if account.is_interrupted else 0
+
+
+def _budget(options: argparse.Namespace) -> Budget:
+    from lvc.compiler.tuning.budget import Budget
+
+    if not options.model:
+        raise UsageError("no model is given", help="'lvc tune MODEL --budget 10m'")
+    if bool(options.budget) == bool(options.trials):
+        raise UsageError("give one of --budget and --trials", help="for example --budget 10m, or --trials 200")
+    return Budget(trials=options.trials) if options.trials else Budget.parse(options.budget)
+
+
+def _target(options: argparse.Namespace) -> Target:
+    from lvc.compiler.backend import Target
+    from lvc.compiler.driver import check_request
+    from lvc.compiler.pipeline import catalogue
+
+    target = Target.parse(options.target)
+    if error := catalogue.BACKENDS.get(target.backend).untunable(target):
+        raise error
+    pipeline = read_pipeline(options)
+    pipeline.check_data(read_data_names(options), options.stop_after)
+    check_request(pipeline, target)
+    return target
+
+
+def _database(options: argparse.Namespace) -> Database:
+    from lvc.compiler.tuning.database import Database, users_database
+
+    return Database(options.db or users_database(), create=not options.export)
+
+
+def _exchange(options: argparse.Namespace, console: Console) -> int:
+    from lvc.compiler.files import check_writable
+    from lvc.compiler.tuning.exchange import export_to, import_from
+
+    if options.model or (options.export and options.taken):
+        raise UsageError("--export and --import each stand alone", help="leave out the model, and one of the two")
+    if options.export:
+        check_writable(options.export)
+    database = _database(options)
+    exchange, path = (export_to, options.export) if options.export else (import_from, options.taken)
+    records, trials = exchange(database, path)
+    what = "wrote" if options.export else "added"
+    console.result(f"{what} {counted(records, 'record')} and {counted(trials, 'trial')}: {path}")
+    console.json({"file": str(path), "database": str(database.path), "records": records, "trials": trials})
+    return 0
+
+
+def _model(options: argparse.Namespace, console: Console, target: Target) -> tuple[Model, Workspace]:
+    """The model as it would be built, and what its pipeline used."""
+    from lvc.compiler.driver import check_requirement, optimise
+    from lvc.compiler.ir.operators.uncalibrated import refuse_uncalibrated
+    from lvc.compiler.measure.device import ThisMachine
+    from lvc.compiler.pipeline import catalogue
+    from lvc.compiler.verification.verification import Verification
+
+    model = load_request(options).load()
+    describe_data(options, model)
+    workspace = make_workspace(options, model, console, ThisMachine())
+    Verification.of(model, workspace, check=options.check, verify=options.verify).source()
+    backend = catalogue.BACKENDS.get(target.backend)
+    rewritten, steps = optimise(
+        model,
+        read_pipeline(options),
+        workspace,
+        check=options.check,
+        observers=make_observers(options),
+        completion=backend.completion,
+        max_loss=read_max_loss(options),
+    )
+    refuse_uncalibrated(rewritten.module.graph)
+    if requirement := read_requirement(options):
+        check_requirement(requirement, rewritten, steps, simulated=backend.keeps_simulation)
+    rewritten.records = None
+    return rewritten, workspace
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Where records are kept, and what finding them may cost."""
+
+    database: Database
+    budget: Budget
+
+
+def _tune(model: Model, workspace: Workspace, target: Target, how: Tuning, console: Console) -> Account:
+    from lvc.compiler.cli.tuning_display import Display
+    from lvc.compiler.pipeline import catalogue
+    from lvc.compiler.tuning.tuner import Tuner
+
+    tunable = catalogue.BACKENDS.get(target.backend).tunable(model, target, workspace)
+    with Display(console) as display:
+        return Tuner(tunable, how.database, how.budget, display.show).run()
+
+
+def _show(account: Account, console: Console) -> None:
+    headers, rows = account.table()
+    console.table(headers, rows, "lr")
+    for row in account.rows:
+        if row.note:
+            console.say(f"note: {row.title} was left as it is: {row.note}")
+    for title in account.withdrawn:
+        console.say(f"note: {title} is made by its rule again: within the model its gain did not show")
+    if account.far_off:
+        console.result("\nwhere the rule was more than 10 % off, which is worth a report:")
+        console.result("\n".join(f"  {line}" for line in account.far_off))
+    console.result(f"\n{account.summary}")
+
+
+def _write(path: Path, found: dict[str, object]) -> None:
+    import json
+
+    from lvc.compiler.files import write_atomically
+
+    write_atomically(path, json.dumps(found, indent=2).encode())

@@ -26,10 +26,14 @@ class UseRecords(Pass):
 
     database: str = option("", "the database's file (default: the user's own)")
 
-    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+    @property
+    def records(self) -> Path | None:
         path = Path(self.database) if self.database else users_database()
-        if not self.database and not path.is_file():
+        return path if self.database or path.is_file() else None
+
+    def apply(self, model: Model, workspace: Workspace) -> Outcome:
+        model.records = self.records
+        if model.records is None:
             return Outcome(notes=["no kernel has been tuned yet: 'lvc tune' does it"])
-        count = len(Database(path).records())
-        model.records = path
-        return Outcome(notes=[f"kernels may be made by {counted(count, 'record')} of {path}"])
+        count = len(Database(model.records).records())
+        return Outcome(notes=[f"kernels may be made by {counted(count, 'record')} of {model.records}"])

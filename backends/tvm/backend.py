@@ -102,10 +102,9 @@ class TvmBackend(Backend):
         generator = self._generator(model, target)
         recorded = _recorded(model, target, generator)
         built = build_files(lower(model, generator, recorded), generator, target, workspace)
-        metadata = {"memory": built.memory.to_json(), "remarks": built.remarks}
+        metadata: dict[str, object] = {"memory": built.memory.to_json(), "remarks": built.remarks}
         if recorded:
-            metadata["tuned"] = recorded.taken
-            metadata["remarks"] += recorded.remarks()
+            metadata |= {"tuned": recorded.taken, "remarks": [*built.remarks, *recorded.remarks()]}
         return Artefact(
             model.name,
             self.name,

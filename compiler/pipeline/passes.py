@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -118,6 +119,11 @@ class Pass(ABC):
     def data_sets(self) -> frozenset[str]:
         """Names of the data sets without which the pass has nothing to go by."""
         return frozenset()
+
+    @property
+    def records(self) -> Path | None:
+        """The tuning database by whose records it lets kernels be made; None for a pass that says nothing of that."""
+        return None
 
     @abstractmethod
     def apply(self, model: Model, workspace: Workspace) -> Outcome:

@@ -81,7 +81,9 @@ class Account:
     @property
     def gain(self) -> float:
         """How many times as fast the model is, as measured if it was."""
-        return 1 / self.measured if self.measured else self.by_rule / self.tuned
+        if self.measured:
+            return 1 / self.measured
+        return self.by_rule / self.tuned if self.tuned else 1.0
 
     @property
     def summary(self) -> str:
@@ -102,7 +104,7 @@ class Account:
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Headers and rows of a table of the kernels, those that take longest first."""
         rows = sorted(self.rows, key=lambda row: -row.count * row.rule)
-        cells = [
+        cells: list[tuple[str, ...]] = [
             (
                 row.title,
                 str(row.count),

@@ -23,7 +23,7 @@ def is_alive(owner: str) -> bool:
         return False
     if node != platform.node():
         return True
-    return boot == _read(_BOOT) and started == _started(int(process))
+    return bool(boot == _read(_BOOT) and started == _started(int(process)))
 
 
 def _started(process: int) -> str:

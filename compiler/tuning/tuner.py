@@ -85,6 +85,9 @@ class Tuner:
         place = Place(kernel.key, self.tunable.processor, self.tunable.version)
         tried = {trial.choice for _, trial in self.database.trials(place)}
         record = self.database.record(place)
+        if record and record.choice not in kernel.choices():  # it came from elsewhere
+            self.database.withdraw(place, record.choice)
+            record = None
         return Search(kernel, place, record, tried, 0 if record else len(tried) // BATCH)
 
     def _left(self) -> Budget:

@@ -7,7 +7,7 @@ made only if the kernel's own space has it, so that no text can ask for what its
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,27 +70,24 @@ def ways(schedule: KernelSchedule, vector: Vector) -> Ways:
 def anchor_of(call: Call, vector: Vector, text: str) -> Anchor | None:
     """Use the kernel for a call that a text chooses; `NoSuchWay` where the call has no such kernel, or the kernel no
     such knobs."""
-    name, point = _read(text)
+    name, knobs = _read(text)
     if name in _TILES:
-        return _filtered(call, vector, _TILES[name], point)
+        return _filtered(call, vector, _TILES[name], knobs)
     if name not in _MODULES:
         raise NoSuchWay(f"there is no kernel '{name}'")
     found = _MODULES[name].anchor(call, vector)
     if found is None:
         raise NoSuchWay(f"'{name}' is no kernel for it")
-    return rules.settled(found, call, vector, point)
+    return rules.settled(found, call, vector, knobs)
 
 
-def _filtered(call: Call, vector: Vector, tile: int, point: tuple[int, ...]) -> Anchor:
+def _filtered(call: Call, vector: Vector, tile: int, knobs: Mapping[str, int]) -> Anchor:
     plain = conv2d.problem_of(call, vector)
     if plain is None or not winograd.can_transform(plain) or tile > call.node.meta.get(WINOGRAD, 0):
         raise NoSuchWay(f"it may not be computed by minimal filtering with tiles of {tile}")
     problem = Winograd(plain, tile)
-    space = winograd.space(problem, vector)
-    if point not in space.points:
-        raise NoSuchWay(f"{dict(zip(space.names, point, strict=False))} are no knobs of it")
-    found = winograd.filtered(call, problem, space.knobs(point))
-    return rules.settled(found, call, vector)
+    made = rules.chosen_knobs(winograd.space(problem, vector), knobs)
+    return rules.settled(winograd.filtered(call, problem, made), call, vector)
 
 
 def _algorithms(schedule: KernelSchedule) -> Iterator[_Algorithm]:
@@ -109,13 +106,13 @@ def _text(name: str, space: Space, point: tuple[int, ...]) -> str:
     return json.dumps({KERNEL: name, **dict(zip(space.names, point, strict=True))})
 
 
-def _read(text: str) -> tuple[str, tuple[int, ...]]:
-    """The kernel and the values of its knobs, in their order; `NoSuchWay` for a text that is no choice."""
+def _read(text: str) -> tuple[str, dict[str, int]]:
+    """The kernel and its knobs; `NoSuchWay` for a text that is no choice."""
     try:
-        data = json.loads(text)
-        name, values = str(data.pop(KERNEL)), tuple(data.values())
+        knobs = json.loads(text)
+        name = str(knobs.pop(KERNEL))
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise NoSuchWay(f"'{text:.80}' is no choice") from error
-    if not all(type(value) is int for value in values):
+    if not all(type(value) is int for value in knobs.values()):
         raise NoSuchWay(f"'{text:.80}' has a knob that is no integer")
-    return name, values
+    return name, knobs

@@ -3,8 +3,9 @@ operands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -12,7 +13,7 @@ from torch.fx import Node
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels import batch_matmul, conv2d, conv_transpose2d, depthwise, matmul, pool2d, winograd
 from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES
-from lvc.backends.tvm.cpu.kernels.space import Point
+from lvc.backends.tvm.cpu.kernels.space import Space
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor, NoSuchWay
 from lvc.backends.tvm.layout import PLAIN, Layout
@@ -43,19 +44,24 @@ def anchor_of(call: Call, vector: Vector) -> Anchor | None:
     return found and settled(found, call, vector)
 
 
-def settled(found: Anchor, call: Call, vector: Vector, point: Point | None = None) -> Anchor:
-    """A kernel whose knobs are known: those of a point of its space, or else of its rule. `NoSuchWay` for a point
-    that is not there."""
+def settled(found: Anchor, call: Call, vector: Vector, free: Mapping[str, int] | None = None) -> Anchor:
+    """A kernel whose knobs are known: those with such ``free`` ones, or else those of its rule; `NoSuchWay` if it has
+    none such."""
     schedule = found.schedule
     assert isinstance(schedule, KernelSchedule)
-    if point is not None:
-        space = schedule.kernel.space(schedule.problem, vector)
-        if point not in space.points:
-            raise NoSuchWay(f"{dict(zip(space.names, point, strict=False))} are no knobs of it")
-        knobs = space.knobs(point)
-    else:
+    if free is None:
         knobs = schedule.knobs or schedule.kernel.choose_knobs(schedule.problem, vector)
+    else:
+        knobs = chosen_knobs(schedule.kernel.space(schedule.problem, vector), free)
     return replace(found, schedule=replace(schedule, knobs=knobs, largest_tile=call.node.meta.get(WINOGRAD, 0)))
+
+
+def chosen_knobs(space: Space, free: Mapping[str, int]) -> Any:
+    """All knobs with such free ones; `NoSuchWay` if a space has none."""
+    point = tuple(free.values())
+    if tuple(free) != space.names or point not in space.points:
+        raise NoSuchWay(f"{', '.join(f'{name}={value}' for name, value in free.items())} are no knobs of it")
+    return space.knobs(point)
 
 
 def wanted_layout(node: Node, operand: Node, layout: Layout, block: int) -> Layout:

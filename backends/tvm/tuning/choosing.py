@@ -61,10 +61,10 @@ class Recorded:
         return made
 
     def remarks(self) -> list[str]:
-        """What a user should know of records that were not used."""
-        return [
-            f"tuning: the records of {counted(n, 'kernel')} were left out: {why}" for why, n in self.refused.items()
-        ]
+        """How many kernels were made by records, and why others were not."""
+        taken = f"tuning: {counted(len(self.taken), 'kernel')} made by records"
+        left = (f"the records of {counted(n, 'kernel')} were left out: {why}" for why, n in self.refused.items())
+        return [taken, *(f"tuning: {line}" for line in left)]
 
     def _others(self, key: str) -> set[str]:
         """Why there are records of a kernel, and none that holds here."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lvc.compiler.text import counted, duration, percent
+from lvc.compiler.tuning.judgement import Share
 from lvc.compiler.tuning.search import Search
 
 FAR_OFF = 0.1
@@ -63,7 +64,7 @@ class Account:
     trials: int = 0
     spent: float = 0.0
     left: str = ""
-    measured: float | None = None
+    measured: Share | None = None
     withdrawn: list[str] = field(default_factory=list)
     reason: str = ""
     is_interrupted: bool = False
@@ -82,14 +83,14 @@ class Account:
     def gain(self) -> float:
         """How many times as fast the model is, as measured if it was."""
         if self.measured:
-            return 1 / self.measured
+            return 1 / self.measured.value
         return self.by_rule / self.tuned if self.tuned else 1.0
 
     @property
     def summary(self) -> str:
         """One line for people."""
         expected = percent(self.hope / self.tuned, 0) if self.tuned else "0 %"
-        how = "" if self.measured else ", by its kernels"
+        how = f" (give or take {percent(self.measured.error, 0)})" if self.measured else ", by its kernels"
         return f"{self.gain:.2f}x so far{how}, about {expected} more to expect; {self.reason}"
 
     @property
@@ -126,7 +127,7 @@ class Account:
     def to_json(self) -> dict[str, Any]:
         return {
             "gain": self.gain,
-            "measured": self.measured,
+            "measured": asdict(self.measured) if self.measured else None,
             "seconds_by_rule": self.by_rule,
             "seconds_tuned": self.tuned,
             "expected": self.hope / self.tuned if self.tuned else 0.0,

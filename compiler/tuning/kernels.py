@@ -75,4 +75,5 @@ class Tunable:
     rest: float
     measure: Callable[[Mapping[str, Choice]], Mapping[str, np.ndarray]]
     """Run the model with choices by the keys of kernels in turns with the model by the rules: seconds
-    ``f64[rounds, 2]`` by rule and as chosen, for the key of each of these kernels, and under "" for the whole."""
+    ``f64[rounds, 3]`` by rule, by rule again as a control, and as chosen, for the key of each of these kernels, and
+    under "" for the whole. Each block of rounds finds the models at other places in memory."""

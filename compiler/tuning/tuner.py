@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from lvc.compiler.tuning.account import Account, Row
 from lvc.compiler.tuning.budget import Budget
 from lvc.compiler.tuning.database import Database, Place, Record, Trial
@@ -37,7 +39,7 @@ class Tuner:
     judge: Judge = field(default_factory=Judge)
     reason: str = ""
     is_interrupted: bool = False
-    measured: float | None = None
+    measured: Share | None = None
     withdrawn: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -165,21 +167,39 @@ class Tuner:
         return Record(winner, Share.of(ours, again.rounds[search.kernel.rule]).value, search.kernel.title)
 
     def _prove(self) -> None:
-        """Run the model with its records in turns with the model by its rules; withdraw what is slower there."""
+        """Run the model with its records in turns with the model by its rules; withdraw what is slower there.
+
+        What is won is added up from the kernels with records: the code of all others is the same.
+        """
         chosen = {search.kernel.key: search.record.choice for search in self.searches if search.record}
         if not chosen:
             return
         seconds = self.tunable.measure(chosen)
-        whole = seconds[""].copy()
-        for search in self.searches:
-            pair = seconds.get(search.kernel.key)
-            if search.record is None or pair is None or Share.of(pair[:, 1], pair[:, 0]).least <= 1:
-                continue
+        whole, control, tuned = seconds[""].T
+        saved = np.zeros_like(whole)
+        for search in (search for search in self.searches if search.record):
+            rule, again, ours = seconds[search.kernel.key].T
+            if _is_slower(ours, rule, again):
+                self._withdraw(search)
+                tuned = tuned + rule - ours
+            else:
+                saved += rule - ours
+        if _is_slower(tuned, whole, control):  # what one kernel wins, others may lose
+            for search in self.searches:
+                self._withdraw(search)
+        elif saved.any():
+            self.measured = Share.of(whole - saved, whole)
+
+    def _withdraw(self, search: Search) -> None:
+        if search.record:
             self.database.withdraw(search.place, search.record.choice)
             self.withdrawn.append(search.kernel.title)
             search.record = None
-            whole[:, 1] += pair[:, 0] - pair[:, 1]
-        self.measured = Share.of(whole[:, 1], whole[:, 0]).value
+
+
+def _is_slower(ours: np.ndarray, theirs: np.ndarray, control: np.ndarray) -> bool:
+    """Whether the first surely takes more time, by more than noise."""
+    return Share.of(ours, theirs).least > 1 + noise(theirs, control)
 
 
 def _trial(search: Search, choice: Choice, race: Race) -> Trial:

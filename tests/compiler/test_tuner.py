@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from lvc.compiler.tuning.account import Account
 from lvc.compiler.tuning.budget import Budget
 from lvc.compiler.tuning.database import Database, Place, Record
 from lvc.compiler.tuning.judgement import Judge, Share, is_faster, noise
+from lvc.compiler.tuning.kernels import Tunable
 from lvc.compiler.tuning.search import neighbours
 from lvc.compiler.tuning.tuner import Tuner
 
@@ -46,9 +49,10 @@ def test_the_best_choice_is_found_and_told(tmp_path: Path) -> None:
     assert record
     assert record.choice == choice(12)
     assert record.share == pytest.approx(1 / 1.5, rel=0.02)
-    assert account.measured == pytest.approx(1 / 1.5, rel=0.02)
+    assert account.measured
+    assert account.measured.value == pytest.approx(1 / 1.5, rel=0.02)
     assert account.far_off == [f"a sketch: {1 / record.share:.2f}x with {choice(12)} in place of {choice(0)}"]
-    assert f"{account.gain:.2f}x so far, about 0 % more to expect" in account.summary
+    assert f"{account.gain:.2f}x so far (give or take 0 %), about 0 % more to expect" in account.summary
     assert account.reason == "nothing more is to be had"
     assert account.trials == len(set(kernel.raced)) == 29
 
@@ -108,8 +112,26 @@ def test_a_gain_that_does_not_show_in_the_model_is_withdrawn(tmp_path: Path) -> 
     account = tune(three(), tmp_path / "t.db", Budget(trials=60), slower=["b"])
     assert set(Database(tmp_path / "t.db").records()) == {place("a")}
     assert account.withdrawn == ["a sketch"]
-    assert account.measured is not None
-    assert 0.5 < account.measured < 1
+    assert account.measured
+    assert 0.5 < account.measured.value < 1
+
+
+def test_a_model_that_gets_slower_loses_all_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel may be faster, and slow down those that run beside it."""
+    plain = tuned_sketch.tunable
+
+    def slower(kernels: list[SketchKernel], *given: object) -> Tunable:
+        made = plain(kernels)
+
+        def measure(choices: Mapping[str, str]) -> Mapping[str, np.ndarray]:
+            return {**made.measure(choices), "": np.array([[1.0, 1.02, 1.1]] * 40)}
+
+        return dataclasses.replace(made, measure=measure)
+
+    monkeypatch.setattr(tuned_sketch, "tunable", slower)
+    account = tune(three(), tmp_path / "t.db", Budget(trials=60))
+    assert Database(tmp_path / "t.db").records() == {}
+    assert (account.gain, account.measured, len(account.withdrawn)) == (1, None, 2)
 
 
 def test_a_record_that_cannot_be_made_is_withdrawn(tmp_path: Path) -> None:

@@ -78,9 +78,9 @@ def tunable(kernels: Sequence[SketchKernel], slower: Sequence[str] = ()) -> Tuna
         found = {}
         for kernel in kernels:
             tuned = kernel.time_of(choices[kernel.key]) if kernel.key in choices else kernel.seconds
-            pair = [kernel.seconds, 2 * kernel.seconds if kernel.key in slower else tuned]
-            found[kernel.key] = kernel.count * np.array([pair] * ROUNDS)
-        return {"": sum(found.values(), np.zeros((ROUNDS, 2))), **found}
+            times = [kernel.seconds, kernel.seconds, 2 * kernel.seconds if kernel.key in slower else tuned]
+            found[kernel.key] = kernel.count * np.array([times] * ROUNDS)
+        return {"": sum(found.values(), np.zeros((ROUNDS, 3))), **found}
 
     return Tunable(kernels, "a processor", "a version", 1e-4, measure)
 

@@ -157,7 +157,8 @@ def choose_knobs(problem: Depthwise, vector: Vector) -> Knobs:
     p = problem
     work = p.batch * p.blocks * p.rows.outputs * p.columns.outputs * p.kernel[0] * p.kernel[1]
     wanted = min(MOST_TASKS, max(1, work // TASK_ELEMENTS))
-    return Knobs(_most_pixels(p, vector), row_parts(p.batch * p.blocks, p.rows.outputs, wanted))
+    pixels = cut(p.columns.outputs, _most_pixels(p, vector))[0].size
+    return Knobs(pixels, row_parts(p.batch * p.blocks, p.rows.outputs, wanted))
 
 
 def _most_pixels(p: Depthwise, vector: Vector) -> int:

@@ -192,7 +192,7 @@ def choose_knobs(problem: Pool2d, vector: Vector) -> Knobs:
     outer = p.batch * p.shape[1]
     work = outer * p.out_height * p.out_width * p.kernel[0] * p.kernel[1]
     wanted = min(MOST_TASKS, max(1, work // TASK_ELEMENTS))
-    return Knobs(min(PIXELS, p.out_width), row_parts(outer, p.out_height, wanted))
+    return Knobs(cut(p.out_width, PIXELS)[0].size, row_parts(outer, p.out_height, wanted))
 
 
 def space(problem: Pool2d, vector: Vector) -> Space:

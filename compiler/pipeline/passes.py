@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.fx import Graph, Node
 
 from lvc.compiler.ir.graph import origin
 from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.registry import Component
 from lvc.compiler.pipeline.workspace import Workspace
 
 
@@ -85,7 +85,7 @@ def option(default: Any, help: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pass(ABC):
+class Pass(Component):
     """One rewrite of a model. Fields are options; the class says what it promises.
 
     ``name`` is verb and object (``fold-batch-norm``); the file is named after it. ``effect`` bounds the drift.
@@ -96,7 +96,6 @@ class Pass(ABC):
     several processes run together, each on its share of the images; see `lvc.compiler.pipeline.ranks`.
     """
 
-    name: ClassVar[str]
     effect: ClassVar[Effect]
     changes_signature: ClassVar[bool] = False
     idempotent: ClassVar[bool] = True
@@ -128,17 +127,3 @@ class Pass(ABC):
     @abstractmethod
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         """Rewrite the model in place and say what changed."""
-
-    @classmethod
-    def summary(cls) -> str:
-        """The first line of the docstring: what the pass does."""
-        return (cls.__doc__ or "").strip().splitlines()[0]
-
-    @classmethod
-    def options(cls) -> tuple[dataclasses.Field[Any], ...]:
-        return dataclasses.fields(cls)
-
-    def __str__(self) -> str:
-        from lvc.compiler.pipeline.text import format_item
-
-        return format_item(self)

@@ -11,9 +11,9 @@ import importlib
 import importlib.util
 import pkgutil
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from lvc.compiler.errors import CompileError, UsageError, did_you_mean
 
@@ -21,6 +21,27 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component(ABC):
+    """What is chosen by its ``name``. Fields are options; written ``NAME{option=value}``."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring: what it does."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @classmethod
+    def options(cls) -> tuple[Field[Any], ...]:
+        return fields(cls)
+
+    def __str__(self) -> str:
+        from lvc.compiler.pipeline.text import format_item
+
+        return format_item(self)
 
 
 @dataclass(frozen=True)
@@ -89,7 +110,7 @@ class Registry(ABC, Generic[T]):
 
 @dataclass(frozen=True)
 class Classes(Registry[type[T]]):
-    """A kind of frozen dataclasses with a ``name``, and ``options()``, their fields. Written ``NAME{option=value}``."""
+    """A kind of `Component`s."""
 
     must = "name a subclass of"
 

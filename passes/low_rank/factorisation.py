@@ -6,16 +6,14 @@ the entry point `lvc.factorisations`.
 
 from __future__ import annotations
 
-import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
-from lvc.compiler.pipeline.registry import Classes
-from lvc.compiler.pipeline.text import format_item
+from lvc.compiler.pipeline.registry import Classes, Component
 from lvc.passes.low_rank.kernel import Kernel
 from lvc.passes.low_rank.statistics import Statistics
 
@@ -37,7 +35,7 @@ class Decomposition:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Factorisation(ABC):
+class Factorisation(Component):
     """Writes a layer as layers one after the other that together compute nearly the same. Fields are options.
 
     Ranks are those of each group of channels. ``outline`` says which layers there are for given ranks, ``decompose``
@@ -45,7 +43,6 @@ class Factorisation(ABC):
     axis, so that it can be fitted by least squares.
     """
 
-    name: ClassVar[str]
     most_rank: ClassVar[int | None] = None  # above which a budget does not try it, for it takes too long
 
     @abstractmethod
@@ -67,18 +64,6 @@ class Factorisation(ABC):
     def factor(self, kernel: Kernel, ranks: Ranks, known: Statistics | None = None) -> tuple[Kernel, ...]:
         """Factor each group of channels, all with the same ranks."""
         return Parts.of(self, kernel, known or Statistics()).factor(ranks)
-
-    @classmethod
-    def summary(cls) -> str:
-        """The first line of the docstring: what becomes of a layer."""
-        return (cls.__doc__ or "").strip().splitlines()[0]
-
-    @classmethod
-    def options(cls) -> tuple[dataclasses.Field[object], ...]:
-        return dataclasses.fields(cls)
-
-    def __str__(self) -> str:
-        return format_item(self)
 
 
 @dataclass(frozen=True)

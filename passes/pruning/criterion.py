@@ -6,18 +6,16 @@ through the entry point `lvc.criteria`, and a Python file is named as it is: ``c
 
 from __future__ import annotations
 
-import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.pipeline.registry import Classes
-from lvc.compiler.pipeline.text import format_item
+from lvc.compiler.pipeline.registry import Classes, Component
 from lvc.passes.analysis.channel_groups import ChannelGroup
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ class Needs(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Criterion(ABC):
+class Criterion(Component):
     """Judges how much each unit of a group matters; the least important go first. Fields are options, as for passes.
 
     ``importance`` yields one ``f64[group.size]``, not negative, for each tensor or activation that speaks of the
@@ -42,24 +40,11 @@ class Criterion(ABC):
     example; others depend on how large a group's weights or activations happen to be.
     """
 
-    name: ClassVar[str]
     needs: ClassVar[Needs]
     comparable: ClassVar[bool] = False
 
     @abstractmethod
     def importance(self, group: ChannelGroup, evidence: Evidence) -> Iterator[torch.Tensor]: ...
-
-    @classmethod
-    def summary(cls) -> str:
-        """The first line of the docstring: what the criterion looks at."""
-        return (cls.__doc__ or "").strip().splitlines()[0]
-
-    @classmethod
-    def options(cls) -> tuple[dataclasses.Field[Any], ...]:
-        return dataclasses.fields(cls)
-
-    def __str__(self) -> str:
-        return format_item(self)
 
 
 CRITERIA: Classes[Criterion] = Classes("lvc.passes.pruning.criterion:Criterion", "lvc.passes.criteria", "criterion")

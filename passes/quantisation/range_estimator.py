@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from lvc.compiler.pipeline.ranks import Ranks
-from lvc.compiler.pipeline.registry import Classes
-from lvc.compiler.pipeline.text import format_item
+from lvc.compiler.pipeline.registry import Classes, Component
 from lvc.passes.quantisation.histogram import Histogram
 from lvc.passes.quantisation.quantisation_parameters import QuantisationScheme
 
@@ -37,21 +35,12 @@ class JoiningWatch(Watch, Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RangeEstimator(ABC):
+class RangeEstimator(Component):
     """A way to choose ranges. Fields are options, as for passes. All see the data once, in memory that stays small."""
-
-    name: ClassVar[str]
 
     @abstractmethod
     def watch(self, scheme: QuantisationScheme) -> Watch:
         """Begin to watch a place that will be quantised by a scheme."""
-
-    @classmethod
-    def options(cls) -> tuple[dataclasses.Field[Any], ...]:
-        return dataclasses.fields(cls)
-
-    def __str__(self) -> str:
-        return format_item(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from lvc.compiler.ir.operators.codebook import fit_int8, nearest
 from lvc.compiler.ir.operators.coded_weights import pack
-from lvc.compiler.pipeline.registry import Classes
-from lvc.compiler.pipeline.text import format_item
+from lvc.compiler.pipeline.registry import Classes, Component
 
 _POWERS = tuple(2.0**n for n in range(8))
 
@@ -78,21 +75,12 @@ class Coded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightFormat(ABC):
+class WeightFormat(Component):
     """A way to choose codebooks. Fields are options, as for passes."""
-
-    name: ClassVar[str]
 
     @abstractmethod
     def fit(self, rows: torch.Tensor, bits: int) -> Codebook:
         """Choose the codebook for rows of weights, ``f32[rows, n]``: one for all, a scale for each."""
-
-    @classmethod
-    def options(cls) -> tuple[dataclasses.Field[object], ...]:
-        return dataclasses.fields(cls)
-
-    def __str__(self) -> str:
-        return format_item(self)
 
     def encode(self, weight: torch.Tensor, bits: int, group: int = 0) -> Coded:
         """Encode a weight ``[O, I, ...]``, with a scale for each ``group`` input channels; 0 for one for all."""

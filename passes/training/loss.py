@@ -7,8 +7,7 @@ tuple of outputs and the targets as the data set has them, and returns the mean 
 
 from __future__ import annotations
 
-import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,19 +18,16 @@ import torch
 from lvc.compiler.data.access import Target
 from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.measure.evaluation import unknown_class
-from lvc.compiler.pipeline.registry import Classes
-from lvc.compiler.pipeline.text import format_item
+from lvc.compiler.pipeline.registry import Classes, Component
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loss(ABC):
+class Loss(Component):
     """What training on labels minimises. Fields are options, as for passes.
 
     Called with the outputs of the model, of which the first is given as it is before a last softmax or sigmoid, and
     with the targets of the batch; returns the mean over the batch.
     """
-
-    name: ClassVar[str]
 
     @abstractmethod
     def __call__(self, outputs: Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor: ...
@@ -39,18 +35,6 @@ class Loss(ABC):
     @abstractmethod
     def check(self, shape: tuple[int, ...], targets: Sequence[Target]) -> None:
         """Raise `UsageError` if the targets do not go with a first output of that shape, of one image or of several."""
-
-    @classmethod
-    def summary(cls) -> str:
-        """The first line of the docstring: what it compares."""
-        return (cls.__doc__ or "").strip().splitlines()[0]
-
-    @classmethod
-    def options(cls) -> tuple[dataclasses.Field[Any], ...]:
-        return dataclasses.fields(cls)
-
-    def __str__(self) -> str:
-        return format_item(self)
 
 
 LOSSES: Classes[Loss] = Classes("lvc.passes.training.loss:Loss", "lvc.passes.losses", "loss")

@@ -7,19 +7,16 @@ the loss on labels.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch.fx import Node
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.pipeline.registry import Classes
-from lvc.compiler.pipeline.text import format_item
+from lvc.compiler.pipeline.registry import Classes, Component
 from lvc.passes.training.pairing import Pair
 
 LABELS = "labels"
@@ -29,14 +26,12 @@ _WEIGHTED = re.compile(r"\s*(?:(\d+(?:\.\d*)?|\.\d+)\s*\*)?\s*([A-Za-z_][\w.-]*(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Term(ABC):
+class Term(Component):
     """Compares values of a student with those of its teacher. Fields are options, as for passes.
 
     ``nodes`` says which values, in pairs; they are then given in that order. ``parameters`` are trained along and
     thrown away: projections between widths, for example. A term without state needs none.
     """
-
-    name: ClassVar[str]
 
     @abstractmethod
     def nodes(self, pair: Pair) -> Sequence[tuple[Node, Node]]:
@@ -55,18 +50,6 @@ class Term(ABC):
         targets: torch.Tensor | None,
     ) -> torch.Tensor:
         """Return how far student and teacher are apart, the mean over the images."""
-
-    @classmethod
-    def summary(cls) -> str:
-        """The first line of the docstring: what it compares."""
-        return (cls.__doc__ or "").strip().splitlines()[0]
-
-    @classmethod
-    def options(cls) -> tuple[dataclasses.Field[Any], ...]:
-        return dataclasses.fields(cls)
-
-    def __str__(self) -> str:
-        return format_item(self)
 
 
 TERMS: Classes[Term] = Classes("lvc.passes.training.term:Term", "lvc.passes.distillation", "term of distillation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lvc.compiler.cli.device_options import add_device_options, on_device
@@ -14,7 +15,7 @@ from lvc.compiler.text import percent
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
     from lvc.compiler.measure.device import Device
-    from lvc.compiler.measure.evaluation import Score
+    from lvc.compiler.measure.evaluation import Run, Score
 
 SUMMARY = "measure accuracy on labelled images"
 
@@ -56,11 +57,12 @@ def _evaluate_on(device: Device, options: argparse.Namespace, console: Console) 
         raise _no_labels(options.data, data.unlabelled)
     _check_classes(console, data.classes, subject)
     started = time.perf_counter()
+    images, runs = _together([subject, other] if other else [subject])
     score = evaluate(
-        subject.run,
+        runs[0],
         data,
-        subject.inputs[0].spec.shape[0],
-        against=other.run if other else None,
+        images,
+        against=runs[1] if other else None,
         limit=options.limit,
         progress=console.progress,
         ranks=options.ranks,
@@ -70,6 +72,18 @@ def _evaluate_on(device: Device, options: argparse.Namespace, console: Console) 
         raise _no_labels(options.data, "without labels there is no accuracy")
     _show(console, options, score, seconds)
     return 0
+
+
+def _together(subjects: Sequence[Subject]) -> tuple[int, list[Run]]:
+    """How many images run at once, and what runs each subject on them: models as many as they like, others as many as
+    their signature has."""
+    from lvc.compiler.measure.classifier import Classifier
+    from lvc.compiler.measure.evaluation import in_parts
+
+    size = subjects[0].inputs[0].spec.shape[0]
+    found = [Classifier(subject.model) if subject.model else None for subject in subjects]
+    images = min((classifier.images for classifier in found if classifier), default=size)
+    return images, [known or in_parts(subject.run, size) for known, subject in zip(found, subjects, strict=True)]
 
 
 def _no_labels(data: str, why: str) -> UsageError:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lvc.compiler.data.preprocess import Preprocess
+    from lvc.compiler.ir.model import Model
     from lvc.compiler.ir.signature import Value
     from lvc.compiler.loaded import Loaded
     from lvc.compiler.measure.device import Device
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """Something with a signature that can be run."""
+    """Something with a signature that can be run; ``model`` if that is a model through PyTorch."""
 
     text: str
     inputs: tuple[Value, ...]
@@ -27,6 +28,7 @@ class Subject:
     run: Callable[..., tuple[np.ndarray, ...]]
     preprocessing: str | None
     labels: tuple[str, ...]
+    model: Model | None = None
 
 
 def open_subject(options: argparse.Namespace, text: str, device: Device) -> Subject:
@@ -42,7 +44,7 @@ def open_subject(options: argparse.Namespace, text: str, device: Device) -> Subj
     if options.threads:
         torch.set_num_threads(options.threads)
     model = load_model(argparse.Namespace(**{**vars(options), "model": text}))
-    return Subject(text, model.inputs, model.outputs, model, model.preprocessing, model.labels or ())
+    return Subject(text, model.inputs, model.outputs, model, model.preprocessing, model.labels or (), model)
 
 
 def subject_of(text: str, loaded: Loaded) -> Subject:

@@ -45,17 +45,10 @@ def check_classifies(model: Model) -> None:
 
 def choices_of_model(model: Model, data: DataSet, progress: Progress) -> Choices:
     """Run a graph in PyTorch over a data set, with as many images at once as it likes."""
-    import torch
+    from lvc.compiler.measure.classifier import Classifier
 
-    from lvc.compiler.running.batches import images_at_once
-    from lvc.compiler.running.run import Run
-
-    run, size = Run(model, frozen=True), model.inputs[0].spec.shape[0]
-
-    def parts(inputs: np.ndarray) -> list[np.ndarray]:
-        return [out[0].float().numpy() for out in run.each(torch.from_numpy(inputs))]
-
-    return _choices(parts, data, images_at_once(model), size, progress)
+    classifier = Classifier(model)
+    return _choices(classifier.parts, data, classifier.images, classifier.size, progress)
 
 
 def choices_of_run(run: Callable[..., tuple[np.ndarray, ...]], size: int, data: DataSet, progress: Progress) -> Choices:

@@ -66,7 +66,7 @@ def evaluate(
     progress: Progress | None = None,
     ranks: Ranks = ALONE,
 ) -> Score:
-    """Run a classifier over a data set, in batches of the size that its signature has; the last one is padded.
+    """Run a classifier over a data set, ``batch`` images at once; the last ones are padded.
 
     With ``against``, a second classifier runs on the same inputs. Each of the ``ranks`` runs a share of them, and all
     return the score of the whole. `UsageError` if the output is not class scores.
@@ -97,6 +97,15 @@ def _summed(scores: Sequence[Score]) -> Score:
     counts = {name: sum(getattr(score, name) for score in scores) for name in ("images", "labelled", "top1", "top5")}
     agreed = None if scores[0].agreed is None else sum(score.agreed or 0 for score in scores)
     return Score(**counts, agreed=agreed, classes=max(score.classes for score in scores))
+
+
+def in_parts(run: Run, size: int) -> Run:
+    """What takes ``size`` images, for any multiple of them; the first output alone."""
+
+    def run_parts(inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        return (np.concatenate([run(inputs[start : start + size])[0] for start in range(0, len(inputs), size)]),)
+
+    return run_parts
 
 
 def class_scores(outputs: Sequence[np.ndarray], count: int, images: int | None = None) -> np.ndarray:

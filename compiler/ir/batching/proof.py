@@ -140,6 +140,12 @@ def _bound(graph: Graph) -> float:
     return BOUND_WITH_JUMPS if any(node.target in _JUMPS for node in graph.nodes) else BOUND
 
 
+def rounding_bound(graph: Graph) -> float:
+    """The largest error of an image in a batch when all is computed, fake quantisation as well."""
+    is_simulated = any(node.op == "call_function" and family(node) is Family.QUANTISATION for node in graph.nodes)
+    return BOUND_WITH_JUMPS if is_simulated else _bound(graph)
+
+
 def _error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """The root of the mean squared error, relative; infinite for other shapes, or where only one is not finite."""
     if found.shape != wanted.shape:

@@ -12,8 +12,6 @@ from lvc.passes.analysis.channel_groups import Channels, Removal, channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove
 
-torch.set_num_threads(1)
-
 
 def made(text: str) -> Model:
     """A model over an image of 3 channels, given its weights and calls."""

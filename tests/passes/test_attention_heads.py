@@ -23,8 +23,6 @@ from lvc.passes.low_rank.layer import layer_of
 from lvc.passes.low_rank.narrowing import Narrow, Place, check_narrowing, narrow, place_of
 from lvc.passes.low_rank.statistics import Statistics
 
-torch.set_num_threads(1)
-
 
 def found(model: Model) -> list[tuple[Product, Bases]]:
     heads = []

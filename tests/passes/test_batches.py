@@ -13,8 +13,6 @@ from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.running import batches
 
-torch.set_num_threads(1)
-
 NETWORK = parse_model("""
     model network(x: f32[1,3,8,8])
       @a.weight : f32[8,3,3,3]

@@ -20,8 +20,6 @@ from lvc.passes.budget.language import SHARES, BudgetedPass
 from lvc.passes.budget.latency import until_fast
 from lvc.passes.budget.search import Ladder, descend, lower_hull
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture
 def model() -> Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_channels import models
@@ -12,8 +11,6 @@ from lvc.compiler.ir.verify import verify
 from lvc.passes.analysis.channel_groups import channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove
-
-torch.set_num_threads(1)
 
 
 @settings(max_examples=40)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.ir.verify import verify
@@ -18,8 +17,6 @@ from lvc.compiler.writing import write_model
 from lvc.passes.analysis.channel_groups import channel_groups
 from lvc.passes.analysis.channels.masking import check_removal
 from lvc.passes.analysis.channels.surgery import remove
-
-torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize(("name", "most"), [("yolox_nano", 0.8), ("yunet_n_320", 0.8), ("mnist_cntk", 0.8)])

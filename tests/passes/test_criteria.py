@@ -18,8 +18,6 @@ from lvc.passes.pruning.evidence import Evidence
 from lvc.passes.pruning.histogram import entropy
 from lvc.passes.pruning.scores import score
 
-torch.set_num_threads(1)
-
 WEIGHTS = [[1.0, 0.0], [3.0, -4.0], [2.0, 1.0], [0.0, 0.5]]
 UNREAD = [[1.0, 0.0, 2.0, 1.0], [0.5, 0.0, -2.0, 1.0], [-1.0, 0.0, 1.0, 2.0]]
 """A second layer that does not look at the second unit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -19,14 +19,6 @@ from lvc.passes.training.pairing import Pair
 from lvc.passes.training.term import TERMS, Term, parse_terms
 
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def values(*shape: int, seed: int = 0) -> torch.Tensor:

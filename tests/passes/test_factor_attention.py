@@ -24,8 +24,6 @@ from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.writing import write_model
 
-torch.set_num_threads(1)
-
 
 @cache
 def network(form: str) -> Model:

@@ -39,8 +39,6 @@ from lvc.passes.low_rank.statistics import Statistics
 from lvc.passes.low_rank.timing import KernelTimes
 from lvc.passes.pruning.loss import relative_error
 
-torch.set_num_threads(1)
-
 
 class Net(nn.Module):
     """Convolutions of every kind that can be factored, a depthwise one and a linear layer."""

@@ -13,8 +13,6 @@ from lvc.passes.low_rank.factorisation import METHODS, Factorisation
 from lvc.passes.low_rank.kernel import Kernel, macs, run
 from lvc.passes.low_rank.statistics import Statistics
 
-torch.set_num_threads(1)
-
 FEW = settings(max_examples=25, derandomize=True, deadline=None)
 SIZE = (9, 8)
 

@@ -26,7 +26,6 @@ from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS
 
-torch.set_num_threads(1)
 KINDS = [
     "weight_format=codebook",
     "weight_format=log",

@@ -16,8 +16,6 @@ from lvc.compiler.running.images import Calibration
 from lvc.passes.fitting.gathering import channel_moments, row_moments
 from lvc.passes.fitting.layers import Target, check_layer, fit_layers
 
-torch.set_num_threads(1)
-
 NETWORK = parse_model("""
     model network(x: f32[1,4,6,6])
       @a.weight : f32[8,4,3,3]

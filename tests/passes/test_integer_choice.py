@@ -22,7 +22,6 @@ from lvc.passes.quantisation.bit_choice import FLOAT, Choice, Choices
 from lvc.passes.quantisation.integer_choice import INTEGER, until_fast
 from lvc.passes.quantisation.rules import is_quantised
 
-torch.set_num_threads(1)
 aten = torch.ops.aten
 CHOICES: Choices = {
     name: [Choice(FLOAT, 1000, 0.0), Choice(INTEGER, 400, cost)]

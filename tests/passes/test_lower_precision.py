@@ -22,8 +22,6 @@ from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.evaluation import Score, evaluate
 from lvc.compiler.pipeline.pipeline import Pipeline
 
-torch.set_num_threads(1)
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 IMAGENET = "imagenet/imagenet1000_224_webp85.zip"
 

@@ -19,8 +19,6 @@ from lvc.passes.low_rank.layer import layer_of
 from lvc.passes.low_rank.merging import compose
 from lvc.passes.low_rank.placing import put_in_place
 
-torch.set_num_threads(1)
-
 
 def merged(*layers: nn.Module, channels: int = 6) -> tuple[int, Outcome]:
     torch.manual_seed(0)

@@ -19,7 +19,6 @@ from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.running.images import stream
 from lvc.passes.quantisation.divergence import divergence
 
-torch.set_num_threads(1)
 aten = torch.ops.aten
 
 

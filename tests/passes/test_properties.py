@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_models import models
@@ -23,8 +22,6 @@ NAMES = [
     if name not in APART and (kind := catalogue.PASSES.find(name)) and kind.effect is not Effect.LOSSY
 ]
 FEW = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-
-torch.set_num_threads(1)
 
 
 @FEW

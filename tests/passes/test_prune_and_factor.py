@@ -21,8 +21,6 @@ from lvc.compiler.pipeline.observers import Drift, Verifier
 from lvc.compiler.pipeline.pipeline import Pipeline, Step
 from lvc.compiler.pipeline.workspace import Workspace
 
-torch.set_num_threads(1)
-
 
 class Spare(nn.Module):
     """Channels that nothing reads much and that no factor could save, and a layer of low rank all of whose channels

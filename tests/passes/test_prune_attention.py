@@ -18,8 +18,6 @@ from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.passes.analysis.channels.masking import BOUND
 
-torch.set_num_threads(1)
-
 HEADS, WIDTH = 4, 32
 
 

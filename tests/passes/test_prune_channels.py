@@ -32,8 +32,6 @@ from lvc.passes.pruning.account import Account
 from lvc.passes.pruning.criterion import CRITERIA
 from lvc.passes.pruning.teacher import Teacher
 
-torch.set_num_threads(1)
-
 NOTHING_TO_PRUNE = """
     model fixed(x: f32[1,2,4,4])
       @w : f32[3,2,1,1]

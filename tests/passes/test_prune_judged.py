@@ -27,8 +27,6 @@ from lvc.passes.pruning.loss import random_projection
 from lvc.passes.pruning.scores import score
 from lvc.passes.pruning.sensitivity import Curve
 
-torch.set_num_threads(1)
-
 
 def prune(options: str, model: Model, used: Workspace | None = None) -> tuple[Model, Outcome]:
     text = f"prune-channels{{{options}}}"

@@ -23,8 +23,6 @@ from lvc.compiler.writing import write_model
 from lvc.passes.pruning.loss import relative_error
 from lvc.passes.pruning.sensitivity import Curve
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from test_training import Killed, Mortal, right
 from torch.fx import Node
-from training_models import Pictures, network, weights, workspace
+from training_models import Pictures, network, trained, weights, workspace
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.dialect import aten
@@ -21,7 +20,6 @@ from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.pipeline.pipeline import Pipeline
-from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.quantisation.quantisation_parameters import QuantisationParameters
 from lvc.passes.training.fake_quantisation.quantisers import Codebook, Quantiser, Steps
 from lvc.passes.training.fake_quantisation.straight_through import one_scale, scales_along
@@ -32,23 +30,10 @@ QUANTISE = "O1,insert-fake-quant{{{}}},calibrate{{data=train images=32 compare=0
 TRAIN = "finetune{steps=12 batch=16 lr=0.01 augment=none every=4}"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def run(text: str, model: Model | None = None, space: Workspace | None = None) -> tuple[Model, list[str]]:
-    made, steps = Pipeline.parse(text).run(model or network(), space or workspace())
-    return made, steps[-1].outcome.notes
-
-
 def quantised(options: str, training: str = TRAIN) -> tuple[Model, Model]:
     """A network before and after it was trained with fake quantisation."""
-    before, _ = run(QUANTISE.format(options))
-    return before, run(training, before)[0]
+    before, _ = trained(QUANTISE.format(options))
+    return before, trained(training, before)[0]
 
 
 def places(model: Model, *kinds: object) -> list[Node]:
@@ -200,10 +185,10 @@ def test_whatever_a_step_does_parameters_can_be_stored(quantiser: Quantiser) -> 
 @pytest.mark.parametrize("bits", [2, 4])
 def test_weights_can_begin_as_the_papers_say(bits: int) -> None:
     text = QUANTISE.replace("compare=0", "compare=0 weights=lsq")
-    found = scales(run(text.format(f"weight_bits={bits}"), network(normalised=False))[0])["w2_quantised"]
+    found = scales(trained(text.format(f"weight_bits={bits}"), network(normalised=False))[0])["w2_quantised"]
     weight = weights(network(normalised=False))["w2"].flatten(1)
     torch.testing.assert_close(found, 2 * weight.abs().mean(1) / math.sqrt((1 << (bits - 1)) - 1))
-    uneven = scales(run(text.format(f"weight_bits={bits} weight_symmetric=false"), network(normalised=False))[0])
+    uneven = scales(trained(text.format(f"weight_bits={bits} weight_symmetric=false"), network(normalised=False))[0])
     wanted = 6 * weight.std(1, correction=0) / ((1 << bits) - 1)
     torch.testing.assert_close(uneven["w2_quantised"], wanted)
 
@@ -251,15 +236,15 @@ def test_integers_give_what_the_simulation_gives(options: str) -> None:
     Classes whose integer scores are equal are told apart by that rounding alone, so scores are compared, not choices.
     """
     _, after = quantised(options, "finetune{epochs=3 batch=16 lr=0.05 augment=none}")
-    lowered, notes = run("lower-to-integer", after)
+    lowered, notes = trained("lower-to-integer", after)
     assert "(100.0 %)" in notes[-1]
     for image, _ in Pictures(100, seed=7):
         np.testing.assert_allclose(lowered(image)[0], after(image)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_network_of_two_bits_learns() -> None:
-    before, _ = run(QUANTISE.format("weight_bits=2 activation_bits=3"))
-    after, notes = run("finetune{epochs=12 batch=16 lr=0.05 augment=none}", before)
+    before, _ = trained(QUANTISE.format("weight_bits=2 activation_bits=3"))
+    after, notes = trained("finetune{epochs=12 batch=16 lr=0.05 augment=none}", before)
     unseen = Pictures(100, seed=7)
     assert right(before, unseen) < 0.4
     assert right(after, unseen) > 0.85
@@ -288,13 +273,13 @@ JOINED = """
 
 def test_values_that_meet_keep_one_scale() -> None:
     model = parse_model(JOINED)
-    before, _ = run(QUANTISE.format(""), model)
-    after, _ = run(TRAIN.replace("0.01", "0.05"), before)
+    before, _ = trained(QUANTISE.format(""), model)
+    after, _ = trained(TRAIN.replace("0.01", "0.05"), before)
     old, new = scales(before), scales(after)
     r, s = (next(name for name in new if name.startswith(f"{letter}_quantised")) for letter in "rs")
     assert torch.equal(new[r], new[s])
     assert not torch.equal(new[r], old[r])
-    _, notes = run("lower-to-integer", after)
+    _, notes = trained("lower-to-integer", after)
     assert "(100.0 %)" in notes[-1]
 
 
@@ -309,25 +294,25 @@ def test_values_that_meet_keep_one_scale() -> None:
 def test_broken_off_training_ends_in_the_same_parameters(tmp_path: Path, options: str, form: str) -> None:
     text = QUANTISE.format(f"weight_bits=3 activation_bits=4 {form}")
     text += f",finetune{{steps=12 batch=16 every=3 minutes=0 {options}}}"
-    whole = run(text)[0]
+    whole = trained(text)[0]
     for steps in (4, 5):
         with pytest.raises(Killed):
-            run(text, space=replace(workspace(tmp_path), progress=Mortal(steps)))
-    after, _ = run(text, space=workspace(tmp_path))
+            trained(text, space=replace(workspace(tmp_path), progress=Mortal(steps)))
+    after, _ = trained(text, space=workspace(tmp_path))
     assert all(torch.equal(weights(whole)[name], value) for name, value in weights(after).items())
     assert all(torch.equal(scales(whole)[name], value) for name, value in scales(after).items())
 
 
 def test_scales_follow_averages_until_they_are_frozen() -> None:
     """Scales that are far too wide come down to what fits, and do not move once they are frozen."""
-    before, _ = run(QUANTISE.format("weight_bits=4 activation_bits=4"))
+    before, _ = trained(QUANTISE.format("weight_bits=4 activation_bits=4"))
     for node in places(before, PER_TENSOR):
         node.args = (node.args[0], 1.5 * arguments(node)["scale"], *node.args[2:])  # type: ignore[operator]
     before.module.recompile()
     text = "finetune{steps=%d batch=16 lr=1e-9 augment=none scales=average freeze_scales=%s}"
-    half = scales(run(text % (40, "0.5"), before)[0])
-    same = scales(run(text % (20, "1"), before)[0])
-    kept = scales(run(text % (5, "0"), before)[0])
+    half = scales(trained(text % (40, "0.5"), before)[0])
+    same = scales(trained(text % (20, "1"), before)[0])
+    kept = scales(trained(text % (5, "0"), before)[0])
     activations = [node.name for node in places(before, PER_TENSOR)]
     assert all(0.5 < float(half[name] / scales(before)[name]) < 0.95 for name in activations)
     assert all(torch.equal(kept[name], scale) for name, scale in scales(before).items())
@@ -342,8 +327,8 @@ def test_frozen_scales_stay_while_weights_learn() -> None:
 
 def test_batch_norm_that_was_not_folded_learns_in_floating_point() -> None:
     text = "insert-fake-quant,calibrate{data=train images=32 compare=0}"
-    before, _ = run(text)
-    after, _ = run(TRAIN, before)
+    before, _ = trained(text)
+    after, _ = trained(TRAIN, before)
     assert not torch.equal(weights(before)["m"], weights(after)["m"])
     assert [arguments(node)["training"] for node in calls(after.module.graph, aten.batch_norm.default)] == [False]
 
@@ -351,10 +336,10 @@ def test_batch_norm_that_was_not_folded_learns_in_floating_point() -> None:
 @pytest.mark.parametrize("preset", ["int8-qat", "int4-qat"])
 def test_presets(preset: str) -> None:
     text = str(Pipeline.parse(preset)).replace("distil{", "distil{steps=4 batch=16 ")
-    after, _ = run(text)
+    after, _ = trained(text)
     bits = {arguments(node)["quant_max"].bit_length() for node in places(after, PER_TENSOR)}
     assert bits == ({8} if preset == "int8-qat" else {4, 8})
-    assert "(100.0 %)" in run("lower-to-integer", after)[1][-1]
+    assert "(100.0 %)" in trained("lower-to-integer", after)[1][-1]
 
 
 def test_bfloat16_is_refused() -> None:

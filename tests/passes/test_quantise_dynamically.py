@@ -23,8 +23,6 @@ from lvc.compiler.pipeline.observers import Verifier, relative_difference
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 
-torch.set_num_threads(1)
-
 
 def native(model: Model) -> Executable:
     target = Target.parse("native")

@@ -23,7 +23,6 @@ from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.writing import write_model
 from lvc.passes.quantisation.weight_format import WEIGHT_FORMATS
 
-torch.set_num_threads(1)
 FORMATS = ["linear", "power-of-two", "log", "codebook"]
 
 

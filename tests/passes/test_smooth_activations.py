@@ -16,8 +16,6 @@ from lvc.compiler.pipeline.observers import Drift, Verifier, relative_difference
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 
-torch.set_num_threads(1)
-
 
 class Vit(nn.Module):
     """Patches, two blocks of attention and a network for each token, and a classifier."""

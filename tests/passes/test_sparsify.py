@@ -13,8 +13,6 @@ from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.passes.sparsify import largest_of
 
-torch.set_num_threads(1)
-
 
 def sparsify(options: str, model: Model) -> tuple[dict[str, torch.Tensor], Outcome]:
     made, (step,) = Pipeline.parse(f"sparsify{{{options}}}").run(model)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from training_models import Pictures, network, weights, workspace
+from training_models import Pictures, network, trained, weights, workspace
 
 from lvc.compiler.data.access import access
 from lvc.compiler.data.samples import Fit
@@ -28,19 +28,6 @@ from lvc.passes.training.schedule import Schedule
 
 T = TypeVar("T")
 SIX = "finetune{epochs=6 batch=16 lr=0.1 augment=none}"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def trained(text: str, model: Model | None = None, space: Workspace | None = None) -> tuple[Model, list[str]]:
-    made, steps = Pipeline.parse(text).run(model or network(), space or workspace())
-    return made, steps[-1].outcome.notes
 
 
 def right(model: Model, pictures: Pictures) -> float:

@@ -11,6 +11,7 @@ import torch
 
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
+from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import DataSet, Workspace
 
 CLASSES = 4
@@ -79,3 +80,9 @@ def workspace(folder: Path | None = None, seed: int = 0, **data: DataSet) -> Wor
 def weights(model: Model) -> dict[str, torch.Tensor]:
     """Copies of all stored tensors."""
     return {name: value.clone() for name, value in model.module.state_dict().items()}
+
+
+def trained(text: str, model: Model | None = None, space: Workspace | None = None) -> tuple[Model, list[str]]:
+    """The network, or another model, after a pipeline, and the notes of its last pass."""
+    made, steps = Pipeline.parse(text).run(model or network(), space or workspace())
+    return made, steps[-1].outcome.notes

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from programs import SHAPE, network, output_of, run
 
 import lvc
 from lvc.compiler.artefact import Artefact
@@ -40,25 +39,13 @@ class Example:
 
 
 def made(folder: Path, pipeline: str, target: str = "native", seed: int = 0) -> Example:
-    """A network with weights that are prepared, and threads to share its layers."""
-    torch.manual_seed(seed)
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 32, 3, padding=1),
-        torch.nn.ReLU(),
-        torch.nn.Conv2d(32, 64, 3, padding=1),
-        torch.nn.ReLU(),
-        torch.nn.AdaptiveAvgPool2d(1),
-        torch.nn.Flatten(),
-        torch.nn.Linear(64, 10),
-    )
-    model = lvc.from_module(network, torch.zeros(1, 3, 16, 16))
+    """The network, built by a pipeline."""
+    model = network(seed)
     model.preprocessing, model.labels = "layout=bgr,range=symmetric,mean=0.1,std=0.3/0.25/0.7", tuple("abcdefghij")
-    images = np.random.default_rng(0).standard_normal((4, 1, 3, 16, 16)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((4, *SHAPE)).astype(np.float32)
     workspace = Workspace(data={"calib": lambda: [(image, None) for image in images]}, threads=1)
     artefact = lvc.compile(model, pipeline, target, verify=False, workspace=workspace)
-    output = lvc.load(artefact, emulate=target != "native")(images[0])
-    assert isinstance(output, np.ndarray)
-    return Example(artefact, images[0], output, folder)
+    return Example(artefact, images[0], output_of(artefact, images[0], target), folder)
 
 
 def compiler(name: str) -> list[str]:
@@ -69,12 +56,6 @@ def compiler(name: str) -> list[str]:
     if path is None:
         pytest.skip(f"there is no {first}")
     return [path, *rest]
-
-
-def run(*command: str, folder: Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, cwd=folder)
-    assert not done.returncode, done.stderr[-4000:]
-    return done.stdout
 
 
 def result(folder: Path, command: list[str], example: Example, files: list[Path], *flags: str) -> bytes:

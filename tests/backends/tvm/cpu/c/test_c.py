@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from c_program import COMPILERS, HERE, WARNINGS, Example, compiler, made, outcome, result, run
+from c_program import COMPILERS, HERE, WARNINGS, Example, compiler, made, outcome, result
+from programs import run
 
 from lvc.compiler import container
 from lvc.compiler.cli import main

@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from programs import SHAPE, network, output_of, run
 
 import lvc
 from lvc.backends.tvm.cpu import runtime
@@ -49,25 +48,13 @@ class Example:
 
 
 def made(folder: Path, pipeline: str, target: str = "native") -> Example:
-    """An artefact whose instances have something to share, in a folder with its input."""
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 32, 3, padding=1),
-        torch.nn.ReLU(),
-        torch.nn.Conv2d(32, 64, 3, padding=1),
-        torch.nn.ReLU(),
-        torch.nn.AdaptiveAvgPool2d(1),
-        torch.nn.Flatten(),
-        torch.nn.Linear(64, 10),
-    )
-    model = lvc.from_module(network, torch.zeros(1, 3, 16, 16))
+    """An artefact of the network, whose instances have something to share, in a folder with its input."""
+    model = network()
     model.labels, model.preprocessing = LABELS, PREPROCESSING
     artefact = lvc.compile(model, pipeline, target, verify=False)
     assert json.loads(bytes(artefact.files["plan.json"]))["prepared_bytes"]
-    x = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
-    result = lvc.load(artefact, emulate=target != "native")(x)
-    assert isinstance(result, np.ndarray)
-    example = Example(container.pack(artefact), folder, result)
+    x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+    example = Example(container.pack(artefact), folder, output_of(artefact, x, target))
     Path(example.file).write_bytes(example.content)
     Path(example.input).write_bytes(x.tobytes())
     return example
@@ -89,12 +76,5 @@ def built(folder: Path, *flags: str, compiler: str = "") -> str:
         "-pthread",
         "-ldl",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert not done.returncode, done.stderr
+    run(*command)
     return program
-
-
-def run(*command: str, text: str = "") -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, input=text)
-    assert not done.returncode, done.stderr[-4000:]
-    return done.stdout

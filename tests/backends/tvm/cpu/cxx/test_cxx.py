@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cxx_program import COMPILERS, INCLUDE, LABELS, PREPROCESSING, RUNTIME, WARNINGS, Example, run
+from cxx_program import COMPILERS, INCLUDE, LABELS, PREPROCESSING, RUNTIME, WARNINGS, Example
+from programs import run
 
 import lvc
 from lvc.compiler.cli import main

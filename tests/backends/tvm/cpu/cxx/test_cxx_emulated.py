@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cxx_program import built, made, run
+from cxx_program import built, made
+from programs import run
 
 from lvc.backends.tvm.cpu.emulation import Emulator
 from lvc.backends.tvm.cpu.processors import CPUS

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cxx_program import Example, run
+from cxx_program import Example
+from programs import run
 
 from lvc.backends.tvm.plan import PLAN_VERSION
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from cxx_program import Example, run
+from cxx_program import Example
+from programs import run
 
 from lvc.compiler.data.images import prepare
 from lvc.compiler.data.preprocess import Preprocess

@@ -90,6 +90,46 @@ class Parameter:
     source: Node | Constant | Prepared | Shared
 
 
+Number = Callable[[], Expr]
+
+_IN_CODE = (0, 1)  # to add nothing or to multiply by one takes no code
+
+
+class Numbers:
+    """Numbers of 32 bits that a kernel is called with, so that kernels that differ in nothing else are one.
+
+    Those that are taken before one of them is used are one parameter; ``parameter`` makes it of such words.
+    """
+
+    def __init__(self, parameter: Callable[[np.ndarray], Any]) -> None:
+        self._parameter = parameter
+        self._words: list[int] = []
+        self._tensor: list[Any] = []
+
+    def take(self, value: float, dtype: str) -> Number:
+        """The number of a type that is nearest to a value."""
+        number = np.array(value, dtype)
+        if number in _IN_CODE:
+            return literal(value, dtype)
+        if self._tensor:
+            self._words, self._tensor = [], []
+        words, tensor, place = self._words, self._tensor, len(self._words)
+        words.append(int(number.view(np.int32)))
+
+        def read() -> Expr:
+            if not tensor:
+                tensor.append(self._parameter(np.array(words, np.int32)))
+            word = tensor[0][place].asobject()
+            return word if dtype == "int32" else tirx.reinterpret(dtype, word)
+
+        return read
+
+
+def literal(value: float, dtype: str) -> Number:
+    """A number that stands in the code."""
+    return lambda: scalar_of(value, dtype)
+
+
 @dataclass
 class Scope:
     """The parameters and stages of one kernel. ``analyzer`` knows the range of every axis that was made here; ``lanes``
@@ -100,6 +140,10 @@ class Scope:
     parameters: list[Parameter] = field(default_factory=list)
     stages: int = 0
     has_lookups: bool = False
+    numbers: Numbers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.numbers = Numbers(self._words)
 
     def value(self, node: Node, spec: TensorSpec, layout: Layout) -> Array:
         """Read the value of a node, made by another kernel."""
@@ -125,6 +169,9 @@ class Scope:
         tensor = te.placeholder(tuple(shape), dtype, name or f"w{len(self.parameters)}")
         self.parameters.append(Parameter(tensor, source))
         return tensor
+
+    def _words(self, words: np.ndarray) -> Any:
+        return self.parameter(words.shape, "int32", Constant(f"numbers {words.tolist()}", lambda: words))
 
     def _constant_leaf(self, key: str, values: np.ndarray) -> Array:
         if values.size != max(values.shape):

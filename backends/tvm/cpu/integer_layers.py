@@ -145,9 +145,16 @@ def with_correction(call: Call, total: Array, operand: DotOperand, dim: int) -> 
     weight = call["weight"].constant
     lacking = -operand.offset * weight.astype(np.int32).sum(axis=tuple(range(1, weight.ndim)), dtype=np.int32)
     name = arguments(call.node)["weight"].target
-    correction = call.scope.constant(f"{name} zero {operand.offset}", lacking)
-    corrected = Array(total.shape, total.dtype, lambda index: total.read(index) + correction.read([index[dim]]))
-    return with_bias(call, corrected, dim)
+    key, bias = f"{name} zero {operand.offset}", call["bias"]
+    if bias is not None and bias.constant is None:
+        return with_bias(call, _plus(total, call.scope.constant(key, lacking), dim), dim)
+    if bias is not None:
+        key, lacking = f"{key} and {arguments(call.node)['bias'].target}", lacking + bias.constant
+    return _plus(total, call.scope.constant(key, lacking), dim)
+
+
+def _plus(total: Array, each: Array, dim: int) -> Array:
+    return Array(total.shape, total.dtype, lambda index: total.read(index) + each.read([index[dim]]))
 
 
 def is_exact_in_float32(call: Call) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -238,6 +240,44 @@ def elementwise(sketch: Sketch, name: str) -> Node:
 def test_elementwise_operators_and_pools(name: str) -> None:
     sketch = Sketch()
     check_exact(sketch.model(elementwise(sketch, name)), whole(0, torch.uint8, 1, 5, 6, 7))
+
+
+def residual(sketch: Sketch, data: Node, seed: int) -> Node:
+    """A layer that adds a branch, with numbers of its own wherever an operator takes one, as trained networks have."""
+    random = np.random.default_rng(seed)
+    zeros, factors = random.integers(2, 100, 4).tolist(), random.uniform(0.2, 1.8, 4).tolist()
+    grown = convolution(sketch, data, 8, kernel=(1, 1), padding=0, zero=zeros[0], seed=seed)
+    group, geometry = f"addition {seed}", ([1, 1], [0, 0], [1, 1], 1)
+    sums = sketch.call(integer.conv2d, grown, *layer(sketch, 8, 8, seed), -11, *geometry, group=group)
+    scale = sketch.stored(torch.from_numpy(random.uniform(1e-4, 1e-3, 8).astype(np.float32)))
+    small = sketch.call(integer.requantise, sums, scale, 1, zeros[1], 0, 255, group=group)
+    operands = (small, factors[0], zeros[1], grown, factors[1], -11)
+    total = sketch.call(integer.add, *operands, zeros[2], 3, 250, group=group)
+    real = sketch.call(integer.dequantise, total, factors[2], zeros[2])
+    whole_again = sketch.call(integer.quantise, real, factors[3], zeros[3], 0, 255)
+    products = sketch.call(integer.mul, whole_again, zeros[3], total, zeros[2])
+    one = sketch.stored(torch.tensor([0.0123 + seed / 1000]))
+    return sketch.call(integer.requantise, products, one, 0, zeros[0], 0, 255)
+
+
+def layer(sketch: Sketch, out: int, channels: int, seed: int) -> tuple[Node, Node]:
+    """A weight of one pixel, and a bias."""
+    random = np.random.default_rng(seed + 99)
+    weight = sketch.stored(torch.from_numpy(whole(seed, torch.int8, out, channels, 1, 1)))
+    return weight, sketch.stored(torch.from_numpy(random.integers(-9_000, 9_000, out)).to(torch.int32))
+
+
+def test_kernels_that_differ_in_parameters_of_quantisation_alone_are_one() -> None:
+    sketch = Sketch()
+    data = sketch.input(1, 8, 6, 7, dtype=torch.uint8)
+    model = sketch.model(residual(sketch, residual(sketch, residual(sketch, data, 1), 2), 3))
+    target = BACKEND.parse_target("native")
+    assert target is not None
+    plan = json.loads(BACKEND.build(model, target, Workspace()).files["plan.json"])
+    kernels = [step["kernel"] for step in plan["steps"]]
+    each = len(kernels) // 3
+    assert kernels[each : 2 * each] == kernels[2 * each : 3 * each]
+    check_exact(model, whole(0, torch.uint8, 1, 8, 6, 7))
 
 
 def test_halves_are_rounded_to_even() -> None:

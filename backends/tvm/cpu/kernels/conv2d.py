@@ -195,8 +195,9 @@ def anchor(call: Call, vector: Vector) -> Anchor | None:
     weight = StoredWeight(call, "weight", call["weight"].constant, problem, packed_shape(problem), pack_weight)
     weight.mask_saturation(mask_shape(problem))
     packed = weight.tensor()
-    result = compute(problem, call.tensor("input"), packed)
-    return anchored(call, result, KernelSchedule(schedule, problem), problem.operand)
+    nest = problem if any(problem.padding) else replace(problem, operand=problem.operand.inside())
+    result = compute(nest, call.tensor("input"), packed)
+    return anchored(call, result, KernelSchedule(schedule, nest), problem.operand)
 
 
 def choose_knobs(problem: Conv2d, vector: Vector) -> Knobs:

@@ -109,6 +109,11 @@ class DotOperand(ABC):
         """What stands for zero in the data."""
         return 0
 
+    def inside(self) -> DotOperand:
+        """The same operand for data with nothing outside: kernels that would differ in what stands for zero there alone
+        are one."""
+        return self
+
     @property
     def converted_padding(self) -> int:
         """What stands for zero among the elements of words."""

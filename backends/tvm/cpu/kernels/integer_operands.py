@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add, or_
 from typing import ClassVar
@@ -75,6 +75,9 @@ class IntegerQuad(DotOperand):
     @property
     def padding_value(self) -> int:
         return self.zero_point
+
+    def inside(self) -> IntegerQuad:
+        return replace(self, zero_point=0)
 
     def step_cost(self, vector: Vector) -> StepCost:
         isa = vector.isa

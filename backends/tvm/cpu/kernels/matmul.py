@@ -106,8 +106,9 @@ def _rows_times(call: Call, vector: Vector, data: str, weight: str, values: np.n
     stored = StoredWeight(call, weight, values, problem, packed_shape(problem), pack_weight)
     stored.mask_saturation(mask_shape(problem))
     packed = stored.tensor()
-    result = compute(problem, call.tensor(data, (m, k)), packed)
-    found = anchored_plain(call, result, (m, n), KernelSchedule(schedule, problem))
+    nest = replace(problem, operand=problem.operand.inside())
+    result = compute(nest, call.tensor(data, (m, k)), packed)
+    found = anchored_plain(call, result, (m, n), KernelSchedule(schedule, nest))
     return found if data == "self" else replace(found, array=with_correction(call, found.array, problem.operand, -1))
 
 

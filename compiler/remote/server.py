@@ -7,7 +7,6 @@ the others are served on. An artefact is native code: having the key is being al
 from __future__ import annotations
 
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.remote.channel import Channel
 from lvc.compiler.remote.facts import facts
+from lvc.compiler.remote.folder import LockedFolder
 from lvc.compiler.remote.handshake import admit
 from lvc.compiler.remote.session import ClientGone, Session, Shared
 from lvc.compiler.remote.store import Store
@@ -43,7 +43,7 @@ class DeviceServer:
         self._key = key
         self._say = say
         self._listening = listen(host, port)
-        self._folder = tempfile.TemporaryDirectory(prefix="lvc-device-")
+        self._folder = LockedFolder("lvc-device-")
         store = Store(Path(self._folder.name), most_bytes)
         self.shared = Shared(store, threading.Lock(), limit, emulate, facts(emulate=emulate))
         self._places = threading.Semaphore(MOST_CLIENTS)

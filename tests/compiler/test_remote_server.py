@@ -431,3 +431,29 @@ def test_addresses_in_all_forms() -> None:
         "[::1]:80",
         "::1",
     )
+
+
+def test_what_a_killed_server_left_goes_when_the_next_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    (tmp_path / "lvc-device-of-others").symlink_to(tmp_path)
+    for name in ("killed", "alive", "next"):
+        (tmp_path / name).mkdir()
+    with serving(tmp_path / "killed") as killed:
+        (left,) = folders_of_servers(tmp_path)
+        killed.process.kill()
+        killed.process.wait()
+    with serving(tmp_path / "alive"):
+        assert left in folders_of_servers(tmp_path)  # it might be one that is being made
+        (others,) = folders_of_servers(tmp_path) - {left}
+        for folder in (left, others):
+            os.utime(folder, (0, 0))
+        with serving(tmp_path / "next"):
+            assert left not in folders_of_servers(tmp_path)
+            assert others in folders_of_servers(tmp_path)
+    assert folders_of_servers(tmp_path) == set()
+
+
+def folders_of_servers(folder: Path) -> set[Path]:
+    return {path for path in folder.glob("lvc-device-*") if not path.is_symlink()}

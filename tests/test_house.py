@@ -230,3 +230,16 @@ def test_help_imports_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "compile" in run.stdout
+
+
+@needs_checkout
+def test_no_program_takes_the_beginning_of_an_option_for_it() -> None:
+    calls = {
+        (file.name, ast.unparse(node))
+        for folder in ("compiler", "backends", "passes", "tools", "examples")
+        for file in sources(folder)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "argparse.ArgumentParser"
+    }
+    assert calls
+    assert {name for name, text in calls if "allow_abbrev=False" not in text} == set()

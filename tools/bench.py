@@ -293,6 +293,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description=(__doc__ or "").splitlines()[0],
         epilog="; ".join(f"{suite}: {', '.join(models)}" for suite, models in SUITES.items()),
     )

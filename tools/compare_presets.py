@@ -124,7 +124,9 @@ def shown(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     every = [*MODELS, *ASSET_MODELS]
     parser.add_argument("--models", default=",".join(every), help="which, of " + ", ".join(every))
     parser.add_argument(

@@ -287,7 +287,9 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("assets", type=Path)
     parser.add_argument("--network", choices=WEIGHTS, default="resnet56")
     parser.add_argument("--factors", type=_numbers, default=[2.1, 1.5])

@@ -253,7 +253,9 @@ class Rows:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", default=",".join(NETWORKS), help="which, of " + ", ".join(NETWORKS))
     parser.add_argument("--pipelines", default="int8-fast;int8", help="pipeline texts, separated by semicolons")
     parser.add_argument("--peers", default="", help="other quantisers, of " + ", ".join(PEERS))

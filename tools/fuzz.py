@@ -27,7 +27,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5.0, help="start no model after so long (default 5)")
     parser.add_argument("--models", type=int, help="try at most so many models")
     parser.add_argument("--seed", type=int, default=0, help="what models are drawn from (default 0)")

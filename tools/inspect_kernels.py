@@ -202,7 +202,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", metavar="MODEL", nargs="*", help="default: the benchmark suite")
     parser.add_argument("--target", default=",".join(PROCESSORS), metavar="NAME,NAME", help="(default %(default)s)")
     parser.add_argument("--precision", choices=(*PRECISIONS, "int8"), default="fp32")

@@ -76,7 +76,9 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", default=",".join(NETWORKS), help="which, of " + ", ".join(NETWORKS))
     parser.add_argument("--shares", default="0.8,0.6,0.4", help="the shares of the multiply-accumulates to keep")
     parser.add_argument("--calibrate", type=int, default=400, help="calibrate on at most so many images")

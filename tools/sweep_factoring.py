@@ -141,7 +141,9 @@ def to_latency(name: str, share: str, size: int | None) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", default=MODELS, help="names of torchvision and ONNX files, separated by commas")
     parser.add_argument("--methods", default=",".join((*METHODS.names(), JOINT)), help="which, separated by commas")
     parser.add_argument("--latency", help="shares of the time to come down to, separated by commas")

@@ -167,7 +167,7 @@ def measure_apart(name: str, pipelines: Sequence[str], options: argparse.Namespa
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pipeline", action="append", help="pipeline text; may be given several times")
     parser.add_argument("--only", default="", metavar="REGEX", help="only models whose name matches")
     parser.add_argument("--results", type=Path, default=Path("pruning.jsonl"), help="file of JSON lines to go on from")

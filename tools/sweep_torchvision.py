@@ -154,7 +154,7 @@ def run_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pipeline", default="O2", help="pipeline text (default O2; empty for none)")
     parser.add_argument("--target", default="", help="also compile for a target, and compare what that computes")
     parser.add_argument("--only", default="", metavar="REGEX", help="only models whose name matches")

@@ -207,7 +207,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(". ")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=(__doc__ or "").partition(". ")[0])
     parser.add_argument("--pipeline", default="O2", help="pipeline text (default O2)")
     parser.add_argument("--target", default="native", help="what to compile for (default native)")
     parser.add_argument("--only", default="", metavar="REGEX", help="only models whose name matches")

@@ -36,7 +36,9 @@ _BATCH = 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--weights", required=True, type=Path)
     parser.add_argument("--data", required=True, type=Path, help="a .npz file of CIFAR-10, see fetch_cifar10.py")

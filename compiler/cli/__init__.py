@@ -46,7 +46,11 @@ exit codes: 0 done, 1 the model could not be compiled, 2 wrong usage, 3 a check 
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes look like every other error, with a suggestion where something looks alike."""
+    """A parser whose mistakes look like every other error, with a suggestion where something looks alike. Options are
+    written out, for the beginning of one may be that of another one tomorrow."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, help=f"'{self.prog} --help' shows what can be given")

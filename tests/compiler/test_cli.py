@@ -199,6 +199,7 @@ def test_bad_input_is_refused(
     [
         (["compil", "t.onnx"], "there is no command 'compil'", "did you mean 'compile'?"),
         (["compile", "t.onnx", "--prepocess=imagenet"], "'lvc compile' has no option --prepocess", "'--preprocess'?"),
+        (["bench", "t.lvc", "--key", "0123"], "'lvc bench' has no option --key", "'--key-file'?"),
         (["compile", "t.onnx", "--precision", "bf61"], "--precision cannot be 'bf61'", "did you mean 'bf16'?"),
         (["inspect", "t.onnx", "u.onnx"], "nothing takes u.onnx", "'lvc inspect --help'"),
     ],

@@ -37,8 +37,8 @@ def output_of(artefact: Artefact, x: np.ndarray, target: str) -> np.ndarray:
     return output
 
 
-def run(*command: str, folder: Path | None = None, text: str = "") -> str:
-    """What a program says that must succeed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, cwd=folder, input=text)
+def run(*command: str, folder: Path | None = None, text: str = "", timeout: float | None = 240) -> str:
+    """What a program says that must succeed, within so many seconds."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, cwd=folder, input=text)
     assert not done.returncode, done.stderr[-4000:]
     return done.stdout

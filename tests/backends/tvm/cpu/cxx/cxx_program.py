@@ -76,5 +76,5 @@ def built(folder: Path, *flags: str, compiler: str = "") -> str:
         "-pthread",
         "-ldl",
     ]
-    run(*command)
+    run(*command, timeout=None)  # a compiler takes long with sanitizers on a busy machine
     return program

@@ -57,7 +57,8 @@ class _Normalised(Function):
     """``(x - mean) / sqrt(var + eps) * weight + bias`` where mean and variance are those of all processes.
 
     With ``z`` the normalised values and ``g`` the gradient, both of all images, the gradient of ``x`` is
-    ``weight / sqrt(var + eps) * (g - mean(g) - z * mean(g * z))``.
+    ``weight / sqrt(var + eps) * (g - mean(g) - z * mean(g * z))``. PyTorch's operator gives it with the means over
+    one's own share; their difference from those over all is then taken off.
     """
 
     @staticmethod
@@ -80,9 +81,10 @@ class _Normalised(Function):
         x, weight, moments = ctx.saved_tensors
         mean, inverse = moments[0], (moments[1] + ctx.eps).rsqrt()
         passed, scale, shift = torch.ops.aten.native_batch_norm_backward(
-            gradient, x, weight, moments[0], moments[1], None, None, False, ctx.eps, [True, True, True]
+            gradient, x, weight, None, None, mean, inverse, True, ctx.eps, [True, True, True]
         )
-        means = ctx.ranks.sum(torch.stack([shift, scale])) / (ctx.ranks.count * x.numel() / x.shape[1])
+        sums, count = torch.stack([shift, scale]), x.numel() / x.shape[1]
+        means = (ctx.ranks.sum(sums.clone()) / ctx.ranks.count - sums) / count
         slope = inverse if weight is None else inverse * weight
         factor = slope * inverse * means[1]
         shape = [1, -1, *[1] * (x.ndim - 2)]
@@ -118,9 +120,9 @@ class Normalisation(torch.nn.Module):
 
     def _moments(self, x: torch.Tensor) -> torch.Tensor:
         """Mean and variance of all channels, ``f32[2,C]``: each process has the same number of values."""
-        own = torch.stack(torch.var_mean(x.float(), [0, *range(2, x.ndim)], correction=0))
+        own = torch.stack(torch.ops.aten.batch_norm_update_stats(x.float(), None, None, 0.0))
         found = self._ranks.gather(own[None])
-        variances, means = found[:, 0], found[:, 1]
+        means, variances = found[:, 0], found[:, 1]
         mean = means.mean(0)
         return torch.stack([mean, variances.mean(0) + (means - mean).square().mean(0)])
 

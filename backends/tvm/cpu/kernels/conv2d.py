@@ -18,7 +18,8 @@ from lvc.backends.tvm.cpu.integer_layers import computes, dot_operand, matrix_op
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels import conv_nest
 from lvc.backends.tvm.cpu.kernels.channels import Channels
-from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Geometry, Knobs
+from lvc.backends.tvm.cpu.kernels.conv_geometry import Geometry
+from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Knobs
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.fused import SATURATION_MASK, parameter, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.phases import Phase, Sweep
@@ -32,6 +33,7 @@ from lvc.compiler.ir.operators import integer
 aten = torch.ops.aten
 
 MOST_INSIDE = 0.8  # share of the taps inside the image up to which those outside are worth code for each side of it
+MOST_COPIED = 1024  # pixels of an image that each task copies as one row, so that no row ends with half a pair
 LEAST_PIXELS = 4  # in a row of outputs that have the same taps, for a register tile
 
 
@@ -60,8 +62,21 @@ class Conv2d:
     @cached_property
     def channels(self) -> Channels:
         """Its channels."""
-        known = self.stored
-        return replace(known, in_block=max(self.in_block, self.operand.depth)) if self.operand.rows > 1 else known
+        known, depth = self.stored, self.operand.depth
+        if self.operand.rows == 1:
+            return known
+        return replace(known, in_block=depth, inputs=depth if self.taps > 1 else self.in_channels)
+
+    @property
+    def taps(self) -> int:
+        """Neighbouring taps of a row that a step takes, where one block has all channels and a step takes more."""
+        has_room = self.operand.rows > 1 and self.in_channels <= self.in_block < self.operand.depth
+        return self.operand.depth // self.in_block if has_room and self.kernel[1] > 1 else 1
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Steps along the taps."""
+        return self.kernel[0], -(-self.kernel[1] // self.taps)
 
     @cached_property
     def stored(self) -> Channels:
@@ -82,11 +97,14 @@ class Conv2d:
     def geometry(self) -> Geometry:
         """What its nest needs to know."""
         is_flat = self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding)
-        if is_flat and not self.operand.is_copied:  # data is copied row by row
-            pixels = self.height * self.width
+        pixels, rows = self.height * self.width, self.operand.rows
+        is_ragged = rows > 1 and self.width % rows > 0 and pixels <= MOST_COPIED
+        if is_flat and (is_ragged or not self.operand.is_copied):  # else data is copied row by row
             phase = Sweep(1, 1, 1, 1, 1, 0), Sweep(pixels, pixels, 1, 1, 1, 0)
             return Geometry(self.batch, self.channels, (phase,), self.width)
-        return Geometry(self.batch, self.channels, tuple(self._phases(self._sweep(0), self._sweep(1))))
+        shift = self.dilation[1] if self.taps > 1 else 0
+        phases = tuple(self._phases(self._sweep(0), self._sweep(1)))
+        return Geometry(self.batch, self.channels, phases, shift=shift)
 
     def _phases(self, rows: Sweep, columns: Sweep) -> Iterator[Phase]:
         """The outputs that have the same taps inside the image, where many taps of a dilated window are outside; else
@@ -111,7 +129,8 @@ class Conv2d:
 
     def _sweep(self, axis: int) -> Sweep:
         size, outputs = ((self.height, self.out_height), (self.width, self.out_width))[axis]
-        return Sweep(size, outputs, self.kernel[axis], self.stride[axis], self.dilation[axis], -self.padding[axis])
+        dilation = self.dilation[axis] * (1, self.taps)[axis]
+        return Sweep(size, outputs, self.window[axis], self.stride[axis], dilation, -self.padding[axis])
 
 
 def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
@@ -138,8 +157,12 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
     def anchor(n: Any, o: Any, y: Any, x: Any, lane: Any) -> Any:
         row, column = y * p.stride[0] + ky * p.dilation[0], x * p.stride[1] + kx * p.dilation[1]
         value = source(n, channels.first_block(o) + blocks, row, column, lanes)
-        outer, inner = p.channels.place_of(blocks, lanes, channels)
-        factor = p.operand.weight(weight, (o, outer, ky, kx, inner, lane))
+        if p.taps > 1:
+            place = (o, 0, ky, tirx.floordiv(kx, p.taps), tirx.floormod(kx, p.taps) * p.in_block + lanes, lane)
+        else:
+            outer, inner = p.channels.place_of(blocks, lanes, channels)
+            place = (o, outer, ky, kx, inner, lane)
+        factor = p.operand.weight(weight, place)
         return te.sum(p.operand.factor(value) * factor, axis=[blocks, ky, kx, lanes])
 
     shape = (p.batch, channels.out_blocks, p.out_height, p.out_width, p.out_block)
@@ -148,7 +171,7 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
 
 def packed_shape(problem: Conv2d) -> tuple[int, ...]:
     """The shape of the packed weights."""
-    return problem.channels.packed_shape(problem.kernel)
+    return problem.channels.packed_shape(problem.window)
 
 
 def mask_shape(problem: Conv2d) -> tuple[int, ...]:
@@ -159,6 +182,11 @@ def mask_shape(problem: Conv2d) -> tuple[int, ...]:
 
 def pack_weight(problem: Conv2d, weight: np.ndarray) -> np.ndarray:
     """Put weights ``[O, C/groups, KH, KW]`` in the order of their use."""
+    if (taps := problem.taps) > 1:
+        out, channels, height, width = weight.shape
+        missing = (0, 0), (0, problem.in_block - channels), (0, 0), (0, -width % taps)
+        steps = np.pad(weight, missing).reshape(out, problem.in_block, height, -1, taps)
+        weight = steps.transpose(0, 4, 1, 2, 3).reshape(out, -1, height, steps.shape[3])
     return problem.channels.pack(weight)
 
 

@@ -9,8 +9,7 @@ from functools import cache, cached_property, partial
 
 from tvm import tirx
 
-from lvc.backends.tvm.cpu.kernels.channels import Channels
-from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES
+from lvc.backends.tvm.cpu.kernels.conv_geometry import Geometry
 from lvc.backends.tvm.cpu.kernels.fused import Fused
 from lvc.backends.tvm.cpu.kernels.nest import (
     Buffer,
@@ -29,7 +28,7 @@ from lvc.backends.tvm.cpu.kernels.nest import (
     zeros,
 )
 from lvc.backends.tvm.cpu.kernels.padding import copy_padded_rows
-from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedImage, Slots
+from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedImage
 from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.phases import Phase, each_phase
 from lvc.backends.tvm.cpu.kernels.prefetch import prefetch, prefetch_pays
@@ -60,71 +59,6 @@ class Knobs:
     row_parts: int
     channel_parts: int
     depth_parts: int = 1
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """A convolution as its nest sees it: ``phases`` that differ in which outputs and taps they take.
-
-    ``flat_width`` is set where an output pixel depends on the input pixel of the same place alone: then there is one
-    row that holds the whole image, and this is the image's width.
-    """
-
-    batch: int
-    channels: Channels
-    phases: tuple[Phase, ...]
-    flat_width: int | None = None
-
-    @cached_property
-    def rows(self) -> int:
-        """Rows of the largest phase."""
-        return max(rows.outputs for rows, _ in self.phases)
-
-    @cached_property
-    def line(self) -> int:
-        """Pixels in a row of the largest phase."""
-        return max(columns.outputs for _, columns in self.phases)
-
-    @cached_property
-    def depth(self) -> int:
-        """Steps of the reduction, those with zeros included, in the largest phase."""
-        return self.channels.span * self.channels.words * max(rows.taps * columns.taps for rows, columns in self.phases)
-
-    def margins(self, axis: int, outputs: int) -> tuple[int, int]:
-        """The first element of the image that output 0 depends on, and how many elements so many outputs do."""
-        reaches = [phase[axis].reach for phase in self.phases]
-        first, last = min(reach[0] for reach in reaches), max(reach[1] for reach in reaches)
-        return first, (outputs - 1) * self.phases[0][axis].stride + last - first + 1
-
-    @cached_property
-    def is_padded(self) -> bool:
-        """Whether a window reaches out of the image."""
-        return any(sweep.is_padded for phase in self.phases for sweep in phase)
-
-    @cached_property
-    def is_copied(self) -> bool:
-        """Whether each task copies its part of the data first."""
-        return self.is_padded or self.channels.operand.is_copied
-
-    @cached_property
-    def bytes(self) -> int:
-        """Bytes of an image."""
-        rows, columns = self.phases[0]
-        return WORD_BYTES * self.channels.in_blocks * self.channels.words * rows.size * columns.size
-
-    @cached_property
-    def columns(self) -> Slots:
-        """The places of the columns in a copy."""
-        operand, stride = self.channels.operand, self.phases[0][1].stride
-        neighbours = operand.neighbours
-        return Slots(self.margins(1, -(-self.line // neighbours) * neighbours)[1], stride if neighbours > 1 else 1)
-
-    def pixel(self, phase: Phase, row: Expr, column: Expr) -> tuple[Expr, Expr]:
-        """Where the result of a pixel belongs."""
-        if self.flat_width is not None:
-            return tirx.floordiv(column, self.flat_width), tirx.floormod(column, self.flat_width)
-        rows, columns = phase
-        return row * rows.out[1] + rows.out[0], column * columns.out[1] + columns.out[0]
 
 
 @cache
@@ -160,7 +94,7 @@ def _knobs(g: Geometry, cost: TileCost, tile: tuple[int, int]) -> Knobs:
     channels, flat, rows = g.channels, g.flat_width is not None, g.phases[0][0]
     work = Work(
         cycles=_image_cycles(g, cost, tile),
-        lines=tile_count(cost.cut(g.line, tile[1])) if flat else g.rows,
+        lines=tile_count(cost.cut(g.line, tile[1])) if flat and not g.is_copied else g.rows,
         tiles=tile_count(cut(channels.out_blocks, tile[0])),
         data=g.bytes,
         weights=4 * channels.out_blocks * channels.out_block * g.depth,
@@ -215,7 +149,9 @@ class ConvNest:
         if not g.is_copied:
             return self._channels(image, part, chunk, partial(g.channels.read, data, image))
         (top, rows), (left, _), operand = g.margins(0, self._rows), g.margins(1, 1), g.channels.operand
-        top = part * (self._rows * g.phases[0][0].stride) + top
+        sizes = (g.phases[0][0].size, g.phases[0][1].size)
+        if g.flat_width is None:
+            top = part * (self._rows * g.phases[0][0].stride) + top
         shape = [g.channels.in_blocks, rows, g.columns.count, g.channels.lanes]
         padded = scratch(shape, "padded", operand.element)
 
@@ -224,7 +160,7 @@ class ConvNest:
             return operand.load_words(padded, place, words) if operand.rows == 1 else operand.load_rows(padded, place)
 
         if operand.neighbours > 1:
-            copy = PairedImage(padded, data, image, (top, left), g.columns, operand).fill()
+            copy = PairedImage(padded, data, image, (top, left), sizes, g.columns, operand).fill(g.shift)
         else:
             copy = copy_padded_rows(padded, data, image, (top, left), operand)
         return allocate([padded], copy, self._channels(image, part, chunk, read))
@@ -362,7 +298,8 @@ class ConvNest:
             place = ((depth * kernel[0] + tap[0]) * kernel[1] + tap[1]) * steps + first
             return channels.operand.step(self.vector, sums, factors, mask.any(place))
 
-        is_whole = not channels.operand.is_zero_at_edges  # else what lies outside the image adds nothing
+        # what lies outside the image may add nothing; of two taps in a step one can be inside
+        is_whole = self.geometry.shift > 0 or not channels.operand.is_zero_at_edges
         taps = Taps(phase, (row, column), sums, is_whole, self._written_taps).each
 
         if not rows.taps * columns.taps:

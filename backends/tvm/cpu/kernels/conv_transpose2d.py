@@ -22,7 +22,8 @@ from lvc.backends.tvm.cpu.integer_layers import dot_operand
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels import conv_nest
 from lvc.backends.tvm.cpu.kernels.channels import Channels
-from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Geometry, Knobs
+from lvc.backends.tvm.cpu.kernels.conv_geometry import Geometry
+from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Knobs
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand, widened
 from lvc.backends.tvm.cpu.kernels.fused import take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.phases import Sweep

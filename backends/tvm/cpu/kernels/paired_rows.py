@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 
@@ -42,21 +42,35 @@ class Slots:
 class PairedImage:
     """Fills ``copy`` ``[blocks, rows, slots, elements]`` with the part of an ``image`` of blocked ``data``
     ``[N, blocks, H, W, elements]`` that begins at a ``corner``, a row and a column; what stands for zero is where it
-    reaches out of the image. A block of the copy has the elements of one or more of the data."""
+    reaches out of the image, which has a ``size``. A block of the copy has the elements of one or more of the data;
+    from element ``offset`` on, so many as ``count``."""
 
     copy: Buffer
     data: Buffer
     image: Expr
     corner: tuple[Expr, int]
+    size: tuple[int, int]
     slots: Slots
     operand: DotOperand
+    offset: int = 0
+    count: int = 0
+
+    @property
+    def _elements(self) -> int:
+        return self.count or int(self.copy.shape[-1])
 
     @property
     def _merged(self) -> int:
-        return int(self.copy.shape[-1]) // int(self.data.shape[-1])
+        return self._elements // int(self.data.shape[-1])
 
-    def fill(self) -> Stmt:
-        """All of it."""
+    def fill(self, shift: int = 0) -> Stmt:
+        """All of it; with a ``shift``, a place has so many columns on what follows after its own column, in place of
+        the channels that follow."""
+        if shift:
+            (top, left), count = self.corner, int(self.data.shape[-1])
+            columns = [(top, left + part * shift) for part in range(self._merged)]
+            pieces = [replace(self, corner=c, offset=part * count, count=count) for part, c in enumerate(columns)]
+            return block(*(piece.fill() for piece in pieces))
         blocks, rows, *_ = (int(extent) for extent in self.copy.shape)
         here = int(self.data.shape[1])
         whole, rest = divmod(here, self._merged)
@@ -68,20 +82,20 @@ class PairedImage:
     def _row(self, number: Expr, row: Expr, parts: int) -> Stmt:
         """A row of a block, for which so many blocks of the data are there."""
         top = self.corner[0]
-        inside = tirx.all(top + row >= 0, top + row < int(self.data.shape[2]))
+        inside = tirx.all(top + row >= 0, top + row < self.size[0])
         phases = range(self.slots.stride)
         filled = block(*(self._phase(number, row, phase, parts) for phase in phases))
         return tirx.IfThenElse(inside, filled, self._blank(number, row, 0, self.slots.count))
 
     def _blank(self, number: Expr, row: Expr, start: int, stop: int, first: int = 0) -> Stmt:
         """What stands for zero, in the elements from ``first`` on."""
-        lanes = int(self.copy.shape[-1]) - first
+        lanes, first = self._elements - first, self.offset + first
         blank = splat(tirx.const(self.operand.converted_padding, self.copy.dtype), lanes)
         return loop(stop - start, lambda slot: store(self.copy, blank, [number, row, slot, first], lanes), start=start)
 
     def _phase(self, number: Expr, row: Expr, phase: int, parts: int) -> Stmt:
         """The columns of a row that leave as much divided by the stride."""
-        slots, left, width = self.slots, self.corner[1] + phase, int(self.data.shape[3])
+        slots, left, width = self.slots, self.corner[1] + phase, self.size[1]
         begin = phase * slots.each
         first = min(max(-(left // slots.stride), 0), slots.each)
         end = max(min(-(-(width - left) // slots.stride), slots.each), first)
@@ -90,7 +104,7 @@ class PairedImage:
             found.append(self._blank(number, row, begin, begin + first))
         if end < slots.each:
             found.append(self._blank(number, row, begin + end, begin + slots.each))
-        pixels = _PIXELS if slots.stride == 1 else 1
+        pixels = _PIXELS if slots.stride == 1 and not self.count else 1
         turns, rest = divmod(end - first, pixels)
         if turns:
             found.append(loop(turns, lambda i: self._pixels(number, row, (phase, i * pixels + first), pixels, parts)))
@@ -114,7 +128,7 @@ class PairedImage:
             lanes = elements * pixels
             return block(
                 *(
-                    store(self.copy, read(part, lanes), [number, row, place, part * elements], lanes)
+                    store(self.copy, read(part, lanes), [number, row, place, self.offset + part * elements], lanes)
                     for part in range(parts)
                 )
             )

@@ -79,7 +79,8 @@ class TileCost:
 
     def best_scalars(self, vectors: int, extent: int) -> int:
         """The width that cuts an extent with the fewest cycles, for tiles of so many vectors."""
-        widths = [w for w in range(1, extent + 1) if self.fits(vectors, w) and self._stay_side_by_side(w)]
+        most = min(extent, max(self.vector.registers, self.operand.tile_registers(self.vector)))
+        widths = [w for w in range(1, most + 1) if self.fits(vectors, w) and self._stay_side_by_side(w)]
         return min(widths, key=lambda w: (self.line(vectors, self.cut(extent, w)), w))
 
     def cut(self, extent: int, scalars: int) -> tuple[Run, ...]:

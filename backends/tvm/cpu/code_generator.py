@@ -10,13 +10,13 @@ import torch
 from torch.fx import Node
 
 from lvc.backends.tvm.cpu import choices, rules
-from lvc.backends.tvm.cpu.architectures.x86_64 import X86_64
 from lvc.backends.tvm.cpu.emission import Parts
 from lvc.backends.tvm.cpu.entry import EXPORTED, Entry, headers, instance_bytes
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.objects import compile_kernel
 from lvc.backends.tvm.cpu.processor import Architecture
+from lvc.backends.tvm.cpu.processors import USUAL
 from lvc.backends.tvm.cpu.runtime.executable import LIBRARY
 from lvc.backends.tvm.cpu.targets import llvm_options, processor_of, vector_of
 from lvc.backends.tvm.cpu.toolchain import toolchain_of
@@ -38,7 +38,7 @@ class CpuCodeGenerator(CodeGenerator):
     vector: Vector
     options: Mapping[str, object] = field(default_factory=dict)
     listed: Mapping[str, object] = field(default_factory=dict)
-    architecture: Architecture = X86_64
+    architecture: Architecture = USUAL
 
     @classmethod
     def of(cls, target: Target, dtypes: Collection[torch.dtype] = ()) -> CpuCodeGenerator:

@@ -13,6 +13,9 @@ CPUS: dict[str, Processor] = {
 }
 """By LLVM's name."""
 
+USUAL = x86_64.X86_64
+"""The architecture of code of which nothing is said but its vector unit."""
+
 KNOWN = frozenset().union(
     *(processor.features | {*processor.architecture.parts.values()} for processor in CPUS.values())
 )

@@ -20,7 +20,7 @@ from lvc.passes.training.language import TrainingPass
 from lvc.passes.training.loss import LOSSES, parse_loss
 from lvc.passes.training.objective import Objective
 from lvc.passes.training.pairing import Pair
-from lvc.passes.training.teaching import ByTeacher, frozen_teacher
+from lvc.passes.training.teaching import ByTeacher, frozen_teacher, original_of
 from lvc.passes.training.term import LABELS, TERMS, parse_terms
 
 ORIGINAL = "original"
@@ -68,9 +68,7 @@ class Distil(TrainingPass):
             weights = Path(self.teacher_weights) if self.teacher_weights else None
             shapes = {value.name: value.spec.shape for value in model.inputs}
             return load(self.teacher, weights=weights, shapes=shapes)
-        if workspace.original is None:
-            raise UsageError("nobody said what the model was as loaded", help="give teacher=")
-        return workspace.original
+        return original_of(workspace)
 
     def _losses(self, model: Model, *, labelled: bool) -> str:
         """What to learn by, unless the user said it."""

@@ -58,6 +58,7 @@ class TrainingForm:
         model: Model,
         images: int,
         watched: Sequence[Node] = (),
+        apart: Sequence[Node] = (),
         *,
         freeze_batch_norm: bool,
         keep_zeros: bool,
@@ -65,7 +66,8 @@ class TrainingForm:
         freeze_scales: float = 1.0,
         ranks: Ranks = ALONE,
     ) -> TrainingForm:
-        """Write a model for training; ``watched`` are nodes of it whose values are wanted.
+        """Write a model for training; ``watched`` are nodes of it whose values are wanted, and behind those that are
+        ``apart`` no gradient passes.
 
         `BatchError` where images would mix, and `CompileError` if there is nothing to train.
         """
@@ -74,6 +76,7 @@ class TrainingForm:
         training, evaluation = (watching(batched.copy(share_tensors=True), watched) for _ in range(2))
         if not freeze_batch_norm:
             _set_training(training, ranks)
+        _stop_gradients(training, apart)
         places = Places.of(model, scales, freeze_scales)
         places.put_into(training, training=True, ranks=ranks)
         places.put_into(evaluation, training=False)
@@ -176,6 +179,17 @@ def watching(model: Model, watched: Sequence[Node]) -> GraphModule:
     output.args = ((*output.args[0], *(found[node.name] for node in watched)),)  # type: ignore[misc]
     module.recompile()
     return module
+
+
+def _stop_gradients(module: GraphModule, nodes: Sequence[Node]) -> None:
+    """Have everything but the outputs read values of nodes of those names without their derivatives."""
+    names = {node.name for node in nodes}
+    for node in [node for node in module.graph.nodes if node.name in names]:
+        with module.graph.inserting_after(node):
+            stopped = module.graph.call_method("detach", (node,))
+        readers = (stopped, module.graph.output_node())
+        node.replace_all_uses_with(stopped, delete_user_cb=lambda user, readers=readers: user not in readers)
+    module.recompile()
 
 
 def _set_training(module: GraphModule, ranks: Ranks) -> None:

@@ -60,7 +60,7 @@ class Judge:
                 batch = to_layout(inputs.to(form.device), layout)
                 outputs, watched = form.parts([value[:count] for value in form.run(form.evaluation, batch)])
                 seen = Seen(batch, outputs, watched, aims, count, PLAIN)
-                total += float(sum(part.double() for part in self.objective.losses(seen).values())) * count
+                total += float(sum(part.double() for part in self.objective.judged(seen).values())) * count
             if self.counts_right and aims is not None:
                 right += int((watched[0].flatten(1).argmax(1) == aims).sum())
         return Verdict(len(self.samples), total / len(self.samples), right if self.counts_right else None)

@@ -168,6 +168,7 @@ class TrainingPass(Pass):
             model,
             self.images_at_once(ranks),
             objective.watched,
+            objective.apart,
             freeze_batch_norm=self.batch_norm == "freeze",
             keep_zeros=self.zeros == "keep",
             scales=self.scales,
@@ -191,7 +192,8 @@ class TrainingPass(Pass):
         penalties = Penalties(slimming=self.slimming, group_lasso=self.group_lasso, l1=self.l1).of(model, form)
         parameters = {**form.trained, **{f"own.{name}": value for name, value in objective.parameters.items()}}
         optimisation = Optimisation(parameters, settings, Schedule(self.schedule, steps, self.warmup), penalties)
-        judge = Judge(held_out, objective, _counts_right(model, held_out)) if len(held_out) else None
+        counts = objective.knows_labels and _counts_right(model, held_out)
+        judge = Judge(held_out, objective, counts) if len(held_out) else None
         return Training(
             name=self.name,
             form=form,

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.fx import Node
@@ -37,13 +38,21 @@ class Seen:
 
 
 class Objective(ABC):
-    """What is minimised: the sum of named parts. ``watched`` are the nodes of the model whose values it needs."""
+    """What is minimised: the sum of named parts. ``watched`` are the nodes of the model whose values it needs, and
+    ``apart`` those of them behind which no gradient passes: what reads them does not train what is before."""
 
     watched: tuple[Node, ...]
+    apart: tuple[Node, ...] = ()
+    knows_labels: ClassVar[bool] = True
+    """Whether states of the model are told apart by how many images they are right on, where that is known."""
 
     @abstractmethod
     def losses(self, seen: Seen) -> Mapping[str, torch.Tensor]:
         """Return the parts of the loss on a batch, weighted, each the mean over its images."""
+
+    def judged(self, seen: Seen) -> Mapping[str, torch.Tensor]:
+        """Return the parts of the loss by which states of the model are compared."""
+        return self.losses(seen)
 
     @property
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:

@@ -58,19 +58,24 @@ class Pair:
         """Inner values in pairs of one shape but for the channels: the last of each resolution, or else a few spread
         over the depth. `UsageError` if there are none."""
         ours, theirs = (list(_inner_values(model)) for model in (self.student, self.teacher))
-        found = self._by_origin(ours, theirs) if self.is_descendant else []
-        found = found or self._by_resolution(ours, theirs)
+        found = self._spread() or self._by_resolution(ours, theirs)
         if not found:
             raise UsageError("student and teacher have no inner values to compare", help="compare their outputs alone")
         return tuple(found)
 
-    def _by_origin(self, ours: list[Node], theirs: list[Node]) -> list[tuple[Node, Node]]:
+    @cached_property
+    def by_origin(self) -> tuple[tuple[Node, Node], ...]:
+        """Inner values of one origin and of one shape but for the channels; none unless the student is a descendant."""
+        if not self.is_descendant:
+            return ()
+        ours, theirs = (list(_inner_values(model)) for model in (self.student, self.teacher))
         known = dict(zip(_keys(theirs), theirs, strict=True))
-        pairs = [
-            (node, known[key])
-            for key, node in zip(_keys(ours), ours, strict=True)
-            if key in known and _resolution(node) == _resolution(known[key])
-        ]
+        pairs = ((node, known.get(key)) for key, node in zip(_keys(ours), ours, strict=True))
+        return tuple((node, other) for node, other in pairs if other and _resolution(node) == _resolution(other))
+
+    def _spread(self) -> list[tuple[Node, Node]]:
+        """Of the values of one origin the last of each resolution, or else a few spread over the depth."""
+        pairs = self.by_origin
         last = {_resolution(node): (node, other) for node, other in pairs}
         if len(last) >= _FEWEST_STAGES or len(pairs) <= _PLACES:
             return list(last.values())
@@ -83,7 +88,7 @@ class Pair:
 
     def channels(self, node: Node) -> int:
         """How many channels an inner value has."""
-        return spec(node).shape[_channel_dim(node)]
+        return spec(node).shape[channel_dim(len(spec(node).shape))]
 
 
 def _inner_values(model: Model) -> Iterator[Node]:
@@ -108,11 +113,23 @@ def _keys(nodes: list[Node]) -> list[Key]:
     return keys
 
 
-def _channel_dim(node: Node) -> int:
+def channel_dim(dimensions: int) -> int:
     """Images have channels first, ``[N,C,H,W]``, and rows of tokens last, ``[N,T,C]``."""
-    return 1 if len(spec(node).shape) == 4 else 2
+    return 1 if dimensions == 4 else 2
+
+
+def is_neck(node: Node) -> bool:
+    """Whether all that is computed of the inputs behind a value is computed from this value alone."""
+    moving, behind = set[Node](), {node}
+    for other in node.graph.nodes:
+        if other.op == "placeholder" or moving.intersection(other.all_input_nodes):
+            moving.add(other)
+        if behind.intersection(other.all_input_nodes):
+            behind.add(other)
+    read = {operand for other in behind - {node} for operand in other.all_input_nodes if other.op != "output"}
+    return (read & moving) <= behind
 
 
 def _resolution(node: Node) -> Shape:
-    shape, channels = spec(node).shape, _channel_dim(node)
+    shape, channels = spec(node).shape, channel_dim(len(spec(node).shape))
     return (len(shape), *shape[1:channels], *shape[channels + 1 :])

@@ -8,10 +8,12 @@ import torch
 from torch.fx import Node
 
 from lvc.compiler.data.access import Target
+from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.ranks import ALONE, Ranks
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.training.form import watching
 from lvc.passes.training.loss import Loss
 from lvc.passes.training.objective import Objective, Seen, scores_node
@@ -27,6 +29,13 @@ def frozen_teacher(model: Model) -> Model:
     return folded
 
 
+def original_of(workspace: Workspace) -> Model:
+    """The model as it was loaded; `UsageError` where that is not known."""
+    if workspace.original is None:
+        raise UsageError("nobody said what the model was as loaded", help="give distil{teacher=}")
+    return workspace.original
+
+
 class ByTeacher(Objective):
     """The weighted sum of terms that compare a student with its teacher, and of a loss on labels.
 
@@ -37,14 +46,14 @@ class ByTeacher(Objective):
         self,
         pair: Pair,
         terms: Sequence[Weighted],
-        loss: Loss,
+        loss: Loss | None,
         targets: Sequence[Target],
         images: int,
         *,
         ranks: Ranks = ALONE,
     ) -> None:
         self._terms, self._loss = terms, loss
-        if any(item.term is None for item in terms):
+        if loss and any(item.term is None for item in terms):
             loss.check(spec(pair.student.output_nodes[0]).shape, targets)
         compared = [tuple(item.term.nodes(pair)) if item.term else () for item in terms]
         ours = dict.fromkeys([scores_node(pair.student), *(node for pairs in compared for node, _ in pairs)])
@@ -68,6 +77,7 @@ class ByTeacher(Objective):
         found: dict[str, torch.Tensor] = {}
         for item, places, own in zip(self._terms, self._places, self._own, strict=True):
             if item.term is None:
+                assert self._loss is not None
                 assert seen.targets is not None
                 value = self._loss((seen.watched[0], *seen.outputs[1:]), seen.targets)
             else:

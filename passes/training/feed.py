@@ -165,7 +165,7 @@ def stack_targets(targets: Sequence[Target | torch.Tensor]) -> torch.Tensor | No
         return None
     if isinstance(targets[0], int):
         return torch.tensor(targets, dtype=torch.int64)
-    return torch.stack([torch.as_tensor(np.array(target)) for target in targets])
+    return torch.stack([x if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x)) for x in targets])
 
 
 def _mask(target: Target) -> torch.Tensor | None:

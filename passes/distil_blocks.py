@@ -52,7 +52,7 @@ class DistilBlocks(TrainingPass):
         pair = Pair(model, frozen_teacher(original_of(workspace)), is_descendant=True)
         pair.check()
         images = self.images_at_once(workspace.ranks)
-        ends = Ends.of(pair, samples, images)
+        ends = Ends.of(pair, samples, self.images_at_once())  # all processes match channels by the same images
         is_classifier = len(model.outputs) == 1 and is_class_scores(model.outputs[0].spec.shape)
         last = TERMS.parse("soft-labels" if is_classifier else "outputs")
         blocks, narrower = len(ends.nodes) + 1, sum(partners is not None for partners in ends.partners)

@@ -98,6 +98,14 @@ def test_several_processes_distil_as_one_does(losses: str) -> None:
     assert_same_training(text, certain(network()), space)
 
 
+@pytest.mark.parametrize("batch_norm", ["freeze", "train"])
+def test_several_processes_distil_by_blocks_as_one_does(batch_norm: str) -> None:
+    """The channels of narrower blocks find their partners by the same images."""
+    space = replace(workspace(calib=Pictures(70)), original=network(12))
+    text = f"distil-blocks{{steps=4 batch=16 lr=0.02 precision=fp32 every=2 keep=last batch_norm={batch_norm}}}"
+    assert_same_training(text, certain(network()), space)
+
+
 @pytest.mark.parametrize("scales", ["learn", "average"])
 def test_several_processes_train_quantised_models_as_one_does(scales: str) -> None:
     """Two steps: later a value that lies between two integers may go to either by rounding."""

@@ -50,6 +50,10 @@ class Distil(TrainingPass):
         if self.teacher_weights and self.teacher == ORIGINAL:
             raise UsageError("teacher_weights= is for another teacher than the original", help="leave it out")
 
+    @property
+    def outside(self) -> int:
+        return parse_loss(self.loss).outside
+
     def objective(self, model: Model, samples: Access, workspace: Workspace, outcome: Outcome) -> Objective:
         pair = Pair(model, frozen_teacher(self._teacher(model, workspace)), self.teacher == ORIGINAL)
         pair.check()

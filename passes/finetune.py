@@ -37,5 +37,9 @@ class Finetune(TrainingPass):
         super().__post_init__()
         parse_loss(self.loss)
 
+    @property
+    def outside(self) -> int:
+        return parse_loss(self.loss).outside
+
     def objective(self, model: Model, samples: Access, workspace: Workspace, outcome: Outcome) -> Objective:
         return ByLabels(model, parse_loss(self.loss), samples.targets())

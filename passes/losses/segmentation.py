@@ -28,6 +28,10 @@ class Segmentation(Loss):
 
     ignore: int = option(255, "the class of pixels that do not count")
 
+    @property
+    def outside(self) -> int:
+        return self.ignore
+
     def __call__(self, outputs: Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
         scores, wanted = outputs[0], targets.long()
         if scores.shape[2:] != wanted.shape[1:]:

@@ -27,37 +27,39 @@ AUTO = "auto"
 _SMALL = 64  # pixels; up to this side an image is one of CIFAR's kind, where a resized crop would leave little
 
 
-def _crop(height: int, width: int) -> Any:
+def _crop(height: int, width: int, outside: int) -> Any:
+    from torchvision import tv_tensors
     from torchvision.transforms import v2
 
-    return v2.RandomCrop((height, width), padding=[max(1, width // 8), max(1, height // 8)])
+    fill = {tv_tensors.Mask: outside, "others": 0}
+    return v2.RandomCrop((height, width), padding=[max(1, width // 8), max(1, height // 8)], fill=fill)
 
 
-def _flip(height: int, width: int) -> Any:
+def _flip(height: int, width: int, outside: int) -> Any:
     from torchvision.transforms import v2
 
     return v2.RandomHorizontalFlip()
 
 
-def _resized_crop(height: int, width: int) -> Any:
+def _resized_crop(height: int, width: int, outside: int) -> Any:
     from torchvision.transforms import v2
 
     return v2.RandomResizedCrop((height, width), antialias=True)
 
 
-def _colour(height: int, width: int) -> Any:
+def _colour(height: int, width: int, outside: int) -> Any:
     from torchvision.transforms import v2
 
     return v2.ColorJitter(0.4, 0.4, 0.4)
 
 
-def _rand_augment(height: int, width: int) -> Any:
+def _rand_augment(height: int, width: int, outside: int) -> Any:
     from torchvision.transforms import v2
 
     return v2.RandAugment()
 
 
-def _cutout(height: int, width: int) -> Any:
+def _cutout(height: int, width: int, outside: int) -> Any:
     from torchvision.transforms import v2
 
     return v2.RandomErasing(p=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0))
@@ -65,13 +67,15 @@ def _cutout(height: int, width: int) -> Any:
 
 @dataclass(frozen=True)
 class Step:
-    """One augmentation: what makes it for a height and a width, and what it works on.
+    """One augmentation: what makes it for a height, a width and what masks hold outside of an image, and what it works
+    on.
 
     ``sizes`` is set for one that brings a picture of any size to the wanted one, in place of the preprocessing.
     """
 
-    make: Callable[[int, int], Any]
+    make: Callable[[int, int, int], Any]
     takes_numbers: bool = True
+    takes_masks: bool = True
     sizes: bool = False
 
 
@@ -79,7 +83,7 @@ STEPS: dict[str, Step] = {
     "resized-crop": Step(_resized_crop, sizes=True),
     "crop": Step(_crop),
     "flip": Step(_flip),
-    "randaugment": Step(_rand_augment, takes_numbers=False),
+    "randaugment": Step(_rand_augment, takes_numbers=False, takes_masks=False),
     "colour": Step(_colour, takes_numbers=False),
     "cutout": Step(_cutout),
 }
@@ -99,14 +103,18 @@ def parse_augmentation(names: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Augmentations for pictures that become ``height`` by ``width``."""
+    """Augmentations for pictures that become ``height`` by ``width``; masks of them hold ``outside`` where no picture
+    is."""
 
     steps: tuple[str, ...]
     height: int
     width: int
+    outside: int = 0
 
     @classmethod
-    def of(cls, names: Sequence[str], size: tuple[int, int] | None, *, has_pictures: bool) -> Augmentation:
+    def of(
+        cls, names: Sequence[str], size: tuple[int, int] | None, *, has_pictures: bool, outside: int = 0
+    ) -> Augmentation:
         """Return what the names ask for; ``auto`` is what suits images of that size.
 
         `UsageError` for steps that cannot be done: on inputs that are no images, or on ready inputs.
@@ -122,7 +130,7 @@ class Augmentation:
                 why="it works on pictures, before they are prepared for the model",
                 help="give pictures as data, with --preprocess, or leave it out",
             )
-        return cls(steps, *(size or (0, 0)))
+        return cls(steps, *(size or (0, 0)), outside)
 
     @property
     def sizes(self) -> bool:
@@ -131,7 +139,7 @@ class Augmentation:
 
     @cached_property
     def _transforms(self) -> tuple[Any, ...]:
-        return tuple(STEPS[step].make(self.height, self.width) for step in self.steps)
+        return tuple(STEPS[step].make(self.height, self.width, self.outside) for step in self.steps)
 
     def __call__(self, image: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Augment an image ``[C,H,W]``, and a mask ``[...,H,W]`` that belongs to it alike."""
@@ -141,6 +149,11 @@ class Augmentation:
             return image, None
         from torchvision import tv_tensors
 
+        if unfit := [step for step in self.steps if not STEPS[step].takes_masks]:
+            help = "leave it out; crop, flip and colour take images with their masks"
+            raise UsageError(f"images with masks cannot be augmented by {unfit[0]}", help=help)
+        if not mask.dtype.is_floating_point:
+            mask = mask.long()  # of which each holds what stands outside
         pair = tv_tensors.Image(image), tv_tensors.Mask(mask)
         for transform in self._transforms:
             pair = transform(*pair)

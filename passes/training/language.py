@@ -113,6 +113,11 @@ class TrainingPass(Pass):
     def data_sets(self) -> frozenset[str]:
         return frozenset(name for name in (self.data, self.validation) if name)
 
+    @property
+    def outside(self) -> int:
+        """What targets hold where augmentation leaves no image."""
+        return 0
+
     @abstractmethod
     def objective(self, model: Model, samples: Access, workspace: Workspace, outcome: Outcome) -> Objective:
         """Return what is minimised on those samples."""
@@ -223,7 +228,9 @@ class TrainingPass(Pass):
         return Feed(
             samples=samples,
             fit=fit,
-            augmentation=Augmentation.of(self.augment, size, has_pictures=samples.picture is not None),
+            augmentation=Augmentation.of(
+                self.augment, size, has_pictures=samples.picture is not None, outside=self.outside
+            ),
             mixing=Mixing(self.mixup, self.cutmix),
             batch=self.batch,
             micro=self.micro or self.batch,

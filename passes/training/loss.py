@@ -29,6 +29,11 @@ class Loss(Component):
     with the targets of the batch; returns the mean over the batch.
     """
 
+    @property
+    def outside(self) -> int:
+        """What a target of planes holds where no image is."""
+        return 0
+
     @abstractmethod
     def __call__(self, outputs: Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor: ...
 

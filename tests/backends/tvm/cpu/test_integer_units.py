@@ -99,7 +99,7 @@ def unit(request: pytest.FixtureRequest) -> Any:
     patch, vector = pytest.MonkeyPatch(), UNITS[request.param]
     patch.setenv("LVC_CACHE", "")
     for module in (targets, code_generator):
-        patch.setattr(module, "vector_of", lambda _, halves=False: vector)
+        patch.setattr(module, "vector_of", lambda *_, **_options: vector)
     yield vector, vector.isa.used
     patch.undo()
 

@@ -77,10 +77,13 @@ def _evaluate_on(device: Device, options: argparse.Namespace, console: Console) 
 def _together(subjects: Sequence[Subject]) -> tuple[int, list[Run]]:
     """How many images run at once, and what runs each subject on them: models as many as they like, others as many as
     their signature has."""
-    from lvc.compiler.measure.classifier import Classifier
     from lvc.compiler.measure.evaluation import in_parts
 
     size = subjects[0].inputs[0].spec.shape[0]
+    if not any(subject.model for subject in subjects):
+        return size, [in_parts(subject.run, size) for subject in subjects]
+    from lvc.compiler.measure.classifier import Classifier
+
     found = [Classifier(subject.model) if subject.model else None for subject in subjects]
     images = min((classifier.images for classifier in found if classifier), default=size)
     return images, [known or in_parts(subject.run, size) for known, subject in zip(found, subjects, strict=True)]

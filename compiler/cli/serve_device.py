@@ -45,21 +45,23 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.remote.handshake import read_key
     from lvc.compiler.remote.server import DeviceServer
 
-    server = DeviceServer(
-        options.host,
-        options.port,
-        read_key(options.key_file),
-        limit=options.limit,
-        most_bytes=options.cache * 1_000_000,
-        emulate=options.emulate,
-        say=console.say,
-    )
-    host, port = server.address
-    facts = server.shared.facts
-    console.json({"host": host, "port": port, **facts})
-    console.say(f"{facts['processor']} ({facts['target'] or 'no target that lvc knows'}) serves at {host}, port {port}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as by a key: what it made is removed
     try:
+        server = DeviceServer(
+            options.host,
+            options.port,
+            read_key(options.key_file),
+            limit=options.limit,
+            most_bytes=options.cache * 1_000_000,
+            emulate=options.emulate,
+            say=console.say,
+        )
+        host, port = server.address
+        facts = server.shared.facts
+        console.json({"host": host, "port": port, **facts})
+        console.say(
+            f"{facts['processor']} ({facts['target'] or 'no target that lvc knows'}) serves at {host}, port {port}"
+        )
         server.serve()
     except KeyboardInterrupt:
         console.say("stopped")

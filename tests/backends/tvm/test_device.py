@@ -37,7 +37,7 @@ class ScriptWriter(CodeGenerator):
     def wanted_layout(self, node: Node, operand: Node, layout: Layout) -> Layout:
         return PLAIN if node.target is aten.linear.default else layout
 
-    def anchor(self, call: Call) -> Anchor | None:
+    def anchor(self, call: Call, choice: str = "") -> Anchor | None:
         self.asked.append(call.node.name)
         return None
 

@@ -12,11 +12,9 @@ from typing import Any
 
 from lvc.backends.tvm.cpu.kernels.channel_moves import channel_move
 from lvc.backends.tvm.cpu.kernels.fused import write_nest
+from lvc.backends.tvm.cpu.kernels.parts import ENOUGH_TASKS, PARALLEL_WORK
 from lvc.backends.tvm.cpu.kernels.unblocking import unblocking
 from lvc.backends.tvm.cpu.vector import Vector
-
-PARALLEL_WORK = 1 << 15  # element operations below which starting threads costs more than it gains
-ENOUGH_TASKS = 8
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from tvm import ir, sym, tirx
 from tvm.ir import TensorLoad
 
 from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, block, int32, load, loop, store, tasks, zeros
+from lvc.backends.tvm.cpu.kernels.parts import move_parts
+from lvc.backends.tvm.cpu.kernels.register_tile import cut, each_tile
 from lvc.backends.tvm.cpu.vector import Vector
 
 MOST_CHANNELS = 1024  # each is looked at when the kernel is written, and each block of them has code of its own
 MOST_SOURCES = 8  # vectors that one vector of the result is made of
-TASKS = 8
-PARALLEL_WORK = 1 << 15  # elements below which starting threads costs more than it gains
 
 Lane = tuple[int, int, int] | None  # operand, block and lane that a lane comes from; None where it is zero
 
@@ -37,24 +37,24 @@ class ChannelMove:
     def build(self) -> Stmt:
         """The whole nest."""
         images, blocks, rows, columns, lanes = map(int, self.output.shape)
-        work = images * blocks * rows * columns * lanes
-        parts = min(rows, TASKS) if work >= PARALLEL_WORK else 1
-        share = -(-rows // parts)
+        parts = move_parts(rows, images * blocks * rows * columns * lanes)
 
         def task(image: Expr, part: Expr) -> Stmt:
-            first = part * share
-            count = share if share * parts == rows else tirx.max(tirx.min(share, rows - first), 0)
-            return block(*(self._block(number, image, first, count) for number in range(blocks)))
+            def of_block(number: int) -> Stmt:
+                return each_tile(cut(rows, 1), lambda row, _: self._row(number, image, row), part, parts)
+
+            return block(*map(of_block, range(blocks)))
 
         return tasks((images, parts), task)
 
-    def _block(self, number: int, image: Expr, first: Expr, count: Expr) -> Stmt:
+    def _row(self, number: int, image: Expr, row: Expr) -> Stmt:
+        """A row of a block."""
         columns, lanes = int(self.output.shape[3]), self.lanes[number]
         dtype = str(self.output.dtype)
         sources = list(dict.fromkeys(lane[:2] for lane in lanes if lane))
         places = [(len(sources), 0) if lane is None else (sources.index(lane[:2]), lane[2]) for lane in lanes]
 
-        def vector(row: Expr, column: Expr) -> Expr:
+        def vector(column: Expr) -> Expr:
             vectors = [load(self.operands[i], [image, b, row, column, 0], len(lanes)) for i, b in sources]
             if None in lanes:
                 vectors.append(zeros(len(lanes), dtype))
@@ -62,11 +62,10 @@ class ChannelMove:
                 return vectors[0]
             return tirx.Shuffle(vectors, [int32(source * len(lanes) + lane) for source, lane in places])
 
-        def pixel(row: Expr, column: Expr) -> Stmt:
-            row = first + row
-            return store(self.output, vector(row, column), [image, number, row, column, 0], len(lanes))
+        def pixel(column: Expr) -> Stmt:
+            return store(self.output, vector(column), [image, number, row, column, 0], len(lanes))
 
-        return loop(count, lambda row: loop(columns, lambda column: pixel(row, column), name="x"), name="y")
+        return loop(columns, pixel, name="x")
 
 
 def channel_move(sch: Any, stage: Any, vector: Vector) -> ChannelMove | None:

@@ -14,6 +14,8 @@ LEAST_CYCLES = 30_000  # below this a task is not worth another thread, which ta
 CACHED_SHARE = 0.375  # of the second level, for the data that a task goes through again and again
 COPIED_BYTES = 48 << 10  # more of a copy is memory that is waited for and that each thread has for itself
 LEAST_SHARE = 20  # margins in a part that is cut for that
+PARALLEL_WORK = 1 << 15  # element operations below which starting threads costs more than it gains
+ENOUGH_TASKS = 8  # for work that is little more than moving elements
 HIDDEN = 4  # times the rate of the third level: most of the time that fetching takes is hidden behind the arithmetic
 
 
@@ -22,6 +24,11 @@ def row_parts(outer: int, rows: int, wanted: int) -> int:
     together."""
     enough = range(min(-(-wanted // outer), rows), min(rows, MOST_PARTS) + 1)
     return min(enough, key=lambda parts: _idle(outer * parts) * (-(-rows // parts) * parts / rows))
+
+
+def move_parts(lines: int, elements: int) -> int:
+    """Parts to cut so many lines into, where so many elements are moved."""
+    return min(max(lines, 1), ENOUGH_TASKS) if elements >= PARALLEL_WORK else 1
 
 
 def _idle(tasks: int) -> float:

@@ -13,14 +13,14 @@ from lvc.compiler.ir.cook_toom import Row
 class Registers:
     """Vectors that are computed once and used several times; the statements that compute them, in order."""
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: int, dtype: str = "float32") -> None:
+        self.lanes, self.dtype = lanes, dtype
         self.buffers: list[Buffer] = []
         self.statements: list[Stmt] = []
 
     def keep(self, value: Expr) -> Expr:
         """Compute a vector here; return the expression that reads it."""
-        buffer = scratch([self.lanes], "r")
+        buffer = scratch([self.lanes], "r", self.dtype)
         self.buffers.append(buffer)
         self.statements.append(store(buffer, value, [0], self.lanes))
         return load(buffer, [0], self.lanes)

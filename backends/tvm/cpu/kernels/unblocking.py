@@ -22,14 +22,13 @@ from lvc.backends.tvm.cpu.kernels.nest import (
     int32,
     load,
     loop,
-    scratch,
     store,
     tasks,
 )
+from lvc.backends.tvm.cpu.kernels.parts import move_parts
+from lvc.backends.tvm.cpu.kernels.point_transform import Registers
+from lvc.backends.tvm.cpu.kernels.register_tile import cut, each_tile
 from lvc.backends.tvm.cpu.vector import Vector
-
-TASKS = 8
-PARALLEL_WORK = 1 << 15  # elements below which starting threads costs more than it gains
 
 
 @dataclass(frozen=True)
@@ -44,16 +43,13 @@ class Unblocking:
         images, blocks, rows, columns, lanes = map(int, self.source.shape)
         channels, pixels = int(self.output.shape[1]), rows * columns
         squares, rest = divmod(pixels, lanes)
-        parts = min(max(squares, 1), TASKS) if images * channels * pixels >= PARALLEL_WORK else 1
-        share = -(-squares // parts)
+        parts = move_parts(squares, images * channels * pixels)
 
         def task(image: Expr, part: Expr) -> Stmt:
-            first = part * share
-            count = share if share * parts == squares else tirx.max(tirx.min(share, squares - first), 0)
-
             def of_block(number: int) -> Stmt:
                 filled = min(lanes, channels - number * lanes)
-                return loop(count, lambda i: self._square(image, number, (first + i) * lanes, filled), name="square")
+                runs = cut(squares * lanes, lanes)
+                return each_tile(runs, lambda pixel, _: self._square(image, number, pixel, filled), part, parts)
 
             return block(*map(of_block, range(blocks)))
 
@@ -71,20 +67,13 @@ class Unblocking:
     def _square(self, image: Expr, number: int, pixel: Expr, filled: int) -> Stmt:
         """As many pixels as lanes, of so many channels of a block."""
         lanes = int(self.source.shape[4])
-        registers = [scratch([lanes], "r", str(self.source.dtype)) for _ in range(lanes * (lanes.bit_length()))]
-        values = [load(self.source, [image, number, *self._at(pixel + i), 0], lanes) for i in range(lanes)]
-        statements: list[Stmt] = []
-
-        def keep(value: Expr) -> Expr:
-            register = registers[len(statements)]
-            statements.append(store(register, value, [0], lanes))
-            return load(register, [0], lanes)
-
-        values = [keep(value) for value in values]
+        registers = Registers(lanes, str(self.source.dtype))
+        rows = [load(self.source, [image, number, *self._at(pixel + i), 0], lanes) for i in range(lanes)]
+        values = [registers.keep(row) for row in rows]
         for stage in range(lanes.bit_length() - 1):
-            values = [keep(_swapped(values, i, 1 << stage)) for i in range(lanes)]
+            values = [registers.keep(_swapped(values, i, 1 << stage)) for i in range(lanes)]
         write = [self._store(values[c], image, number * lanes + c, pixel, lanes) for c in range(filled)]
-        return allocate(registers, *statements, *write)
+        return allocate(registers.buffers, *registers.statements, *write)
 
     def _at(self, pixel: Expr) -> tuple[Expr, Expr]:
         """The row and column of a pixel."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lvc.backends.tvm.cpu.kernels.channel_moves import channel_move
-from lvc.backends.tvm.cpu.kernels.fused import write_nest
 from lvc.backends.tvm.cpu.kernels.parts import ENOUGH_TASKS, PARALLEL_WORK
 from lvc.backends.tvm.cpu.kernels.unblocking import unblocking
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.fused import write_nest
 
 
 @dataclass(frozen=True)

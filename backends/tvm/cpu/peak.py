@@ -13,12 +13,12 @@ from tvm import te
 from lvc.backends.tvm.build import build_files
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.host import processor_name
-from lvc.backends.tvm.cpu.kernels.fused import take_apart, write_nest
-from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, allocate, load, loop, unrolled
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators
 from lvc.backends.tvm.cpu.runtime.executable import Executable
 from lvc.backends.tvm.cpu.targets import vector_of
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.fused import take_apart, write_nest
+from lvc.backends.tvm.nest import Expr, Stmt, allocate, load, loop, unrolled
 from lvc.backends.tvm.object_cache import ObjectCache
 from lvc.backends.tvm.program import Argument, Kind, Place, Program, Step, Storage
 from lvc.compiler.backend import Target

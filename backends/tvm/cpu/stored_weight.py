@@ -11,7 +11,7 @@ import numpy as np
 from lvc.backends.tvm.cpu import decoding
 from lvc.backends.tvm.cpu.integer_layers import saturation_mask, widened_weight
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
-from lvc.backends.tvm.cpu.kernels.fused import SATURATION_MASK
+from lvc.backends.tvm.fused import SATURATION_MASK
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant, Prepared
 

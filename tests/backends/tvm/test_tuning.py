@@ -24,7 +24,7 @@ from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.cpu import targets
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.cpu.kernels import conv2d, depthwise, matmul
-from lvc.backends.tvm.cpu.kernels.fused import write_nest
+from lvc.backends.tvm.fused import write_nest
 from lvc.backends.tvm.kernel_keys import code_version, kernel_keys, structure_key
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.tuning import race

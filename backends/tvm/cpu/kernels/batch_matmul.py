@@ -15,8 +15,13 @@ from lvc.backends.tvm.cpu.integer_layers import computes, dot_operand, pairs_for
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule, anchored_plain
 from lvc.backends.tvm.cpu.kernels import panel_product
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
-from lvc.backends.tvm.cpu.kernels.fused import Fused, take_apart, write_nest
-from lvc.backends.tvm.cpu.kernels.nest import (
+from lvc.backends.tvm.cpu.kernels.padding import copy_converted
+from lvc.backends.tvm.cpu.kernels.panel_product import Knobs, PanelProduct
+from lvc.backends.tvm.cpu.kernels.space import Space
+from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.fused import Fused, take_apart, write_nest
+from lvc.backends.tvm.nest import (
     Buffer,
     Expr,
     Stmt,
@@ -29,11 +34,6 @@ from lvc.backends.tvm.cpu.kernels.nest import (
     store,
     tasks,
 )
-from lvc.backends.tvm.cpu.kernels.padding import copy_converted
-from lvc.backends.tvm.cpu.kernels.panel_product import Knobs, PanelProduct
-from lvc.backends.tvm.cpu.kernels.space import Space
-from lvc.backends.tvm.cpu.vector import Vector
-from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.ops.table import Call
 from lvc.compiler.ir.graph import is_call
 from lvc.compiler.ir.operators import integer

@@ -14,10 +14,10 @@ import tvm_ffi
 from tvm import ir, sym, tirx
 from tvm.ir import TensorLoad
 
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, block, int32, load, loop, store, tasks, zeros
 from lvc.backends.tvm.cpu.kernels.parts import move_parts
 from lvc.backends.tvm.cpu.kernels.register_tile import cut, each_tile
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, int32, load, loop, store, tasks, zeros
 
 MOST_CHANNELS = 1024  # each is looked at when the kernel is written, and each block of them has code of its own
 MOST_SOURCES = 8  # vectors that one vector of the result is made of

@@ -9,8 +9,8 @@ import numpy as np
 from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, load
 from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS
+from lvc.backends.tvm.nest import Buffer, Expr, load
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES
-from lvc.backends.tvm.cpu.kernels.nest import Expr
 from lvc.backends.tvm.cpu.kernels.paired_rows import Slots
 from lvc.backends.tvm.cpu.kernels.phases import Phase
+from lvc.backends.tvm.nest import Expr
 
 
 @dataclass(frozen=True)

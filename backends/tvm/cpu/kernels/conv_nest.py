@@ -10,8 +10,20 @@ from functools import cache, cached_property, partial
 from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.conv_geometry import Geometry
-from lvc.backends.tvm.cpu.kernels.fused import Fused
-from lvc.backends.tvm.cpu.kernels.nest import (
+from lvc.backends.tvm.cpu.kernels.padding import copy_padded_rows
+from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedImage
+from lvc.backends.tvm.cpu.kernels.parts import Work
+from lvc.backends.tvm.cpu.kernels.phases import Phase, each_phase
+from lvc.backends.tvm.cpu.kernels.prefetch import prefetch, prefetch_pays
+from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
+from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_neighbours, by_rows, takes_rows
+from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
+from lvc.backends.tvm.cpu.kernels.space import Space, tiles
+from lvc.backends.tvm.cpu.kernels.taps import Taps
+from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
+from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.fused import Fused
+from lvc.backends.tvm.nest import (
     Buffer,
     Expr,
     Stmt,
@@ -27,18 +39,6 @@ from lvc.backends.tvm.cpu.kernels.nest import (
     unrolled,
     zeros,
 )
-from lvc.backends.tvm.cpu.kernels.padding import copy_padded_rows
-from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedImage
-from lvc.backends.tvm.cpu.kernels.parts import Work
-from lvc.backends.tvm.cpu.kernels.phases import Phase, each_phase
-from lvc.backends.tvm.cpu.kernels.prefetch import prefetch, prefetch_pays
-from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
-from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_neighbours, by_rows, takes_rows
-from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
-from lvc.backends.tvm.cpu.kernels.space import Space, tiles
-from lvc.backends.tvm.cpu.kernels.taps import Taps
-from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
-from lvc.backends.tvm.cpu.vector import Vector
 
 MOST_DEPTH_PARTS = 32
 MOST_TAPS = 8

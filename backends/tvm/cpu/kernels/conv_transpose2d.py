@@ -25,12 +25,12 @@ from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.conv_geometry import Geometry
 from lvc.backends.tvm.cpu.kernels.conv_nest import ConvNest, Knobs
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand, widened
-from lvc.backends.tvm.cpu.kernels.fused import take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.phases import Sweep
 from lvc.backends.tvm.cpu.kernels.space import Space
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.fused import take_apart, write_nest
 from lvc.backends.tvm.ops.table import Call
 from lvc.compiler.ir.graph import is_call
 

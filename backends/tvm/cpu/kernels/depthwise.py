@@ -15,9 +15,7 @@ from lvc.backends.tvm.cpu.convolutions import anchored, can_convolve, geometry
 from lvc.backends.tvm.cpu.integer_layers import computes, is_exact_in_float32
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels.dot_operands import widened
-from lvc.backends.tvm.cpu.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.integer_operands import centred
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, int32, load, store, tasks
 from lvc.backends.tvm.cpu.kernels.parts import row_parts
 from lvc.backends.tvm.cpu.kernels.register_tile import cut
 from lvc.backends.tvm.cpu.kernels.space import Point, Space, is_its_own
@@ -27,6 +25,8 @@ from lvc.backends.tvm.cpu.kernels.windows import Axis
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.fused import Fused, take_apart, write_nest
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, int32, load, store, tasks
 from lvc.backends.tvm.ops.table import Call
 from lvc.compiler.ir.operators import integer
 

@@ -17,9 +17,9 @@ from tvm import tirx
 
 from lvc.backends.tvm.bfloat16 import BITS, like, to_bits, to_int32
 from lvc.backends.tvm.cpu.kernels.fence import declared, fenced
-from lvc.backends.tvm.cpu.kernels.nest import UNROLL, Buffer, Expr, Stmt, load
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, multiply_add
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.nest import UNROLL, Buffer, Expr, Stmt, load
 from lvc.backends.tvm.short_floats import is_short, widen
 
 WORD_BYTES = 4

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from tvm import ir, tirx
 
-from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, block, load, store
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.nest import Expr, Stmt, block, load, store
 
 _TURN = "lvc_turn"
 _KEPT = {"float32": "lvc_kept_float", "int32": "lvc_kept_int", "float16": "lvc_kept_half"}

@@ -14,8 +14,8 @@ from tvm import tirx
 from lvc.backends.tvm.bfloat16 import like
 from lvc.backends.tvm.cpu.isa.instruction_set import InstructionSet, Pairs
 from lvc.backends.tvm.cpu.kernels.dot_operands import DotOperand, StepCost
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, load
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.nest import Buffer, Expr, load
 
 
 def centred(element: Expr, zero_point: int, dtype: str = "int32") -> Expr:

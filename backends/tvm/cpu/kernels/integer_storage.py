@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, block, grid, load, store, tasks
+from lvc.backends.tvm.nest import Expr, Stmt, block, grid, load, store, tasks
 
 
 def stored_bits(weight: np.ndarray) -> int:

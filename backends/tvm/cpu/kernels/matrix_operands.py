@@ -17,8 +17,8 @@ from tvm import tirx
 from lvc.backends.tvm.cpu.kernels.dot_operands import Bfloat16Pair, DotOperand, StepCost
 from lvc.backends.tvm.cpu.kernels.fence import declared
 from lvc.backends.tvm.cpu.kernels.integer_operands import IntegerQuad
-from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.nest import Expr, Stmt
 
 LATENCY = {"uint8": 3, "bfloat16": 5}
 """Cycles after which the sums of such an instruction may take another one, on Neoverse V1 (llvm-mca)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import DotOperand
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, block, grid, load, loop, splat, store
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, grid, load, loop, splat, store
 
 Convert = Callable[[Expr], Expr]  # elements as they lie in memory, as elements of the copy
 

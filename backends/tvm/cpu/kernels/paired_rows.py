@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES, DotOperand
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, block, grid, load, loop, splat, store
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, grid, load, loop, splat, store
 
 COPY_RATE = 16  # bytes a cycle
 _PIXELS = 4  # at once, where they are neighbours

@@ -10,7 +10,16 @@ from functools import cached_property
 from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES, DotOperand
-from lvc.backends.tvm.cpu.kernels.nest import (
+from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedRows
+from lvc.backends.tvm.cpu.kernels.parts import Work
+from lvc.backends.tvm.cpu.kernels.prefetch import prefetch_pays
+from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
+from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
+from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
+from lvc.backends.tvm.cpu.kernels.space import Point, Space, tiles
+from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, VARIANT_COST, TileCost
+from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.nest import (
     UNROLL,
     Buffer,
     Expr,
@@ -22,15 +31,6 @@ from lvc.backends.tvm.cpu.kernels.nest import (
     splat,
     unrolled,
 )
-from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedRows
-from lvc.backends.tvm.cpu.kernels.parts import Work
-from lvc.backends.tvm.cpu.kernels.prefetch import prefetch_pays
-from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, Run, cut, each_tile, each_tile_of, tile_count
-from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
-from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
-from lvc.backends.tvm.cpu.kernels.space import Point, Space, tiles
-from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, VARIANT_COST, TileCost
-from lvc.backends.tvm.cpu.vector import Vector
 
 TALL_HEIGHTS = (*HEIGHTS, 6, 8)  # with few rows it takes more vectors to hide the latency
 

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from tvm import tirx
 
-from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, block, loop
+from lvc.backends.tvm.nest import Expr, Stmt, block, loop
 
 WORTH_SKIPPING = 0.04  # share of the taps that lie outside the image
 MOST_WRITTEN = 4  # phases that stand in the code one by one

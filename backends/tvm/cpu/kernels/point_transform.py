@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tvm import tirx
 
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, load, scratch, splat, store
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, load, scratch, splat, store
 from lvc.compiler.ir.cook_toom import Row
 
 

@@ -11,9 +11,7 @@ from tvm import te, tirx
 
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels.dot_operands import widened
-from lvc.backends.tvm.cpu.kernels.fused import Fused, take_apart, write_nest
 from lvc.backends.tvm.cpu.kernels.integer_operands import centred
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, load, store
 from lvc.backends.tvm.cpu.kernels.parts import row_parts
 from lvc.backends.tvm.cpu.kernels.register_tile import cut
 from lvc.backends.tvm.cpu.kernels.space import Space, is_its_own
@@ -22,6 +20,8 @@ from lvc.backends.tvm.cpu.kernels.windows import Axis
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.extremes import larger, largest, lowest
+from lvc.backends.tvm.fused import Fused, take_apart, write_nest
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, load, store
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.short_floats import is_short
 from lvc.compiler.ir.graph import is_call

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from tvm import tirx
 
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, int32
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, int32
 
 _READ, _SECOND_LEVEL, _DATA = 0, 2, 1  # arguments of llvm.prefetch
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from lvc.backends.tvm.cpu.kernels.nest import (
+from lvc.backends.tvm.nest import (
     Buffer,
     Expr,
     Stmt,

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import DotOperand
-from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, allocate, block, int32, load, scratch, store
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.nest import Expr, Stmt, allocate, block, int32, load, scratch, store
 
 Scalar = Callable[[int], Expr]  # number of a scalar of the tile: its word
 

@@ -10,7 +10,7 @@ from operator import or_
 
 from tvm import tirx
 
-from lvc.backends.tvm.cpu.kernels.nest import Buffer, Expr, Stmt, block, load, loop
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load, loop
 
 GROUP = 8  # steps that are worth a look
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, block, loop
 from lvc.backends.tvm.cpu.kernels.phases import Phase
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators
+from lvc.backends.tvm.nest import Expr, Stmt, block, loop
 from lvc.compiler.ir.bounds import FLOAT16_TERMS
 
 

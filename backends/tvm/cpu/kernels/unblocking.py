@@ -13,7 +13,11 @@ from typing import Any
 from tvm import ir, sym, tirx
 from tvm.ir import TensorLoad
 
-from lvc.backends.tvm.cpu.kernels.nest import (
+from lvc.backends.tvm.cpu.kernels.parts import move_parts
+from lvc.backends.tvm.cpu.kernels.point_transform import Registers
+from lvc.backends.tvm.cpu.kernels.register_tile import cut, each_tile
+from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.nest import (
     Buffer,
     Expr,
     Stmt,
@@ -25,10 +29,6 @@ from lvc.backends.tvm.cpu.kernels.nest import (
     store,
     tasks,
 )
-from lvc.backends.tvm.cpu.kernels.parts import move_parts
-from lvc.backends.tvm.cpu.kernels.point_transform import Registers
-from lvc.backends.tvm.cpu.kernels.register_tile import cut, each_tile
-from lvc.backends.tvm.cpu.vector import Vector
 
 
 @dataclass(frozen=True)

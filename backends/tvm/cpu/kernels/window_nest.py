@@ -12,7 +12,9 @@ from functools import cached_property
 
 from tvm import tirx
 
-from lvc.backends.tvm.cpu.kernels.nest import (
+from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, Run, cut
+from lvc.backends.tvm.cpu.kernels.windows import Axis, Tile, by_column, each_tile, edge_tiles, pairs_inside
+from lvc.backends.tvm.nest import (
     Buffer,
     Expr,
     Stmt,
@@ -27,8 +29,6 @@ from lvc.backends.tvm.cpu.kernels.nest import (
     store,
     tasks,
 )
-from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, Run, cut
-from lvc.backends.tvm.cpu.kernels.windows import Axis, Tile, by_column, each_tile, edge_tiles, pairs_inside
 
 MOST_EDGE_TAPS = 512
 """Taps of the tiles at the edges of a row that may stand in the code one by one."""

@@ -9,8 +9,8 @@ from functools import cached_property
 
 from tvm import tirx
 
-from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, block, loop
 from lvc.backends.tvm.cpu.kernels.register_tile import Run
+from lvc.backends.tvm.nest import Expr, Stmt, block, loop
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,6 @@ from lvc.backends.tvm.cpu.kernels import conv2d
 from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32
-from lvc.backends.tvm.cpu.kernels.fused import parameter, take_apart, write_nest
-from lvc.backends.tvm.cpu.kernels.nest import Expr, Stmt, allocate, grid, load, store, tasks
 from lvc.backends.tvm.cpu.kernels.point_transform import Registers
 from lvc.backends.tvm.cpu.kernels.space import Point, Space
 from lvc.backends.tvm.cpu.kernels.winograd_cost import WinogradCost, plain_cycles
@@ -31,6 +29,8 @@ from lvc.backends.tvm.cpu.kernels.winograd_nest import Knobs, WinogradNest, data
 from lvc.backends.tvm.cpu.stored_weight import StoredWeight
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.fused import parameter, take_apart, write_nest
+from lvc.backends.tvm.nest import Expr, Stmt, allocate, grid, load, store, tasks
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import AsWritten
 from lvc.backends.tvm.scope import Parameter, Prepared, Shared

@@ -16,8 +16,13 @@ from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32
 from lvc.backends.tvm.cpu.kernels.fence import declared, fenced, fenced_turn
-from lvc.backends.tvm.cpu.kernels.fused import Fused
-from lvc.backends.tvm.cpu.kernels.nest import (
+from lvc.backends.tvm.cpu.kernels.point_transform import Registers
+from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
+from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
+from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
+from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.fused import Fused
+from lvc.backends.tvm.nest import (
     PARALLEL,
     SERIAL,
     Buffer,
@@ -34,11 +39,6 @@ from lvc.backends.tvm.cpu.kernels.nest import (
     unrolled,
     zeros,
 )
-from lvc.backends.tvm.cpu.kernels.point_transform import Registers
-from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
-from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
-from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
-from lvc.backends.tvm.cpu.vector import Vector
 from lvc.compiler.ir.cook_toom import CookToom
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from lvc.backends.tvm.cpu.kernels import conv2d, matmul
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
 from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16, FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.matmul import Matmul
-from lvc.backends.tvm.cpu.kernels.nest import UNROLL
+from lvc.backends.tvm.nest import UNROLL
 
 INSTRUCTIONS = {FLOAT32: "vfmadd231ps", BFLOAT16: "vdpbf16ps"}
 OPERANDS = [pytest.param(operand, id=operand.name) for operand in INSTRUCTIONS]

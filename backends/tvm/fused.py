@@ -11,7 +11,7 @@ from tvm import sym, tirx
 from tvm.ir import TensorLoad
 from tvm.s_tir.stmt import SBlock
 
-from lvc.backends.tvm.cpu.kernels.nest import VECTORISED, Buffer, Expr, Stmt, int32, load, loop
+from lvc.backends.tvm.nest import VECTORISED, Buffer, Expr, Stmt, int32, load, loop
 from lvc.compiler.errors import CompileError
 
 SATURATION_MASK = "guards"
@@ -39,12 +39,13 @@ class Fused:
 
         def element(lane: Expr) -> Stmt:
             place = [int32(i) for i in (*index[:-1], index[-1] + lane)]
-            value = self._substitute(place, load(sums, [*at, lane]))
+            value = self.element(place, load(sums, [*at, lane]))
             return tirx.BufferStore(self.output, value, place)
 
         return loop(lanes or int(sums.shape[-1]), element, VECTORISED, "lane")
 
-    def _substitute(self, place: Sequence[Expr], total: Expr) -> Expr:
+    def element(self, place: Sequence[Expr], total: Expr) -> Expr:
+        """The element of the output at a place, whose sum is ``total``."""
         values = dict(zip(self.axes, place, strict=True))
 
         def variable(node: Any, _: Any) -> Expr:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import counted
-from lvc.compiler.tuning.database import Database, users_database
+from lvc.compiler.tuning.database import Database
+from lvc.compiler.tuning.postgres import shown
+from lvc.compiler.tuning.store import is_url, users_database
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +27,22 @@ class UseRecords(Pass):
     name: ClassVar[str] = "use-records"
     effect: ClassVar[Effect] = Effect.EXACT
 
-    database: str = option("", "the database's file (default: the user's own)")
+    database: str = option("", "the database's file, or its PostgreSQL URL (default: the user's own)")
+
+    def __post_init__(self) -> None:
+        if is_url(self.database) and shown(self.database) != self.database:
+            help = "PGPASSWORD and ~/.pgpass may hold it, and LVC_TUNING the whole URL"
+            raise UsageError("a pipeline has no place for a password", why="artefacts and reports tell it", help=help)
 
     @property
-    def records(self) -> Path | None:
-        path = Path(self.database) if self.database else users_database()
-        return path if self.database or path.is_file() else None
+    def records(self) -> str | None:
+        location = self.database or users_database()
+        return location if self.database or is_url(location) or Path(location).is_file() else None
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         model.records = self.records
         if model.records is None:
             return Outcome(notes=["no kernel has been tuned yet: 'lvc tune' does it"])
-        count = len(Database(model.records).records())
-        return Outcome(notes=[f"kernels may be made by {counted(count, 'record')} of {model.records}"])
+        database = Database(model.records)
+        count = len(database.records())
+        return Outcome(notes=[f"kernels may be made by {counted(count, 'record')} of {database.name}"])

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from postgres_server import Cluster
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before PyTorch is imported: workers share the cores
 
@@ -24,6 +29,24 @@ def assets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the test assets are missing: no folder {folder} (set LVC_TEST_ASSETS)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL server of the tests' own; a test that needs it skips where there is none."""
+    from postgres_server import cluster
+
+    with cluster() as found:
+        yield found
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a tuning database may be made, on each kind of store."""
+    if request.param == "sqlite":
+        return str(tmp_path / "deep" / "t.db")
+    found: Cluster = request.getfixturevalue("postgres")
+    return found.new()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

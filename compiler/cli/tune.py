@@ -45,7 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("tuning")
     group.add_argument("--budget", metavar="TIME", help="how long the model may be tuned in all: 90s, 10m, 1.5h")
     group.add_argument("--trials", metavar="N", type=positive, help="how many trials it may take in all, instead")
-    group.add_argument("--db", metavar="FILE", type=Path, help="the tuning database (default: the user's own)")
+    group.add_argument(
+        "--db", metavar="FILE|URL", help="the tuning database, or its PostgreSQL URL (default: the user's own)"
+    )
     group.add_argument("--export", metavar="FILE", type=Path, help="write the database's trials and records as JSON")
     group.add_argument("--import", dest="taken", metavar="FILE", type=Path, help="add those of such a file to it")
     add_pipeline_options(parser)
@@ -65,7 +67,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     database = _database(options)
     account = _tune(*_model(options, console, target), target, Tuning(database, budget), console)
     _show(account, console)
-    found = {"target": target.text, "database": str(database.path), **account.to_json()}
+    found = {"target": target.text, "database": database.name, **account.to_json()}
     if options.report:
         _write(options.report, found)
     console.json(found)
@@ -97,7 +99,8 @@ def _target(options: argparse.Namespace) -> Target:
 
 
 def _database(options: argparse.Namespace) -> Database:
-    from lvc.compiler.tuning.database import Database, users_database
+    from lvc.compiler.tuning.database import Database
+    from lvc.compiler.tuning.store import users_database
 
     return Database(options.db or users_database(), create=not options.export)
 
@@ -115,7 +118,7 @@ def _exchange(options: argparse.Namespace, console: Console) -> int:
     records, trials = exchange(database, path)
     what = "wrote" if options.export else "added"
     console.result(f"{what} {counted(records, 'record')} and {counted(trials, 'trial')}: {path}")
-    console.json({"file": str(path), "database": str(database.path), "records": records, "trials": trials})
+    console.json({"file": str(path), "database": database.name, "records": records, "trials": trials})
     return 0
 
 

@@ -6,7 +6,6 @@ import copy
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ class Model:
     labels: tuple[str, ...] | None = None
     notes: list[str] = field(default_factory=list)
     reference: Reference | None = field(default=None, compare=False, repr=False)
-    records: Path | None = field(default=None, compare=False, repr=False)
+    records: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def inputs(self) -> tuple[Value, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -120,8 +119,9 @@ class Pass(Component):
         return frozenset()
 
     @property
-    def records(self) -> Path | None:
-        """The tuning database by whose records it lets kernels be made; None for a pass that says nothing of that."""
+    def records(self) -> str | None:
+        """The tuning database, a file or a URL, by whose records it lets kernels be made; None for a pass that says
+        nothing of that."""
         return None
 
     @abstractmethod

@@ -1,39 +1,22 @@
-"""The database of tuning: one SQLite file with the trials that were run, the records that hold, and what was spent.
+"""The database of tuning: the trials that were run, the records that hold, and what was spent.
 
-Several processes may write to one file at once, and any may be killed at any moment: a trial is claimed before it runs,
-so that nobody runs it twice, and what it gave is written in one transaction with the end of its claim. A claim whose
-owner is gone is nobody's.
+It is a SQLite file, or on a PostgreSQL server. Several processes may write to one at once, and any may be killed at any
+moment: a trial is claimed before it runs, so that nobody runs it twice, and what it gave is written in one transaction
+with the end of its claim. A claim whose owner is gone is nobody's.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lvc.compiler.errors import CompileError, LvcError, UsageError
 from lvc.compiler.tuning.owner import is_alive, this_process
+from lvc.compiler.tuning.store import Session, store_of
 
-FORMAT = 1
-APPLICATION = 0x6C766374  # "lvct", which tells the file from other databases
-VARIABLE = "LVC_TUNING"
-"""The environment variable that names the user's database."""
-_WAIT = 60.0  # seconds for another writer
 _LONGEST_CLAIM = 3600.0  # seconds
-_SCHEMA = """
-CREATE TABLE trials (kernel TEXT, processor TEXT, version TEXT, choice TEXT, run TEXT, share REAL, error TEXT,
-    PRIMARY KEY (kernel, processor, version, choice)) WITHOUT ROWID;
-CREATE TABLE records (kernel TEXT, processor TEXT, version TEXT, choice TEXT, share REAL, title TEXT,
-    PRIMARY KEY (kernel, processor, version)) WITHOUT ROWID;
-CREATE TABLE claims (kernel TEXT, processor TEXT, version TEXT, choice TEXT, run TEXT, owner TEXT, since REAL,
-    PRIMARY KEY (kernel, processor, version, choice)) WITHOUT ROWID;
-CREATE TABLE runs (run TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
-"""
+_HERE = "kernel = ? AND processor = ? AND version = ?"
 
 
 @dataclass(frozen=True)
@@ -63,52 +46,37 @@ class Record:
     title: str = ""
 
 
-def users_database() -> Path:
-    """Where the user's own database is: ``$LVC_TUNING``, else ``$XDG_DATA_HOME/lvc/tuning.db``."""
-    if chosen := os.environ.get(VARIABLE):
-        return Path(chosen)
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "lvc" / "tuning.db"
-
-
 class Database:
-    """A database file; it is opened for each use, so that no lock is held between two and a fork has no connection.
+    """The database in a file, or at a PostgreSQL URL; for errors see `lvc.compiler.tuning.store.Store`."""
 
-    ``UsageError`` for a file that is no database of tuning or cannot be used, `CompileError` for a broken one.
-    """
-
-    def __init__(self, path: Path, *, create: bool = False) -> None:
-        self.path = path
+    def __init__(self, location: str | Path, *, create: bool = False) -> None:
+        self._store = store_of(str(location))
         if create:
-            self._create()
-        elif not path.is_file():
-            raise UsageError(f"there is no tuning database '{path}'", help="'lvc tune' makes one")
-        with self._use() as connection:
-            self._check(connection)
+            self._store.create()
+        self._store.check()
+
+    @property
+    def name(self) -> str:
+        """The file, or the URL without a password."""
+        return self._store.name
 
     def records(self) -> dict[Place, Record]:
         """Every record."""
-        with self._use() as connection:
-            rows = connection.execute("SELECT kernel, processor, version, choice, share, title FROM records")
+        with self._store.use() as session:
+            rows = session.select("SELECT kernel, processor, version, choice, share, title FROM records")
             return {_place(row): _record(row[3:]) for row in rows}
 
     def record(self, place: Place) -> Record | None:
         """The record of a kernel."""
-        with self._use() as connection:
-            rows = _where(connection, "SELECT choice, share, title FROM records", place)
+        with self._store.use() as session:
+            rows = session.select(f"SELECT choice, share, title FROM records WHERE {_HERE}", *_key(place))
             return _record(rows[0]) if rows else None
-
-    def others(self, kernel: str) -> list[Place]:
-        """For which processors and versions there are records of a kernel."""
-        with self._use() as connection:
-            rows = connection.execute("SELECT kernel, processor, version FROM records WHERE kernel = ?", (kernel,))
-            return list(map(_place, rows))
 
     def trials(self, place: Place | None = None) -> list[tuple[Place, Trial]]:
         """The trials of a kernel, or all."""
         query = "SELECT kernel, processor, version, choice, share, error FROM trials"
-        with self._use() as connection:
-            rows = _where(connection, query, place) if place else connection.execute(query).fetchall()
+        with self._store.use() as session:
+            rows = session.select(f"{query} WHERE {_HERE}", *_key(place)) if place else session.select(query)
             return [
                 (_place(row), Trial(str(row[3]), None if row[4] is None else float(row[4]), str(row[5])))
                 for row in rows
@@ -116,107 +84,50 @@ class Database:
 
     def spent(self, run: str) -> tuple[int, float]:
         """The trials and the seconds that a run has spent."""
-        with self._use() as connection:
-            return _trials_of(connection, run), _seconds_of(connection, run)
+        with self._store.use() as session:
+            return _trials_of(session, run), _seconds_of(session, run)
 
     def claim(self, run: str, place: Place, choices: Sequence[str], most: int | None) -> list[str]:
         """Claim choices that nobody has tried or is trying, so many that the run has no more than ``most`` trials."""
-        with self._change() as connection:
-            _release_the_dead(connection)
-            known = {row[0] for row in _where(connection, "SELECT choice FROM trials", place)}
-            known |= {row[0] for row in _where(connection, "SELECT choice FROM claims", place)}
+        with self._store.change() as session:
+            _release_the_dead(session)
+            known = {
+                row[0]
+                for table in ("trials", "claims")
+                for row in session.select(f"SELECT choice FROM {table} WHERE {_HERE}", *_key(place))
+            }
             free = [choice for choice in choices if choice not in known]
             if most is not None:
-                running = connection.execute("SELECT count(*) FROM claims WHERE run = ?", (run,)).fetchone()[0]
-                free = free[: max(0, most - _trials_of(connection, run) - running)]
-            rows = [(*_key(place), choice, run, this_process(), time.time()) for choice in free]
-            connection.executemany("INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                running = session.select("SELECT count(*) FROM claims WHERE run = ?", run)[0][0]
+                free = free[: max(0, most - _trials_of(session, run) - running)]
+            rows = [(*_key(place), choice, run, this_process(), session.now()) for choice in free]
+            session.write("INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             return free
 
     def finish(self, run: str, place: Place, trials: Sequence[Trial], record: Record | None, seconds: float) -> None:
         """Keep what claimed trials gave, the record if it is the best one, and how long they took."""
-        with self._change() as connection:
-            rows = [(*_key(place), trial.choice, run, trial.share, trial.error) for trial in trials]
-            connection.executemany("INSERT OR IGNORE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            for trial in trials:
-                _where(connection, "DELETE FROM claims", place, trial.choice)
+        with self._store.change() as session:
+            _add(session, run, [(place, trial) for trial in trials])
+            rows = [(*_key(place), trial.choice) for trial in trials]
+            session.write(f"DELETE FROM claims WHERE {_HERE} AND choice = ?", rows)
             if record:
-                _keep(connection, place, record)
-            _spend(connection, run, seconds)
+                _keep(session, {place: record})
+            _spend(session, run, seconds)
 
     def spend(self, run: str, seconds: float) -> None:
         """Note time that a run has taken beside its trials."""
-        with self._change() as connection:
-            _spend(connection, run, seconds)
+        with self._store.change() as session:
+            _spend(session, run, seconds)
 
     def take(self, records: dict[Place, Record], trials: Sequence[tuple[Place, Trial]], run: str) -> tuple[int, int]:
         """Add records and trials from elsewhere; return how many of each were new."""
-        with self._change() as connection:
-            before = connection.total_changes
-            for place, record in records.items():
-                _keep(connection, place, record)
-            taken = connection.total_changes - before
-            rows = [(*_key(place), trial.choice, run, trial.share, trial.error) for place, trial in trials]
-            connection.executemany("INSERT OR IGNORE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            return taken, connection.total_changes - before - taken
+        with self._store.change() as session:
+            return _keep(session, records), _add(session, run, trials)
 
     def withdraw(self, place: Place, choice: str) -> None:
         """Remove a record that did not hold, if it still is that one; its trial stays, so that it is not run again."""
-        with self._change() as connection:
-            _where(connection, "DELETE FROM records", place, choice)
-
-    def _create(self) -> None:
-        """Make the file if there is none, whole or not at all, and make sure that it can be written."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._change() as connection:
-                if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    for statement in filter(str.strip, _SCHEMA.split(";")):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA application_id = {APPLICATION}")
-                    connection.execute(f"PRAGMA user_version = {FORMAT}")
-        except OSError as error:
-            raise UsageError(f"cannot make the tuning database '{self.path}'", why=str(error.strerror)) from error
-
-    def _check(self, connection: sqlite3.Connection) -> None:
-        application, found = (
-            connection.execute(f"PRAGMA {n}").fetchone()[0] for n in ("application_id", "user_version")
-        )
-        if application != APPLICATION:
-            raise UsageError(f"'{self.path}' is not a tuning database", help="name another file, or none for a new one")
-        if found != FORMAT:
-            raise UsageError(
-                f"'{self.path}' was made by another version of lvc",
-                why=f"its format is {found}, and this version has {FORMAT}",
-                help="export it with the version that made it, or name another file",
-            )
-
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that sees what all others have written, and is written whole or not at all."""
-        with self._use() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
-
-    @contextmanager
-    def _use(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)) as connection:
-                yield connection
-        except (sqlite3.Error, ValueError, TypeError) as error:
-            raise _explained(self.path, error) from error
-
-
-def _explained(path: Path, error: Exception) -> LvcError:
-    text = str(error)
-    if "readonly" in text or "unable to open" in text:
-        help = "name a file that can be written with --db"
-        return UsageError(f"the tuning database '{path}' cannot be written", why=text, help=help)
-    if "not a database" in text:
-        return UsageError(f"'{path}' is not a tuning database", help="name another file, or none for a new one")
-    help = "remove it, or restore it from an export"
-    return CompileError(f"the tuning database '{path}' cannot be used", why=text, help=help)
+        with self._store.change() as session:
+            session.write(f"DELETE FROM records WHERE {_HERE} AND choice = ?", [(*_key(place), choice)])
 
 
 def _place(row: Sequence[Any]) -> Place:
@@ -231,44 +142,40 @@ def _key(place: Place) -> tuple[str, str, str]:
     return place.kernel, place.processor, place.version
 
 
-def _where(
-    connection: sqlite3.Connection, query: str, place: Place, choice: str | None = None
-) -> list[tuple[Any, ...]]:
-    condition, values = " WHERE kernel = ? AND processor = ? AND version = ?", _key(place)
-    if choice is None:
-        return connection.execute(query + condition, values).fetchall()
-    return connection.execute(f"{query}{condition} AND choice = ?", (*values, choice)).fetchall()
+def _trials_of(session: Session, run: str) -> int:
+    return int(session.select("SELECT count(*) FROM trials WHERE run = ?", run)[0][0])
 
 
-def _trials_of(connection: sqlite3.Connection, run: str) -> int:
-    return int(connection.execute("SELECT count(*) FROM trials WHERE run = ?", (run,)).fetchone()[0])
+def _seconds_of(session: Session, run: str) -> float:
+    rows = session.select("SELECT seconds FROM runs WHERE run = ?", run)
+    return float(rows[0][0]) if rows else 0.0
 
 
-def _seconds_of(connection: sqlite3.Connection, run: str) -> float:
-    row = connection.execute("SELECT seconds FROM runs WHERE run = ?", (run,)).fetchone()
-    return float(row[0]) if row else 0.0
-
-
-def _spend(connection: sqlite3.Connection, run: str, seconds: float) -> None:
-    connection.execute(
-        "INSERT INTO runs VALUES (?, ?) ON CONFLICT (run) DO UPDATE SET seconds = seconds + excluded.seconds",
-        (run, seconds),
+def _spend(session: Session, run: str, seconds: float) -> None:
+    statement = (
+        "INSERT INTO runs VALUES (?, ?) ON CONFLICT (run) DO UPDATE SET seconds = runs.seconds + excluded.seconds"
     )
+    session.write(statement, [(run, seconds)])
 
 
-def _keep(connection: sqlite3.Connection, place: Place, record: Record) -> None:
-    """Write a record, unless there is a better one."""
-    connection.execute(
+def _add(session: Session, run: str, trials: Sequence[tuple[Place, Trial]]) -> int:
+    """Write trials that are not there yet; return how many those were."""
+    rows = [(*_key(place), trial.choice, run, trial.share, trial.error) for place, trial in trials]
+    return session.write("INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
+
+
+def _keep(session: Session, records: Mapping[Place, Record]) -> int:
+    """Write records unless there are better ones; return how many were written."""
+    statement = (
         "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (kernel, processor, version) DO UPDATE SET "
-        "choice = excluded.choice, share = excluded.share, title = excluded.title WHERE excluded.share < share",
-        (*_key(place), record.choice, record.share, record.title),
+        "choice = excluded.choice, share = excluded.share, title = excluded.title WHERE excluded.share < records.share"
     )
+    rows = [(*_key(place), record.choice, record.share, record.title) for place, record in records.items()]
+    return session.write(statement, rows)
 
 
-def _release_the_dead(connection: sqlite3.Connection) -> None:
+def _release_the_dead(session: Session) -> None:
     """Free what was claimed by processes that are gone, and what has been claimed for longer than a trial can take."""
-    connection.execute("DELETE FROM claims WHERE since < ?", (time.time() - _LONGEST_CLAIM,))
-    owners = [row[0] for row in connection.execute("SELECT DISTINCT owner FROM claims")]
-    for owner in owners:
-        if not is_alive(owner):
-            connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+    session.write("DELETE FROM claims WHERE since < ?", [(session.now() - _LONGEST_CLAIM,)])
+    owners = [row[0] for row in session.select("SELECT DISTINCT owner FROM claims")]
+    session.write("DELETE FROM claims WHERE owner = ?", [(owner,) for owner in owners if not is_alive(owner)])

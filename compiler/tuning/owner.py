@@ -5,25 +5,37 @@ from __future__ import annotations
 import json
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE = Path("/etc/machine-id")
+_NAMESPACE = Path("/proc/self/ns/pid")
+"""What numbers processes: a container has one of its own."""
 
 
 def this_process() -> str:
     """The name of this process."""
-    return json.dumps([platform.node(), _read(_BOOT), os.getpid(), _started(os.getpid())])
+    return json.dumps([*_machine(), _read(_BOOT), os.getpid(), _started(os.getpid())])
 
 
 def is_alive(owner: str) -> bool:
-    """Whether a process still runs, by its name; of one on another machine nothing is known, and it counts as alive."""
+    """Whether a process still runs, by its name; of one on another machine or in another container nothing is known,
+    and it counts as alive."""
     try:
-        node, boot, process, started = json.loads(owner)
+        *machine, boot, process, started = json.loads(owner)
     except (ValueError, TypeError):
         return False
-    if node != platform.node():
+    if machine != _machine():
         return True
     return bool(boot == _read(_BOOT) and started == _started(int(process)))
+
+
+def _machine() -> list[str]:
+    """The machine, however many have its host's name, and the container."""
+    with suppress(OSError):
+        return [platform.node(), _read(_MACHINE), str(_NAMESPACE.readlink())]
+    return [platform.node(), _read(_MACHINE), ""]
 
 
 def _started(process: int) -> str:

@@ -24,6 +24,7 @@ from lvc.compiler.tuning.database import Database, Place, Record
 from lvc.compiler.tuning.judgement import Judge, Share, is_faster, noise
 from lvc.compiler.tuning.kernels import Tunable
 from lvc.compiler.tuning.search import neighbours
+from lvc.compiler.tuning.store import is_url
 from lvc.compiler.tuning.tuner import Tuner
 
 
@@ -158,48 +159,58 @@ def test_an_interrupt_keeps_everything(tmp_path: Path, monkeypatch: pytest.Monke
     assert 0 < account.trials == len(Database(tmp_path / "t.db").trials())
 
 
-def kill_until_done(path: Path, trials: int, kills: int, seed: int) -> int:
+def is_there(location: str) -> bool:
+    if not is_url(location):
+        return Path(location).exists()
+    try:
+        Database(location)
+    except UsageError:
+        return False
+    return True
+
+
+def kill_until_done(location: str, trials: int, kills: int, seed: int) -> int:
     """Tune again and again, killed after random times; return how often it was killed."""
     generator, killed = random.Random(seed), 0
-    command = [sys.executable, tuned_sketch.__file__, str(path), str(trials), "0.03"]
+    command = [sys.executable, tuned_sketch.__file__, location, str(trials), "0.03"]
     best: dict[Place, Record] = {}
     for _ in range(kills):
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         began = time.monotonic()
-        while not path.exists() and time.monotonic() - began < 20:
+        while not is_there(location) and time.monotonic() - began < 20:
             time.sleep(0.005)
         time.sleep(generator.uniform(0.0, 0.5))
         run.kill()
         killed += run.wait() == -signal.SIGKILL
-        now = Database(path, create=True).records()
+        now = Database(location, create=True).records()
         assert all(now[key].share <= best[key].share for key in best), "a record is lost"
         best = now
     assert subprocess.run(command, capture_output=True, check=True, text=True).stdout.split() == [str(trials)]
     return killed
 
 
-def check_killed(path: Path, trials: int, kills: int) -> None:
-    assert kill_until_done(path, trials, kills, seed=kills) >= 1
-    database = Database(path)
+def check_killed(location: str, trials: int, kills: int) -> None:
+    assert kill_until_done(location, trials, kills, seed=kills) >= 1
+    database = Database(location)
     assert len(database.trials()) == len({(at.kernel, trial.choice) for at, trial in database.trials()}) == trials
     assert database.claim("another run", place("none"), [choice(1)], 1) == [choice(1)]
 
 
-def test_a_tuner_that_is_killed_goes_on(tmp_path: Path) -> None:
-    check_killed(tmp_path / "t.db", 60, 3)
+def test_a_tuner_that_is_killed_goes_on(location: str) -> None:
+    check_killed(location, 60, 3)
 
 
 @pytest.mark.slow
-def test_a_tuner_that_is_killed_twenty_times_goes_on(tmp_path: Path) -> None:
-    check_killed(tmp_path / "t.db", 60, 20)
+def test_a_tuner_that_is_killed_twenty_times_goes_on(location: str) -> None:
+    check_killed(location, 60, 20)
 
 
-def test_two_tuners_share_a_database(tmp_path: Path) -> None:
+def test_two_tuners_share_a_database(location: str) -> None:
     """Together they run each trial once, and as many as the budget has."""
-    command = [sys.executable, tuned_sketch.__file__, str(tmp_path / "t.db"), "40", "0.02"]
+    command = [sys.executable, tuned_sketch.__file__, location, "40", "0.02"]
     for run in [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]:
         assert run.wait() == 0
-    database = Database(tmp_path / "t.db")
+    database = Database(location)
     assert len(database.trials()) == 40
     assert database.records()[place("a")].choice == choice(7)
 

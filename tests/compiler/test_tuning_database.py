@@ -16,14 +16,22 @@ import pytest
 from lvc.compiler.cli import main
 from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.tuning import owner
-from lvc.compiler.tuning.database import Database, Place, Record, Trial, users_database
+from lvc.compiler.tuning.database import Database, Place, Record, Trial
+from lvc.compiler.tuning.store import users_database
 
 PLACE = Place("kernel", "processor", "version")
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return Database(tmp_path / "deep" / "t.db", create=True)
+def database(location: str) -> Database:
+    return Database(location, create=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file of a database."""
+    Database(tmp_path / "t.db", create=True)
+    return tmp_path / "t.db"
 
 
 def test_a_claim_is_for_one(database: Database) -> None:
@@ -35,12 +43,12 @@ def test_a_claim_is_for_one(database: Database) -> None:
     assert database.claim("run", PLACE, ["a", "d"], 3) == ["d"]
 
 
-def test_what_the_dead_have_claimed_is_free(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_dead_have_claimed_is_free(database: Database, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import sys; from pathlib import Path; from lvc.compiler.tuning.database import *;"
-        "Database(Path(sys.argv[1])).claim('run', Place('kernel', 'processor', 'version'), ['a'], 1)"
+        "import sys; from lvc.compiler.tuning.database import *;"
+        "Database(sys.argv[1]).claim('run', Place('kernel', 'processor', 'version'), ['a'], 1)"
     )
-    subprocess.run([sys.executable, "-c", code, str(database.path)], check=True)
+    subprocess.run([sys.executable, "-c", code, location], check=True)
     assert database.claim("run", PLACE, ["a", "b"], 1) == ["a"]
     away = json.dumps(["another machine", "", 1, "1"])
     assert owner.is_alive(away)
@@ -71,17 +79,19 @@ def test_a_change_that_fails_leaves_nothing(database: Database) -> None:
     assert database.records() == {}
 
 
-def test_an_export_is_taken_back(database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_is_taken_back(
+    database: Database, location: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     database.finish("run", PLACE, [Trial("a", 0.9), Trial("b", None, "it hung")], Record("a", 0.9, "layer"), 1.0)
     other = Database(tmp_path / "o.db", create=True)
     other.finish("run", PLACE, [Trial("c", 0.95)], Record("c", 0.95, "layer"), 1.0)
-    assert main(["tune", "--export", str(tmp_path / "t.json"), "--db", str(database.path)]) == 0
-    assert main(["tune", "--import", str(tmp_path / "t.json"), "--db", str(other.path)]) == 0
+    assert main(["tune", "--export", str(tmp_path / "t.json"), "--db", location]) == 0
+    assert main(["tune", "--import", str(tmp_path / "t.json"), "--db", other.name]) == 0
     assert "added 1 record and 2 trials" in capsys.readouterr().out
     assert other.record(PLACE) == Record("a", 0.9, "layer")
     assert {trial.choice: trial.error for _, trial in other.trials()} == {"a": "", "b": "it hung", "c": ""}
     assert other.spent("run") == (1, 1.0), "trials of others do not count for a budget here"
-    assert main(["tune", "--import", str(tmp_path / "t.json"), "--db", str(other.path), "--json"]) == 0
+    assert main(["tune", "--import", str(tmp_path / "t.json"), "--db", other.name, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trials"] == 0
 
 
@@ -120,10 +130,10 @@ def test_what_is_no_export(content: str, why: str, tmp_path: Path, capsys: pytes
 
 def test_where_the_users_database_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LVC_TUNING", "/somewhere/t.db")
-    assert users_database() == Path("/somewhere/t.db")
+    assert users_database() == "/somewhere/t.db"
     monkeypatch.delenv("LVC_TUNING")
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
-    assert users_database() == Path("/data/lvc/tuning.db")
+    assert users_database() == "/data/lvc/tuning.db"
 
 
 def test_what_is_no_database(tmp_path: Path) -> None:
@@ -144,37 +154,38 @@ def test_what_is_no_database(tmp_path: Path) -> None:
         Database(tmp_path / "text" / "t.db", create=True)
 
 
-def test_a_database_of_another_format(database: Database) -> None:
-    with closing(sqlite3.connect(database.path)) as other:
+def test_a_database_of_another_format(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA user_version = 99")
     with pytest.raises(UsageError, match="was made by another version of lvc") as caught:
-        Database(database.path, create=True)
+        Database(path, create=True)
     assert "its format is 99" in caught.value.why
 
 
-def test_a_broken_database(database: Database) -> None:
+def test_a_broken_database(path: Path) -> None:
+    database = Database(path)
     database.finish("run", PLACE, [Trial(str(n), 0.9, "x" * 500) for n in range(200)], Record("a", 0.9), 1.0)
-    content = bytearray(database.path.read_bytes())
+    content = bytearray(path.read_bytes())
     content[4096:] = os.urandom(len(content) - 4096)
-    database.path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(LvcError, match=r"cannot be used|is not a tuning database"):
         database.trials()
 
 
-def test_a_database_with_other_values(database: Database) -> None:
-    with closing(sqlite3.connect(database.path)) as other:
+def test_a_database_with_other_values(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
         other.execute("INSERT INTO records VALUES ('k', 'p', 'v', 'c', 'fast', 't')")
         other.commit()
     with pytest.raises(LvcError, match="cannot be used"):
-        database.records()
+        Database(path).records()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-def test_a_database_that_may_not_be_written(database: Database) -> None:
-    database.path.chmod(0o400)
-    assert Database(database.path).records() == {}
+def test_a_database_that_may_not_be_written(path: Path) -> None:
+    path.chmod(0o400)
+    assert Database(path).records() == {}
     with pytest.raises(UsageError, match="cannot be written"):
-        Database(database.path, create=True)
+        Database(path, create=True)
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ def tunable(kernels: Sequence[SketchKernel], slower: Sequence[str] = ()) -> Tuna
     return Tunable(kernels, "a processor", "a version", 1e-4, measure)
 
 
-def tune(kernels: Sequence[SketchKernel], path: Path, budget: Budget, slower: Sequence[str] = ()) -> Account:
-    return Tuner(tunable(kernels, slower), Database(path, create=True), budget).run()
+def tune(kernels: Sequence[SketchKernel], location: str | Path, budget: Budget, slower: Sequence[str] = ()) -> Account:
+    return Tuner(tunable(kernels, slower), Database(location, create=True), budget).run()
 
 
 def three() -> list[SketchKernel]:
@@ -97,4 +97,4 @@ if __name__ == "__main__":
     models = three()
     for kernel in models:
         kernel.wait = float(sys.argv[3])
-    print(tune(models, Path(sys.argv[1]), Budget(trials=int(sys.argv[2]))).trials)
+    print(tune(models, sys.argv[1], Budget(trials=int(sys.argv[2]))).trials)

@@ -28,8 +28,9 @@ class Cache:
 @dataclass(frozen=True)
 class Machine:
     """One core: its caches; loads and multiply-adds of whole vectors a cycle, and the cycles until the sums of one may
-    take another; bytes a cycle that come from the second level, the third and memory; whether it runs instructions in
-    their order, so that loads and multiply-adds of vectors follow one another.
+    take another; bytes a cycle that come from the second level, the third and memory, and from memory where they are
+    read from first to last; whether it runs instructions in their order, so that loads and multiply-adds of vectors
+    follow one another.
 
     The figures only rank choices, so one set of rates does for all cores since Haswell and Zen 2.
     """
@@ -43,7 +44,13 @@ class Machine:
     second_rate: int = 12
     third_rate: int = 6
     memory_rate: int = 6
+    stream_rate: int = 6
     in_order: bool = False
+
+    def fetching(self, cycles: float, fetch: float, exposed: float = 0.0) -> float:
+        """Cycles of work for which data takes ``fetch`` cycles to come: a core in order does one after the other, and
+        another both at once, but for an ``exposed`` share of the fetch."""
+        return cycles + fetch if self.in_order else max(fetch, cycles + exposed * fetch)
 
 
 GENERIC = Machine()

@@ -92,7 +92,7 @@ X86_64 = Architecture(
 
 _processor = partial(Processor, architecture=X86_64)
 _MEGABYTE = Cache(1 << 20, 8)
-_ZEN4 = Machine(second=_MEGABYTE, loads=1, multiply_adds=1)
+_ZEN4 = Machine(second=_MEGABYTE, loads=1, multiply_adds=1, stream_rate=9)
 _SKYLAKE = Machine(second=Cache(1 << 20, 16))
 _WIDE_FIRST = Cache(48 << 10, 12)
 
@@ -117,5 +117,5 @@ PROCESSORS: dict[str, Processor] = {
     "znver2": _processor("AMD Zen 2", _V3),
     "znver3": _processor("AMD Zen 3", _V3 | {"vaes", "vpclmulqdq"}),
     "znver4": _processor("AMD Zen 4", _ICELAKE | {"avx512bf16"}, _ZEN4),
-    "znver5": _processor("AMD Zen 5", _SAPPHIRE, Machine(_WIDE_FIRST, Cache(1 << 20, 16))),
+    "znver5": _processor("AMD Zen 5", _SAPPHIRE, Machine(_WIDE_FIRST, Cache(1 << 20, 16), stream_rate=9)),
 }

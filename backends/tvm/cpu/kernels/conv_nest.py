@@ -82,6 +82,17 @@ def cycles(geometry: Geometry, vector: Vector) -> float:
     return _tile(geometry, vector)[2] + geometry.bytes / COPY_RATE * geometry.is_copied
 
 
+def call_cycles(geometry: Geometry, vector: Vector) -> float:
+    """Cycles of all images by count, with weights that come from memory, to compare algorithms by. Many turns for each
+    weight, or a prefetch, hide the time in which it comes as long as there is work."""
+    fetch = _weight_bytes(geometry) / vector.machine.memory_rate
+    return vector.machine.fetching(geometry.batch * _tile(geometry, vector)[2], fetch)
+
+
+def _weight_bytes(g: Geometry) -> int:
+    return 4 * g.channels.out_blocks * g.channels.out_block * g.depth
+
+
 @cache
 def choose_knobs(geometry: Geometry, vector: Vector) -> Knobs:
     """The register tile with the fewest cycles by count, and the tasks that fetch the least."""
@@ -109,7 +120,7 @@ def space(geometry: Geometry, vector: Vector) -> Space:
     """Every register tile that fits, with every way to do the reduction in parts."""
     g, plane = geometry, (geometry.channels.out_blocks, geometry.line)
     costs = {parts: TileCost(vector, g.depth, parts, g.rows, g.channels.operand) for parts in _depth_parts(g)}
-    weights = 4 * g.channels.out_blocks * g.channels.out_block * g.depth / vector.machine.memory_rate
+    weights = _weight_bytes(g) / vector.machine.memory_rate
     return Space(
         ("vectors", "pixels", "depth_parts"),
         tuple((*tile, parts) for parts, cost in costs.items() for tile in tiles(cost, g.channels.heights, plane)),

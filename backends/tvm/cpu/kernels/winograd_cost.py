@@ -1,8 +1,8 @@
 """The rule that picks an algorithm for a convolution, and the knobs of minimal filtering: cycles by count.
 
-As in `tile_cost` they only rank choices. Weights are taken to come from memory: in
-a network no cache holds them until the next call. That is what speaks against large tiles where there are few of them,
-since their weights are up to four times as large as those of the plain convolution.
+As in `tile_cost` they only rank choices. Weights are taken to come from memory: in a network no cache holds them until
+the next call. That is what speaks against large tiles where there are few of them, since their weights are up to four
+times as large as those of the plain convolution. They are read from first to last, while the products go on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from lvc.backends.tvm.cpu.kernels import conv2d
+from lvc.backends.tvm.cpu.kernels import conv_nest
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
 from lvc.backends.tvm.cpu.kernels.parts import HIDDEN, THREADS
 from lvc.backends.tvm.cpu.kernels.register_tile import cut, tile_count
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TO_POINTS, TO_OUTPUTS = 4.0, 3.0  # cycles of the transforms for a vector of each point
 STREAM = 2  # times the rate of the third level at which weights come from there, read in order once
+EXPOSED = 0.5  # of the time in which weights come from memory, what is not hidden behind the arithmetic
 THIRD_SHARE = 0.5  # of that cache, for weights from strip to strip
 MOST_DATA = 4 << 20  # bytes of transformed data that a strip may take
 PRODUCTS_SHARE = 0.25  # of the second level, for the products of a chunk
@@ -33,11 +34,7 @@ PRODUCTS_SHARE = 0.25  # of the second level, for the products of a chunk
 
 def plain_cycles(problem: Conv2d, vector: Vector) -> float:
     """Cycles of the plain convolution."""
-    g, knobs = problem.geometry, conv2d.choose_knobs(problem, vector)
-    cost = TileCost(vector, g.depth, knobs.depth_parts, g.rows)
-    products = cost.plane((g.channels.out_blocks, g.line), (knobs.vectors, knobs.pixels)) * g.rows
-    weights = 4 * g.channels.out_blocks * g.channels.out_block * g.depth
-    return problem.batch * products + weights / vector.machine.memory_rate
+    return conv_nest.call_cycles(problem.geometry, vector)
 
 
 @dataclass(frozen=True)
@@ -67,22 +64,23 @@ class WinogradCost:
 
     def cycles(self, knobs: Knobs) -> float:
         """Cycles on one thread."""
-        strips, columns = cut(self.problem.tiles[0], knobs.rows), self.problem.tiles[1]
-        products = sum(run.count * self._strip(run.size * columns, knobs) for run in strips)
-        machine = self.vector.machine
-        is_kept = self.weights <= THIRD_SHARE * machine.third.size
-        passes = 1 if is_kept else self.problem.plain.batch * tile_count(strips)
-        return self.problem.plain.batch * (self.transforms + products) + passes * self.weights / machine.memory_rate
+        strips, columns, machine = cut(self.problem.tiles[0], knobs.rows), self.problem.tiles[1], self.vector.machine
+        products = sum(run.count * self._products(run.size * columns, knobs) for run in strips)
+        turns = self.problem.plain.batch * tile_count(strips)
+        work = self.problem.plain.batch * (self.transforms + products) / turns
+        from_memory = 1 if self.weights <= THIRD_SHARE * machine.third.size else turns
+        first = machine.fetching(work, self.weights / machine.stream_rate, EXPOSED)
+        again = max(work, self.weights / (STREAM * machine.third_rate))
+        return from_memory * first + (turns - from_memory) * again
 
-    def _strip(self, tiles: int, knobs: Knobs) -> float:
-        """Cycles of the products of a strip, which reads all weights again."""
+    def _products(self, tiles: int, knobs: Knobs) -> float:
+        """Cycles of the products of a strip, which reads all weights, where these are at hand."""
         chunks = cut(self.problem.channels.out_blocks, knobs.chunk)
         cost = TileCost(self.vector, self._depth)
         planes = sum(run.count * cost.plane((run.size, tiles), (knobs.vectors, knobs.tiles)) for run in chunks)
         machine = self.vector.machine
         passes = tile_count(chunks) + 1 if self._data(tiles) > SECOND_SHARE * machine.second.size else 0
-        fetch = passes * self._data(tiles) / (HIDDEN * machine.third_rate)
-        return max(self.problem.points * planes, self.weights / (STREAM * machine.third_rate)) + fetch
+        return self.problem.points * planes + passes * self._data(tiles) / (HIDDEN * machine.third_rate)
 
     def _data(self, tiles: int) -> int:
         """Bytes of the transformed data of so many tiles."""

@@ -22,7 +22,9 @@ from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16
 from lvc.backends.tvm.cpu.kernels.winograd import Winograd, can_transform, choose_tile
 from lvc.backends.tvm.cpu.kernels.winograd_cost import MOST_DATA, WinogradCost, plain_cycles
 from lvc.backends.tvm.cpu.kernels.winograd_nest import Knobs
+from lvc.backends.tvm.cpu.targets import vector_of
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.compiler.backend import Target
 from lvc.compiler.ir.cook_toom import KERNELS
 
 SAME = (1, 1, 1, 1)
@@ -169,6 +171,30 @@ def test_the_choice(plain: Conv2d, tile: int) -> None:
     assert choose_tile(plain, AVX2, 4) == tile
     assert choose_tile(plain, AVX2, 0) == 0
     assert choose_tile(plain, AVX2, 2) in (0, 2)
+
+
+SMALL = [  # on Zen 4 within resnet18, the plain convolution over each tile of 2 and of 4
+    (convolution(256, 4, 256), 2),  # 1.45, 0.71
+    (convolution(512, 4, 512), 2),  # 1.12, 0.54
+    (convolution(512, 2, 512), 0),  # 0.96, 0.42
+    (convolution(256, 2, 256), 0),  # 0.71, 0.34
+    (convolution(128, 8, 128), 4),  # 1.53, 1.87
+    (convolution(256, 8, 256), 4),  # 1.65, 2.1
+    (convolution(512, 7, 512), 4),  # 1.42, 1.65
+]
+
+
+@pytest.mark.parametrize(("plain", "tile"), SMALL)
+def test_the_choice_where_weights_are_most_of_the_data(plain: Conv2d, tile: int) -> None:
+    plain = dataclasses.replace(plain, in_block=16, out_block=16)
+    assert choose_tile(plain, vector_of(Target.parse("znver4")), 4) == tile
+
+
+@pytest.mark.parametrize(("cpu", "tile"), [("x86-64-v3", 0), ("x86-64-v2", 2), ("cortex-a53", 2), ("neoverse-n1", 2)])
+def test_the_choice_for_small_images_follows_the_pace_of_the_products(cpu: str, tile: int) -> None:
+    vector = vector_of(Target.parse(cpu))
+    plain = dataclasses.replace(convolution(256, 4, 256), in_block=vector.lanes, out_block=vector.lanes)
+    assert choose_tile(plain, vector, 4) == tile  # where the products are done before the weights have come, fewer win
 
 
 def test_two_threads_have_equal_shares() -> None:

@@ -48,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--db", metavar="FILE|URL", help="the tuning database, or its PostgreSQL URL (default: the user's own)"
     )
+    group.add_argument("--plot", metavar="FILE", type=Path, help="draw the model's time over that of tuning")
     group.add_argument("--export", metavar="FILE", type=Path, help="write the database's trials and records as JSON")
     group.add_argument("--import", dest="taken", metavar="FILE", type=Path, help="add those of such a file to it")
     add_pipeline_options(parser)
@@ -55,6 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.files import check_writable
+    from lvc.compiler.measure.pictures.canvas import check_drawable
 
     if options.export or options.taken:
         return _exchange(options, console)
@@ -64,12 +66,17 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     target = _target(options)
     if options.report:
         check_writable(options.report)
+    if options.plot:
+        check_drawable(options.plot)
     database = _database(options)
-    account = _tune(*_model(options, console, target), target, Tuning(database, budget), console)
+    model, workspace = _model(options, console, target)
+    account = _tune(model, workspace, target, Tuning(database, budget), console)
     _show(account, console)
     found = {"target": target.text, "database": database.name, **account.to_json()}
     if options.report:
         _write(options.report, found)
+    if options.plot:
+        _draw(options.plot, model.name, account)
     console.json(found)
     return INTERRUPTED if account.is_interrupted else 0
 
@@ -189,3 +196,13 @@ def _write(path: Path, found: dict[str, object]) -> None:
     from lvc.compiler.files import write_atomically
 
     write_atomically(path, json.dumps(found, indent=2).encode())
+
+
+def _draw(path: Path, name: str, account: Account) -> None:
+    from lvc.compiler.files import write_atomically
+    from lvc.compiler.measure.pictures.canvas import Head
+    from lvc.compiler.measure.pictures.steps import Steps
+
+    head = Head(f"{name}: {account.gain:.2f}x by tuning", "The time of the model, added up from its kernels as raced.")
+    points = [(spent / 60, 1e3 * seconds) for spent, seconds in account.curve]
+    write_atomically(path, Steps(head, "minutes of tuning", "ms a run", points).render(path.suffix))

@@ -56,7 +56,7 @@ class Account:
     """The state of a model's tuning. ``rest`` are the seconds of what cannot be tuned, ``hope`` those that may still be
     won; ``trials`` and ``spent`` are those of the model's budget so far. ``measured`` is the time of the whole model as
     a share of that by the rules, run in turns, once it is known. ``withdrawn`` are titles of kernels whose gain did not
-    show in the model."""
+    show in the model. ``curve`` has after each batch the seconds spent so far, and those of the model then."""
 
     rows: Sequence[Row]
     rest: float
@@ -68,6 +68,7 @@ class Account:
     withdrawn: list[str] = field(default_factory=list)
     reason: str = ""
     is_interrupted: bool = False
+    curve: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def by_rule(self) -> float:
@@ -136,5 +137,6 @@ class Account:
             "reason": self.reason,
             "withdrawn": self.withdrawn,
             "far_off": self.far_off,
+            "curve": self.curve,
             "kernels": [{**vars(row), "gain": row.gain} for row in self.rows],
         }

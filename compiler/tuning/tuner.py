@@ -41,6 +41,7 @@ class Tuner:
     is_interrupted: bool = False
     measured: Share | None = None
     withdrawn: list[str] = field(default_factory=list)
+    curve: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.searches = [self._search(number) for number in range(len(self.tunable.kernels))]
@@ -56,7 +57,9 @@ class Tuner:
     def run(self) -> Account:
         """Tune until the budget is spent or nothing more is to be had, and prove the result."""
         try:
+            self._draw()
             while self._step():
+                self._draw()
                 if self.watch:
                     self.watch(self.account())
             self._prove()
@@ -79,7 +82,13 @@ class Tuner:
             self.withdrawn,
             self.reason,
             self.is_interrupted,
+            self.curve,
         )
+
+    def _draw(self) -> None:
+        """Add to the curve where the model is now."""
+        account = self.account()
+        self.curve.append((account.spent, account.tuned))
 
     def _search(self, number: int) -> Search:
         """Where the search for a kernel was when the last run ended, or where that of another model is."""

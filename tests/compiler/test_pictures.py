@@ -15,6 +15,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.measure.pictures.canvas import Head, check_drawable
 from lvc.compiler.measure.pictures.curves import Curves
 from lvc.compiler.measure.pictures.dots import Dots, Row
+from lvc.compiler.measure.pictures.steps import Steps
 
 HEAD = Head("What it shows", "How it is read")
 
@@ -48,6 +49,14 @@ def test_marks_lie_where_their_values_say() -> None:
     assert x3 - x2 == pytest.approx(x2 - x1, abs=1e-3)
     assert x2 - x1 > 50
     assert y1 < y2 < y3, "the first row is on top"
+
+
+def test_a_value_holds_until_the_next() -> None:
+    picture = Steps(HEAD, "minutes", "ms", [(0.0, 4.0), (1.0, 4.0), (3.0, 2.0)])
+    drawing = Drawing(picture.render(".svg"))
+    assert {"minutes", "ms", "2"} <= set(drawing.texts)
+    assert picture.render(".png").startswith(b"\x89PNG")
+    assert picture.render(".svg") == picture.render(".svg")
 
 
 def test_panels_share_one_axis() -> None:

@@ -90,6 +90,17 @@ def test_a_time_that_is_spent_leaves_nothing_to_do(tmp_path: Path) -> None:
     assert all(not kernel.raced for kernel in again)
 
 
+def test_the_curve_falls_from_the_rules_to_the_tuned_model(tmp_path: Path) -> None:
+    account = tune(three(), tmp_path / "t.db", Budget(trials=60))
+    spent, seconds = zip(*account.curve, strict=True)
+    assert (seconds[0], seconds[-1]) == (account.by_rule, account.tuned)
+    assert list(spent) == sorted(spent)
+    assert list(seconds) == sorted(seconds, reverse=True)
+    assert len(set(seconds)) > 2
+    later = tune(three(), tmp_path / "t.db", Budget(trials=90))
+    assert later.curve[0] == (pytest.approx(account.spent), account.tuned)
+
+
 def test_models_share_kernels(tmp_path: Path) -> None:
     tune([SketchKernel("a", 12)], tmp_path / "t.db", Budget(trials=60))
     other = [SketchKernel("a", 12), SketchKernel("b", 0, knobs=4)]

@@ -274,12 +274,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*TUNE, "--trials", "5", "--report", "r.json"]) == 0
+    assert main([*TUNE, "--trials", "5", "--report", "r.json", "--plot", "curve.png"]) == 0
     report, told = json.loads((folder / "r.json").read_text()), capsys.readouterr().out
     assert report["trials"] == len(Database(folder / "t.db").trials()) == 5
     assert f"{report['gain']:.2f}x so far" in told
     assert "the budget of 5 trials is spent" in told
-    assert report["seconds_tuned"] <= report["seconds_by_rule"]
+    assert report["seconds_tuned"] <= report["seconds_by_rule"] == report["curve"][0][1]
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
     for row in report["kernels"]:
         assert row["gain"] >= 1
     model = ["compile", *TUNE[1:-2], "-O3", "-o", "net.lvc", "--report", "c.json"]

@@ -116,7 +116,7 @@ def compile_and_report(
         max_loss=max_loss,
         stages=stages,
     )
-    rewritten.records = next((found for item in reversed(tuple(pipeline)) if (found := item.records)), None)
+    rewritten.records = next((found for item in reversed(tuple(pipeline)) if (found := item.records) is not None), None)
     pipeline += Pipeline(tuple(step.item for step in steps[len(pipeline) :]))
     refuse_uncalibrated(rewritten.module.graph)
     if requirement:

@@ -20,7 +20,8 @@ from lvc.compiler.tuning.store import is_url, users_database
 class UseRecords(Pass):
     """Let a backend make kernels by the records of a tuning database, which 'lvc tune' fills.
 
-    Only records of the target's own processor and of this version of lvc count; the others are left out with a note.
+    Records that come with lvc stand in for kernels that have not been tuned. Only records of the target's own processor
+    and of this version of lvc count; the others are left out with a note.
     The graph stays as it is.
     """
 
@@ -35,14 +36,14 @@ class UseRecords(Pass):
             raise UsageError("a pipeline has no place for a password", why="artefacts and reports tell it", help=help)
 
     @property
-    def records(self) -> str | None:
+    def records(self) -> str:
         location = self.database or users_database()
-        return location if self.database or is_url(location) or Path(location).is_file() else None
+        return location if self.database or is_url(location) or Path(location).is_file() else ""
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         model.records = self.records
-        if model.records is None:
-            return Outcome(notes=["no kernel has been tuned yet: 'lvc tune' does it"])
+        if not model.records:
+            return Outcome(notes=["no kernel is tuned yet, which 'lvc tune' does: only lvc's own records count"])
         database = Database(model.records)
         count = len(database.records())
         return Outcome(notes=[f"kernels may be made by {counted(count, 'record')} of {database.name}"])

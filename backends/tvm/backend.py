@@ -173,10 +173,15 @@ def _recorded(model: Model, target: Target, generator: CodeGenerator) -> Recorde
         return None
     from lvc.backends.tvm.kernel_keys import code_version
     from lvc.backends.tvm.tuning.choosing import Recorded
+    from lvc.backends.tvm.tuning.shipped import shipped_records
     from lvc.compiler.tuning.database import Database
 
-    records = Database(model.records).records()
-    return Recorded(generator, records, _device(target).processor(target), code_version())
+    processor, version = _device(target).processor(target), code_version()
+    if not model.records:
+        return Recorded(generator, {}, processor, version, shipped_records())
+    database = Database(model.records)
+    tuned = {place for place, _ in database.trials()}
+    return Recorded(generator, database.records(), processor, version, shipped_records(), tuned)
 
 
 def _device(target: Target) -> Device:

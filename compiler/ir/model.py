@@ -46,7 +46,7 @@ class Model:
     names the parts of that tuple. ``source`` says what was loaded. ``preprocessing`` is the text of an image
     preprocessing and ``labels`` the names of the classes, where they are known. ``reference`` is there to judge how the
     model was loaded: it is neither stored nor copied. ``records`` is the tuning database by whose records a backend may
-    make its kernels, if it may; it is not stored.
+    make its kernels, empty for the backend's own alone, None for none; it is not stored.
     """
 
     module: GraphModule

@@ -120,8 +120,8 @@ class Pass(Component):
 
     @property
     def records(self) -> str | None:
-        """The tuning database, a file or a URL, by whose records it lets kernels be made; None for a pass that says
-        nothing of that."""
+        """The tuning database, a file or a URL, by whose records it lets kernels be made, empty for those alone that
+        come with the backend; None for a pass that says nothing of that."""
         return None
 
     @abstractmethod

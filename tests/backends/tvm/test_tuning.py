@@ -20,6 +20,7 @@ import torch
 from sketch import Sketch, aten
 from tvm import tirx
 
+import lvc
 from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.cpu import targets
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
@@ -27,8 +28,9 @@ from lvc.backends.tvm.cpu.kernels import conv2d, depthwise, matmul
 from lvc.backends.tvm.fused import write_nest
 from lvc.backends.tvm.kernel_keys import code_version, kernel_keys, structure_key
 from lvc.backends.tvm.lower import lower
-from lvc.backends.tvm.tuning import race
+from lvc.backends.tvm.tuning import race, shipped
 from lvc.backends.tvm.tuning.contest import difference
+from lvc.backends.tvm.tuning.shipped import Shipped
 from lvc.backends.tvm.tuning.tunable import TvmKernel
 from lvc.compiler.backend import Target
 from lvc.compiler.cli import main
@@ -39,8 +41,8 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.tuning.budget import Budget
-from lvc.compiler.tuning.database import Database, Place, Record
-from lvc.compiler.tuning.judgement import BLOCK, Judge
+from lvc.compiler.tuning.database import Database, Place, Record, Trial
+from lvc.compiler.tuning.judgement import BLOCK, MARGIN, Judge
 from lvc.compiler.tuning.kernels import CannotRace
 from lvc.compiler.tuning.tuner import Tuner
 
@@ -241,6 +243,78 @@ def test_records_that_do_not_hold_are_left_out(place: dict[str, str], choice: st
     assert why in line
 
 
+def ship(kernel: TvmKernel, monkeypatch: pytest.MonkeyPatch, **other: str) -> None:
+    """Let lvc come with a record of a kernel."""
+    known = {"processor": PROCESSOR, "version": lvc.__version__, "rule": kernel.rule, **other}
+    record = Shipped(kernel.choices()[0], 0.8, "a layer", known["rule"])
+    place = Place(kernel.key, known["processor"], known["version"])
+    monkeypatch.setattr(shipped, "shipped_records", lambda: {place: record})
+
+
+def untuned(model: Model, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("LVC_TUNING", "")
+    monkeypatch.setenv("XDG_DATA_HOME", "/nowhere")
+    return compile(model, "O3", workspace=Workspace(threads=1), verify=False)
+
+
+def test_records_that_come_with_lvc_make_kernels_without_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = one_conv()
+    (kernel,) = kernels(model)
+    ship(kernel, monkeypatch)
+    tuned = untuned(model, monkeypatch)
+    (taken,) = tuned.metadata["tuned"]
+    assert (taken["choice"], taken["gain"], taken["shipped"]) == (json.loads(kernel.choices()[0]), 1.25, True)
+    assert tuned.files["plan.json"] != compile(model, "O2", verify=False).files["plan.json"]
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"processor": "znver9"}, "they were measured on another processor, znver9"),
+        ({"version": "0.0"}, "they were measured with another version of lvc"),
+        ({"rule": '{"kernel": "conv2d", "vectors": 1}'}, "they come with lvc, whose rule has changed since"),
+    ],
+)
+def test_records_that_come_with_lvc_may_not_hold(
+    other: dict[str, str], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = one_conv()
+    (kernel,) = kernels(model)
+    ship(kernel, monkeypatch, **other)
+    plain = untuned(model, monkeypatch)
+    assert plain.metadata["tuned"] == []
+    assert [line for line in plain.metadata["remarks"] if why in line]
+
+
+def test_what_was_tuned_here_counts_more_than_what_comes_with_lvc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = one_conv()
+    (kernel,) = kernels(model)
+    ship(kernel, monkeypatch)
+    database = Database(tmp_path / "t.db", create=True)
+    here = Place(kernel.key, PROCESSOR, code_version())
+    database.take({}, [(here, Trial(kernel.choices()[0], 1.1))], "test")
+    assert compiled(model, tmp_path / "t.db").metadata["tuned"] == []
+    database.take({here: Record(kernel.choices()[1], 0.5)}, [], "test")
+    (taken,) = compiled(model, tmp_path / "t.db").metadata["tuned"]
+    assert (taken["choice"], "shipped" in taken) == (json.loads(kernel.choices()[1]), False)
+
+
+def test_the_records_that_lvc_comes_with_are_of_this_version() -> None:
+    """A new version measures them again: python tools/ship_records.py."""
+    content = shipped.FILE.read_text()
+    records = shipped.shipped_records()
+    assert shipped.to_json(lvc.__version__, records) == content
+    assert len(records) == len(json.loads(content)["records"])
+    for record in records.values():
+        assert 0.2 < record.share < 1 - MARGIN
+        for choice in (record.choice, record.rule):
+            kernel, *knobs = json.loads(choice).items()
+            assert kernel[0] == "kernel"
+            assert all(type(value) is int for _, value in knobs)
+
+
 def test_records_of_a_level_are_of_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(targets, "processor_name", lambda: "a certain processor")
     level, named = (Target.parse(text) for text in ("x86-64-v3", "znver4"))
@@ -251,8 +325,8 @@ def test_records_of_a_level_are_of_one_processor(monkeypatch: pytest.MonkeyPatch
 def test_without_a_database_nothing_is_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LVC_TUNING", str(tmp_path / "none.db"))
     model, (step,) = Pipeline.parse("use-records").run(one_conv())
-    assert step.outcome.notes == ["no kernel has been tuned yet: 'lvc tune' does it"]
-    assert model.records is None
+    assert step.outcome.notes == ["no kernel is tuned yet, which 'lvc tune' does: only lvc's own records count"]
+    assert model.records == ""
     assert "use-records" in str(Pipeline.parse("O3"))
 
 

@@ -48,7 +48,7 @@ def _whole(sizes: list[int], rank: int) -> list[int]:
 
 
 def _convolution(d: Draw) -> Arguments:
-    rank, transposed = d.pick(1, 2), d.flag()
+    rank, transposed = d.pick(1, 2, 3), d.flag()
     given = _conv(rank, transposed=transposed)(d)
     if given["input"].ndim == rank + 1:
         given["input"] = given["input"].unsqueeze(0)
@@ -146,6 +146,9 @@ CONTRACTION: dict[OpOverload, Drawn] = {
     aten.conv1d.padding: _conv(1, named=True),
     aten.conv_transpose2d.input: _conv(2, transposed=True),
     aten.conv_transpose1d.default: _conv(1, transposed=True),
+    aten.conv3d.default: _conv(3),
+    aten.conv3d.padding: _conv(3, named=True),
+    aten.conv_transpose3d.input: _conv(3, transposed=True),
     aten.convolution.default: _convolution,
     aten._convolution.default: lambda d: _convolution(d) | dict.fromkeys(_SETTINGS, False),
     aten.linear.default: _linear,
@@ -183,19 +186,6 @@ def _pool(rank: int, *, dilated: bool = False, counted: bool = False, divided: b
     return draw
 
 
-def _pool_over_channels(d: Draw) -> Arguments:
-    kernel = d.number(1, 3)
-    return {
-        "self": d.tensor((d.number(1, 2), d.number(1, 2), d.number(3, 6), d.number(1, 3), d.number(1, 3))),
-        "kernel_size": [kernel, 1, 1],
-        "stride": d.pick([], [d.number(1, 2), 1, 1]),
-        "padding": [d.number(0, kernel // 2), 0, 0],
-        "ceil_mode": d.flag(),
-        "count_include_pad": d.flag(),
-        "divisor_override": d.pick(None, 3),
-    }
-
-
 def _adaptive(rank: int) -> Drawn:
     def draw(d: Draw) -> Arguments:
         lead = [d.number(1, 3)] if d.number(0, 3) == 0 else [d.number(1, 2), d.number(1, 3)]
@@ -228,7 +218,12 @@ POOLING: dict[OpOverload, Drawn] = {
     aten.max_pool1d.default: _pool(1, dilated=True),
     aten.avg_pool2d.default: _pool(2, counted=True, divided=True),
     aten.avg_pool1d.default: _pool(1, counted=True),
-    aten.avg_pool3d.default: _pool_over_channels,
+    aten.max_pool3d.default: _pool(3, dilated=True),
+    aten.max_pool3d_with_indices.default: _pool(3, dilated=True),
+    aten.avg_pool3d.default: _pool(3, counted=True, divided=True),
+    aten.adaptive_avg_pool3d.default: _adaptive(3),
+    aten._adaptive_avg_pool3d.default: _adaptive(3),
+    aten.adaptive_max_pool3d.default: _adaptive(3),
     aten.adaptive_avg_pool2d.default: _adaptive(2),
     aten._adaptive_avg_pool2d.default: _adaptive(2),
     aten.adaptive_avg_pool1d.default: _adaptive(1),

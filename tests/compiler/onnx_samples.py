@@ -58,6 +58,33 @@ STORED: dict[str, np.ndarray] = {
     "sizes": np.array([2, 4, 9, 4]),
     "twosizes": np.array([9, 4]),
     "pairs": np.array([2, 12, 6, 2]),
+    "series": np.array([4, 3, 24]),
+    "batches": np.array([3, 4, 24]),
+    "lengths": np.array([2, 4, 3], np.int32),
+    "lstmw": _ramp(2, 8, 24) / 4,
+    "lstmr": _ramp(2, 8, 2),
+    "lstmb": _ramp(2, 16),
+    "grubw": _ramp(1, 6, 24) / 4,
+    "grur": _ramp(1, 6, 2),
+    "grub": _ramp(1, 12),
+    "rnnw": _ramp(1, 2, 24) / 4,
+    "rnnr": _ramp(1, 2, 2),
+    "rnnb": _ramp(1, 4),
+    "onefirst": _ramp(1, 3, 2),
+    "twofirst": _ramp(2, 3, 2),
+    "batchfirst": _ramp(3, 1, 2),
+    "peepholes": _ramp(2, 6),
+    "rois": np.array([[0, 0, 8, 8], [2, 1, 11, 9], [-3, 4, 5, 14]], np.float32),
+    "images": np.array([0, 1, 1]),
+    "columns": np.array([2, 8, 18]),
+    "tallpicture": np.array([4, 7]),
+    "widepicture": np.array([6, 6]),
+    "block": np.array([2, 2]),
+    "offsets": _ramp(2, 18, 4, 4) * 2,
+    "moreoffsets": _ramp(2, 36, 3, 4) * 3,
+    "weights": _ramp(2, 18, 3, 4),
+    "halfw": _ramp(1, 8, 24) / 4,
+    "halfr": _ramp(1, 8, 2),
     "volume": np.array([2, 2, 2, 6, 6]),
     "triples": np.array([2, 4, 4, 3, 3]),
     "picture": np.array([2, 3, 5, 4]),
@@ -219,7 +246,57 @@ def _samples() -> list[tuple[int, str]]:
 SAMPLES = _samples()
 STORED["k4"] = _ramp(4, 6, 6, 3)
 
+_SERIES, _BATCHES = "s = Reshape(x, series)", "s = Reshape(x, batches)"
+_NAMED = 'activations = ["Sigmoid", "Tanh"]'
+SAMPLES += [
+    (opset, f"{_SERIES}  {node}")
+    for opset in (7, 14)
+    for node in (
+        'y = LSTM<hidden_size = 2, direction = "bidirectional">(s, lstmw, lstmr)',
+        "y = LSTM<hidden_size = 2, clip = 0.4, input_forget = 1>(s, halfw, halfr)",
+        'a, b, y = LSTM<hidden_size = 2, direction = "bidirectional", activations = ["Sigmoid", "Tanh", "Softsign", '
+        '"Sigmoid", "Relu", "Tanh"]>(s, lstmw, lstmr, lstmb, , twofirst, twofirst, peepholes)',
+        "y = LSTM<hidden_size = 2>(s, halfw, halfr, , lengths, onefirst)",
+        f'y = GRU<hidden_size = 2, direction = "reverse", {_NAMED}, clip = 0.3>(s, grubw, grur, grub)',
+        "y = GRU<hidden_size = 2, linear_before_reset = 1>(s, grubw, grur, grub, lengths, onefirst)",
+        'a, y = RNN<hidden_size = 2, direction = "reverse", activations = ["Relu"], clip = 0.5>'
+        "(s, rnnw, rnnr, rnnb, , onefirst)",
+        "y = RNN<hidden_size = 2>(s, rnnw, rnnr, , lengths)",
+    )
+]
+_REGIONS = "output_height = 2, output_width = 3, sampling_ratio = 2, spatial_scale = 0.5"
+SAMPLES += [
+    (10, f"y = RoiAlign<{_REGIONS}>(x, rois, images)"),
+    (10, f'y = RoiAlign<{_REGIONS}, mode = "max">(x, rois, images)'),
+    (16, f'y = RoiAlign<{_REGIONS}, coordinate_transformation_mode = "output_half_pixel">(x, rois, images)'),
+    (16, f'y = RoiAlign<{_REGIONS}, mode = "max">(x, rois, images)'),
+    (18, "c = Reshape(x, columns)  y = Col2Im(c, tallpicture, block)"),
+    (
+        18,
+        "c = Reshape(x, columns)  "
+        "y = Col2Im<dilations = [1, 2], pads = [0, 1, 1, 1], strides = [2, 1]>(c, widepicture, block)",
+    ),
+    (19, "y = DeformConv(x, kernel, offsets)"),
+    (
+        19,
+        "y = DeformConv<kernel_shape = [3, 3], dilations = [1, 2], strides = [2, 1], pads = [1, 1, 1, 1], group = 2, "
+        "offset_group = 2>(x, grouped, moreoffsets, four, weights)",
+    ),
+    (20, "v = Reshape(x, volume)  p = Reshape(x, triples)  y = GridSample(v, p)"),
+]
+SAMPLES += [
+    (26, f"{_BATCHES}  y = LSTM<hidden_size = 2, layout = 1>(s, halfw, halfr)"),
+    (26, f"{_BATCHES}  y = GRU<hidden_size = 2, layout = 1>(s, grubw, grur)"),
+    (26, f"{_BATCHES}  y = RNN<hidden_size = 2, layout = 1>(s, rnnw, rnnr)"),
+]
+
+_STEEP = "activation_alpha = [0.5], activation_beta = [0.5]"
 REFUSED: list[tuple[int, str, str]] = [
+    *(
+        (opset, f"{_SERIES}  y = {op}<hidden_size = 2, {_STEEP}>(s, {w}, {r})", "has activations with parameters")
+        for opset in (7, 14)
+        for op, w, r in (("LSTM", "halfw", "halfr"), ("GRU", "grubw", "grur"), ("RNN", "rnnw", "rnnr"))
+    ),
     (7, "y = BatchNormalization<spatial = 0>(x, x, x, x, x)", "normalises every element on its own"),
     (14, "y, m, v = BatchNormalization<training_mode = 1>(x, four, four, four, four)", "is in training mode"),
     (12, 'y = Constant<value_string = "a">()', "holds text or a sparse tensor"),
@@ -232,7 +309,8 @@ REFUSED: list[tuple[int, str, str]] = [
     (16, 'u = Slice(x, lows, highs, inner)  y = ScatterElements<axis = 1, reduction = "mul">(x, few, u)', "combines"),
     (16, 'u = GatherND(x, index)  y = ScatterND<reduction = "add">(x, index, u)', "combines its updates"),
     (10, "b = Squeeze<axes = [0]>(x)  y = NonMaxSuppression<center_point_box = 1>(x, x, int, tenth, tenth)", "depends"),
-    (20, "v = Reshape(x, volume)  p = Reshape(x, triples)  y = GridSample(v, p)", "samples in three dimensions"),
+    (20, 'v = Reshape(x, volume)  p = Reshape(x, triples)  y = GridSample<mode = "cubic">(v, p)', "by cubes"),
+    (22, "y = RoiAlign<output_height = 2>(x, rois, images)", "give it a sampling_ratio"),
     (11, "y = Unique<axis = 1, sorted = 0>(x)", "whose shape depends on the data"),
 ]
 """Opset, nodes, and a part of the reason."""

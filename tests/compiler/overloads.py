@@ -6,6 +6,7 @@ from typing import Any
 
 from drawing import Arguments, Drawn
 from drawn_arithmetic import ACTIVATION, ARITHMETIC
+from drawn_composites import RECURRENT, SAMPLED, SEPARABLE
 from drawn_layers import CONTRACTION, NORMALISATION, POOLING, RESAMPLING
 from drawn_movement import MOVEMENT
 from drawn_reductions import CREATION, INDEXING, REDUCTION
@@ -19,6 +20,9 @@ OVERLOADS: dict[OpOverload, Drawn] = {
     **POOLING,
     **NORMALISATION,
     **RESAMPLING,
+    **SEPARABLE,
+    **SAMPLED,
+    **RECURRENT,
     **REDUCTION,
     **INDEXING,
     **CREATION,

@@ -127,6 +127,8 @@ def default_of(attribute: onnx.defs.OpSchema.Attribute) -> Any:
     if attribute.default_value is None or not attribute.default_value.name:
         return None
     value = onnx.helper.get_attribute_value(attribute.default_value)
+    if isinstance(value, list):
+        return [part.decode() if isinstance(part, bytes) else part for part in value]
     return value.decode() if isinstance(value, bytes) else value
 
 

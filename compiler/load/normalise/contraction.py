@@ -1,4 +1,4 @@
-"""Contraction: convolutions in two dimensions, `linear` and `matmul`."""
+"""Contraction: convolutions, those in one and three dimensions by those in two, `linear` and `matmul`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from torch._ops import OpOverload
 
 from lvc.compiler.ir.graph import is_call
 from lvc.compiler.load.normalise.arithmetic import add, mul
-from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
+from lvc.compiler.load.normalise.builder import Builder, Operand, Rule
+from lvc.compiler.load.normalise.composite import written
 from lvc.compiler.load.normalise.movement import pad, reshape, unsqueeze
+from lvc.compiler.load.normalise.volumes import conv3d, conv_transpose3d
 
 aten = torch.ops.aten
 Sizes = int | Sequence[int]
@@ -111,8 +113,11 @@ def _convolution(
     output_padding: Sizes,
     groups: int,
 ) -> Operand:
-    if weight.rank > 4:
-        raise Unsupported("it convolves in three dimensions")
+    if weight.rank == 5:
+        sizes = (output_padding, groups, dilation) if transposed else (dilation, groups)
+        volume = written(b, conv_transpose3d if transposed else conv3d, x, weight, bias, stride, padding, *sizes)
+        assert isinstance(volume, Operand)
+        return volume
     if transposed:
         rule = conv_transpose2d if weight.rank == 4 else _one_dimension(conv_transpose2d)
         result = rule(b, x, weight, bias, stride, padding, output_padding, groups, dilation)

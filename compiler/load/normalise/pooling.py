@@ -42,27 +42,6 @@ def avg_pool2d(
     return b.call(aten.avg_pool2d.default, x, pair(kernel), stride, pair(padding), *options)
 
 
-def _avg_pool3d(
-    b: Builder,
-    x: Operand,
-    kernel: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] | int = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Operand:
-    """Windows along the first of three dimensions only, as local response normalisation has them over channels."""
-    strides = list(stride or kernel)
-    pads = [padding] * 3 if isinstance(padding, int) else list(padding)
-    if x.rank != 5 or [*kernel[1:], *strides[1:], *pads[1:]] != [1, 1, 1, 1, 0, 0]:
-        raise Unsupported("it pools in three dimensions")
-    flat = reshape(b, x, (*x.shape[:3], x.shape[3] * x.shape[4]))
-    options = (ceil_mode, count_include_pad, divisor_override)
-    pooled = avg_pool2d(b, flat, [kernel[0], 1], [strides[0], 1], [pads[0], 0], *options)
-    return reshape(b, pooled, (*pooled.shape[:3], *x.shape[3:]))
-
-
 def _wanted(x: Operand, size: Sequence[int | None] | int) -> list[int]:
     wanted = [size, size] if isinstance(size, int) else list(size)
     return [have if want is None else want for want, have in zip(wanted, x.shape[-2:], strict=True)]
@@ -122,7 +101,6 @@ POOLING: dict[OpOverload, Rule] = {
     aten.max_pool2d.default: max_pool2d,
     aten.max_pool2d_with_indices.default: _with_indices,
     aten.avg_pool2d.default: avg_pool2d,
-    aten.avg_pool3d.default: _avg_pool3d,
     aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool2d,

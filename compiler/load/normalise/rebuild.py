@@ -27,7 +27,7 @@ from lvc.compiler.load.normalise.builder import (
 from lvc.compiler.load.normalise.creation import CONSTANT_ONLY
 from lvc.compiler.load.normalise.movement import expand
 from lvc.compiler.load.normalise.refusal import depends_on_data, unknown_operators
-from lvc.compiler.load.normalise.rules import CHECKS, RULES, functional_twin
+from lvc.compiler.load.normalise.rules import CHECKS, functional_twin, rule_of
 from lvc.compiler.load.normalise.trace import Trace, substitute
 from lvc.compiler.load.normalise.views import INVERSES
 from lvc.compiler.load.outputs import changes_state
@@ -106,14 +106,13 @@ class _Rebuild:
         """The value of a call, spelled in the dialect; evaluated at once where it is known."""
         if target in CHECKS:
             return ()
-        legal = target in RULES or target in OPS
+        rule = rule_of(target) or (_as_it_is(target) if target in OPS else None)
         known = all(operand.is_constant for operand in operands_of(args, kwargs))
-        if known and (legal or target in CONSTANT_ONLY):
+        if known and (rule or target in CONSTANT_ONLY):
             return evaluate(self.b, target, args, kwargs)
-        if not legal:
+        if rule is None:
             return self.refuse(target, args, kwargs)
         try:
-            rule = RULES.get(target) or _as_it_is(target)
             return rule(self.b, *args, **kwargs)
         except Unsupported as unsupported:
             return self.refuse(target, args, kwargs, str(unsupported))

@@ -12,6 +12,7 @@ from torch._ops import OpOverload
 from lvc.compiler.load.affine_grid import places
 from lvc.compiler.load.normalise.builder import LARGEST_CONSTANT, Builder, Operand, Rule, Unsupported
 from lvc.compiler.load.normalise.movement import reshape, unsqueeze
+from lvc.compiler.load.normalise.regions import SAMPLED
 
 aten = torch.ops.aten
 
@@ -55,8 +56,10 @@ def _one_dimension(overload: OpOverload) -> Rule:
 
 
 def _grid_sampler(b: Builder, x: Operand, at: Operand, *how: Any) -> Operand:
-    if len(x.shape) != 4:
-        raise Unsupported("it samples in three dimensions")
+    if x.rank == 5:
+        sampled = SAMPLED[aten.grid_sampler_3d.default](b, x, at, *how)
+        assert isinstance(sampled, Operand)
+        return sampled
     return b.call(aten.grid_sampler_2d.default, x, at, *how)
 
 
@@ -71,6 +74,7 @@ def _affine_grid(b: Builder, theta: Operand, size: Sequence[int], align_corners:
 
 
 RESAMPLING: dict[OpOverload, Rule] = {
+    **SAMPLED,
     aten.upsample_nearest2d.default: _nearest,
     aten.upsample_bilinear2d.default: _smooth(aten.upsample_bilinear2d.vec),
     aten.upsample_bicubic2d.default: _smooth(aten.upsample_bicubic2d.vec),

@@ -6,6 +6,8 @@ arguments, tensors as operands, and writes the same value with operators of the 
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import torch
 from torch._ops import OpOverload
 
@@ -22,8 +24,12 @@ from lvc.compiler.load.normalise.movement import MOVEMENT
 from lvc.compiler.load.normalise.normalisation import NORMALISATION
 from lvc.compiler.load.normalise.patches import PATCHES
 from lvc.compiler.load.normalise.pooling import POOLING
+from lvc.compiler.load.normalise.recurrent import RECURRENT
 from lvc.compiler.load.normalise.reduction import REDUCTION
+from lvc.compiler.load.normalise.regions import REGIONS
 from lvc.compiler.load.normalise.resampling import RESAMPLING
+from lvc.compiler.load.normalise.separable import SEPARABLE
+from lvc.compiler.load.normalise.volumes import VOLUMES
 
 aten = torch.ops.aten
 
@@ -39,9 +45,21 @@ RULES: dict[OpOverload, Rule] = {
     **REDUCTION,
     **NORMALISATION,
     **RESAMPLING,
+    **SEPARABLE,
+    **VOLUMES,
+    **RECURRENT,
     **INDEXING,
     **CREATION,
 }
+
+
+NAMED: dict[str, Rule] = {**REGIONS}
+"""Rules for operators of packages, which exist once the package is imported, by name."""
+
+
+def rule_of(overload: OpOverload) -> Rule | None:
+    """The rule of an operator; None if there is none."""
+    return RULES.get(overload) or NAMED.get(str(overload))
 
 
 CHECKS: frozenset[OpOverload] = frozenset(
@@ -57,6 +75,8 @@ def find_operator(target: str) -> OpOverload | None:
     name = target.removeprefix("torch.ops.")
     if name in KNOWN:
         return KNOWN[name]
+    if name in NAMED:
+        return _imported(name)
     packet, _, overload = name.rpartition(".")
     if not packet.endswith("_") or f"{packet[:-1]}.{overload}" not in KNOWN:
         return None
@@ -65,6 +85,17 @@ def find_operator(target: str) -> OpOverload | None:
         return None
     found = getattr(written, overload)
     return found if isinstance(found, OpOverload) and functional_twin(found) is not None else None
+
+
+def _imported(name: str) -> OpOverload | None:
+    """An operator of a package, if the package can be imported."""
+    package, operator, overload = name.split(".")
+    try:
+        import_module(package)
+        found = getattr(getattr(getattr(torch.ops, package), operator), overload)
+    except (ImportError, AttributeError):
+        return None
+    return found if isinstance(found, OpOverload) else None
 
 
 def functional_twin(overload: OpOverload) -> OpOverload | None:

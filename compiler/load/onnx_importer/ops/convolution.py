@@ -1,4 +1,4 @@
-"""Convolution and transposed convolution, over one or two axes."""
+"""Convolution and transposed convolution, over one to three axes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import torch
 
+from lvc.compiler.load.normalise.volumes import conv3d, conv_transpose3d
 from lvc.compiler.load.onnx_importer.call import Call, converts
+from lvc.compiler.load.onnx_importer.rules import by_meaning
 from lvc.compiler.load.onnx_importer.values import Unsupported, Value, shape_of
 from lvc.compiler.load.onnx_importer.windows import Window, auto_padded, flat_pads, given_windows, read_windows
 
@@ -14,27 +16,27 @@ aten = torch.ops.aten
 
 
 def spatial_rank(call: Call) -> int:
-    """Return 1 or 2; convolutions and poolings over three axes are not in the dialect."""
+    """Return 1, 2 or 3, the number of axes over which convolutions and poolings work."""
     rank = call.rank() - 2
-    if rank not in (1, 2):
-        raise Unsupported(f"works over {rank} spatial axes; the dialect has one and two")
+    if rank not in (1, 2, 3):
+        raise Unsupported(f"works over {rank} spatial axes; there are one, two and three")
     return rank
 
 
 def as_plane(call: Call, value: Value) -> Value:
     """Give data or a weight of one spatial axis a second one of size 1 before it."""
     shape = shape_of(value)
-    return value if len(shape) == 4 else call.reshape(value, [*shape[:2], 1, *shape[2:]])
+    return value if len(shape) > 3 else call.reshape(value, [*shape[:2], 1, *shape[2:]])
 
 
 def as_line(call: Call, value: Value, rank: int) -> Value:
     """Undo `as_plane` on a result."""
     shape = shape_of(value)
-    return value if rank == 2 else call.reshape(value, [*shape[:2], *shape[3:]])
+    return value if rank > 1 else call.reshape(value, [*shape[:2], *shape[3:]])
 
 
 def on_plane(windows: list[Window]) -> list[Window]:
-    return windows if len(windows) == 2 else [Window(1, 1, 1, 1, 0, 0), *windows]
+    return windows if len(windows) > 1 else [Window(1, 1, 1, 1, 0, 0), *windows]
 
 
 @converts("Conv")
@@ -50,10 +52,13 @@ def convolved(call: Call, x: Value, weight: Value, bias: Value | None) -> Value:
     if all(window.is_symmetric and window.before >= 0 for window in windows):
         padding = [window.before for window in windows]
     else:
-        padding = [0, 0]
+        padding = [0] * len(windows)
         x = call.emit(aten.constant_pad_nd.default, x, flat_pads([(w.before, w.after) for w in windows]), 0.0)
     strides, dilations = [w.stride for w in windows], [w.dilation for w in windows]
     groups = int(call.attribute("group", 1))
+    if rank == 3:
+        volume: Value = by_meaning(call, conv3d, x, weight, bias, strides, padding, dilations, groups)
+        return volume
     return as_line(call, call.emit(aten.conv2d.default, x, weight, bias, strides, padding, dilations, groups), rank)
 
 
@@ -84,17 +89,13 @@ def transposed_convolution(call: Call) -> Value:
         padding.append(begin)
         surplus.append(max(end, 0))
         crops.append((window.before - begin, max(-end, 0)))
-    result = call.emit(
-        aten.conv_transpose2d.input,
-        as_plane(call, call[0]),
-        as_plane(call, call[1]),
-        call.get(2),
-        [w.stride for w in windows],
-        padding,
-        surplus,
-        int(call.attribute("group", 1)),
-        [w.dilation for w in windows],
-    )
+    operands = as_plane(call, call[0]), as_plane(call, call[1]), call.get(2)
+    strides, dilations, groups = [w.stride for w in windows], [w.dilation for w in windows], call.attribute("group", 1)
+    options = (strides, padding, surplus, int(groups), dilations)
+    if rank == 3:
+        result = by_meaning(call, conv_transpose3d, *operands, *options)
+    else:
+        result = call.emit(aten.conv_transpose2d.input, *operands, *options)
     for axis, (begin, end) in enumerate(crops, 2):
         if begin or end:
             result = call.emit(aten.slice.Tensor, result, axis, begin, shape_of(result)[axis] - end, 1)

@@ -6,7 +6,9 @@ import torch
 
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.affine_grid import places
+from lvc.compiler.load.normalise.regions import SAMPLED
 from lvc.compiler.load.onnx_importer.call import Call, converts
+from lvc.compiler.load.onnx_importer.rules import by_rule
 from lvc.compiler.load.onnx_importer.values import Constant, Unsupported, Value, check_size, dtype_of
 
 aten = torch.ops.aten
@@ -32,19 +34,27 @@ def affine_grid(call: Call) -> Value:
 
 @converts("GridSample")
 def grid_sample(call: Call) -> Value:
-    """X (N, C, H, W) at grid (N, H', W', 2); modes have other names from opset 20 on."""
+    """X (N, C, H, W) at grid (N, H', W', 2), or volumes at places of three; modes have other names from opset 20 on."""
     mode = call.attribute("mode", "linear" if call.opset >= 20 else "bilinear")
     padding = call.attribute("padding_mode", "zeros")
     if mode not in _INTERPOLATIONS:
         raise ValueError(f"mode cannot be '{mode}'")
     if padding not in _PADDINGS:
         raise ValueError(f"padding_mode cannot be '{padding}'")
-    if call.rank() == 5:
-        raise Unsupported("samples in three dimensions")
-    if call.rank() != 4 or call.rank(1) != 4 or call.shape(1)[0] != call.shape()[0] or call.shape(1)[3] != 2:
+    rank = call.rank()
+    if (
+        rank not in (4, 5)
+        or call.rank(1) != rank
+        or call.shape(1)[0] != call.shape()[0]
+        or call.shape(1)[-1] != rank - 2
+    ):
         raise ValueError(f"a grid of shape {list(call.shape(1))} has no places in images of shape {list(call.shape())}")
     if not call.dtype().is_floating_point:
         raise Unsupported(f"interpolates elements of type {str(call.dtype()).removeprefix('torch.')}")
     corners = bool(call.attribute("align_corners", 0))
     grid = call.cast(call[1], call.dtype())
-    return call.emit(aten.grid_sampler_2d.default, call[0], grid, _INTERPOLATIONS[mode], _PADDINGS[padding], corners)
+    options = (_INTERPOLATIONS[mode], _PADDINGS[padding], corners)
+    if rank == 5:
+        sampled: Value = by_rule(call, SAMPLED[aten.grid_sampler_3d.default], call[0], grid, *options)
+        return sampled
+    return call.emit(aten.grid_sampler_2d.default, call[0], grid, *options)

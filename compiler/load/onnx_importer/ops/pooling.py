@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from functools import reduce
+
 import torch
 
+from lvc.compiler.load.normalise.volumes import avg_pool3d, conv3d, max_pool3d
 from lvc.compiler.load.onnx_importer.call import Call, converts
 from lvc.compiler.load.onnx_importer.ops.convolution import as_line, as_plane, on_plane, spatial_rank
+from lvc.compiler.load.onnx_importer.rules import by_meaning
 from lvc.compiler.load.onnx_importer.values import Constant, Unsupported, Value, constant, dtype_of, shape_of
 from lvc.compiler.load.onnx_importer.windows import Window, flat_pads, read_windows
 
@@ -22,14 +27,16 @@ def max_pool(call: Call) -> list[Value]:
     x = as_plane(call, call[0])
     if not dtype.is_floating_point:
         x = call.cast(x, torch.float32)
-    if all(w.is_symmetric and w.before <= w.kernel // 2 for w in windows):
+    if rank < 3 and all(w.is_symmetric and w.before <= w.kernel // 2 for w in windows):
         padding = [w.before for w in windows]
     else:
-        padding = [0, 0]
+        padding = [0] * len(windows)
         x = call.emit(
             aten.constant_pad_nd.default, x, flat_pads([(w.before, w.needed_after) for w in windows]), float("-inf")
         )
     sizes = [w.kernel for w in windows], [w.stride for w in windows], padding, [w.dilation for w in windows]
+    if rank == 3:
+        return [call.cast(by_meaning(call, max_pool3d, x, *sizes), dtype)]
     return [call.cast(as_line(call, call.emit(aten.max_pool2d.default, x, *sizes), rank), dtype)]
 
 
@@ -61,12 +68,12 @@ def _windows(call: Call) -> list[Window]:
 
 def _averaged(call: Call, x: Value, windows: list[Window], include: bool) -> Value:
     """Average by ATen where it counts alike; else sum explicitly padded windows and divide by the true counts."""
-    plain = all(w.is_symmetric and w.before <= w.kernel // 2 and w.dilation == 1 for w in windows)
+    plain = len(windows) == 2 and all(w.is_symmetric and w.before <= w.kernel // 2 and w.dilation == 1 for w in windows)
     counted = [w.tap_counts(include) for w in windows]
     if plain and all(_aten_counts(w, include) == counts for w, counts in zip(windows, counted, strict=True)):
         kernel, strides = [w.kernel for w in windows], [w.stride for w in windows]
         return call.emit(aten.avg_pool2d.default, x, kernel, strides, [w.before for w in windows], False, include)
-    counts = torch.outer(torch.tensor(counted[0]), torch.tensor(counted[1]))
+    counts = reduce(lambda whole, axis: whole[..., None] * torch.tensor(axis), counted, torch.tensor(1))
     scale = constant(1.0 / counts.clamp(min=1).to(torch.float64), dtype_of(x))
     return call.emit(aten.mul.Tensor, _summed(call, x, windows), scale)
 
@@ -85,11 +92,17 @@ def _summed(call: Call, x: Value, windows: list[Window]) -> Value:
         x = call.emit(aten.constant_pad_nd.default, x, flat_pads(pads), 0.0)
     kernel, strides = [w.kernel for w in windows], [w.stride for w in windows]
     if all(w.dilation == 1 for w in windows):
-        mean = call.emit(aten.avg_pool2d.default, x, kernel, strides)
-        return call.emit(aten.mul.Tensor, mean, float(kernel[0] * kernel[1]))
-    channels = shape_of(x)[1]
+        if len(windows) == 3:
+            mean = by_meaning(call, avg_pool3d, x, kernel, strides)
+        else:
+            mean = call.emit(aten.avg_pool2d.default, x, kernel, strides)
+        return call.emit(aten.mul.Tensor, mean, float(math.prod(kernel)))
+    channels, dilations = shape_of(x)[1], [w.dilation for w in windows]
     ones = Constant(torch.ones(channels, 1, *kernel, dtype=dtype_of(x)))
-    return call.emit(aten.conv2d.default, x, ones, None, strides, [0, 0], [w.dilation for w in windows], channels)
+    if len(windows) == 3:
+        volume: Value = by_meaning(call, conv3d, x, ones, None, strides, 0, dilations, channels)
+        return volume
+    return call.emit(aten.conv2d.default, x, ones, None, strides, [0, 0], dilations, channels)
 
 
 @converts("GlobalAveragePool")

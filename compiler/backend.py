@@ -134,6 +134,10 @@ class Backend(ABC):
         """The forms of `lvc.compiler.emission.FORMS` in which it emits what is built for a target, but an artefact."""
         return ()
 
+    def why_only(self, target: Target) -> str:
+        """Why what is built for a target has only some of these forms."""
+        return "it has to be linked there"
+
     def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
         """The files of a form that it emits, of an artefact that was built in this process."""
         raise NotImplementedError(emission.form)

@@ -75,10 +75,16 @@ def check_emission(emission: Emission, target: Target) -> None:
         is_alone = ARTEFACT in forms and not others
         raise UsageError(
             f"what is built for '{target.text}' cannot be emitted as '{emission.form}'",
-            why="it is no code that a program in C is linked with" if is_alone else "it has to be linked there",
+            why="it is no code that a program in C is linked with" if is_alone else backend.why_only(target),
             help=("leave --emit out" if ARTEFACT in forms else f"--emit {', '.join(others)}")
             + ", or take another target: 'lvc targets' lists them",
         )
+
+
+def check_artefact(target: Target) -> None:
+    """Raise `UsageError` if what is built for a target is only emitted, so that no file of it could be run."""
+    if catalogue.BACKENDS.get(target.backend).forms(target):
+        check_emission(Emission(ARTEFACT, "model"), target)
 
 
 def check_emission_writable(path: Path) -> None:

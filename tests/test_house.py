@@ -143,6 +143,9 @@ NAME_A_LAYER = {
     "backends/tvm/cpu/kernels/conv_transpose2d.py",
     "backends/tvm/cpu/kernels/depthwise.py",
     "backends/tvm/cpu/kernels/matmul.py",
+    "backends/tvm/gpu/kernels/conv2d.py",
+    "backends/tvm/gpu/kernels/depthwise.py",
+    "backends/tvm/gpu/kernels/matmul.py",
     "backends/tvm/operands.py",
     "backends/tvm/ops/contractions.py",
 }
@@ -188,7 +191,7 @@ OF_PICTURES_AND_SAMPLING = {
 }
 """The files that speak of grids of pixels."""
 
-OF_LOOPS = ("backends/tvm/cpu/kernels", "backends/tvm/nest.py")
+OF_LOOPS = ("backends/tvm/cpu/kernels", "backends/tvm/gpu", "backends/tvm/nest.py")
 """The rooms of nested loops, which are grids too."""
 
 

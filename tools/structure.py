@@ -34,6 +34,7 @@ ORDER = (
     "lvc.compiler.cli",
     "lvc.backends.tvm",
     "lvc.backends.tvm.cpu",
+    "lvc.backends.tvm.gpu",
 )
 """Rooms and files, what knows least first; those that are not named have no place in it."""
 

@@ -53,8 +53,10 @@ class TvmBackend(Backend):
         for dtype in (torch.bfloat16, torch.float16):
             element = str(dtype).removeprefix("torch.")
             if dtype in dtypes and (why := device.lacks(element, target)):
-                having = ", ".join(device.that_multiply(element))
-                help = f"take --precision fp32, or a target that has it: {having}"
+                known = device.that_multiply(element) or [
+                    text for other in devices() for text in other.that_multiply(element)
+                ]
+                help = f"take --precision fp32, or a target that has it: {', '.join(known)}"
                 return UsageError(f"the target '{target.text}' cannot multiply {element}", why=why, help=help)
         return None
 
@@ -84,6 +86,9 @@ class TvmBackend(Backend):
 
     def forms(self, target: Target) -> Collection[str]:
         return _device(target).forms(target)
+
+    def why_only(self, target: Target) -> str:
+        return _device(target).why_only(target)
 
     def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
         """Emit what this process built; of a file that was read nothing is left but its library."""

@@ -186,6 +186,10 @@ class Device(ABC):
 
         return (ARTEFACT,)
 
+    def why_only(self, target: Target) -> str:
+        """Why code for a target has only some of the forms."""
+        return "it has to be linked there"
+
     def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
         """The files of a form that it emits, of an artefact that has its parts."""
         raise NotImplementedError(emission.form)

@@ -25,12 +25,11 @@ def add_emission_options(parser: argparse.ArgumentParser) -> None:
 
 def check_output(options: argparse.Namespace, target: Target) -> None:
     """Raise `UsageError` for a form that a target does not have, and if nothing could be written in it."""
-    from lvc.compiler.emission import check_emission, check_emission_writable
+    from lvc.compiler.emission import check_artefact, check_emission, check_emission_writable
     from lvc.compiler.files import check_writable
 
     emission = _emission(options, "model")
-    if emission:
-        check_emission(emission, target)
+    check_emission(emission, target) if emission else check_artefact(target)
     if options.output:
         (check_emission_writable if emission else check_writable)(options.output)
 

@@ -75,7 +75,8 @@ def _runnable(
         try:
             run = backend.emulate(artefact, threads)
         except LvcError as missing:
-            record.skipped = f"this machine cannot run it ({error.what}; {missing.what})"
+            reasons = dict.fromkeys((error.what, missing.what))
+            record.skipped = f"this machine cannot run it ({'; '.join(reasons)})"
             return None
     is_emulated, amount = isinstance(run, Untimed), total_macs(rewritten.module.graph)
     if is_emulated and not is_thorough and amount > EMULATED_MACS:

@@ -1,0 +1,93 @@
+"""NVIDIA GPUs as a kind of device. What is asked before code is made imports neither PyTorch nor TVM.
+
+There is no runtime for them yet: what is built is emitted as CUDA C, device code and a plan, and nothing loads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from lvc.backends.tvm.device import Device
+from lvc.backends.tvm.gpu import targets
+from lvc.compiler.backend import OtherMachine, Place, Target
+from lvc.compiler.errors import CompileError
+
+if TYPE_CHECKING:
+    import torch
+
+    from lvc.backends.tvm.gpu.code_generator import GpuCodeGenerator
+    from lvc.compiler.artefact import Artefact
+    from lvc.compiler.backend import Executable
+    from lvc.compiler.emission import Emission
+    from lvc.compiler.files import Content
+
+BLOCK = 4
+
+
+class NvidiaGpu(Device):
+    """The GPUs of `lvc.backends.tvm.gpu.gpus`."""
+
+    @property
+    def kinds(self) -> Collection[str]:
+        return {targets.KIND}
+
+    def targets(self) -> dict[str, str]:
+        return targets.target_texts()
+
+    def parse_target(self, text: str) -> Target | None:
+        return targets.parse_target(text)
+
+    def block(self, target: Target) -> int:
+        return BLOCK
+
+    def lacks(self, element: str, target: Target) -> str:
+        return f"kernels for GPUs multiply float32 and integers; none multiplies {element} yet"
+
+    def that_multiply(self, element: str) -> list[str]:
+        return []
+
+    def missing(self, target: Target) -> CompileError | None:
+        from lvc.backends.tvm.gpu import nvrtc
+
+        architecture = targets.gpu_of(target).capability.architecture
+        try:
+            known = nvrtc.architectures()
+        except CompileError as error:
+            return error
+        if architecture in known:
+            return None
+        return CompileError(
+            f"NVRTC {nvrtc.version()} makes no code for {architecture}",
+            why=f"it makes code for {', '.join(sorted(known, key=lambda name: int(name[3:])))}",
+            help="take a newer GPU, or an NVRTC that is older: version 12 has sm_70",
+        )
+
+    def place(self, target: Target) -> Place:
+        return Place.ELSEWHERE
+
+    def forms(self, target: Target) -> Collection[str]:
+        return ("source",)
+
+    def why_only(self, target: Target) -> str:
+        return "this version of lvc has no runtime for GPUs: it writes kernels, weights and a plan, and runs none of it"
+
+    def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
+        from lvc.backends.tvm.gpu.emission import emitted
+
+        return emitted(artefact, emission)
+
+    def code_generator(self, target: Target, dtypes: Collection[torch.dtype] = ()) -> GpuCodeGenerator:
+        from lvc.backends.tvm.gpu.code_generator import GpuCodeGenerator
+
+        return GpuCodeGenerator(targets.gpu_of(target))
+
+    def load(self, files: Mapping[str, Content], threads: int | None) -> Executable:
+        raise OtherMachine(
+            "what was built for a GPU cannot be run by this version of lvc",
+            why="it has no runtime for GPUs yet",
+            help="take a target of a CPU; 'lvc targets' lists them",
+        )
+
+
+DEVICE = NvidiaGpu()

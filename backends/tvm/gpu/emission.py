@@ -1,0 +1,105 @@
+"""What is written of a model for a GPU: its kernels as CUDA C and device code, its weights, and the plan of launches.
+
+Nothing in this version of lvc runs it: the plan says what a program that calls the driver would launch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lvc.backends.tvm.gpu.compiled import CompiledKernel
+from lvc.backends.tvm.gpu.gpus import Gpu
+from lvc.backends.tvm.gpu.printer import PRELUDE
+from lvc.backends.tvm.plan import WEIGHTS
+from lvc.backends.tvm.program import Argument, Kind, Program, Step
+from lvc.compiler.artefact import Artefact
+from lvc.compiler.emission import MANIFEST, Emission, described
+from lvc.compiler.files import Content
+from lvc.compiler.measure.memory import Memory
+
+NOT_RUN = "this version of lvc has no runtime for GPUs: nothing here has run on one"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A program with the kernel of each step, those of setup first, and the scratch bytes of each kernel."""
+
+    program: Program
+    kernels: tuple[str, ...]
+    compiled: Mapping[str, CompiledKernel]
+    scratch: Mapping[str, tuple[int, ...]]
+    memory: Memory
+    gpu: Gpu
+
+    @property
+    def text(self) -> str:
+        """All kernels in CUDA C."""
+        return "\n".join([PRELUDE, *(compiled.text for compiled in self.compiled.values())])
+
+
+def emitted(artefact: Artefact, emission: Emission) -> dict[str, Content]:
+    """The files of a folder."""
+    parts = artefact.parts
+    assert isinstance(parts, Parts)
+    architecture = parts.gpu.capability.architecture
+    files: dict[str, Content] = {
+        f"{emission.prefix}.cu": parts.text.encode(),
+        f"{emission.prefix}.launches.json": json.dumps(launch_plan(parts), indent=1).encode(),
+        f"{emission.prefix}.weights": artefact.files[WEIGHTS],
+    }
+    for name, compiled in parts.compiled.items():
+        files[f"{name}.{architecture}.cubin"] = compiled.code.cubin
+        files[f"{name}.ptx"] = compiled.code.ptx
+    return files | {MANIFEST: described(artefact, emission, files, {"note": NOT_RUN})}
+
+
+def launch_plan(parts: Parts) -> dict[str, Any]:
+    """Memory, and the launches in order: where each pointer of a kernel points."""
+    program, memory = parts.program, parts.memory
+    steps = list(zip(parts.kernels, [*program.setup, *program.steps], strict=True))
+    setup = len(program.setup)
+    return {
+        "architecture": parts.gpu.capability.architecture,
+        "constant_bytes": memory.weights,
+        "prepared_bytes": memory.prepared,
+        "workspace_bytes": memory.workspace,
+        "scratch_bytes": max((sum(map(_aligned, sizes)) for sizes in parts.scratch.values()), default=0),
+        "setup": [launch for name, step in steps[:setup] for launch in _launches(parts, name, step)],
+        "steps": [launch for name, step in steps[setup:] for launch in _launches(parts, name, step)],
+        "kernels": {
+            name: asdict(usage) for compiled in parts.compiled.values() for name, usage in compiled.code.usage.items()
+        },
+    }
+
+
+def _launches(parts: Parts, name: str, step: Step) -> list[dict[str, Any]]:
+    places = [_place(argument) for argument in step.arguments]
+    end = 0
+    for size in parts.scratch[name]:
+        places.append({"kind": "scratch", "position": end})
+        end += _aligned(size)
+    return [
+        {
+            "kernel": launch.name,
+            "step": step.name,
+            "blocks": launch.blocks,
+            "threads": launch.threads,
+            "arguments": [places[parameter.argument] for parameter in launch.parameters],
+        }
+        for launch in parts.compiled[name].launches
+    ]
+
+
+def _place(argument: Argument) -> dict[str, Any]:
+    storage, offset = argument.place.storage, argument.place.offset
+    external = storage.kind in (Kind.INPUT, Kind.OUTPUT)
+    if external:
+        return {"kind": storage.kind.value, "number": storage.position, "position": offset}
+    return {"kind": storage.kind.value, "position": storage.position + offset}
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 256) * 256

@@ -1,0 +1,106 @@
+"""What is known of GPUs: limits by compute capability, and the chips that targets name. Imports nothing heavy.
+
+Sources: the tables of technical specifications in NVIDIA's CUDA C++ Programming Guide (multiprocessors, shared memory,
+registers, threads), the PTX ISA (shapes of ``mma.sync``), NVIDIA's data sheets (multiprocessors, clocks, bandwidth).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Shape = tuple[int, int, int]  # m, n, k of a product of matrices that one warp makes
+
+
+@dataclass(frozen=True)
+class Capability:
+    """A compute capability: what each multiprocessor has, and what a block of threads may take of it.
+
+    ``shared`` bytes are those of a multiprocessor, ``block_shared`` those that one block may ask for. ``lanes`` are
+    the float32 multiply-adds that begin in a cycle. ``products`` are the largest shapes of ``mma.sync`` by the type
+    of the factors.
+    """
+
+    number: int
+    shared: int
+    block_shared: int
+    threads: int
+    blocks: int
+    lanes: int
+    products: Mapping[str, Shape]
+    registers: int = 64 << 10
+
+    @property
+    def architecture(self) -> str:
+        """What compilers call it."""
+        return f"sm_{self.number}"
+
+
+_VOLTA: dict[str, Shape] = {"float16": (8, 8, 4)}
+_TURING: dict[str, Shape] = {"float16": (16, 8, 8), "int8": (8, 8, 16)}
+_AMPERE: dict[str, Shape] = {
+    "float16": (16, 8, 16),
+    "bfloat16": (16, 8, 16),
+    "tf32": (16, 8, 8),
+    "int8": (16, 8, 32),
+}
+
+CAPABILITIES = {
+    capability.number: capability
+    for capability in (
+        Capability(70, 96 << 10, 96 << 10, 2048, 32, 64, _VOLTA),
+        Capability(75, 64 << 10, 64 << 10, 1024, 16, 64, _TURING),
+        Capability(80, 164 << 10, 163 << 10, 2048, 32, 64, _AMPERE),
+        Capability(86, 100 << 10, 99 << 10, 1536, 16, 128, _AMPERE),
+        Capability(87, 164 << 10, 163 << 10, 1536, 16, 128, _AMPERE),
+        Capability(89, 100 << 10, 99 << 10, 1536, 24, 128, _AMPERE),
+        Capability(90, 228 << 10, 227 << 10, 2048, 32, 128, _AMPERE),
+        Capability(100, 228 << 10, 227 << 10, 2048, 32, 128, _AMPERE),
+        Capability(120, 100 << 10, 99 << 10, 1536, 24, 128, _AMPERE),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A chip: its multiprocessors, the highest clock in GHz and the bandwidth of its memory in GB/s."""
+
+    line: str
+    capability: Capability
+    multiprocessors: int
+    clock: float
+    bandwidth: float
+
+    @property
+    def peak(self) -> float:
+        """Float32 operations in a second, a multiply-add being two."""
+        return 2e9 * self.clock * self.multiprocessors * self.capability.lanes
+
+
+CHIPS = {
+    "v100": Gpu("NVIDIA V100 (SXM2)", CAPABILITIES[70], 80, 1.53, 900),
+    "t4": Gpu("NVIDIA T4", CAPABILITIES[75], 40, 1.59, 320),
+    "a100": Gpu("NVIDIA A100 (40 GB, SXM4)", CAPABILITIES[80], 108, 1.41, 1555),
+    "rtx3090": Gpu("NVIDIA GeForce RTX 3090", CAPABILITIES[86], 82, 1.695, 936),
+    "orin": Gpu("NVIDIA Jetson AGX Orin (64 GB)", CAPABILITIES[87], 16, 1.3, 204.8),
+    "l4": Gpu("NVIDIA L4", CAPABILITIES[89], 58, 2.04, 300),
+    "rtx4090": Gpu("NVIDIA GeForce RTX 4090", CAPABILITIES[89], 128, 2.52, 1008),
+    "h100": Gpu("NVIDIA H100 (SXM5)", CAPABILITIES[90], 132, 1.98, 3350),
+    "h200": Gpu("NVIDIA H200 (SXM5)", CAPABILITIES[90], 132, 1.98, 4800),
+    "b200": Gpu("NVIDIA B200", CAPABILITIES[100], 148, 1.965, 8000),
+    "rtx5090": Gpu("NVIDIA GeForce RTX 5090", CAPABILITIES[120], 170, 2.407, 1792),
+}
+"""The chips that targets name, the one that stands for its capability before others of it."""
+
+USUAL = 75
+"""The capability of code for any GPU: the oldest that NVRTC 13 compiles for."""
+
+
+def _standing_for(capability: Capability) -> Gpu:
+    return next(chip for chip in CHIPS.values() if chip.capability is capability)
+
+
+GPUS: dict[str, Gpu] = {
+    capability.architecture: _standing_for(capability) for capability in CAPABILITIES.values()
+} | CHIPS
+"""All by the names that targets have for them."""

@@ -1,0 +1,1 @@
+"""Kernels that state their own launches."""

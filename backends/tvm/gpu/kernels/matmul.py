@@ -1,0 +1,176 @@
+"""The product of a matrix with stored weights: linear layers of many rows. Few rows are sums by teams of threads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tvm import te, tirx
+
+from lvc.backends.tvm.device import Anchor
+from lvc.backends.tvm.fused import Fused
+from lvc.backends.tvm.gpu.gpus import Gpu
+from lvc.backends.tvm.gpu.guards import fused_of
+from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
+from lvc.backends.tvm.gpu.kernels.parts import add_parts, parts_of
+from lvc.backends.tvm.gpu.kernels.tile import (
+    QUAD,
+    STEP,
+    Tile,
+    TileProduct,
+    choose_tile,
+    padded_columns,
+    padded_terms,
+)
+from lvc.backends.tvm.gpu.lanes import write_lanes
+from lvc.backends.tvm.gpu.launch import Launches, copy, split, when
+from lvc.backends.tvm.layout import PLAIN
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load, store
+from lvc.backends.tvm.ops.contractions import with_bias
+from lvc.backends.tvm.ops.movement import reshape_array
+from lvc.backends.tvm.ops.table import Call
+from lvc.backends.tvm.scope import Constant
+from lvc.compiler.ir.graph import is_call
+
+aten = torch.ops.aten
+LEAST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Matmul:
+    """``[M, K]`` times ``[K, N]``."""
+
+    m: int
+    n: int
+    k: int
+    tile: Tile
+
+    @property
+    def weight_shape(self) -> tuple[int, int]:
+        """The shape of the packed weights: terms, columns."""
+        return padded_terms(self.tile, self.k), padded_columns(self.tile, self.n)
+
+
+def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
+    """Weights ``[N, K]`` as terms of columns, with zeros around."""
+    packed = np.zeros(problem.weight_shape, np.float32)
+    packed[: problem.k, : problem.n] = weight.T
+    return packed
+
+
+def compute(problem: Matmul, data: Any, weight: Any) -> Any:
+    """The product as TE; ``weight`` as `pack_weight` makes it."""
+    p, k = problem, te.reduce_axis((0, problem.k), "k")
+    sums = te.compute((p.m, p.n), lambda i, j: te.sum(data[i, k] * weight[k, j], axis=k), name="anchor")
+    return te.compute((p.m, p.n), sums, name="result")
+
+
+def anchor(call: Call, gpu: Gpu) -> Anchor | None:
+    """For many rows of an operand times a stored matrix, in float32."""
+    if not is_call(call.node, aten.linear.default) or call.dtype != "float32" or call["input"].dtype != "float32":
+        return None
+    values = call["weight"].constant
+    rows = math.prod(call["input"].shape[:-1])
+    if values is None or values.ndim != 2 or call["input"].constant is not None or rows < LEAST_ROWS:
+        return None
+    (n, k) = values.shape
+    problem = Matmul(rows, n, k, choose_tile(gpu, rows, n, k))
+    key = f"{call.in_memory('weight').target} {call.node.target} gpu {problem}"
+    source = Constant(key, lambda: pack_weight(problem, values))
+    packed = call.scope.parameter(problem.weight_shape, "float32", source)
+    result = compute(problem, call.tensor("input", (rows, k)), packed)
+    total = reshape_array(call.scope, call.scope.leaf(result, (rows, n), PLAIN), call.shape)
+    return Anchor(with_bias(call, total, -1), KernelSchedule(schedule, problem), (rows, n))
+
+
+def schedule(sch: Any, problem: Matmul, launches: Launches) -> None:
+    """Write the launches of the fused function."""
+    p, fused, tile = problem, fused_of(sch), problem.tile
+    made = parts_of(fused, tile.parts, launches)
+    rows, columns = -(-p.m // tile.rows), -(-p.n // tile.columns)
+
+    def body(number: Expr, thread: Expr) -> Stmt:
+        part, column, row = split(number, (tile.parts, columns, rows))
+        return _Block(p, fused, made, part, column * tile.columns, row * tile.rows, thread).body()
+
+    launches.add(rows * columns * tile.parts, tile.threads, body)
+    if made is not None:
+        add_parts(fused, made, launches)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One block: a tile of the result, or of a part of its sums, from a row and a column on."""
+
+    problem: Matmul
+    fused: Fused
+    parts: Buffer | None
+    part: Expr
+    column: Expr
+    row: Expr
+    thread: Expr
+
+    def body(self) -> Stmt:
+        p = self.problem
+        first = self.part * (p.tile.steps(p.k) * STEP)
+        return TileProduct(
+            p.tile,
+            p.tile.steps(p.k),
+            self.thread,
+            self.fetch,
+            None,
+            self.fused.operands[1],
+            lambda term, column: [first + term, self.column + column],
+            self.finish,
+            is_transposed=True,
+        ).body()
+
+    def fetch(self, turn: int, step: Expr, quad: Expr, row: Expr, rows: Buffer) -> Stmt:
+        """Four terms of a row, at once where rows begin at whole vectors."""
+        p, zero = self.problem, tirx.const(0, "float32")
+        whole, term = self.row + row, (self.part * p.tile.steps(p.k) + step) * STEP + quad * QUAD
+        conditions = [whole < p.m] if p.m % p.tile.rows else []
+        if p.k % QUAD == 0:
+            conditions += [term < p.k] if padded_terms(p.tile, p.k) > p.k else []
+            read = copy(rows, [turn, 0], self.fused.operands[0], [whole, term], QUAD)
+            none = block(*(store(rows, zero, [turn, lane]) for lane in range(QUAD)))
+            return tirx.IfThenElse(tirx.all(*conditions), read, none) if conditions else read
+        elements = []
+        for lane in range(QUAD):
+            inside = tirx.all(*conditions, term + lane < p.k)
+            elements.append(
+                store(
+                    rows,
+                    tirx.if_then_else(inside, load(self.fused.operands[0], [whole, term + lane]), zero),
+                    [turn, lane],
+                )
+            )
+        return block(*elements)
+
+    def finish(self, row: Expr, column: Expr, sums: Buffer, at: list[Any]) -> Stmt:
+        """Write four columns of a row, one by one where they may end within them."""
+        p = self.problem
+        whole, first = self.row + row, self.column + column
+        is_row = [whole < p.m] if p.m % p.tile.rows else []
+
+        def write(lanes: int, offset: int) -> Stmt:
+            def total(lane: Expr) -> Expr:
+                return load(sums, [at[0], at[1] + offset + lane])
+
+            def place(lane: Expr) -> list[Expr]:
+                return [whole, first + offset + lane]
+
+            if self.parts is not None:
+                return write_lanes(lanes, self.parts, lambda lane: [self.part, *place(lane)], total)
+            return write_lanes(
+                lanes, self.fused.output, place, lambda lane: self.fused.element(place(lane), total(lane))
+            )
+
+        if p.n % QUAD == 0:
+            conditions = [*is_row, *([first < p.n] if p.n % p.tile.columns else [])]
+            return when(tirx.all(*conditions) if conditions else True, write(QUAD, 0))
+        singles = [when(tirx.all(*is_row, first + lane < p.n), write(1, lane)) for lane in range(QUAD)]
+        return block(*singles)

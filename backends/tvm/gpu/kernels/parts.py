@@ -1,0 +1,55 @@
+"""Sums that are made in parts by different blocks, and added up by another launch in the order of the parts."""
+
+from __future__ import annotations
+
+import math
+
+from tvm import tirx
+
+from lvc.backends.tvm.fused import Fused
+from lvc.backends.tvm.gpu.lanes import vector_lanes, write_lanes
+from lvc.backends.tvm.gpu.launch import Launches, local, split, when
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, load, loop, store, zeros
+
+THREADS = 128
+
+
+def parts_of(fused: Fused, parts: int, launches: Launches) -> Buffer | None:
+    """Memory for as many parts of the sums, in the shape of the output; None where there is but one."""
+    if parts == 1:
+        return None
+    made = tirx.decl_buffer([parts, *fused.output.shape], "float32", "parts")
+    launches.scratch.append(made)
+    return made
+
+
+def add_parts(fused: Fused, made: Buffer, launches: Launches) -> None:
+    """The launch that adds them up and turns the sums into the output."""
+    parts, *shape = (int(extent) for extent in made.shape)
+    lanes = vector_lanes("float32", shape[-1])
+    vectors = (*shape[:-1], shape[-1] // lanes)
+    total = math.prod(vectors)
+
+    def body(number: Expr, thread: Expr) -> Stmt:
+        flat = number * THREADS + thread
+        return when(True if total % THREADS == 0 else flat < total, one(split(flat, vectors)))
+
+    def one(index: list[Expr]) -> Stmt:
+        sums = local([lanes], "sums")
+
+        def place(lane: Expr) -> list[Expr]:
+            return [*index[:-1], index[-1] * lanes + lane]
+
+        def add(part: Expr) -> Stmt:
+            return write_lanes(
+                lanes, sums, lambda lane: [lane], lambda lane: load(sums, [lane]) + load(made, [part, *place(lane)])
+            )
+
+        return allocate(
+            [sums],
+            *(store(sums, zeros(1), [lane]) for lane in range(lanes)),
+            loop(parts, add, name="part"),
+            write_lanes(lanes, fused.output, place, lambda lane: fused.element(place(lane), load(sums, [lane]))),
+        )
+
+    launches.add(-(-total // THREADS), THREADS, body)

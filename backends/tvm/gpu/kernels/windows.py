@@ -1,0 +1,92 @@
+"""The windows of a convolution over images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from lvc.backends.tvm.nest import Expr
+from lvc.backends.tvm.operands import zero_edges
+from lvc.backends.tvm.ops.table import Call
+from lvc.compiler.ir.graph import arguments, spec
+
+
+@dataclass(frozen=True)
+class Windows:
+    """``padding`` is (top, left, bottom, right)."""
+
+    batch: int
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+
+    @property
+    def taps(self) -> int:
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def out_height(self) -> int:
+        return self._outputs(0, self.height)
+
+    @property
+    def out_width(self) -> int:
+        return self._outputs(1, self.width)
+
+    @property
+    def pixels(self) -> int:
+        """Of the result, of all images."""
+        return self.batch * self.out_height * self.out_width
+
+    def _outputs(self, axis: int, size: int) -> int:
+        padded = size + self.padding[axis] + self.padding[axis + 2]
+        return (padded - self.dilation[axis] * (self.kernel[axis] - 1) - 1) // self.stride[axis] + 1
+
+    def corner(self, y: Expr, x: Expr) -> tuple[Expr, Expr]:
+        """The row and column of the first tap, which may lie outside."""
+        return y * self.stride[0] - self.padding[0], x * self.stride[1] - self.padding[1]
+
+    def offset(self, tap: Expr) -> tuple[Expr, Expr]:
+        """How far a tap is from the first one."""
+        if self.taps == 1:
+            return tirx.const(0, "int32"), tirx.const(0, "int32")
+        return (
+            tirx.floordiv(tap, self.kernel[1]) * self.dilation[0],
+            tirx.floormod(tap, self.kernel[1]) * self.dilation[1],
+        )
+
+    def place(self, y: Expr, x: Expr, tap: Expr) -> tuple[Expr, Expr]:
+        """The row and column of a tap, which may lie outside."""
+        (top, left), (down, across) = self.corner(y, x), self.offset(tap)
+        return top + down, left + across
+
+    def is_inside(self, y: Expr, x: Expr) -> Expr:
+        """Whether a place lies in the image."""
+        return tirx.all(y >= 0, y < self.height, x >= 0, x < self.width)
+
+
+def can_convolve(call: Call) -> bool:
+    """Whether a convolution of float32 has stored weights, reads an image in memory, and makes one in blocks."""
+    layout = call.layout_of("input")
+    is_float = call.dtype == "float32" and call["input"].dtype == "float32"
+    has_layouts = layout is not None and layout.block in (0, call.layout.block) and bool(call.layout.block)
+    return is_float and has_layouts and call["weight"].constant is not None
+
+
+def windows_of(call: Call) -> Windows:
+    """The windows of a call."""
+    n, _, height, width = spec(call.in_memory("input")).shape
+    ph, pw = call["padding"]
+    top, left, bottom, right = zero_edges(arguments(call.node)["input"]) or (0, 0, 0, 0)
+    return Windows(
+        n,
+        height,
+        width,
+        (int(call["weight"].shape[2]), int(call["weight"].shape[3])),
+        (int(call["stride"][0]), int(call["stride"][1])),
+        (ph + top, pw + left, ph + bottom, pw + right),
+        (int(call["dilation"][0]), int(call["dilation"][1])),
+    )

@@ -1,0 +1,98 @@
+"""Launches as values: what each thread of each block does, and the few combinators that every kernel is written with.
+
+Barriers, shared memory and vectors stand where a kernel puts them; no pass of TVM adds or moves any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvm import tirx
+
+from lvc.backends.tvm.gpu.gpus import Gpu
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, load
+
+WARP = 32
+VECTOR_BYTES = 16  # the most that a thread loads or stores at once
+COPY, BARRIER, FMA = "lvc_copy", "lvc_barrier", "lvc_fma"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """``blocks`` of ``threads`` that run ``body``, in which ``block`` and ``thread`` are their indices."""
+
+    blocks: int
+    threads: int
+    block: Any
+    thread: Any
+    body: Stmt
+
+
+@dataclass
+class Launches:
+    """The launches of one step, in order, for a GPU; what they have in memory between them is ``scratch``."""
+
+    gpu: Gpu
+    items: list[Launch] = field(default_factory=list)
+    scratch: list[Buffer] = field(default_factory=list)
+
+    def add(self, blocks: int, threads: int, body: Callable[[Expr, Expr], Stmt]) -> None:
+        """Launch blocks of threads, each of which runs ``body(block, thread)``."""
+        block, thread = tirx.Var("block", "int32"), tirx.Var("thread", "int32")
+        self.items.append(Launch(blocks, threads, block, thread, body(block, thread)))
+
+
+def shared(shape: Sequence[int], name: str, dtype: str = "float32") -> Buffer:
+    """Memory of one block."""
+    return tirx.decl_buffer(list(shape), dtype, name, scope="shared")
+
+
+def local(shape: Sequence[int], name: str, dtype: str = "float32") -> Buffer:
+    """Registers of one thread; every index must be known when loops are unrolled."""
+    return tirx.decl_buffer(list(shape), dtype, name, scope="local")
+
+
+def barrier() -> Stmt:
+    """Wait for all threads of the block."""
+    return tirx.Evaluate(tirx.call_extern("int32", BARRIER))
+
+
+def copy(target: Buffer, at: Sequence[Expr], source: Buffer, place: Sequence[Expr], lanes: int) -> Stmt:
+    """Copy neighbours along the last dimensions at once; both begin at a multiple of their bytes."""
+    return tirx.Evaluate(tirx.call_extern("int32", COPY, load(target, at), load(source, place), lanes))
+
+
+def fma(x: Expr, y: Expr, z: Expr) -> Expr:
+    """x * y + z, rounded once."""
+    return tirx.call_extern("float32", FMA, x, y, z)
+
+
+def when(condition: Expr, body: Stmt) -> Stmt:
+    """A statement under a condition; without one where it is known."""
+    if isinstance(condition, bool):
+        return body if condition else tirx.Evaluate(tirx.const(0, "int32"))
+    return tirx.IfThenElse(condition, body, None)
+
+
+def assigned(value: Expr, body: Callable[[Expr], Stmt], name: str = "at") -> Stmt:
+    """A statement in which the value of an index has a name, so that it is computed once."""
+    buffer = local([1], name, "int32")
+    return tirx.SeqStmt([tirx.AllocBuffer(buffer), tirx.BufferStore(buffer, value, [0]), body(load(buffer, [0]))])
+
+
+def split(index: Expr, extents: Sequence[int]) -> list[Expr]:
+    """The indices, the first outermost, of which a flat one is made; extents of 1 have index 0."""
+    found: list[Expr] = []
+    outer = True
+    for number, extent in reversed(list(enumerate(extents))):
+        outer = all(size == 1 for size in extents[:number])
+        if extent == 1:
+            found.append(tirx.const(0, "int32"))
+        elif outer:
+            found.append(index)
+        else:
+            found.append(tirx.floormod(index, extent))
+            index = tirx.floordiv(index, extent)
+    return found[::-1]

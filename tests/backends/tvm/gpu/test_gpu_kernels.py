@@ -1,0 +1,99 @@
+"""Kernels for GPUs in CUDA C, run on the CPU: no race, nothing out of bounds, the numbers of PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gpu_models import emulate, needs_nvrtc, spills
+from sketch import Sketch, aten, numbers
+
+pytestmark = needs_nvrtc
+
+
+def test_convolutions_of_every_kind() -> None:
+    """3x3, 1x1, strided, in groups, the first layer, ragged channels, dilated and depthwise, with what follows them."""
+    s = Sketch()
+    image, wide = s.input(2, 3, 15, 13), s.input(1, 10, 9, 9)
+    first = s.conv(image, 20, 3, 2, group="a")
+    relu = s.call(aten.relu.default, first, group="a")
+    depthwise = s.conv(relu, 20, 5, 2, groups=20)
+    point = s.conv(depthwise, 24, 1, group="b")
+    grouped = s.conv(point, 16, 3, groups=2)
+    added = s.call(aten.add.Tensor, s.conv(grouped, 24, 1, group="c"), point, group="c")
+    uneven = s.conv(wide, 9, 3)
+    pairs = s.conv(wide, 6, 3, groups=2)
+    emulated = emulate(s.model(added, uneven, pairs), numbers(2, 3, 15, 13), numbers(1, 10, 9, 9))
+    assert not spills(emulated)
+
+
+def test_dilated_and_unevenly_padded_windows() -> None:
+    s = Sketch()
+    x = s.input(1, 8, 11, 12)
+    weight, bias = s.stored(torch.randn(8, 8, 3, 3) / 8), s.stored(torch.randn(8))
+    dilated = s.call(aten.conv2d.default, x, weight, bias, [1, 2], [2, 1], [2, 1], 1)
+    edge = s.call(aten.constant_pad_nd.default, x, [1, 2, 0, 1], 0.0)
+    padded = s.call(aten.conv2d.default, edge, weight, None, [2, 1], [0, 0], [1, 1], 1)
+    emulate(s.model(dilated, padded), numbers(1, 8, 11, 12))
+
+
+def test_deep_sums_over_small_planes_are_made_in_parts() -> None:
+    s = Sketch()
+    x = s.input(1, 256, 5, 5)
+    emulated = emulate(s.model(s.conv(x, 32, 3)), numbers(1, 256, 5, 5))
+    launches = [name for name in emulated.counts if name.startswith("conv2d")]
+    assert len(launches) == 2
+    assert all(count.conflict_free == 1 for count in emulated.counts.values())
+
+
+@pytest.mark.parametrize(("rows", "columns", "depth"), [(30, 70, 50), (64, 64, 64), (9, 12, 33), (1, 10, 130)])
+def test_products(rows: int, columns: int, depth: int) -> None:
+    s = Sketch()
+    x, bias = s.input(rows, depth), s.stored(torch.randn(columns))
+    linear = s.call(aten.linear.default, x, s.stored(torch.randn(columns, depth)), bias, group="g")
+    emulate(s.model(s.call(aten.relu.default, linear, group="g")), numbers(rows, depth))
+
+
+def test_normalisations_softmax_and_reductions() -> None:
+    s = Sketch()
+    x, image = s.input(2, 9, 70), s.input(1, 6, 7, 7)
+    scale, shift = s.stored(torch.randn(70)), s.stored(torch.randn(70))
+    outputs = [
+        s.call(aten.layer_norm.default, x, [70], scale, shift, 1e-5),
+        s.call(aten.softmax.int, x, -1),
+        s.call(aten.softmax.int, x, 1),
+        s.call(aten.mean.dim, image, [2, 3], True),
+        s.call(aten.amax.default, x, [2], False),
+        s.call(aten.argmax.default, x, 1, False),
+        s.call(aten.sum.dim_IntList, x, [0, 1, 2], False),
+    ]
+    emulate(s.model(*outputs), numbers(2, 9, 70), numbers(1, 6, 7, 7))
+
+
+def test_windows_movement_and_resampling() -> None:
+    s = Sketch()
+    x = s.input(1, 8, 9, 10)
+    blocked = s.conv(x, 12, 1)
+    outputs = [
+        s.call(aten.max_pool2d.default, blocked, [3, 3], [2, 2], [1, 1], [1, 1], False),
+        s.call(aten.avg_pool2d.default, x, [2, 2], [2, 2], [1, 1], False, True, None),
+        s.call(aten.adaptive_avg_pool2d.default, blocked, [2, 3]),
+        s.call(aten.upsample_bilinear2d.vec, blocked, [18, 20], False, None),
+        s.call(aten.upsample_nearest2d.vec, x, [12, 13], None),
+        s.call(aten.permute.default, x, [0, 2, 3, 1]),
+        s.call(aten.cat.default, [x, blocked], 1),
+        s.call(aten.roll.default, x, [3, 14], [2, 3]),
+        s.call(aten.gelu.default, s.call(aten.slice.Tensor, blocked, 1, 1, 11)),
+    ]
+    emulate(s.model(*outputs), numbers(1, 8, 9, 10))
+
+
+@pytest.mark.parametrize(("value", "order"), [(np.nan, 0), (np.nan, 1), (np.inf, 0), (-np.inf, 1)])
+def test_no_number_and_infinity_go_on(value: float, order: int) -> None:
+    s = Sketch()
+    x = s.input(1, 40)
+    maximum = s.call(aten.amax.default, x, [1], False)
+    relu = s.call(aten.relu.default, x)
+    given = numbers(1, 40)
+    given[0, 7 if order else 39] = value
+    emulate(s.model(maximum, relu), given)

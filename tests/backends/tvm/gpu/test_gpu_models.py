@@ -1,0 +1,44 @@
+"""Whole models on the emulated GPU agree with PyTorch; none spills. Those of the wild at 64x64 are for test-targets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from cuda_on_cpu import Emulated
+from gpu_models import build, needs_nvrtc, rewritten, spills
+
+pytestmark = needs_nvrtc
+EXAMPLES = Path(__file__).parents[4] / "examples"
+TOLERANCE = 1e-4
+
+
+def check(network: torch.nn.Module, *shape: int, target: str) -> None:
+    model, x = rewritten(network, *shape)
+    emulated = Emulated(build(model, target))
+    with torch.no_grad():
+        expected = network(torch.from_numpy(x)).numpy()
+    (found,) = emulated(x)
+    assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+    assert not spills(emulated)
+    assert all(count.conflict_free > 0.9 for count in emulated.counts.values())
+
+
+def test_resnet20(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import cifar_resnet
+
+    check(cifar_resnet.resnet20(), 1, 3, 32, 32, target="cuda:sm_75")
+    sys.modules.pop("cifar_resnet")
+
+
+@pytest.mark.targets
+@pytest.mark.parametrize("target", ["cuda:sm_75", "cuda:sm_80", "cuda:sm_90"])
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v2"])
+def test_models_of_the_wild(name: str, target: str) -> None:
+    torch.manual_seed(0)
+    check(getattr(torchvision.models, name)(), 1, 3, 64, 64, target=target)

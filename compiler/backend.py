@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lvc.compiler.files import Content
     from lvc.compiler.ir.model import Model
     from lvc.compiler.pipeline.workspace import Workspace
+    from lvc.compiler.remote.pool import Pool
     from lvc.compiler.tuning.kernels import Tunable
 
 EMULATED_MACS = 1e9
@@ -146,12 +147,14 @@ class Backend(ABC):
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make code for a model. The same inputs give the same bytes."""
 
-    def untunable(self, target: Target) -> UsageError | None:
-        """Why kernels for a target cannot be tuned here; None if they can. Asked before any work is done."""
+    def untunable(self, target: Target, *, away: bool = False) -> UsageError | None:
+        """Why kernels for a target cannot be tuned, here or ``away`` on boards; None if they can. Asked before any work
+        is done."""
         return UsageError(f"'{target.text}' has no kernels to tune", help="tune for a target that is code")
 
-    def tunable(self, model: Model, target: Target, workspace: Workspace) -> Tunable:
-        """The kernels of a rewritten model that can be made in several ways, for a target that is not `untunable`."""
+    def tunable(self, model: Model, target: Target, workspace: Workspace, pool: Pool | None = None) -> Tunable:
+        """The kernels of a rewritten model that can be made in several ways, for a target that is not `untunable`. They
+        are timed on the boards of a pool, or else here."""
         raise NotImplementedError(target.text)
 
     @abstractmethod

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lvc.compiler.files import Content
     from lvc.compiler.ir.model import Model
     from lvc.compiler.pipeline.workspace import Workspace
+    from lvc.compiler.remote.pool import Pool
     from lvc.compiler.tuning.kernels import Tunable
 
 NOT_HERE = {
@@ -121,21 +122,21 @@ class TvmBackend(Backend):
             parts=built.parts,
         )
 
-    def untunable(self, target: Target) -> UsageError | None:
+    def untunable(self, target: Target, *, away: bool = False) -> UsageError | None:
         place = _device(target).place(target)
-        if place is Place.HERE:
+        if away or place is Place.HERE:
             return None
         return UsageError(
             f"kernels for '{target.text}' cannot be timed here",
             why=NOT_HERE[place],
-            help="tune on such a machine, and bring its records here with --export and --import",
+            help="name such machines with --device, or tune on one and bring its records with --export and --import",
         )
 
-    def tunable(self, model: Model, target: Target, workspace: Workspace) -> Tunable:
+    def tunable(self, model: Model, target: Target, workspace: Workspace, pool: Pool | None = None) -> Tunable:
         """The kernels of a model that can be made in several ways; it builds the model, and times it."""
         from lvc.backends.tvm.tuning.tunable import Subject
 
-        return Subject(model, self._generator(model, target), _device(target), target, workspace).tunable()
+        return Subject(model, self._generator(model, target), _device(target), target, workspace, pool).tunable()
 
     def _generator(self, model: Model, target: Target) -> CodeGenerator:
         """What makes code for a model; `CompileError` names every node that cannot be lowered."""

@@ -168,8 +168,9 @@ class Device(ABC):
         """A text that names a target on any machine."""
         return target.text
 
-    def processor(self, target: Target) -> str:
-        """What times of code for a target are known by: equal for processors on which they are worth the same."""
+    def processor(self, target: Target, machine: str = "") -> str:
+        """What times of code for a target are known by: equal for processors on which they are worth the same.
+        ``machine`` is what the processor that runs it calls itself, by default this machine's."""
         return self.spelling(target)
 
     def remarks(self, model: Model, target: Target) -> list[str]:

@@ -163,9 +163,11 @@ def main(
 def _tell_defect(console: Console, command: str) -> None:
     import traceback
 
+    from lvc.compiler.tuning.postgres import without_passwords
+
     console.say(traceback.format_exc())
     console.say("error: this is a defect of lvc; please report it with the lines above")
-    console.say(f"  again {command}")
+    console.say(f"  again {without_passwords(command)}")
 
 
 def _let_threads_sleep() -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
     from lvc.compiler.ir.model import Model
     from lvc.compiler.pipeline.workspace import Workspace
+    from lvc.compiler.remote.pool import Pool
     from lvc.compiler.tuning.account import Account
     from lvc.compiler.tuning.budget import Budget
     from lvc.compiler.tuning.database import Database
@@ -41,7 +42,9 @@ INTERRUPTED = 130
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser, is_optional=True)
-    parser.add_argument("-t", "--target", metavar="TEXT", default="native", help="see 'lvc targets' (default: native)")
+    parser.add_argument(
+        "-t", "--target", metavar="TEXT", help="see 'lvc targets' (default: native, or what the first board is)"
+    )
     group = parser.add_argument_group("tuning")
     group.add_argument("--budget", metavar="TIME", help="how long the model may be tuned in all: 90s, 10m, 1.5h")
     group.add_argument("--trials", metavar="N", type=positive, help="how many trials it may take in all, instead")
@@ -61,16 +64,31 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     if options.export or options.taken:
         return _exchange(options, console)
     budget = _budget(options)
-    if options.device:
-        raise UsageError("kernels cannot be tuned on a board yet", help="leave out --device, or run 'lvc tune' there")
-    target = _target(options)
     if options.report:
         check_writable(options.report)
     if options.plot:
         check_drawable(options.plot)
+    if not options.device:
+        return _execute(options, console, budget)
+    from lvc.compiler.remote.address import Address
+    from lvc.compiler.remote.handshake import read_key
+    from lvc.compiler.remote.pool import Pool
+
+    addresses, key = [Address.parse(text) for text in options.device], read_key(options.key_file)
+    with Pool.connect(addresses, key, console.say) as pool:
+        console.say(f"{pool}")
+        code = _execute(options, console, budget, pool)
+        for line in pool.remarks():
+            console.say(f"note: {line}")
+        return code
+
+
+def _execute(options: argparse.Namespace, console: Console, budget: Budget, pool: Pool | None = None) -> int:
+    target = _target(options, pool)
     database = _database(options)
-    model, workspace = _model(options, console, target)
-    account = _tune(model, workspace, target, Tuning(database, budget), console)
+    tuning = Tuning(target, database, budget, pool)
+    model, workspace = _model(options, console, tuning)
+    account = _tune(model, workspace, tuning, console)
     _show(account, console)
     found = {"target": target.text, "database": database.name, **account.to_json()}
     if options.report:
@@ -91,13 +109,13 @@ def _budget(options: argparse.Namespace) -> Budget:
     return Budget(trials=options.trials) if options.trials else Budget.parse(options.budget)
 
 
-def _target(options: argparse.Namespace) -> Target:
+def _target(options: argparse.Namespace, pool: Pool | None) -> Target:
     from lvc.compiler.backend import Target
     from lvc.compiler.driver import check_request
     from lvc.compiler.pipeline import catalogue
 
-    target = Target.parse(options.target)
-    if error := catalogue.BACKENDS.get(target.backend).untunable(target):
+    target = Target.parse(options.target or (pool.target if pool else "native"))
+    if error := catalogue.BACKENDS.get(target.backend).untunable(target, away=pool is not None):
         raise error
     pipeline = read_pipeline(options)
     pipeline.check_data(read_data_names(options), options.stop_after)
@@ -129,7 +147,7 @@ def _exchange(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _model(options: argparse.Namespace, console: Console, target: Target) -> tuple[Model, Workspace]:
+def _model(options: argparse.Namespace, console: Console, tuning: Tuning) -> tuple[Model, Workspace]:
     """The model as it would be built, and what its pipeline used."""
     from lvc.compiler.driver import check_requirement, optimise
     from lvc.compiler.ir.operators.uncalibrated import refuse_uncalibrated
@@ -139,9 +157,10 @@ def _model(options: argparse.Namespace, console: Console, target: Target) -> tup
 
     model = load_request(options).load()
     describe_data(options, model)
-    workspace = make_workspace(options, model, console, ThisMachine())
+    device = tuning.pool.timers.boards[0] if tuning.pool else ThisMachine()
+    workspace = make_workspace(options, model, console, device)
     Verification.of(model, workspace, check=options.check, verify=options.verify).source()
-    backend = catalogue.BACKENDS.get(target.backend)
+    backend = catalogue.BACKENDS.get(tuning.target.backend)
     rewritten, steps = optimise(
         model,
         read_pipeline(options),
@@ -160,18 +179,20 @@ def _model(options: argparse.Namespace, console: Console, target: Target) -> tup
 
 @dataclass(frozen=True)
 class Tuning:
-    """Where records are kept, and what finding them may cost."""
+    """What kernels are for, where records are kept, what finding them may cost, and the boards that time if any do."""
 
+    target: Target
     database: Database
     budget: Budget
+    pool: Pool | None
 
 
-def _tune(model: Model, workspace: Workspace, target: Target, how: Tuning, console: Console) -> Account:
+def _tune(model: Model, workspace: Workspace, how: Tuning, console: Console) -> Account:
     from lvc.compiler.cli.tuning_display import Display
     from lvc.compiler.pipeline import catalogue
     from lvc.compiler.tuning.tuner import Tuner
 
-    tunable = catalogue.BACKENDS.get(target.backend).tunable(model, target, workspace)
+    tunable = catalogue.BACKENDS.get(how.target.backend).tunable(model, how.target, workspace, how.pool)
     with Display(console) as display:
         return Tuner(tunable, how.database, how.budget, display.show).run()
 

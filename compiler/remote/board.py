@@ -19,17 +19,19 @@ from lvc.compiler.measure.device import Call, Device, Oracle
 from lvc.compiler.measure.timing import FEWEST_ROUNDS, Timing
 from lvc.compiler.remote.address import Address, reason
 from lvc.compiler.remote.channel import Channel
-from lvc.compiler.remote.errors import Retired, error_of
+from lvc.compiler.remote.errors import Refused, Retired, error_of
 from lvc.compiler.remote.handshake import KeyRefused, greet
 from lvc.compiler.remote.message import Malformed, Message, typed
 from lvc.compiler.remote.oracle import same_code
 from lvc.compiler.remote.remote_model import RemoteModel
 from lvc.compiler.remote.store import digest_of
 from lvc.compiler.text import counted, printable
+from lvc.compiler.tuning.judgement import Share
 
 if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
     from lvc.compiler.pipeline.workspace import Progress
+    from lvc.compiler.tuning.judgement import Judge
 
 SILENCE = 20.0
 """A board that has said nothing for so many seconds has died or hangs; a server at work says so every two."""
@@ -38,6 +40,8 @@ LONGEST = 3600.0
 """Seconds that an answer may take beside those that were asked to be measured, whatever the board says meanwhile."""
 
 _PART = 4 << 20
+_AGREE = 1.25
+"""Two builds of one kernel surely differ by less: where code happens to lie makes it a tenth slower at most."""
 
 
 @dataclass
@@ -86,7 +90,7 @@ class Board(Device):
 
     @property
     def processor(self) -> str:
-        return f"{printable(self._facts['processor'])}, board {self.address}"
+        return f"{self.processor_name}, board {self.address}"
 
     @property
     def target(self) -> str:
@@ -94,6 +98,16 @@ class Board(Device):
         if not (text := typed(str, self._facts["target"], "target")):
             self.retire("is no target that lvc knows", f"it is {self._facts['machine']}")
         return text
+
+    @property
+    def processor_name(self) -> str:
+        """What its processor calls itself."""
+        return printable(self._facts["processor"])
+
+    @property
+    def emulates(self) -> bool:
+        """Whether it runs code by emulation, which has no times."""
+        return bool(self._facts["emulates"])
 
     @property
     def where(self) -> str:
@@ -132,6 +146,29 @@ class Board(Device):
         self._check_samples(samples, repeats, elapsed if clock == "wall" else math.inf)
         return [Timing(tuple(map(float, row))) for row in samples]
 
+    def race(
+        self, model: RemoteModel, inputs: Sequence[np.ndarray], control: int, judge: Judge
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Run the kernels of a model in turns; see `lvc.compiler.tuning.rounds`. Return the seconds of each one's runs,
+        and the outputs of all. The one with the number ``control`` is the first once more: their times must agree."""
+        count = len(model.artefact.outputs)
+        header = {"control": control, "fewest": judge.fewest, "most": judge.most, "seconds": judge.limit}
+        started = time.perf_counter()
+        answer = self.execute("race", [model], inputs, header)
+        elapsed = time.perf_counter() - started
+        if len(answer.arrays) != 2 * count:
+            self.retire("answers nonsense", f"{counted(len(answer.arrays), 'array')} about {count} contestants")
+        times, outputs = list(answer.arrays[:count]), list(answer.arrays[count:])
+        model.check(inputs, outputs)
+        for row in times:
+            self._check_samples([row], row.size or 1, elapsed - sum(map(np.sum, times)) + row.sum())
+        self._check_samples([times[0], times[control]], None, elapsed)
+        apart = Share.of(times[control], times[0])
+        if apart.least > _AGREE or apart.most < 1 / _AGREE:
+            why = f"of two builds of one kernel the second takes {apart.value:.2g} times as long as the first"
+            self.retire("answers times that cannot be", why)
+        return times, outputs
+
     def busy(self) -> tuple[float, int]:
         facts = self._read_facts()
         return typed(float, facts["load"], "load"), typed(int, facts["cores"], "cores")
@@ -143,7 +180,7 @@ class Board(Device):
         self, what: str, models: Sequence[RemoteModel], arrays: Sequence[np.ndarray], header: Mapping[str, Any]
     ) -> Message:
         """Ask for something that concerns models; those that the board has forgotten are sent again."""
-        named = [{"digest": model.digest, "threads": model.threads} for model in models]
+        named = [{"digest": model.digest, "threads": model.threads, "copy": model.copy} for model in models]
         asked, longest = {**header, "do": what, "models": named}, LONGEST + float(header.get("seconds") or 0)
         answer = self._ask(asked, arrays, longest)
         if "missing" in answer.header:
@@ -196,7 +233,8 @@ class Board(Device):
         answer = self._ask({"do": "describe"}, (), LONGEST)
         kinds = {"processor": str, "machine": str, "cores": int, "target": str, "load": float, "version": str}
         try:
-            return {name: typed(kind, answer.header.get(name), name) for name, kind in kinds.items()}
+            known: dict[str, Any] = {name: typed(kind, answer.header.get(name), name) for name, kind in kinds.items()}
+            return {**known, "emulates": typed(bool, answer.header.get("emulates", False), "emulates")}
         except Malformed as error:
             self.retire("answers nonsense", error.why)
 
@@ -232,6 +270,6 @@ class Board(Device):
     def _refused(self, error: LvcError) -> NoReturn:
         """The board says what it cannot do; to whoever asked, that is the error."""
         where = f"board {self.address}" + (f", {error.where}" if error.where else "")
-        self._retired = Retired(error.what, where=where, why=error.why, help=error.help)
+        self._retired = Refused(error.what, where=where, why=error.why, help=error.help)
         self.close()
         raise self._retired from error

@@ -14,6 +14,10 @@ class Retired(CompileError):
     """A board that is asked no more: what it did is in ``what``, and in ``why``."""
 
 
+class Refused(Retired):
+    """What a board that works says it cannot do."""
+
+
 def told(error: LvcError) -> Message:
     """The answer that says of an error what it is."""
     return Message({"error": error.to_json()})

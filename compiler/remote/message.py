@@ -26,7 +26,8 @@ The client asks, one request at a time, and says in ``do`` what:
     and the part as an array of bytes. The answer says in ``kept`` whether the board has the whole.
     An answer with ``missing`` in place of a result names the digest of a file that has to be sent again.
 ``run``
-    ``models``, one of ``{"digest", "threads"}``, and its inputs. The answer has the outputs.
+    ``models``, one of ``{"digest", "threads"}``, and its inputs. The answer has the outputs. Here and below a ``copy``
+    beside the digest is a number: copies with different ones are loaded apart, at other places in memory.
 ``time``
     ``models``, and the inputs of all of them; ``inputs`` says how many each has. ``repeats`` or ``seconds`` and
     ``clock`` are those of `lvc.compiler.measure.timing.interleave`. The answer has the seconds of each model's runs,
@@ -34,6 +35,11 @@ The client asks, one request at a time, and says in ``do`` what:
 ``steps``
     One model and its inputs, ``repeats`` and ``clock``. The answer has ``steps``, triples of a kernel's name, its nodes
     and its seconds, and the outputs.
+``race``
+    One model whose kernels are contestants, each with an output of its own, and its inputs; ``control`` is the number
+    of the one that is the first once more. ``fewest``, ``most`` and ``seconds`` are those of
+    `lvc.compiler.tuning.judgement.Judge`. The answer has the seconds of each contestant's runs, ``f64[runs]``, and the
+    outputs.
 
 An answer with ``error`` has the parts of an `LvcError`. Before an answer there may be any number of messages with
 ``beat``, ``waiting`` while another client has its turn or ``running``: a server that is silent has died or hangs.

@@ -28,7 +28,8 @@ _random = random.SystemRandom()
 
 @dataclass
 class RemoteModel:
-    """An artefact that a board has; ``content`` is its file, to be sent again. Without an oracle nothing is checked."""
+    """An artefact that a board has; ``content`` is its file, to be sent again. Without an oracle nothing is checked.
+    Models of one file that are another ``copy`` lie at other places in the board's memory."""
 
     board: Board
     artefact: Artefact
@@ -36,6 +37,7 @@ class RemoteModel:
     digest: str
     threads: int | None
     oracle: Oracle | None
+    copy: int = 0
     calls: int = 0
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -82,14 +82,14 @@ class Session:
     def _execute(self, request: Message) -> Message:
         """Have the other process do it, when it is this client's turn."""
         models = request.get("models", list)
-        if request.get("do", str) not in ("run", "time", "steps") or not 1 <= len(models) <= _MOST_MODELS:
+        if request.get("do", str) not in ("run", "time", "steps", "race") or not 1 <= len(models) <= _MOST_MODELS:
             raise Malformed("'do' is no request, or 'models' is not one to 16 of them")
         placed = []
         for item in models:
-            digest, threads = _named(item)
+            digest, threads, copy = _named(item)
             if (path := self._shared.store.path(digest)) is None:
                 return Message({"missing": digest})
-            placed.append({"path": str(path), "threads": threads})
+            placed.append({"path": str(path), "threads": threads, "copy": copy})
         with self._turn():
             asked = Message({**request.header, "models": placed}, request.arrays)
             return self._supervisor.ask(asked, lambda: self._beat("running"))
@@ -115,8 +115,8 @@ class Session:
         self._channel.send(Message({"beat": what}), SILENCE)
 
 
-def _named(item: object) -> tuple[str, int | None]:
-    """The digest of a model in a request, and on how many threads it shall run."""
+def _named(item: object) -> tuple[str, int | None, int]:
+    """The digest of a model in a request, on how many threads it shall run, and which copy of it."""
     known = typed(dict, item, "models")
-    threads = known.get("threads")
-    return typed(str, known.get("digest"), "digest"), None if threads is None else typed(int, threads, "threads")
+    threads, copy = known.get("threads"), typed(int, known.get("copy", 0), "copy")
+    return typed(str, known.get("digest"), "digest"), None if threads is None else typed(int, threads, "threads"), copy

@@ -30,8 +30,11 @@ from lvc.compiler.remote.channel import Channel
 from lvc.compiler.remote.errors import told
 from lvc.compiler.remote.facts import own_target
 from lvc.compiler.remote.message import Malformed, Message, typed
+from lvc.compiler.tuning.judgement import Judge
+from lvc.compiler.tuning.rounds import RunsSteps, in_turns, pinned, timed
 
 T = TypeVar("T")
+_Key = tuple[str, int | None, int]
 _KEPT = 4
 """Models that stay loaded beside those of a request."""
 
@@ -71,18 +74,19 @@ class Models:
 
     def __init__(self, *, emulate: bool) -> None:
         self._emulate = emulate
-        self._loaded: OrderedDict[tuple[str, int | None], Loaded] = OrderedDict()
+        self._loaded: OrderedDict[_Key, Loaded] = OrderedDict()
 
     def of(self, request: Message) -> list[Loaded]:
         """Those of a request."""
-        keys = [(typed(str, item.get("path"), "path"), item.get("threads")) for item in request.get("models", list)]
+        named = request.get("models", list)
+        keys = [(typed(str, item.get("path"), "path"), item.get("threads"), item.get("copy", 0)) for item in named]
         found = [self._one(*key) for key in keys]
         while len(self._loaded) > max(_KEPT, len(keys)):
             self._loaded.popitem(last=False)
         return found
 
-    def _one(self, path: str, threads: int | None) -> Loaded:
-        key = (path, threads)
+    def _one(self, path: str, threads: int | None, copy: int) -> Loaded:
+        key = (path, threads, copy)
         if key not in self._loaded:
             self._loaded[key] = _load(Path(path), threads, emulate=self._emulate)
         self._loaded.move_to_end(key)
@@ -111,10 +115,13 @@ class _Beats:
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         for item in items:
-            if time.monotonic() - self._last > _BEAT:
-                self._channel.send(Message({"beat": "running"}))
-                self._last = time.monotonic()
+            self.beat()
             yield item
+
+    def beat(self) -> None:
+        if time.monotonic() - self._last > _BEAT:
+            self._channel.send(Message({"beat": "running"}))
+            self._last = time.monotonic()
 
     def say(self, text: str) -> None:
         return None
@@ -153,7 +160,24 @@ def _steps(request: Message, models: Sequence[Loaded], channel: Channel) -> Mess
     return Message({"steps": [[name, list(nodes), seconds] for name, nodes, seconds in times]}, outputs)
 
 
-_REQUESTS = {"run": _run, "time": _time, "steps": _steps}
+def _race(request: Message, models: Sequence[Loaded], channel: Channel) -> Message:
+    (model,) = models
+    check_timed(model.executable)
+    if not isinstance(model.executable, RunsSteps):
+        raise UsageError(f"the {model.artefact.backend} backend cannot run its kernels one by one")
+    fewest, most, limit = request.get("fewest", int), request.get("most", int), request.get("seconds", float)
+    outputs = _outputs(model, request.arrays)
+    control = request.get("control", int)
+    if not (1 <= fewest <= most <= _MOST_REPEATS and 0 <= limit <= _MOST_SECONDS and 0 <= control < len(outputs)):
+        raise UsageError("a race is of contestants, and of so many rounds and seconds")
+    beats = _Beats(channel)
+    with pinned():
+        run = timed(model.executable.stepper(request.arrays, in_one=True), request.arrays)
+        found = in_turns(run, range(len(outputs)), control, Judge(fewest, most, limit), beats.beat)
+    return Message({}, [*(np.array(found[number]) for number in range(len(outputs))), *outputs])
+
+
+_REQUESTS = {"run": _run, "time": _time, "steps": _steps, "race": _race}
 
 
 def _outputs(model: Loaded, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

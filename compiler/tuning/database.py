@@ -108,11 +108,15 @@ class Database:
         """Keep what claimed trials gave, the record if it is the best one, and how long they took."""
         with self._store.change() as session:
             _add(session, run, [(place, trial) for trial in trials])
-            rows = [(*_key(place), trial.choice) for trial in trials]
-            session.write(f"DELETE FROM claims WHERE {_HERE} AND choice = ?", rows)
+            _unclaim(session, place, [trial.choice for trial in trials])
             if record:
                 _keep(session, {place: record})
             _spend(session, run, seconds)
+
+    def release(self, place: Place, choices: Sequence[str]) -> None:
+        """Give back claims that come to nothing."""
+        with self._store.change() as session:
+            _unclaim(session, place, choices)
 
     def spend(self, run: str, seconds: float) -> None:
         """Note time that a run has taken beside its trials."""
@@ -156,6 +160,11 @@ def _spend(session: Session, run: str, seconds: float) -> None:
         "INSERT INTO runs VALUES (?, ?) ON CONFLICT (run) DO UPDATE SET seconds = runs.seconds + excluded.seconds"
     )
     session.write(statement, [(run, seconds)])
+
+
+def _unclaim(session: Session, place: Place, choices: Sequence[str]) -> None:
+    statement = f"DELETE FROM claims WHERE {_HERE} AND choice = ? AND owner = ?"
+    session.write(statement, [(*_key(place), choice, this_process()) for choice in choices])
 
 
 def _add(session: Session, run: str, trials: Sequence[tuple[Place, Trial]]) -> int:

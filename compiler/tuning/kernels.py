@@ -77,3 +77,5 @@ class Tunable:
     """Run the model with choices by the keys of kernels in turns with the model by the rules: seconds
     ``f64[rounds, 3]`` by rule, by rule again as a control, and as chosen, for the key of each of these kernels, and
     under "" for the whole. Each block of rounds finds the models at other places in memory."""
+    workers: int = 1
+    """How many races can be run at once, each by a thread."""

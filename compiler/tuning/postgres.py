@@ -29,6 +29,9 @@ _URL = re.compile(
     r"(?P<place>(?:[^\s/?#@%]|%[0-9A-Fa-f]{2})*(?:/(?:[^\s?#@%]|%[0-9A-Fa-f]{2})*)?)"
     r"(?:\?(?P<query>(?:[^\s#%]|%[0-9A-Fa-f]{2})*))?"
 )
+_IN_TEXT = re.compile(
+    r"(?<=://)([^\s:/?#]*:)\S*(?=@)|(?<=[?&])([^\s=&]*(?:pass|secret|scram|key)[^\s=&]*=)[^\s&'\"]*", re.I
+)
 _SECRET = re.compile("pass|secret|scram|key")
 
 
@@ -138,6 +141,11 @@ def shown(url: str) -> str:
     user = f"{found['user']}@" if found["user"] else ""
     kept = [part for part in (found["query"] or "").split("&") if part and not _is_secret(part)]
     return f"{found['scheme']}{user}{found['place']}" + (f"?{'&'.join(kept)}" if kept else "")
+
+
+def without_passwords(text: str) -> str:
+    """A text, such as a command, in which URLs of databases have no password."""
+    return _IN_TEXT.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def _is_secret(part: str) -> bool:

@@ -18,7 +18,8 @@ FADING = 0.5
 @dataclass
 class Search:
     """The state of one kernel's search. ``tried`` are all choices that need no trial any more, ``fruitless`` counts the
-    batches that brought nothing since the last gain, and ``given_up`` says why there will be no more."""
+    batches that brought nothing since the last gain, ``given_up`` says why there will be no more, and ``running`` are
+    choices that are being tried."""
 
     kernel: Kernel
     place: Place
@@ -26,6 +27,7 @@ class Search:
     tried: set[Choice] = field(default_factory=set)
     fruitless: int = 0
     given_up: str = ""
+    running: set[Choice] = field(default_factory=set)
     ranked: list[Choice] | None = None
 
     @property
@@ -43,7 +45,7 @@ class Search:
         """The choices that nobody has tried, what the cost model likes best first."""
         if self.ranked is None:  # ranking takes a moment, so that only kernels that are searched are ranked
             self.ranked = [choice for choice in self.kernel.choices() if choice != self.kernel.rule]
-        return [choice for choice in self.ranked if choice not in self.tried]
+        return [choice for choice in self.ranked if choice not in self.tried and choice not in self.running]
 
     @property
     def hope(self) -> float:
@@ -80,6 +82,10 @@ def _distance(one: Choice, other: Choice) -> float | None:
 
 
 def most_hopeful(searches: Sequence[Search], least: float) -> Search | None:
-    """The search with most to win; None if none has so much."""
-    best = max(searches, key=lambda search: search.hope, default=None)
-    return best if best and best.hope > least else None
+    """The search with most to win; None if none has so much. Beside what is being tried, the rest promises less."""
+
+    def hope(search: Search) -> float:
+        return search.hope * (FADING if search.running else 1.0)
+
+    best = max(searches, key=hope, default=None)
+    return best if best and hope(best) > least else None

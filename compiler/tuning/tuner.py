@@ -8,12 +8,15 @@ model by the rules, and a record whose kernel is surely slower there is withdraw
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from lvc.compiler.errors import LvcError
 from lvc.compiler.tuning.account import Account, Row
 from lvc.compiler.tuning.budget import Budget
 from lvc.compiler.tuning.database import Database, Place, Record, Trial
@@ -24,6 +27,8 @@ from lvc.compiler.tuning.search import Search, most_hopeful
 BATCH = 6
 LEAST_HOPE = 1e-3
 """Of the model's time: where no kernel promises more, tuning ends."""
+_LOOK = 0.2
+"""Seconds after which somebody who waits looks again."""
 
 Watch = Callable[[Account], None]
 
@@ -46,6 +51,9 @@ class Tuner:
     def __post_init__(self) -> None:
         self.searches = [self._search(number) for number in range(len(self.tunable.kernels))]
         self._noted = time.monotonic()
+        self._turn = threading.Condition(threading.RLock())
+        self._is_ended = False
+        self._fault: Exception | None = None
 
     @property
     def run_name(self) -> str:
@@ -55,18 +63,23 @@ class Tuner:
         return hashlib.sha256(parts.encode()).hexdigest()[:20]
 
     def run(self) -> Account:
-        """Tune until the budget is spent or nothing more is to be had, and prove the result."""
+        """Tune until the budget is spent or nothing more is to be had, and prove the result. Where several races can be
+        run at once, each is a thread's."""
         try:
             self._draw()
-            while self._step():
-                self._draw()
-                if self.watch:
-                    self.watch(self.account())
+            self._tune()
             self._prove()
         except KeyboardInterrupt:
             self.reason, self.is_interrupted = "interrupted, and the same command goes on", True
-        self.database.spend(self.run_name, self._elapsed())
-        return self.account()
+            self._give_back()
+            return self.account()
+        except LvcError:
+            with suppress(LvcError):  # it may be the database that is gone
+                self._give_back()
+            raise
+        with self._turn:
+            self.database.spend(self.run_name, self._elapsed())
+            return self.account()
 
     def account(self) -> Account:
         """How things stand."""
@@ -111,24 +124,72 @@ class Tuner:
         elapsed, self._noted = now - self._noted, now
         return elapsed
 
-    def _step(self) -> bool:
-        """Run one batch; False if there is none to run."""
-        left = self._left()
-        if left.is_spent:
-            self.reason = f"the budget of {self.budget} is spent"
-            return False
-        total = self.tunable.rest + sum(search.kernel.count * search.seconds for search in self.searches)
-        search = most_hopeful(self.searches, LEAST_HOPE * total)
-        if search is None:
-            self.reason = "nothing more is to be had"
-            return False
-        wanted = search.next(BATCH)
-        claimed = self.database.claim(self.run_name, search.place, wanted, self.budget.trials)
-        if not claimed:
-            self._refresh(search)
-            return True
-        self._try(search, claimed)
-        return True
+    def _give_back(self) -> None:
+        """Let others have what is being tried, and note the time that was spent."""
+        with self._turn:
+            self._is_ended = True
+            for search in self.searches:
+                self.database.release(search.place, list(search.running))
+            self.database.spend(self.run_name, self._elapsed())
+
+    def _tune(self) -> None:
+        if self.tunable.workers == 1:
+            return self._work()
+        threads = [threading.Thread(target=self._work_apart, daemon=True) for _ in range(self.tunable.workers)]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(_LOOK)
+        finally:
+            self._is_ended = True
+        if self._fault:
+            raise self._fault
+
+    def _work_apart(self) -> None:
+        """What a thread does; what it raises is raised by the tuner, once it is the first."""
+        try:
+            self._work()
+        except Exception as error:
+            with self._turn:
+                self._fault, self._is_ended = self._fault or error, True
+                self._turn.notify_all()
+
+    def _work(self) -> None:
+        """Run one batch after the other."""
+        while claimed := self._next():
+            self._try(*claimed)
+            with self._turn:
+                self._turn.notify_all()
+                self._draw()
+                if self.watch:
+                    self.watch(self.account())
+
+    def _next(self) -> tuple[Search, list[Choice]] | None:
+        """Claim a batch; None if there is none to run, nor will be by what others find that run now."""
+        with self._turn:
+            while not self._is_ended:
+                if self._left().is_spent:
+                    self.reason = f"the budget of {self.budget} is spent"
+                    return None
+                total = self.tunable.rest + sum(search.kernel.count * search.seconds for search in self.searches)
+                search = most_hopeful(self.searches, LEAST_HOPE * total)
+                if search and (claimed := self._claim(search)):
+                    return search, claimed
+                if any(search.running for search in self.searches):
+                    self._turn.wait(_LOOK)
+                elif search:
+                    self._refresh(search)
+                else:
+                    self.reason = "nothing more is to be had"
+                    return None
+            return None
+
+    def _claim(self, search: Search) -> list[Choice]:
+        claimed = self.database.claim(self.run_name, search.place, search.next(BATCH), self.budget.trials)
+        search.running.update(claimed)
+        return claimed
 
     def _refresh(self, search: Search) -> None:
         """Take over what others have found meanwhile; what they are still trying is theirs."""
@@ -137,40 +198,52 @@ class Tuner:
         search.fruitless += 1
 
     def _try(self, search: Search, claimed: list[Choice]) -> None:
-        """Race some choices, confirm the winner, and write down what came of it."""
+        """Race some choices, and write down what came of it."""
         try:
-            race = search.kernel.race(search.incumbent, claimed, self.judge)
-            record = self._winner(search, race)
-        except CannotRace as error:
-            if search.record:  # perhaps it is the record that cannot be made
-                self.database.withdraw(search.place, search.record.choice)
-                search.record = None
-                return self._try(search, claimed)
-            search.given_up = str(error)
-            failed = [Trial(choice, None, str(error)) for choice in claimed]
-            return self.database.finish(self.run_name, search.place, failed, None, self._elapsed())
-        trials = [_trial(search, choice, race) for choice in claimed]
-        search.tried.update(claimed)
-        search.fruitless = 0 if record else search.fruitless + 1
-        self.database.finish(self.run_name, search.place, trials, record, self._elapsed())
-        search.record = self.database.record(search.place)
+            trials, record = self._trials(search, claimed)
+        except BaseException:
+            with self._turn:
+                search.running.difference_update(claimed)
+                self.database.release(search.place, claimed)
+            raise
+        with self._turn:
+            search.running.difference_update(claimed)
+            search.tried.update(claimed)
+            search.fruitless = 0 if record else search.fruitless + 1
+            self.database.finish(self.run_name, search.place, trials, record, self._elapsed())
+            search.record = self.database.record(search.place)
 
-    def _winner(self, search: Search, race: Race) -> Record | None:
+    def _trials(self, search: Search, claimed: list[Choice]) -> tuple[list[Trial], Record | None]:
+        """Race some choices, and confirm the winner."""
+        incumbent = search.incumbent
+        try:
+            race = search.kernel.race(incumbent, claimed, self.judge)
+            return [_trial(search, choice, race) for choice in claimed], self._winner(search, incumbent, race)
+        except CannotRace as error:
+            if incumbent == search.kernel.rule:
+                search.given_up = str(error)
+                return [Trial(choice, None, str(error)) for choice in claimed], None
+            with self._turn:  # perhaps it is the record that cannot be made
+                self.database.withdraw(search.place, incumbent)
+                search.record = self.database.record(search.place)
+            return self._trials(search, claimed)
+
+    def _winner(self, search: Search, incumbent: Choice, race: Race) -> Record | None:
         """The record of the choice that won, and won again when it ran alone; None if none did."""
         if not race.rounds:
             return None
-        incumbent = race.rounds[search.incumbent]
-        known = (search.incumbent, search.kernel.rule)
+        best_so_far = race.rounds[incumbent]
+        known = (incumbent, search.kernel.rule)
         challengers = {choice: times for choice, times in race.rounds.items() if choice not in known}
         if not challengers:
             return None
-        winner = best(challengers, incumbent)
-        if not is_faster(challengers[winner], incumbent, noise(incumbent, race.control)):
+        winner = best(challengers, best_so_far)
+        if not is_faster(challengers[winner], best_so_far, noise(best_so_far, race.control)):
             return None
-        again = search.kernel.race(search.incumbent, [winner], self.judge)
+        again = search.kernel.race(incumbent, [winner], self.judge)
         if winner not in again.rounds:
             return None
-        ours, theirs = again.rounds[winner], again.rounds[search.incumbent]
+        ours, theirs = again.rounds[winner], again.rounds[incumbent]
         if not is_faster(ours, theirs, noise(theirs, again.control)):
             return None
         return Record(winner, Share.of(ours, again.rounds[search.kernel.rule]).value, search.kernel.title)

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import tuned_sketch
 from tuned_sketch import SketchKernel, choice, three, tunable, tune
 
-from lvc.compiler.errors import UsageError
+from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.tuning.account import Account
 from lvc.compiler.tuning.budget import Budget
 from lvc.compiler.tuning.database import Database, Place, Record
@@ -168,6 +169,55 @@ def test_an_interrupt_keeps_everything(tmp_path: Path, monkeypatch: pytest.Monke
     account = tune(kernels, tmp_path / "t.db", Budget(trials=30))
     assert account.is_interrupted
     assert 0 < account.trials == len(Database(tmp_path / "t.db").trials())
+
+
+class Crowd:
+    """How many races are run at once; each waits for a while until so many were."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, wanted: int, fault: Exception | None = None) -> None:
+        self.now = self.most = self.count = 0
+        plain, lock = SketchKernel.race, threading.Lock()
+
+        def race(kernel: SketchKernel, *arguments: object) -> object:
+            with lock:
+                self.now, self.count = self.now + 1, self.count + 1
+                self.most = max(self.most, self.now)
+                if fault and self.count == 4:
+                    raise fault
+            deadline = time.monotonic() + 10
+            while self.most < wanted and time.monotonic() < deadline:
+                time.sleep(0.01)
+            try:
+                return plain(kernel, *arguments)  # type: ignore[arg-type]
+            finally:
+                with lock:
+                    self.now -= 1
+
+        monkeypatch.setattr(SketchKernel, "race", race)
+
+
+@pytest.mark.parametrize("kernels", [1, 3])
+def test_races_are_run_at_once(kernels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial once, as many as the budget has, and the best choice is found."""
+    crowd = Crowd(monkeypatch, 3)
+    model = tunable(three()[:kernels], workers=3)
+    account = Tuner(model, Database(tmp_path / "t.db", create=True), Budget(trials=25)).run()
+    trials = Database(tmp_path / "t.db").trials()
+    assert account.trials == len(trials) == len({(at.kernel, trial.choice) for at, trial in trials}) == 25
+    assert crowd.most == 3
+    assert Database(tmp_path / "t.db").records()[place("a")].choice == choice(7)
+
+
+def test_a_fault_of_one_race_ends_all_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Crowd(monkeypatch, 2, CompileError("all boards are retired"))
+    database = Database(tmp_path / "t.db", create=True)
+    with pytest.raises(CompileError, match="all boards are retired"):
+        Tuner(tunable(three(), workers=2), database, Budget(trials=40)).run()
+    found = len(database.trials())
+    assert found < 40
+    tuner = Tuner(tunable(three(), workers=2), database, Budget(trials=40))
+    assert tuner.database.spent(tuner.run_name)[1] > 0
+    assert tuner.run().trials == 40
 
 
 def is_there(location: str) -> bool:

@@ -60,6 +60,27 @@ def test_what_the_dead_have_claimed_is_free(database: Database, location: str, m
     assert database.claim("run", PLACE, ["b"], None) == ["b"]
 
 
+def test_names_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with the same number in another container, or on a machine whose host has the same name, is another's."""
+    ours = owner.this_process()
+    assert owner.is_alive(ours)
+    host, machine, container, boot, process, started = json.loads(ours)
+    assert not owner.is_alive(json.dumps([host, machine, container, boot, process, "1"]))
+    assert not owner.is_alive(json.dumps([host, machine, container, "before", process, started]))
+    assert owner.is_alive(json.dumps([host, machine, "pid:[1]", boot, process, "1"]))
+    assert owner.is_alive(json.dumps([host, "another", container, "before", process, "1"]))
+
+
+def test_a_claim_is_given_back_by_who_has_it(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert database.claim("run", PLACE, ["a", "b"], None) == ["a", "b"]
+    database.release(PLACE, ["a"])
+    assert database.claim("run", PLACE, ["a"], None) == ["a"]
+    away = json.dumps(["another machine", "", 1, "1"])
+    monkeypatch.setattr("lvc.compiler.tuning.database.this_process", lambda: away)
+    database.release(PLACE, ["a", "b"])
+    assert database.claim("run", PLACE, ["a", "b"], None) == []
+
+
 def test_the_better_record_stays(database: Database) -> None:
     for choice, share in (("a", 0.9), ("b", 0.8), ("c", 0.85)):
         database.finish("run", PLACE, [Trial(choice, share)], Record(choice, share, "layer"), 0.1)
@@ -198,7 +219,7 @@ def test_a_database_that_may_not_be_written(path: Path) -> None:
         (["m.onnx", "--trials", "0"], "is not an integer from 1"),
         (["m.onnx", "--trials", "3", "--target", "onnx"], "'onnx' has no kernels to tune"),
         (["m.onnx", "--trials", "3", "--target", "cortex-a76"], "kernels for 'cortex-a76' cannot be timed here"),
-        (["m.onnx", "--trials", "3", "--device", "board:1"], "kernels cannot be tuned on a board yet"),
+        (["m.onnx", "--trials", "3", "--device", "board:1"], "a key is required"),
         (["m.onnx", "--export", "x.json"], "--export and --import each stand alone"),
         (["--export", "x.json", "--db", "none.db"], "there is no tuning database"),
         (["--import", "none.json", "--db", "new.db"], "cannot read 'none.json'"),

@@ -71,7 +71,7 @@ class SketchKernel:
         return Race({one: rounds(one) for one in names}, rounds(incumbent), failures)
 
 
-def tunable(kernels: Sequence[SketchKernel], slower: Sequence[str] = ()) -> Tunable:
+def tunable(kernels: Sequence[SketchKernel], slower: Sequence[str] = (), workers: int = 1) -> Tunable:
     """A model of kernels; those whose keys are in ``slower`` take twice as long in the model as by their rule."""
 
     def measure(choices: Mapping[str, Choice]) -> Mapping[str, np.ndarray]:
@@ -82,7 +82,7 @@ def tunable(kernels: Sequence[SketchKernel], slower: Sequence[str] = ()) -> Tuna
             found[kernel.key] = kernel.count * np.array([times] * ROUNDS)
         return {"": sum(found.values(), np.zeros((ROUNDS, 3))), **found}
 
-    return Tunable(kernels, "a processor", "a version", 1e-4, measure)
+    return Tunable(kernels, "a processor", "a version", 1e-4, measure, workers)
 
 
 def tune(kernels: Sequence[SketchKernel], location: str | Path, budget: Budget, slower: Sequence[str] = ()) -> Account:

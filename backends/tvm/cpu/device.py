@@ -74,8 +74,8 @@ class Cpu(Device):
     def spelling(self, target: Target) -> str:
         return targets.spelling(target)
 
-    def processor(self, target: Target) -> str:
-        return targets.timed_processor(target)
+    def processor(self, target: Target, machine: str = "") -> str:
+        return targets.timed_processor(target, machine)
 
     def remarks(self, model: Model, target: Target) -> list[str]:
         from lvc.backends.tvm.integers import layers_of_wide_weights

@@ -72,11 +72,11 @@ def spelling(target: Target) -> str:
     return target.cpu + "".join(f"+{text}" for text, name in processor.architecture.parts.items() if name in added)
 
 
-def timed_processor(target: Target) -> str:
-    """What times of code for a target are known by: its processor, and where it stands for any of a level, this
-    machine's own name too."""
+def timed_processor(target: Target, machine: str = "") -> str:
+    """What times of code for a target are known by: its processor, and where it stands for any of a level, the name
+    that the machine's own processor has too, by default this one's."""
     is_level = target.cpu in processor_of(target).architecture.levels
-    return f"{spelling(target)} on {processor_name()}" if is_level else spelling(target)
+    return f"{spelling(target)} on {machine or processor_name()}" if is_level else spelling(target)
 
 
 def _target(text: str, cpu: str, added: Iterable[str]) -> Target:

@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import IO, Any, NoReturn
 PATIENCE = 8.0
 """How many times longer than it may compute work may take by the clock, on a machine that others use."""
 _PR_SET_PDEATHSIG = 1
+_ONE_BY_ONE = threading.Lock()
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -36,18 +38,18 @@ class Told:
 def apart(work: Callable[[Tell], None], seconds: float) -> Told:
     """Run work that tells something, for at most so many seconds of computing."""
     with tempfile.TemporaryFile() as talk:
-        reading, writing = os.pipe()
         owner = os.getpid()
         sys.stdout.flush()
-        with warnings.catch_warnings():
+        with _ONE_BY_ONE, warnings.catch_warnings():  # another child would keep the pipe open
             warnings.simplefilter(
                 "ignore", DeprecationWarning
             )  # of forks with threads: the child starts none of theirs
+            reading, writing = os.pipe()
             child = os.fork()
-        if not child:
-            os.close(reading)
-            _be_child(work, writing, talk, owner, seconds)
-        os.close(writing)
+            if not child:
+                os.close(reading)
+                _be_child(work, writing, talk, owner, seconds)
+            os.close(writing)
         try:
             content, is_done = _read(reading, PATIENCE * seconds)
         finally:

@@ -35,8 +35,8 @@ def again(kernel: Kernel) -> Kernel:
     return replace(kernel, schedule=Again(kernel.schedule))
 
 
-def contest(kernels: Sequence[Kernel]) -> Program:
-    """The program whose steps are these kernels, in order."""
+def contest(kernels: Sequence[Kernel], *, in_one: bool = True) -> Program:
+    """The program whose steps are these kernels, in order; with ``in_one`` they write one output, else one each."""
     emitter, places = Emitter(), dict[Node, MadeValue]()
     program = emitter.program
 
@@ -48,10 +48,14 @@ def contest(kernels: Sequence[Kernel]) -> Program:
         return places[node]
 
     shape, dtype = type_of(kernels[0].result)
-    made = Place(Storage(Kind.OUTPUT, prod(shape) * ITEM_BYTES[dtype]))
+    made = [
+        Argument(Place(Storage(Kind.OUTPUT, prod(shape) * ITEM_BYTES[dtype], number)), shape, dtype, f"{_MADE}{number}")
+        for number in range(1 if in_one else len(kernels))
+    ]
     for number, kernel in enumerate(kernels):
-        emitter.emit(kernel, f"contestant {number}", ["contestant"], read, MadeValue(made, _MADE))
-    program.outputs.append(Argument(made, shape, dtype, _MADE))
+        output = made[number % len(made)]
+        emitter.emit(kernel, f"contestant {number}", ["contestant"], read, MadeValue(output.place, output.value))
+    program.outputs.extend(made)
     return program
 
 

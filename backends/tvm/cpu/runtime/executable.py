@@ -90,11 +90,14 @@ class Executable:
         self._idle.append(instance)
         return [(step.name, step.nodes, seconds) for step, seconds in zip(steps, least, strict=True)]
 
-    def stepper(self, inputs: Sequence[np.ndarray]) -> Stepper:
-        """What runs its steps one by one on inputs, and where these and the outputs lie."""
+    def stepper(self, inputs: Sequence[np.ndarray], *, in_one: bool = False) -> Stepper:
+        """What runs its steps one by one on inputs, and where these and the outputs lie; with ``in_one`` all outputs,
+        which have one type, in one place."""
         arrays = [_placed_as(array) for array in self._checked(inputs)]
         instance, results = self._take(), self._results()
         instance.run(arrays, results)
+        if in_one and len({(result.shape, result.dtype) for result in results}) == 1:
+            results = results[:1] * len(results)
         return Stepper(arrays, results, lambda step: instance.run_step(step, arrays, results))
 
     def peak_flops(self) -> float:

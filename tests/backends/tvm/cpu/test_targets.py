@@ -18,7 +18,7 @@ ICELAKE = {"vendor_id": "GenuineIntel", "cpu family": "6", "model": "106"}
 
 
 def test_texts() -> None:
-    for text in BACKEND.targets():
+    for text in targets.target_texts():
         target = BACKEND.parse_target(text)
         assert target is not None
         assert target.features <= host.KNOWN

@@ -206,7 +206,7 @@ def _show(account: Account, console: Console) -> None:
     for title in account.withdrawn:
         console.say(f"note: {title} is made by its rule again: within the model its gain did not show")
     if account.far_off:
-        console.result("\nwhere the rule was more than 10 % off, which is worth a report:")
+        console.result(f"\nwhere the rule was more than 10 % off, which is worth a report ({account.known_by}):")
         console.result("\n".join(f"  {line}" for line in account.far_off))
     console.result(f"\n{account.summary}")
 

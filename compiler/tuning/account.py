@@ -16,7 +16,8 @@ FAR_OFF = 0.1
 
 @dataclass(frozen=True)
 class Row:
-    """A kernel: how often the model runs it, and the seconds of one run by its rule, as tuned, and at least."""
+    """A kernel: how often the model runs it, and the seconds of one run by its rule, as tuned, and at least. So many
+    choices have been tried, and so many are ``running``; ``problem`` is what it computes."""
 
     title: str
     key: str
@@ -28,6 +29,8 @@ class Row:
     rule_choice: str
     trials: int
     note: str = ""
+    problem: str = ""
+    running: int = 0
 
     @classmethod
     def of(cls, search: Search) -> Row:
@@ -43,6 +46,8 @@ class Row:
             kernel.rule,
             len(search.tried),
             search.given_up,
+            kernel.problem,
+            len(search.running),
         )
 
     @property
@@ -56,7 +61,9 @@ class Account:
     """The state of a model's tuning. ``rest`` are the seconds of what cannot be tuned, ``hope`` those that may still be
     won; ``trials`` and ``spent`` are those of the model's budget so far. ``measured`` is the time of the whole model as
     a share of that by the rules, run in turns, once it is known. ``withdrawn`` are titles of kernels whose gain did not
-    show in the model. ``curve`` has after each batch the seconds spent so far, and those of the model then."""
+    show in the model. ``curve`` has after each batch the seconds spent so far, and those of the model then. ``doing``
+    says what is done beside trials, and ``known_by`` on which processor and with which version of lvc this was found.
+    """
 
     rows: Sequence[Row]
     rest: float
@@ -69,6 +76,8 @@ class Account:
     reason: str = ""
     is_interrupted: bool = False
     curve: list[tuple[float, float]] = field(default_factory=list)
+    doing: str = ""
+    known_by: str = ""
 
     @property
     def by_rule(self) -> float:
@@ -88,17 +97,21 @@ class Account:
         return self.by_rule / self.tuned if self.tuned else 1.0
 
     @property
+    def expected(self) -> str:
+        """How much faster it may still become, for people."""
+        return percent(self.hope / self.tuned, 0) if self.tuned else "0 %"
+
+    @property
     def summary(self) -> str:
         """One line for people."""
-        expected = percent(self.hope / self.tuned, 0) if self.tuned else "0 %"
         how = f" (give or take {percent(self.measured.error, 0)})" if self.measured else ", by its kernels"
-        return f"{self.gain:.2f}x so far{how}, about {expected} more to expect; {self.reason}"
+        return f"{self.gain:.2f}x so far{how}, about {self.expected} more to expect; {self.reason}"
 
     @property
     def far_off(self) -> list[str]:
         """The kernels whose rule was further off than `FAR_OFF`, ready to be reported."""
         return [
-            f"{row.title}: {row.gain:.2f}x with {row.choice} in place of {row.rule_choice}"
+            f"{row.title}: {row.gain:.2f}x with {row.choice} in place of {row.rule_choice}, for {row.problem}"
             for row in self.rows
             if row.gain > 1 + FAR_OFF
         ]
@@ -114,7 +127,7 @@ class Account:
                 duration(row.best),
                 duration(row.roof),
                 f"{row.gain:.2f}",
-                str(row.trials),
+                f"{row.trials} + {row.running}" if row.running else str(row.trials),
             )
             for row in rows
         ]
@@ -122,8 +135,12 @@ class Account:
 
     def progress(self) -> str:
         """One line on how far it is."""
+        gain = f"{self.by_rule / self.tuned:.2f}x" if self.tuned else "1.00x"
+        model = f"{duration(self.tuned)} of {duration(self.by_rule)}, {gain}"
         trials = counted(self.trials, "trial")
-        return f"{duration(self.tuned)} of {duration(self.by_rule)}, {trials}, {self.left} left"
+        if self.doing:
+            return f"{model}; {trials}; {self.doing}"
+        return f"{model}; {trials}, {self.left} left, about {self.expected} more to expect"
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -39,6 +39,11 @@ class Kernel(Protocol):
     def title(self) -> str: ...
 
     @property
+    def problem(self) -> str:
+        """What it computes, for whoever improves its rule."""
+        ...
+
+    @property
     def count(self) -> int: ...
 
     @property

@@ -53,6 +53,7 @@ class Tuner:
         self._noted = time.monotonic()
         self._turn = threading.Condition(threading.RLock())
         self._is_ended = False
+        self._doing = ""
         self._fault: Exception | None = None
 
     @property
@@ -67,6 +68,7 @@ class Tuner:
         run at once, each is a thread's."""
         try:
             self._draw()
+            self._show()
             self._tune()
             self._prove()
         except KeyboardInterrupt:
@@ -96,7 +98,13 @@ class Tuner:
             self.reason,
             self.is_interrupted,
             self.curve,
+            self._doing,
+            f"{self.tunable.processor}, lvc {self.tunable.version}",
         )
+
+    def _show(self) -> None:
+        if self.watch:
+            self.watch(self.account())
 
     def _draw(self) -> None:
         """Add to the curve where the model is now."""
@@ -163,8 +171,7 @@ class Tuner:
             with self._turn:
                 self._turn.notify_all()
                 self._draw()
-                if self.watch:
-                    self.watch(self.account())
+                self._show()
 
     def _next(self) -> tuple[Search, list[Choice]] | None:
         """Claim a batch; None if there is none to run, nor will be by what others find that run now."""
@@ -176,6 +183,7 @@ class Tuner:
                 total = self.tunable.rest + sum(search.kernel.count * search.seconds for search in self.searches)
                 search = most_hopeful(self.searches, LEAST_HOPE * total)
                 if search and (claimed := self._claim(search)):
+                    self._show()
                     return search, claimed
                 if any(search.running for search in self.searches):
                     self._turn.wait(_LOOK)
@@ -256,6 +264,8 @@ class Tuner:
         chosen = {search.kernel.key: search.record.choice for search in self.searches if search.record}
         if not chosen:
             return
+        self._doing = "now the model runs with its records beside that by the rules"
+        self._show()
         seconds = self.tunable.measure(chosen)
         whole, control, tuned = seconds[""].T
         saved = np.zeros_like(whole)

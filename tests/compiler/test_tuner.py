@@ -53,7 +53,9 @@ def test_the_best_choice_is_found_and_told(tmp_path: Path) -> None:
     assert record.share == pytest.approx(1 / 1.5, rel=0.02)
     assert account.measured
     assert account.measured.value == pytest.approx(1 / 1.5, rel=0.02)
-    assert account.far_off == [f"a sketch: {1 / record.share:.2f}x with {choice(12)} in place of {choice(0)}"]
+    assert account.far_off == [
+        f"a sketch: {1 / record.share:.2f}x with {choice(12)} in place of {choice(0)}, for a problem"
+    ]
     assert f"{account.gain:.2f}x so far (give or take 0 %), about 0 % more to expect" in account.summary
     assert account.reason == "nothing more is to be had"
     assert account.trials == len(set(kernel.raced)) == 29

@@ -46,6 +46,7 @@ class SketchKernel:
     wait: float = 0.0
     raced: list[Choice] = field(default_factory=list)
     title: str = "a sketch"
+    problem: str = "a problem"
     rule: Choice = RULE
 
     def choices(self) -> Sequence[Choice]:

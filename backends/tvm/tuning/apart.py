@@ -72,6 +72,7 @@ def _be_child(work: Callable[[Tell], None], writing: int, talk: IO[bytes], owner
             os._exit(code)
         for stream in (1, 2):
             os.dup2(talk.fileno(), stream)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # a display's may be locked by another thread
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (max(1, int(seconds)), max(1, int(seconds)) + 2))
 

@@ -53,6 +53,10 @@ class TvmKernel:
         return len(self.steps)
 
     @property
+    def problem(self) -> str:
+        return self.ways.structure
+
+    @property
     def rule(self) -> Choice:
         return self.ways.rule
 

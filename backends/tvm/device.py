@@ -19,6 +19,7 @@ from lvc.compiler.backend import Place
 from lvc.compiler.errors import CompileError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch.fx import Node
 
@@ -72,6 +73,16 @@ class Ways:
     rule: str
     all: Callable[[], Iterator[tuple[str, float]]]
     saving: float = 1.0
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A program of one kernel that does nothing but multiply and add: so many ``operations`` in a run on its inputs."""
+
+    program: Program
+    files: Mapping[str, bytes]
+    inputs: Sequence[np.ndarray]
+    operations: float
 
 
 class CodeGenerator(ABC):
@@ -172,6 +183,10 @@ class Device(ABC):
         """What times of code for a target are known by: equal for processors on which they are worth the same.
         ``machine`` is what the processor that runs it calls itself, by default this machine's."""
         return self.spelling(target)
+
+    def peak(self, target: Target) -> Peak | None:
+        """What tells the peak of a machine that runs code for a target; None if there is no such thing."""
+        return None
 
     def remarks(self, model: Model, target: Target) -> list[str]:
         """What a user should know about a model that is built for a target."""

@@ -138,6 +138,7 @@ class Tuner:
             self._is_ended = True
             for search in self.searches:
                 self.database.release(search.place, list(search.running))
+                search.running.clear()
             self.database.spend(self.run_name, self._elapsed())
 
     def _tune(self) -> None:

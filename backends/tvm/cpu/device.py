@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lvc.backends.tvm.cpu import targets
 from lvc.backends.tvm.cpu.host import is_emulated, runs_here
 from lvc.backends.tvm.cpu.processors import CPUS
-from lvc.backends.tvm.device import Device
+from lvc.backends.tvm.device import Device, Peak
 from lvc.backends.tvm.plan import read_plan
 from lvc.compiler.backend import Place, Target
 from lvc.compiler.errors import CompileError
@@ -76,6 +76,11 @@ class Cpu(Device):
 
     def processor(self, target: Target, machine: str = "") -> str:
         return targets.timed_processor(target, machine)
+
+    def peak(self, target: Target) -> Peak:
+        from lvc.backends.tvm.cpu.peak import built
+
+        return built(target)
 
     def remarks(self, model: Model, target: Target) -> list[str]:
         from lvc.backends.tvm.integers import layers_of_wide_weights

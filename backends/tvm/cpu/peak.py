@@ -17,6 +17,7 @@ from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators
 from lvc.backends.tvm.cpu.runtime.executable import Executable
 from lvc.backends.tvm.cpu.targets import vector_of
 from lvc.backends.tvm.cpu.vector import Vector
+from lvc.backends.tvm.device import Peak
 from lvc.backends.tvm.fused import take_apart, write_nest
 from lvc.backends.tvm.nest import Expr, Stmt, allocate, load, loop, unrolled
 from lvc.backends.tvm.object_cache import ObjectCache
@@ -46,15 +47,22 @@ def peak_flops(target: Target) -> float:
 
 def measure(target: Target) -> float:
     """Time the kernel in bursts of a millisecond or so; the fastest one counts."""
-    vector = vector_of(target)
-    files = build_files(program(vector), CpuCodeGenerator.of(target), target, Workspace(threads=1)).files
-    run, data = Executable(files, threads=1), np.full(data_shape(vector), 0.5, np.float32)
-    seconds = []
+    peak = built(target)
+    run, seconds = Executable(peak.files, threads=1), []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        run(data)
+        run(*peak.inputs)
         seconds.append(time.perf_counter() - started)
-    return 2 * TURNS * DEPTH * VECTORS * SCALARS * vector.lanes / min(seconds)
+    return peak.operations / min(seconds)
+
+
+def built(target: Target) -> Peak:
+    """The kernel, built for a target, and what it runs on."""
+    vector = vector_of(target)
+    made = program(vector)
+    files = build_files(made, CpuCodeGenerator.of(target), target, Workspace(threads=1)).files
+    operations = 2.0 * TURNS * DEPTH * VECTORS * SCALARS * vector.lanes
+    return Peak(made, files, [np.full(data_shape(vector), 0.5, np.float32)], operations)
 
 
 def data_shape(vector: Vector) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from lvc.backends.tvm.build import build_files
-from lvc.backends.tvm.device import Device
+from lvc.backends.tvm.device import Device, Peak
 from lvc.backends.tvm.kernel import Kernel
 from lvc.backends.tvm.program import Argument
 from lvc.backends.tvm.tuning.apart import Tell
@@ -36,6 +36,7 @@ from lvc.compiler.tuning.kernels import CannotRace, Choice, Race
 from lvc.compiler.verification.oracle import GraphOracle
 
 BLOCKS = 3
+PEAK_ROUNDS = 100
 _CONTEST, _ARRAYS = "contest.lvc", "arrays.npz"
 _BRIEF = Judge(fewest=BLOCK, most=BLOCK)
 _TVM = "tvm"
@@ -136,12 +137,13 @@ class Boards:
         return Afar(arena, self.pool)
 
     def profile(self, files: Mapping[str, bytes], rounds: int) -> tuple[np.ndarray, float]:
-        """A board does not know its peak."""
+        peak = self.device.peak(self.target)
 
-        def work(board: Board) -> np.ndarray:
-            return self._steps(self._load(board, files, 0), rounds)
+        def work(board: Board) -> tuple[np.ndarray, float]:
+            found = _peak_of(board, self.target, peak) if peak else 0.0
+            return self._steps(self._load(board, files, 0), rounds), found
 
-        return self.pool.timers.do(work), 0.0
+        return self.pool.timers.do(work)
 
     def rounds(self, by_rule: Mapping[str, bytes], tuned: Mapping[str, bytes]) -> np.ndarray:
         """All on one board. Models of each block are copies of their own."""
@@ -168,6 +170,14 @@ class Boards:
         return np.array([seconds for *_, seconds in model.time_steps(self.inputs, rounds, CLOCKS["cpu"])])
 
 
+def _peak_of(board: Board, target: Target, peak: Peak) -> float:
+    """Operations a second."""
+    program = peak.program
+    artefact = _artefact("peak", target, _values(program.inputs), _values(program.outputs), peak.files)
+    ((*_, seconds),) = board.load(artefact, 1).time_steps(peak.inputs, PEAK_ROUNDS, CLOCKS["wall"])
+    return peak.operations / seconds
+
+
 def _artefact(
     name: str, target: Target, inputs: tuple[Value, ...], outputs: tuple[Value, ...], files: Mapping[str, bytes]
 ) -> Artefact:
@@ -175,7 +185,10 @@ def _artefact(
 
 
 def _values(arguments: Sequence[Argument]) -> tuple[Value, ...]:
-    return tuple(Value(one.value, TensorSpec.of_array(np.empty(one.shape, one.dtype))) for one in arguments)
+    return tuple(
+        Value(one.value or f"value{number}", TensorSpec.of_array(np.empty(one.shape, one.dtype)))
+        for number, one in enumerate(arguments)
+    )
 
 
 def _line(error: Refused) -> str:

@@ -168,7 +168,8 @@ class Subject:
             kernels[key].steps.append(numbers[id(step)])
         for kernel in kernels.values():
             kernel.seconds = float(seconds[kernel.steps].mean())
-        best = peak or max((kernel.work / kernel.seconds for kernel in kernels.values()), default=1.0)
+        rates = [kernel.work / kernel.seconds for kernel in kernels.values()]
+        best = peak or max(rates, default=1.0)
         for kernel in kernels.values():
             kernel.roof = kernel.work / best
         rest = float(seconds.sum() - sum(kernel.seconds * kernel.count for kernel in kernels.values()))

@@ -25,6 +25,7 @@
 #define LVC_LOAD(memory, index) memory.load(index, __COUNTER__)
 #define LVC_STORE(memory, index, value) memory.store(index, value, __COUNTER__)
 #define LVC_COPY(bytes, target, at, source, place) lvc_emulator::copy<bytes>(target, at, source, place, __COUNTER__)
+#define LVC_WORD(memory, index) lvc_emulator::word(memory, index, __COUNTER__)
 #define LVC_BARRIER() lvc_emulator::barrier(__COUNTER__)
 #define LVC_BLOCK lvc_emulator::state.block
 #define LVC_THREAD lvc_emulator::state.current->number
@@ -187,6 +188,16 @@ template <int bytes, class To, class From> void copy(To &target, long at, From &
   if (kind(source) < 2) note(addresses[0], bytes, site, kind(source) == 1);
   if (kind(target) < 2) note(addresses[1], bytes, ~site, kind(target) == 1);
   memcpy(target.data + at, source.data + place, bytes);
+}
+
+template <class From> int word(From &source, long place, int site) {
+  static_assert(sizeof(typename From::Element) == 1, "bytes");
+  int made;
+  source.check(place, sizeof made, false);
+  if ((uintptr_t)(source.data + place) % sizeof made) fail("misaligned: a word from element %ld", place);
+  note(source.data + place, sizeof made, site, kind(source) == 1);
+  memcpy(&made, source.data + place, sizeof made);
+  return made;
 }
 
 inline void barrier(int site) {

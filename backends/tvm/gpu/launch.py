@@ -16,7 +16,7 @@ from lvc.backends.tvm.nest import Buffer, Expr, Stmt, load
 
 WARP = 32
 VECTOR_BYTES = 16  # the most that a thread loads or stores at once
-COPY, BARRIER, FMA = "lvc_copy", "lvc_barrier", "lvc_fma"
+COPY, BARRIER, FMA, WORD_OF, DP4A = "lvc_copy", "lvc_barrier", "lvc_fma", "lvc_word", "lvc_dp4a"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@
 #define LVC_COPY(bytes, target, at, source, place) \
   *reinterpret_cast<lvc_vector<bytes>::type *>(&target[at]) = \
       *reinterpret_cast<const lvc_vector<bytes>::type *>(&source[place])
+#define LVC_WORD(memory, index) *reinterpret_cast<const int *>(&memory[index])
 #define LVC_BARRIER() __syncthreads()
 #define LVC_BLOCK (int)blockIdx.x
 #define LVC_THREAD (int)threadIdx.x

@@ -16,7 +16,7 @@ import tvm_ffi
 from tvm import ir, tirx
 
 from lvc.backends.tvm.gpu.expressions import Range, bounds, number
-from lvc.backends.tvm.gpu.launch import BARRIER, COPY, Launch
+from lvc.backends.tvm.gpu.launch import BARRIER, COPY, WORD_OF, Launch
 from lvc.backends.tvm.gpu.operations import CONDITIONAL, EXTERNS, binary, cast, constant, intrinsic, type_name
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt
 from lvc.backends.tvm.program import ITEM_BYTES
@@ -193,6 +193,9 @@ class _Printer:
             return self.choice(node)
         if name in EXTERNS:
             function, arguments = _extern(node)
+            if function == WORD_OF:
+                (found,) = arguments
+                return f"LVC_WORD({self.names[found.source]}, {self.flat(found.source, found.indices)})"
             return f"{EXTERNS[name].get(function, function)}({', '.join(map(self.expression, arguments))})"
         return intrinsic(node, self.expression)
 

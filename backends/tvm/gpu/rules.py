@@ -15,6 +15,7 @@ from lvc.backends.tvm.operands import stored
 from lvc.backends.tvm.ops.table import Call
 from lvc.compiler.ir.graph import arguments, is_call, spec
 from lvc.compiler.ir.layers import CONVOLUTIONS, PRODUCTS
+from lvc.compiler.ir.operators import integer
 
 Rule = Callable[[Call, Gpu], Anchor | None]
 
@@ -30,6 +31,7 @@ def anchor_of(call: Call, gpu: Gpu) -> Anchor | None:
 def wanted_layout(node: Node, operand: Node, layout: Layout, block: int) -> Layout:
     """The layout in which a call's kernel reads an operand that lies in ``layout``."""
     if is_call(node, *CONVOLUTIONS) and stored(arguments(node)["input"]) is operand:
-        few = spec(arguments(node)["input"]).shape[1] < block and arguments(node)["groups"] == 1
+        channels, is_integer = spec(arguments(node)["input"]).shape[1], is_call(node, integer.conv2d)
+        few = channels < block and arguments(node)["groups"] == 1 and not is_integer
         return layout if layout.block or few else Layout(block)
     return PLAIN if is_call(node, *PRODUCTS) else layout

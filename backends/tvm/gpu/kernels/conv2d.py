@@ -15,6 +15,7 @@ from lvc.backends.tvm.fused import Fused
 from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.guards import fused_of
 from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
+from lvc.backends.tvm.gpu.kernels.factors import MOST_TERMS, SINGLE, WORD, Bytes, Factor
 from lvc.backends.tvm.gpu.kernels.parts import add_parts, parts_of
 from lvc.backends.tvm.gpu.kernels.tile import (
     QUAD,
@@ -30,10 +31,10 @@ from lvc.backends.tvm.gpu.kernels.windows import Windows, can_convolve, windows_
 from lvc.backends.tvm.gpu.lanes import write_lanes
 from lvc.backends.tvm.gpu.launch import Launches, copy, local, split, when
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, block, load, store
-from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant
 from lvc.compiler.ir.graph import is_call
+from lvc.compiler.ir.operators import integer
 
 aten = torch.ops.aten
 
@@ -48,6 +49,7 @@ class Conv2d:
     filters: int
     groups: int
     is_blocked: bool
+    factor: Factor = SINGLE
     tile: Tile = SMALLEST
 
     @property
@@ -64,7 +66,7 @@ class Conv2d:
     @property
     def depth(self) -> int:
         """Terms of a sum."""
-        return self.group_channels * self.windows.taps
+        return self.group_channels // self.factor.elements * self.windows.taps
 
     @property
     def weight_shape(self) -> tuple[int, int, int]:
@@ -76,13 +78,13 @@ def pack_weight(problem: Conv2d, weight: np.ndarray) -> np.ndarray:
     """Put weights ``[O, C/groups, KH, KW]`` in the order of the terms: taps outside and channels inside, or, of plain
     data, channels outside."""
     p = problem
-    packed = np.zeros(p.weight_shape, np.float32)
+    packed = np.zeros(p.weight_shape, p.factor.dtype)
     each, taps = p.filters // p.groups, p.windows.taps
     by_group = weight.reshape(p.groups, each, p.channels // p.groups, taps)
-    terms = np.zeros((p.groups, each, p.group_channels, taps), np.float32)
+    terms = np.zeros((p.groups, each, p.group_channels, taps), weight.dtype)
     terms[:, :, : by_group.shape[2]] = by_group
     ordered = terms.transpose(0, 3, 2, 1) if p.is_blocked else terms.transpose(0, 2, 3, 1)
-    packed[:, : p.depth, :each] = ordered.reshape(p.groups, p.depth, each)
+    packed[:, : p.depth, :each] = p.factor.pack(ordered.reshape(p.groups, -1, each))
     return packed
 
 
@@ -94,22 +96,28 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
     def anchor(n: Any, o: Any, y: Any, x: Any, lane: Any) -> Any:
         out = o * QUAD + lane
         group = out // p.group_filters
+        element = term * p.factor.elements
         channel, tap = (
-            (term % p.group_channels, term // p.group_channels) if p.is_blocked else (term // w.taps, term % w.taps)
+            (element % p.group_channels, element // p.group_channels)
+            if p.is_blocked
+            else (element // w.taps, element % w.taps)
         )
         row, column = w.place(y, x, tap)
         whole = group * p.group_channels + channel
         at = (n, whole // QUAD, row, column, whole % QUAD) if p.is_blocked else (n, whole, row, column)
-        value = tirx.if_then_else(w.is_inside(row, column), data[at], tirx.const(0, "float32"))
-        return te.sum(value * weight[group, term, out % p.group_filters], axis=term)
+        value = tirx.if_then_else(w.is_inside(row, column), p.factor.term(data[at].asobject()), p.factor.outside())
+        factor = weight[group, term, out % p.group_filters]
+        return te.sum(p.factor.product(value, factor, tirx.const(0, p.factor.dtype)), axis=term)
 
     shape = (w.batch, -(-p.filters // QUAD), w.out_height, w.out_width, QUAD)
     return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")
 
 
 def anchor(call: Call, gpu: Gpu) -> Anchor | None:
-    """For stored weights in float32."""
-    if not (is_call(call.node, aten.conv2d.default) and can_convolve(call)):
+    """For stored weights in float32, or in integers."""
+    is_single = is_call(call.node, aten.conv2d.default) and can_convolve(call, "float32")
+    is_integer = is_call(call.node, integer.conv2d) and can_convolve(call, "uint8", "int8")
+    if not (is_single or is_integer):
         return None
     layout = call.layout_of("input")
     assert layout is not None
@@ -117,7 +125,10 @@ def anchor(call: Call, gpu: Gpu) -> Anchor | None:
     channels, filters, groups = call["input"].shape[1], len(weight), call["groups"]
     if groups > 1 and (not layout.block or channels // groups % QUAD or filters // groups % QUAD):
         return None
-    problem = Conv2d(windows_of(call), channels, filters, groups, bool(layout.block))
+    factor: Factor = Bytes.of(call) if is_integer else SINGLE
+    problem = Conv2d(windows_of(call), channels, filters, groups, bool(layout.block), factor)
+    if is_integer and (not layout.block or problem.depth * WORD > MOST_TERMS):
+        return None
     pixels = problem.windows.pixels
     problem = replace(problem, tile=choose_tile(gpu, pixels, problem.group_filters, problem.depth, groups))
     return anchored(call, problem)
@@ -127,10 +138,12 @@ def anchored(call: Call, problem: Conv2d) -> Anchor:
     """The kernel of a call."""
     values = call["weight"].constant
     key = f"{call.in_memory('weight').target} {call.node.target} gpu {problem}"
-    packed = call.scope.parameter(problem.weight_shape, "float32", Constant(key, lambda: pack_weight(problem, values)))
+    packed = call.scope.parameter(
+        problem.weight_shape, problem.factor.dtype, Constant(key, lambda: pack_weight(problem, values))
+    )
     result = compute(problem, call.tensor("input"), packed)
     total = call.scope.leaf(result, call.shape, call.layout)
-    return Anchor(with_bias(call, total, 1), KernelSchedule(schedule, problem))
+    return Anchor(problem.factor.corrected(call, total, 1), KernelSchedule(schedule, problem))
 
 
 def schedule(sch: Any, problem: Conv2d, launches: Launches) -> None:
@@ -169,7 +182,7 @@ class _Block:
     def body(self) -> Stmt:
         p, tile = self.problem, self.problem.tile
         first = self.part * (tile.steps(p.depth) * STEP)
-        fetch = self.fetch_blocked if p.is_blocked else self.fetch_plain
+        fetch = self.fetch_blocked if p.is_blocked and p.factor.elements == 1 else self.fetch_terms
         product = TileProduct(
             tile,
             tile.steps(p.depth),
@@ -179,6 +192,7 @@ class _Block:
             self.fused.operands[1],
             lambda term, column: [self.group, first + term, self.column + column],
             self.finish,
+            factor=p.factor,
         )
         return allocate([self.corners], product.body())
 
@@ -211,21 +225,28 @@ class _Block:
         zero = [store(rows, tirx.const(0, "float32"), [turn, lane]) for lane in range(QUAD)]
         return tirx.IfThenElse(inside, copy(rows, [turn, 0], self.fused.operands[0], index, QUAD), block(*zero))
 
-    def fetch_plain(self, turn: int, step: Expr, quad: Expr, row: Expr, rows: Buffer) -> Stmt:
-        """Four terms, each an element."""
-        p, w = self.problem, self.problem.windows
+    def fetch_terms(self, turn: int, step: Expr, quad: Expr, row: Expr, rows: Buffer) -> Stmt:
+        """Four terms, each by itself."""
+        p, w, data = self.problem, self.problem.windows, self.fused.operands[0]
 
         def one(lane: int) -> Stmt:
             term = (self.part * p.tile.steps(p.depth) + step) * STEP + quad * QUAD + lane
-            channel, tap = tirx.floordiv(term, w.taps), tirx.floormod(term, w.taps)
+            tap, channel = self.tap_and_channel(term)
             image, y, x = self.tap(turn, tap)
             inside = tirx.all(w.is_inside(y, x), term < p.depth)
-            value = tirx.if_then_else(
-                inside, load(self.fused.operands[0], [image, channel, y, x]), tirx.const(0, "float32")
-            )
+            index = [image, channel, y, x, 0] if p.is_blocked else [image, channel, y, x]
+            value = tirx.if_then_else(inside, p.factor.term(load(data, index)), p.factor.outside())
             return store(rows, value, [turn, lane])
 
         return block(*(one(lane) for lane in range(QUAD)))
+
+    def tap_and_channel(self, term: Expr) -> tuple[Expr, Expr]:
+        """The tap of a term, and its channel of plain data or its block of channels."""
+        p = self.problem
+        if not p.is_blocked:
+            return tirx.floormod(term, p.windows.taps), tirx.floordiv(term, p.windows.taps)
+        words = p.group_channels // QUAD
+        return tirx.floordiv(term, words), self.group * words + tirx.floormod(term, words)
 
     def tap(self, turn: int, tap: Expr) -> tuple[Expr, Expr, Expr]:
         image, top, left = (load(self.corners, [turn, place]) for place in range(3))

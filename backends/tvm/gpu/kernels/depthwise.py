@@ -71,7 +71,7 @@ def compute(problem: Depthwise, data: Any, weight: Any) -> Any:
 
 def anchor(call: Call, gpu: Gpu) -> Anchor | None:
     """For stored weights in float32 and one window a channel."""
-    if not (is_call(call.node, aten.conv2d.default) and can_convolve(call)):
+    if not (is_call(call.node, aten.conv2d.default) and can_convolve(call, "float32")):
         return None
     layout, values = call.layout_of("input"), call["weight"].constant
     channels = call["input"].shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from lvc.backends.tvm.fused import Fused
 from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.guards import fused_of
 from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
+from lvc.backends.tvm.gpu.kernels.factors import MOST_TERMS, SINGLE, WORD, Bytes, Factor
 from lvc.backends.tvm.gpu.kernels.parts import add_parts, parts_of
 from lvc.backends.tvm.gpu.kernels.tile import (
     QUAD,
+    SMALLEST,
     STEP,
     Tile,
     TileProduct,
@@ -29,11 +31,11 @@ from lvc.backends.tvm.gpu.lanes import write_lanes
 from lvc.backends.tvm.gpu.launch import Launches, copy, split, when
 from lvc.backends.tvm.layout import PLAIN
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load, store
-from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant
 from lvc.compiler.ir.graph import is_call
+from lvc.compiler.ir.operators import integer
 
 aten = torch.ops.aten
 LEAST_ROWS = 8
@@ -46,44 +48,60 @@ class Matmul:
     m: int
     n: int
     k: int
-    tile: Tile
+    factor: Factor = SINGLE
+    tile: Tile = SMALLEST
+
+    @property
+    def depth(self) -> int:
+        """Terms of a sum."""
+        return self.k // self.factor.elements
 
     @property
     def weight_shape(self) -> tuple[int, int]:
         """The shape of the packed weights: terms, columns."""
-        return padded_terms(self.tile, self.k), padded_columns(self.tile, self.n)
+        return padded_terms(self.tile, self.depth), padded_columns(self.tile, self.n)
 
 
 def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
     """Weights ``[N, K]`` as terms of columns, with zeros around."""
-    packed = np.zeros(problem.weight_shape, np.float32)
-    packed[: problem.k, : problem.n] = weight.T
+    packed = np.zeros(problem.weight_shape, problem.factor.dtype)
+    packed[: problem.depth, : problem.n] = problem.factor.pack(np.ascontiguousarray(weight.T))
     return packed
 
 
 def compute(problem: Matmul, data: Any, weight: Any) -> Any:
     """The product as TE; ``weight`` as `pack_weight` makes it."""
-    p, k = problem, te.reduce_axis((0, problem.k), "k")
-    sums = te.compute((p.m, p.n), lambda i, j: te.sum(data[i, k] * weight[k, j], axis=k), name="anchor")
+    p, k = problem, te.reduce_axis((0, problem.depth), "k")
+    zero = tirx.const(0, p.factor.dtype)
+
+    def anchor(i: Any, j: Any) -> Any:
+        term = p.factor.term(data[i, k * p.factor.elements].asobject())
+        return te.sum(p.factor.product(term, weight[k, j].asobject(), zero), axis=k)
+
+    sums = te.compute((p.m, p.n), anchor, name="anchor")
     return te.compute((p.m, p.n), sums, name="result")
 
 
 def anchor(call: Call, gpu: Gpu) -> Anchor | None:
-    """For many rows of an operand times a stored matrix, in float32."""
-    if not is_call(call.node, aten.linear.default) or call.dtype != "float32" or call["input"].dtype != "float32":
+    """For many rows of an operand times a stored matrix, in float32 or in integers."""
+    is_integer = is_call(call.node, integer.linear)
+    if not is_integer and not (is_call(call.node, aten.linear.default) and call["input"].dtype == "float32"):
         return None
     values = call["weight"].constant
     rows = math.prod(call["input"].shape[:-1])
     if values is None or values.ndim != 2 or call["input"].constant is not None or rows < LEAST_ROWS:
         return None
     (n, k) = values.shape
-    problem = Matmul(rows, n, k, choose_tile(gpu, rows, n, k))
+    if is_integer and (k % WORD or k > MOST_TERMS):
+        return None
+    problem = Matmul(rows, n, k, Bytes.of(call) if is_integer else SINGLE)
+    problem = replace(problem, tile=choose_tile(gpu, rows, n, problem.depth))
     key = f"{call.in_memory('weight').target} {call.node.target} gpu {problem}"
     source = Constant(key, lambda: pack_weight(problem, values))
-    packed = call.scope.parameter(problem.weight_shape, "float32", source)
+    packed = call.scope.parameter(problem.weight_shape, problem.factor.dtype, source)
     result = compute(problem, call.tensor("input", (rows, k)), packed)
     total = reshape_array(call.scope, call.scope.leaf(result, (rows, n), PLAIN), call.shape)
-    return Anchor(with_bias(call, total, -1), KernelSchedule(schedule, problem), (rows, n))
+    return Anchor(problem.factor.corrected(call, total, -1), KernelSchedule(schedule, problem), (rows, n))
 
 
 def schedule(sch: Any, problem: Matmul, launches: Launches) -> None:
@@ -115,10 +133,10 @@ class _Block:
 
     def body(self) -> Stmt:
         p = self.problem
-        first = self.part * (p.tile.steps(p.k) * STEP)
+        first = self.part * (p.tile.steps(p.depth) * STEP)
         return TileProduct(
             p.tile,
-            p.tile.steps(p.k),
+            p.tile.steps(p.depth),
             self.thread,
             self.fetch,
             None,
@@ -126,29 +144,26 @@ class _Block:
             lambda term, column: [first + term, self.column + column],
             self.finish,
             is_transposed=True,
+            factor=p.factor,
         ).body()
 
     def fetch(self, turn: int, step: Expr, quad: Expr, row: Expr, rows: Buffer) -> Stmt:
-        """Four terms of a row, at once where rows begin at whole vectors."""
-        p, zero = self.problem, tirx.const(0, "float32")
-        whole, term = self.row + row, (self.part * p.tile.steps(p.k) + step) * STEP + quad * QUAD
+        """Four terms of a row, at once where they are floats and rows begin at whole vectors."""
+        p, data, zero = self.problem, self.fused.operands[0], self.problem.factor.outside()
+        whole, term = self.row + row, (self.part * p.tile.steps(p.depth) + step) * STEP + quad * QUAD
         conditions = [whole < p.m] if p.m % p.tile.rows else []
-        if p.k % QUAD == 0:
+        if p.factor.elements == 1 and p.k % QUAD == 0:
             conditions += [term < p.k] if padded_terms(p.tile, p.k) > p.k else []
-            read = copy(rows, [turn, 0], self.fused.operands[0], [whole, term], QUAD)
+            read = copy(rows, [turn, 0], data, [whole, term], QUAD)
             none = block(*(store(rows, zero, [turn, lane]) for lane in range(QUAD)))
             return tirx.IfThenElse(tirx.all(*conditions), read, none) if conditions else read
-        elements = []
-        for lane in range(QUAD):
-            inside = tirx.all(*conditions, term + lane < p.k)
-            elements.append(
-                store(
-                    rows,
-                    tirx.if_then_else(inside, load(self.fused.operands[0], [whole, term + lane]), zero),
-                    [turn, lane],
-                )
-            )
-        return block(*elements)
+
+        def one(lane: int) -> Stmt:
+            inside = tirx.all(*conditions, term + lane < p.depth)
+            first = load(data, [whole, (term + lane) * p.factor.elements])
+            return store(rows, tirx.if_then_else(inside, p.factor.term(first), zero), [turn, lane])
+
+        return block(*(one(lane) for lane in range(QUAD)))
 
     def finish(self, row: Expr, column: Expr, sums: Buffer, at: list[Any]) -> Stmt:
         """Write four columns of a row, one by one where they may end within them."""

@@ -18,7 +18,7 @@ def parts_of(fused: Fused, parts: int, launches: Launches) -> Buffer | None:
     """Memory for as many parts of the sums, in the shape of the output; None where there is but one."""
     if parts == 1:
         return None
-    made = tirx.decl_buffer([parts, *fused.output.shape], "float32", "parts")
+    made = tirx.decl_buffer([parts, *fused.output.shape], str(fused.sums.dtype), "parts")
     launches.scratch.append(made)
     return made
 
@@ -35,7 +35,7 @@ def add_parts(fused: Fused, made: Buffer, launches: Launches) -> None:
         return when(True if total % THREADS == 0 else flat < total, one(split(flat, vectors)))
 
     def one(index: list[Expr]) -> Stmt:
-        sums = local([lanes], "sums")
+        sums = local([lanes], "sums", str(made.dtype))
 
         def place(lane: Expr) -> list[Expr]:
             return [*index[:-1], index[-1] * lanes + lane]
@@ -47,7 +47,7 @@ def add_parts(fused: Fused, made: Buffer, launches: Launches) -> None:
 
         return allocate(
             [sums],
-            *(store(sums, zeros(1), [lane]) for lane in range(lanes)),
+            *(store(sums, zeros(1, str(made.dtype)), [lane]) for lane in range(lanes)),
             loop(parts, add, name="part"),
             write_lanes(lanes, fused.output, place, lambda lane: fused.element(place(lane), load(sums, [lane]))),
         )

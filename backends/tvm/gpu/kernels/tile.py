@@ -14,7 +14,8 @@ from typing import Any
 from tvm import tirx
 
 from lvc.backends.tvm.gpu.gpus import Gpu
-from lvc.backends.tvm.gpu.launch import WARP, barrier, copy, fma, local, shared
+from lvc.backends.tvm.gpu.kernels.factors import SINGLE, Factor
+from lvc.backends.tvm.gpu.launch import WARP, barrier, copy, local, shared
 from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, load, loop, store, zeros
 
 STEP = 8  # terms of the sums in shared memory at once
@@ -114,13 +115,17 @@ class TileProduct:
     weight_index: Callable[[Expr, Expr], list[Expr]]
     finish: Callable[[Expr, Expr, Buffer, list[Any]], Stmt]
     is_transposed: bool = False
+    factor: Factor = SINGLE
 
     def body(self) -> Stmt:
         """All of it."""
-        t = self.tile
-        first, second = shared([2, STEP, t.rows + ROW_PADDING], "first"), shared([2, STEP, t.columns], "second")
-        rows, columns = local([self.row_turns, QUAD], "rows"), local([self.column_turns, QUAD], "columns")
-        sums, zero = local([t.height, t.width], "sums"), tirx.const(0, "int32")
+        t, dtype = self.tile, self.factor.dtype
+        first, second = (
+            shared([2, STEP, t.rows + ROW_PADDING], "first", dtype),
+            shared([2, STEP, t.columns], "second", dtype),
+        )
+        rows, columns = local([self.row_turns, QUAD], "rows", dtype), local([self.column_turns, QUAD], "columns", dtype)
+        sums, zero = local([t.height, t.width], "sums", dtype), tirx.const(0, "int32")
 
         def turn(step: Expr) -> Stmt:
             return block(
@@ -135,7 +140,7 @@ class TileProduct:
         return allocate(
             [first, second, sums, rows, columns],
             *prepared,
-            loop(t.height, lambda i: loop(t.width, lambda j: store(sums, zeros(1), [i, j]), UNROLLED), UNROLLED),
+            loop(t.height, lambda i: loop(t.width, lambda j: store(sums, zeros(1, dtype), [i, j]), UNROLLED), UNROLLED),
             self.fetch(zero, rows, columns),
             self.stash(zero, rows, columns, first, second),
             barrier(),
@@ -195,10 +200,12 @@ class TileProduct:
     def multiply(self, half: Expr, first: Buffer, second: Buffer, sums: Buffer) -> Stmt:
         """Add the products of one step."""
         t = self.tile
-        left, right = local([t.height], "left"), local([t.width], "right")
+        left, right = (
+            local([size], name, self.factor.dtype) for size, name in ((t.height, "left"), (t.width, "right"))
+        )
 
         def add(i: Expr, j: Expr) -> Stmt:
-            return store(sums, fma(load(left, [i]), load(right, [j]), load(sums, [i, j])), [i, j])
+            return store(sums, self.factor.product(load(left, [i]), load(right, [j]), load(sums, [i, j])), [i, j])
 
         def term(k: Expr) -> Stmt:
             reads = [copy(left, [i], first, [half, k, self.row(i)], QUAD) for i in range(0, t.height, QUAD)]

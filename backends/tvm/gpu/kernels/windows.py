@@ -68,12 +68,12 @@ class Windows:
         return tirx.all(y >= 0, y < self.height, x >= 0, x < self.width)
 
 
-def can_convolve(call: Call) -> bool:
-    """Whether a convolution of float32 has stored weights, reads an image in memory, and makes one in blocks."""
+def can_convolve(call: Call, *dtypes: str) -> bool:
+    """Whether a convolution of data of some types has stored weights, reads an image in memory, and makes one in
+    blocks."""
     layout = call.layout_of("input")
-    is_float = call.dtype == "float32" and call["input"].dtype == "float32"
     has_layouts = layout is not None and layout.block in (0, call.layout.block) and bool(call.layout.block)
-    return is_float and has_layouts and call["weight"].constant is not None
+    return call["input"].dtype in dtypes and has_layouts and call["weight"].constant is not None
 
 
 def windows_of(call: Call) -> Windows:

@@ -1,0 +1,120 @@
+"""What products multiply: float32, or words of four bytes by ``dp4a``, summed in int32 with nothing lost.
+
+``dp4a`` multiplies signed bytes. Data of uint8 has the highest bit of each byte turned over, which makes ``q - 128`` of
+it; what the sums have too much for that, and for the zero point, is known beforehand and goes with the bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from tvm import tirx
+
+from lvc.backends.tvm.gpu.launch import DP4A, WORD_OF, fma
+from lvc.backends.tvm.nest import Expr
+from lvc.backends.tvm.ops.contractions import with_bias
+from lvc.backends.tvm.ops.table import Call
+from lvc.backends.tvm.scope import Array
+from lvc.compiler.ir.graph import arguments
+
+WORD = 4
+MOST_TERMS = 100_000  # of a sum of products of bytes: 2**31 / 2**14 is 131,072
+_TURNED = -0x7F7F7F80  # 0x80 in each byte
+
+
+class Factor(Protocol):
+    """``dtype`` is that of a term, and of sums; a term has so many ``elements``."""
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def elements(self) -> int: ...
+
+    def term(self, first: Expr) -> Expr:
+        """The term that begins with an element of the data."""
+        ...
+
+    def outside(self) -> Expr:
+        """What stands for a term outside of the data."""
+        ...
+
+    def product(self, x: Expr, y: Expr, total: Expr) -> Expr:
+        """A sum and the product of two terms."""
+        ...
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """Weights ``[..., elements of terms, columns]`` as terms."""
+        ...
+
+    def corrected(self, call: Call, total: Array, dim: int) -> Array:
+        """Add the bias along a dimension, and what the sums lack."""
+        ...
+
+
+@dataclass(frozen=True)
+class Single:
+    """Float32."""
+
+    dtype: str = "float32"
+    elements: int = 1
+
+    def term(self, first: Expr) -> Expr:
+        return first
+
+    def outside(self) -> Expr:
+        return tirx.const(0, "float32")
+
+    def product(self, x: Expr, y: Expr, total: Expr) -> Expr:
+        return fma(x, y, total)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        return weight.astype(np.float32)
+
+    def corrected(self, call: Call, total: Array, dim: int) -> Array:
+        return with_bias(call, total, dim)
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Four bytes of data times four of weights. ``zero`` is the data's zero point as it is multiplied."""
+
+    is_unsigned: bool
+    zero: int
+    dtype: str = "int32"
+    elements: int = WORD
+
+    @classmethod
+    def of(cls, call: Call) -> Bytes:
+        """That of an integer layer."""
+        is_unsigned = call["input"].dtype == "uint8"
+        return cls(is_unsigned, call["zero_point"] - (128 if is_unsigned else 0))
+
+    def term(self, first: Expr) -> Expr:
+        word = tirx.call_extern("int32", WORD_OF, first)
+        return word ^ tirx.const(_TURNED, "int32") if self.is_unsigned else word
+
+    def outside(self) -> Expr:
+        return tirx.const(int(np.full(WORD, self.zero, np.int8).view(np.int32)[0]), "int32")
+
+    def product(self, x: Expr, y: Expr, total: Expr) -> Expr:
+        return tirx.call_extern("int32", DP4A, x, y, total)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        *lead, depth, columns = weight.shape
+        quads = weight.astype(np.int8).reshape(*lead, depth // WORD, WORD, columns)
+        return np.ascontiguousarray(quads.swapaxes(-1, -2)).view(np.int32)[..., 0]
+
+    def corrected(self, call: Call, total: Array, dim: int) -> Array:
+        values = torch.from_numpy(call["weight"].constant)
+        excess = (-self.zero * values.int().flatten(1).sum(1)).to(torch.int32).numpy()
+        name = arguments(call.node)["weight"].target
+        each = call.scope.constant(f"{name} zero {self.zero}", excess)
+        whole = Array(total.shape, total.dtype, lambda index: total.read(index) + each.read([index[dim]]))
+        return with_bias(call, whole, dim)
+
+
+SINGLE = Single()

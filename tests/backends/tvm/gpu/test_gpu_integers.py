@@ -1,0 +1,77 @@
+"""Integer layers on the emulated GPU: every byte of the integer oracle, by dp4a and by the general kernels."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cuda_on_cpu import Emulated
+from gpu_models import build, emulate, needs_nvrtc
+from sketch import Sketch
+from test_integer import convolution, whole
+
+import lvc
+from lvc.compiler.ir.operators import integer
+from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
+
+pytestmark = needs_nvrtc
+EXAMPLES = Path(__file__).parents[4] / "examples"
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_convolutions(dtype: torch.dtype, seed: int) -> None:
+    """Zero points at both ends, ragged channels, strides, groups, depthwise, the first layer; ends of the types."""
+    limits = torch.iinfo(dtype)
+    s = Sketch()
+    x, image = s.input(2, 20, 9, 11, dtype=dtype), s.input(1, 3, 12, 12, dtype=dtype)
+    outputs = [
+        convolution(s, x, 18, zero=limits.min, seed=seed),
+        convolution(s, x, 12, kernel=(1, 1), padding=0, zero=limits.max, seed=seed),
+        convolution(s, x, 16, groups=1, stride=2, dilation=2, zero=3, seed=seed),
+        convolution(s, x, 8, groups=2, seed=seed),
+        convolution(s, x, 20, groups=20, zero=100, seed=seed),
+        convolution(s, image, 8, stride=2, zero=-5 if limits.min else 5, seed=seed),
+    ]
+    given = whole(seed, dtype, 2, 20, 9, 11), whole(seed + 1, dtype, 1, 3, 12, 12)
+    text = emulate(s.model(*outputs), *given).parts.text
+    assert "LVC_DP4A(" in text.partition("#endif")[2]
+
+
+def test_deep_sums_in_parts() -> None:
+    s = Sketch()
+    x = s.input(1, 512, 4, 4, dtype=torch.uint8)
+    emulated = emulate(s.model(convolution(s, x, 32, zero=128, seed=1)), whole(1, torch.uint8, 1, 512, 4, 4))
+    assert any(len(made.launches) == 2 for made in emulated.parts.compiled.values())
+
+
+@pytest.mark.parametrize(("rows", "depth"), [(30, 64), (9, 36), (12, 33), (1, 100)])
+def test_products(rows: int, depth: int) -> None:
+    s = Sketch()
+    x = s.input(rows, depth, dtype=torch.uint8)
+    weight = s.stored(torch.from_numpy(whole(0, torch.int8, 18, depth)))
+    bias = s.stored(torch.arange(18, dtype=torch.int32) * 1000)
+    emulate(s.model(s.call(integer.linear, x, weight, bias, 77)), whole(0, torch.uint8, rows, depth))
+
+
+def test_resnet20_in_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte of what the integer graph gives; convolutions by dp4a."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import cifar_resnet
+
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    model = lvc.from_module(cifar_resnet.resnet20().eval(), torch.from_numpy(images[:1]))
+    steps = "O1,insert-fake-quant,calibrate{images=4 compare=0},lower-to-integer,fuse-operators"
+    model, _ = Pipeline.parse(steps).run(
+        model, Workspace(data={"calib": lambda: [(image[None], None) for image in images]}, threads=1)
+    )
+    emulated = Emulated(build(model, "cuda:sm_80"))
+    for found, wanted in zip(emulated(images[1:2]), model(images[1:2]), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert sum("LVC_DP4A(" in made.text for made in emulated.parts.compiled.values()) >= 7
+    sys.modules.pop("cifar_resnet")

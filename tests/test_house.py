@@ -184,6 +184,7 @@ FIELD_WORDS = {
 
 OF_PICTURES_AND_SAMPLING = {
     "compiler/load/normalise/creation.py",
+    "compiler/load/normalise/regions.py",
     "compiler/load/onnx_importer/ops/grid.py",
     "compiler/load/onnx_importer/ops/indexing.py",
     "compiler/measure/pictures/canvas.py",

@@ -23,7 +23,7 @@ def interpolated(overload: OpOverload) -> Rule:
 
     def rule(b: Builder, x: Operand, size: Sequence[int] | None, *rest: Any) -> Operand:
         if not x.dtype.is_floating_point:
-            raise Unsupported("it interpolates whole numbers")
+            raise Unsupported("it interpolates integers")
         for axis, (length, options) in enumerate(_each_axis(overload, x, size, rest)):
             count, sides = x.shape[2 + axis], _at([_SIDE] * (x.rank - 2), axis, 1)
             if length * count * x.dtype.itemsize > LARGEST_CONSTANT:

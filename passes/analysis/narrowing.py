@@ -12,9 +12,17 @@ from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import arguments, calls, family, is_call, spec
 from lvc.compiler.ir.groups import groups
 from lvc.compiler.ir.layers import factors
+from lvc.compiler.ir.operators import ordering
 
 # operators whose results change most with small changes of large operands
-_SENSITIVE = (aten.softmax.int, aten.log_softmax.int, aten.argmax.default, aten.argmin.default, aten.cumsum.default)
+_SENSITIVE = (
+    aten.softmax.int,
+    aten.log_softmax.int,
+    aten.argmax.default,
+    aten.argmin.default,
+    aten.cumsum.default,
+    *ordering.OPERATORS,
+)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from torch._ops import OpOverload
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.layers import INTEGER_LAYERS, LAYERS
+from lvc.compiler.ir.operators import ordering
 
 _REASONS: dict[str, tuple[OpOverload, ...]] = {
     "none is written": (
@@ -75,7 +76,10 @@ _REASONS: dict[str, tuple[OpOverload, ...]] = {
         aten.where.self,
         aten.argmax.default,
         aten.argmin.default,
+        ordering.argsort,
+        ordering.nms,
     ),
+    "what it writes goes to places that are computed": (ordering.scatter,),
     "it divides by what it finds in its operand": (
         aten.layer_norm.default,
         aten.group_norm.default,

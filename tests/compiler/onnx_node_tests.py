@@ -29,7 +29,7 @@ _OPERATORS = """
     OneHot Or Pad Pow PRelu QLinearConv QLinearMatMul QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum
     ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
     RMSNormalization RNN RoiAlign Round Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size
-    Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile
+    Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile TopK
     Transpose Trilu Unsqueeze Upsample Where Xor
 """
 VISION_OPERATORS = _OPERATORS.split()
@@ -61,6 +61,7 @@ _SETTINGS: dict[str, tuple[int, ...]] = {
     "Split": (1,),
     "Squeeze": (1,),
     "Tile": (1,),
+    "TopK": (1,),
     "Trilu": (1,),
     "Unsqueeze": (1,),
     "Upsample": (1,),
@@ -109,7 +110,6 @@ def vision_cases() -> list[Case]:
 _REFUSED = {
     r"col2im_5d": "windows of three axes",
     r"training_(mode|dropout)": "training mode",
-    r"scatter.*(_reduction_|duplicate|_add|_multiply|_max|_min)": "updates that are combined with the data",
     r"(de)?quantizelinear_blocked": "quantisation in blocks",
     r"_string": "text is not a tensor of numbers",
     r"identity_(sequence|opt)|if_(seq|opt)": "sequences and optionals are not tensors",

@@ -35,6 +35,7 @@ STORED: dict[str, np.ndarray] = {
     "depth": np.array(4),
     "minus": np.array(-1),
     "list": np.array([2]),
+    "six": np.array([6]),
     "axes": np.array([1, -1]),
     "noaxes": np.array([], np.int64),
     "parts": np.array([1, 3]),
@@ -264,6 +265,21 @@ SAMPLES += [
         "y = RNN<hidden_size = 2>(s, rnnw, rnnr, , lengths)",
     )
 ]
+SAMPLES += [
+    *(
+        (opset, f'u = Slice(x, lows, highs, inner)  y = ScatterElements<axis = 1, reduction = "{how}">(x, few, u)')
+        for opset, how in ((16, "add"), (16, "mul"), (18, "max"), (18, "min"))
+    ),
+    *(
+        (opset, f'u = GatherND(x, index)  y = ScatterND<reduction = "{how}">(x, index, u)')
+        for opset, how in ((16, "add"), (16, "mul"), (18, "max"), (18, "min"))
+    ),
+    (7, "y, i = TopK<axis = 2, k = 3>(x)"),
+    (10, "v, i = TopK<axis = 1>(x, list)  y = Cast<to = 1>(i)"),
+    (11, "y, i = TopK<axis = -2, largest = 0>(x, list)"),
+    (11, "v, i = TopK<axis = 3, sorted = 0>(x, six)  y = ReduceSum<axes = [3]>(v)"),
+]
+
 _REGIONS = "output_height = 2, output_width = 3, sampling_ratio = 2, spatial_scale = 0.5"
 SAMPLES += [
     (10, f"y = RoiAlign<{_REGIONS}>(x, rois, images)"),
@@ -306,8 +322,6 @@ REFUSED: list[tuple[int, str, str]] = [
     (21, "q = QuantizeLinear<block_size = 2, axis = 3>(x, x)  y = Cast<to = 1>(q)", "quantises in blocks"),
     (21, f"{_BYTES}  y = DequantizeLinear<block_size = 2, axis = 3>(q, x)", "quantises in blocks"),
     (12, "y = Dropout(x, tenth, yes)", "is in training mode"),
-    (16, 'u = Slice(x, lows, highs, inner)  y = ScatterElements<axis = 1, reduction = "mul">(x, few, u)', "combines"),
-    (16, 'u = GatherND(x, index)  y = ScatterND<reduction = "add">(x, index, u)', "combines its updates"),
     (10, "b = Squeeze<axes = [0]>(x)  y = NonMaxSuppression<center_point_box = 1>(x, x, int, tenth, tenth)", "depends"),
     (20, 'v = Reshape(x, volume)  p = Reshape(x, triples)  y = GridSample<mode = "cubic">(v, p)', "by cubes"),
     (22, "y = RoiAlign<output_height = 2>(x, rois, images)", "give it a sampling_ratio"),

@@ -9,6 +9,7 @@ from drawn_arithmetic import ACTIVATION, ARITHMETIC
 from drawn_composites import RECURRENT, SAMPLED, SEPARABLE
 from drawn_layers import CONTRACTION, NORMALISATION, POOLING, RESAMPLING
 from drawn_movement import MOVEMENT
+from drawn_ordering import ORDERING
 from drawn_reductions import CREATION, INDEXING, REDUCTION
 from torch._ops import OpOverload
 
@@ -25,6 +26,7 @@ OVERLOADS: dict[OpOverload, Drawn] = {
     **RECURRENT,
     **REDUCTION,
     **INDEXING,
+    **ORDERING,
     **CREATION,
 }
 

@@ -16,6 +16,7 @@ from lvc.backends.onnx.operators import (
     integer,
     movement,
     normalisation,
+    ordering,
     pooling,
     quantisation,
     reduction,
@@ -35,4 +36,5 @@ WRITERS: Mapping[OpOverload, Writer] = {
     **resampling.WRITERS,
     **quantisation.WRITERS,
     **integer.WRITERS,
+    **ordering.WRITERS,
 }

@@ -94,6 +94,8 @@ def _vectorise_inside(sch: Any, block: Any, shared: int, vector: Vector) -> None
 def schedule_block(sch: Any, block: Any, vector: Vector) -> None:
     """Schedule the loops of one block that stands alone."""
     loops = sch.get_loops(block)
+    if not loops:
+        return  # it states its own nest
     kinds = [int(axis.iter_type) for axis in sch.get(block).iter_vars]
     work = math.prod(_extent(sch, loop) for loop in loops)
     space = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == 0]

@@ -16,7 +16,7 @@ from lvc.compiler.ir.batching.movement import Rule
 from lvc.compiler.ir.dialect import OPS, Family, aten
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.layers import CONTRACTIONS, contraction, factors
-from lvc.compiler.ir.operators import dynamic, integer
+from lvc.compiler.ir.operators import dynamic, integer, ordering
 from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.ir.operators.coded_weights import DECODE
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
@@ -101,6 +101,17 @@ def sampling(call: Call) -> Iterator[Step]:
     yield Step(axis, spread={n: axis for n in call.node.all_input_nodes if call.axes[n] is None})
 
 
+def rows(call: Call) -> Iterator[Step]:
+    """Each row is worked on alone; the images lie in a dimension before it, in the same one of every operand."""
+    known = {axis for operand in call.node.all_input_nodes if (axis := call.axes[operand]) is not None}
+    if len(known) > 1:
+        raise Refusal("its operands have the images at different places")
+    (axis,) = known
+    if axis.dim >= len(call.shape) - 1:
+        raise Refusal("it puts values of all images in one order")
+    yield Step(axis, spread={n: axis for n in call.node.all_input_nodes if call.axes[n] is None})
+
+
 def reduction(call: Call) -> Iterator[Step]:
     """A reduction of whole dimensions, which may leave them out of the result."""
     name = next(iter(call.args))
@@ -162,6 +173,7 @@ _SPECIAL: dict[OpOverload, Rule] = {
     aten.upsample_bilinear2d.vec: pool,
     aten.upsample_bicubic2d.vec: pool,
     aten.grid_sampler_2d.default: sampling,
+    **dict.fromkeys(ordering.OPERATORS, rows),
     aten.fake_quantize_per_tensor_affine.default: fake_quantisation,
     aten.fake_quantize_per_channel_affine.default: fake_quantisation,
     UNCALIBRATED: fake_quantisation,

@@ -72,13 +72,9 @@ CONSTANT_ONLY: frozenset[OpOverload] = frozenset(
         aten.diff.default,
         aten.cumprod.default,
         aten.nonzero.default,
-        aten.sort.default,
-        aten.argsort.default,
-        aten.topk.default,
         aten.bitwise_left_shift.Tensor,
         aten.bitwise_right_shift.Tensor,
         aten.atan2.default,
-        aten.index_put.default,
         aten.isfinite.default,
         aten.bucketize.Tensor,
     }

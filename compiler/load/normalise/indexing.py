@@ -1,4 +1,4 @@
-"""Indexing by tensors that are known: one `index_select` on flattened indices."""
+"""Indexing by tensors of integers: one `index_select` on flattened indices."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ aten = torch.ops.aten
 
 def _index(b: Builder, x: Operand, indices: Sequence[Operand | None]) -> Operand:
     """``x[indices]``: the indexed dimensions become one, read at row-major places; Swin's bias tables are such."""
+    if not all(index is None or index.is_constant for index in indices):
+        return _computed(b, x, indices)
     places, known = _by_dimension(indices)
     if places != list(range(places[0], places[0] + len(places))):
         rest = [d for d in range(x.rank) if d not in places]
@@ -29,6 +31,35 @@ def _index(b: Builder, x: Operand, indices: Sequence[Operand | None]) -> Operand
     rows = reshape(b, x, (*before, math.prod(sizes), *after))
     picked = b.call(aten.index_select.default, rows, first, b.constant(flat.reshape(-1)))
     return reshape(b, picked, (*before, *flat.shape, *after))
+
+
+def _computed(b: Builder, x: Operand, indices: Sequence[Operand | None]) -> Operand:
+    """The same where indices are computed; a mask would say how many elements there are."""
+    given = [index for index in indices if index is not None]
+    if any(index.dtype in (torch.bool, torch.uint8) for index in given):
+        raise Unsupported("a mask that is computed decides how many elements it takes")
+    dims = [d for d, index in enumerate(indices) if index is not None]
+    if dims != list(range(dims[0], dims[-1] + 1)):
+        rest = [d for d in range(x.rank) if d not in dims]
+        x, dims = permute(b, x, [*dims, *rest]), list(range(len(dims)))
+    first, last = dims[0], dims[-1] + 1
+    shape = np.broadcast_shapes(*(index.shape for index in given))
+    flat = linear_index(b, given, x.shape[first:last])
+    rows = reshape(b, x, (*x.shape[:first], math.prod(x.shape[first:last]), *x.shape[last:]))
+    picked = b.call(aten.index_select.default, rows, first, reshape(b, flat, (-1,)))
+    return reshape(b, picked, (*x.shape[:first], *shape, *x.shape[last:]))
+
+
+def linear_index(b: Builder, indices: Sequence[Operand], sizes: Sequence[int]) -> Operand:
+    """One index into dimensions of these sizes, from one for each; negative ones count from the end."""
+    total: Operand | None = None
+    for index, size in zip(indices, sizes, strict=True):
+        wide = b.call(aten.to.dtype, index, torch.int64) if index.dtype is not torch.int64 else index
+        wrapped = b.call(aten.remainder.Tensor, wide, b.scalar(size, torch.int64))
+        scaled = b.call(aten.mul.Tensor, total, size) if total is not None else None
+        total = wrapped if scaled is None else b.call(aten.add.Tensor, scaled, wrapped)
+    assert total is not None
+    return total
 
 
 def _by_dimension(indices: Sequence[Operand | None]) -> tuple[list[int], list[torch.Tensor]]:

@@ -22,6 +22,7 @@ from lvc.compiler.load.normalise.einsum import EINSUM
 from lvc.compiler.load.normalise.indexing import INDEXING
 from lvc.compiler.load.normalise.movement import MOVEMENT
 from lvc.compiler.load.normalise.normalisation import NORMALISATION
+from lvc.compiler.load.normalise.ordering import ORDERING
 from lvc.compiler.load.normalise.patches import PATCHES
 from lvc.compiler.load.normalise.pooling import POOLING
 from lvc.compiler.load.normalise.recurrent import RECURRENT
@@ -49,6 +50,7 @@ RULES: dict[OpOverload, Rule] = {
     **VOLUMES,
     **RECURRENT,
     **INDEXING,
+    **ORDERING,
     **CREATION,
 }
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import torch
 
 from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.load.normalise import ordering
 from lvc.compiler.load.onnx_importer.call import Call, converts
 from lvc.compiler.load.onnx_importer.ops.movement import sliced
+from lvc.compiler.load.onnx_importer.rules import by_rule
 from lvc.compiler.load.onnx_importer.values import (
     Constant,
-    Unsupported,
     Value,
     check_size,
     constant,
@@ -83,8 +84,11 @@ def gather_nd(call: Call) -> Value:
 @converts("ScatterND", "ScatterElements", "Scatter")
 def scatter(call: Call) -> Value:
     """With known indices: data and updates in a row, from which each element of the result is picked."""
-    if call.attribute("reduction", "none") != "none":
-        raise Unsupported(f"combines its updates (reduction={call.attribute('reduction')})")
+    reduction = call.attribute("reduction", "none")
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction cannot be '{reduction}'")
+    if reduction != "none" or not isinstance(call[1], Constant):
+        return _scattered(call, _REDUCTIONS[reduction])
     shape, updates = call.shape(), call[2]
     indices = call.tensor(1, "indices").to(torch.int64)
     if call.op == "ScatterND":
@@ -108,6 +112,36 @@ def scatter(call: Call) -> Value:
     pool = [call.reshape(call[0], [rows, *rest]), call.reshape(updates, [len(target), *rest])]
     picked = call.emit(aten.index_select.default, call.emit(aten.cat.default, pool, 0), 0, constant(source))
     return call.reshape(picked, shape)
+
+
+_REDUCTIONS = {"none": "none", "add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+
+
+def _scattered(call: Call, reduce: str) -> Value:
+    """Updates one after the other, at places that may be computed."""
+    shape, result = call.shape(), None
+    if call.op != "ScatterND":
+        axis = call.axis(0)
+        result = by_rule(call, ordering.scatter, call[0], axis, _wrapped(call, call[1], shape[axis]), call[2], reduce)
+    else:
+        last = call.rank(1) - 1
+        parts = [sliced(call, call[1], last, i, i + 1) for i in range(call.shape(1)[last])]
+        indices = [call.reshape(part, call.shape(1)[:-1]) for part in parts]
+        result = by_rule(call, ordering.put, call[0], indices, call[2], reduce)
+    assert isinstance(result, Value)
+    return result
+
+
+@converts("TopK")
+def top(call: Call) -> list[Value]:
+    """The largest or smallest along an axis, in order; how many is an attribute before opset 10."""
+    count = int(call.number(1, "k") if call.opset >= 10 else call.attribute("k"))
+    axis = call.axis(-1)
+    if not 0 < count <= call.shape()[axis]:
+        raise ValueError(f"{count} of {call.shape()[axis]} elements are asked for")
+    call.attribute("sorted", 1)  # those that need no order may have one
+    values, places = by_rule(call, ordering.top, call[0], count, axis, bool(call.attribute("largest", 1)))
+    return [values, places]
 
 
 @converts("OneHot")

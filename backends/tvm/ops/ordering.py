@@ -1,0 +1,164 @@
+"""Sorting, writing at computed places and non-maximum suppression: loops whose steps wait for one another.
+
+Rows are shared out among threads; a row is one thread's. The sort merges from the bottom up, which is stable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from tvm import te, tirx
+
+from lvc.backends.tvm.comparisons import is_float, is_number, truth, untruth
+from lvc.backends.tvm.layout import PLAIN
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, block, int32, load, loop, scratch, store, tasks
+from lvc.backends.tvm.ops.movement import reshape_array
+from lvc.backends.tvm.ops.table import Call, lowers
+from lvc.backends.tvm.scope import Array, scalar_of
+from lvc.compiler.ir.operators import ordering
+
+Row = Callable[..., Stmt]
+
+
+def _rows(call: Call, operands: Sequence[Array], dtype: str, row: Row) -> Array:
+    """An array that ``row(number, output, *inputs)`` writes row by row; all buffers are rows of elements."""
+    rows, size = math.prod(call.shape[:-1]), call.shape[-1]
+    inputs = []
+    for operand in operands:
+        length = math.prod(operand.shape) // rows
+        flat = reshape_array(call.scope, operand, (rows, length))
+        inputs.append(call.scope.tensor((rows, length), flat.read))
+    call.scope.has_lookups = True
+
+    def body(given: Sequence[Buffer], made: Sequence[Buffer]) -> Stmt:
+        return tasks((rows,), lambda number: row(number, made[0], *given))
+
+    tensor = te.extern((rows, size), inputs, body, f"{call.node.name}_rows", dtype)
+    return reshape_array(call.scope, call.scope.leaf(tensor, (rows, size), PLAIN), call.shape)
+
+
+@lowers(ordering.argsort)
+def argsort(call: Call) -> Array:
+    """Runs of twice the length are merged of two, until one is left; the one from the left goes first among equals."""
+    size, descending = call.shape[-1], call["descending"]
+    widths = [1 << power for power in range((size - 1).bit_length())]
+
+    def row(number: Expr, output: Buffer, keys: Buffer) -> Stmt:
+        order = [scratch((size,), f"order{i}", "int32") for i in range(2)]
+        heads = scratch((2,), "heads", "int32")
+
+        def key(position: Expr) -> Expr:
+            return load(keys, [number, position])
+
+        def merged(source: Buffer, target: Buffer, width: int) -> Stmt:
+            def step(t: Expr) -> Stmt:
+                base = tirx.floordiv(t, 2 * width) * (2 * width)
+                middle, end = tirx.min(base + width, size), tirx.min(base + 2 * width, size)
+                left, right = load(heads, [0]), load(heads, [1])
+                first, second = load(source, [tirx.min(left, size - 1)]), load(source, [tirx.min(right, size - 1)])
+                takes_right = tirx.all(
+                    right < end, tirx.any(left >= middle, _before(key(second), key(first), descending))
+                )
+                start = block(store(heads, base, [0]), store(heads, middle, [1]))
+                return block(
+                    tirx.IfThenElse(tirx.EQ(t, base), start, None),
+                    tirx.IfThenElse(
+                        takes_right,
+                        block(store(target, second, [t]), store(heads, right + 1, [1])),
+                        block(store(target, first, [t]), store(heads, left + 1, [0])),
+                    ),
+                )
+
+            return loop(size, step, name="t")
+
+        passes = [merged(order[i % 2], order[(i + 1) % 2], width) for i, width in enumerate(widths)]
+        last = order[len(widths) % 2]
+        return allocate(
+            [*order, heads],
+            loop(size, lambda i: store(order[0], int32(i), [i])),
+            *passes,
+            loop(size, lambda i: store(output, tirx.Cast("int64", load(last, [i])), [number, i])),
+        )
+
+    return _rows(call, [call["x"]], "int64", row)
+
+
+def _before(a: Expr, b: Expr, descending: bool) -> Expr:
+    """Whether ``a`` must stand before ``b``; NaN is greater than any number."""
+    first = a > b if descending else a < b
+    if not is_float(a):
+        return first
+    a_nan, b_nan = untruth(is_number(a)), untruth(is_number(b))
+    alone = tirx.all(a_nan, truth(is_number(b))) if descending else tirx.all(b_nan, truth(is_number(a)))
+    return tirx.any(first, alone)
+
+
+@lowers(ordering.scatter)
+def scatter(call: Call) -> Array:
+    """The old elements, then one update after the other."""
+    size, count = call.shape[-1], call["index"].shape[-1]
+    how: dict[str, Callable[[Expr, Expr], Expr]] = {
+        "none": lambda _, new: new,
+        "sum": lambda old, new: old + new,
+        "prod": lambda old, new: old * new,
+        "amax": lambda old, new: _extreme(old, new, tirx.max),
+        "amin": lambda old, new: _extreme(old, new, tirx.min),
+    }
+    combine = how[call["reduce"]]
+
+    def row(number: Expr, output: Buffer, old: Buffer, index: Buffer, updates: Buffer) -> Stmt:
+        def update(i: Expr) -> Stmt:
+            place = tirx.Cast("int32", load(index, [number, i]))
+            place = tirx.max(tirx.min(place, size - 1), 0)
+            return store(output, combine(load(output, [number, place]), load(updates, [number, i])), [number, place])
+
+        return block(
+            loop(size, lambda i: store(output, load(old, [number, i]), [number, i])),
+            loop(count, update),
+        )
+
+    return _rows(call, [call["x"], call["index"], call["updates"]], call.dtype, row)
+
+
+def _extreme(old: Expr, new: Expr, choose: Callable[[Expr, Expr], Expr]) -> Expr:
+    """The larger or smaller of two, NaN where one of them is."""
+    if not is_float(old):
+        return choose(old, new)
+    return tirx.Select(truth(is_number(new)), tirx.Select(truth(is_number(old)), choose(old, new), old), new)
+
+
+@lowers(ordering.nms)
+def nms(call: Call) -> Array:
+    """Each box that stays strikes out those behind it that it overlaps."""
+    size, threshold = call.shape[-1], scalar_of(call["iou_threshold"], "float32")
+
+    def row(number: Expr, output: Buffer, boxes: Buffer, valid: Buffer) -> Stmt:
+        def corner(box: Expr, which: int) -> Expr:
+            return load(boxes, [number, box * 4 + which])
+
+        def area(box: Expr) -> Expr:
+            return (corner(box, 2) - corner(box, 0)) * (corner(box, 3) - corner(box, 1))
+
+        def side(a: Expr, b: Expr, low: int) -> Expr:
+            inner = tirx.min(corner(a, low + 2), corner(b, low + 2)) - tirx.max(corner(a, low), corner(b, low))
+            return tirx.max(inner, scalar_of(0, "float32"))
+
+        def overlaps(a: Expr, b: Expr) -> Expr:
+            shared = side(a, b, 0) * side(a, b, 1)
+            return shared / (area(a) + area(b) - shared) > threshold
+
+        def strike(i: Expr, j: Expr) -> Stmt:
+            struck = tirx.all(load(output, [number, j]), overlaps(i, j))
+            return tirx.IfThenElse(struck, store(output, tirx.const(False, "bool"), [number, j]), None)
+
+        def look(i: Expr) -> Stmt:
+            rest = tirx.For(
+                j := tirx.Var("j", "int32"), int32(0), size - 1 - int32(i), tirx.ForKind.SERIAL, strike(i, i + 1 + j)
+            )
+            return tirx.IfThenElse(load(output, [number, i]), rest, None)
+
+        copied = loop(size, lambda i: store(output, load(valid, [number, i]), [number, i]))
+        return block(copied, loop(size - 1, look)) if size > 1 else copied
+
+    return _rows(call, [call["boxes"], call["valid"]], "bool", row)

@@ -1,0 +1,57 @@
+"""Sorting, writing at computed places and non-maximum suppression, built, against their meaning in PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sketch import Sketch, check
+
+from lvc.compiler.ir.operators import ordering
+
+RANDOM = np.random.default_rng(5)
+
+
+def ties(*shape: int) -> np.ndarray:
+    """Numbers of which many are equal, with infinities and NaN of both kinds among them."""
+    values = RANDOM.integers(-4, 5, shape).astype(np.float32)
+    values[RANDOM.random(shape) < 0.1] = np.nan
+    values[RANDOM.random(shape) < 0.1] = -np.inf
+    return values
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 301])
+def test_argsort_is_stable(size: int) -> None:
+    sketch = Sketch()
+    x, whole = sketch.input(3, size), sketch.input(2, 2, size, dtype=torch.int64)
+    orders = [sketch.call(ordering.argsort, value, down) for value in (x, whole) for down in (False, True)]
+    check(sketch.model(*orders), ties(3, size), RANDOM.integers(-3, 3, (2, 2, size)))
+
+
+@pytest.mark.parametrize("reduce", ordering.REDUCTIONS)
+def test_scatter_goes_from_the_first_update_to_the_last(reduce: str) -> None:
+    sketch = Sketch()
+    x, index = sketch.input(3, 5), sketch.input(3, 9, dtype=torch.int64)
+    whole, updates = sketch.input(3, 5, dtype=torch.int64), sketch.input(3, 9)
+    last = sketch.call(torch.ops.aten.to.dtype, updates, torch.int64)
+    made = [
+        sketch.call(ordering.scatter, x, index, updates, reduce),
+        sketch.call(ordering.scatter, whole, index, last, reduce),
+    ]
+    given = (
+        RANDOM.integers(0, 5, (3, 9)),
+        RANDOM.integers(-3, 3, (3, 5)),
+        RANDOM.integers(-3, 4, (3, 9)).astype(np.float32),
+    )
+    check(sketch.model(*made), ties(3, 5), *given)
+
+
+def test_nms_strikes_out_what_overlaps_a_better_box() -> None:
+    sketch = Sketch()
+    boxes, valid = sketch.input(2, 60, 4), sketch.input(2, 60, dtype=torch.bool)
+    kept = [sketch.call(ordering.nms, boxes, valid, threshold) for threshold in (0.0, 0.3, 0.7)]
+    corners = RANDOM.random((2, 60, 2, 2)).astype(np.float32) * 4
+    ends = np.concatenate([corners.min(2), corners.max(2)], -1)
+    ends[0, 7] = ends[0, 3]
+    ends[1, 5, 2:] = ends[1, 5, :2]
+    check(sketch.model(*kept), ends, RANDOM.random((2, 60)) < 0.8)

@@ -20,6 +20,7 @@ from lvc.backends.tvm.tuning.race import CONTROL, Arena, right
 from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Place, Target
+from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.signature import Value
 from lvc.compiler.ir.spec import TensorSpec
@@ -66,7 +67,10 @@ class Afar:
             if told is None:
                 return Race({}, np.empty(0), failures)
             names = next(m["names"] for m in told.messages if "names" in m)
-            times, outputs = self.pool.timers.do(partial(self._run, Path(folder), names.index(CONTROL), judge))
+            try:
+                times, outputs = self.pool.timers.do(partial(self._run, Path(folder), names.index(CONTROL), judge))
+            except UsageError as error:  # its arrays are too large for a message
+                raise CannotRace(_line(error)) from error
         rule = outputs[names.index(self.arena.rule)]
         wrong = {name: why for name, output in zip(names, outputs, strict=True) if (why := difference(output, rule))}
         failures |= wrong
@@ -191,5 +195,5 @@ def _values(arguments: Sequence[Argument]) -> tuple[Value, ...]:
     )
 
 
-def _line(error: Refused) -> str:
+def _line(error: LvcError) -> str:
     return f"{error.what}: {error.why}" if error.why else error.what

@@ -197,6 +197,21 @@ def test_an_emulated_arm_board_checks_what_another_one_times(
     assert "4 trials" in out
 
 
+def test_what_is_too_large_to_be_sent_is_left_as_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = Board.race
+
+    def race(self: Board, *arguments: Any) -> Any:
+        monkeypatch.setattr("lvc.compiler.remote.channel.MOST_BODY", 1000)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Board, "race", race)
+    with sham_board(folder / "one", SELF) as (_, one):
+        assert tune([one], "--trials", "12") == 0
+    assert "was left as it is: a message has at most 1.00 kB of arrays" in capsys.readouterr().err
+
+
 class Refusing(Afar):
     """Boards that refuse some choices."""
 

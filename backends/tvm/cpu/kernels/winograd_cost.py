@@ -29,6 +29,7 @@ STREAM = 2  # times the rate of the third level at which weights come from there
 EXPOSED = 0.5  # of the time in which weights come from memory, what is not hidden behind the arithmetic
 THIRD_SHARE = 0.5  # of that cache, for weights from strip to strip
 MOST_DATA = 4 << 20  # bytes of transformed data that a strip may take
+DEEP = 128  # channels from which half as large chunks are as fast or faster on one thread, and more threads have work
 PRODUCTS_SHARE = 0.25  # of the second level, for the products of a chunk
 
 
@@ -99,6 +100,8 @@ class WinogradCost:
             for together in (False, True) if size == rows else (False,):
                 heights = [height for height in HEIGHTS if height > 1 or chunks[together] == 1]
                 vectors, tiles = cost.best_tile((chunks[together], size * columns), heights)
+                if together and self._depth >= DEEP and chunks[True] % (2 * vectors) == 0:
+                    yield Knobs(vectors, tiles, size, chunks[True] // 2, together)
                 yield Knobs(vectors, tiles, size, chunks[together], together)
 
     def best(self) -> Knobs:

@@ -205,6 +205,22 @@ def test_two_threads_have_equal_shares() -> None:
         assert count % 2 == 0
 
 
+@pytest.mark.parametrize(
+    ("plain", "chunks"),
+    [
+        (convolution(256, 14, 256), 8),  # on Zen 4 0.90 of the time with 4 on one thread
+        (convolution(512, 7, 512), 8),  # 0.95
+        (convolution(64, 13, 256), 4),  # with 8 it would take 1.02
+    ],
+)
+def test_deep_products_have_work_for_eight_threads(plain: Conv2d, chunks: int) -> None:
+    problem = Winograd(dataclasses.replace(plain, in_block=16, out_block=16), 4)
+    knobs = winograd.choose_knobs(problem, vector_of(Target.parse("znver4")))
+    assert knobs.together
+    assert knobs.chunk % knobs.vectors == 0
+    assert -(-problem.channels.out_blocks // knobs.chunk) == chunks
+
+
 def test_the_cost_counts_what_is_multiplied() -> None:
     plain = convolution(128, 28, 128)
     cost = WinogradCost(Winograd(plain, 4), AVX2)

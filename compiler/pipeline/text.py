@@ -21,6 +21,7 @@ from lvc.compiler.errors import UsageError, did_you_mean
 from lvc.compiler.pipeline import catalogue
 from lvc.compiler.pipeline.passes import Pass
 from lvc.compiler.pipeline.registry import Classes
+from lvc.compiler.tuning.postgres import without_passwords
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _BARE = re.compile(r'[^\s"{}]+')
@@ -213,7 +214,7 @@ class _Reader:
     ) -> typing.NoReturn:
         if known is not None:
             help = did_you_mean(typed, known).rstrip() or "known: " + (", ".join(known) or "none")
-        line = self.text.replace("\n", " ")
+        line = without_passwords(self.text.replace("\n", " "))
         raise UsageError(what, where=self.place, why=f"{line}\n{' ' * at}{'^' * length}", help=help)
 
 

@@ -144,8 +144,13 @@ def shown(url: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """A text, such as a command, in which URLs of databases have no password."""
-    return _IN_TEXT.sub(lambda found: f"{found[1] or found[2]}***", text)
+    """A text of the same length, such as a command, in which URLs of databases have stars for a password."""
+
+    def hidden(found: re.Match[str]) -> str:
+        kept = found[1] or found[2]
+        return kept + "*" * (len(found[0]) - len(kept))
+
+    return _IN_TEXT.sub(hidden, text)
 
 
 def _is_secret(part: str) -> bool:

@@ -13,7 +13,7 @@ from lvc.compiler.cli import main
 from lvc.compiler.errors import CompileError, LvcError, UsageError
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.tuning.database import Database, Place, Record, Trial
-from lvc.compiler.tuning.postgres import shown
+from lvc.compiler.tuning.postgres import shown, without_passwords
 from lvc.compiler.tuning.store import store_of
 
 PLACE = Place("kernel", "processor", "version")
@@ -155,5 +155,19 @@ def test_records_of_a_server_are_used(postgres: Cluster) -> None:
 
 
 def test_a_pipeline_has_no_password() -> None:
-    with pytest.raises(UsageError, match="no place for a password"):
+    with pytest.raises(UsageError, match="no place for a password") as caught:
         Pipeline.parse(f'use-records{{database="postgresql://ann:{SECRET}@h/t"}}')
+    assert SECRET not in str(caught.value)
+    assert "postgresql://ann:***********@h/t" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("lvc tune m.onnx --db postgresql://ann:wo@rd@h/t", "lvc tune m.onnx --db postgresql://ann:*****@h/t"),
+        ("--db=postgres://h/t?host=x&PassWord=word&a=b", "--db=postgres://h/t?host=x&PassWord=****&a=b"),
+        ("--device pi:80 --db postgresql://ann@h/t", "--device pi:80 --db postgresql://ann@h/t"),
+    ],
+)
+def test_commands_that_are_told_have_no_password(text: str, told: str) -> None:
+    assert without_passwords(text) == told

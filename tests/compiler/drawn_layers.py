@@ -212,6 +212,12 @@ def _col2im(d: Draw) -> Arguments:
     return {"self": d.tensor(columns.shape), "output_size": size, **image}
 
 
+def _windows_along(d: Draw) -> Arguments:
+    x = d.any()
+    dim = d.dim(x)
+    return {"self": x, "dimension": dim, "size": d.number(1, x.shape[dim] if x.ndim else 1), "step": d.number(1, 3)}
+
+
 POOLING: dict[OpOverload, Drawn] = {
     aten.max_pool2d.default: _pool(2, dilated=True),
     aten.max_pool2d_with_indices.default: _pool(2, dilated=True),
@@ -230,6 +236,7 @@ POOLING: dict[OpOverload, Drawn] = {
     aten.adaptive_max_pool2d.default: _adaptive(2),
     aten.im2col.default: _im2col,
     aten.col2im.default: _col2im,
+    aten.unfold.default: _windows_along,
 }
 
 

@@ -99,3 +99,18 @@ def test_samples_that_follow_the_size_of_a_region_are_refused() -> None:
     with pytest.raises(CompileError, match="cannot express") as caught:
         traced(Function(lambda x, r: ops.roi_align(x, r, (2, 2))), images(1, 3, 7, 9, seed=0), regions(3, 1, 9, 0))
     assert "give it a sampling_ratio" in caught.value.where
+
+
+def test_a_head_of_fixed_size_marks_the_boxes_that_torchvision_keeps() -> None:
+    corners = torch.rand(80, 2, 2, generator=torch.Generator().manual_seed(4)) * 4
+    boxes, scores = torch.cat([corners.min(1).values, corners.max(1).values], 1), torch.rand(80)
+
+    def head(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        best, order = scores.topk(30)
+        kept: Tensor = torch.ops.lvc.nms(boxes[order], best > 0.5, 0.4)
+        return order, kept
+
+    model = traced(Function(head), boxes, scores)
+    order, kept = lvc.load(lvc.compile(model, "O1", "native", verify=False))(boxes.numpy(), scores.numpy())
+    wanted = ops.nms(boxes, scores, 0.4)
+    assert set(order[kept]) == {number for number in wanted.tolist() if number in order and scores[number] > 0.5}

@@ -1,4 +1,4 @@
-"""`unfold` and `fold`: the windows of an image as columns, and columns added up into an image again."""
+"""`unfold` and `fold`: windows of an image as columns, columns added up into an image again, and windows of a row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch._ops import OpOverload
 
 from lvc.compiler.load.normalise.builder import Builder, Operand, Rule
 from lvc.compiler.load.normalise.contraction import conv_transpose2d, pair
-from lvc.compiler.load.normalise.movement import cut, pad, reshape, stack, unsqueeze
+from lvc.compiler.load.normalise.movement import cut, pad, permute, reshape, stack, unsqueeze
 
 aten = torch.ops.aten
 Pair = Sequence[int]
@@ -56,4 +56,21 @@ def _col2im(
     return conv_transpose2d(b, columns, b.constant(places), None, stride, padding, rest, channels, dilation)
 
 
-PATCHES: dict[OpOverload, Rule] = {aten.im2col.default: _im2col, aten.col2im.default: _col2im}
+def _windows(b: Builder, x: Operand, dimension: int, size: int, step: int) -> Operand:
+    """Windows along a dimension, which then counts them; their elements are the last dimension."""
+    if x.rank == 0:
+        return reshape(b, x, (1,))
+    dim = dimension % x.rank
+    count = (x.shape[dim] - size) // step + 1
+    places = torch.arange(count).reshape(-1, 1) * step + torch.arange(size)
+    picked = b.call(aten.index_select.default, x, dim, b.constant(places.reshape(-1)))
+    apart = reshape(b, picked, (*x.shape[:dim], count, size, *x.shape[dim + 1 :]))
+    order = [*(d for d in range(apart.rank) if d != dim + 1), dim + 1]
+    return permute(b, apart, order)
+
+
+PATCHES: dict[OpOverload, Rule] = {
+    aten.im2col.default: _im2col,
+    aten.col2im.default: _col2im,
+    aten.unfold.default: _windows,
+}

@@ -23,6 +23,7 @@ from lvc.backends.tvm.nest import Buffer
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import ITEM_BYTES, Program, Step
+from lvc.compiler.errors import CompileError
 from lvc.compiler.measure.memory import Memory
 
 BLOCK = 4  # channels: a vector of 16 bytes in float32, a word of 4 bytes in int8
@@ -59,6 +60,12 @@ class GpuCodeGenerator(CodeGenerator):
         return GeneralSchedule(apart)
 
     def compile(self, step: Step, name: str) -> Object:
+        try:
+            return self._compiled(step, name)
+        except CompileError as error:
+            raise CompileError(f"no kernel for GPUs can be made for {', '.join(step.nodes)}", why=str(error)) from error
+
+    def _compiled(self, step: Step, name: str) -> Object:
         schedule, launches = Schedule(step.function), Launches(self.gpu)
         step.schedule(schedule, launches)
         texts = [kernel_text(launch, f"{name}_{number}") for number, launch in enumerate(launches.items)]

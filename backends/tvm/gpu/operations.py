@@ -54,28 +54,12 @@ _SYMBOLS: Mapping[str, str] = {
     "LShift": "<<",
     "RShift": ">>",
 }
-_FUNCTIONS = frozenset(
-    [
-        "floor",
-        "ceil",
-        "trunc",
-        "round",
-        "nearbyint",
-        "sqrt",
-        "rsqrt",
-        "exp",
-        "log",
-        "tanh",
-        "erf",
-        "pow",
-        "sin",
-        "cos",
-        "tan",
-        "atan",
-        "fabs",
-        "fmod",
-    ]
+_NAMES = (
+    "floor ceil trunc round nearbyint fabs fmod sqrt rsqrt pow exp exp2 exp10 log log2 log10 log1p erf tanh sinh cosh "
+    "asinh acosh atanh sin cos tan asin acos atan atan2 hypot copysign"
 )
+_FUNCTIONS = frozenset(_NAMES.split())
+"""Functions of real numbers that TIR and CUDA C call alike; of float32 they end in ``f``."""
 
 
 def type_name(dtype: str) -> str:
@@ -131,9 +115,7 @@ def binary(node: Any, a: str, b: str, *, is_positive: bool) -> str:
         divisor = number(node.b)
         if is_positive and divisor is not None and divisor > 0:
             return f"({a} {'/' if is_quotient else '%'} {b})"
-        if str(node.ty.dtype) != "int32":
-            raise CompileError(f"a kernel for GPUs cannot divide {node.ty.dtype} that may be negative")
-        return f"lvc_{'floordiv' if is_quotient else 'floormod'}({a}, {b})"
+        return f"lvc_{'floordiv' if is_quotient else 'floormod'}<{type_name(str(node.ty.dtype))}>({a}, {b})"
     dtype = str(node.ty.dtype)
     if isinstance(node, tirx.Min | tirx.Max):
         return f"lvc_{'min' if isinstance(node, tirx.Min) else 'max'}<{type_name(dtype)}>({a}, {b})"
@@ -150,13 +132,13 @@ def intrinsic(call: Any, print_one: Callable[[Expr], str]) -> str:
     if name == "tirx.call_llvm_pure_intrin" and int(call.args[0].value) == _fence():
         return print_one(call.args[-1])  # nothing is contracted here
     arguments = list(map(print_one, call.args))
-    if name == "tirx.reinterpret":
+    if name.endswith(".reinterpret"):
         return f"lvc_bits<{type_name(dtype)}>({arguments[0]})"
-    if name in ("tirx.likely", "tirx.tvm_thread_invariant"):
+    if name.endswith(".likely"):
         return arguments[0]
-    if name == "tirx.isnan":
+    if name.endswith(".isnan"):
         return f"lvc_isnan({arguments[0]})"
-    function = name.removeprefix("tirx.")
+    function = name.rpartition(".")[2]
     if function not in _FUNCTIONS or dtype not in ("float32", "float64"):
         raise CompileError(f"a kernel for GPUs cannot call {name} of {dtype}")
     return f"{function}{'f' if dtype == 'float32' else ''}({', '.join(arguments)})"

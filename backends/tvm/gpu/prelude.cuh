@@ -36,8 +36,8 @@ template <class To, class From> __device__ inline To lvc_bits(From value) {
   return made;
 }
 
-__device__ inline int lvc_floordiv(int a, int b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-__device__ inline int lvc_floormod(int a, int b) { return a - lvc_floordiv(a, b) * b; }
+template <class T> __device__ inline T lvc_floordiv(T a, T b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+template <class T> __device__ inline T lvc_floormod(T a, T b) { return a - lvc_floordiv<T>(a, b) * b; }
 template <class T> __device__ inline T lvc_min(T a, T b) { return a < b ? a : b; }
 template <class T> __device__ inline T lvc_max(T a, T b) { return a > b ? a : b; }
 template <class T> __device__ inline bool lvc_isnan(T a) { return a != a; }

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gpu_models import emulate, needs_nvrtc, spills
+from gpu_models import build, emulate, needs_nvrtc, spills
 from sketch import Sketch, aten, numbers
+
+from lvc.backends.tvm.gpu import operations
+from lvc.compiler.errors import CompileError
 
 pytestmark = needs_nvrtc
 
@@ -97,3 +100,21 @@ def test_no_number_and_infinity_go_on(value: float, order: int) -> None:
     given = numbers(1, 40)
     given[0, 7 if order else 39] = value
     emulate(s.model(maximum, relu), given)
+
+
+def test_functions_and_divisions() -> None:
+    s = Sketch()
+    x, y = s.input(3, 20), s.input(3, 20, dtype=torch.int64)
+    functions = (aten.ceil, aten.sinh, aten.exp, aten.erf, aten.sigmoid, aten.round, aten.atan)
+    outputs = [s.call(function.default, x) for function in functions]
+    divided = s.call(aten.remainder.Tensor, y, s.stored(torch.tensor([3])))
+    whole = np.random.default_rng(0).integers(-50, 50, (3, 20))
+    emulate(s.model(*outputs, divided), numbers(3, 20), whole)
+
+
+def test_what_has_no_kernel_is_an_error_that_names_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "_FUNCTIONS", frozenset())
+    s = Sketch()
+    with pytest.raises(CompileError, match="no kernel for GPUs can be made for sinh_default") as caught:
+        build(s.model(s.call(aten.sinh.default, s.input(1, 977))))
+    assert "cannot call tirx.sinh of float32" in caught.value.why

@@ -42,3 +42,26 @@ def test_resnet20(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_models_of_the_wild(name: str, target: str) -> None:
     torch.manual_seed(0)
     check(getattr(torchvision.models, name)(), 1, 3, 64, 64, target=target)
+
+
+@pytest.mark.targets
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v3_small", "shufflenet_v2_x1_0"])
+def test_models_of_other_kinds(name: str) -> None:
+    torch.manual_seed(0)
+    check(getattr(torchvision.models, name)(), 1, 3, 64, 64, target="cuda:sm_80")
+
+
+@pytest.mark.targets
+@pytest.mark.parametrize("name", ["vit", "swin", "convnext"])
+def test_small_models_of_the_families_with_normalised_layers(name: str) -> None:
+    torch.manual_seed(0)
+    models = torchvision.models
+    blocks = [models.convnext.CNBlockConfig(16, 32, 1), models.convnext.CNBlockConfig(32, None, 1)]
+    network = {
+        "vit": lambda: models.VisionTransformer(32, 16, 2, 4, 64, 128),
+        "swin": lambda: models.SwinTransformer([4, 4], 32, [1, 1], [2, 2], [2, 2]),
+        "convnext": lambda: models.ConvNeXt(blocks),
+    }[name]()
+    if name == "vit":
+        torch.nn.init.normal_(network.heads.head.weight)
+    check(network, 1, 3, 32, 32, target="cuda:sm_80")

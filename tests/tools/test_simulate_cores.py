@@ -41,6 +41,8 @@ def test_a_loop_costs_its_start_where_it_is_shared(tool: SimpleNamespace) -> Non
     kernel = tool.cores.Timed("a", 1.0, (tool.cores.TaskLoop(1, 0.5), tool.cores.TaskLoop(2, 0.5)))
     assert kernel.on(1) == 1.0
     assert kernel.on(2) == 0.75 + tool.cores.START
+    again = tool.cores.Timed("b", 1.0, (tool.cores.TaskLoop(2, 1.0, times=8),))
+    assert again.on(2) == 0.5 + 8 * tool.cores.START
 
 
 def steps(tool: SimpleNamespace, build: Any) -> tuple[list[Any], Any]:
@@ -66,7 +68,7 @@ def test_minimal_filtering_transforms_and_then_multiplies(tool: SimpleNamespace)
     def build(sketch: Any) -> Any:
         from lvc.compiler.ir.graph import WINOGRAD
 
-        layer = sketch.conv(sketch.input(1, 256, 14, 14), 256, 3)
+        layer = sketch.conv(sketch.input(3, 256, 14, 14), 256, 3)
         layer.meta[WINOGRAD] = 4
         return layer
 
@@ -77,6 +79,7 @@ def test_minimal_filtering_transforms_and_then_multiplies(tool: SimpleNamespace)
     assert knobs.together
     assert (transform.tasks, multiply.tasks) == (256 // vector.lanes, 256 // vector.lanes // knobs.chunk)
     assert transform.share + multiply.share == pytest.approx(1)
+    assert transform.times == multiply.times == 3
     assert multiply.share > 5 * transform.share
 
 

@@ -22,10 +22,11 @@ START = 1.5e-6
 
 @dataclass(frozen=True)
 class TaskLoop:
-    """A loop over so many ``tasks``, and the ``share`` of its kernel's work that is done in it."""
+    """A loop over so many ``tasks``, run so many ``times``, and the ``share`` of its kernel's work that is in it."""
 
     tasks: int
     share: float
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Timed:
         """Its seconds on so many."""
         longest = sum(loop.share * -(-loop.tasks // cores) / loop.tasks for loop in self.loops)
         alone = 1 - sum(loop.share for loop in self.loops)
-        return self.seconds * (alone + longest) + START * sum(min(loop.tasks, cores) > 1 for loop in self.loops)
+        starts = sum(loop.times for loop in self.loops if min(loop.tasks, cores) > 1)
+        return self.seconds * (alone + longest) + START * starts
 
     def idle(self, cores: int) -> float:
         """The seconds that all cores together wait in it."""
@@ -72,7 +74,7 @@ def loops_of(step: Step, vector: Vector) -> tuple[TaskLoop, ...]:
     step.schedule(schedule, vector)
     body = schedule.mod["main"].body
     total = max(_stores(body), 1)
-    return tuple(TaskLoop(int(loop.extent), times * _stores(loop) / total) for loop, times in _task_loops(body))
+    return tuple(TaskLoop(int(loop.extent), times * _stores(loop) / total, times) for loop, times in _task_loops(body))
 
 
 def _task_loops(statement: Any, times: int = 1) -> Iterator[tuple[Any, int]]:

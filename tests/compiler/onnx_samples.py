@@ -35,6 +35,7 @@ STORED: dict[str, np.ndarray] = {
     "depth": np.array(4),
     "minus": np.array(-1),
     "list": np.array([2]),
+    "huge": np.zeros((1025, 1), np.float32),
     "six": np.array([6]),
     "axes": np.array([1, -1]),
     "noaxes": np.array([], np.int64),
@@ -280,6 +281,23 @@ SAMPLES += [
     (11, "v, i = TopK<axis = 3, sorted = 0>(x, six)  y = ReduceSum<axes = [3]>(v)"),
 ]
 
+_TURN = (
+    "g (int64 n, bool c, float[2,4,6,6] a) => (bool d, float[2,4,6,6] b, float[2,4,6,6] r) "
+    "{ d = Identity(c)  f = Cast<to = 1>(n)  b = Add(a, f)  r = Mul(a, x) }"
+)
+_STEP = "g (float[2,6,6] a, float[2,6,6] p) => (float[2,6,6] b, float[2,6,6] r) { b = Add(a, p)  r = Mul(b, p) }"
+SAMPLES += [
+    (11, f"b, y = Loop(int, yes, x) <body = {_TURN}>"),
+    (11, f"y, r = Loop(int, , x) <body = {_TURN}>"),
+    (11, f"b, y = Scan<num_scan_inputs = 1, body = {_STEP}, scan_input_axes = [1], scan_output_axes = [-1]>(z, x)"),
+    (11, f"b, y = Scan<num_scan_inputs = 1, body = {_STEP}, scan_input_axes = [1], scan_input_directions = [1]>(z, x)"),
+    (
+        11,
+        f"b, y = Scan<num_scan_inputs = 1, body = {_STEP}, scan_input_axes = [1], scan_output_directions = [1]>(z, x)",
+    ),
+]
+SAMPLES[-3:] = [(opset, f"z = ReduceSum<axes = [1], keepdims = 0>(x)  {nodes}") for opset, nodes in SAMPLES[-3:]]
+
 _REGIONS = "output_height = 2, output_width = 3, sampling_ratio = 2, spatial_scale = 0.5"
 SAMPLES += [
     (10, f"y = RoiAlign<{_REGIONS}>(x, rois, images)"),
@@ -308,6 +326,8 @@ SAMPLES += [
 
 _STEEP = "activation_alpha = [0.5], activation_beta = [0.5]"
 REFUSED: list[tuple[int, str, str]] = [
+    (8, f"y, r = Scan<num_scan_inputs = 1, body = {_STEP}, directions = [1]>(list, x, x)", "a batch and lengths"),
+    (11, f"y, r = Scan<num_scan_inputs = 1, body = {_STEP}>(x, huge)", "more than 1024 turns"),
     *(
         (opset, f"{_SERIES}  y = {op}<hidden_size = 2, {_STEEP}>(s, {w}, {r})", "has activations with parameters")
         for opset in (7, 14)

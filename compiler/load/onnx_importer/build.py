@@ -130,9 +130,12 @@ class Builder:
         node.meta["spec"] = check_size(infer_spec(node))
         return node
 
-    def branch(self, graph: gs.Graph, call: Call) -> list[Value]:
-        """Convert the nodes of a graph inside a node; its names end with it."""
+    def branch(self, graph: gs.Graph, call: Call, given: Sequence[Value] = ()) -> list[Value]:
+        """Convert the nodes of a graph inside a node, with values for its inputs; its names end with it."""
         outer, closing = dict(self.values), set(self._closing)
+        if len(given) != len(graph.inputs):
+            raise ValueError(f"its graph takes {len(graph.inputs)} inputs, {len(given)} given")
+        self.values.update((tensor.name, value) for tensor, value in zip(graph.inputs, given, strict=True))
         self._closing.update(tensor.name for tensor in graph.outputs)
         self.add_nodes(graph.nodes)
         results = [self._value(tensor) for tensor in graph.outputs]

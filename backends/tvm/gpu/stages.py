@@ -14,6 +14,7 @@ from lvc.backends.tvm.gpu.expressions import number
 from lvc.backends.tvm.gpu.guards import guarded
 from lvc.backends.tvm.gpu.lanes import substituted
 from lvc.backends.tvm.nest import Buffer, Expr
+from lvc.compiler.errors import CompileError
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,10 @@ def stages_of(sch: Any) -> list[Stage]:
 
 
 def _stage(block: Any) -> Stage:
+    if not isinstance(block.body, tirx.BufferStore):
+        raise CompileError(
+            "elements wait for one another in it", why="its loops are written for one thread of a processor"
+        )
     axes = [(axis.var, int(axis.dom.extent), int(axis.iter_type) == 0) for axis in block.iter_vars]
     space = [(var, extent) for var, extent, is_space in axes if is_space]
     reduced = [(var, extent) for var, extent, is_space in axes if not is_space]

@@ -18,6 +18,7 @@ from lvc.compiler.backend import OtherMachine, Place, Target
 from lvc.compiler.cli import main
 from lvc.compiler.emission import Emission, check_artefact, check_emission, emit
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.ir.operators import ordering
 from lvc.compiler.pipeline import catalogue
 
 NETWORK = """
@@ -128,3 +129,11 @@ def test_a_kernel_that_nvrtc_refuses_is_an_error_with_its_words() -> None:
     with pytest.raises(CompileError, match="refuses a kernel for sm_80") as caught:
         nvrtc.compile_cuda('extern "C" __global__ void k() { undefined(); }', "sm_80")
     assert "undefined" in caught.value.why
+
+
+def test_what_sorts_is_refused_with_the_reason() -> None:
+    sketch = Sketch()
+    order = sketch.call(ordering.argsort, sketch.input(2, 9), True)
+    with pytest.raises(CompileError, match="no kernel for GPUs can be made for argsort") as caught:
+        build(sketch.model(order))
+    assert "elements wait for one another" in caught.value.why

@@ -6,9 +6,10 @@ their object code, and what their register tiles ask of the caches. See docs/ker
     python tools/inspect_kernels.py --target znver4,znver5,sapphirerapids,haswell     # the whole benchmark suite
     python tools/inspect_kernels.py --int8 resnet18
     python tools/inspect_kernels.py resnet18 --target cortex-a53,neoverse-v1    # with estimates of pace and time
+    python tools/inspect_kernels.py resnet18 --target cuda:a100    # estimates for a GPU; see docs/gpu.md
 
 A name without a suffix or a colon is a model of torchvision, with random weights. Exit code 1 if vectors go to and from
-the stack in a reduction, or rows of a tile fight for one set of a cache.
+the stack in a reduction, or rows of a tile fight for one set of a cache; of a GPU, if a kernel spills.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from lvc.compiler.threads import usable_cores
 
 if TYPE_CHECKING:
     from inspection.account import Account, Kernel
+    from inspection.gpu_account import GpuAccount
     from lvc.compiler.backend import Target
     from lvc.compiler.ir.model import Model
 
@@ -79,10 +81,12 @@ def targets_of(text: str) -> list[Target]:
     return found
 
 
-def each(options: argparse.Namespace) -> Iterator[tuple[str, Target, Account]]:
+def each(options: argparse.Namespace) -> Iterator[tuple[str, Target, Account | GpuAccount]]:
     """The account of each model for each target, one after the other."""
     from inspection.account import account
+    from inspection.gpu_account import gpu_account
     from lvc.backends.tvm.backend import TvmBackend
+    from lvc.backends.tvm.gpu.targets import KIND
     from lvc.backends.tvm.legality import check, multiplied_dtypes
     from lvc.compiler.pipeline.workspace import Workspace
 
@@ -93,7 +97,8 @@ def each(options: argparse.Namespace) -> Iterator[tuple[str, Target, Account]]:
         for target in targets:
             if refusal := TvmBackend().refusal(multiplied_dtypes(model), target):
                 raise refusal
-            yield name, target, account(model, target, workspace)
+            made = gpu_account if target.kind == KIND else account
+            yield name, target, made(model, target, workspace)
 
 
 def fights(kernel: Kernel, target: Target) -> bool:
@@ -183,14 +188,23 @@ def to_json(name: str, target: Target, found: Account, precision: str) -> dict[s
 
 
 def main() -> int:
+    from inspection.gpu_account import GpuAccount
+
+    rows, accounts, is_clean = [], [], True
     options = parse()
-    rows, accounts = [], []
     try:
         for name, target, found in each(options):
+            print(f"{name} in {options.precision} for {target.text}")
+            if isinstance(found, GpuAccount):
+                known = {"model": name, "target": target.text, "precision": options.precision}
+                accounts.append(known | found.to_json())
+                print(f"{found.describe()}\n{found.summary()}", flush=True)
+                is_clean &= not found.spilling
+                continue
             rows.append((name, target, found))
             accounts.append(to_json(name, target, found, options.precision))
-            print(f"{name} in {options.precision} for {target.text}\n{describe(found.kernels)}", flush=True)
-            print(estimated(found, target), flush=True)
+            print(f"{describe(found.kernels)}\n{estimated(found, target)}", flush=True)
+            is_clean &= not any(is_faulty(kernel, target) for kernel in found.kernels)
     except LvcError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -198,7 +212,7 @@ def main() -> int:
         print(summary(rows))
     if options.json:
         options.json.write_text(json.dumps(accounts, indent=1) + "\n")
-    return 1 if any(is_faulty(kernel, target) for _, target, found in rows for kernel in found.kernels) else 0
+    return 0 if is_clean else 1
 
 
 def parse() -> argparse.Namespace:

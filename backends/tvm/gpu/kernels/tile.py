@@ -24,6 +24,7 @@ ROW_PADDING = 4  # floats behind a row of the first factor, so that columns of i
 REGISTERS = 48  # of a thread, beside its sums and what it multiplies
 LATENCY = 700  # cycles that a block waits for a part of the factors, and what little it has to do meanwhile hides
 LAUNCH = 3000  # cycles that another launch takes
+BUSY_WARPS = 8  # that keep a multiprocessor's arithmetic busy
 BYTES_PER_CYCLE = 8  # that a multiprocessor's share of the second-level cache gives
 
 
@@ -58,15 +59,18 @@ class Tile:
     def cycles(self, gpu: Gpu, rows: int, columns: int, depth: int, groups: int = 1) -> float:
         """An estimate of a product's time on a GPU."""
         blocks = self.blocks(rows, columns) * groups * self.parts
-        steps = self.steps(depth)
-        resident = min(self.resident(gpu), -(-blocks // gpu.multiprocessors))
+        added = LAUNCH + 8 * rows * columns * groups * self.parts / (64 * gpu.multiprocessors) if self.parts > 1 else 0
+        return self.launch_cycles(gpu, blocks, self.steps(depth), self.resident(gpu)) + added
+
+    def launch_cycles(self, gpu: Gpu, blocks: int, steps: int, resident: int) -> float:
+        """An estimate for ``blocks`` of so many ``steps``, of which a multiprocessor has room for ``resident``."""
+        resident = min(resident, -(-blocks // gpu.multiprocessors))
         share = self.height * self.width / (self.height * self.width + self.height + self.width)
-        busy = min(1.0, resident * self.threads / (8 * WARP))
+        busy = min(1.0, resident * self.threads / (BUSY_WARPS * WARP))
         arithmetic = self.rows * self.columns * STEP * steps / (gpu.capability.lanes * share * busy)
         fetched = 4 * (self.rows + self.columns) * STEP * steps / (BYTES_PER_CYCLE * gpu.capability.lanes / 16)
         each = max(arithmetic, fetched, LATENCY * steps / resident)
-        added = LAUNCH + 8 * rows * columns * groups * self.parts / (64 * gpu.multiprocessors) if self.parts > 1 else 0
-        return -(-blocks // gpu.multiprocessors) * each + added
+        return -(-blocks // gpu.multiprocessors) * each
 
     def resident(self, gpu: Gpu) -> int:
         """Blocks that a multiprocessor holds at once."""

@@ -55,7 +55,9 @@ def to_files(model: Model) -> dict[str, bytes]:
 
 def tensor_bytes(value: torch.Tensor) -> bytes:
     """Return the elements of a tensor in order, little-endian."""
-    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    flat = value.detach().cpu().contiguous().reshape(-1)
+    flat = flat.as_strided(flat.shape, (1,))  # a single element may have any stride
+    return flat.view(torch.uint8).numpy().tobytes()
 
 
 def _write_node(module: GraphModule, node: Node, weights: bytearray) -> dict[str, Any]:

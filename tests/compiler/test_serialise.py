@@ -11,7 +11,7 @@ import torch
 
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.graph_text import parse_model
-from lvc.compiler.ir.serialise import from_files, to_files
+from lvc.compiler.ir.serialise import from_files, tensor_bytes, to_files
 
 TEXT = """model small(x: f32[2,3])
   @block.w : f32[3]
@@ -135,3 +135,10 @@ def test_what_is_not_a_graph_is_refused(content: bytes) -> None:
         from_files({"graph.json": files["graph.json"]})
     with pytest.raises(CompileError, match="the stored model is damaged"):
         from_files(files | {"weights.bin": files["weights.bin"][:70]})
+
+
+def test_a_single_element_of_a_wide_stride_is_written_as_it_is() -> None:
+    wide = torch.arange(7, 15)[2::4][:1]
+    assert wide.stride() == (4,)
+    assert tensor_bytes(wide) == (9).to_bytes(8, "little")
+    assert tensor_bytes(wide.expand(2, 1)) == 2 * (9).to_bytes(8, "little")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +20,8 @@ from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import OPS, Family, aten
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.operators import dynamic, functions, integer
+from lvc.compiler.ir.operators.coded_weights import DECODE
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.workspace import Workspace
@@ -29,10 +34,32 @@ pytestmark = pytest.mark.skipif(not TOOLS.is_dir(), reason="the fuzzer is not pa
 @pytest.fixture
 def fuzzing(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.syspath_prepend(str(TOOLS))
-    from fuzzing import campaign, case, oracle, program, rounding, workers
+    from fuzzing import (
+        campaign,
+        case,
+        composites,
+        generate,
+        moves_order,
+        moves_volumes,
+        oracle,
+        program,
+        rounding,
+        scope,
+        workers,
+    )
 
     return SimpleNamespace(
-        campaign=campaign, case=case, oracle=oracle, program=program, rounding=rounding, workers=workers
+        campaign=campaign,
+        case=case,
+        composites=composites,
+        generate=generate,
+        oracle=oracle,
+        order=moves_order,
+        program=program,
+        rounding=rounding,
+        scope=scope,
+        volumes=moves_volumes,
+        workers=workers,
     )
 
 
@@ -57,11 +84,41 @@ def test_a_model_is_the_same_whenever_it_is_drawn(fuzzing: SimpleNamespace) -> N
     assert len({str(case.program) for case in cases}) == 8
 
 
-def test_every_operator_of_the_dialect_is_drawn() -> None:
+def test_every_operator_that_importers_bring_is_drawn(fuzzing: SimpleNamespace) -> None:
+    """Those of ATen and those that order elements by name; what passes alone make is drawn as pipelines."""
     moves = "".join(file.read_text() for file in (TOOLS / "fuzzing").glob("moves_*.py"))
-    operators = {op.name for op in OPS.values() if op.overload.namespace == "aten"}
-    quantisation = {op.name for op in OPS.values() if op.family is Family.QUANTISATION}  # drawn as pipelines
-    assert {name for name in operators - quantisation if f'"{name}"' not in moves} == set()
+    by_passes = {*integer.OPERATORS, *dynamic.OPERATORS, *functions.OPERATORS, DECODE}
+    brought = {op.name for op in OPS.values() if op.family is not Family.QUANTISATION and op.overload not in by_passes}
+    assert {"conv2d", "lvc.argsort", "lvc.scatter", "lvc.nms"} <= brought
+    assert {name for name in brought | fuzzing.composites.CALLS.keys() if f'"{name}"' not in moves} == set()
+
+
+@pytest.mark.filterwarnings("ignore:The reduce argument of torch.scatter:UserWarning")
+def test_moves_of_order_and_volumes_draw_what_the_importers_take(fuzzing: SimpleNamespace) -> None:
+    """Each operator that they name is drawn, and loaded it computes what PyTorch does."""
+    programs = [program for move in (*fuzzing.order.MOVES, *fuzzing.volumes.MOVES) for program in drawn(fuzzing, move)]
+    seen: set[str] = set()
+    for program in programs:
+        ops = {step.op for step in program.steps} - seen
+        if not ops & (fuzzing.composites.CALLS.keys() | {"lvc.argsort", "lvc.scatter", "lvc.nms"}):
+            continue
+        seen |= ops
+        verdict = fuzzing.case.judge(fuzzing.case.Case(program, "torch", "", "reference"))
+        assert verdict.kind == "ok", f"{program}: {verdict.detail}"
+    assert seen >= fuzzing.composites.CALLS.keys() | {"lvc.argsort", "lvc.scatter", "lvc.nms"}
+
+
+def drawn(fuzzing: SimpleNamespace, move: Callable[[Any], None]) -> Iterator[Any]:
+    """Small programs that a move makes of an image and a sequence."""
+    for seed in range(24):
+        scope = fuzzing.scope.Scope(random.Random(seed), fuzzing.generate.anything, most=2_000)
+        scope.input(2, 4, 6, 5)
+        scope.input(2, 3, 4)
+        with contextlib.suppress(fuzzing.scope.Unfit):
+            move(scope)
+            yield fuzzing.program.Program(
+                scope.inputs, scope.stored, tuple(scope.steps), (scope.steps[-1].name,)
+            ).pruned()
 
 
 @pytest.mark.parametrize("importer", ["ir", "torch", "onnx"])

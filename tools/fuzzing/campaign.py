@@ -16,7 +16,7 @@ from typing import Any
 
 from fuzzing import importers, workers
 from fuzzing.case import Case, Verdict, judge
-from fuzzing.generate import anything, generate
+from fuzzing.generate import anything, generate, of_dialect
 from fuzzing.onnx_file import OPSETS, can_spell
 from fuzzing.pipelines import draw_pipeline, draw_precision, draw_target
 from fuzzing.script import write
@@ -43,7 +43,8 @@ class Plan:
         rng = random.Random(f"{self.seed}:{number}:{self.importer}")
         importer = self.importer or rng.choice(importers.IMPORTERS)
         opset = rng.choice(OPSETS)
-        program = generate(rng, (lambda step, specs: can_spell(step, specs, opset)) if importer == "onnx" else anything)
+        words = {"onnx": lambda step, specs: can_spell(step, specs, opset), "ir": of_dialect}
+        program = generate(rng, words.get(importer, anything))
         target = draw_target(rng)
         pipeline = draw_pipeline(rng)
         precision = draw_precision(rng, self.target or target)

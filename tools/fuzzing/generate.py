@@ -5,12 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from fuzzing import moves_elements, moves_layers, moves_places
+from fuzzing import moves_elements, moves_layers, moves_order, moves_places, moves_volumes
 from fuzzing.program import Program, Step
 from fuzzing.scope import SIZES, Move, Scope, Unfit
+from lvc.compiler.ir.dialect import BY_NAME
 from lvc.compiler.ir.spec import TensorSpec
 
-MOVES = {**moves_layers.MOVES, **moves_elements.MOVES, **moves_places.MOVES}
+MOVES = {
+    **moves_layers.MOVES,
+    **moves_elements.MOVES,
+    **moves_places.MOVES,
+    **moves_order.MOVES,
+    **moves_volumes.MOVES,
+}
 
 NETWORK: dict[Move, float] = {
     moves_layers.conv2d: 10,
@@ -27,12 +34,22 @@ NETWORK: dict[Move, float] = {
     moves_places.shuffle: 1,
     moves_places.attention: 1,
     moves_places.slices: 1,
+    moves_order.largest: 0.7,
+    moves_order.indexed: 0.7,
+    moves_order.scatter: 0.7,
+    moves_volumes.conv3d: 0.7,
+    moves_volumes.recurrence: 0.5,
+    moves_volumes.deform: 0.5,
 }
 """What networks are made of."""
 
 
 def anything(step: Step, specs: dict[str, TensorSpec]) -> bool:
     return True
+
+
+def of_dialect(step: Step, specs: dict[str, TensorSpec]) -> bool:
+    return step.op in BY_NAME
 
 
 def generate(rng: random.Random, can_spell: Callable[[Step, dict[str, TensorSpec]], bool] = anything) -> Program:

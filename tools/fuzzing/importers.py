@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torchvision
 
 from fuzzing.program import Program, draw
 from lvc.compiler.ir.graph import store
@@ -68,6 +69,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torchvision
 """
 
 
@@ -88,7 +90,7 @@ def fill(model: Model) -> Model:
 def module(program: Program) -> torch.nn.Module:
     from fuzzing.torch_source import source
 
-    names: dict[str, object] = {"torch": torch, "F": torch.nn.functional, "draw": draw}
+    names: dict[str, object] = {"torch": torch, "F": torch.nn.functional, "torchvision": torchvision, "draw": draw}
     exec(source(program), names)
     made = names["Net"]
     assert isinstance(made, type)

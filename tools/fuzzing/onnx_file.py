@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from fuzzing import onnx_movement, onnx_spellings
+from fuzzing import onnx_composites, onnx_movement, onnx_spellings
 from fuzzing.onnx_graph import Unspeakable, Writer
 from fuzzing.program import Program, Step, arguments, draw
 from lvc.compiler.ir.spec import TensorSpec, dtype_name
 
-SPELLINGS = {**onnx_spellings.SPELLINGS, **onnx_movement.SPELLINGS}
+SPELLINGS = {**onnx_spellings.SPELLINGS, **onnx_movement.SPELLINGS, **onnx_composites.SPELLINGS}
 OPS = frozenset(SPELLINGS)
 OPSETS = range(7, 24)
 

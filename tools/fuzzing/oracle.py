@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fuzzing import composites
 from fuzzing.program import Program, Step, bind, bind_all, draw_stored
 from fuzzing.rounding import absolute, largest, rounded_size
 from lvc.compiler.ir.dialect import BY_NAME, Family
@@ -62,11 +63,13 @@ EXACT = frozenset(
         "argmin",
         "upsample_nearest2d",
         "to",
+        "lvc.argsort",
+        *composites.EXACT,
     ]
 ) | {name for name, op in BY_NAME.items() if op.family is Family.MOVEMENT}
 """Operators that round nothing."""
 
-JUMPS = frozenset(["floor", "ceil", "round", "sign", "remainder", "fmod"])
+JUMPS = frozenset(["floor", "ceil", "round", "sign", "remainder", "fmod", *composites.SAMPLES, "deform_conv2d"])
 
 Jitter = Callable[[str, torch.Tensor, float], torch.Tensor]
 
@@ -137,8 +140,13 @@ def evaluate(
 
 
 def _call(step: Step, arguments: Sequence[Sequence[Any]]) -> torch.Tensor:
-    result: torch.Tensor = BY_NAME[step.op].overload(*arguments[0], **dict(zip(step.kwargs, arguments[1], strict=True)))
-    return result
+    if step.op == "lvc.nms":  # of single precision alone
+        arguments = [[value.float() if _is_double(value) else value for value in part] for part in arguments]
+    return composites.function(step.op)(*arguments[0], **dict(zip(step.kwargs, arguments[1], strict=True)))
+
+
+def _is_double(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype is torch.float64
 
 
 def _widened(value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fuzzing.composites import function, named
 from lvc.compiler.ir.dialect import BY_NAME
 from lvc.compiler.ir.spec import TensorSpec, dtype_name
 
@@ -121,11 +122,13 @@ def infer(step: Step, known: Mapping[str, TensorSpec]) -> TensorSpec:
     """The type of a step's result, by PyTorch without data."""
     empty = {name: torch.empty(known[name].shape, dtype=known[name].dtype, device="meta") for name in step.operands}
     kwargs = {key: bind(value, empty) for key, value in step.kwargs.items()}
-    return TensorSpec.of(BY_NAME[step.op].overload(*bind(list(step.args), empty), **kwargs))
+    return TensorSpec.of(function(step.op)(*bind(list(step.args), empty), **kwargs))
 
 
 def arguments(step: Step) -> dict[str, Any]:
     """A call's arguments by name, defaults filled in."""
+    if step.op not in BY_NAME:
+        return named(step.op, step.args)
     schema = BY_NAME[step.op].overload._schema.arguments
     given = dict(zip((argument.name for argument in schema), step.args, strict=False)) | dict(step.kwargs)
     return {a.name: given.get(a.name, a.default_value if a.has_default_value() else None) for a in schema}
@@ -140,13 +143,19 @@ def draw(name: str, shape: Sequence[int]) -> np.ndarray:
     """The values of a stored tensor: what its name up to the first ``_`` says, random by the whole name.
 
     ``weight`` is scaled so that sums keep the size of their terms, ``var`` and ``gamma`` lie from 0.5 to 1.5,
-    ``indexN`` are integers below N; others are normal. A ``twin_`` has the values of what it is a twin of.
+    ``indexN`` are integers below N, ``orderN`` some of them without one twice, ``corners`` two corners of
+    boxes; others are normal. A ``twin_`` has the values of what it is a twin of.
     """
     name = name.removeprefix("twin_")
     random = np.random.default_rng(zlib.crc32(name.encode()))
     kind = name.partition("_")[0]
     if kind.startswith("index"):
         return np.asarray(random.integers(0, int(kind[5:]), tuple(shape)))
+    if kind.startswith("order"):
+        return random.permutation(int(kind[5:]))[: int(np.prod(shape))].reshape(tuple(shape))
+    if kind == "corners":
+        first, size = random.random((2, *shape[:-1], 2)) * 8
+        return np.asarray(np.concatenate([first, first + size], -1), np.float32)
     if kind in ("var", "gamma"):
         return (random.random(tuple(shape)) + 0.5).astype(np.float32)
     scale = float(np.prod(shape[1:])) ** -0.5 if kind == "weight" else 1.0

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from lvc.compiler.ir.dialect import BY_NAME, Family
+from fuzzing.composites import family as family_of
+from lvc.compiler.ir.dialect import Family
 
 IN_NOISE = 16
 """Sums of so many terms round no more than the noise that every operator has."""
@@ -22,7 +23,7 @@ def rounded_size(
     It is relative to the largest element of the result, or where that is a sum to what its terms are in size: a few of
     them may cancel. ``magnitudes`` computes the result of the absolute values of all operands.
     """
-    family = BY_NAME[op].family
+    family = family_of(op)
     size = largest(result)
     if family in (Family.REDUCTION, Family.POOLING, Family.CONTRACTION) and result.is_floating_point():
         terms = max(1.0, _terms(op, given, before, result.shape))
@@ -49,15 +50,17 @@ def magnified(op: str, given: Mapping[str, Any], before: Sequence[int], after: S
     large a number as the image has rows; what lies between two neighbours is off by as many units.
     """
     count = _terms(op, given, before, after)
-    is_mixed = BY_NAME[op].family is Family.CONTRACTION
+    is_mixed = family_of(op) is Family.CONTRACTION
     return max(1.0, (count**0.5 if is_mixed else count) / IN_NOISE)
 
 
 def _terms(op: str, given: Mapping[str, Any], before: Sequence[int], after: Sequence[int]) -> float:
-    family, size = BY_NAME[op].family, math.prod(before)
-    if op in ("conv2d", "conv_transpose2d"):
+    family, size = family_of(op), math.prod(before)
+    if family is Family.CONTRACTION and "conv" in op and "lvc" not in op:
         weight = _shape(given["weight"])
-        return math.prod(weight[2:]) * (weight[1] if op == "conv2d" else weight[0])
+        return math.prod(weight[2:]) * (weight[0] if "transpose" in op else weight[1])
+    if family is Family.CONTRACTION and "weights" in given:
+        return math.prod(before) * int(given["layers"])
     if family is Family.CONTRACTION:
         return before[-1]
     if family is Family.RESAMPLING:

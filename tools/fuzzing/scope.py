@@ -39,7 +39,7 @@ class Scope:
         step = Step(f"v{len(self.steps)}", op, args, kwargs, {"way": self.random.randrange(12), **(hint or {})})
         try:
             spec = infer(step, self.known)
-        except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError) as error:
+        except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
             raise Unfit(str(error)) from error
         if not 0 < spec.elements <= self.most or len(spec.shape) > 6:
             raise Unfit(f"{spec} is empty or too large")

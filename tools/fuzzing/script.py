@@ -18,6 +18,7 @@ import lvc
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torchvision
 
 
 {draw}

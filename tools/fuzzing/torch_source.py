@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fuzzing.composites import CALLS
 from fuzzing.program import Program, Ref, Step, arguments
 from lvc.compiler.ir.spec import TensorSpec
 
@@ -32,9 +33,10 @@ def source(program: Program) -> str:
 def expression(step: Step, program: Program, specs: Specs) -> str:
     """One call, in one of its spellings."""
     args = [_text(value, program) for value in step.args]
+    if step.op in CALLS:
+        return f"({CALLS[step.op]})({', '.join(args)})"
     named = [f"{key}={_text(value, program)}" for key, value in step.kwargs.items()]
-    overload = _overload(step.op)
-    ways = [f"torch.ops.aten.{overload}({', '.join([*args, *named])})"]
+    ways = [f"torch.ops.{_overload(step.op)}({', '.join([*args, *named])})"]
     if step.op in SPELLINGS and "way" in step.hint:
         ways = [*SPELLINGS[step.op](step, args, specs), *ways]
     return ways[int(step.hint.get("way", -1)) % len(ways)]
@@ -43,7 +45,7 @@ def expression(step: Step, program: Program, specs: Specs) -> str:
 def _overload(op: str) -> str:
     from lvc.compiler.ir.dialect import BY_NAME
 
-    return str(BY_NAME[op].overload).removeprefix("aten.")
+    return str(BY_NAME[op].overload)
 
 
 def _text(value: Any, program: Program) -> str:

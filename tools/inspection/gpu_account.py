@@ -63,7 +63,7 @@ class GpuAccount:
         """The sentences about a whole run."""
         found, gpu = self.estimate, self.estimate.gpu
         board = f"{gpu.line} at {gpu.clock} GHz with {gpu.bandwidth:.0f} GB/s: not measured"
-        launching = f"{duration(found.launching)} of it for {counted(found.launches, 'launch')}".replace("hs", "hes")
+        launching = f"{duration(found.launching)} of it to launch, {found.launches} times"
         lines = [
             f"estimate: {duration(found.seconds)} a run, {launching}; roofline {duration(found.roofline)}; {board}",
             f"{counted(self.spilling, 'kernel')} of {len(self._times())} spill",

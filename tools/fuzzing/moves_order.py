@@ -183,9 +183,10 @@ def boxes(scope: Scope) -> None:
         x = scope.emit("slice", scope.emit("reshape", x, [-1]), 0, 0, min(count, 24) * 4, 1)
         x = scope.emit("reshape", x, [-1, 4])
     if scope.chance(0.7):
-        corner = scope.emit("slice", x, -1, 0, 2, 1)
-        size = scope.emit("add", scope.emit("abs", scope.emit("slice", x, -1, 2, 4, 1)), 1.0)
-        x = scope.emit("cat", [corner, scope.emit("add", corner, size)], -1)
+        last = len(scope.shape(x)) - 1
+        corner = scope.emit("slice", x, last, 0, 2, 1)
+        size = scope.emit("add", scope.emit("abs", scope.emit("slice", x, last, 2, 4, 1)), 1.0)
+        x = scope.emit("cat", [corner, scope.emit("add", corner, size)], last)
     scores = scope.emit("mean", x, [-1], False)
     valid = scope.emit("gt", scores, scope.emit("mean", scores, [-1], True))
     kept = scope.emit("lvc.nms", x, valid, scope.either(0.1, 0.3, 0.5))

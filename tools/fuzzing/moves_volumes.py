@@ -108,13 +108,13 @@ def resized(scope: Scope, sizes: tuple[int, ...]) -> tuple[list[int] | None, lis
 
 
 def resize(scope: Scope) -> None:
-    """Antialiased, or by exact neighbours; images of one pixel PyTorch filters in another way than it says."""
+    """Antialiased, or by exact neighbours; what is one pixel wide PyTorch filters in another way than it says."""
     x = scope.image()
     sizes = scope.shape(x)[2:]
     size, scale = resized(scope, sizes)
     if scope.chance(0.5):
         scope.emit("nearest_exact", x, size, scale)
-    elif 1 in sizes:
+    elif 1 in sizes or 1 in (size or [int(n * factor) for n, factor in zip(sizes, scale or (), strict=True)]):
         raise Unfit("one pixel")
     else:
         scope.emit("antialiased", x, size, scale, scope.either("bilinear", "bilinear", "bicubic"))

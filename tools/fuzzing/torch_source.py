@@ -134,7 +134,8 @@ def _permute(step: Step, a: list[str], specs: Specs) -> list[str]:
 
 def _slice(step: Step, a: list[str], specs: Specs) -> list[str]:
     given = arguments(step)
-    dim, start, end, stride = (given[key] for key in ("dim", "start", "end", "step"))
+    dim = given["dim"] % len(specs[step.operands[0]].shape)
+    start, end, stride = (given[key] for key in ("start", "end", "step"))
     index = ", ".join([":"] * dim + [f"{start}:{end}:{stride}"])
     ways = [f"{a[0]}[{index}]"]
     if "sizes" in step.hint:

@@ -75,7 +75,11 @@ def _joined(
     for start in range(0, len(values), many):
         some = values[start : start + many]
         here = [drawn + place * places for place, drawn in enumerate(at[start : start + many])]
-        yield (torch.cat(list(some)), torch.cat(here)) if len(some) > 1 else (some[0], here[0])
+        yield (
+            (torch.cat([value if value.ndim > 1 else value[None] for value in some]), torch.cat(here))
+            if len(some) > 1
+            else (some[0], here[0])
+        )
 
 
 def _places(layer: Node, size: Sequence[int]) -> int:

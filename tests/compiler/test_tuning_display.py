@@ -120,7 +120,7 @@ def test_no_colour_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_with_what_was_found(tmp_path: Path) -> None:
-    told, code = on_terminal(tmp_path, 0.3, interrupt=True)
+    told, code = on_terminal(tmp_path, 1.0, interrupt=True)
     assert code == 130
     assert "Traceback" not in told
     found = LAST.fullmatch(told.strip().splitlines()[-1])

@@ -49,7 +49,8 @@ def argsort(call: Call) -> Array:
         heads = scratch((2,), "heads", "int32")
 
         def key(position: Expr) -> Expr:
-            return load(keys, [number, position])
+            found = load(keys, [number, position])
+            return tirx.Cast("uint8", found) if keys.dtype == "bool" else found
 
         def merged(source: Buffer, target: Buffer, width: int) -> Stmt:
             def step(t: Expr) -> Stmt:
@@ -98,14 +99,7 @@ def _before(a: Expr, b: Expr, descending: bool) -> Expr:
 def scatter(call: Call) -> Array:
     """The old elements, then one update after the other."""
     size, count = call.shape[-1], call["index"].shape[-1]
-    how: dict[str, Callable[[Expr, Expr], Expr]] = {
-        "none": lambda _, new: new,
-        "sum": lambda old, new: old + new,
-        "prod": lambda old, new: old * new,
-        "amax": lambda old, new: _extreme(old, new, tirx.max),
-        "amin": lambda old, new: _extreme(old, new, tirx.min),
-    }
-    combine = how[call["reduce"]]
+    combine = (_OF_TRUTH if call.dtype == "bool" else _OF_NUMBERS)[call["reduce"]]
 
     def row(number: Expr, output: Buffer, old: Buffer, index: Buffer, updates: Buffer) -> Stmt:
         def update(i: Expr) -> Stmt:
@@ -126,6 +120,16 @@ def _extreme(old: Expr, new: Expr, choose: Callable[[Expr, Expr], Expr]) -> Expr
     if not is_float(old):
         return choose(old, new)
     return tirx.Select(truth(is_number(new)), tirx.Select(truth(is_number(old)), choose(old, new), old), new)
+
+
+_OF_NUMBERS: dict[str, Callable[[Expr, Expr], Expr]] = {
+    "none": lambda _, new: new,
+    "sum": lambda old, new: old + new,
+    "prod": lambda old, new: old * new,
+    "amax": lambda old, new: _extreme(old, new, tirx.max),
+    "amin": lambda old, new: _extreme(old, new, tirx.min),
+}
+_OF_TRUTH = {"none": _OF_NUMBERS["none"]} | {"sum": tirx.any, "amax": tirx.any, "prod": tirx.all, "amin": tirx.all}
 
 
 @lowers(ordering.nms)

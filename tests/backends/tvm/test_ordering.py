@@ -28,6 +28,23 @@ def test_argsort_is_stable(size: int) -> None:
     check(sketch.model(*orders), ties(3, size), RANDOM.integers(-3, 3, (2, 2, size)))
 
 
+def test_argsort_puts_false_before_true() -> None:
+    sketch = Sketch()
+    x = sketch.input(3, 40, dtype=torch.bool)
+    check(
+        sketch.model(*(sketch.call(ordering.argsort, x, down) for down in (False, True))), RANDOM.random((3, 40)) < 0.5
+    )
+
+
+@pytest.mark.parametrize("reduce", ordering.REDUCTIONS)
+def test_truth_is_combined_as_truth(reduce: str) -> None:
+    sketch = Sketch()
+    x, index = sketch.input(3, 20, dtype=torch.bool), sketch.input(3, 9, dtype=torch.int64)
+    updates = sketch.input(3, 9, dtype=torch.bool)
+    given = RANDOM.random((3, 20)) < 0.5, RANDOM.integers(0, 20, (3, 9)), RANDOM.random((3, 9)) < 0.5
+    check(sketch.model(sketch.call(ordering.scatter, x, index, updates, reduce)), *given)
+
+
 @pytest.mark.parametrize("reduce", ordering.REDUCTIONS)
 def test_scatter_goes_from_the_first_update_to_the_last(reduce: str) -> None:
     sketch = Sketch()

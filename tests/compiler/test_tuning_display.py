@@ -27,6 +27,7 @@ from lvc.compiler.tuning.tuner import Tuner
 
 PROGRAM = """
 import fcntl
+import signal
 import sys
 import termios
 from lvc.compiler.cli.console import Console
@@ -37,6 +38,7 @@ from lvc.compiler.tuning.database import Database
 from lvc.compiler.tuning.tuner import Tuner
 from tuned_sketch import three, tunable
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 if sys.stdin.isatty():
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its ctrl-c comes here
 kernels, console = three(), Console()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import torch
@@ -38,20 +38,23 @@ def row_moments(
 
 
 def channel_moments(
-    model: Model, values: Mapping[Node, int], data: Calibration, progress: Progress | None = None
-) -> dict[Node, Moments]:
+    model: Model, values: Collection[tuple[Node, int]], data: Calibration, progress: Progress | None = None
+) -> dict[tuple[Node, int], Moments]:
     """Return the moments of the channels of values, ``[channels]``, without outputs: every place of every image counts.
 
-    ``values`` says which dimension of each holds its channels, such as `channel_dim` of a layer's result.
+    ``values`` says with each which dimension holds its channels, such as `channel_dim` of a layer's result; layers that
+    share a value may differ in that.
     """
-    found = {node: Moments.empty(spec(node).shape[dim], 0) for node, dim in values.items()}
+    found = {(node, dim): Moments.empty(spec(node).shape[dim], 0) for node, dim in values}
 
     def look(node: Node, parts: Sequence[torch.Tensor]) -> None:
         for part in parts:
-            rows = part.movedim(values[node], -1).reshape(-1, part.shape[values[node]])
-            found[node].add(rows, rows[:, :0])
+            for value, dim in found:
+                if value is node:
+                    rows = part.movedim(dim, -1).reshape(-1, part.shape[dim])
+                    found[node, dim].add(rows, rows[:, :0])
 
-    run = Run(model, {node: partial(look, node) for node in values})
+    run = Run(model, {node: partial(look, node) for node, _ in values})
     for batch in (progress or Silence()).track(data.batches, "gathering moments"):
         run(batch)
     return found

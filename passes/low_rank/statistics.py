@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.fx import Node
 
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.layers import channel_dim, factors
@@ -66,18 +65,16 @@ def measure(model: Model, layers: Sequence[Layer], data: Calibration) -> dict[La
 
     `CompileError` for values that are not finite.
     """
-    values: dict[Node, int] = {}
-    for layer in layers:
-        node = layer.node
-        values |= {value: channel_dim(node, value) for value in (factors(node)[0], node)}
-    few = {value: dim for value, dim in values.items() if spec(value).shape[dim] <= MOST_COLUMNS}
+    read = {layer: (value := factors(layer.node)[0], channel_dim(layer.node, value)) for layer in layers}
+    made = {layer: (layer.node, channel_dim(layer.node, layer.node)) for layer in layers}
+    few = [(value, dim) for value, dim in (*read.values(), *made.values()) if spec(value).shape[dim] <= MOST_COLUMNS]
     moments = channel_moments(model, few, data)
-    covariances = {value: found.centred()[0] for value, found in moments.items()}
+    covariances = {place: found.centred()[0] for place, found in moments.items()}
     if not all(bool(covariance.isfinite().all()) for covariance in covariances.values()):
         raise no_covariance()
-    means = {value: found.mean_x for value, found in moments.items()}
+    means = {place: found.mean_x for place, found in moments.items()}
     return {
-        layer: Statistics(covariances.get(factors(layer.node)[0]), covariances.get(layer.node), means.get(layer.node))
+        layer: Statistics(covariances.get(read[layer]), covariances.get(made[layer]), means.get(made[layer]))
         for layer in layers
     }
 

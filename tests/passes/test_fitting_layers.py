@@ -123,11 +123,12 @@ def test_moments_of_channels_count_every_place(at_once: int, monkeypatch: pytest
     monkeypatch.setattr(batches, "MOST", at_once)
     used, found = data(), layers(NETWORK)
     images = torch.cat(list(used.batches))
-    both = channel_moments(NETWORK, {found[name]: channel_dim(found[name]) for name in ("b", "c")}, used)
-    for name in ("b", "c"):
-        rows = values(NETWORK, name, images).movedim(1, -1).reshape(-1, spec(found[name]).shape[1]).double()
-        torch.testing.assert_close(both[found[name]].mean_x, rows.mean(0), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(both[found[name]].centred()[0], rows.T.cov(correction=0), rtol=1e-4, atol=1e-5)
+    wanted = [(found[name], channel_dim(found[name])) for name in ("b", "c")] + [(found["b"], 3)]
+    all_moments = channel_moments(NETWORK, wanted, used)
+    for node, dim in wanted:
+        rows = values(NETWORK, node.name, images).movedim(dim, -1).reshape(-1, spec(node).shape[dim]).double()
+        torch.testing.assert_close(all_moments[node, dim].mean_x, rows.mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(all_moments[node, dim].centred()[0], rows.T.cov(correction=0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_bias_is_changed_added_or_made_a_layers_own() -> None:

@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -146,7 +146,7 @@ def _measure(method: Method, student: Model, space: Workspace, test: Samples, op
 def _seconds(method: Method, student: Model, space: Workspace, steps: int, lr: float) -> tuple[Model, float]:
     """Train a copy of the student; return it with the seconds of processor time."""
     started = time.process_time()
-    trained, _ = optimise(student, method.pipeline(steps, lr), replace(space))
+    trained, _ = optimise(student, method.pipeline(steps, lr), space)
     return trained, time.process_time() - started
 
 

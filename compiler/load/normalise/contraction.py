@@ -13,15 +13,9 @@ from lvc.compiler.load.normalise.builder import Builder, Operand, Rule
 from lvc.compiler.load.normalise.composite import written
 from lvc.compiler.load.normalise.movement import pad, reshape, unsqueeze
 from lvc.compiler.load.normalise.volumes import conv3d, conv_transpose3d
+from lvc.compiler.load.normalise.window_sizes import Sizes, pair
 
 aten = torch.ops.aten
-Sizes = int | Sequence[int]
-
-
-def pair(sizes: Sizes) -> list[int]:
-    """Both sizes of a window that one number, or a list of one, may stand for."""
-    values = [sizes] if isinstance(sizes, int) else list(sizes)
-    return values * 2 if len(values) == 1 else values
 
 
 def conv2d(

@@ -9,8 +9,9 @@ import torch
 from torch._ops import OpOverload
 
 from lvc.compiler.load.normalise.builder import Builder, Operand, Rule
-from lvc.compiler.load.normalise.contraction import conv_transpose2d, pair
+from lvc.compiler.load.normalise.contraction import conv_transpose2d
 from lvc.compiler.load.normalise.movement import cut, pad, permute, reshape, stack, unsqueeze
+from lvc.compiler.load.normalise.window_sizes import pair
 
 aten = torch.ops.aten
 Pair = Sequence[int]

@@ -8,8 +8,8 @@ import torch
 from torch._ops import OpOverload
 
 from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
-from lvc.compiler.load.normalise.contraction import Sizes, pair
 from lvc.compiler.load.normalise.movement import reshape, unsqueeze
+from lvc.compiler.load.normalise.window_sizes import Sizes, pair, steps
 
 aten = torch.ops.aten
 
@@ -23,7 +23,7 @@ def max_pool2d(
     dilation: Sizes = 1,
     ceil_mode: bool = False,
 ) -> Operand:
-    stride = pair(stride if isinstance(stride, int) or stride else kernel)
+    stride = pair(steps(stride, kernel))
     return b.call(aten.max_pool2d.default, x, pair(kernel), stride, pair(padding), pair(dilation), ceil_mode)
 
 
@@ -37,7 +37,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Operand:
-    stride = pair(stride if isinstance(stride, int) or stride else kernel)
+    stride = pair(steps(stride, kernel))
     options = (ceil_mode, count_include_pad, divisor_override)
     return b.call(aten.avg_pool2d.default, x, pair(kernel), stride, pair(padding), *options)
 

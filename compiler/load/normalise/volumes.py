@@ -11,15 +11,9 @@ from torch.nn import functional as F
 
 from lvc.compiler.load.normalise.builder import Rule
 from lvc.compiler.load.normalise.composite import composite
+from lvc.compiler.load.normalise.window_sizes import Sizes, steps, triple
 
 aten = torch.ops.aten
-Sizes = int | Sequence[int]
-
-
-def triple(sizes: Sizes) -> list[int]:
-    """The three sizes of a window that one number, or a list of one, may stand for."""
-    values = [sizes] if isinstance(sizes, int) else list(sizes)
-    return values * 3 if len(values) == 1 else values
 
 
 def conv3d(
@@ -102,9 +96,9 @@ def max_pool3d(
     x: Tensor, kernel: Sizes, stride: Sizes = (), padding: Sizes = 0, dilation: Sizes = 1, ceil_mode: bool = False
 ) -> Tensor:
     """The largest of each plane's windows, then of those one behind the other."""
-    (size, *sizes), (step, *steps) = triple(kernel), triple(_given(stride, kernel))
+    (size, *sizes), (step, *strides) = triple(kernel), triple(steps(stride, kernel))
     (pad, *pads), (gap, *gaps) = triple(padding), triple(dilation)
-    flat = F.max_pool2d(_planes(x), sizes, steps, pads, gaps, ceil_mode)
+    flat = F.max_pool2d(_planes(x), sizes, strides, pads, gaps, ceil_mode)
     columns = _columns(flat, x.shape)
     made = F.max_pool2d(columns, (size, 1), (step, 1), (pad, 0), (gap, 1), ceil_mode)
     return made.reshape(*x.shape[:-3], made.shape[-2], *flat.shape[-2:])
@@ -120,12 +114,12 @@ def avg_pool3d(
     divisor_override: int | None = None,
 ) -> Tensor:
     """The mean over each plane's windows, then over those one behind the other: counts are products over the axes."""
-    (size, *sizes), (step, *steps) = triple(kernel), triple(_given(stride, kernel))
+    (size, *sizes), (step, *strides) = triple(kernel), triple(steps(stride, kernel))
     pad, *pads = triple(padding)
     divisor = None if divisor_override is None else 1
     flat = x
-    if [*sizes, *steps, *pads] != [1, 1, 1, 1, 0, 0]:
-        flat = F.avg_pool2d(_planes(x), sizes, steps, pads, ceil_mode, count_include_pad, divisor)
+    if [*sizes, *strides, *pads] != [1, 1, 1, 1, 0, 0]:
+        flat = F.avg_pool2d(_planes(x), sizes, strides, pads, ceil_mode, count_include_pad, divisor)
     columns = _columns(flat, x.shape)
     made = F.avg_pool2d(columns, (size, 1), (step, 1), (pad, 0), ceil_mode, count_include_pad, divisor)
     made = made.reshape(*x.shape[:-3], made.shape[-2], *flat.shape[-2:])
@@ -150,10 +144,6 @@ def _with_indices(meaning: Callable[..., Tensor]) -> Rule:
 
 def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
     return result if isinstance(result, Tensor) else result[0]
-
-
-def _given(stride: Sizes, kernel: Sizes) -> Sizes:
-    return stride if isinstance(stride, int) or stride else kernel
 
 
 def _planes(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ them. What of student and teacher is compared, and how it is weighed, is one tex
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lvc.compiler.data.access import Access
 from lvc.compiler.errors import UsageError
@@ -37,6 +37,9 @@ class Distil(TrainingPass):
 
     teacher: str = option(ORIGINAL, "original, the model as it was loaded, or another model, as commands name it")
     teacher_weights: str = option("", "a file of weights for a teacher that is a factory")
+    teacher_kernels: Literal["torch", "lvc"] = option(
+        "torch", "what computes the teacher: torch, in the precision of the steps, or kernels of lvc, in float32"
+    )
     losses: str = option(
         _AUTO, f"a sum such as 0.9*soft-labels+0.1*{LABELS}, of {LABELS}, {', '.join(TERMS.names())} (default: by task)"
     )
@@ -49,6 +52,10 @@ class Distil(TrainingPass):
             parse_terms(self.losses)
         if self.teacher_weights and self.teacher == ORIGINAL:
             raise UsageError("teacher_weights= is for another teacher than the original", help="leave it out")
+        if self.teacher_kernels == "lvc" and self.device != "cpu":
+            raise UsageError(
+                "teacher_kernels=lvc runs on the CPU, and steps are computed elsewhere", help="leave one of them out"
+            )
 
     @property
     def outside(self) -> int:
@@ -61,7 +68,15 @@ class Distil(TrainingPass):
         text = self._losses(model, labelled=all(target is not None for target in targets))
         outcome.notes.append(f"learns from '{pair.teacher.name}', {self.teacher}, by {text}")
         images = self.images_at_once(workspace.ranks)
-        return ByTeacher(pair, parse_terms(text), parse_loss(self.loss), targets, images, ranks=workspace.ranks)
+        return ByTeacher(
+            pair,
+            parse_terms(text),
+            parse_loss(self.loss),
+            targets,
+            images,
+            ranks=workspace.ranks,
+            compile_in=workspace if self.teacher_kernels == "lvc" else None,
+        )
 
     def _teacher(self, model: Model, workspace: Workspace) -> Model:
         if self.teacher != ORIGINAL:

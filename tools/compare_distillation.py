@@ -106,7 +106,7 @@ def main() -> None:
     if "untrained" not in rows:
         rows["untrained"] = _keep(options.results, _judged("untrained", student, test(), 0, 0.0))
     for method in METHODS:
-        if method.name not in rows:
+        if method.name not in rows and (not options.only or method.name in options.only):
             row = _measure(method, student, space, test(), options)
             rows[method.name] = _keep(options.results, row)
     share = total_macs(student.module.graph) / total_macs(teacher.module.graph)
@@ -126,6 +126,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--macs", type=float, default=0.324, help="of the student as a share of the teacher's")
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument("--only", action="append", choices=[m.name for m in METHODS], help="these methods alone")
     parser.add_argument("--results", type=Path, default=Path("distillation.jsonl"))
     return parser.parse_args()
 

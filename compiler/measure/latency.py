@@ -14,13 +14,11 @@ from lvc.compiler.measure.counts import macs
 from lvc.compiler.measure.device import Call, ThisMachine
 from lvc.compiler.pipeline.workspace import Race, Workspace
 from lvc.compiler.remote.errors import Retired
+from lvc.compiler.running.built import build
 
 if TYPE_CHECKING:
     from lvc.compiler.backend import Executable, Target
     from lvc.compiler.ir.model import Model
-
-PIPELINE = "O2"
-"""What a model goes through before it is built, as most are compiled."""
 
 _ROUNDS = 25
 _MOST_ROUNDS = 125
@@ -95,13 +93,9 @@ class TargetStopwatch:
 
     def _build(self, model: Model) -> tuple[Model, Executable]:
         """Return a model as it is built, and what runs it."""
-        from lvc.compiler.pipeline import catalogue
-        from lvc.compiler.pipeline.pipeline import Pipeline
         from lvc.compiler.verification.oracle import GraphOracle
 
-        backend = catalogue.BACKENDS.get(self.target.backend)
-        optimised, _ = Pipeline.parse(PIPELINE).run(model, self._workspace, completion=backend.completion)
-        artefact = backend.build(optimised, self.target, self._workspace)
+        optimised, artefact = build(model, self.target, self._workspace)
         try:
             executable = self._device.load(artefact, self._workspace.threads, GraphOracle(optimised))
             check_timed(executable)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch.fx import Node
@@ -14,7 +16,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.ranks import ALONE, Ranks
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.passes.training.form import watching
+from lvc.compiler.running.built import host_code
 from lvc.passes.training.loss import Loss
 from lvc.passes.training.objective import Objective, Seen, scores_node
 from lvc.passes.training.pairing import Pair
@@ -39,7 +41,8 @@ def original_of(workspace: Workspace) -> Model:
 class ByTeacher(Objective):
     """The weighted sum of terms that compare a student with its teacher, and of a loss on labels.
 
-    The first value that is watched is the student's first output, before a last softmax.
+    The first value that is watched is the student's first output, before a last softmax. The teacher runs in PyTorch,
+    or where ``compile_in`` is given as code that is made for it there.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class ByTeacher(Objective):
         images: int,
         *,
         ranks: Ranks = ALONE,
+        compile_in: Workspace | None = None,
     ) -> None:
         self._terms, self._loss = terms, loss
         if loss and any(item.term is None for item in terms):
@@ -60,7 +64,9 @@ class ByTeacher(Objective):
         theirs = dict.fromkeys(node for pairs in compared for _, node in pairs)
         self.watched = tuple(ours)
         self._places = [[(list(ours).index(a), list(theirs).index(b)) for a, b in pairs] for pairs in compared]
-        self._teacher = _Teacher(pair.teacher, tuple(theirs), images, ranks)
+        teacher = giving(pair.teacher.with_batch(images), tuple(theirs))
+        self._teacher: Teacher = Compiled(teacher, compile_in) if compile_in else Eager(teacher)
+        self._ranks = ranks
         self._own = [dict(item.term.parameters(pair)) if item.term else {} for item in terms]
 
     @property
@@ -73,7 +79,7 @@ class ByTeacher(Objective):
 
     def losses(self, seen: Seen) -> Mapping[str, torch.Tensor]:
         with seen.mode.autocast():
-            taught = [value[: seen.count] for value in self._teacher(seen.inputs)]
+            taught = [self._ranks.gather(value)[: seen.count] for value in self._teacher(seen.inputs)]
         found: dict[str, torch.Tensor] = {}
         for item, places, own in zip(self._terms, self._places, self._own, strict=True):
             if item.term is None:
@@ -88,12 +94,29 @@ class ByTeacher(Objective):
         return found
 
 
-class _Teacher:
-    """Gives values of nodes of a model for so many images at once in each of the ranks, for all of these together."""
+def giving(model: Model, nodes: Sequence[Node]) -> Model:
+    """Rewrite a model to give the values of nodes of those names, and to compute nothing else."""
+    graph = model.module.graph
+    found = {node.name: node for node in graph.nodes}
+    graph.output_node().args = (tuple(found[node.name] for node in nodes),)
+    graph.eliminate_dead_code()
+    model.module.recompile()
+    return replace(model, output_names=tuple(node.name for node in nodes))
 
-    def __init__(self, model: Model, nodes: tuple[Node, ...], images: int, ranks: Ranks) -> None:
-        self._module = watching(model.with_batch(images), nodes)
-        self._count, self._ranks = len(nodes), ranks
+
+class Teacher(Protocol):
+    """Computes what a student is to learn, for so many images at once as its model has."""
+
+    def move(self, device: torch.device) -> None: ...
+
+    def __call__(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]: ...
+
+
+class Eager:
+    """A teacher that PyTorch runs, in the precision of the student's steps."""
+
+    def __init__(self, model: Model) -> None:
+        self._module = model.module
 
     def move(self, device: torch.device) -> None:
         self._module.to(device)
@@ -101,4 +124,17 @@ class _Teacher:
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
         values: Sequence[torch.Tensor] = self._module(inputs)
-        return [self._ranks.gather(value) for value in values[len(values) - self._count :]]
+        return values
+
+
+class Compiled:
+    """A teacher as code of its own for this machine, in float32."""
+
+    def __init__(self, model: Model, workspace: Workspace) -> None:
+        self._run = host_code(model, workspace)
+
+    def move(self, device: torch.device) -> None:
+        """Stay on the CPU, where the passes have steps computed that ask for it."""
+
+    def __call__(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        return [torch.from_numpy(value) for value in self._run(inputs.contiguous().numpy())]

@@ -179,6 +179,23 @@ def test_another_model_teaches(tmp_path) -> None:  # type: ignore[no-untyped-def
     assert "learns from 'small'" in steps[0].outcome.notes[0]
 
 
+@pytest.mark.parametrize("losses", ["auto", "soft-labels+features+attention"])
+def test_a_compiled_teacher_teaches_the_same(losses: str) -> None:
+    text = f'distil{{steps=4 batch=16 precision=fp32 augment=flip lr=0.05 losses="{losses}" teacher_kernels=%s}}'
+    teacher = network(width=12)
+    space = Workspace(**{**vars(workspace()), "original": teacher})
+    eager, compiled = (Pipeline.parse(text % kernels).run(pruned(teacher, 0.5), space)[0] for kernels in ("torch", "lvc"))
+    start = pruned(teacher, 0.5).module.state_dict()
+    for name, value in eager.module.state_dict().items():
+        torch.testing.assert_close(compiled.module.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    assert any((value - start[name]).abs().max() > 1e-2 for name, value in compiled.module.state_dict().items())
+
+
+def test_a_compiled_teacher_stays_on_the_cpu() -> None:
+    with pytest.raises(UsageError, match="teacher_kernels=lvc runs on the CPU"):
+        Pipeline.parse("distil{teacher_kernels=lvc device=cuda}")
+
+
 def test_a_teacher_for_other_inputs_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
     from lvc.compiler.writing import write_model
 

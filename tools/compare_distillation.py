@@ -51,6 +51,7 @@ class Method:
         name, options = self.text.split("{")
         blocks = name == "distil-blocks"
         rate = "" if blocks or "lr=" in options else f" lr={lr:g}"
+        rate += " teacher_kernels=lvc" if name == "distil" else ""
         return Pipeline.parse(f"{name}{{steps={steps} data={self.data} validation=calib every={steps}{rate} {options}")
 
 

@@ -1,6 +1,7 @@
 """How much of what pruning cost a detector distillation from itself brings back, on pictures without labels.
 
-    python tools/distil_detector.py --macs 0.7 --epochs 20 --checkpoints work
+    python tools/distil_detector.py --macs 0.7 --checkpoints work
+    python tools/distil_detector.py --training 'distil{epochs=20 batch=8 lr=0.005 augment=flip}'
 
 Half of the pictures of the assets, every second one, prune and train YOLOX-nano, and their labels are never read; the
 average precision is that on the other half.
@@ -29,15 +30,15 @@ from lvc.compiler.text import table
 sys.path.insert(0, str(ROOT / "tests"))
 from coco_score import score
 
+TRAINING = "distil{epochs=100 batch=8 optimiser=adamw lr=0.002 augment=flip losses=outputs+features}"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--macs", type=float, default=0.7)
-    parser.add_argument("--epochs", type=float, default=20)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=0.005)
+    parser.add_argument("--training", default=TRAINING, help="the pass that trains (default %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--checkpoints", type=Path)
     options = parser.parse_args()
@@ -51,8 +52,7 @@ def main() -> None:
     )
     float_model, _ = Pipeline.parse("O1").run(NETWORKS["yolox_nano"].request.load())
     pruned, _ = optimise(float_model, Pipeline.parse(f"prune-channels{{macs={options.macs}}}"), space)
-    training = f"distil{{epochs={options.epochs:g} batch={options.batch} lr={options.lr:g} augment=flip}}"
-    trained, steps = optimise(pruned, Pipeline.parse(training), replace(space, original=float_model))
+    trained, steps = optimise(pruned, Pipeline.parse(options.training), replace(space, original=float_model))
     for note in steps[-1].outcome.notes:
         print(note)
     rows = []

@@ -56,6 +56,7 @@ class ByTeacher(Objective):
         ranks: Ranks = ALONE,
         compile_in: Workspace | None = None,
     ) -> None:
+        terms = [replace(item, term=item.term and item.term.of(pair)) for item in terms]
         self._terms, self._loss = terms, loss
         if loss and any(item.term is None for item in terms):
             loss.check(spec(pair.student.output_nodes[0]).shape, targets)

@@ -33,6 +33,10 @@ class Term(Component):
     thrown away: projections between widths, for example. A term without state needs none.
     """
 
+    def of(self, pair: Pair) -> Term:
+        """Return the term for a pair of models: itself, unless it has to know more than values tell."""
+        return self
+
     @abstractmethod
     def nodes(self, pair: Pair) -> Sequence[tuple[Node, Node]]:
         """Return the pairs of nodes of student and teacher to compare; `UsageError` if there is nothing to compare."""

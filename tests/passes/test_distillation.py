@@ -184,7 +184,9 @@ def test_a_compiled_teacher_teaches_the_same(losses: str) -> None:
     text = f'distil{{steps=4 batch=16 precision=fp32 augment=flip lr=0.05 losses="{losses}" teacher_kernels=%s}}'
     teacher = network(width=12)
     space = Workspace(**{**vars(workspace()), "original": teacher})
-    eager, compiled = (Pipeline.parse(text % kernels).run(pruned(teacher, 0.5), space)[0] for kernels in ("torch", "lvc"))
+    eager, compiled = (
+        Pipeline.parse(text % kernels).run(pruned(teacher, 0.5), space)[0] for kernels in ("torch", "lvc")
+    )
     start = pruned(teacher, 0.5).module.state_dict()
     for name, value in eager.module.state_dict().items():
         torch.testing.assert_close(compiled.module.state_dict()[name], value, rtol=1e-3, atol=1e-4)
@@ -243,3 +245,62 @@ def test_a_detector_is_taught_by_its_outputs() -> None:
     losses: Sequence[object] = [row[2] for row in steps[-1].outcome.tables[0].rows]
     assert float(str(losses[-1])) < 0.8 * float(str(losses[0]))
     assert "by outputs" in steps[-1].outcome.notes[0]
+
+
+def scored() -> Model:
+    """A detector whose one output has four numbers of a box and two probabilities for each place."""
+    return parse_model("""
+        model scored(x: f32[1,3,8,8])
+          @w : f32[8,3,3,3]
+          @b : f32[4,8,1,1]
+          @s : f32[2,8,1,1]
+          %c = conv2d(%x, @w)
+          %r = relu(%c)
+          %boxes = conv2d(%r, @b)
+          %scores = conv2d(%r, @s)
+          %p = sigmoid(%scores)
+          %both = cat([%boxes, %p], 1)
+          %f = reshape(%both, [1, 6, 36])
+          %y = permute(%f, [0, 2, 1])
+          return found=%y
+    """)
+
+
+def test_an_output_is_compared_value_by_value() -> None:
+    pair = Pair(scored(), scored(), is_descendant=True)
+    term = TERMS.parse("outputs").of(pair)
+    assert [(a.name, b.name) for a, b in term.nodes(pair)] == [("boxes", "boxes"), ("scores", "scores")]
+    boxes, scores = values(3, 4, 6, 6), 3 * values(3, 2, 6, 6, seed=1) - 2
+    student = scores + values(3, 2, 6, 6, seed=2)
+    p, q = scores.double().sigmoid(), student.double().sigmoid()
+    divergence = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum()
+    found = term([boxes, student], [boxes, scores], {}, None)
+    assert float(found) == pytest.approx(float(divergence / p.sum() / 2), rel=1e-4)
+
+
+def test_a_missed_object_counts_however_many_places_have_none() -> None:
+    """A score that is far too low among thousands that are right still pulls: its gradient is not that of a mean."""
+    pair = Pair(scored(), scored(), is_descendant=True)
+    term = TERMS.parse("outputs").of(pair)
+    teacher = torch.full((1, 2, 50, 50), -12.0)
+    teacher[0, 0, 7, 7] = 4.0
+    student = torch.full_like(teacher, -12.0).requires_grad_()
+    boxes = torch.zeros(1, 4, 50, 50)
+    term([boxes, student], [boxes, teacher], {}, None).backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    assert float(student.grad[0, 0, 7, 7]) < -0.4
+    student.grad[0, 0, 7, 7] = 0
+    assert float(student.grad.abs().max()) < 1e-3
+
+
+def test_outputs_that_are_put_together_otherwise_are_compared_as_a_whole() -> None:
+    other = parse_model("""
+        model plain(x: f32[1,3,8,8])
+          @w : f32[6,3,3,3]
+          %c = conv2d(%x, @w)
+          %f = reshape(%c, [1, 6, 36])
+          %y = permute(%f, [0, 2, 1])
+          return found=%y
+    """)
+    pair = Pair(other, scored(), is_descendant=False)
+    assert [(a.name, b.name) for a, b in TERMS.parse("outputs").of(pair).nodes(pair)] == [("y", "y")]

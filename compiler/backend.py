@@ -34,7 +34,7 @@ class Target:
     """The machine that code is made for, parsed once from text.
 
     ``cpu`` is LLVM's name of the processor, ``features`` the instruction sets that code may use (``avx2``, ``fma``,
-    ``avx512f``, ...).
+    ``avx512f``, ...). The work of each kernel is cut for so many ``threads``; 0 is as many as is usual.
     """
 
     text: str
@@ -42,6 +42,7 @@ class Target:
     kind: str
     cpu: str = ""
     features: frozenset[str] = field(default_factory=frozenset)
+    threads: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Target:

@@ -3,6 +3,7 @@ each is cut into. Memory, which cores share, is not in it.
 
     python tools/simulate_cores.py resnet18 mobilenet_v2
     python tools/simulate_cores.py resnet18@640 --batch 8 --cores 2,8,64 --json cores.json
+    python tools/simulate_cores.py resnet18 --cores 16 --target native+threads=16     # kernels cut for so many
 
 A name is a model of the suites or of torchvision, with random weights; a number behind it is the size of its images.
 """
@@ -30,7 +31,7 @@ ROUNDS = 8
 MOST_ROWS = 12
 
 
-def timed(text: str, batch: int) -> list[Timed]:
+def timed(text: str, batch: int, target_text: str = "native") -> list[Timed]:
     """The kernels of a model in its order, and their processor time on this machine."""
     from inspection.cores import Timed, loops_of
     from lvc.backends.tvm.build import build_files
@@ -45,7 +46,7 @@ def timed(text: str, batch: int) -> list[Timed]:
     name, _, size = text.partition("@")
     request = Torchvision(name, int(size)).request(batch) if size else request_of(name, batch)
     model, _ = Pipeline.parse("O2").run(request.load())
-    target = Target.parse("native")
+    target = Target.parse(target_text)
     generator = CpuCodeGenerator.of(target)
     program = lower(model, generator)
     files = build_files(program, generator, target, Workspace(threads=1)).files
@@ -91,6 +92,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=(__doc__ or "").partition(":")[0])
     parser.add_argument("models", metavar="MODEL[@SIZE]", nargs="+")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (default %(default)s)")
+    parser.add_argument("--target", default="native", help="such as native+threads=16 (default %(default)s)")
     parser.add_argument("--cores", default="8,16,64", metavar="N,N", help="(default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it here")
     return parser.parse_args()
@@ -101,7 +103,7 @@ def main() -> int:
     counts, found = [int(text) for text in options.cores.split(",")], []
     try:
         for text in options.models:
-            kernels = timed(text, options.batch)
+            kernels = timed(text, options.batch, options.target)
             print(f"{text}, batch {options.batch}\n{describe(kernels, counts)}", flush=True)
             found.append(to_json(text, options.batch, kernels, counts))
     except LvcError as error:

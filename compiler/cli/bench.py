@@ -112,11 +112,8 @@ def _check_signatures(paths: list[Path], loaded: list[Loaded]) -> None:
 def _own(path: Path, loaded: Loaded) -> Contestant:
     import lvc
     from lvc.compiler.bench.comparison import Contestant
-    from lvc.compiler.ir.counts import cut
 
-    version = f"lvc {lvc.__version__}, {loaded.artefact.target}"
-    results = partial(cut, loaded.artefact.outputs, loaded.artefact.counts)
-    return Contestant(path.stem, version, loaded.executable, results)
+    return Contestant(path.stem, f"lvc {lvc.__version__}, {loaded.artefact.target}", loaded.executable)
 
 
 def _peers(options: argparse.Namespace, first: Loaded, scratch: Path, console: Console) -> list[Contestant]:

@@ -65,7 +65,7 @@ def _schedule_together(sch: Any, blocks: list[Any], shared: int, vector: Vector)
     *stages, last = blocks
     work = sum(math.prod(_extent(sch, loop) for loop in sch.get_loops(block)) for block in blocks)
     outer = sch.get_loops(last)[:shared]
-    first = _parallel_loop(sch, outer)
+    first = _parallel_loop(sch, outer, vector)
     outer = [first, *(loop for loop in outer if loop is not first)]
     sch.reorder(*outer)
     for stage in reversed(stages):
@@ -106,7 +106,7 @@ def schedule_block(sch: Any, block: Any, vector: Vector) -> None:
         more, inner = sch.split(inner, [None, vector.lanes])
         outer.append(more)
     if outer and work >= PARALLEL_WORK:
-        first = _parallel_loop(sch, outer)
+        first = _parallel_loop(sch, outer, vector)
         outer = [first, *(loop for loop in outer if loop is not first)]
         sch.parallel(first)
     sch.reorder(*outer, *reduced, inner) if is_vector else sch.reorder(*outer, inner, *reduced)
@@ -116,9 +116,10 @@ def schedule_block(sch: Any, block: Any, vector: Vector) -> None:
             sch.decompose_reduction(block, reduced[0])
 
 
-def _parallel_loop(sch: Any, outer: list[Any]) -> Any:
+def _parallel_loop(sch: Any, outer: list[Any], vector: Vector) -> Any:
     """The outermost loop with enough iterations to share, else the longest."""
-    enough = (loop for loop in outer if _extent(sch, loop) >= ENOUGH_TASKS)
+    wanted = max(ENOUGH_TASKS, vector.machine.threads)
+    enough = (loop for loop in outer if _extent(sch, loop) >= wanted)
     return next(enough, max(outer, key=lambda loop: _extent(sch, loop)))
 
 

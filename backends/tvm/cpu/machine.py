@@ -30,7 +30,7 @@ class Machine:
     """One core: its caches; loads and multiply-adds of whole vectors a cycle, and the cycles until the sums of one may
     take another; bytes a cycle that come from the second level, the third and memory, and from memory where they are
     read from first to last; whether it runs instructions in their order, so that loads and multiply-adds of vectors
-    follow one another.
+    follow one another; and for how many ``threads``, each on such a core, work is cut into tasks.
 
     The figures only rank choices, so one set of rates does for all cores since Haswell and Zen 2.
     """
@@ -46,6 +46,7 @@ class Machine:
     memory_rate: int = 6
     stream_rate: int = 6
     in_order: bool = False
+    threads: int = 4
 
     def fetching(self, cycles: float, fetch: float, exposed: float = 0.0) -> float:
         """Cycles of work for which data takes ``fetch`` cycles to come: a core in order does one after the other, and

@@ -1,7 +1,7 @@
 """Targets: their texts, the instruction sets behind each, and what this machine has.
 
 A text is a processor's name, and the instruction sets that code may use beyond its own: ``cortex-a72``,
-``aarch64+dotprod+fp16``.
+``aarch64+dotprod+fp16``. ``+threads=16`` has the work of each kernel cut for so many threads.
 
 ``native`` is detected, never guessed: the instruction sets are those that the operating system reports, and a CPU name
 is used only when the processor says that it is one and has all its instruction sets; otherwise the best level of the
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
+from dataclasses import replace
 
 from lvc.backends.tvm.cpu.host import (
     cpuinfo,
@@ -28,27 +29,47 @@ from lvc.backends.tvm.cpu.vector import Vector
 from lvc.compiler.backend import Target
 from lvc.compiler.errors import CompileError, UsageError
 
+NATIVE = "native"
+MOST_THREADS = 1024
+_THREADS = "threads="
+
 
 def target_texts() -> dict[str, str]:
     """Every target text that this device takes, with one line about it."""
-    return {"native": "the processor of this machine"} | {name: cpu.line for name, cpu in CPUS.items()}
+    return {NATIVE: "the processor of this machine"} | {name: cpu.line for name, cpu in CPUS.items()}
 
 
 def parse_target(text: str) -> Target | None:
     """Return the target of a text, or None; `UsageError` for ``native`` on a processor that is not known, and for an
     instruction set that cannot be added to one."""
-    if text == "native":
-        return native()
     cpu, *added = text.split("+")
-    if cpu not in CPUS:
+    if cpu != NATIVE and cpu not in CPUS:
         return None
+    threads = _threads(cpu, [part for part in added if part.startswith(_THREADS)])
+    added = [part for part in added if not part.startswith(_THREADS)]
+    if cpu == NATIVE and not added:
+        return replace(native(), text=text, threads=threads)
+    if cpu == NATIVE:
+        raise UsageError(f"the target 'native' takes no '+{added[0]}'", help="it has all that this machine has")
     parts = CPUS[cpu].architecture.parts
     if unknown := [part for part in added if part not in parts]:
         raise UsageError(
             f"the target '{cpu}' takes no '+{unknown[0]}'",
-            help="what can be added: " + ", ".join(f"+{part}" for part in parts) if parts else "nothing can be added",
+            help="what can be added: " + ", ".join(f"+{part}" for part in (*parts, f"{_THREADS}16")),
         )
-    return _target(text, cpu, [parts[part] for part in added])
+    return replace(_target(text, cpu, [parts[part] for part in added]), threads=threads)
+
+
+def _threads(cpu: str, parts: list[str]) -> int:
+    """The threads of the parts ``threads=N`` of a target's text, 0 where it has none; `UsageError` for nonsense."""
+    counts = [part.removeprefix(_THREADS) for part in parts]
+    if len(counts) > 1 or not all(count.isdecimal() and 1 <= int(count) <= MOST_THREADS for count in counts):
+        raise UsageError(
+            f"the target '{cpu}' takes no '+{parts[-1]}'",
+            why=f"threads are one number from 1 to {MOST_THREADS}",
+            help=f"write {cpu}+{_THREADS}16",
+        )
+    return int(counts[0]) if counts else 0
 
 
 def native() -> Target:
@@ -62,7 +83,7 @@ def native() -> Target:
             why=f"it is {platform.machine() or 'unknown'}{lacking}",
             help="name a target: " + ", ".join(CPUS),
         )
-    return _target("native", cpu, host_features() & {*CPUS[cpu].architecture.parts.values()})
+    return _target(NATIVE, cpu, host_features() & {*CPUS[cpu].architecture.parts.values()})
 
 
 def spelling(target: Target) -> str:
@@ -116,7 +137,8 @@ def machine_of(target: Target) -> Machine:
     """What cost models know of a target's processor: this machine's own caches for ``native``, else what is fixed for
     its name, so that code for a named processor is the same wherever it is made."""
     known = processor_of(target).machine
-    return host_machine(known) if target.text == "native" else known
+    machine = host_machine(known) if target.text.split("+")[0] == NATIVE else known
+    return replace(machine, threads=target.threads) if target.threads else machine
 
 
 def llvm_options(target: Target) -> dict[str, object]:

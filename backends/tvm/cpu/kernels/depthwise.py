@@ -31,7 +31,6 @@ from lvc.backends.tvm.ops.table import Call
 from lvc.compiler.ir.operators import integer
 
 TASK_ELEMENTS = 32 << 10  # multiply-adds, in vectors, that are worth a task
-MOST_TASKS = 16
 MOST_WINDOWS = 8  # of a channel: the code has a part for each
 
 aten = torch.ops.aten
@@ -156,9 +155,8 @@ def choose_knobs(problem: Depthwise, vector: Vector) -> Knobs:
     """As many pixels as leave registers for one row of the weights and one element of the data; a few equal tasks."""
     p = problem
     work = p.batch * p.blocks * p.rows.outputs * p.columns.outputs * p.kernel[0] * p.kernel[1]
-    wanted = min(MOST_TASKS, max(1, work // TASK_ELEMENTS))
     pixels = cut(p.columns.outputs, _most_pixels(p, vector))[0].size
-    return Knobs(pixels, row_parts(p.batch * p.blocks, p.rows.outputs, wanted))
+    return Knobs(pixels, row_parts(p.batch * p.blocks, p.rows.outputs, work / TASK_ELEMENTS, vector.machine.threads))
 
 
 def _most_pixels(p: Depthwise, vector: Vector) -> int:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from lvc.backends.tvm.cpu.machine import GENERIC, Machine
 
-MOST_TASKS = 16
+TASKS = 4  # for each thread, at most
+FEW = 4  # threads that little work ends together on too
 MOST_PARTS = 64
-THREADS = 4  # tasks are shared out evenly among so many threads
 TASK_CYCLES = 120_000  # more tasks than threads are not worth their edges below this
 LEAST_CYCLES = 30_000  # below this a task is not worth another thread, which takes some 5,000 cycles to be told
 CACHED_SHARE = 0.375  # of the second level, for the data that a task goes through again and again
@@ -19,11 +19,13 @@ ENOUGH_TASKS = 8  # for work that is little more than moving elements
 HIDDEN = 4  # times the rate of the third level: most of the time that fetching takes is hidden behind the arithmetic
 
 
-def row_parts(outer: int, rows: int, wanted: int) -> int:
-    """Parts to cut ``rows`` into, of which there are ``outer``: at least as many tasks as wanted, and threads that end
-    together."""
+def row_parts(outer: int, rows: int, tasks: float, threads: int) -> int:
+    """Parts to cut ``rows`` into, of which there are ``outer``, for work that is worth so many tasks: at least as many,
+    if threads have no more than a few each, and threads that end together."""
+    wanted = min(TASKS * threads, max(1, int(tasks)))
+    threads = _useful(threads, wanted)
     enough = range(min(-(-wanted // outer), rows), min(rows, MOST_PARTS) + 1)
-    return min(enough, key=lambda parts: _idle(outer * parts) * (-(-rows // parts) * parts / rows))
+    return min(enough, key=lambda parts: _idle(outer * parts, threads) * (-(-rows // parts) * parts / rows))
 
 
 def move_parts(lines: int, elements: int) -> int:
@@ -31,9 +33,14 @@ def move_parts(lines: int, elements: int) -> int:
     return min(max(lines, 1), ENOUGH_TASKS) if elements >= PARALLEL_WORK else 1
 
 
-def _idle(tasks: int) -> float:
+def _useful(threads: int, share: int) -> int:
+    """The threads that are to end together, of which work is worth a share."""
+    return min(threads, max(FEW, share))
+
+
+def _idle(tasks: int, threads: int) -> float:
     """How much longer it takes than if all threads worked to the end; one task has no other thread to wait for."""
-    return -(-tasks // THREADS) * THREADS / tasks if tasks > 1 else 1
+    return -(-tasks // threads) * threads / tasks if tasks > 1 else 1
 
 
 @dataclass(frozen=True)
@@ -54,14 +61,16 @@ class Work:
     def split(self, copies: int) -> tuple[int, int]:
         """The parts (of the lines, of the tiles) that finish first, where ``copies`` of the work are done anyway."""
         size = max(self.cycles, (self.data + self.weights) / self.machine.memory_rate)
-        shared = min(THREADS, int(copies * size / LEAST_CYCLES))
-        wanted = -(-min(MOST_TASKS, max(1, shared, round(copies * size / TASK_CYCLES))) // copies)
+        threads = self.machine.threads
+        shared = min(threads, int(copies * size / LEAST_CYCLES))
+        wanted = -(-min(TASKS * threads, max(1, shared, round(copies * size / TASK_CYCLES))) // copies)
         pairs = [(rows, min(-(-wanted // rows), self.tiles)) for rows in range(1, min(self.lines, MOST_PARTS) + 1)]
         enough = [parts for parts in pairs if parts[0] * parts[1] >= wanted]
         if not enough:
             return self.lines, self.tiles
         enough = [parts for parts in enough if not self._is_large(parts[0])] or enough
-        return min(enough, key=lambda parts: self._cost(parts, copies))
+        threads = _useful(threads, shared)
+        return min(enough, key=lambda parts: self._cost(parts, copies, threads))
 
     def _is_large(self, rows: int) -> bool:
         """Whether the copies of so many parts of the lines are worth to be cut further."""
@@ -69,12 +78,12 @@ class Work:
         size = self.data * (share + self.margin) / self.lines
         return self.is_copied and size > COPIED_BYTES and share > LEAST_SHARE * self.margin
 
-    def _cost(self, parts: tuple[int, int], copies: int) -> float:
+    def _cost(self, parts: tuple[int, int], copies: int, threads: int) -> float:
         """Cycles of arithmetic, stretched by what the last parts and threads lack, and cycles to fetch the operands."""
         rows, columns = parts
         share = -(-self.lines // rows)
         uneven = share * rows / self.lines * (-(-self.tiles // columns) * columns / self.tiles)
-        idle = _idle(rows * columns * copies)
+        idle = _idle(rows * columns * copies, threads)
         part_bytes = self.data * (share + self.margin) / self.lines
         machine = self.machine
         passes = columns if part_bytes <= CACHED_SHARE * machine.second.size else self.tiles

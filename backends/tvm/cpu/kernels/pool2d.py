@@ -28,7 +28,6 @@ from lvc.compiler.ir.graph import is_call
 from lvc.compiler.ir.operators import integer
 
 TASK_ELEMENTS = 32 << 10  # taps, in vectors, that are worth a task
-MOST_TASKS = 16
 PIXELS = 4  # outputs in a register tile: the taps are loads, so there is little to gain from more
 
 
@@ -191,8 +190,9 @@ def choose_knobs(problem: Pool2d, vector: Vector) -> Knobs:
     p = problem
     outer = p.batch * p.shape[1]
     work = outer * p.out_height * p.out_width * p.kernel[0] * p.kernel[1]
-    wanted = min(MOST_TASKS, max(1, work // TASK_ELEMENTS))
-    return Knobs(cut(p.out_width, PIXELS)[0].size, row_parts(outer, p.out_height, wanted))
+    return Knobs(
+        cut(p.out_width, PIXELS)[0].size, row_parts(outer, p.out_height, work / TASK_ELEMENTS, vector.machine.threads)
+    )
 
 
 def space(problem: Pool2d, vector: Vector) -> Space:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lvc.backends.tvm.cpu.kernels import conv_nest
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
-from lvc.backends.tvm.cpu.kernels.parts import HIDDEN, THREADS
+from lvc.backends.tvm.cpu.kernels.parts import HIDDEN
 from lvc.backends.tvm.cpu.kernels.register_tile import cut, tile_count
 from lvc.backends.tvm.cpu.kernels.space import tiles
 from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, SECOND_SHARE, TileCost
@@ -91,12 +91,13 @@ class WinogradCost:
         """The knobs that are worth a thought."""
         rows, columns = self.problem.tiles
         blocks, cost = self.problem.channels.out_blocks, TileCost(self.vector, self._depth)
+        threads = self.vector.machine.threads
         for size in dict.fromkeys(-(-rows // parts) for parts in range(1, rows + 1)):
             if size > 1 and self._data(size * columns) > MOST_DATA:
                 continue
             block_bytes = 4 * self.problem.points * size * columns * self.problem.channels.out_block
             most = min(max(int(PRODUCTS_SHARE * self.vector.machine.second.size) // block_bytes, 1), blocks)
-            chunks = {False: most, True: -(-blocks // (THREADS * -(-blocks // (THREADS * most))))}
+            chunks = {False: most, True: -(-blocks // (threads * -(-blocks // (threads * most))))}
             for together in (False, True) if size == rows else (False,):
                 heights = [height for height in HEIGHTS if height > 1 or chunks[together] == 1]
                 vectors, tiles = cost.best_tile((chunks[together], size * columns), heights)
@@ -120,7 +121,9 @@ class WinogradCost:
         blocks, rows = self.problem.channels.out_blocks, self.problem.tiles[0]
         runs = cut(blocks, knobs.chunk) if knobs.together else cut(rows, knobs.rows) * self.problem.plain.batch
         sizes = [run.size for run in runs for _ in range(run.count)]
-        return sum(threads * _longest_share(sizes, threads) for threads in (2, THREADS)) / (2 * sum(sizes))
+        return sum(threads * _longest_share(sizes, threads) for threads in (2, self.vector.machine.threads)) / (
+            2 * sum(sizes)
+        )
 
 
 def _longest_share(sizes: Sequence[int], threads: int) -> int:

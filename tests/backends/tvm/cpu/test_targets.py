@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lvc.backends.tvm import BACKEND, build
@@ -10,7 +12,7 @@ from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
 from lvc.backends.tvm.program import Program
 from lvc.compiler.backend import Target
 from lvc.compiler.cli import main
-from lvc.compiler.errors import CompileError
+from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.measure.memory import Memory
 
 ZEN3 = {"vendor_id": "AuthenticAMD", "cpu family": "25", "model": "1"}
@@ -105,3 +107,29 @@ def test_linux_lists_what_a_plan_asks_for(cpu: str) -> None:
     words = flags["words"]
     assert isinstance(words, list)
     assert architecture.features_of({architecture.flags: " ".join(words)}) == target.features
+
+
+def test_a_target_says_for_how_many_threads_work_is_cut() -> None:
+    target = Target.parse("cortex-a76+threads=16")
+    assert target.threads == targets.vector_of(target).machine.threads == 16
+    assert targets.vector_of(Target.parse("cortex-a76")).machine.threads == 4
+    assert Target.parse("aarch64+dotprod+threads=8").features == Target.parse("aarch64+dotprod").features
+
+
+def test_native_is_what_it_is_for_any_number_of_threads() -> None:
+    plain, many = Target.parse("native"), Target.parse("native+threads=32")
+    assert (many.cpu, many.features, many.threads) == (plain.cpu, plain.features, 32)
+    assert targets.vector_of(many).machine == replace(targets.vector_of(plain).machine, threads=32)
+
+
+@pytest.mark.parametrize(
+    "text", ["native+threads=0", "native+threads=x", "znver4+threads=", "znver4+threads=4+threads=8"]
+)
+def test_threads_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="threads are one number from 1 to 1024"):
+        Target.parse(text)
+
+
+def test_native_takes_no_instruction_sets() -> None:
+    with pytest.raises(UsageError, match=r"the target 'native' takes no '\+avx2'"):
+        Target.parse("native+avx2")

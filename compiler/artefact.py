@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lvc.compiler.files import Content
+from lvc.compiler.ir.counts import Count, from_plain
 from lvc.compiler.ir.signature import Value
 
 
@@ -15,9 +16,9 @@ class Artefact:
     """A built model. ``files`` are the backend's own; ``metadata`` is plain JSON data.
 
     ``metadata`` holds under fixed keys, each optional: ``preprocessing`` (text), ``labels`` (list of text),
-    ``task`` (``classification`` or nothing), ``pipeline`` (text), ``source`` (object), ``report`` (object), ``layers``
-    (list, see `lvc.compiler.measure.layers`), ``memory`` (object, see `lvc.compiler.measure.memory`), ``remarks``
-    (list of text: what a user should know of the build).
+    ``counts`` (object, see `lvc.compiler.ir.counts`), ``task`` (``classification`` or nothing), ``pipeline`` (text),
+    ``source`` (object), ``report`` (object), ``layers`` (list, see `lvc.compiler.measure.layers`), ``memory`` (object,
+    see `lvc.compiler.measure.memory`), ``remarks`` (list of text: what a user should know of the build).
     ``suffix`` is the file name's ending if the only file stands for itself (``.onnx``). ``parts`` is what the backend
     emits other forms of, there while the process lives that built it.
     """
@@ -31,3 +32,8 @@ class Artefact:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     suffix: str = ".lvc"
     parts: object = field(default=None, repr=False, compare=False)
+
+    @property
+    def counts(self) -> dict[str, Count]:
+        """Which outputs say how much of which others is valid; `UsageError` if a file says so of others."""
+        return from_plain(self.metadata.get("counts"), self.outputs)

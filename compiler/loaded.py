@@ -12,6 +12,7 @@ from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Executable
 from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.counts import cut, visible
 from lvc.compiler.ir.signature import Value, check_inputs
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline import catalogue
@@ -37,11 +38,12 @@ class Loaded:
 
     @property
     def outputs(self) -> tuple[Value, ...]:
-        return self.artefact.outputs
+        """What a call returns. One whose length depends on the data has its largest length here."""
+        return visible(self.artefact.outputs, self.artefact.counts)
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         check_inputs(self.inputs, [_spec_of(array) for array in inputs])
-        outputs = self.executable(*inputs)
+        outputs = cut(self.artefact.outputs, self.artefact.counts, self.executable(*inputs))
         return outputs[0] if len(outputs) == 1 else outputs
 
     def prepare(self, picture: Image | np.ndarray) -> np.ndarray:

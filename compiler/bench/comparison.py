@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,13 @@ from lvc.compiler.pipeline.workspace import Progress
 
 @dataclass(frozen=True)
 class Contestant:
-    """One that is timed: an artefact or a peer, with its version or target."""
+    """One that is timed: an artefact or a peer, with its version or target; ``results`` makes of what a run gives what
+    is compared."""
 
     name: str
     version: str
     run: Run
+    results: Callable[[tuple[np.ndarray, ...]], tuple[np.ndarray, ...]] = tuple
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def compare(
     outputs = []
     for one in contestants:
         with unpinned():
-            outputs.append([np.array(part) for part in one.run(*inputs)])
+            outputs.append([np.array(part) for part in one.results(one.run(*inputs))])
     calls = [(one.run, inputs) for one in contestants]
     timings = device.time(calls, seconds=seconds, repeats=repeats, clock=clock, progress=progress)
     return [

@@ -112,8 +112,11 @@ def _check_signatures(paths: list[Path], loaded: list[Loaded]) -> None:
 def _own(path: Path, loaded: Loaded) -> Contestant:
     import lvc
     from lvc.compiler.bench.comparison import Contestant
+    from lvc.compiler.ir.counts import cut
 
-    return Contestant(path.stem, f"lvc {lvc.__version__}, {loaded.artefact.target}", loaded.executable)
+    version = f"lvc {lvc.__version__}, {loaded.artefact.target}"
+    results = partial(cut, loaded.artefact.outputs, loaded.artefact.counts)
+    return Contestant(path.stem, version, loaded.executable, results)
 
 
 def _peers(options: argparse.Namespace, first: Loaded, scratch: Path, console: Console) -> list[Contestant]:

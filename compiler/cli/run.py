@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lvc.compiler.cli.device_options import add_device_options, on_device
 from lvc.compiler.cli.model_options import add_model_options
 from lvc.compiler.cli.subject import Subject, add_run_options, chosen_preprocess, open_subject, positive
+from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,6 +51,12 @@ def run_on(device: Device, options: argparse.Namespace, console: Console) -> int
     if options.output:
         check_writable(options.output)
     subject = open_subject(options, options.model, device)
+    if options.output and subject.counts and len(options.files) > 1:
+        raise UsageError(
+            f"'{options.output}' cannot hold the outputs of {len(options.files)} files",
+            why=f"'{next(iter(subject.counts))}' has another length for each",
+            help="run one file at a time, each with an output file of its own",
+        )
     classifies = task_of(subject.inputs, subject.outputs) == CLASSIFICATION
     kept: list[tuple[np.ndarray, ...]] = []
     results: list[dict[str, Any]] = []
@@ -93,10 +100,12 @@ def _classes(feed: Feed, outputs: tuple[np.ndarray, ...], subject: Subject, most
 
 
 def _summaries(outputs: tuple[np.ndarray, ...], subject: Subject) -> list[dict[str, Any]]:
+    from lvc.compiler.ir.spec import TensorSpec
+
     return [
         {
             "name": value.name,
-            "spec": str(value.spec),
+            "spec": str(TensorSpec.of_array(array)),
             "min": float(array.min()) if array.size else None,
             "mean": float(array.mean()) if array.size else None,
             "max": float(array.max()) if array.size else None,

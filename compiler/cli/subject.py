@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lvc.compiler.data.preprocess import Preprocess
+    from lvc.compiler.ir.counts import Counts
     from lvc.compiler.ir.model import Model
     from lvc.compiler.ir.signature import Value
     from lvc.compiler.loaded import Loaded
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """Something with a signature that can be run; ``model`` if that is a model through PyTorch."""
+    """Something with a signature that can be run; ``model`` if that is a model through PyTorch.
+
+    Outputs that have one of the ``counts`` are as long as the data make them.
+    """
 
     text: str
     inputs: tuple[Value, ...]
@@ -29,6 +33,7 @@ class Subject:
     preprocessing: str | None
     labels: tuple[str, ...]
     model: Model | None = None
+    counts: Counts = field(default_factory=dict)
 
 
 def open_subject(options: argparse.Namespace, text: str, device: Device) -> Subject:
@@ -40,11 +45,17 @@ def open_subject(options: argparse.Namespace, text: str, device: Device) -> Subj
     import torch
 
     from lvc.compiler.cli.model_options import load_model
+    from lvc.compiler.ir.counts import cut, visible
 
     if options.threads:
         torch.set_num_threads(options.threads)
     model = load_model(argparse.Namespace(**{**vars(options), "model": text}))
-    return Subject(text, model.inputs, model.outputs, model, model.preprocessing, model.labels or (), model)
+
+    def run(*inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        return cut(model.outputs, model.counts, model(*inputs))
+
+    outputs = visible(model.outputs, model.counts)
+    return Subject(text, model.inputs, outputs, run, model.preprocessing, model.labels or (), model, model.counts)
 
 
 def subject_of(text: str, loaded: Loaded) -> Subject:
@@ -64,6 +75,7 @@ def subject_of(text: str, loaded: Loaded) -> Subject:
         run,
         str(preprocessing) if preprocessing else None,
         tuple(map(str, labels)) if isinstance(labels, (list, tuple)) else (),
+        counts=loaded.artefact.counts,
     )
 
 

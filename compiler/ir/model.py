@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
+from lvc.compiler.ir.counts import Count, to_plain
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.signature import Value, check_inputs
 from lvc.compiler.ir.spec import TensorSpec
@@ -43,10 +44,11 @@ class Model:
 
     ``module`` is a `torch.fx.GraphModule` over the operators of `lvc.compiler.ir.dialect`: its placeholders are the
     inputs, its output is a tuple of tensors, and it can be run and trained in PyTorch at any time. ``output_names``
-    names the parts of that tuple. ``source`` says what was loaded. ``preprocessing`` is the text of an image
-    preprocessing and ``labels`` the names of the classes, where they are known. ``reference`` is there to judge how the
-    model was loaded: it is neither stored nor copied. ``records`` is the tuning database by whose records a backend may
-    make its kernels, empty for the backend's own alone, None for none; it is not stored.
+    names the parts of that tuple, and ``counts`` says which of them are counted by which others. ``source`` says what
+    was loaded. ``preprocessing`` is the text of an image preprocessing and ``labels`` the names of the classes, where
+    they are known. ``reference`` is there to judge how the model was loaded: it is neither stored nor copied.
+    ``records`` is the tuning database by whose records a backend may make its kernels, empty for the backend's own
+    alone, None for none; it is not stored.
     """
 
     module: GraphModule
@@ -55,6 +57,7 @@ class Model:
     source: str = ""
     preprocessing: str | None = None
     labels: tuple[str, ...] | None = None
+    counts: dict[str, Count] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     reference: Reference | None = field(default=None, compare=False, repr=False)
     records: str | None = field(default=None, compare=False, repr=False)
@@ -83,8 +86,13 @@ class Model:
 
     @property
     def usage(self) -> dict[str, Any]:
-        """What whoever runs the model must know, as plain data: ``preprocessing`` and ``labels``, where known."""
-        known = {"preprocessing": self.preprocessing, "labels": list(self.labels or ())}
+        """What whoever runs the model must know, as plain data: ``preprocessing``, ``labels`` and ``counts``, where
+        there are any."""
+        known = {
+            "preprocessing": self.preprocessing,
+            "labels": list(self.labels or ()),
+            "counts": to_plain(self.counts),
+        }
         return {key: value for key, value in known.items() if value}
 
     def copy(self, *, share_tensors: bool = False) -> Model:
@@ -98,7 +106,7 @@ class Model:
         twin.module = copy.deepcopy(self.module, {id(tensor): tensor for tensor in stored})
         for ours, theirs in zip(self.module.graph.nodes, twin.module.graph.nodes, strict=True):
             theirs.meta = copy.copy(ours.meta)
-        twin.notes = list(self.notes)
+        twin.notes, twin.counts = list(self.notes), dict(self.counts)
         twin.reference = None
         return twin
 
@@ -113,7 +121,11 @@ class Model:
         return with_batch(self, images)
 
     def __call__(self, *inputs: np.ndarray | torch.Tensor) -> tuple[np.ndarray, ...]:
-        """Run the graph in PyTorch on arrays of the signature's shapes; the oracle for every backend."""
+        """Run the graph in PyTorch on arrays of the signature's shapes; the oracle for every backend.
+
+        Outputs that are counted come at their whole length: `lvc.compiler.ir.counts.cut` makes of them what a caller
+        gets.
+        """
         tensors = [
             torch.as_tensor(np.require(x, requirements=["C", "W"]) if isinstance(x, np.ndarray) else x) for x in inputs
         ]

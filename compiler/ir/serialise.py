@@ -19,6 +19,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.files import Content
+from lvc.compiler.ir.counts import from_plain, to_plain
 from lvc.compiler.ir.dialect import BY_NAME
 from lvc.compiler.ir.graph import WINOGRAD, can_name_input, infer_spec, is_free, op_name, spec, store, tensor
 from lvc.compiler.ir.model import Model
@@ -46,6 +47,7 @@ def to_files(model: Model) -> dict[str, bytes]:
         "preprocessing": model.preprocessing,
         "labels": model.labels,
         "notes": model.notes,
+        **({"counts": to_plain(model.counts)} if model.counts else {}),
         "nodes": nodes,
         "outputs": [[v.name, _write(n)["node"]] for v, n in zip(model.outputs, model.output_nodes, strict=True)],
     }
@@ -126,6 +128,7 @@ def _read(files: Mapping[str, Content]) -> Model:
         labels=None if data["labels"] is None else tuple(map(_text, data["labels"])),
         notes=[_text(note) for note in data["notes"]],
     )
+    model.counts = from_plain(data.get("counts"), model.outputs)
     verify(model)
     return model
 

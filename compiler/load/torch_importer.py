@@ -8,6 +8,8 @@ import torch
 
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model, Reference
+from lvc.compiler.load.detectors.table import taking_a_batch
+from lvc.compiler.load.lengths.settle import settle_lengths
 from lvc.compiler.load.normalise.rebuild import rebuild
 from lvc.compiler.load.normalise.trace import Trace
 from lvc.compiler.load.references import eager_reference
@@ -30,7 +32,7 @@ def from_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], *, na
 
 def from_own_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], *, name: str, source: str = "") -> Model:
     """Trace a module that nobody else holds: the model takes over its tensors."""
-    module = plain(module).cpu().eval()
+    module = taking_a_batch(plain(module)).cpu().eval()
     initialise(module, examples)
     module.requires_grad_(False)
     reference = eager_reference(module)
@@ -43,4 +45,7 @@ def from_own_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], *
 
 
 def from_trace(traced: Trace, *, name: str, source: str, reference: Reference) -> Model:
-    return Model(rebuild(traced), name=name, output_names=traced.output_names, source=source, reference=reference)
+    module = rebuild(traced)
+    names, counts = settle_lengths(module, traced.output_names)
+    module.recompile()
+    return Model(module, name=name, output_names=names, source=source, reference=reference, counts=counts)

@@ -22,6 +22,7 @@ from lvc.compiler.load.origins import is_library, modules_of, origin_of
 from lvc.compiler.load.outputs import changes_state, name_outputs
 from lvc.compiler.load.regions import inline_regions
 from lvc.compiler.load.scripted import forward_signature
+from lvc.compiler.load.static_forms import static_forms
 
 _PREFIX = "wrapped."
 _DATA_DEPENDENT = ("data-dependent", "GuardOnDataDependent", "_local_scalar_dense", "DynamicOutputShape", "unbacked")
@@ -48,12 +49,38 @@ def trace(module: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Trace:
     flat = _Flat(module, told.append).eval()
     try:
         with _quiet():
-            program = torch.export.export(flat, tuple(examples), strict=False)
+            program = _exported(flat, examples)
     except LvcError:
         raise
     except Exception as error:  # torch.export and the model may raise anything
         raise explain(error, examples, module) from error
     return read_program(program, names, told[-1])
+
+
+def _exported(flat: _Flat, examples: Sequence[torch.Tensor]) -> ExportedProgram:
+    """A program of fixed shapes: where a length depends on the data, the forms of fixed length are traced."""
+    try:
+        program = torch.export.export(flat, tuple(examples), strict=False)
+        if not _has_open_lengths(program):
+            return program
+    except Exception as error:  # torch.export and the model may raise anything
+        if not depends(error):
+            raise
+    with static_forms():
+        return torch.export.export(flat, tuple(examples), strict=False)
+
+
+def _has_open_lengths(program: ExportedProgram) -> bool:
+    values = (node.meta.get("val") for node in program.graph.nodes)
+    return any(
+        isinstance(size, torch.SymInt) for value in values if isinstance(value, torch.Tensor) for size in value.shape
+    )
+
+
+def depends(error: Exception) -> bool:
+    """Whether tracing failed since it would have had to know a value."""
+    text = "\n".join(str(part) or type(part).__name__ for part in _chain(error))
+    return any(sign in text for sign in _DATA_DEPENDENT)
 
 
 def input_names(module: torch.nn.Module, count: int) -> list[str]:
@@ -102,10 +129,9 @@ def read_program(program: ExportedProgram, names: Sequence[str], output_names: t
 
 def explain(error: Exception, examples: Sequence[torch.Tensor], module: torch.nn.Module) -> CompileError:
     """The one error that a failed trace becomes; it names the user's line that could not be traced."""
-    text = "\n".join(str(part) or type(part).__name__ for part in _chain(error))
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     where = next(filter(None, map(_user_frame, reversed(_chain(error)))), "")
-    if any(sign in text for sign in _DATA_DEPENDENT):
+    if depends(error):
         return depends_on_data(where)
     shapes = ", ".join(str(TensorSpec.of(example)) for example in examples)
     return CompileError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lvc.compiler.errors import CheckError
+from lvc.compiler.ir.counts import padded
 from lvc.compiler.ir.model import Model, Reference
 from lvc.compiler.verification.closeness import Comparison
 from lvc.compiler.verification.examples import Example
@@ -28,7 +29,7 @@ def verify_source(model: Model, examples: Sequence[Example], *, thorough: bool) 
     with record.timed():
         for example in examples:
             try:
-                wanted = reference.run(example.inputs)
+                wanted = padded(model.outputs, model.counts, reference.run(example.inputs))
             except Exception as error:  # whoever computes there fails in his own ways
                 record.skipped = f"{reference.name} cannot run it ({_line(error)})"
                 return record

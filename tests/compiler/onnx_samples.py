@@ -57,6 +57,9 @@ STORED: dict[str, np.ndarray] = {
     "thetas": np.array([2, 2, 3]),
     "emptied": np.array([3, 0]),
     "nothing": np.array([0, 3]),
+    "flat": np.array([-1]),
+    "boxes": np.array([2, 36, 4]),
+    "ranks": np.array([2, 4, 36]),
     "sizes": np.array([2, 4, 9, 4]),
     "twosizes": np.array([9, 4]),
     "pairs": np.array([2, 12, 6, 2]),
@@ -104,6 +107,8 @@ _SAME_CONV = 'group = 2, strides = [2, 2], auto_pad = "SAME_UPPER"'
 _BYTES = "q = QuantizeLinear(x, tenth, zero)"
 _QCONV = "q, tenth, zero, bytes, tenth, zero, coarse, zero"
 
+_BOXES = "b = Reshape(x, boxes)  r = Reshape(x, ranks)"
+
 _LINES = f"""
 20       | c = Slice(x, lows, highs, inner)  t = Reshape(c, thetas)  y = AffineGrid<align_corners = 1>(t, picture)
 7 13     | r = Relu(x)  y = ArgMax<axis = 2, keepdims = 0>(r)
@@ -121,6 +126,10 @@ _LINES = f"""
 11 13    | y = Clip(x, tenth, one)
 13       | y = Clip(x, , one)
 9 11     | y = Compress<axis = 1>(x, bools)
+9 11     | g = Greater(x, coarse)  f = Reshape(g, flat)  y = Compress(x, f)
+9 13     | g = Greater(x, coarse)  y = NonZero(g)
+10 11    | {_BOXES}  y = NonMaxSuppression(b, r, int, tenth, coarse)
+11       | {_BOXES}  y = NonMaxSuppression<center_point_box = 1>(b, r, int, tenth, coarse)
 7 13     | y = Concat<axis = 1>(x, x)
 7 11 12  | c = Constant<value = float[6] {{1, 2, 3, 4, 5, 6}}>()  y = Mul(x, c)
 12       | c = Constant<value_floats = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]>()  y = Mul(x, c)
@@ -342,7 +351,6 @@ REFUSED: list[tuple[int, str, str]] = [
     (21, "q = QuantizeLinear<block_size = 2, axis = 3>(x, x)  y = Cast<to = 1>(q)", "quantises in blocks"),
     (21, f"{_BYTES}  y = DequantizeLinear<block_size = 2, axis = 3>(q, x)", "quantises in blocks"),
     (12, "y = Dropout(x, tenth, yes)", "is in training mode"),
-    (10, "b = Squeeze<axes = [0]>(x)  y = NonMaxSuppression<center_point_box = 1>(x, x, int, tenth, tenth)", "depends"),
     (20, 'v = Reshape(x, volume)  p = Reshape(x, triples)  y = GridSample<mode = "cubic">(v, p)', "by cubes"),
     (22, "y = RoiAlign<output_height = 2>(x, rois, images)", "give it a sampling_ratio"),
     (11, "y = Unique<axis = 1, sorted = 0>(x)", "whose shape depends on the data"),

@@ -95,13 +95,6 @@ def test_built_code_samples_regions() -> None:
         assert relative_difference(np.asarray(ours), theirs.numpy()) < 1e-5
 
 
-def test_a_list_of_boxes_is_refused_with_a_way_out() -> None:
-    boxes = torch.rand(6, 4)
-    with pytest.raises(CompileError, match="cannot express") as caught:
-        traced(Function(lambda boxes, scores: ops.nms(boxes, scores, 0.5)), boxes, torch.rand(6))
-    assert "mark them by torch.ops.lvc.nms" in caught.value.where
-
-
 def test_samples_that_follow_the_size_of_a_region_are_refused() -> None:
     with pytest.raises(CompileError, match="cannot express") as caught:
         traced(Function(lambda x, r: ops.roi_align(x, r, (2, 2))), images(1, 3, 7, 9, seed=0), regions(3, 1, 9, 0))

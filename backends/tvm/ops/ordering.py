@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from tvm import te, tirx
 
 from lvc.backends.tvm.comparisons import is_float, is_number, truth, untruth
@@ -42,6 +43,8 @@ def _rows(call: Call, operands: Sequence[Array], dtype: str, row: Row) -> Array:
 def argsort(call: Call) -> Array:
     """Runs of twice the length are merged of two, until one is left; the one from the left goes first among equals."""
     size, descending = call.shape[-1], call["descending"]
+    if call["x"].dtype == "bool":
+        return _rows(call, [call["x"]], "int64", _divided(size, descending))
     widths = [1 << power for power in range((size - 1).bit_length())]
 
     def row(number: Expr, output: Buffer, keys: Buffer) -> Stmt:
@@ -49,8 +52,7 @@ def argsort(call: Call) -> Array:
         heads = scratch((2,), "heads", "int32")
 
         def key(position: Expr) -> Expr:
-            found = load(keys, [number, position])
-            return tirx.Cast("uint8", found) if keys.dtype == "bool" else found
+            return load(keys, [number, position])
 
         def merged(source: Buffer, target: Buffer, width: int) -> Stmt:
             def step(t: Expr) -> Stmt:
@@ -83,6 +85,30 @@ def argsort(call: Call) -> Array:
         )
 
     return _rows(call, [call["x"]], "int64", row)
+
+
+def _divided(size: int, descending: bool) -> Row:
+    """The order of truth values: those of one kind, then those of the other, each as they stand."""
+
+    def row(number: Expr, output: Buffer, keys: Buffer) -> Stmt:
+        heads = scratch((2,), "heads", "int32")
+
+        def is_first(i: Expr) -> Expr:
+            found = load(keys, [number, i])
+            return found if descending else untruth(found)
+
+        def put(i: Expr, kind: int) -> Stmt:
+            place = load(heads, [kind])
+            return block(store(output, tirx.Cast("int64", i), [number, place]), store(heads, place + 1, [kind]))
+
+        return allocate(
+            [heads],
+            block(store(heads, int32(0), [0]), store(heads, int32(0), [1])),
+            loop(size, lambda i: store(heads, load(heads, [1]) + tirx.Cast("int32", is_first(i)), [1])),
+            loop(size, lambda i: tirx.IfThenElse(is_first(i), put(i, 0), put(i, 1))),
+        )
+
+    return row
 
 
 def _before(a: Expr, b: Expr, descending: bool) -> Expr:
@@ -132,12 +158,19 @@ _OF_NUMBERS: dict[str, Callable[[Expr, Expr], Expr]] = {
 _OF_TRUTH = {"none": _OF_NUMBERS["none"]} | {"sum": tirx.any, "amax": tirx.any, "prod": tirx.all, "amin": tirx.all}
 
 
+def _floor(number: float, dtype: str) -> float:
+    """The greatest number of a type that is not greater: the same numbers of that type are above both."""
+    near = np.dtype(dtype).type(number)
+    return float(near if float(near) <= number else np.nextafter(near, -np.inf, dtype=dtype))
+
+
 @lowers(ordering.nms)
 def nms(call: Call) -> Array:
     """Each box that stays strikes out those behind it that it overlaps."""
-    size, threshold = call.shape[-1], scalar_of(call["iou_threshold"], "float32")
+    size, dtype = call.shape[-1], call["boxes"].dtype
+    threshold = scalar_of(_floor(call["iou_threshold"], dtype), dtype)
 
-    def row(number: Expr, output: Buffer, boxes: Buffer, valid: Buffer) -> Stmt:
+    def row(number: Expr, output: Buffer, boxes: Buffer, valid: Buffer, *groups: Buffer) -> Stmt:
         def corner(box: Expr, which: int) -> Expr:
             return load(boxes, [number, box * 4 + which])
 
@@ -146,15 +179,16 @@ def nms(call: Call) -> Array:
 
         def side(a: Expr, b: Expr, low: int) -> Expr:
             inner = tirx.min(corner(a, low + 2), corner(b, low + 2)) - tirx.max(corner(a, low), corner(b, low))
-            return tirx.max(inner, scalar_of(0, "float32"))
+            return tirx.max(inner, scalar_of(0, dtype))
 
         def overlaps(a: Expr, b: Expr) -> Expr:
             shared = side(a, b, 0) * side(a, b, 1)
             return shared / (area(a) + area(b) - shared) > threshold
 
         def strike(i: Expr, j: Expr) -> Stmt:
-            struck = tirx.all(load(output, [number, j]), overlaps(i, j))
-            return tirx.IfThenElse(struck, store(output, tirx.const(False, "bool"), [number, j]), None)
+            related = [tirx.EQ(load(group, [number, i]), load(group, [number, j])) for group in groups]
+            struck = tirx.IfThenElse(overlaps(i, j), store(output, tirx.const(False, "bool"), [number, j]), None)
+            return tirx.IfThenElse(tirx.all(load(output, [number, j]), *related), struck, None)
 
         def look(i: Expr) -> Stmt:
             rest = tirx.For(
@@ -165,4 +199,5 @@ def nms(call: Call) -> Array:
         copied = loop(size, lambda i: store(output, load(valid, [number, i]), [number, i]))
         return block(copied, loop(size - 1, look)) if size > 1 else copied
 
-    return _rows(call, [call["boxes"], call["valid"]], "bool", row)
+    groups = [call["groups"]] if call["groups"] is not None else []
+    return _rows(call, [call["boxes"], call["valid"], *groups], "bool", row)

@@ -39,26 +39,36 @@ def scatter(x: torch.Tensor, index: torch.Tensor, updates: torch.Tensor, reduce:
     return result
 
 
-@operator("nms(Tensor boxes, Tensor valid, float iou_threshold) -> Tensor")
-def nms(boxes: torch.Tensor, valid: torch.Tensor, iou_threshold: float) -> torch.Tensor:
-    """Which boxes ``f32[..., n, 4]``, corners x1 y1 x2 y2 in order of preference, stay: ``bool[..., n]``.
+@operator("nms(Tensor boxes, Tensor valid, float iou_threshold, Tensor? groups=None) -> Tensor")
+def nms(
+    boxes: torch.Tensor, valid: torch.Tensor, iou_threshold: float, groups: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Which boxes ``[..., n, 4]``, corners x1 y1 x2 y2 in order of preference, stay: ``bool[..., n]``.
 
-    A valid box stays unless one before it does with which its intersection over union is greater than the threshold.
+    A valid box stays unless one before it does with which its intersection over union is greater than the threshold,
+    which is compared as it is, in double precision.
+    With ``groups``, ``i64[..., n]``, boxes of different groups leave each other alone.
     """
-    if boxes.dtype != torch.float32 or boxes.shape[-1] != 4 or valid.shape != boxes.shape[:-1]:
+    if not boxes.is_floating_point() or boxes.shape[-1] != 4 or valid.shape != boxes.shape[:-1]:
         raise TypeError(f"{tuple(boxes.shape)} of {boxes.dtype} are no boxes for {tuple(valid.shape)}")
+    if groups is not None and (groups.shape != valid.shape or groups.dtype != torch.int64):
+        raise TypeError(f"{tuple(groups.shape)} of {groups.dtype} are no groups for {tuple(valid.shape)}")
     keep = valid.to(torch.bool).clone(memory_format=torch.contiguous_format)
     if keep.is_meta:
         return keep
     x1, y1, x2, y2 = boxes.unbind(-1)
     areas = (x2 - x1) * (y2 - y1)
     for i in range(boxes.shape[-2] - 1):
+        if not keep[..., i].any():
+            continue
         one, rest = slice(i, i + 1), slice(i + 1, None)
         width = (torch.minimum(x2[..., one], x2[..., rest]) - torch.maximum(x1[..., one], x1[..., rest])).clamp(min=0)
         height = (torch.minimum(y2[..., one], y2[..., rest]) - torch.maximum(y1[..., one], y1[..., rest])).clamp(min=0)
         shared = width * height
-        overlap = shared / (areas[..., one] + areas[..., rest] - shared)
-        keep[..., rest] &= ~((overlap > iou_threshold) & keep[..., one])
+        struck = (shared / (areas[..., one] + areas[..., rest] - shared)).double() > iou_threshold
+        if groups is not None:
+            struck &= groups[..., one] == groups[..., rest]
+        keep[..., rest] &= ~(struck & keep[..., one])
     return keep
 
 

@@ -14,6 +14,7 @@ from torch.fx.node import map_aggregate
 
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.graph import can_name_input, free_name, infer_spec, store
+from lvc.compiler.ir.operators.counted import counted
 from lvc.compiler.ir.spec import TensorSpec
 
 LARGEST_CONSTANT = 1 << 30
@@ -97,9 +98,9 @@ class Builder:
         return self._numbers[value, dtype]
 
     def call(self, overload: OpOverload, *args: Any, **kwargs: Any) -> Operand:
-        """Append a call, or evaluate it if all its operands are constants."""
+        """Append a call, or evaluate it if all its operands are constants; a mark is a call in any case."""
         operands = operands_of(args, kwargs)
-        if operands and all(operand.is_constant for operand in operands):
+        if operands and overload is not counted and all(operand.is_constant for operand in operands):
             result = evaluate(self, overload, args, kwargs)
             assert isinstance(result, Operand)
             return result

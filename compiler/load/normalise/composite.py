@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lvc.compiler.ir.dialect import OPS
+from lvc.compiler.ir.operators.counted import counted
 from lvc.compiler.load.normalise.builder import Builder, Operand, Result, Rule, evaluate, operands_of
 from lvc.compiler.load.normalise.trace import substitute
 
@@ -66,11 +67,11 @@ def _write(b: Builder, module: GraphModule, operands: list[Operand]) -> Result:
 
 
 def _spell(b: Builder, target: Any, args: Any, kwargs: Any) -> Result:
-    from lvc.compiler.load.normalise.rules import RULES
+    from lvc.compiler.load.normalise.rules import rule_of
 
     assert isinstance(target, OpOverload)
-    if all(operand.is_constant for operand in operands_of(args, kwargs)):
+    if target is not counted and all(operand.is_constant for operand in operands_of(args, kwargs)):
         return evaluate(b, target, args, kwargs)
-    assert target in RULES or target in OPS, f"the code of a composite calls {target}"
-    rule = RULES.get(target)
+    rule = rule_of(target)
+    assert rule or target in OPS, f"the code of a composite calls {target}"
     return rule(b, *args, **kwargs) if rule else b.call(target, *args, **kwargs)

@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 
 from lvc.compiler.ir.dialect import OPS
 from lvc.compiler.ir.graph import erase_dead
+from lvc.compiler.ir.operators.counted import counted
 from lvc.compiler.load.normalise.aliasing import is_write, view_parents
 from lvc.compiler.load.normalise.arithmetic import cast
 from lvc.compiler.load.normalise.builder import (
@@ -108,7 +109,7 @@ class _Rebuild:
             return ()
         rule = rule_of(target) or (_as_it_is(target) if target in OPS else None)
         known = all(operand.is_constant for operand in operands_of(args, kwargs))
-        if known and (rule or target in CONSTANT_ONLY):
+        if known and target is not counted and (rule or target in CONSTANT_ONLY):
             return evaluate(self.b, target, args, kwargs)
         if rule is None:
             return self.refuse(target, args, kwargs)

@@ -12,6 +12,7 @@ import torch
 from torch._ops import OpOverload
 
 from lvc.compiler.ir.dialect import OPS
+from lvc.compiler.ir.operators.counted import counted
 from lvc.compiler.load.normalise.activation import ACTIVATION
 from lvc.compiler.load.normalise.arithmetic import ARITHMETIC
 from lvc.compiler.load.normalise.attention import ATTENTION
@@ -55,8 +56,9 @@ RULES: dict[OpOverload, Rule] = {
 }
 
 
-NAMED: dict[str, Rule] = {**REGIONS}
-"""Rules for operators of packages, which exist once the package is imported, by name."""
+NAMED: dict[str, Rule] = {**REGIONS, str(counted): lambda b, x, count, dim: b.call(counted, x, count, dim)}
+"""Rules for operators of packages, which exist once the package is imported, by name; and for the mark of a list, which
+no finished graph holds."""
 
 
 def rule_of(overload: OpOverload) -> Rule | None:

@@ -40,6 +40,7 @@ def from_onnx(
 
 
 def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[str, np.ndarray]) -> Model:
+    from lvc.compiler.load.lengths.settle import settle_lengths
     from lvc.compiler.load.onnx_importer.build import Builder, load_converters
     from lvc.compiler.load.onnx_importer.clean import clean
     from lvc.compiler.load.onnx_importer.halves import widened
@@ -63,8 +64,10 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     for name, value in constants.items():
         builder.values[name] = Constant(to_torch(np.asarray(value)), safe_name(name))
     builder.add_nodes(graph.nodes)
-    outputs = tuple(tensor.name for tensor in graph.outputs)
-    model = Model(builder.finish(), file.stem, outputs, source=str(file), notes=notes)
+    module = builder.finish()
+    outputs, counts = settle_lengths(module, [tensor.name for tensor in graph.outputs])
+    module.recompile()
+    model = Model(module, file.stem, outputs, source=str(file), notes=notes, counts=counts)
     model.preprocessing, model.labels = usage_of(proto)
     names = [tensor.name for tensor in inputs]
     model.reference = file_reference(file, proto, names, constants, is_half=bool(half))

@@ -16,6 +16,7 @@ from torch.fx.node import map_aggregate
 
 from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.ir.graph import erase_dead, free_name, infer_spec, store
+from lvc.compiler.ir.operators.counted import counted
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.onnx_importer.call import CONVERTERS, Call, Converter
 from lvc.compiler.load.onnx_importer.idioms import recompose
@@ -117,10 +118,10 @@ class Builder:
         origin: str,
         fold: bool = True,
     ) -> Value:
-        """Add one call; compute it instead if every tensor operand is constant."""
+        """Add one call; compute it instead if every tensor operand is constant. A mark is a call in any case."""
         operands: list[Value] = []
         map_aggregate((tuple(args), dict(kwargs)), lambda a: operands.append(a) if isinstance(a, Value) else None)
-        if fold and operands and all(isinstance(operand, Constant) for operand in operands):
+        if fold and operands and overload is not counted and all(isinstance(operand, Constant) for operand in operands):
             return _fold(overload, args, kwargs, any(o.trainable for o in operands if isinstance(o, Constant)))
         names = iter(argument.name for argument in overload._schema.arguments)
         placed = tuple(self._place(arg, f"{name}.{next(names)}") for arg in args)

@@ -72,3 +72,17 @@ def test_nms_strikes_out_what_overlaps_a_better_box() -> None:
     ends[0, 7] = ends[0, 3]
     ends[1, 5, 2:] = ends[1, 5, :2]
     check(sketch.model(*kept), ends, RANDOM.random((2, 60)) < 0.8)
+
+
+def test_nms_leaves_boxes_of_other_groups_alone() -> None:
+    sketch = Sketch()
+    boxes, valid = sketch.input(2, 60, 4), sketch.input(2, 60, dtype=torch.bool)
+    groups = sketch.input(2, 60, dtype=torch.int64)
+    corners = RANDOM.random((2, 60, 2, 2)).astype(np.float32) * 4
+    ends = np.concatenate([corners.min(2), corners.max(2)], -1)
+    kept = sketch.call(ordering.nms, boxes, valid, 0.2, groups)
+    model = sketch.model(kept, sketch.call(ordering.nms, boxes, valid, 0.2))
+    given = ends, RANDOM.random((2, 60)) < 0.8, RANDOM.integers(0, 3, (2, 60))
+    apart, together = model(*given)
+    assert apart.sum() > together.sum()
+    check(model, *given)

@@ -72,28 +72,6 @@ def eye_like(call: Call) -> Value:
     return Constant((place == int(call.attribute("k", 0))).to(dtype))
 
 
-@converts("NonZero")
-def non_zero(call: Call) -> Value:
-    value = call.operands[0]
-    if not isinstance(value, Constant):
-        raise Unsupported("makes a result whose shape depends on the data")
-    return Constant(torch.nonzero(value.tensor).T.contiguous())
-
-
-@converts("NonMaxSuppression", "Unique")
-def data_dependent(call: Call) -> Value:
-    raise Unsupported("makes a result whose shape depends on the data")
-
-
-@converts("Compress")
-def compress(call: Call) -> Value:
-    kept = torch.nonzero(call.tensor(1, "condition").flatten()).flatten()
-    value = call[0]
-    if "axis" not in call.attributes:
-        return call.emit(torch.ops.aten.index_select.default, call.reshape(value, [-1]), 0, Constant(kept))
-    return call.emit(torch.ops.aten.index_select.default, value, call.axis(None), Constant(kept))
-
-
 @converts("If")
 def branch(call: Call) -> list[Value]:
     """The branch of a condition that is known while loading."""

@@ -1,0 +1,100 @@
+"""torchvision's detectors, from image to boxes, against themselves in eager PyTorch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lvc
+from lvc.compiler.ir.counts import cut
+from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.verify import verify
+from lvc.compiler.load import from_module
+
+pytest.importorskip("torchvision")
+import small_detectors as small
+
+SIZE = 56, 72
+DETECTORS = [small.ssd, small.retinanet, small.fcos, small.faster_rcnn]
+
+
+@cache
+def traced(make: Callable[[], nn.Module]) -> tuple[nn.Module, Model]:
+    detector = make()
+    model = from_module(detector, torch.rand(1, 3, *SIZE))
+    verify(model)
+    return detector, model
+
+
+def pictures() -> list[np.ndarray]:
+    """Photographs where there are any, and noise."""
+    folder = Path(os.environ.get("LVC_TEST_ASSETS", "../shared/assets")) / "coco" / "images"
+    found = [np.random.default_rng(seed).random((1, 3, *SIZE), np.float32) for seed in range(2)]
+    for file in sorted(folder.glob("*.jpg"))[:5]:
+        from PIL import Image
+
+        with Image.open(file) as image:
+            small_one = np.asarray(image.convert("RGB").resize(SIZE[::-1]), np.float32) / 255
+        found.append(np.ascontiguousarray(small_one.transpose(2, 0, 1)[None]))
+    return found
+
+
+def eager(detector: nn.Module, image: np.ndarray) -> dict[str, Tensor]:
+    with torch.no_grad():
+        found: dict[str, Tensor] = detector(list(torch.from_numpy(image)))[0]
+    return found
+
+
+def check(names: Sequence[str], found: Sequence[np.ndarray], wanted: dict[str, Tensor]) -> int:
+    """Demand boxes within a hundredth of a pixel, with their classes; return how many there are.
+
+    Those of one score may be in another order: eager PyTorch leaves it open which of them comes first.
+    """
+    ours, theirs = dict(zip(names, found, strict=True)), {name: part.numpy() for name, part in wanted.items()}
+    assert ours.keys() == theirs.keys()
+    for name, part in theirs.items():
+        assert (ours[name].shape, ours[name].dtype) == (part.shape, part.dtype)
+    np.testing.assert_allclose(ours["scores"], theirs["scores"], atol=1e-4)
+    if len(theirs["boxes"]):
+        apart = np.abs(ours["boxes"][:, None] - theirs["boxes"]).max(2)
+        apart[ours["labels"][:, None] != theirs["labels"]] = np.inf
+        assert max(apart.min(0).max(), apart.min(1).max()) < 1e-2
+    return len(theirs["labels"])
+
+
+@pytest.mark.parametrize("make", DETECTORS)
+def test_detectors_find_what_they_find_in_eager_pytorch(make: Callable[[], nn.Module]) -> None:
+    detector, model = traced(make)
+    assert set(model.output_names) == {"boxes", "scores", "labels", "boxes_count"}
+    counts = [
+        check(model.output_names[:-1], cut(model.outputs, model.counts, model(image)), eager(detector, image))
+        for image in pictures()
+    ]
+    assert min(counts) < max(counts)
+
+
+@pytest.mark.parametrize("make", DETECTORS)
+def test_built_detectors_find_the_same(make: Callable[[], nn.Module]) -> None:
+    detector, model = traced(make)
+    run = lvc.load(lvc.compile(model, "O2", "native", verify=False))
+    for image in pictures()[:4]:
+        found = run(image)
+        assert isinstance(found, tuple)
+        check(model.output_names[:-1], found, eager(detector, image))
+
+
+def test_a_detector_that_finds_nothing_gives_empty_arrays() -> None:
+    detector = small.ssd()
+    detector.score_thresh = 2.0
+    model = from_module(detector, torch.rand(1, 3, *SIZE))
+    image = pictures()[0]
+    found = cut(model.outputs, model.counts, model(image))
+    assert check(model.output_names[:-1], found, eager(detector, image)) == 0
+    assert [part.shape for part in found] == [(0, 4), (0,), (0,)]

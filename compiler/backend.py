@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -147,6 +147,16 @@ class Backend(ABC):
     @abstractmethod
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make code for a model. The same inputs give the same bytes."""
+
+    def one_shape(self, target: Target) -> str:
+        """Why what is built for a target takes its inputs in one shape alone, as a sentence; empty if `build_variants`
+        makes it for several."""
+        return f"what is built for '{target.text}' takes one shape"
+
+    def build_variants(self, models: Sequence[Model], target: Target, workspace: Workspace) -> Artefact:
+        """Make code for a model in several shapes of its inputs, the first of them that of the artefact's own
+        signature; for targets that do not take `one_shape`."""
+        raise NotImplementedError(target.text)
 
     def untunable(self, target: Target, *, away: bool = False) -> UsageError | None:
         """Why kernels for a target cannot be tuned, here or ``away`` on boards; None if they can. Asked before any work

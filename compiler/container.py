@@ -24,7 +24,7 @@ from typing import IO, Any
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.files import Content, write_atomically
-from lvc.compiler.ir.signature import Value
+from lvc.compiler.ir.signature import Signature, Value
 from lvc.compiler.ir.spec import TensorSpec
 
 FORMAT = 1
@@ -55,8 +55,8 @@ def pack(artefact: Artefact) -> bytes:
         "name": artefact.name,
         "backend": artefact.backend,
         "target": artefact.target,
-        "inputs": [[value.name, str(value.spec)] for value in artefact.inputs],
-        "outputs": [[value.name, str(value.spec)] for value in artefact.outputs],
+        **Signature(artefact.inputs, artefact.outputs).to_json(),
+        **({"variants": [signature.to_json() for signature in artefact.variants]} if artefact.variants else {}),
         "metadata": dict(artefact.metadata),
         "files": {
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -168,6 +168,7 @@ def _read_archive(archive: zipfile.ZipFile, path: Path, size: int) -> Artefact:
             outputs=_values(manifest["outputs"]),
             files=files,
             metadata=dict(manifest["metadata"]),
+            variants=tuple(_variant(item, manifest) for item in manifest.get("variants", [])),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, UsageError) as error:
         raise _damaged(path, f"its manifest is not as it should be: {error}") from error
@@ -190,6 +191,15 @@ def _read_large(archive: zipfile.ZipFile, name: str, size: int) -> memoryview:
         while part := entry.read(_PART):
             pages.write(part)
     return memoryview(pages)[: pages.tell()].toreadonly()
+
+
+def _variant(item: Mapping[str, Any], manifest: Mapping[str, Any]) -> Signature:
+    """A signature beside the first, which has the same names; `ValueError` for any other."""
+    made = Signature(_values(item["inputs"]), _values(item["outputs"]))
+    for side, values in (("inputs", made.inputs), ("outputs", made.outputs)):
+        if [value.name for value in values] != [name for name, _ in manifest[side]]:
+            raise ValueError(f"a variant has other {side} than the model")
+    return made
 
 
 def _values(pairs: list[list[str]]) -> tuple[Value, ...]:

@@ -27,6 +27,7 @@ from lvc.compiler.pipeline.pipeline import Observer, Pipeline, Step
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.recipe.stages import Stages
 from lvc.compiler.report import Report, Size, group_labels, reports_of
+from lvc.compiler.variants import Shapes, check_variants, load_variants, rewritten_variants
 from lvc.compiler.verification.verification import Verification
 
 
@@ -41,6 +42,7 @@ def compile(
     verify: bool = True,
     workspace: Workspace | None = None,
     observers: Sequence[Observer] = (),
+    batches: Sequence[int] = (),
 ) -> Artefact:
     """Compile a model for a target.
 
@@ -55,11 +57,18 @@ def compile(
     What passes that move outputs cost is judged where the workspace has images for it: `CheckError` if all of them
     together lose more than ``max_loss``, such as ``"20dB"`` or ``"1%"`` of the first choices.
 
+    With ``batches`` it is built for these numbers of images as well, in one artefact that serves any number; images
+    must not depend on each other, which is proved.
+
     The record of what was done is ``artefact.metadata["report"]``, without the seconds it took, so that equal inputs
     give equal artefacts.
     """
     pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
     lowered = pipeline.with_precision(precision)
+    request = None
+    if not isinstance(model, Model):
+        request = LoadRequest(model) if isinstance(model, str) else model
+        model = request.load()
     return compile_and_report(
         model,
         lowered,
@@ -68,7 +77,9 @@ def compile(
         verify=verify,
         workspace=workspace,
         observers=observers,
+        request=request,
         max_loss=LossBound.parse(max_loss) if max_loss is not None else None,
+        variants=[{v.name: (images, *v.spec.shape[1:]) for v in model.inputs} for images in batches],
     )[0]
 
 
@@ -85,23 +96,31 @@ def compile_and_report(
     requirement: Requirement | None = None,
     max_loss: LossBound | None = None,
     stages: Stages | None = None,
+    variants: Sequence[Shapes] = (),
 ) -> tuple[Artefact, Report]:
     """Compile as `compile` does; return the artefact and the report with its seconds.
 
     ``request`` says how a model that is already loaded, and still as it was, was loaded. `CheckError` if it is not what
     its source computes, if the rewritten model does not meet the ``requirement``, or if the passes lost more than
     ``max_loss``; then nothing is built. ``stages``, whose passes are those of the pipeline, run it part by part.
+    ``variants`` are shapes for which it is built as well, into the same artefact; see `lvc.compiler.variants`.
     """
     workspace = workspace or Workspace()
     pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
     target = target if isinstance(target, Target) else Target.parse(target)
     check_request(pipeline, target)
+    check_variants(variants, target)
     if not isinstance(model, Model):
         request = LoadRequest(model) if isinstance(model, str) else model
         model = request.load()
     usage = _usage(model)
     verification = Verification.of(model, workspace, check=check, verify=verify)
     loaded = verification.source() if request else None
+    forms = load_variants(model, variants, request, pipeline)
+    others = [Verification.of(form.model, workspace, check=check, verify=verify) for form in forms[1:]]
+    for form, other in zip(forms[1:], others, strict=True):
+        if form.like is None:
+            other.source()
 
     workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch(target, workspace))
     backend = catalogue.BACKENDS.get(target.backend)
@@ -123,7 +142,10 @@ def compile_and_report(
         check_requirement(requirement, rewritten, steps, simulated=backend.keeps_simulation)
 
     started = time.perf_counter()
-    artefact = backend.build(rewritten, target, workspace)
+    built = rewritten_variants(rewritten, forms, lambda form: optimise(form, pipeline, workspace, check=check)[0])
+    artefact = (
+        backend.build_variants(built, target, workspace) if variants else backend.build(rewritten, target, workspace)
+    )
     build_seconds = time.perf_counter() - started
 
     report = make_report(model, rewritten, pipeline, target.text, steps)
@@ -133,6 +155,8 @@ def compile_and_report(
     report.files = {name: len(content) for name, content in artefact.files.items()}
     report.loaded = loaded
     report.built = verification.artefact(artefact, rewritten, pipeline)
+    for signature, other, variant in zip(artefact.variants, others, built[1:], strict=True):
+        report.variants[signature.shapes()] = other.artefact(artefact, variant, pipeline)
     report.difference = report.built.difference if check else None
     described = [layer.to_json() for layer in layers(rewritten)]
     metadata = {**artefact.metadata, **_metadata(model, request, report), **usage, "layers": described}

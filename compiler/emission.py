@@ -120,6 +120,7 @@ def described(artefact: Artefact, emission: Emission, files: dict[str, Content],
         "threads": emission.threads,
         "inputs": [[value.name, str(value.spec)] for value in artefact.inputs],
         "outputs": [[value.name, str(value.spec)] for value in artefact.outputs],
+        **({"variants": [signature.to_json() for signature in artefact.variants]} if artefact.variants else {}),
         **known,
         **more,
         "files": {

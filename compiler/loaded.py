@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,10 @@ from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Executable
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.counts import cut, visible
-from lvc.compiler.ir.signature import Value, check_inputs
+from lvc.compiler.ir.signature import Value, signature_of
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.pipeline import catalogue
+from lvc.compiler.serving import Batches
 from lvc.compiler.threads import checked_threads
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 class Loaded:
     """An artefact that can be called: arrays in, one array out (or a tuple, if the model has several outputs).
 
+    One that was built for several numbers of images takes any number, in runs of these, see `lvc.compiler.serving`.
     Calls are safe from several threads.
     """
 
@@ -41,10 +44,26 @@ class Loaded:
         """What a call returns. One whose length depends on the data has its largest length here."""
         return visible(self.artefact.outputs, self.artefact.counts)
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The numbers of images for which it was built, if it takes any number of its first signature's; else none."""
+        first = [value.spec for value in self.inputs]
+        return next((batches.sizes for batches in self._batches if batches.images(first)), ())
+
     def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        check_inputs(self.inputs, [_spec_of(array) for array in inputs])
-        outputs = cut(self.artefact.outputs, self.artefact.counts, self.executable(*inputs))
+        given = [_spec_of(array) for array in inputs]
+        batches = next((batches for batches in self._batches if batches.images(given)), None)
+        if batches:
+            outputs = batches.run(self.executable, inputs)
+        else:
+            signature_of(self.artefact.signatures, given)
+            outputs = self.executable(*inputs)
+        outputs = cut(self.artefact.outputs, self.artefact.counts, outputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    @cached_property
+    def _batches(self) -> list[Batches]:
+        return Batches.of(self.artefact.signatures)
 
     def prepare(self, picture: Image | np.ndarray) -> np.ndarray:
         """Make the input, of batch 1, of a picture: ``uint8[H,W,3]``, ``uint8[H,W]`` or Pillow's, as the file says.

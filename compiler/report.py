@@ -122,8 +122,9 @@ class Report:
     """The record of one compilation; plain data, so that it can be stored and compared.
 
     ``losses`` are sentences on what all passes together cost. ``loaded`` is how the model compares with its source,
-    ``built`` how the artefact compares with it in turn; ``difference`` is that of ``built`` where it was asked for.
-    ``stages`` are those of a recipe, behind the model as loaded, and ``checks`` what was found for its demands.
+    ``built`` how the artefact compares with it in turn, ``variants`` how it does so in other shapes; ``difference`` is
+    that of ``built`` where it was asked for. ``stages`` are those of a recipe, behind the model as loaded, and
+    ``checks`` what was found for its demands.
     """
 
     model: str
@@ -144,6 +145,7 @@ class Report:
     difference: float | None = None
     loaded: Verified | None = None
     built: Verified | None = None
+    variants: dict[str, Verified] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON has it: numbers that are not finite are texts."""
@@ -155,7 +157,7 @@ class Report:
         passes = tuple(replace(item, seconds=0.0, measured={}) for item in self.passes)
         stages = tuple(item.timeless() for item in self.stages)
         timeless = replace(self, passes=passes, stages=stages, load_seconds=0.0, build_seconds=0.0)
-        return replace(timeless, loaded=None, built=None)
+        return replace(timeless, loaded=None, built=None, variants={})
 
     def pass_table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Headers and rows of a table of the passes that found something.
@@ -207,6 +209,7 @@ class Report:
         if self.loaded and self.built and self.loaded.skipped == self.built.skipped != "":
             return [str(self.loaded)]
         pairs = {"as loaded": self.loaded, "as built": self.built}
+        pairs |= {f"as built for {shapes}": found for shapes, found in self.variants.items()}
         return [f"{what}: {found}" for what, found in pairs.items() if found]
 
     def skip_lines(self) -> list[str]:

@@ -6,7 +6,7 @@ TVM and PyTorch are imported by the methods that need them; `load` does not.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from lvc.backends.tvm.device import Device, device_of, devices
@@ -14,6 +14,7 @@ from lvc.backends.tvm.plan import read_plan
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Executable, Place, Target
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.ir.signature import Signature
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,17 +99,31 @@ class TvmBackend(Backend):
             raise UsageError(f"'{artefact.name}' cannot be emitted", why=why, help="compile the model again")
         return _loadable(artefact).emit(artefact, emission)
 
+    def one_shape(self, target: Target) -> str:
+        return _device(target).one_shape(target)
+
     def build(self, model: Model, target: Target, workspace: Workspace) -> Artefact:
         """Make code for a model; `CompileError` names every node that cannot be lowered."""
+        return self.build_variants([model], target, workspace)
+
+    def build_variants(self, models: Sequence[Model], target: Target, workspace: Workspace) -> Artefact:
+        """Make code for a model in all its shapes; those that are alike share weights, also as kernels read them."""
         if importlib.util.find_spec("tvm") is None:
             raise CompileError("the tvm backend needs apache-tvm", help="pip install 'apache-tvm>=0.27.0.post1,<0.28'")
-        from lvc.backends.tvm.build import build_files
+        from lvc.backends.tvm.build import build_files, weights_of
+        from lvc.backends.tvm.legality import check
         from lvc.backends.tvm.lower import lower
 
+        model, *others = models
         generator = self._generator(model, target)
+        for other in others:
+            check(other)
         recorded = _recorded(model, target, generator)
-        built = build_files(lower(model, generator, recorded), generator, target, workspace)
+        program = lower(model, generator, recorded, others)
+        built = build_files(program, generator, target, workspace)
         metadata: dict[str, object] = {"memory": built.memory.to_json(), "remarks": built.remarks}
+        if others:
+            metadata["variants"] = weights_of(program)
         if recorded:
             metadata |= {"tuned": recorded.taken, "remarks": [*built.remarks, *recorded.remarks()]}
         return Artefact(
@@ -120,6 +135,7 @@ class TvmBackend(Backend):
             built.files,
             metadata,
             parts=built.parts,
+            variants=tuple(Signature(other.inputs, other.outputs) for other in others),
         )
 
     def untunable(self, target: Target, *, away: bool = False) -> UsageError | None:
@@ -167,9 +183,12 @@ def _loadable(artefact: Artefact) -> Device:
             f"the artefact is for a kind of device that is not known: '{plan.target.kind}'",
             why=f"this version of lvc knows {', '.join(known)}",
         )
-    for values, planned in ((artefact.inputs, plan.inputs), (artefact.outputs, plan.outputs)):
-        if [(v.spec.shape, v.spec.type_name) for v in values] != [(t.shape, t.dtype.name) for t in planned]:
-            raise CompileError("the artefact is damaged", why="its plan has other inputs or outputs than it says")
+    if len(artefact.signatures) != len(plan.variants):
+        raise CompileError("the artefact is damaged", why="its plan is of another number of shapes than it says")
+    for signature, variant in zip(artefact.signatures, plan.variants, strict=True):
+        for values, planned in ((signature.inputs, variant.inputs), (signature.outputs, variant.outputs)):
+            if [(v.spec.shape, v.spec.type_name) for v in values] != [(t.shape, t.dtype.name) for t in planned]:
+                raise CompileError("the artefact is damaged", why="its plan has other inputs or outputs than it says")
     return device
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -35,18 +37,19 @@ class Built:
 
 def build_files(program: Program, generator: CodeGenerator, target: Target, workspace: Workspace) -> Built:
     """Make the files of an artefact: its code, ``weights.bin`` and ``plan.json``."""
-    workspace_bytes, constant_bytes = plan_workspace(program), plan_constants(program)
+    workspace_bytes, constant_bytes = max(map(plan_workspace, program.variants)), plan_constants(program)
     prepared_bytes = plan_prepared(program, constant_bytes)
-    check_plan(program)
-    steps = [*program.setup, *program.steps]
+    for variant in program.variants:
+        check_plan(variant)
+    steps = program.called
     names, objects = compile_kernels(steps, generator, workspace)
     memory = Memory(
         weights=constant_bytes,
         prepared=prepared_bytes,
         workspace=workspace_bytes,
         scratch=scratch_bytes(made.scratch for made in objects.values()),
-        external=sum(argument.bytes for argument in [*program.inputs, *program.outputs]),
-        live=live_bytes(program),
+        external=max(sum(value.bytes for value in [*one.inputs, *one.outputs]) for one in program.variants),
+        live=max(map(live_bytes, program.variants)),
     )
     assembled = generator.assemble(program, names, objects, memory)
     files = {**assembled.files, WEIGHTS: weights_blob(program, constant_bytes)}
@@ -102,11 +105,26 @@ def weights_blob(program: Program, size: int) -> bytes:
     return b"".join([*parts, bytes(size - end)])
 
 
+def weights_of(program: Program) -> list[dict[str, int]]:
+    """For each variant the bytes of stored tensors that it reads, and of those that no other reads: weights lie apart
+    where a kernel for another shape reads them in another order."""
+    read = [one.stored() for one in program.variants]
+    readers = Counter(chain.from_iterable(read))
+    return [
+        {"weights": sum(s.bytes for s in found), "alone": sum(s.bytes for s in found if readers[s] == 1)}
+        for found in read
+    ]
+
+
 def plan(
     program: Program, names: list[str], target: Target, memory: Memory, flags: Mapping[str, object]
 ) -> dict[str, Any]:
     """What the runtime must know, as plain data. ``names`` are those of the kernels, of setup's before the others."""
-    setup = len(program.setup)
+    kernels = iter(names)
+    setup = [_step(next(kernels), step) for step in program.setup]
+    first, *others = (
+        {**_signature(one), "steps": [_step(next(kernels), s) for s in one.steps]} for one in program.variants
+    )
     return {
         "version": PLAN_VERSION,
         "target": target.text,
@@ -117,11 +135,15 @@ def plan(
         "workspace_bytes": memory.workspace,
         "constant_bytes": memory.weights,
         "prepared_bytes": memory.prepared,
-        "inputs": [{"shape": argument.shape, "dtype": argument.dtype} for argument in program.inputs],
-        "outputs": [{"shape": argument.shape, "dtype": argument.dtype} for argument in program.outputs],
-        "setup": [_step(*item) for item in zip(names[:setup], program.setup, strict=True)],
-        "steps": [_step(*item) for item in zip(names[setup:], program.steps, strict=True)],
+        "setup": setup,
+        **first,
+        **({"variants": others} if others else {}),
     }
+
+
+def _signature(program: Program) -> dict[str, Any]:
+    sides = {"inputs": program.inputs, "outputs": program.outputs}
+    return {side: [{"shape": value.shape, "dtype": value.dtype} for value in values] for side, values in sides.items()}
 
 
 def _step(kernel: str, step: Step) -> dict[str, Any]:

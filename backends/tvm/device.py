@@ -188,6 +188,10 @@ class Device(ABC):
         """What tells the peak of a machine that runs code for a target; None if there is no such thing."""
         return None
 
+    def one_shape(self, target: Target) -> str:
+        """Why code for a target takes its inputs in one shape alone; empty if a program may have `others`."""
+        return f"the entry of code for '{target.text}' is written for one shape"
+
     def remarks(self, model: Model, target: Target) -> list[str]:
         """What a user should know about a model that is built for a target."""
         return []

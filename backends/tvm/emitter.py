@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +29,19 @@ Read = Callable[[Node, tuple[int, ...], str], MadeValue]
 
 
 class Emitter:
-    """A program under construction, with the stored tensors that its kernels read."""
+    """A program under construction, with the stored tensors that its kernels read.
 
-    def __init__(self) -> None:
+    ``stored`` has them by their keys, which are those of one graph; ``held`` by what they hold, so that the graph for
+    other shapes, an emitter ``beside`` the first, finds those that are alike.
+    """
+
+    def __init__(self, beside: Emitter | None = None) -> None:
         self.program = Program()
         self.stored: dict[str, Place] = {}
+        self.held: dict[object, Place] = {}
+        if beside:
+            self.held = beside.held
+            self.program.constants, self.program.setup = beside.program.constants, beside.program.setup
 
     def emit(self, kernel: Kernel, name: str, nodes: list[str], read: Read, made: MadeValue) -> None:
         """Add the step that runs a kernel, which makes a value."""
@@ -55,9 +64,12 @@ class Emitter:
         """Where a stored tensor lies; each form of it is kept once."""
         if constant.key not in self.stored:
             values = np.ascontiguousarray(constant.pack())
-            storage = Storage(Kind.CONSTANT, max(1, values.nbytes))
-            self.program.constants.append((storage, values))
-            self.stored[constant.key] = Place(storage)
+            held = hashlib.sha256(values.reshape(-1).view(np.uint8).data).digest()
+            if held not in self.held:
+                storage = Storage(Kind.CONSTANT, max(1, values.nbytes))
+                self.program.constants.append((storage, values))
+                self.held[held] = Place(storage)
+            self.stored[constant.key] = self.held[held]
         return self.stored[constant.key]
 
     def constant(self, parameter: Parameter, nodes: list[str]) -> Argument:
@@ -72,10 +84,13 @@ class Emitter:
         """Where a constant lies that setup makes; equal ones are made once."""
         if constant.key not in self.stored:
             sources = [self.constant(source, nodes) for source in constant.sources]
-            made = Argument(Place(Storage(Kind.CONSTANT, math.prod(shape) * ITEM_BYTES[dtype])), shape, dtype)
-            step = Step(nodes[0], tuple(nodes), constant.function, constant.schedule, (*sources, made))
-            self.program.setup.append(step)
-            self.stored[constant.key] = made.place
+            held = (constant.function.script(), str(constant.schedule), *(source.place for source in sources))
+            if held not in self.held:
+                made = Argument(Place(Storage(Kind.CONSTANT, math.prod(shape) * ITEM_BYTES[dtype])), shape, dtype)
+                step = Step(nodes[0], tuple(nodes), constant.function, constant.schedule, (*sources, made))
+                self.program.setup.append(step)
+                self.held[held] = made.place
+            self.stored[constant.key] = self.held[held]
         return self.stored[constant.key]
 
 

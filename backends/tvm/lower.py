@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Protocol
@@ -30,15 +30,26 @@ class Choosing(Protocol):
         ...
 
 
-def lower(model: Model, generator: CodeGenerator, choosing: Choosing | None = None) -> Program:
-    """Lower a model whose operators and types have been checked."""
-    return Lowering(model, generator, choosing).run()
+def lower(
+    model: Model, generator: CodeGenerator, choosing: Choosing | None = None, variants: Sequence[Model] = ()
+) -> Program:
+    """Lower a model whose operators and types have been checked; ``variants`` are the same one for other shapes."""
+    first = Lowering(model, generator, choosing)
+    program = first.run()
+    program.others = [Lowering(other, generator, choosing, first.emitter).run() for other in variants]
+    return program
 
 
 class Lowering:
-    """The state of lowering one model."""
+    """The state of lowering one model; its constants go ``beside`` those of another one's program."""
 
-    def __init__(self, model: Model, generator: CodeGenerator, choosing: Choosing | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        generator: CodeGenerator,
+        choosing: Choosing | None = None,
+        beside: Emitter | None = None,
+    ) -> None:
         self.model = model
         self.generator = generator
         self.choosing = choosing
@@ -47,7 +58,7 @@ class Lowering:
         self.joins = joins.plan_joins(self.units, self.layouts, set(model.output_nodes), generator.alignment)
         self.makers = {unit.output: unit for unit in self.units}
         self.places: dict[tuple[Node, Layout], Place] = {}
-        self.emitter = Emitter()
+        self.emitter = Emitter(beside)
         self.program = self.emitter.program
         self.own: list[tuple[Step, Unit]] = []  # the kernels of units, without copies and what setup runs
 

@@ -39,15 +39,37 @@ class PlannedStep:
 
 
 @dataclass(frozen=True)
+class PlannedVariant:
+    """What a model takes and gives for some shapes of its inputs, and the steps between them."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    steps: tuple[PlannedStep, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a runtime reads of a plan. ``checksums`` are the CRC-32 of the files that belong to it, by name."""
+    """What a runtime reads of a plan. ``checksums`` are the CRC-32 of the files that belong to it, by name.
+
+    ``variants`` has at least one; the model is called as the first is, or as any other.
+    """
 
     target: Target
     checksums: Mapping[str, int]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
     setup: tuple[PlannedStep, ...]
-    steps: tuple[PlannedStep, ...]
+    variants: tuple[PlannedVariant, ...]
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return self.variants[0].inputs
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return self.variants[0].outputs
+
+    @property
+    def steps(self) -> tuple[PlannedStep, ...]:
+        return self.variants[0].steps
 
     def check_files(self, files: Mapping[str, Content]) -> None:
         """Raise `CompileError` unless all files are there, and those that were built with the plan."""
@@ -83,9 +105,14 @@ def _plan(data: Mapping[str, Any]) -> Plan:
     text, kind, cpu = (_typed(str, data[name]) for name in ("target", "kind", "cpu"))
     features = frozenset(_typed(str, name) for name in _typed(list, data["features"]))
     known = {name: _typed(int, value) for name, value in _typed(dict, data["checksums"]).items()}
-    inputs, outputs = (tuple(map(_tensor, _typed(list, data[name]))) for name in ("inputs", "outputs"))
-    setup, steps = (tuple(map(_step, _typed(list, data[name]))) for name in ("setup", "steps"))
-    return Plan(Target(text, "tvm", kind, cpu, features), known, inputs, outputs, setup, steps)
+    setup = tuple(map(_step, _typed(list, data["setup"])))
+    variants = tuple(map(_variant, [data, *_typed(list, data.get("variants", []))]))
+    return Plan(Target(text, "tvm", kind, cpu, features), known, setup, variants)
+
+
+def _variant(item: Any) -> PlannedVariant:
+    inputs, outputs = (tuple(map(_tensor, _typed(list, _typed(dict, item)[name]))) for name in ("inputs", "outputs"))
+    return PlannedVariant(inputs, outputs, tuple(map(_step, _typed(list, item["steps"]))))
 
 
 def _tensor(item: Any) -> Tensor:

@@ -119,6 +119,9 @@ class Program:
 
     ``setup`` runs once, when the program is loaded: it reads stored tensors and makes constants of them that are too
     large to be stored. Every call reads them, none writes them.
+
+    ``others`` are the same model for other shapes: programs with the constants and the setup of this one, which run in
+    its workspace.
     """
 
     inputs: list[Argument] = field(default_factory=list)
@@ -127,3 +130,26 @@ class Program:
     steps: list[Step] = field(default_factory=list)
     constants: list[tuple[Storage, np.ndarray]] = field(default_factory=list)
     contents: dict[str, Contents] = field(default_factory=dict)
+    others: list[Program] = field(default_factory=list)
+
+    @property
+    def variants(self) -> tuple[Program, ...]:
+        """The program for each of the shapes that it was made for, itself first."""
+        return (self, *self.others)
+
+    def stored(self) -> set[Storage]:
+        """The stored tensors that a run reads, or that setup makes of what it reads."""
+        made = {step.arguments[-1].place.storage: step.arguments[:-1] for step in self.setup}
+        found: set[Storage] = set()
+        left = [argument for step in self.steps for argument in step.arguments]
+        while left:
+            storage = left.pop().place.storage
+            if storage.kind is Kind.CONSTANT and storage not in found:
+                found.add(storage)
+                left.extend(made.get(storage, ()))
+        return found - made.keys()
+
+    @property
+    def called(self) -> list[Step]:
+        """All steps: those of setup, then those of each variant."""
+        return [*self.setup, *(step for variant in self.variants for step in variant.steps)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lvc.compiler.cli.device_options import on_device
 from lvc.compiler.cli.emission_options import add_emission_options, check_output, output_path, write_output
 from lvc.compiler.cli.following import follow_pipeline
-from lvc.compiler.cli.model_options import add_model_options, load_request
+from lvc.compiler.cli.model_options import add_model_options, batch_sizes, load_variants
 from lvc.compiler.cli.pipeline_options import (
     add_pipeline_options,
     describe_data,
@@ -43,6 +43,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-t", "--target", metavar="TEXT", help="see 'lvc targets' (default: this machine, or the board)"
     )
+    parser.add_argument(
+        "--batch",
+        metavar="1,4,16",
+        type=batch_sizes,
+        default=(),
+        help="numbers of images at once to build for, into one file that takes any number",
+    )
     add_emission_options(parser)
     add_pipeline_options(parser)
     add_recipe_options(parser)
@@ -70,8 +77,7 @@ def _compile(device: Device, options: argparse.Namespace, console: Console, plan
     if options.report:
         check_writable(options.report)
     started = time.perf_counter()
-    request = load_request(options)
-    model = request.load()
+    request, model, variants = load_variants(options)
     describe_data(options, model)
     loaded = time.perf_counter() - started
     workspace = make_workspace(options, model, console, device, plan.for_passes(plan.sets(model)) if plan else None)
@@ -88,6 +94,7 @@ def _compile(device: Device, options: argparse.Namespace, console: Console, plan
         requirement=requirement,
         max_loss=max_loss,
         stages=course.stages if course else None,
+        variants=variants,
     )
     say_of_data(workspace, console)
     report.load_seconds = round(loaded, 3)

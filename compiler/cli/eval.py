@@ -79,7 +79,7 @@ def _together(subjects: Sequence[Subject]) -> tuple[int, list[Run]]:
     their signature has."""
     from lvc.compiler.measure.evaluation import in_parts
 
-    size = subjects[0].inputs[0].spec.shape[0]
+    size = min(subject.most for subject in subjects) or subjects[0].inputs[0].spec.shape[0]
     if not any(subject.model for subject in subjects):
         return size, [in_parts(subject.run, size) for subject in subjects]
     from lvc.compiler.measure.classifier import Classifier

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def follow_pipeline(options: argparse.Namespace, console: Console, plan: Plan | None = None) -> int:
     """Follow the process that runs the passes of `opt` or `compile`; return the exit code."""
-    from lvc.compiler.cli.model_options import load_request
+    from lvc.compiler.cli.model_options import load_variants
     from lvc.compiler.cli.pipeline_options import describe_data, make_workspace, plugin_passes
     from lvc.compiler.measure.device import ThisMachine
 
     options.checkpoints = None  # the leading process keeps what is to be kept
-    model = load_request(options).load()
+    _, model, _ = load_variants(options)
     describe_data(options, model)
     data = plan.for_passes(plan.sets(model)) if plan else None
     kinds = plan.kinds if plan else plugin_passes(options)

@@ -104,6 +104,11 @@ def _inspect_artefact(artefact: Artefact, path: Path, options: argparse.Namespac
             "backend": artefact.backend,
             "target": artefact.target,
             **_signature_json(artefact.inputs, artefact.outputs),
+            **(
+                {"variants": [_signature_json(v.inputs, v.outputs) for v in artefact.variants]}
+                if artefact.variants
+                else {}
+            ),
             "files": files,
             **_memory_json(artefact),
             "metadata": {name: value for name, value in artefact.metadata.items() if name not in ("layers", "memory")},

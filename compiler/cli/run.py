@@ -32,7 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_input_options(parser: argparse.ArgumentParser) -> None:
     """Add what a model is run on, and what becomes of its outputs."""
     parser.add_argument(
-        "files", metavar="FILE", nargs="*", type=Path, help="images, .npy or .npz files (default: random numbers)"
+        "files",
+        metavar="FILE",
+        nargs="*",
+        type=Path,
+        help="images, folders of images, .npy or .npz files (default: random numbers)",
     )
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the outputs as .npz")
     parser.add_argument("--top", metavar="N", type=positive, default=5, help="how many classes to print (default 5)")
@@ -81,7 +85,8 @@ def _feeds(options: argparse.Namespace, subject: Subject, console: Console) -> I
     from lvc.compiler.data.seeded import seeded_inputs
 
     if options.files:
-        return feeds(options.files, subject.inputs, chosen_preprocess(options, subject))
+        preprocess = chosen_preprocess(options, subject)
+        return feeds(options.files, subject.inputs, preprocess, subject.most, any_shape=subject.any_shape)
     console.say(f"note: no input given, so it runs on random numbers of seed {options.seed}")
     return [Feed.whole(f"random numbers, seed {options.seed}", seeded_inputs(subject.inputs, options.seed))]
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Subject:
     """Something with a signature that can be run; ``model`` if that is a model through PyTorch.
 
-    Outputs that have one of the ``counts`` are as long as the data make them.
+    Outputs that have one of the ``counts`` are as long as the data make them. Where it takes any number of images,
+    ``most`` is how many it runs at once; ``any_shape`` says that it takes its inputs in several shapes.
     """
 
     text: str
@@ -34,6 +35,8 @@ class Subject:
     labels: tuple[str, ...]
     model: Model | None = None
     counts: Counts = field(default_factory=dict)
+    most: int = 0
+    any_shape: bool = False
 
 
 def open_subject(options: argparse.Namespace, text: str, device: Device) -> Subject:
@@ -76,6 +79,8 @@ def subject_of(text: str, loaded: Loaded) -> Subject:
         str(preprocessing) if preprocessing else None,
         tuple(map(str, labels)) if isinstance(labels, (list, tuple)) else (),
         counts=loaded.artefact.counts,
+        most=max(loaded.batch_sizes, default=0),
+        any_shape=bool(loaded.artefact.variants),
     )
 
 

@@ -36,17 +36,37 @@ class Feed:
         return tuple(array[: len(self.names)] if array.shape[:1] == batch else array for array in outputs)
 
 
-def feeds(paths: Sequence[Path], inputs: tuple[Value, ...], preprocess: Preprocess | None) -> Iterator[Feed]:
-    """Read files into runs for a signature: each array file is one run, images fill batches in order."""
+def feeds(
+    paths: Sequence[Path],
+    inputs: tuple[Value, ...],
+    preprocess: Preprocess | None,
+    most: int = 0,
+    *,
+    any_shape: bool = False,
+) -> Iterator[Feed]:
+    """Read files into runs for a signature: each array file is one run, images, those of a folder in the order of their
+    names, fill batches in order. What takes any number of images at once gets ``most``, and at last those that are
+    left. With ``any_shape`` arrays are not held against the shapes of the signature."""
+    paths = [file for path in paths for file in (_images_in(path) if path.is_dir() else [path])]
     images = [path for path in paths if is_image_name(path.name)]
     arrays = [path for path in paths if path not in images]
     for path in arrays:
-        yield Feed.whole(str(path), read_arrays(path, inputs))
+        yield Feed.whole(str(path), read_arrays(path, inputs, any_shape=any_shape))
     if images:
-        yield from _image_feeds(images, Fit.of(inputs), inputs[0].spec.shape[0], preprocess)
+        batch = most or inputs[0].spec.shape[0]
+        yield from _image_feeds(images, Fit.of(inputs), batch, preprocess, fill=1 if most else batch)
 
 
-def read_arrays(path: Path, inputs: tuple[Value, ...]) -> tuple[np.ndarray, ...]:
+def _images_in(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if is_image_name(path.name) and path.is_file())
+    if not found:
+        raise UsageError(
+            f"there are no images in '{folder}'", help="give images (.jpg, .png, .webp), or a folder of them"
+        )
+    return found
+
+
+def read_arrays(path: Path, inputs: tuple[Value, ...], *, any_shape: bool = False) -> tuple[np.ndarray, ...]:
     """Read an ``.npy`` file for the one input, or an ``.npz`` with an array for each input, by name or in order."""
     suffix = path.suffix.lower()
     if not path.is_file() or suffix not in (".npy", ".npz"):
@@ -57,17 +77,17 @@ def read_arrays(path: Path, inputs: tuple[Value, ...]) -> tuple[np.ndarray, ...]
         names = ", ".join(map(str, inputs))
         raise UsageError(f"'{path}' holds {len(found)} array(s), and the inputs are: {names}")
     ordered = [found[value.name] for value in inputs] if {v.name for v in inputs} == set(found) else found.values()
-    return tuple(_read(array, value) for array, value in zip(ordered, inputs, strict=True))
+    return tuple(_read(array, value, any_shape=any_shape) for array, value in zip(ordered, inputs, strict=True))
 
 
-def _read(array: Array, value: Value) -> np.ndarray:
-    if array.shape != value.spec.shape:
+def _read(array: Array, value: Value, *, any_shape: bool) -> np.ndarray:
+    if array.shape != value.spec.shape and not any_shape:
         found, wanted = sizes(array.shape), sizes(value.spec.shape)
         raise UsageError(f"the array is {found}, and input '{value.name}' takes {wanted}", where=array.where)
     return converted(array.read(), numpy_dtype(value), value.name, array.where)
 
 
-def _image_feeds(paths: list[Path], fits: Fit, batch: int, preprocess: Preprocess | None) -> Iterator[Feed]:
+def _image_feeds(paths: list[Path], fits: Fit, batch: int, preprocess: Preprocess | None, fill: int) -> Iterator[Feed]:
     if preprocess is None:
         raise missing_preprocess(str(paths[0]))
     prepare = preprocess
@@ -76,5 +96,5 @@ def _image_feeds(paths: list[Path], fits: Fit, batch: int, preprocess: Preproces
         for place, path in enumerate(paths):
             yield fits(prepare_file(read_bounded(path), str(path), prepare, fits), str(path)), place
 
-    for array, places in batches(samples(), batch):
+    for array, places in batches(samples(), batch, fill):
         yield Feed(tuple(str(paths[place]) for place in places if place is not None), (array,))

@@ -8,6 +8,7 @@ from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CompileError
 from lvc.compiler.measure.layers import Layer
 from lvc.compiler.measure.memory import Memory, memory_of
+from lvc.compiler.serving import Batches
 from lvc.compiler.text import si
 
 
@@ -36,11 +37,32 @@ def artefact_facts(artefact: Artefact) -> list[tuple[str, str]]:
     memory = memory_of(artefact)
     if memory:
         facts += memory_facts(memory)
+    facts += variant_facts(artefact)
     if isinstance(report, dict) and isinstance(report.get("difference"), float):
         facts.append(("checked", f"largest difference to PyTorch {report['difference']:.1e} relative"))
     if isinstance(report, dict) and isinstance(report.get("notes"), list | tuple):
         facts += [("note", str(note)) for note in report["notes"]]
     return facts
+
+
+def variant_facts(artefact: Artefact) -> Iterator[tuple[str, str]]:
+    """For which shapes an artefact was built where these are several, and how it serves numbers of images between."""
+    if not artefact.variants:
+        return
+    told = artefact.metadata.get("variants")
+    for place, signature in enumerate(artefact.signatures):
+        text = f"{signature.shapes()}: {', '.join(str(value.spec) for value in signature.outputs)}"
+        known = told[place] if isinstance(told, list) and place < len(told) else None
+        if isinstance(known, dict) and all(type(known.get(key)) is int for key in ("weights", "alone")):
+            apart = f", {si(known['alone'], 'B')} of them for it alone" if known["alone"] else ", shared"
+            text += f"; reads {si(known['weights'], 'B')} of weights{apart}"
+        yield "variant", text
+    for batches in Batches.of(artefact.signatures):
+        *few, last = map(str, batches.sizes)
+        yield (
+            "any batch",
+            f"other numbers of images than {', '.join(few)} and {last} run in pieces, the last filled with zeros",
+        )
 
 
 def memory_facts(memory: Memory) -> Iterator[tuple[str, str]]:

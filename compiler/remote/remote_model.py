@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvc.compiler.data.samples import numpy_dtype
+from lvc.compiler.ir.signature import signature_of
+from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.measure.device import Oracle
 from lvc.compiler.measure.timing import CLOCKS
 from lvc.compiler.remote.message import Malformed, Message, typed
@@ -63,7 +65,8 @@ class RemoteModel:
 
     def check(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Retire the board if outputs are not those of this model, or wrong as far as the oracle is asked."""
-        wanted = [(value.spec.shape, numpy_dtype(value)) for value in self.artefact.outputs]
+        signature = signature_of(self.artefact.signatures, [TensorSpec.of_array(array) for array in inputs])
+        wanted = [(value.spec.shape, numpy_dtype(value)) for value in signature.outputs]
         if [(array.shape, array.dtype) for array in outputs] != wanted:
             found = ", ".join(f"{array.dtype.name}{list(array.shape)}" for array in outputs) or "nothing"
             self.board.retire("answers outputs of another model", f"they are {found}")

@@ -22,7 +22,7 @@ from lvc.compiler import container
 from lvc.compiler.backend import OtherMachine, check_timed
 from lvc.compiler.bench.steps import TimesSteps
 from lvc.compiler.errors import CompileError, LvcError, UsageError
-from lvc.compiler.ir.signature import check_inputs
+from lvc.compiler.ir.signature import signature_of
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.loaded import Loaded, load
 from lvc.compiler.measure.timing import CLOCKS, interleave
@@ -181,7 +181,7 @@ _REQUESTS = {"run": _run, "time": _time, "steps": _steps, "race": _race}
 
 
 def _outputs(model: Loaded, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-    check_inputs(model.inputs, [TensorSpec.of_array(array) for array in inputs])
+    signature_of(model.artefact.signatures, [TensorSpec.of_array(array) for array in inputs])
     return model.executable(*inputs)
 
 

@@ -130,12 +130,17 @@ class CPackage:
         lines = [f"{_quoted(self.artefact.name)} for {self.artefact.target}, made by lvc", ""]
         for kind, values in (("input", self.artefact.inputs), ("output", self.artefact.outputs)):
             lines += [f"{kind} {place}: {_quoted(v.name)} {v.spec}" for place, v in enumerate(values)]
+        for number, one in enumerate(self.artefact.variants, 1):
+            specs = (", ".join(str(value.spec) for value in values) for values in (one.inputs, one.outputs))
+            lines.append(f"variant {number}: {' to '.join(specs)}")
         if how := self.artefact.metadata.get("preprocessing"):
             lines.append(f"preprocessing: {_quoted(str(how))}")
         return lines
 
     def _numbers(self) -> list[str]:
-        ends = (("INPUT", self.artefact.inputs), ("OUTPUT", self.artefact.outputs))
+        ends = [("INPUT", self.artefact.inputs), ("OUTPUT", self.artefact.outputs)]
+        for number, one in enumerate(self.artefact.variants, 1):
+            ends += [(f"VARIANT_{number}_INPUT", one.inputs), (f"VARIANT_{number}_OUTPUT", one.outputs)]
         return [
             f"#define LVC_{kind}_{place}_{what} {number}"
             for kind, values in ends

@@ -85,7 +85,7 @@ class CpuCodeGenerator(CodeGenerator):
         self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], memory: Memory
     ) -> Assembled:
         entry, codes = Entry.of(program, kernels, memory), {name: made.code for name, made in objects.items()}
-        steps = dict(zip(kernels, [*program.setup, *program.steps], strict=True))
+        steps = dict(zip(kernels, program.called, strict=True))
         room = instance_bytes(program, memory)
         parts = Parts(self.architecture, entry, codes, room, partial(self._assembly, steps))
         if not self.architecture.has_library:

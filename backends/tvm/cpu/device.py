@@ -82,6 +82,9 @@ class Cpu(Device):
 
         return built(target)
 
+    def one_shape(self, target: Target) -> str:
+        return ""
+
     def remarks(self, model: Model, target: Target) -> list[str]:
         from lvc.backends.tvm.integers import layers_of_wide_weights
 

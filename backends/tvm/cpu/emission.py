@@ -141,7 +141,8 @@ class _Emitter:
     def _shared(self) -> dict[str, Content]:
         name, text = f"lib{self.text.name}.so", self.text
         sources = {self._source: text.source(), self._header: text.header()}
-        exported = f"{text.name}_model_*; {text.name}_run*; {text.name}_status_text; {text.name}_weights"
+        shown = ("model_*", "run*", "variant_*", "status_text", "weights")
+        exported = "; ".join(f"{text.name}_{pattern}" for pattern in shown)
         objects = self._codes() | self._weights_object()
         return {name: self.toolchain.link(objects, sources, exported, name=name, flags=self._flags())}
 

@@ -114,10 +114,11 @@ class _Instance:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told)
         weakref.finalize(self, _end, self._process, os.getpid())
 
-    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], variant: int = 0) -> None:
         assert self._process.stdin is not None
         try:
-            for array in inputs or [np.zeros(1, np.uint8)]:
+            self._process.stdin.write(struct.pack("<i", variant))
+            for array in inputs:
                 self._process.stdin.write(array.tobytes())
             self._process.stdin.flush()
         except BrokenPipeError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -69,33 +70,46 @@ def _sizes(program: Program, memory: Memory) -> str:
 
 def _parts(program: Program, memory: Memory) -> dict[str, int]:
     """What the memory of an instance is made of; there is scratch for each thread, and what is noted of a worker."""
-    tensors = [*program.inputs, *program.outputs]
+    tensors = [_most_bytes(values) for values in zip(*map(_tensors, program.variants), strict=True)]
     return {
         "WORKSPACE": align(memory.workspace),
         "PREPARED": align(memory.prepared),
         "SCRATCH": align(memory.scratch),
-        "STAGED": sum(align(tensor.bytes) for tensor in tensors),
+        "STAGED": sum(map(align, tensors)),
         "INSTANCE": align(_INSTANCE_BYTES + 2 * _POINTER_BYTES * len(tensors)),
         "WORKER": _WORKER_BYTES,
     }
 
 
+def _tensors(program: Program) -> list[Argument]:
+    return [*program.inputs, *program.outputs]
+
+
+def _most_bytes(values: Iterable[Argument]) -> int:
+    return max(value.bytes for value in values)
+
+
 def _tables(program: Program, kernels: Sequence[str], memory: Memory) -> str:
-    shapes = _Shapes()
-    called = [*program.setup, *program.steps]
+    shapes, variants = _Shapes(), program.variants
+    called = program.called
     arities = {name: len(step.arguments) for name, step in zip(kernels, called, strict=True)}
     first, bases = len(program.setup), _Bases(len(program.inputs), len(program.outputs), memory.weights)
     calls = [bases.call(name, step) for name, step in zip(kernels, called, strict=True)]
-    tensors = [_table("lvc_tensor lvc_input", map(shapes.tensor, program.inputs), _EMPTY)]
-    tensors.append(_table("lvc_tensor lvc_output", map(shapes.tensor, program.outputs), _EMPTY))
-    numbers = bases.numbers() | {"STEPS": len(program.steps), "SETUP_STEPS": first}
+    sides = {"input": [one.inputs for one in variants], "output": [one.outputs for one in variants]}
+    tensors = [
+        _table(f"lvc_tensor lvc_{side}", map(shapes.tensor, chain.from_iterable(values)), _EMPTY)
+        for side, values in sides.items()
+    ]
+    steps = sum(len(one.steps) for one in variants)
+    numbers = bases.numbers() | {"VARIANTS": len(variants), "STEPS": steps, "SETUP_STEPS": first}
     return "\n".join(
         [
             *(f"extern int {name}({', '.join(['void *'] * arities[name])});" for name in sorted(arities)),
             *(f"enum {{ LVC_{name} = {value} }};" for name, value in numbers.items()),
             _table("int64_t lvc_shapes", map(str, shapes.sizes), "0"),
             *tensors,
-            "/* the steps of a run, behind them those of setup */",
+            _table("lvc_info lvc_variant", map(_info, range(len(variants)), variants), ""),
+            "/* the steps of a run of each variant, and behind them those of setup */",
             "static int lvc_call(int32_t step, char **b) {",
             "  switch (step) {",
             *(f"  case {place}: return {call};" for place, call in enumerate([*calls[first:], *calls[:first]])),
@@ -104,6 +118,12 @@ def _tables(program: Program, kernels: Sequence[str], memory: Memory) -> str:
             "}",
         ]
     )
+
+
+def _info(place: int, variant: Program) -> str:
+    ends = f"lvc_input + {place} * LVC_INPUTS, lvc_output + {place} * LVC_OUTPUTS"
+    sizes = "LVC_WEIGHT_BYTES, LVC_PREPARED_BYTES + LVC_WORKSPACE_BYTES"
+    return f"{{LVC_VERSION, LVC_INPUTS, LVC_OUTPUTS, {len(variant.steps)}, {ends}, {sizes}}}"
 
 
 class _Bases:

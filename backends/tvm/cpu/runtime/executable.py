@@ -25,7 +25,7 @@ LIBRARY = "model.so"
 class Runs(Protocol):
     """A model with memory of its own, for one call at a time."""
 
-    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None: ...
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], variant: int = 0) -> None: ...
 
     def run_step(self, step: int, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None: ...
 
@@ -46,7 +46,7 @@ class Stepper:
 
 
 class Executable:
-    """Arrays in, arrays out, in the order of the signature.
+    """Arrays in, arrays out, in the order of the signature; of the first variant that takes arrays of their shapes.
 
     May be called from several threads at once: each call under way has an instance of its own, with a workspace and
     threads. Inputs that are contiguous and begin at a multiple of 64 bytes are read where they lie, others are copied.
@@ -68,9 +68,10 @@ class Executable:
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the model; `UsageError` if an input does not fit the signature."""
-        arrays, results = self._checked(inputs), self._results()
+        variant = self._variant(inputs)
+        arrays, results = self._checked(inputs, variant), self._results(variant)
         instance = self._take()
-        instance.run(arrays, results)
+        instance.run(arrays, results, variant)
         self._idle.append(instance)
         return tuple(results)
 
@@ -114,8 +115,14 @@ class Executable:
         """Its code."""
         return Library(files[LIBRARY], placed(files[WEIGHTS]), self.plan)
 
-    def _checked(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        expected = self.plan.inputs
+    def _variant(self, inputs: Sequence[np.ndarray]) -> int:
+        """The variant that takes arrays of these shapes; the first where none does."""
+        shapes = [np.shape(array) for array in inputs]
+        fitting = (n for n, one in enumerate(self.plan.variants) if [value.shape for value in one.inputs] == shapes)
+        return next(fitting, 0)
+
+    def _checked(self, inputs: Sequence[np.ndarray], variant: int = 0) -> list[np.ndarray]:
+        expected = self.plan.variants[variant].inputs
         if len(inputs) != len(expected):
             raise UsageError(f"the model takes {len(expected)} input(s), {len(inputs)} given")
         arrays = []
@@ -127,8 +134,8 @@ class Executable:
             arrays.append(np.ascontiguousarray(array))
         return arrays
 
-    def _results(self) -> list[np.ndarray]:
-        return [_empty(result) for result in self.plan.outputs]
+    def _results(self, variant: int = 0) -> list[np.ndarray]:
+        return [_empty(result) for result in self.plan.variants[variant].outputs]
 
     def _take(self) -> Runs:
         """An instance that no other call has; in a process that was forked a new one, for threads stay behind."""

@@ -7,8 +7,9 @@ import ctypes
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,9 +73,19 @@ class Library:
         self._weights = weights
         if info.version != VERSION:
             raise CompileError(_VERSIONS, help="build it again")
-        planned = (_signature(plan.inputs), _signature(plan.outputs), len(plan.steps), weights.nbytes)
-        if _described(info) != planned:
+        planned = [(_signature(v.inputs), _signature(v.outputs), len(v.steps), weights.nbytes) for v in plan.variants]
+        if [_described(info), *map(_described, self._others(len(plan.variants)))] != planned:
             raise CompileError("the artefact is damaged", why="its shared library is of another model than its plan")
+
+    def _others(self, variants: int) -> list[_Info]:
+        """What the library says of variants behind the first; not asked of one that has no other."""
+        if variants == 1:
+            return []
+        try:
+            found = map(_declare_variants(self._library), range(1, variants + 1))
+            return [info.contents for info in found if info]
+        except AttributeError as error:
+            raise CompileError("the artefact's shared library has no variants", why=str(error)) from error
 
     def create(self, threads: int, shared: Instance | None = None) -> Instance:
         """Make an instance that runs on so many threads; what setup computes may be that of another one."""
@@ -89,8 +100,11 @@ class Library:
             text = self._library.lvc_status_text(status).decode(errors="replace")
             raise CompileError("the model cannot be run", why=text)
 
-    def run(self, handle: ctypes.c_void_p, inputs: ctypes.Array[ctypes.c_void_p], outputs: object) -> None:
-        self.check(self._library.lvc_run(handle, inputs, outputs))
+    def run(self, handle: ctypes.c_void_p, variant: int, inputs: object, outputs: object) -> None:
+        run = self._library
+        self.check(
+            run.lvc_run_variant(handle, variant, inputs, outputs) if variant else run.lvc_run(handle, inputs, outputs)
+        )
 
     def run_step(self, handle: ctypes.c_void_p, step: int, inputs: object, outputs: object) -> None:
         self.check(self._library.lvc_run_step(handle, step, inputs, outputs))
@@ -109,8 +123,8 @@ class Instance:
         ends = weakref.finalize(self, _destroy, library, handle, os.getpid())
         ends.atexit = False  # a daemon thread may still run it, and the process gives all back
 
-    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        self._library.run(self.handle, pointers(inputs), pointers(outputs))
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], variant: int = 0) -> None:
+        self._library.run(self.handle, variant, pointers(inputs), pointers(outputs))
 
     def run_step(self, step: int, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Run one step alone, on what the last run left."""
@@ -149,6 +163,14 @@ def _described(info: _Info) -> tuple[_Signature, _Signature, int, int]:
 
 def _signature(tensors: Iterable[Tensor]) -> _Signature:
     return [(list(item.shape), TYPE_CODES[item.dtype.kind], 8 * item.dtype.itemsize) for item in tensors]
+
+
+def _declare_variants(library: ctypes.CDLL) -> Callable[[int], Any]:
+    """Give the functions of variants their types; return what tells of one."""
+    library.lvc_variant_info.argtypes = [ctypes.c_int32]
+    library.lvc_variant_info.restype = ctypes.POINTER(_Info)
+    library.lvc_run_variant.argtypes = [ctypes.c_void_p, ctypes.c_int32, _Pointers, _Pointers]
+    return library.lvc_variant_info
 
 
 def _declare(library: ctypes.CDLL) -> _Info:

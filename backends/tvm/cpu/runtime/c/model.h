@@ -25,10 +25,40 @@ _Static_assert(sizeof(lvc_worker) <= LVC_WORKER_BYTES, "a thread has less room t
 
 static uint64_t lvc_rounded(uint64_t bytes) { return (bytes + LVC_ALIGNMENT - 1) / LVC_ALIGNMENT * LVC_ALIGNMENT; }
 
-const lvc_info *lvc_model_info(void) {
-  static const lvc_info info = {LVC_VERSION, LVC_INPUTS, LVC_OUTPUTS, LVC_STEPS, lvc_input, lvc_output,
-                                LVC_WEIGHT_BYTES, LVC_PREPARED_BYTES + LVC_WORKSPACE_BYTES};
-  return &info;
+const lvc_info *lvc_model_info(void) { return lvc_variant; }
+
+const lvc_info *lvc_variant_info(int32_t variant) {
+  return variant >= 0 && variant < LVC_VARIANTS ? lvc_variant + variant : 0;
+}
+
+/* the images of a variant's first input */
+static int64_t lvc_images(int32_t variant) {
+  const lvc_info *info = lvc_variant + variant;
+  return info->inputs && info->input->rank ? *info->input->shape : 1;
+}
+
+int32_t lvc_variant_for(int64_t images) {
+  int32_t best = 0;
+  for (int32_t other = 1; other < LVC_VARIANTS; other++) {
+    int64_t found = lvc_images(other), known = lvc_images(best);
+    if (known < images ? found > known : found >= images && found < known) best = other;
+  }
+  return best;
+}
+
+static const lvc_tensor *lvc_tensor_of(int32_t variant, int i) {
+  const lvc_info *info = lvc_variant + variant;
+  return i < LVC_INPUTS ? info->input + i : info->output + i - LVC_INPUTS;
+}
+
+/* the room that an input or output takes in the largest variant */
+static uint64_t lvc_staged(int i) {
+  uint64_t most = 0;
+  for (int32_t variant = 0; variant < LVC_VARIANTS; variant++) {
+    uint64_t bytes = lvc_tensor_of(variant, i)->bytes;
+    if (bytes > most) most = bytes;
+  }
+  return lvc_rounded(most);
 }
 
 const char *lvc_status_text(int status) {
@@ -41,6 +71,7 @@ const char *lvc_status_text(int status) {
   case LVC_NO_SUCH_STEP: return "the model has no such step";
   case LVC_NO_SUCH_THREADS: return "a model runs on at least one thread";
   case LVC_NO_ROOM: return "the memory is smaller than the model takes";
+  case LVC_NO_SUCH_VARIANT: return "the model has no such variant";
   default: return "this is no status of a model";
   }
 }
@@ -92,7 +123,7 @@ int lvc_model_place(void *memory, uint64_t bytes, const void *weights, int32_t t
   model->scratch = (lvc_scratch){scratch, 0, LVC_SCRATCH_BYTES};
   for (int i = 0; i < LVC_INPUTS + LVC_OUTPUTS; i++) {
     model->staging[i] = staging;
-    staging += lvc_rounded(i < LVC_INPUTS ? lvc_input[i].bytes : lvc_output[i - LVC_INPUTS].bytes);
+    staging += lvc_staged(i);
   }
   int status = LVC_OK;
 #if LVC_THREADS
@@ -142,11 +173,12 @@ void lvc_model_destroy(lvc_model *model) {
 #endif
 }
 
-static int lvc_run_some(lvc_model *model, const void *const *inputs, void *const *outputs, int32_t first, int32_t end) {
+static int lvc_run_some(lvc_model *model, int32_t variant, const void *const *inputs, void *const *outputs,
+                        int32_t first, int32_t end) {
   for (int i = 0; i < LVC_INPUTS; i++) {
     int is_placed = (uintptr_t)inputs[i] % LVC_ALIGNMENT == 0;
     model->bases[i] = is_placed ? (char *)(uintptr_t)inputs[i] : model->staging[i];
-    if (!is_placed) memcpy(model->staging[i], inputs[i], lvc_input[i].bytes);
+    if (!is_placed) memcpy(model->staging[i], inputs[i], lvc_tensor_of(variant, i)->bytes);
   }
   for (int i = 0; i < LVC_OUTPUTS; i++) {
     int is_placed = (uintptr_t)outputs[i] % LVC_ALIGNMENT == 0;
@@ -155,15 +187,22 @@ static int lvc_run_some(lvc_model *model, const void *const *inputs, void *const
   int status = lvc_walk(model, first, end);
   for (int i = 0; i < LVC_OUTPUTS && !status; i++)
     if (model->bases[LVC_INPUTS + i] != outputs[i])
-      memcpy(outputs[i], model->staging[LVC_INPUTS + i], lvc_output[i].bytes);
+      memcpy(outputs[i], model->staging[LVC_INPUTS + i], lvc_tensor_of(variant, LVC_INPUTS + i)->bytes);
   return status;
 }
 
 int lvc_run(lvc_model *model, const void *const *inputs, void *const *outputs) {
-  return lvc_run_some(model, inputs, outputs, 0, LVC_STEPS);
+  return lvc_run_variant(model, 0, inputs, outputs);
+}
+
+int lvc_run_variant(lvc_model *model, int32_t variant, const void *const *inputs, void *const *outputs) {
+  int32_t first = 0;
+  if (variant < 0 || variant >= LVC_VARIANTS) return LVC_NO_SUCH_VARIANT;
+  for (int32_t other = 0; other < variant; other++) first += lvc_variant[other].steps;
+  return lvc_run_some(model, variant, inputs, outputs, first, first + lvc_variant[variant].steps);
 }
 
 int lvc_run_step(lvc_model *model, int32_t step, const void *const *inputs, void *const *outputs) {
-  if (step < 0 || step >= LVC_STEPS) return LVC_NO_SUCH_STEP;
-  return lvc_run_some(model, inputs, outputs, step, step + 1);
+  if (step < 0 || step >= lvc_variant->steps) return LVC_NO_SUCH_STEP;
+  return lvc_run_some(model, 0, inputs, outputs, step, step + 1);
 }

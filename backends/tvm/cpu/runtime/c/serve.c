@@ -1,5 +1,6 @@
-/* Runs a model for another process: reads the inputs of a call from standard input, one behind the other, and writes a
-   status of 32 bits and the outputs to standard output, until there is no more input.
+/* Runs a model for another process: reads the number of a variant in 32 bits and the inputs of a call from standard
+   input, one behind the other, and writes a status of 32 bits and the outputs to standard output, until there is no more
+   input.
 
    serve WEIGHTS THREADS */
 #include "lvc.h"
@@ -12,9 +13,19 @@ static void *get(uint64_t bytes) {
   return block;
 }
 
-static void **buffers(const lvc_tensor *tensors, int32_t count) {
+static uint64_t most(int32_t is_output, int32_t i) {
+  uint64_t bytes = 0;
+  const lvc_info *info;
+  for (int32_t variant = 0; (info = lvc_variant_info(variant)); variant++) {
+    uint64_t found = (is_output ? info->output : info->input)[i].bytes;
+    if (found > bytes) bytes = found;
+  }
+  return bytes;
+}
+
+static void **buffers(int32_t is_output, int32_t count) {
   void **found = get(((uint64_t)count + 1) * sizeof(void *));
-  for (int32_t i = 0; i < count; i++) found[i] = get(tensors[i].bytes);
+  for (int32_t i = 0; i < count; i++) found[i] = get(most(is_output, i));
   return found;
 }
 
@@ -24,20 +35,21 @@ static void put(const void *from, uint64_t bytes) {
 
 int main(int count, char **arguments) {
   const lvc_info *info = lvc_model_info();
-  void *weights = get(info->weight_bytes), **inputs = buffers(info->input, info->inputs);
-  void **outputs = buffers(info->output, info->outputs);
+  void *weights = get(info->weight_bytes), **inputs = buffers(0, info->inputs);
+  void **outputs = buffers(1, info->outputs);
   FILE *file = count == 3 ? fopen(arguments[1], "rb") : 0;
   if (!file || fread(weights, 1, info->weight_bytes, file) != info->weight_bytes) return 1;
   fclose(file);
   lvc_model *model;
   int32_t status = lvc_model_create(weights, atoi(arguments[2]), 0, &model);
-  for (;;) {
+  for (int32_t variant; fread(&variant, sizeof(variant), 1, stdin) == 1;) {
+    if (!(info = lvc_variant_info(variant))) return 1;
     for (int32_t i = 0; i < info->inputs; i++)
       if (fread(inputs[i], 1, info->input[i].bytes, stdin) != info->input[i].bytes) return 0;
-    if (!info->inputs && getchar() == EOF) return 0; /* then a call is one byte */
-    if (!status) status = lvc_run(model, (const void *const *)inputs, outputs);
+    if (!status) status = lvc_run_variant(model, variant, (const void *const *)inputs, outputs);
     put(&status, sizeof(status));
     for (int32_t i = 0; i < info->outputs && !status; i++) put(outputs[i], info->output[i].bytes);
     if (fflush(stdout)) return 1;
   }
+  return 0;
 }

@@ -42,10 +42,19 @@ enum {
   LVC_KERNEL_FAILED = 4,
   LVC_NO_SUCH_STEP = 5,
   LVC_NO_SUCH_THREADS = 6,
-  LVC_NO_ROOM = 7
+  LVC_NO_ROOM = 7,
+  LVC_NO_SUCH_VARIANT = 14
 };
 
 const lvc_info *lvc_model_info(void);
+
+/* A model may have been built for several shapes of its inputs: variants, from 0, of which every instance runs any. This
+   is what one takes and gives, that of lvc_model_info for the first; 0 behind the last. */
+const lvc_info *lvc_variant_info(int32_t variant);
+
+/* The smallest variant that takes so many images at once, by the first dimension of its first input; the largest where
+   none takes as many. Rows of inputs behind the images may hold any numbers, and those of outputs then mean nothing. */
+int32_t lvc_variant_for(int64_t images);
 
 /* One clear sentence for a status. */
 const char *lvc_status_text(int status);
@@ -68,6 +77,9 @@ uint64_t lvc_model_bytes(int32_t threads, const lvc_model *shared);
 /* Inputs and outputs in the order of the signature, contiguous, no output where an input or another output lies; those
    that begin at a multiple of LVC_ALIGNMENT are read and written where they lie, others are copied. */
 int lvc_run(lvc_model *model, const void *const *inputs, void *const *outputs);
+
+/* The same with inputs and outputs of a variant; lvc_run runs the first. */
+int lvc_run_variant(lvc_model *model, int32_t variant, const void *const *inputs, void *const *outputs);
 
 /* Run one step alone, to time it: it reads what the last run left. */
 int lvc_run_step(lvc_model *model, int32_t step, const void *const *inputs, void *const *outputs);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cxx_program import COMPILERS, INCLUDE, LABELS, PREPROCESSING, RUNTIME, WARNINGS, Example
-from programs import run
+from programs import SHAPE, network, run
 
 import lvc
+from lvc.compiler import container
 from lvc.compiler.cli import main
+from lvc.compiler.ir.signature import Signature
 from lvc.compiler.measure.evaluation import best_classes, probabilities
 
 EXAMPLE = Path(__file__).parents[5] / "examples" / "cxx"
@@ -30,6 +33,22 @@ def test_an_artefact_says_what_it_is(use: str, example: Example) -> None:
 def test_the_numbers_are_those_of_python(use: str, example: Example, tmp_path: Path) -> None:
     run(use, "run", example.file, example.input, str(tmp_path / "result"))
     assert (tmp_path / "result").read_bytes() == example.output.tobytes()
+
+
+def test_variants_are_chosen_by_their_number(use: str, tmp_path: Path) -> None:
+    artefact = lvc.compile(network(), verify=False, batches=(4,))
+    container.write(artefact, tmp_path / "net.lvc")
+    x = np.random.default_rng(0).standard_normal((5, *SHAPE[1:])).astype(np.float32)
+    (tmp_path / "input").write_bytes(x.tobytes())
+    run(use, "variants", str(tmp_path / "net.lvc"), str(tmp_path / "input"), str(tmp_path / "result"))
+    assert (tmp_path / "result").read_bytes() == np.asarray(lvc.load(artefact)(x)).tobytes()
+    lies = []
+    for place, lie in enumerate(((), (Signature(artefact.inputs, artefact.outputs),), artefact.variants * 2)):
+        container.write(dataclasses.replace(artefact, variants=lie), tmp_path / f"{place}.lvc")
+        lies.append(str(tmp_path / f"{place}.lvc"))
+    told = run(use, "open", *lies).splitlines()
+    assert told[0].startswith("0 ")
+    assert all("its code has another signature than its manifest" in line for line in told[1:])
 
 
 def test_instances_share_weights_on_threads_of_their_own(use: str, use_on_threads: str, example: Example) -> None:

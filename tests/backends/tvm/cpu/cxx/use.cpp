@@ -37,6 +37,26 @@ static void run(const char *name, const char *given, const char *result) {
   write_whole(result, made.data(), made.size());
 }
 
+/// A model for 1 and for 4 images, which takes f32[_,3,16,16] and gives f32[_,10]: five images, a file of them.
+static void variants(const char *name, const char *given, const char *result) {
+  lvc::model model = lvc::model::from_file(name);
+  check(model.variants().size() == 2 && model.variants()[1].inputs[0].spec() == "f32[4,3,16,16]", "variants");
+  check(model.variant_for(1) == 0 && model.variant_for(2) == 1 && model.variant_for(9) == 1, "the variant for a number");
+  lvc::instance instance(model, 2);
+  bytes input = read_whole(given);
+  std::vector<float> images(5 * 768), scores(5 * 10);
+  std::memcpy(images.data(), input.data(), input.size());
+  instance.run_variant(1, {lvc::span<float>(images.data(), 4 * 768)}, {lvc::span<float>(scores.data(), 40)});
+  lvc::span<float> last(images.data() + 4 * 768, 768);
+  instance.run({last}, {lvc::span<float>(scores.data() + 40, 10)});
+  lvc::status found;
+  instance.run_variant(1, {last}, {lvc::span<float>(scores.data(), 40)}, found);
+  check(found.message().find("is f32[4,3,16,16] of 12288 bytes") != found.message().npos, found.message());
+  instance.run_variant(2, {last}, {scores}, found);
+  check(found.message().find("has 2 variant(s), and number 2 is none") != found.message().npos, found.message());
+  write_whole(result, reinterpret_cast<std::uint8_t *>(scores.data()), scores.size() * sizeof(float));
+}
+
 /// Instances that come and go on threads of their own, of one model and of the same loaded again.
 static void share(const char *name, const char *given) {
   bytes input = read_whole(given);
@@ -244,6 +264,7 @@ int main(int, char **arguments) {
   std::string what = arguments[1];
   if (what == "describe") describe(arguments[2]);
   if (what == "run") run(arguments[2], arguments[3], arguments[4]);
+  if (what == "variants") variants(arguments[2], arguments[3], arguments[4]);
   if (what == "share") share(arguments[2], arguments[3]);
   if (what == "mutate") mutate(arguments[2], arguments[3], arguments[4]);
   if (what == "explain") explain(arguments + 2);

@@ -118,7 +118,15 @@ class library {
                                      ", and this lvc.hpp knows " + std::to_string(LVC_VERSION)};
   }
 
+  /// Finds what a model of several variants has beside the rest; code of older versions lacks it.
+  status open_variants() {
+    bool has_all = find("lvc_variant_info", variant_info) && find("lvc_run_variant", run_variant);
+    return has_all ? status() : damaged("its code has no variants");
+  }
+
   decltype(&lvc_model_info) info = nullptr;
+  decltype(&lvc_variant_info) variant_info = nullptr;
+  decltype(&lvc_run_variant) run_variant = nullptr;
   decltype(&lvc_model_create) create = nullptr;
   decltype(&lvc_run) run = nullptr;
   decltype(&lvc_model_destroy) destroy = nullptr;

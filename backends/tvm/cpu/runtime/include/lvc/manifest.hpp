@@ -17,6 +17,7 @@ namespace lvc::detail {
 struct manifest {
   std::string name, target, backend, task, preprocessing;
   std::vector<value> inputs, outputs;
+  std::vector<signature> variants;  // the first is that of inputs and outputs
   std::vector<std::string> labels;
   std::map<std::string, std::uint64_t> files;  // the bytes of each
 };
@@ -52,6 +53,7 @@ class manifest_reader {
     status found = read_version(text, "format", 1, format);
     if (!found.ok()) return found;
     if (!manifest_reader(text, made).members()) return damaged("its manifest is not as it should be");
+    made.variants.insert(made.variants.begin(), {made.inputs, made.outputs});
     if (made.backend != "tvm")
       return {errc::wrong_machine, "the artefact of the backend '" + shown(made.backend) + "' holds no native code"};
     return {};
@@ -99,6 +101,7 @@ class manifest_reader {
       if (key == "backend") return in_.text(made_.backend);
       if (key == "inputs") return values(made_.inputs);
       if (key == "outputs") return values(made_.outputs);
+      if (key == "variants") return variants();
       if (key == "files") return files();
       return key == "metadata" ? metadata() : in_.skip();
     });
@@ -117,6 +120,18 @@ class manifest_reader {
     return in_.object([&](const std::string &name) {
       std::uint64_t &bytes = made_.files[name];
       return in_.object([&](const std::string &key) { return key == "bytes" ? in_.integer(bytes) : in_.skip(); });
+    });
+  }
+
+  bool variants() {
+    made_.variants.clear();
+    return in_.array([&] {
+      made_.variants.emplace_back();
+      signature &one = made_.variants.back();
+      return in_.object([&](const std::string &key) {
+        if (key == "inputs") return values(one.inputs);
+        return key == "outputs" ? values(one.outputs) : in_.skip();
+      });
     });
   }
 

@@ -57,7 +57,8 @@ struct loaded {
   status check_files(const std::vector<zip_entry> &entries) const;
   status load_weights(const zip_entry &entry);
   status load_code(const zip_entry &entry);
-  status check_signature() const;
+  status check_signatures();
+  static bool is_same(const std::vector<value> &said, const lvc_tensor *are, std::int32_t count);
 };
 
 inline handle::~handle() {
@@ -112,7 +113,7 @@ inline status loaded::load(file_bytes file) {
   if (!found.ok()) return found;
   if (binary.info()->weight_bytes != stored->size) return damaged("its weights have another size than its code says");
   if (unpacked.data()) own.clear();
-  return check_signature();
+  return check_signatures();
 }
 
 inline status loaded::load_code(const zip_entry &entry) {
@@ -133,19 +134,29 @@ inline status loaded::load_weights(const zip_entry &entry) {
   return found;
 }
 
-inline status loaded::check_signature() const {
-  const lvc_info &info = *binary.info();
-  auto is_same = [](const std::vector<value> &said, const lvc_tensor *are, std::int32_t count) {
-    if (said.size() != static_cast<std::size_t>(count)) return false;
-    for (std::size_t i = 0; i < said.size(); i++) {
-      const lvc_tensor &is = are[i];
-      if (said[i].shape != std::vector<std::int64_t>(is.shape, is.shape + is.rank)) return false;
-      if (said[i].type.code != is.code || said[i].type.bits != is.bits || said[i].bytes() != is.bytes) return false;
-    }
-    return true;
-  };
-  if (is_same(about.inputs, info.input, info.inputs) && is_same(about.outputs, info.output, info.outputs)) return {};
-  return damaged("its code has another signature than its manifest");
+inline bool loaded::is_same(const std::vector<value> &said, const lvc_tensor *are, std::int32_t count) {
+  if (said.size() != static_cast<std::size_t>(count)) return false;
+  for (std::size_t i = 0; i < said.size(); i++) {
+    const lvc_tensor &is = are[i];
+    if (said[i].shape != std::vector<std::int64_t>(is.shape, is.shape + is.rank)) return false;
+    if (said[i].type.code != is.code || said[i].type.bits != is.bits || said[i].bytes() != is.bytes) return false;
+  }
+  return true;
+}
+
+inline status loaded::check_signatures() {
+  const std::vector<signature> &said = about.variants;
+  bool has_several = said.size() > 1;
+  if (has_several)
+    if (status found = binary.open_variants(); !found.ok()) return found;
+  for (std::size_t i = 0; i < said.size(); i++) {
+    const lvc_info *info = has_several ? binary.variant_info(static_cast<std::int32_t>(i)) : binary.info();
+    if (!info || !is_same(said[i].inputs, info->input, info->inputs) ||
+        !is_same(said[i].outputs, info->output, info->outputs))
+      return damaged("its code has another signature than its manifest");
+  }
+  if (!has_several || !binary.variant_info(static_cast<std::int32_t>(said.size()))) return {};
+  return damaged("its code has more variants than its manifest");
 }
 
 }  // namespace detail
@@ -194,6 +205,20 @@ class model {
   const std::vector<value> &inputs() const { return about().inputs; }
   const std::vector<value> &outputs() const { return about().outputs; }
 
+  /// What it takes and gives in each shape that it was built for; the first is that of `inputs` and `outputs`.
+  const std::vector<signature> &variants() const { return about().variants; }
+
+  /// The number of the smallest variant that takes so many images, by the first dimension of its first input; of the
+  /// largest where none does. Rows behind the images may hold any numbers.
+  std::size_t variant_for(std::size_t images) const {
+    std::size_t best = 0, known = images_of(0);
+    for (std::size_t other = 1; other < variants().size(); other++) {
+      std::size_t found = images_of(other);
+      if (known < images ? found > known : found >= images && found < known) best = other, known = found;
+    }
+    return best;
+  }
+
   /// "classification", or empty where it is not known.
   const std::string &task() const { return about().task; }
 
@@ -209,6 +234,12 @@ class model {
  private:
   friend class instance;
   explicit model(std::shared_ptr<detail::loaded> made) : loaded_(std::move(made)) {}
+
+  std::size_t images_of(std::size_t number) const {
+    if (number >= variants().size()) return 1;
+    const std::vector<value> &inputs = variants()[number].inputs;
+    return inputs.empty() || inputs[0].shape.empty() ? 1 : static_cast<std::size_t>(inputs[0].shape[0]);
+  }
 
   const detail::manifest &about() const {
     static const detail::manifest nothing;
@@ -235,14 +266,21 @@ class instance {
   /// Run on elements in the order of the signature, of its types, or bytes of the same size. Inputs and outputs do not
   /// overlap; those that begin at a multiple of LVC_ALIGNMENT are not copied.
   void run(span<const input> inputs, span<const output> outputs, status &found) {
-    found = handle_ ? check(inputs, outputs) : status(errc::wrong_argument, "there is no instance to run");
+    run_variant(0, inputs, outputs, found);
+  }
+
+  /// The same with inputs and outputs of one of `model::variants`.
+  void run_variant(std::size_t number, span<const input> inputs, span<const output> outputs, status &found) {
+    found = handle_ ? check(number, inputs, outputs) : status(errc::wrong_argument, "there is no instance to run");
     if (found.ok() && !handle_->is_from_here())
       found = {errc::cannot_run, "the instance was made before this process was forked: make one here"};
     if (!found.ok()) return;
     for (std::size_t i = 0; i < inputs.size(); i++) in_[i] = inputs[i].data();
     for (std::size_t i = 0; i < outputs.size(); i++) out_[i] = outputs[i].data();
     const detail::library &binary = handle_->model->binary;
-    if (int failed = binary.run(handle_->made, in_.data(), out_.data()))
+    int failed = number ? binary.run_variant(handle_->made, static_cast<std::int32_t>(number), in_.data(), out_.data())
+                        : binary.run(handle_->made, in_.data(), out_.data());
+    if (failed)
       found = {errc::cannot_run, std::string("the model cannot be run: ") + binary.text(failed)};
   }
 
@@ -253,9 +291,11 @@ class instance {
     detail::check(found);
   }
 
-  void run(span<const input> inputs, span<const output> outputs) {
+  void run(span<const input> inputs, span<const output> outputs) { run_variant(0, inputs, outputs); }
+
+  void run_variant(std::size_t number, span<const input> inputs, span<const output> outputs) {
     status found;
-    run(inputs, outputs, found);
+    run_variant(number, inputs, outputs, found);
     detail::check(found);
   }
 #endif
@@ -278,8 +318,12 @@ class instance {
     return {};
   }
 
-  status check(span<const input> inputs, span<const output> outputs) const {
-    const detail::manifest &about = handle_->model->about;
+  status check(std::size_t number, span<const input> inputs, span<const output> outputs) const {
+    const std::vector<signature> &known = handle_->model->about.variants;
+    if (number >= known.size())
+      return {errc::wrong_argument, "the model has " + std::to_string(known.size()) + " variant(s), and number " +
+                                        std::to_string(number) + " is none"};
+    const signature &about = known[number];
     status found = check_all("input", about.inputs, inputs);
     if (found.ok()) found = check_all("output", about.outputs, outputs);
     for (std::size_t i = 0; i < outputs.size() && found.ok(); i++) {

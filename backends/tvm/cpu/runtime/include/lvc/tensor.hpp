@@ -66,6 +66,11 @@ struct value {
   }
 };
 
+/// What a model takes and gives.
+struct signature {
+  std::vector<value> inputs, outputs;
+};
+
 namespace detail {
 inline std::string described(const char *side, const value &is) {
   return std::string(side) + " '" + shown(is.name) + "' is " + is.spec();

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from lvc.compiler.ir.counts import cut, visible
 from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import WINOGRAD, calls, family, spec
 from lvc.compiler.ir.model import Model
@@ -105,6 +106,8 @@ class Comparison:
             return "sums in half precision"
         if jumps(self.model) and (self._differs_in_few_places() or self._moves_as_much()):
             return "values between two steps"
+        if self.model.counts and self._few_of_a_list_differ():
+            return "elements of a list on the other side of a threshold, or in another order"
         return None
 
     def _is_rounding(self) -> bool:
@@ -127,6 +130,18 @@ class Comparison:
     def _differs_in_few_places(self) -> bool:
         shares = (_share_apart(*pair, self.bound) for pair in zip(self.own, self.other, strict=True))
         return max(shares) <= _PLACES
+
+    def _few_of_a_list_differ(self) -> bool:
+        """Whether lists hold the same but for few elements, whatever their order, and all else is within the bound."""
+        fixed = [place for place, name in enumerate(self.model.output_names) if not self._is_of_a_list(name)]
+        if any(self.differences[place] > self.bound for place in fixed):
+            return False
+        ours, theirs = (_rows_of_lists(self.model, part, self.own, self.bound) for part in (self.own, self.other))
+        return all(_share_without_partner(ours[name], theirs[name]) <= _PLACES for name in ours)
+
+    def _is_of_a_list(self, name: str) -> bool:
+        counts = self.model.counts
+        return name in counts or any(count.name == name for count in counts.values())
 
     def _moves_as_much(self) -> bool:
         """Whether a nudge of the inputs moves the outputs as far, in the mean square and up to `MOST_STEPS`."""
@@ -172,6 +187,39 @@ def _share_apart(own: np.ndarray, other: np.ndarray, bound: float) -> float:
     scale = float(np.abs(own[np.isfinite(own)]).max(initial=0.0)) or 1.0
     close = np.isclose(other.astype(np.float64), own.astype(np.float64), rtol=0, atol=bound * scale, equal_nan=True)
     return float(1 - close.mean())
+
+
+def _rows_of_lists(model: Model, arrays: Arrays, own: Arrays, bound: float) -> dict[str, np.ndarray]:
+    """What is valid of the outputs with one count, side by side, by the name of that: in units in which ``bound``,
+    relative to the largest value of a model's ``own`` output, is one."""
+    largest = {value.name: _largest(array) for value, array in zip(model.outputs, own, strict=True)}
+    parts: dict[str, list[np.ndarray]] = {}
+    shown = visible(model.outputs, model.counts)
+    for value, array in zip(shown, cut(model.outputs, model.counts, arrays), strict=True):
+        if value.name in model.counts:
+            count = model.counts[value.name]
+            rows = np.moveaxis(array.astype(np.float64), count.axis, 0)
+            rows = rows.reshape(len(rows), math.prod(rows.shape[1:])) / (largest[value.name] * bound)
+            parts.setdefault(count.name, []).append(rows)
+    return {name: np.concatenate(found, 1) for name, found in parts.items()}
+
+
+def _largest(array: np.ndarray) -> float:
+    return float(np.abs(array[np.isfinite(array)], dtype=np.float64).max(initial=0.0)) or 1.0
+
+
+def _share_without_partner(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The share of rows of either that are not among the other's, each of which is the partner of one."""
+    if len(ours) == 0 or len(theirs) == 0:
+        return float(len(ours) != len(theirs))
+    free, alone = np.ones(len(theirs), bool), 0
+    for row in ours:
+        near = np.flatnonzero(free & (np.abs(theirs - row).max(1) <= 1))
+        if len(near):
+            free[near[0]] = False
+        else:
+            alone += 1
+    return max(alone / len(ours), float(free.mean()))
 
 
 def _nudged(array: np.ndarray, random: np.random.Generator) -> np.ndarray:

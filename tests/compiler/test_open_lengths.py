@@ -24,6 +24,7 @@ from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.serialise import from_files, to_files
 from lvc.compiler.ir.verify import verify
 from lvc.compiler.load import from_module
+from lvc.compiler.verification.closeness import Comparison
 
 ops = pytest.importorskip("torchvision.ops")
 
@@ -235,6 +236,25 @@ def test_what_would_see_the_rest_is_refused(function: Callable[..., Tensor], rea
 def test_an_output_of_two_open_lengths_is_refused() -> None:
     with pytest.raises(CompileError, match="two lengths"):
         loaded(lambda x, m: x[m > 0][:, x[0] > 0], torch.rand(6, 4), torch.rand(6))
+
+
+def test_lists_that_differ_in_few_elements_or_in_order_agree() -> None:
+    model = loaded(lambda x: {"few": x[x[:, 0] > 0.5], "all": x.sum()}, torch.rand(200, 2))
+    x = np.random.default_rng(0).random((200, 2), np.float32) / 2.1 + 0.52
+    own = model(x)
+
+    def agrees(few: np.ndarray, *, total: float = 0.0) -> bool:
+        other = padded(model.outputs, model.counts, [few, own[1] + np.float32(total)])
+        return Comparison(model, [x], own, other).explanation is not None
+
+    assert agrees(x)
+    assert agrees(x[::-1])
+    assert agrees(x[1:])
+    assert not agrees(x[8:])
+    assert not agrees(x[:0])
+    assert not agrees(np.concatenate([x[1:], x[1:2]])[::-1][:193])
+    assert not agrees(x[::-1] + np.float32(0.01))
+    assert not agrees(x[::-1], total=1.0)
 
 
 def test_counts_are_stored_with_a_model() -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 from unittest import mock
 
 from torch import Tensor, nn
 
-from lvc.compiler.load.detectors import dense, ssd
+from lvc.compiler.load.detectors import dense, masks, ssd
 
-_FAMILIES = {
-    "ssd.SSD": ssd.postprocess_detections,
-    "retinanet.RetinaNet": dense.retinanet_detections,
-    "fcos.FCOS": dense.fcos_detections,
-    "generalized_rcnn.GeneralizedRCNN": None,
+_CLASSES = ("ssd.SSD", "retinanet.RetinaNet", "fcos.FCOS", "generalized_rcnn.GeneralizedRCNN")
+"""The detectors of ``torchvision.models.detection``."""
+
+_FORMS: dict[str, object] = {
+    "ssd.SSD.postprocess_detections": ssd.postprocess_detections,
+    "retinanet.RetinaNet.postprocess_detections": dense.retinanet_detections,
+    "fcos.FCOS.postprocess_detections": dense.fcos_detections,
+    "transform.paste_masks_in_image": masks.paste_masks_in_image,
 }
-"""Classes of ``torchvision.models.detection``, and their ``postprocess_detections`` of fixed shapes; None where that
-which is traced of their own serves."""
+"""What of them has a form of fixed shapes; the rest is traced as it is."""
 
 
 class BatchOfImages(nn.Module):
@@ -35,23 +38,24 @@ class BatchOfImages(nn.Module):
 
 def taking_a_batch(module: nn.Module) -> nn.Module:
     """A module that takes tensors: one of torchvision's detectors is wrapped, any other is itself."""
-    return BatchOfImages(module) if any(isinstance(module, kind) for kind, _ in _known()) else module
+    return BatchOfImages(module) if any(isinstance(module, kind) for kind in _known(_CLASSES)) else module
 
 
 @contextlib.contextmanager
 def static_detections() -> Iterator[None]:
     """Within it detectors find objects by forms of fixed shapes."""
     with contextlib.ExitStack() as stack:
-        for kind, form in _known():
-            if form is not None:
-                stack.enter_context(mock.patch.object(kind, "postprocess_detections", form))
+        for place, form in _FORMS.items():
+            *owner, name = place.split(".")
+            for found in _known([".".join(owner)]):
+                stack.enter_context(mock.patch.object(found, name, form))
         yield
 
 
-def _known() -> Iterator[tuple[type[nn.Module], object]]:
-    """The classes that somebody has imported: a detector is there only then."""
-    for place, form in _FAMILIES.items():
+def _known(places: Iterable[str]) -> Iterator[Any]:
+    """What lies at places of ``torchvision.models.detection``, if somebody has imported it: a detector exists then."""
+    for place in places:
         file, _, name = place.partition(".")
         module = sys.modules.get(f"torchvision.models.detection.{file}")
         if module is not None:
-            yield getattr(module, name), form
+            yield getattr(module, name) if name else module

@@ -25,6 +25,7 @@ NETWORK: dict[Move, float] = {
     moves_layers.conv_transpose2d: 1,
     moves_layers.pool: 2,
     moves_layers.some_activation: 2,
+    moves_layers.activations: 1,
     moves_layers.upsample: 1,
     moves_elements.residual: 4,
     moves_elements.gate: 1,

@@ -258,6 +258,13 @@ def some_activation(scope: Scope) -> None:
     activation(scope, scope.pick())
 
 
+def activations(scope: Scope) -> None:
+    """Several in a row, which one kernel may compute."""
+    x = scope.pick()
+    for _ in range(scope.either(2, 3, 4)):
+        x = activation(scope, x)
+
+
 MOVES: dict[Move, float] = {
     conv2d: 6,
     conv_transpose2d: 1.5,
@@ -274,4 +281,5 @@ MOVES: dict[Move, float] = {
     upsample: 1.2,
     sample: 0.6,
     some_activation: 3,
+    activations: 1,
 }

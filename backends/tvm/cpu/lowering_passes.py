@@ -8,6 +8,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
+from lvc.backends.tvm.kept_values import keep_values
 from lvc.backends.tvm.plain_functions import make_plain
 from lvc.backends.tvm.shifted_divisions import hide_shifted_divisions
 
@@ -23,8 +24,9 @@ def _passes() -> list[Any]:
         s_tir.transform.ConvertBlocksToOpaque(),
         s_tir.transform.CompactBufferAllocation(),
         s_tir.transform.LowerMatchBuffer(),
-        s_tir.transform.StmtSimplify(),
         s_tir.transform.LowerOpaqueBlock(),
+        tirx.transform.prim_func_pass(keep_values, opt_level=0, name="lvc.keep_values"),
+        s_tir.transform.StmtSimplify(),
         tirx.transform.prim_func_pass(hide_shifted_divisions, opt_level=0, name="lvc.hide_shifted_divisions"),
         tirx.transform.FlattenBuffer(),
         tirx.transform.BF16ComputeLegalize(),

@@ -73,6 +73,13 @@ def test_it_gives_what_the_model_gives_here(board: Board, artefact: Artefact) ->
     assert board.remark() == "3 of 3 answers of the board were held against the same code, run here: equal"
 
 
+def test_it_serves_any_number_of_images_there(board: Board) -> None:
+    several = driver.compile(shades(), "O2", "native", verify=False, batches=(4,))
+    there, x = board.open(several), np.random.default_rng(0).standard_normal((6, 3, 8, 8)).astype(np.float32)
+    assert np.array_equal(there(x), load(several)(x))
+    assert (board.checks.answers, board.checks.checked) == (3, 3)
+
+
 def test_it_is_timed_there_as_here(board: Board, artefact: Artefact) -> None:
     """Rounds and clocks are those that were asked for; of the seconds only the order is known."""
     model, inputs = board.load(artefact, 1), seeded_inputs(artefact.inputs, 0)

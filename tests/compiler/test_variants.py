@@ -300,6 +300,15 @@ def test_a_folder_is_run_in_batches(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "there are no images in" in capsys.readouterr().err
 
 
+def test_it_is_judged_in_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    container.write(lvc.compile(shades(), batches=(4,), verify=False), tmp_path / "net.lvc")
+    y = np.arange(7) % 6
+    np.savez(tmp_path / "data.npz", x=np.broadcast_to(y[:, None, None, None], (7, 3, 8, 8)).astype(np.float32), y=y)
+    assert main(["eval", str(tmp_path / "net.lvc"), "--data", str(tmp_path / "data.npz"), "--json"]) == 0
+    found = result(capsys)
+    assert (found["images"], found["top1"]) == (7, 1.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export LVC_TEST_ASSETS ?= $(abspath ../shared/assets)
 
 .PHONY: demo test test-lesser test-slow test-targets test-wheel runtime-wheel test-runtime-wheel lint fuzz fuzz-quick bench \
-	inspect-kernels clean
+	inspect-kernels prepare-gpu test-gpu bench-gpu clean
 
 # uv resolves and installs the 5 GB of packages four times faster than pip; compiled now, the first command starts fast
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -92,6 +92,17 @@ bench: $(VENV)/.installed
 inspect-kernels: $(VENV)/.installed
 	$(BIN)/python tools/inspect_kernels.py
 	$(BIN)/python tools/inspect_kernels.py --int8
+
+# models for an NVIDIA GPU: prepared on any machine, then tested and raced where there is one, in less than eight minutes
+# each; what is left over goes on with the next call
+prepare-gpu: $(VENV)/.installed
+	$(BIN)/python tools/gpu_suite.py prepare
+
+test-gpu: $(VENV)/.installed
+	$(BIN)/python tools/gpu_suite.py test
+
+bench-gpu: $(VENV)/.installed
+	$(BIN)/python tools/gpu_suite.py bench
 
 clean:
 	rm -rf $(VENV) .typecheck build dist *.egg-info

@@ -76,6 +76,10 @@ class Executable(Protocol):
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]: ...
 
 
+class OnDevice:
+    """An executable that takes a `lvc.compiler.device_array.DeviceArray` as well."""
+
+
 class Untimed:
     """An executable whose code is emulated: how long it takes says nothing."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
-from lvc.compiler.backend import Executable
+from lvc.compiler.backend import Executable, OnDevice
+from lvc.compiler.device_array import DeviceArray
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.counts import cut, visible
 from lvc.compiler.ir.signature import Value, signature_of
@@ -29,6 +30,8 @@ class Loaded:
     """An artefact that can be called: arrays in, one array out (or a tuple, if the model has several outputs).
 
     One that was built for several numbers of images takes any number, in runs of these, see `lvc.compiler.serving`.
+    A model on a GPU takes arrays that lie there too, by ``__cuda_array_interface__``; outputs are arrays of the host.
+
     Calls are safe from several threads.
     """
 
@@ -50,14 +53,18 @@ class Loaded:
         first = [value.spec for value in self.inputs]
         return next((batches.sizes for batches in self._batches if batches.images(first)), ())
 
-    def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        given = [_spec_of(array) for array in inputs]
+    def __call__(self, *inputs: Any) -> np.ndarray | tuple[np.ndarray, ...]:
+        arrays: list[Any] = [DeviceArray.of(array) or array for array in inputs]
+        given = [_spec_of(array) for array in arrays]
+        is_there = any(isinstance(array, DeviceArray) for array in arrays)
+        if is_there and not isinstance(self.executable, OnDevice):
+            raise UsageError("an input lies on a GPU, and the model runs elsewhere", help="copy it to the host")
         batches = next((batches for batches in self._batches if batches.images(given)), None)
-        if batches:
-            outputs = batches.run(self.executable, inputs)
+        if batches and not is_there:
+            outputs = batches.run(self.executable, arrays)
         else:
             signature_of(self.artefact.signatures, given)
-            outputs = self.executable(*inputs)
+            outputs = self.executable(*arrays)
         outputs = cut(self.artefact.outputs, self.artefact.counts, outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -93,7 +100,9 @@ def load(artefact: Artefact | str | Path, threads: int | None = None, *, emulate
     return Loaded(artefact, (backend.emulate if emulate else backend.load)(artefact, threads))
 
 
-def _spec_of(array: np.ndarray) -> TensorSpec:
+def _spec_of(array: np.ndarray | DeviceArray) -> TensorSpec:
+    if isinstance(array, DeviceArray):
+        return TensorSpec.of_dtype(array.shape, array.dtype)
     if not isinstance(array, np.ndarray):
         raise UsageError("an input is not an array of numbers", why=f"it is a {type(array).__name__}")
     if hasattr(array, "mask"):

@@ -22,7 +22,9 @@ STARTS = (
     "lvc",
     "lvc.backends.tvm.backend",
     "lvc.backends.tvm.cpu.device",
-    "lvc.backends.tvm.cpu.runtime.executable",
+    "lvc.backends.tvm.cpu.executable",
+    "lvc.backends.tvm.gpu.device",
+    "lvc.backends.tvm.gpu.executable",
     "lvc.compiler.cli.run",
     "lvc.compiler.cli.serve_device",
     "lvc.compiler.data.feed",
@@ -41,7 +43,7 @@ STARTS = (
 FROM_OUTSIDE = {"numpy", "PIL"}
 """What modules may import; Pillow only where a picture is read."""
 
-RUNTIME = "lvc.backends.tvm.cpu.runtime"
+RUNTIME = "lvc.backends.tvm.runtime"
 DATA = ("c/*.h", "include/**/*.h", "include/**/*.hpp", "cmake/*.cmake")
 
 PROJECT = """\

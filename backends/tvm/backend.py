@@ -139,6 +139,8 @@ class TvmBackend(Backend):
         )
 
     def untunable(self, target: Target, *, away: bool = False) -> UsageError | None:
+        if why := _device(target).why_untunable(target):
+            return UsageError(f"'{target.text}' has no kernels to tune", why=why, help="tune for a target of a CPU")
         place = _device(target).place(target)
         if away or place is Place.HERE:
             return None

@@ -53,7 +53,7 @@ def build_files(program: Program, generator: CodeGenerator, target: Target, work
     )
     assembled = generator.assemble(program, names, objects, memory)
     files = {**assembled.files, WEIGHTS: weights_blob(program, constant_bytes)}
-    written = {**plan(program, names, target, memory, generator.flags), "checksums": checksums(files)}
+    written = {**plan(program, names, target, memory, generator), "checksums": checksums(files)}
     files[PLAN] = json.dumps(written).encode()
     return Built(files, memory, _remarks(steps, names, objects), assembled.parts)
 
@@ -117,7 +117,7 @@ def weights_of(program: Program) -> list[dict[str, int]]:
 
 
 def plan(
-    program: Program, names: list[str], target: Target, memory: Memory, flags: Mapping[str, object]
+    program: Program, names: list[str], target: Target, memory: Memory, generator: CodeGenerator
 ) -> dict[str, Any]:
     """What the runtime must know, as plain data. ``names`` are those of the kernels, of setup's before the others."""
     kernels = iter(names)
@@ -131,7 +131,8 @@ def plan(
         "kind": target.kind,
         "cpu": target.cpu,
         "features": sorted(target.features),
-        "flags": dict(flags),
+        "flags": dict(generator.flags),
+        **({"host": generator.host} if generator.host else {}),
         "workspace_bytes": memory.workspace,
         "constant_bytes": memory.weights,
         "prepared_bytes": memory.prepared,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lvc.compiler.backend import Place
 from lvc.compiler.errors import CompileError
@@ -75,6 +75,23 @@ class Ways:
     saving: float = 1.0
 
 
+class Linker(Protocol):
+    """A compiler of C that links too."""
+
+    def link(self, objects: Mapping[str, bytes], sources: Mapping[str, str | Content], exported: str) -> bytes:
+        """A shared library of object files and of sources, with what these include; it shows only names that match
+        ``exported``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Host:
+    """A processor that drives a device: its ``kind``, as plans have it, and what makes code for it."""
+
+    kind: str
+    linker: Linker
+
+
 @dataclass(frozen=True)
 class Peak:
     """A program of one kernel that does nothing but multiply and add: so many ``operations`` in a run on its inputs."""
@@ -102,6 +119,11 @@ class CodeGenerator(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """All that its code depends on beside kernels and their schedules."""
+
+    @property
+    def host(self) -> str:
+        """The kind of processor that runs the code around the kernels, where that is not of the target's kind."""
+        return ""
 
     @property
     def flags(self) -> Mapping[str, object]:
@@ -167,6 +189,10 @@ class Device(ABC):
     def that_multiply(self, element: str) -> list[str]:
         """The target texts that can."""
 
+    def why_untunable(self, target: Target) -> str:
+        """Why kernels for a target cannot be tuned on any machine; empty if they can."""
+        return ""
+
     def missing(self, target: Target) -> CompileError | None:
         """What this machine lacks to make code for a target; None if nothing."""
         return None
@@ -195,6 +221,16 @@ class Device(ABC):
     def remarks(self, model: Model, target: Target) -> list[str]:
         """What a user should know about a model that is built for a target."""
         return []
+
+    @property
+    def own_kind(self) -> str:
+        """What plans call the processor of this machine, if this device has it; else empty."""
+        return ""
+
+    def host(self, kind: str = "") -> Host | None:
+        """The processor of a kind, by default of this machine's, that drives other devices; None if it is none of
+        these. `CompileError` where nothing makes code for it."""
+        return None
 
     def folders(self) -> dict[str, Path]:
         """What programs around artefacts for it are built with, by kind; see `lvc.compiler.backend.Backend`."""
@@ -237,3 +273,19 @@ def devices() -> tuple[Device, ...]:
 def device_of(kind: str) -> Device | None:
     """The kind of device that has targets of a kind; None if there is none."""
     return next((device for device in devices() if kind in device.kinds), None)
+
+
+def own_kind() -> str:
+    """What plans call the processor of this machine; empty if it is not known."""
+    return next((kind for device in devices() if (kind := device.own_kind)), "")
+
+
+def host_of(kind: str = "") -> Host:
+    """The processor of a kind, by default of this machine's, that drives a device; `CompileError` if nothing makes code
+    for it."""
+    found = next((host for device in devices() if (host := device.host(kind))), None)
+    if found is None:
+        raise CompileError(
+            f"no code can be made for {kind or 'the processor of this machine'}, which drives the device"
+        )
+    return found

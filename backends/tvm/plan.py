@@ -49,7 +49,8 @@ class PlannedVariant:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a runtime reads of a plan. ``checksums`` are the CRC-32 of the files that belong to it, by name.
+    """What a runtime reads of a plan. ``checksums`` are the CRC-32 of the files that belong to it, by name; ``host`` is
+    the kind of processor that runs its library.
 
     ``variants`` has at least one; the model is called as the first is, or as any other.
     """
@@ -58,6 +59,7 @@ class Plan:
     checksums: Mapping[str, int]
     setup: tuple[PlannedStep, ...]
     variants: tuple[PlannedVariant, ...]
+    host: str
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -107,7 +109,8 @@ def _plan(data: Mapping[str, Any]) -> Plan:
     known = {name: _typed(int, value) for name, value in _typed(dict, data["checksums"]).items()}
     setup = tuple(map(_step, _typed(list, data["setup"])))
     variants = tuple(map(_variant, [data, *_typed(list, data.get("variants", []))]))
-    return Plan(Target(text, "tvm", kind, cpu, features), known, setup, variants)
+    host = _typed(str, data.get("host", kind))
+    return Plan(Target(text, "tvm", kind, cpu, features), known, setup, variants, host)
 
 
 def _variant(item: Any) -> PlannedVariant:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lvc.compiler.errors import UsageError
 
@@ -52,9 +52,14 @@ class TensorSpec:
     @classmethod
     def of_array(cls, array: np.ndarray) -> TensorSpec:
         """Return the spec of an array; `UsageError` for one that does not hold numbers in this machine's order."""
-        if array.dtype.kind not in "biufc" or not array.dtype.isnative:
-            raise UsageError("an input is not an array of numbers", why=f"it is {array.dtype}")
-        return cls(array.shape, _SHORT.get(array.dtype.name, array.dtype.name))
+        return cls.of_dtype(array.shape, array.dtype)
+
+    @classmethod
+    def of_dtype(cls, shape: tuple[int, ...], dtype: np.dtype[Any]) -> TensorSpec:
+        """That of an array with this shape and type; `UsageError` as above."""
+        if dtype.kind not in "biufc" or not dtype.isnative:
+            raise UsageError("an input is not an array of numbers", why=f"it is {dtype}")
+        return cls(shape, _SHORT.get(dtype.name, dtype.name))
 
     @classmethod
     def parse(cls, text: str) -> TensorSpec:

@@ -132,8 +132,9 @@ def test_shares_and_arithmetic_of_kernels() -> None:
 
 
 def test_engines_are_the_files_of_their_folder() -> None:
-    onnx, intel = ["onnxruntime", "onnxruntime_int8"], ["openvino", "openvino_default", "openvino_int8"]
-    assert engine_names() == [*onnx, *intel, "torch", "torch_compile"]
+    onnx = ["onnxruntime", "onnxruntime_cuda", "onnxruntime_int8"]
+    intel = ["openvino", "openvino_default", "openvino_int8"]
+    assert engine_names() == [*onnx, *intel, "torch", "torch_compile", "torch_compile_cuda", "torch_cuda"]
     assert all(find_engine(name).name == name for name in engine_names())
     with pytest.raises(UsageError, match="there is no engine") as caught:
         find_engine("onnxrutime")
@@ -155,6 +156,14 @@ def test_engines_compute_what_the_model_computes(name: str, tmp_path: Path) -> N
     for ours, theirs in zip(found, model(inputs), strict=True):
         assert relative_difference(ours, theirs) < (BFLOAT16_BOUND if in_bfloat16(name) else 1e-5)
     assert engine.version()[0].isdigit()
+
+
+@pytest.mark.parametrize("name", ["torch_cuda", "torch_compile_cuda"])
+def test_engines_for_gpus_say_that_there_is_none(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UsageError, match=f"{name} cannot run this model") as caught:
+        prepare(find_engine(name), Original(LoadRequest("torchvision.models:resnet18"), tmp_path), 1)
+    assert caught.value.why == "PyTorch finds no GPU"
 
 
 BFLOAT16_BOUND = 2**-6  # two layers, each of operands rounded to 8 bits

@@ -19,7 +19,7 @@ from lvc.backends.tvm.gpu.compiled import PlannedLaunch
 from lvc.backends.tvm.gpu.emission import Parts
 from lvc.backends.tvm.gpu.printer import PRELUDE
 from lvc.backends.tvm.plan import WEIGHTS
-from lvc.backends.tvm.program import Argument, Kind, Step
+from lvc.backends.tvm.program import ITEM_BYTES, Argument, Kind, Step
 from lvc.compiler.artefact import Artefact
 
 FLAGS = ("-O1", "-std=c++17", "-march=native", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w")
@@ -137,20 +137,33 @@ def _compile(source: Path, made: Path, *more: str) -> None:
 
 def library_of(text: str, launches: Sequence[PlannedLaunch]) -> ctypes.CDLL:
     """Kernels in CUDA C, compiled for the CPU."""
-    lines = ['#include "emulator.hpp"', PRELUDE, text, *map(_entry, launches)]
     with tempfile.TemporaryDirectory(prefix="lvc-emulated-") as folder:
-        source, library = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
-        source.write_text("\n".join(lines))
-        emulator = _emulator()
-        _compile(source, library, str(emulator), f"-Wl,-rpath,{emulator.parent}")
-        return ctypes.CDLL(str(library))
+        return ctypes.CDLL(str(library_file(text, launches, Path(folder))))
+
+
+def library_file(text: str, launches: Sequence[PlannedLaunch], folder: Path) -> Path:
+    """A library in a folder of kernels in CUDA C, compiled for the CPU, with the table of ``table.hpp``."""
+    lines = ['#include "emulator.hpp"', PRELUDE, text, *map(_entry, launches)]
+    rows = (
+        f'{{"{launch.name}", {launch.blocks}, {launch.threads}, {len(launch.parameters)}, of_{launch.name}, '
+        f"run_{launch.name}}},"
+        for launch in launches
+    )
+    lines += ['extern "C" const Kernel lvc_kernels[] = {', *rows, "{}};"]
+    source, library = folder / "kernels.cpp", folder / "kernels.so"
+    source.write_text("\n".join(lines))
+    emulator = _emulator()
+    _compile(source, library, str(emulator), f"-Wl,-rpath,{emulator.parent}")
+    return library
 
 
 def _entry(launch: PlannedLaunch) -> str:
     count = len(launch.parameters)
     call = f"[] {{ {launch.name}({', '.join(map(str, range(count)))}); }}"
+    rows = ", ".join(f"{{{p.elements}, {int(p.is_written)}, {ITEM_BYTES[p.dtype]}}}" for p in launch.parameters)
     return (
-        f'extern "C" const char *run_{launch.name}(const lvc_emulator::Given *given, long long *counts) {{\n'
+        f"static const KernelParameter of_{launch.name}[] = {{{rows}}};\n"
+        f'extern "C" const char *run_{launch.name}(const Given *given, long long *counts) {{\n'
         f"  return lvc_emulator::launch({launch.blocks}, {launch.threads}, given, {count}, counts, {call});\n}}"
     )
 

@@ -16,6 +16,8 @@
 
 #include <type_traits>
 
+#include "table.hpp"
+
 #define LVC_DEVICE
 #define __device__
 #define LVC_KERNEL(name, threads) static void name
@@ -212,12 +214,6 @@ inline int dp4a(int x, int y, int z) {
   for (int i = 0; i < 4; i++) z += a[i] * b[i];
   return z;
 }
-
-struct Given {
-  void *data;
-  long long elements;
-  int is_written;
-};
 
 // Run all blocks; the first fault, or null, and what was counted.
 const char *launch(int blocks, int threads, const Given *given, int arguments, long long *counts, void (*body)());

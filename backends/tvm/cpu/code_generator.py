@@ -11,21 +11,22 @@ from torch.fx import Node
 
 from lvc.backends.tvm.cpu import choices, rules
 from lvc.backends.tvm.cpu.emission import Parts
-from lvc.backends.tvm.cpu.entry import EXPORTED, Entry, headers, instance_bytes
+from lvc.backends.tvm.cpu.entry import Entry, headers, instance_bytes
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.objects import compile_kernel
 from lvc.backends.tvm.cpu.processor import Architecture
 from lvc.backends.tvm.cpu.processors import USUAL
-from lvc.backends.tvm.cpu.runtime.executable import LIBRARY
 from lvc.backends.tvm.cpu.targets import llvm_options, processor_of, vector_of
 from lvc.backends.tvm.cpu.toolchain import toolchain_of
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Anchor, Assembled, CodeGenerator, Ways
+from lvc.backends.tvm.entry import EXPORTED
 from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import Program, ScheduleFunction, Step
+from lvc.backends.tvm.runtime.executable import LIBRARY
 from lvc.compiler.backend import Target
 from lvc.compiler.measure.memory import Memory
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvc.backends.tvm.cpu import targets
-from lvc.backends.tvm.cpu.host import is_emulated, runs_here
-from lvc.backends.tvm.cpu.processors import CPUS
-from lvc.backends.tvm.device import Device, Peak
+from lvc.backends.tvm.cpu.host import is_emulated, machine_architecture, runs_here
+from lvc.backends.tvm.cpu.processors import CPUS, architecture_of
+from lvc.backends.tvm.device import Device, Host, Peak
 from lvc.backends.tvm.plan import read_plan
 from lvc.compiler.backend import Place, Target
 from lvc.compiler.errors import CompileError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
-    from lvc.backends.tvm.cpu.runtime.executable import Executable
+    from lvc.backends.tvm.runtime.executable import Executable
     from lvc.compiler.artefact import Artefact
     from lvc.compiler.emission import Emission
     from lvc.compiler.files import Content
@@ -96,8 +96,19 @@ class Cpu(Device):
             f"times as fast, {isa.seven_bits}"
         ]
 
+    @property
+    def own_kind(self) -> str:
+        known = machine_architecture()
+        return known.kind if known else ""
+
+    def host(self, kind: str = "") -> Host | None:
+        from lvc.backends.tvm.cpu.toolchain import toolchain_of
+
+        known = architecture_of(kind) if kind else machine_architecture()
+        return Host(known.kind, toolchain_of(known.triple)) if known else None
+
     def folders(self) -> dict[str, Path]:
-        runtime = Path(__file__).parent / "runtime"
+        runtime = Path(__file__).parents[1] / "runtime"
         return {kind: runtime / kind for kind in ("include", "cmake")}
 
     def forms(self, target: Target) -> Collection[str]:
@@ -117,11 +128,11 @@ class Cpu(Device):
         return CpuCodeGenerator.of(target, dtypes)
 
     def load(self, files: Mapping[str, Content], threads: int | None) -> Executable:
-        from lvc.backends.tvm.cpu.runtime.executable import Executable
+        from lvc.backends.tvm.cpu.executable import CpuExecutable
 
         if is_emulated(read_plan(files).target.kind):
             return self._emulated(files, threads)
-        return Executable(files, threads)
+        return CpuExecutable(files, threads)
 
     def emulate(self, files: Mapping[str, Content], threads: int | None) -> Executable:
         target = read_plan(files).target

@@ -19,12 +19,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from lvc.backends.tvm.cpu.entry import RUNTIME, headers
+from lvc.backends.tvm.cpu.entry import headers
 from lvc.backends.tvm.cpu.processor import Architecture
 from lvc.backends.tvm.cpu.processors import CPUS
-from lvc.backends.tvm.cpu.runtime.executable import LIBRARY, Code, Executable
 from lvc.backends.tvm.cpu.toolchain import gnu_triple, toolchain_of
+from lvc.backends.tvm.entry import RUNTIME
 from lvc.backends.tvm.plan import WEIGHTS
+from lvc.backends.tvm.runtime.executable import LIBRARY, Code, Executable
 from lvc.compiler.backend import Untimed, untimed_emulation
 from lvc.compiler.errors import CompileError
 from lvc.compiler.files import Content

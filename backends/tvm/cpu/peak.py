@@ -12,9 +12,9 @@ from tvm import te
 
 from lvc.backends.tvm.build import build_files
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
+from lvc.backends.tvm.cpu.executable import CpuExecutable
 from lvc.backends.tvm.cpu.host import processor_name
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators
-from lvc.backends.tvm.cpu.runtime.executable import Executable
 from lvc.backends.tvm.cpu.targets import vector_of
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.device import Peak
@@ -48,7 +48,7 @@ def peak_flops(target: Target) -> float:
 def measure(target: Target) -> float:
     """Time the kernel in bursts of a millisecond or so; the fastest one counts."""
     peak = built(target)
-    run, seconds = Executable(peak.files, threads=1), []
+    run, seconds = CpuExecutable(peak.files, threads=1), []
     for _ in range(ROUNDS):
         started = time.perf_counter()
         run(*peak.inputs)

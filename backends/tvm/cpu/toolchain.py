@@ -40,7 +40,7 @@ class Toolchain:
     def link(
         self,
         objects: Mapping[str, bytes],
-        sources: Mapping[str, str],
+        sources: Mapping[str, str | Content],
         exported: str,
         *,
         name: str = "model.so",
@@ -56,7 +56,7 @@ class Toolchain:
             compiled = self._compile(sources, ["-pthread", *flags], folder)
             shared = ["-shared", "-fPIC", "-s", "-pthread", "-Wl,--build-id=none", f"-Wl,-soname,{name}"]
             shared += ["-Wl,--gc-sections", "-Wl,--version-script=exported"]
-            libraries = ["-Wl,--as-needed", "-lm"]  # powf and the like, in few models
+            libraries = ["-Wl,--as-needed", "-lm", "-ldl"]  # powf and the like, in few models; dlopen where it is apart
             self._run([*shared, "-o", name, "@objects", *compiled, *libraries], folder)
             return (folder / name).read_bytes()
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from torch.fx import Node
 from tvm.s_tir import Schedule
 
-from lvc.backends.tvm.device import Anchor, Assembled, CodeGenerator, NoSuchWay
+from lvc.backends.tvm.device import Anchor, Assembled, CodeGenerator, NoSuchWay, host_of
+from lvc.backends.tvm.entry import EXPORTED
 from lvc.backends.tvm.gpu import rules
 from lvc.backends.tvm.gpu.compiled import CompiledKernel, Parameter, PlannedLaunch
 from lvc.backends.tvm.gpu.emission import Parts
+from lvc.backends.tvm.gpu.entry import Entry
 from lvc.backends.tvm.gpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.launch import Launches
@@ -23,6 +25,7 @@ from lvc.backends.tvm.nest import Buffer
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import ITEM_BYTES, Program, Step
+from lvc.backends.tvm.runtime.executable import LIBRARY
 from lvc.compiler.errors import CompileError
 from lvc.compiler.measure.memory import Memory
 
@@ -43,6 +46,10 @@ class GpuCodeGenerator(CodeGenerator):
     @property
     def alignment(self) -> int:
         return ALIGNMENT
+
+    @property
+    def host(self) -> str:
+        return host_of(self.gpu.host).kind
 
     @property
     def fingerprint(self) -> str:
@@ -84,7 +91,10 @@ class GpuCodeGenerator(CodeGenerator):
     ) -> Assembled:
         compiled = {name: CompiledKernel.from_bytes(made.code) for name, made in objects.items()}
         scratch = {name: made.scratch for name, made in objects.items()}
-        return Assembled({}, Parts(program, tuple(kernels), compiled, scratch, memory, self.gpu))
+        entry = Entry(program, kernels, compiled, memory, scratch, self.gpu.capability.number, version())
+        library = host_of(self.gpu.host).linker.link({}, entry.sources(), EXPORTED)
+        parts = Parts(program, tuple(kernels), compiled, scratch, memory, self.gpu)
+        return Assembled({LIBRARY: library}, parts)
 
 
 def _parameters(text: KernelText, arguments: Sequence[Buffer]) -> list[Parameter]:

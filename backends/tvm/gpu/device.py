@@ -1,16 +1,14 @@
-"""NVIDIA GPUs as a kind of device. What is asked before code is made imports neither PyTorch nor TVM.
-
-There is no runtime for them yet: what is built is emitted as CUDA C, device code and a plan, and nothing loads it.
-"""
+"""NVIDIA GPUs as a kind of device. What is asked before code is made imports neither PyTorch nor TVM, nor does
+`load`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from lvc.backends.tvm.device import Device
+from lvc.backends.tvm.device import Device, host_of, own_kind
 from lvc.backends.tvm.gpu import targets
-from lvc.compiler.backend import OtherMachine, Place, Target
+from lvc.compiler.backend import Place, Target
 from lvc.compiler.errors import CompileError
 
 if TYPE_CHECKING:
@@ -50,9 +48,11 @@ class NvidiaGpu(Device):
     def missing(self, target: Target) -> CompileError | None:
         from lvc.backends.tvm.gpu import nvrtc
 
-        architecture = targets.gpu_of(target).capability.architecture
+        gpu = targets.gpu_of(target)
+        architecture = gpu.capability.architecture
         try:
             known = nvrtc.architectures()
+            host_of(gpu.host)
         except CompileError as error:
             return error
         if architecture in known:
@@ -64,13 +64,23 @@ class NvidiaGpu(Device):
         )
 
     def place(self, target: Target) -> Place:
-        return Place.ELSEWHERE
+        from lvc.backends.tvm.gpu.driver import found_gpu
+
+        found, gpu = found_gpu(), targets.gpu_of(target)
+        is_able = found is not None and found.capability >= gpu.capability.number and gpu.host in ("", own_kind())
+        return Place.HERE if is_able else Place.ELSEWHERE
+
+    def spelling(self, target: Target) -> str:
+        return targets.spelling(target)
+
+    def why_untunable(self, target: Target) -> str:
+        return "kernels for GPUs are made in one way, by rules"
 
     def forms(self, target: Target) -> Collection[str]:
-        return ("source",)
+        return ("artefact", "source")
 
     def why_only(self, target: Target) -> str:
-        return "this version of lvc has no runtime for GPUs: it writes kernels, weights and a plan, and runs none of it"
+        return "what drives a GPU is a library, which an artefact holds"
 
     def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
         from lvc.backends.tvm.gpu.emission import emitted
@@ -83,11 +93,9 @@ class NvidiaGpu(Device):
         return GpuCodeGenerator(targets.gpu_of(target))
 
     def load(self, files: Mapping[str, Content], threads: int | None) -> Executable:
-        raise OtherMachine(
-            "what was built for a GPU cannot be run by this version of lvc",
-            why="it has no runtime for GPUs yet",
-            help="take a target of a CPU; 'lvc targets' lists them",
-        )
+        from lvc.backends.tvm.gpu.executable import GpuExecutable
+
+        return GpuExecutable(files, threads)
 
 
 DEVICE = NvidiaGpu()

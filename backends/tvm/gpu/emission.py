@@ -1,7 +1,5 @@
-"""What is written of a model for a GPU: its kernels as CUDA C and device code, its weights, and the plan of launches.
-
-Nothing in this version of lvc runs it: the plan says what a program that calls the driver would launch.
-"""
+"""What is written of a model for a GPU beside its artefact: its kernels as CUDA C and device code, its weights, and the
+plan of launches, which says what a program that calls the driver would launch."""
 
 from __future__ import annotations
 
@@ -13,14 +11,13 @@ from typing import Any
 from lvc.backends.tvm.gpu.compiled import CompiledKernel
 from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.printer import PRELUDE
+from lvc.backends.tvm.gpu.scratch import scratch_positions
 from lvc.backends.tvm.plan import WEIGHTS
 from lvc.backends.tvm.program import Argument, Kind, Program, Step
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.emission import MANIFEST, Emission, described
 from lvc.compiler.files import Content
 from lvc.compiler.measure.memory import Memory
-
-NOT_RUN = "this version of lvc has no runtime for GPUs: nothing here has run on one"
 
 
 @dataclass(frozen=True)
@@ -53,20 +50,20 @@ def emitted(artefact: Artefact, emission: Emission) -> dict[str, Content]:
     for name, compiled in parts.compiled.items():
         files[f"{name}.{architecture}.cubin"] = compiled.code.cubin
         files[f"{name}.ptx"] = compiled.code.ptx
-    return files | {MANIFEST: described(artefact, emission, files, {"note": NOT_RUN})}
+    return files | {MANIFEST: described(artefact, emission, files, {})}
 
 
 def launch_plan(parts: Parts) -> dict[str, Any]:
     """Memory, and the launches in order: where each pointer of a kernel points."""
     program, memory = parts.program, parts.memory
-    steps = list(zip(parts.kernels, [*program.setup, *program.steps], strict=True))
+    steps = list(zip(parts.kernels, program.called, strict=True))
     setup = len(program.setup)
     return {
         "architecture": parts.gpu.capability.architecture,
         "constant_bytes": memory.weights,
         "prepared_bytes": memory.prepared,
         "workspace_bytes": memory.workspace,
-        "scratch_bytes": max((sum(map(_aligned, sizes)) for sizes in parts.scratch.values()), default=0),
+        "scratch_bytes": max((scratch_positions(sizes)[1] for sizes in parts.scratch.values()), default=0),
         "setup": [launch for name, step in steps[:setup] for launch in _launches(parts, name, step)],
         "steps": [launch for name, step in steps[setup:] for launch in _launches(parts, name, step)],
         "kernels": {
@@ -77,10 +74,7 @@ def launch_plan(parts: Parts) -> dict[str, Any]:
 
 def _launches(parts: Parts, name: str, step: Step) -> list[dict[str, Any]]:
     places = [_place(argument) for argument in step.arguments]
-    end = 0
-    for size in parts.scratch[name]:
-        places.append({"kind": "scratch", "position": end})
-        end += _aligned(size)
+    places += [{"kind": "scratch", "position": position} for position in scratch_positions(parts.scratch[name])[0]]
     return [
         {
             "kernel": launch.name,
@@ -99,7 +93,3 @@ def _place(argument: Argument) -> dict[str, Any]:
     if external:
         return {"kind": storage.kind.value, "number": storage.position, "position": offset}
     return {"kind": storage.kind.value, "position": storage.position + offset}
-
-
-def _aligned(size: int) -> int:
-    return -(-size // 256) * 256

@@ -144,9 +144,16 @@ def kernel_estimate(step: Step, compiled: CompiledKernel, macs: int, gpu: Gpu) -
     used = {parameter.argument for launch in compiled.launches for parameter in launch.parameters}
     moved = sum(argument.bytes for number, argument in enumerate(step.arguments) if number in used)
     arithmetic, memory = 2 * macs / (gpu.peak * _at_once(step, problem)), moved / (gpu.bandwidth * 1e9)
-    multiplying = _multiplying(compiled.launches, problem)
+    multiplying, tile = _multiplying(compiled.launches, problem), _tile(problem)
     launches = [
-        _launch(launch, compiled.code.usage[launch.name], macs if launch is multiplying else 0, problem, gpu)
+        _launch(
+            launch,
+            compiled.code.usage[launch.name],
+            macs if launch is multiplying else 0,
+            problem,
+            gpu,
+            at_once=tile.parts if tile and launch is not multiplying else 1,
+        )
         for launch in compiled.launches
     ]
     roofline = max(arithmetic, memory)
@@ -165,7 +172,8 @@ def _multiplying(launches: Collection[PlannedLaunch], problem: Any) -> PlannedLa
     return next(iter(launches)) if _tile(problem) else max(launches, key=lambda one: one.blocks * one.threads)
 
 
-def _launch(launch: PlannedLaunch, usage: Usage, macs: int, problem: Any, gpu: Gpu) -> LaunchEstimate:
+def _launch(launch: PlannedLaunch, usage: Usage, macs: int, problem: Any, gpu: Gpu, *, at_once: int) -> LaunchEstimate:
+    """That of a launch whose threads ask for so many vectors ``at_once``."""
     held, tile = occupancy(gpu.capability, launch.threads, usage), _tile(problem)
     resident, turns = max(1, held.blocks), -(-launch.blocks // gpu.multiprocessors)
     if tile and macs:
@@ -173,7 +181,7 @@ def _launch(launch: PlannedLaunch, usage: Usage, macs: int, problem: Any, gpu: G
     else:
         warps = min(resident, turns) * -(-launch.threads // WARP)
         cycles = macs / launch.blocks * turns / _rate(warps, problem, gpu)
-    cycles = max(cycles, _memory_cycles(launch, resident, gpu))
+    cycles = max(cycles, _memory_cycles(launch, resident, gpu, at_once))
     return LaunchEstimate(launch, usage, held, cycles / _hertz(gpu))
 
 
@@ -183,11 +191,11 @@ def _rate(warps: int, problem: Any, gpu: Gpu) -> float:
     return min(gpu.capability.lanes, FIRST_LEVEL_BYTES / loaded) * min(1.0, warps / BUSY_WARPS)
 
 
-def _memory_cycles(launch: PlannedLaunch, resident: int, gpu: Gpu) -> float:
-    """Those of the launch's bytes, each thread that is there waiting for one vector at a time."""
+def _memory_cycles(launch: PlannedLaunch, resident: int, gpu: Gpu, at_once: int) -> float:
+    """Those of the launch's bytes, each thread that is there waiting for so many vectors ``at_once``."""
     moved = sum(parameter.elements * ITEM_BYTES[parameter.dtype] for parameter in launch.parameters)
     waiting = min(launch.blocks, resident * gpu.multiprocessors) * launch.threads
-    rate = min(gpu.bandwidth * 1e9 / _hertz(gpu), waiting * VECTOR_BYTES / LATENCY)
+    rate = min(gpu.bytes_per_cycle, waiting * at_once * VECTOR_BYTES / LATENCY)
     return max(moved / rate, LATENCY)
 
 

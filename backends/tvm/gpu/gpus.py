@@ -63,13 +63,22 @@ CAPABILITIES = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """A chip: its multiprocessors, the highest clock in GHz and the bandwidth of its memory in GB/s."""
+    """A chip: its multiprocessors, the highest clock in GHz and the bandwidth of its memory in GB/s.
+
+    ``host`` is the kind of processor beside it where the two are one chip; others are driven by any.
+    """
 
     line: str
     capability: Capability
     multiprocessors: int
     clock: float
     bandwidth: float
+    host: str = ""
+
+    @property
+    def bytes_per_cycle(self) -> float:
+        """What memory gives in a cycle."""
+        return self.bandwidth / self.clock
 
     @property
     def peak(self) -> float:
@@ -82,7 +91,7 @@ CHIPS = {
     "t4": Gpu("NVIDIA T4", CAPABILITIES[75], 40, 1.59, 320),
     "a100": Gpu("NVIDIA A100 (40 GB, SXM4)", CAPABILITIES[80], 108, 1.41, 1555),
     "rtx3090": Gpu("NVIDIA GeForce RTX 3090", CAPABILITIES[86], 82, 1.695, 936),
-    "orin": Gpu("NVIDIA Jetson AGX Orin (64 GB)", CAPABILITIES[87], 16, 1.3, 204.8),
+    "orin": Gpu("NVIDIA Jetson AGX Orin (64 GB)", CAPABILITIES[87], 16, 1.3, 204.8, "aarch64"),
     "l4": Gpu("NVIDIA L4", CAPABILITIES[89], 58, 2.04, 300),
     "rtx4090": Gpu("NVIDIA GeForce RTX 4090", CAPABILITIES[89], 128, 2.52, 1008),
     "h100": Gpu("NVIDIA H100 (SXM5)", CAPABILITIES[90], 132, 1.98, 3350),

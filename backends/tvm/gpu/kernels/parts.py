@@ -8,8 +8,8 @@ from tvm import tirx
 
 from lvc.backends.tvm.fused import Fused
 from lvc.backends.tvm.gpu.lanes import vector_lanes, write_lanes
-from lvc.backends.tvm.gpu.launch import Launches, local, split, when
-from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, load, loop, store, zeros
+from lvc.backends.tvm.gpu.launch import Launches, copy, local, split, when
+from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, load, loop, store, zeros
 
 THREADS = 128
 
@@ -24,7 +24,8 @@ def parts_of(fused: Fused, parts: int, launches: Launches) -> Buffer | None:
 
 
 def add_parts(fused: Fused, made: Buffer, launches: Launches) -> None:
-    """The launch that adds them up and turns the sums into the output."""
+    """The launch that adds them up and turns the sums into the output; a thread asks for all parts before it adds the
+    first, so that it waits once."""
     parts, *shape = (int(extent) for extent in made.shape)
     lanes = vector_lanes("float32", shape[-1])
     vectors = (*shape[:-1], shape[-1] // lanes)
@@ -35,20 +36,22 @@ def add_parts(fused: Fused, made: Buffer, launches: Launches) -> None:
         return when(True if total % THREADS == 0 else flat < total, one(split(flat, vectors)))
 
     def one(index: list[Expr]) -> Stmt:
-        sums = local([lanes], "sums", str(made.dtype))
+        sums, held = local([lanes], "sums", str(made.dtype)), local([parts, lanes], "held", str(made.dtype))
 
         def place(lane: Expr) -> list[Expr]:
             return [*index[:-1], index[-1] * lanes + lane]
 
+        def fetch(part: Expr) -> Stmt:
+            return copy(held, [part, 0], made, [part, *place(tirx.const(0, "int32"))], lanes)
+
         def add(part: Expr) -> Stmt:
-            return write_lanes(
-                lanes, sums, lambda lane: [lane], lambda lane: load(sums, [lane]) + load(made, [part, *place(lane)])
-            )
+            return block(*(store(sums, load(sums, [lane]) + load(held, [part, lane]), [lane]) for lane in range(lanes)))
 
         return allocate(
-            [sums],
+            [sums, held],
+            loop(parts, fetch, UNROLLED, "part"),
             *(store(sums, zeros(1, str(made.dtype)), [lane]) for lane in range(lanes)),
-            loop(parts, add, name="part"),
+            loop(parts, add, UNROLLED, "part"),
             write_lanes(lanes, fused.output, place, lambda lane: fused.element(place(lane), load(sums, [lane]))),
         )
 

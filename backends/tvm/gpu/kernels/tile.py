@@ -17,6 +17,7 @@ from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.kernels.factors import SINGLE, Factor
 from lvc.backends.tvm.gpu.launch import WARP, barrier, copy, local, shared
 from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, load, loop, store, zeros
+from lvc.backends.tvm.program import ITEM_BYTES
 
 STEP = 8  # terms of the sums in shared memory at once
 QUAD = 4  # floats of a vector
@@ -59,8 +60,11 @@ class Tile:
     def cycles(self, gpu: Gpu, rows: int, columns: int, depth: int, groups: int = 1) -> float:
         """An estimate of a product's time on a GPU."""
         blocks = self.blocks(rows, columns) * groups * self.parts
-        added = LAUNCH + 8 * rows * columns * groups * self.parts / (64 * gpu.multiprocessors) if self.parts > 1 else 0
-        return self.launch_cycles(gpu, blocks, self.steps(depth), self.resident(gpu)) + added
+        multiplied = self.launch_cycles(gpu, blocks, self.steps(depth), self.resident(gpu))
+        if self.parts == 1:
+            return multiplied
+        parts = _FLOAT_BYTES * rows * columns * groups * self.parts / gpu.bytes_per_cycle  # are written, and read again
+        return max(multiplied, parts) + LAUNCH + max(LATENCY, parts * (1 + 1 / self.parts))
 
     def launch_cycles(self, gpu: Gpu, blocks: int, steps: int, resident: int) -> float:
         """An estimate for ``blocks`` of so many ``steps``, of which a multiprocessor has room for ``resident``."""
@@ -80,9 +84,10 @@ class Tile:
         return max(1, min(of.blocks, *limits))
 
 
+_FLOAT_BYTES = ITEM_BYTES["float32"]
 SMALLEST = Tile(32, 32, 4, 4)
 _SHAPES = ((128, 128, 8, 8), (128, 64, 8, 8), (64, 64, 8, 4), (64, 32, 4, 4), (32, 64, 4, 4), (32, 32, 4, 4))
-_PARTS = (1, 2, 4, 8, 16)
+_PARTS = range(1, 17)
 LEAST_STEPS = 4  # of a part of a sum
 
 

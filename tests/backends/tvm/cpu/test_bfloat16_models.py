@@ -15,8 +15,8 @@ import lvc
 from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.build import build_files
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
+from lvc.backends.tvm.cpu.executable import CpuExecutable
 from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16
-from lvc.backends.tvm.cpu.runtime.executable import Executable
 from lvc.backends.tvm.lower import lower
 from lvc.backends.tvm.program import Program
 from lvc.compiler.backend import Target
@@ -93,7 +93,7 @@ def traced(module: nn.Module, *shape: int) -> Model:
 
 def run(program: Program, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
     files = build_files(program, CpuCodeGenerator.of(native()), native(), Workspace(threads=2)).files
-    return Executable(files, 1)(*inputs)
+    return CpuExecutable(files, 1)(*inputs)
 
 
 @pytest.mark.parametrize(("module", "shape"), [(Convolutions(), (2, 3, 34, 30)), (Attention(), (1, 3, 16, 16))])

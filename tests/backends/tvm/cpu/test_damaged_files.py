@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lvc.backends.tvm import BACKEND
-from lvc.backends.tvm.cpu.runtime.executable import Executable
+from lvc.backends.tvm.cpu.executable import CpuExecutable
 from lvc.backends.tvm.plan import checksums
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.errors import CompileError, LvcError
@@ -67,7 +67,7 @@ def mutations(value: Any) -> Iterator[Any]:
 
 
 def test_no_plan_makes_another_number_or_a_traceback(artefact: Artefact) -> None:
-    (wanted,) = Executable(artefact.files, 1)(IMAGE)
+    (wanted,) = CpuExecutable(artefact.files, 1)(IMAGE)
     plan = json.loads(artefact.files["plan.json"])
     read = {name: plan[name] for name in plan if name not in ("setup", "steps")}
     read |= {
@@ -76,7 +76,7 @@ def test_no_plan_makes_another_number_or_a_traceback(artefact: Artefact) -> None
     refused = 0
     for changed in mutations(read):
         try:
-            run = Executable(planned(artefact.files, changed), 1)
+            run = CpuExecutable(planned(artefact.files, changed), 1)
         except LvcError:
             refused += 1
             continue
@@ -90,7 +90,7 @@ def test_a_plan_that_lies_about_shapes_is_refused(artefact: Artefact, change: di
     (side, shapes), *_ = change.items()
     plan[side] = [{"shape": shape, "dtype": "float32"} for shape in shapes]
     with pytest.raises(CompileError, match="damaged") as caught:
-        Executable(planned(artefact.files, plan))
+        CpuExecutable(planned(artefact.files, plan))
     assert "another model than its plan" in caught.value.why
 
 
@@ -98,7 +98,7 @@ def test_a_plan_that_lies_about_shapes_is_refused(artefact: Artefact, change: di
 def test_a_file_of_another_model_is_refused(artefact: Artefact, other: Artefact, name: str) -> None:
     assert len(artefact.files["weights.bin"]) == len(other.files["weights.bin"])
     with pytest.raises(CompileError, match="damaged") as caught:
-        Executable({**artefact.files, name: other.files[name]})
+        CpuExecutable({**artefact.files, name: other.files[name]})
     assert caught.value.why == f"its {name} is not the one that its plan is of"
 
 
@@ -106,13 +106,13 @@ def test_a_file_of_another_model_is_refused(artefact: Artefact, other: Artefact,
 @pytest.mark.parametrize("cut", [0, 1, 64, -1])
 def test_a_file_that_is_cut_short_is_refused(artefact: Artefact, name: str, cut: int) -> None:
     with pytest.raises(CompileError, match="damaged"):
-        Executable({**artefact.files, name: artefact.files[name][:cut]})
+        CpuExecutable({**artefact.files, name: artefact.files[name][:cut]})
 
 
 @pytest.mark.parametrize("name", ["model.so", "weights.bin", "plan.json"])
 def test_a_file_that_is_missing_is_named(artefact: Artefact, name: str) -> None:
     with pytest.raises(CompileError, match="incomplete") as caught:
-        Executable({key: content for key, content in artefact.files.items() if key != name})
+        CpuExecutable({key: content for key, content in artefact.files.items() if key != name})
     assert caught.value.why == f"it lacks {name}"
 
 
@@ -121,7 +121,7 @@ def test_a_library_that_is_none_is_refused(artefact: Artefact) -> None:
     del files["plan.json"]
     plan = {**json.loads(artefact.files["plan.json"]), "checksums": checksums(files)}
     with pytest.raises(CompileError, match="cannot be loaded"):
-        Executable(planned(files, plan))
+        CpuExecutable(planned(files, plan))
 
 
 def test_weights_of_another_size_than_the_library_wants_are_refused(artefact: Artefact) -> None:
@@ -129,7 +129,7 @@ def test_weights_of_another_size_than_the_library_wants_are_refused(artefact: Ar
     del files["plan.json"]
     plan = {**json.loads(artefact.files["plan.json"]), "checksums": checksums(files)}
     with pytest.raises(CompileError, match="damaged"):
-        Executable(planned(files, plan))
+        CpuExecutable(planned(files, plan))
 
 
 def test_a_signature_that_the_plan_does_not_have_is_refused(artefact: Artefact) -> None:
@@ -139,7 +139,7 @@ def test_a_signature_that_the_plan_does_not_have_is_refused(artefact: Artefact) 
 
 
 def test_strides_of_every_kind_are_read_as_numpy_reads_them(artefact: Artefact) -> None:
-    run = Executable(artefact.files, 1)
+    run = CpuExecutable(artefact.files, 1)
     large = np.random.default_rng(0).standard_normal((3, 12, 16, 2)).astype(np.float32)
     views = [large[:, ::2, ::2, 0], large[::-1, 5::-1, 15:7:-1, 1], np.broadcast_to(large[0, 0, :8, 0], (3, 6, 8))]
     unaligned = np.frombuffer(b"x" + large.tobytes(), np.float32, 144, 1).reshape(3, 6, 8)

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from lvc.backends.tvm import BACKEND
-from lvc.backends.tvm.cpu.runtime.executable import Executable, placed
+from lvc.backends.tvm.cpu.executable import CpuExecutable
+from lvc.backends.tvm.runtime.executable import placed
 from lvc.compiler import container, driver
 from lvc.compiler.errors import CompileError
 from lvc.compiler.load import from_module
@@ -38,8 +39,8 @@ def test_a_library_goes_with_the_last_that_uses_it(files: Mapping[str, bytes], t
     gc.collect()
     before = loaded_libraries()
     for _ in range(5):
-        np.testing.assert_array_equal(Executable(files, threads)(DATA)[0], DATA.clip(0))
-    first, second = Executable(files, threads), Executable(files, threads)
+        np.testing.assert_array_equal(CpuExecutable(files, threads)(DATA)[0], DATA.clip(0))
+    first, second = CpuExecutable(files, threads), CpuExecutable(files, threads)
     gc.collect()
     assert loaded_libraries() == before + 2
     del first
@@ -60,7 +61,7 @@ def test_weights_are_used_where_they_lie(tmp_path: Path) -> None:
     stored = np.frombuffer(artefact.files["weights.bin"], np.uint8)
     assert placed(artefact.files["weights.bin"]).ctypes.data == stored.ctypes.data
     data = np.random.default_rng(0).standard_normal((1, 600)).astype(np.float32)
-    (found,) = Executable(artefact.files, 1)(data)
+    (found,) = CpuExecutable(artefact.files, 1)(data)
     np.testing.assert_allclose(found, data @ layer.weight.detach().numpy().T, rtol=1e-4, atol=1e-5)
 
 
@@ -77,5 +78,5 @@ def test_a_folder_that_cannot_be_written_is_one_error(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with pytest.raises(CompileError, match="cannot be loaded") as caught:
-        Executable(files)
+        CpuExecutable(files)
     assert "TMPDIR" in caught.value.help

@@ -59,7 +59,7 @@ def test_a_network_is_object_code_for_another_architecture(target: Target) -> No
     names, objects = compile_kernels([*program.setup, *program.steps], generator, Workspace(threads=2))
     assert {int.from_bytes(made.code[18:20], "little") for made in objects.values()} == {AARCH64}
     assert not any(made.refused for made in objects.values())
-    written = json.loads(json.dumps(plan(program, names, target, Memory(0, 0, 0, 0, 0, 0), generator.flags)))
+    written = json.loads(json.dumps(plan(program, names, target, Memory(0, 0, 0, 0, 0, 0), generator)))
     assert (written["kind"], written["cpu"], written["features"]) == ("aarch64", "cortex-a76", ["neon"])
 
 

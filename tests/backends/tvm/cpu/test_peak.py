@@ -12,7 +12,7 @@ from lvc.backends.tvm import BACKEND
 from lvc.backends.tvm.build import build_files
 from lvc.backends.tvm.cpu import peak
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
-from lvc.backends.tvm.cpu.runtime.executable import Executable
+from lvc.backends.tvm.cpu.executable import CpuExecutable
 from lvc.backends.tvm.cpu.targets import vector_of
 from lvc.compiler.backend import Target
 from lvc.compiler.pipeline.workspace import Workspace
@@ -27,7 +27,7 @@ def native() -> Target:
 def test_it_does_all_of_its_multiply_adds() -> None:
     vector = vector_of(native())
     built = build_files(peak.program(vector), CpuCodeGenerator.of(native()), native(), Workspace(threads=1))
-    (found,) = Executable(built.files, threads=1)(np.full(peak.data_shape(vector), 0.5, np.float32))
+    (found,) = CpuExecutable(built.files, threads=1)(np.full(peak.data_shape(vector), 0.5, np.float32))
     assert found.shape == (peak.VECTORS * peak.SCALARS, vector.lanes)
     assert (found == 0.25 * peak.DEPTH * peak.TURNS).all()
     assert built.memory.scratch == 0

@@ -75,7 +75,9 @@ def test_a_machine_behaves_as_no_greater_one(
 def test_plans_name_the_kind_of_their_code() -> None:
     target = BACKEND.parse_target("x86-64-v3")
     assert (target.kind, targets.llvm_options(target)["mtriple"]) == ("x86-64", "x86_64-unknown-linux-gnu")
-    assert build.plan(Program(), [], target, Memory(0, 0, 0, 0, 0, 0), {})["kind"] == "x86-64"
+    written = build.plan(Program(), [], target, Memory(0, 0, 0, 0, 0, 0), CpuCodeGenerator.of(target))
+    assert written["kind"] == "x86-64"
+    assert "host" not in written
 
 
 def test_a_processor_that_is_not_known_is_told() -> None:

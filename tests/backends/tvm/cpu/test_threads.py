@@ -32,10 +32,10 @@ if sys.argv[3:]:
     expected = data @ data
 np.ones((300, 300)) @ np.ones((300, 300))
 before = threads()
-from lvc.backends.tvm.cpu.runtime.executable import Executable
+from lvc.backends.tvm.cpu.executable import CpuExecutable
 from pathlib import Path
 folder = Path(sys.argv[1])
-run = Executable({file.name: file.read_bytes() for file in folder.iterdir()}, int(sys.argv[2]))
+run = CpuExecutable({file.name: file.read_bytes() for file in folder.iterdir()}, int(sys.argv[2]))
 image = np.ones((1, 3, 32, 32), np.float32)
 for _ in range(5):
     run(image)
@@ -52,9 +52,9 @@ print(json.dumps(found))
 FORK = """
 import gc, os, sys
 import numpy as np
-from lvc.backends.tvm.cpu.runtime.executable import Executable
+from lvc.backends.tvm.cpu.executable import CpuExecutable
 from pathlib import Path
-run = Executable({file.name: file.read_bytes() for file in Path(sys.argv[1]).iterdir()}, 2)
+run = CpuExecutable({file.name: file.read_bytes() for file in Path(sys.argv[1]).iterdir()}, 2)
 image = np.ones((1, 3, 32, 32), np.float32)
 (wanted,) = run(image)
 child = os.fork()
@@ -69,9 +69,9 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 EXIT = """
 import sys, threading
 import numpy as np
-from lvc.backends.tvm.cpu.runtime.executable import Executable
+from lvc.backends.tvm.cpu.executable import CpuExecutable
 from pathlib import Path
-run = Executable({file.name: file.read_bytes() for file in Path(sys.argv[1]).iterdir()}, int(sys.argv[2]))
+run = CpuExecutable({file.name: file.read_bytes() for file in Path(sys.argv[1]).iterdir()}, int(sys.argv[2]))
 image, begun = np.ones((1, 3, 32, 32), np.float32), threading.Event()
 def serve():
     while True:

@@ -12,7 +12,7 @@ import torchvision
 from lvc.backends.tvm.build import build_files
 from lvc.backends.tvm.cpu import targets
 from lvc.backends.tvm.cpu.code_generator import CpuCodeGenerator
-from lvc.backends.tvm.cpu.runtime.executable import Executable
+from lvc.backends.tvm.cpu.executable import CpuExecutable
 from lvc.backends.tvm.lower import lower
 from lvc.compiler.backend import Target
 from lvc.compiler.data.seeded import seeded_inputs
@@ -46,6 +46,6 @@ def test_network(name: str, size: int) -> None:
     plan = json.loads(files["plan.json"])
     runnable = {**files, "plan.json": json.dumps({**plan, "features": []}).encode()}
     (inputs,) = seeded_inputs(model.inputs, 0)
-    (found,) = Executable(runnable, threads=2)(inputs)
+    (found,) = CpuExecutable(runnable, threads=2)(inputs)
     assert relative_difference(found, model(inputs)[0]) < 1e-5
     assert np.abs(found).max() > 0

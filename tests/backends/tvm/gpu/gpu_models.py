@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
+
+EXAMPLES = Path(__file__).parents[4] / "examples"
 
 
 def _lacking() -> str:
@@ -57,6 +61,22 @@ def rewritten(network: Any, *shape: int) -> tuple[Model, np.ndarray]:
     example = torch.randn(shape)
     model, _ = Pipeline.parse("O2").run(lvc.from_module(network.eval(), example), Workspace(threads=1))
     return model, example.numpy()
+
+
+def integer_resnet20() -> tuple[Model, np.ndarray]:
+    """ResNet-20 in integers, calibrated on noise, and an input."""
+    sys.path.insert(0, str(EXAMPLES))
+    import cifar_resnet
+
+    sys.path.remove(str(EXAMPLES))
+    sys.modules.pop("cifar_resnet")
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    model = lvc.from_module(cifar_resnet.resnet20().eval(), torch.from_numpy(images[:1]))
+    steps = "O1,insert-fake-quant,calibrate{images=4 compare=0},lower-to-integer,fuse-operators"
+    workspace = Workspace(data={"calib": lambda: [(image[None], None) for image in images]}, threads=1)
+    model, _ = Pipeline.parse(steps).run(model, workspace)
+    return model, images[1:2]
 
 
 def spills(emulated: Emulated) -> dict[str, int]:

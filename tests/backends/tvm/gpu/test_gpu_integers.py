@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from cuda_on_cpu import Emulated
-from gpu_models import build, emulate, needs_nvrtc
+from gpu_models import build, emulate, integer_resnet20, needs_nvrtc
 from sketch import Sketch
 from test_integer import convolution, whole
 
-import lvc
 from lvc.compiler.ir.operators import integer
-from lvc.compiler.pipeline.pipeline import Pipeline
-from lvc.compiler.pipeline.workspace import Workspace
 
 pytestmark = needs_nvrtc
-EXAMPLES = Path(__file__).parents[4] / "examples"
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
@@ -58,20 +51,10 @@ def test_products(rows: int, depth: int) -> None:
     emulate(s.model(s.call(integer.linear, x, weight, bias, 77)), whole(0, torch.uint8, rows, depth))
 
 
-def test_resnet20_in_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resnet20_in_integers() -> None:
     """Every byte of what the integer graph gives; convolutions by dp4a."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    import cifar_resnet
-
-    torch.manual_seed(0)
-    images = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
-    model = lvc.from_module(cifar_resnet.resnet20().eval(), torch.from_numpy(images[:1]))
-    steps = "O1,insert-fake-quant,calibrate{images=4 compare=0},lower-to-integer,fuse-operators"
-    model, _ = Pipeline.parse(steps).run(
-        model, Workspace(data={"calib": lambda: [(image[None], None) for image in images]}, threads=1)
-    )
+    model, x = integer_resnet20()
     emulated = Emulated(build(model, "cuda:sm_80"))
-    for found, wanted in zip(emulated(images[1:2]), model(images[1:2]), strict=True):
+    for found, wanted in zip(emulated(x), model(x), strict=True):
         np.testing.assert_array_equal(found, wanted)
     assert sum("LVC_DP4A(" in made.text for made in emulated.parts.compiled.values()) >= 7
-    sys.modules.pop("cifar_resnet")

@@ -1,4 +1,4 @@
-"""GPUs as targets: which there are, what can be built, and that nothing pretends to be run."""
+"""GPUs as targets: which there are, what can be built, and what is emitted."""
 
 from __future__ import annotations
 
@@ -10,24 +10,16 @@ import torch
 from gpu_models import build, needs_nvrtc
 from sketch import Sketch
 
-import lvc
 from lvc.backends.tvm.gpu import nvrtc
+from lvc.backends.tvm.gpu.driver import found_gpu
 from lvc.backends.tvm.gpu.gpus import CAPABILITIES, CHIPS, GPUS
 from lvc.backends.tvm.gpu.targets import gpu_of
-from lvc.compiler.backend import OtherMachine, Place, Target
+from lvc.compiler.backend import Target
 from lvc.compiler.cli import main
 from lvc.compiler.emission import Emission, check_artefact, check_emission, emit
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.operators import ordering
 from lvc.compiler.pipeline import catalogue
-
-NETWORK = """
-import torch
-
-
-def make():
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 10))
-"""
 
 
 def test_targets_name_capabilities_and_chips() -> None:
@@ -54,7 +46,9 @@ def test_what_can_be_built_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["targets", "--json"]) == 0
     found = {one["target"]: one for one in json.loads(capsys.readouterr().out)}
     assert found["cuda:sm_80"]["builds"]
-    assert not any(one["runs"] != "no" for text, one in found.items() if text.startswith("cuda"))
+    is_there = found_gpu() is not None
+    assert is_there == (found["native-gpu"]["runs"] == "yes") == (found["cuda"]["runs"] == "yes")
+    assert is_there or "this machine has no NVIDIA GPU" in found["native-gpu"]["missing"]["error"]
     assert found["cuda:sm_70"]["builds"] == ("sm_70" in nvrtc.architectures())
 
 
@@ -70,19 +64,21 @@ def test_without_nvrtc_there_is_the_line_that_installs_it(monkeypatch: pytest.Mo
     assert missing.help == "pip install lvc[cuda]"
 
 
-def test_no_file_is_written_that_could_not_be_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    network, output = tmp_path / "net.py", tmp_path / "net.lvc"
-    network.write_text(NETWORK)
-    arguments = ["compile", f"{network}:make", "--shape", "1x3x8x8", "--target", "cuda:sm_80", "-o", str(output)]
-    assert main(arguments) == 2
-    said = capfd.readouterr().err
-    assert "what is built for 'cuda:sm_80' cannot be emitted as 'artefact'" in said
-    assert "no runtime for GPUs" in said
-    assert "--emit source" in said
-    assert not output.exists()
+def test_forms_that_there_are_not_for_gpus_are_refused() -> None:
+    with pytest.raises(UsageError, match="what is built for 'cuda:sm_80' cannot be emitted as 'static'") as caught:
+        check_emission(Emission("static", "net"), Target.parse("cuda:sm_80"))
+    assert "a library, which an artefact holds" in caught.value.why
+    assert "leave --emit out" in caught.value.help
+    check_artefact(Target.parse("cuda:sm_80"))
 
 
-def test_targets_of_other_systems_have_no_artefact_either() -> None:
+def test_kernels_for_gpus_are_not_tuned() -> None:
+    refused = catalogue.BACKENDS.get("tvm").untunable(Target.parse("cuda:sm_80"), away=True)
+    assert refused is not None
+    assert refused.why == "kernels for GPUs are made in one way, by rules"
+
+
+def test_targets_of_other_systems_have_no_artefact() -> None:
     with pytest.raises(UsageError, match="cannot be emitted as 'artefact'") as caught:
         check_artefact(Target.parse("cortex-a76-android"))
     assert "it has to be linked there" in caught.value.why
@@ -97,15 +93,12 @@ def test_halves_are_refused_with_targets_that_have_them() -> None:
     assert refused is not None
     assert "none multiplies float16 yet" in refused.why
     assert "neoverse-n1" in refused.help
-    assert backend.place(target) is Place.ELSEWHERE
 
 
 @needs_nvrtc
-def test_what_is_emitted_is_whole_and_says_that_it_never_ran(tmp_path: Path) -> None:
+def test_what_is_emitted_is_whole(tmp_path: Path) -> None:
     s = Sketch()
     artefact = build(s.model(s.conv(s.input(1, 3, 8, 8), 8, 3)), "cuda:sm_90")
-    with pytest.raises(OtherMachine, match="cannot be run by this version of lvc"):
-        lvc.load(artefact)
     check_emission(Emission("source", "net"), Target.parse("cuda:sm_90"))
     emit(artefact, tmp_path / "net", Emission("source", "net"))
     plan = json.loads((tmp_path / "net" / "net.launches.json").read_text())
@@ -120,7 +113,6 @@ def test_what_is_emitted_is_whole_and_says_that_it_never_ran(tmp_path: Path) -> 
     assert cubins
     assert all(file.read_bytes()[:4] == b"\x7fELF" for file in cubins)
     assert all(b".target sm_90" in file.read_bytes() for file in (tmp_path / "net").glob("*.ptx"))
-    assert "nothing here has run on one" in json.loads((tmp_path / "net" / "manifest.json").read_text())["note"]
     assert nvrtc.compile_cuda(text, "sm_90").usage.keys() == plan["kernels"].keys()
 
 

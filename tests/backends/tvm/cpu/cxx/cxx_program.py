@@ -13,7 +13,7 @@ import numpy as np
 from programs import SHAPE, network, output_of, run
 
 import lvc
-from lvc.backends.tvm.cpu import runtime
+from lvc.backends.tvm import runtime
 from lvc.compiler import container
 
 HERE = Path(__file__).parent

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from lvc.backends.tvm.cpu.host import check_host
-from lvc.backends.tvm.cpu.runtime.library import Library
 from lvc.backends.tvm.plan import WEIGHTS, Tensor, read_plan
+from lvc.backends.tvm.runtime.library import Library
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.files import Content
 from lvc.compiler.threads import usable_threads
@@ -45,7 +45,7 @@ class Stepper:
     run: Callable[[int], None]
 
 
-class Executable:
+class Executable(ABC):
     """Arrays in, arrays out, in the order of the signature; of the first variant that takes arrays of their shapes.
 
     May be called from several threads at once: each call under way has an instance of its own, with a workspace and
@@ -66,7 +66,7 @@ class Executable:
         self._process = os.getpid()
         self._idle = [self._first]
 
-    def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+    def __call__(self, *inputs: Any) -> tuple[np.ndarray, ...]:
         """Run the model; `UsageError` if an input does not fit the signature."""
         variant = self._variant(inputs)
         arrays, results = self._checked(inputs, variant), self._results(variant)
@@ -101,38 +101,41 @@ class Executable:
             results = results[:1] * len(results)
         return Stepper(arrays, results, lambda step: instance.run_step(step, arrays, results))
 
+    @abstractmethod
     def peak_flops(self) -> float:
-        """Floating-point operations a second that its threads together can do in code for its target, measured."""
-        from lvc.backends.tvm.cpu.peak import peak_flops
+        """Floating-point operations a second that its threads together can do in code for its target, measured; 0 where
+        nothing measures them."""
 
-        return self.threads * peak_flops(self.plan.target)
-
+    @abstractmethod
     def _check_machine(self) -> None:
-        """Raise `CompileError` if this machine cannot run its code."""
-        check_host(self.plan.target.text, self.plan.target.features, self.plan.target.kind)
+        """Raise `OtherMachine` if this machine cannot run its code."""
 
     def _open(self, files: Mapping[str, Content]) -> Code:
         """Its code."""
         return Library(files[LIBRARY], placed(files[WEIGHTS]), self.plan)
 
-    def _variant(self, inputs: Sequence[np.ndarray]) -> int:
+    def _variant(self, inputs: Sequence[Any]) -> int:
         """The variant that takes arrays of these shapes; the first where none does."""
         shapes = [np.shape(array) for array in inputs]
         fitting = (n for n, one in enumerate(self.plan.variants) if [value.shape for value in one.inputs] == shapes)
         return next(fitting, 0)
 
-    def _checked(self, inputs: Sequence[np.ndarray], variant: int = 0) -> list[np.ndarray]:
+    def _checked(self, inputs: Sequence[Any], variant: int = 0) -> list[Any]:
         expected = self.plan.variants[variant].inputs
         if len(inputs) != len(expected):
             raise UsageError(f"the model takes {len(expected)} input(s), {len(inputs)} given")
         arrays = []
         for number, (array, wanted) in enumerate(zip(inputs, expected, strict=True)):
-            array = np.asarray(array)
+            array = self._readable(array)
             if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
                 given = f"{array.dtype}{list(array.shape)}"
                 raise UsageError(f"input {number} must be {wanted.dtype}{list(wanted.shape)}, not {given}")
-            arrays.append(np.ascontiguousarray(array))
+            arrays.append(np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array)
         return arrays
+
+    def _readable(self, array: Any) -> Any:
+        """An input as its code can read it."""
+        return np.asarray(array)
 
     def _results(self, variant: int = 0) -> list[np.ndarray]:
         return [_empty(result) for result in self.plan.variants[variant].outputs]

@@ -264,7 +264,7 @@ class instance {
   }
 
   /// Run on elements in the order of the signature, of its types, or bytes of the same size. Inputs and outputs do not
-  /// overlap; those that begin at a multiple of LVC_ALIGNMENT are not copied.
+  /// overlap; those that begin at a multiple of LVC_ALIGNMENT are not copied, but to a GPU and back.
   void run(span<const input> inputs, span<const output> outputs, status &found) {
     run_variant(0, inputs, outputs, found);
   }

@@ -22,9 +22,10 @@ struct manifest {
   std::map<std::string, std::uint64_t> files;  // the bytes of each
 };
 
-/// What code needs of a machine, and the sums of the files that belong to it.
+/// What code needs of a machine, and the sums of the files that belong to it. Where its kernels are for a kind of device
+/// beside the processor, `host` is the kind of the latter.
 struct plan {
-  std::string kind, flags_key;
+  std::string kind, host, flags_key;
   std::vector<std::string> flags;
   std::map<std::string, std::uint64_t> checksums;
 };
@@ -66,6 +67,7 @@ class manifest_reader {
     json in(text);
     bool is_sound = in.object([&](const std::string &key) {
       if (key == "kind") return in.text(made.kind);
+      if (key == "host") return in.text(made.host);
       if (key == "checksums")
         return in.object([&](const std::string &name) { return in.integer(made.checksums[name]); });
       return key == "flags" ? read_flags(in, made) : in.skip();

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from lvc.backends.tvm.plan import Plan, Tensor
+from lvc.compiler.backend import OtherMachine
+from lvc.compiler.device_array import DeviceArray
 from lvc.compiler.errors import CompileError
 from lvc.compiler.files import Content
 
@@ -22,6 +24,14 @@ VERSION = 1
 
 TYPE_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 """What DLPack calls a kind of element types, by NumPy's name."""
+
+_HELP_ELSEWHERE = {
+    8: "install NVIDIA's driver, or build it for a CPU, as --target native does",
+    9: "run it on a machine with an NVIDIA GPU, or build it for a CPU, as --target native does",
+    10: "build it again with --target native-gpu on this machine",
+    11: "install a newer driver, or build it with the NVRTC of an older CUDA",
+}
+"""What to do about ``LVC_NO_DRIVER``, ``LVC_NO_GPU``, ``LVC_OLD_GPU`` and ``LVC_OLD_DRIVER``."""
 
 _VERSIONS = "the artefact's shared library was made by another version of lvc"
 _Signature = list[tuple[list[int], int, int]]
@@ -70,7 +80,7 @@ class Library:
             info = _declare(self._library)
         except AttributeError as error:
             raise CompileError("the artefact's shared library is of no model", why=str(error)) from error
-        self._weights = weights
+        self._weights, self._target = weights, plan.target.text
         if info.version != VERSION:
             raise CompileError(_VERSIONS, help="build it again")
         planned = [(_signature(v.inputs), _signature(v.outputs), len(v.steps), weights.nbytes) for v in plan.variants]
@@ -95,10 +105,14 @@ class Library:
         return Instance(self, handle, shared)
 
     def check(self, status: int) -> None:
-        """Raise `CompileError` for any status but success."""
-        if status:
-            text = self._library.lvc_status_text(status).decode(errors="replace")
-            raise CompileError("the model cannot be run", why=text)
+        """Raise `CompileError` for any status but success; `OtherMachine` where another one may run it."""
+        if not status:
+            return
+        text = self._library.lvc_status_text(status).decode(errors="replace")
+        if status in _HELP_ELSEWHERE:
+            what = f"this artefact was built for {self._target}, and this machine cannot run it"
+            raise OtherMachine(what, why=text, help=_HELP_ELSEWHERE[status])
+        raise CompileError("the model cannot be run", why=text)
 
     def run(self, handle: ctypes.c_void_p, variant: int, inputs: object, outputs: object) -> None:
         run = self._library
@@ -137,9 +151,13 @@ def _destroy(library: Library, handle: ctypes.c_void_p, process: int) -> None:
         library.destroy(handle)
 
 
-def pointers(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:
+def pointers(arrays: Sequence[np.ndarray | DeviceArray]) -> ctypes.Array[ctypes.c_void_p]:
     """Where arrays begin."""
-    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+    return (ctypes.c_void_p * len(arrays))(*map(_address, arrays))
+
+
+def _address(array: np.ndarray | DeviceArray) -> int:
+    return array.address if isinstance(array, DeviceArray) else array.ctypes.data
 
 
 def _load(content: Content) -> ctypes.CDLL:

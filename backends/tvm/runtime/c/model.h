@@ -23,59 +23,6 @@ _Static_assert(sizeof(lvc_model) <= LVC_INSTANCE_BYTES, "an instance has less ro
 _Static_assert(sizeof(lvc_worker) <= LVC_WORKER_BYTES, "a thread has less room than it takes");
 #endif
 
-static uint64_t lvc_rounded(uint64_t bytes) { return (bytes + LVC_ALIGNMENT - 1) / LVC_ALIGNMENT * LVC_ALIGNMENT; }
-
-const lvc_info *lvc_model_info(void) { return lvc_variant; }
-
-const lvc_info *lvc_variant_info(int32_t variant) {
-  return variant >= 0 && variant < LVC_VARIANTS ? lvc_variant + variant : 0;
-}
-
-/* the images of a variant's first input */
-static int64_t lvc_images(int32_t variant) {
-  const lvc_info *info = lvc_variant + variant;
-  return info->inputs && info->input->rank ? *info->input->shape : 1;
-}
-
-int32_t lvc_variant_for(int64_t images) {
-  int32_t best = 0;
-  for (int32_t other = 1; other < LVC_VARIANTS; other++) {
-    int64_t found = lvc_images(other), known = lvc_images(best);
-    if (known < images ? found > known : found >= images && found < known) best = other;
-  }
-  return best;
-}
-
-static const lvc_tensor *lvc_tensor_of(int32_t variant, int i) {
-  const lvc_info *info = lvc_variant + variant;
-  return i < LVC_INPUTS ? info->input + i : info->output + i - LVC_INPUTS;
-}
-
-/* the room that an input or output takes in the largest variant */
-static uint64_t lvc_staged(int i) {
-  uint64_t most = 0;
-  for (int32_t variant = 0; variant < LVC_VARIANTS; variant++) {
-    uint64_t bytes = lvc_tensor_of(variant, i)->bytes;
-    if (bytes > most) most = bytes;
-  }
-  return lvc_rounded(most);
-}
-
-const char *lvc_status_text(int status) {
-  switch (status) {
-  case LVC_OK: return "it is done";
-  case LVC_OUT_OF_MEMORY: return "there is not enough memory for the model";
-  case LVC_NO_THREADS: return "the system starts no more threads";
-  case LVC_UNALIGNED: return "weights or memory do not begin at a multiple of 64 bytes";
-  case LVC_KERNEL_FAILED: return "a kernel failed";
-  case LVC_NO_SUCH_STEP: return "the model has no such step";
-  case LVC_NO_SUCH_THREADS: return "a model runs on at least one thread";
-  case LVC_NO_ROOM: return "the memory is smaller than the model takes";
-  case LVC_NO_SUCH_VARIANT: return "the model has no such variant";
-  default: return "this is no status of a model";
-  }
-}
-
 static int lvc_walk(lvc_model *model, int32_t first, int32_t end) {
   int failed = 0;
   lvc_own_scratch = &model->scratch;
@@ -196,9 +143,8 @@ int lvc_run(lvc_model *model, const void *const *inputs, void *const *outputs) {
 }
 
 int lvc_run_variant(lvc_model *model, int32_t variant, const void *const *inputs, void *const *outputs) {
-  int32_t first = 0;
   if (variant < 0 || variant >= LVC_VARIANTS) return LVC_NO_SUCH_VARIANT;
-  for (int32_t other = 0; other < variant; other++) first += lvc_variant[other].steps;
+  int32_t first = lvc_first_step(variant);
   return lvc_run_some(model, variant, inputs, outputs, first, first + lvc_variant[variant].steps);
 }
 

@@ -43,7 +43,15 @@ enum {
   LVC_NO_SUCH_STEP = 5,
   LVC_NO_SUCH_THREADS = 6,
   LVC_NO_ROOM = 7,
-  LVC_NO_SUCH_VARIANT = 14
+  LVC_NO_SUCH_VARIANT = 14,
+  /* of models for GPUs */
+  LVC_NO_DRIVER = 8,
+  LVC_NO_GPU = 9,
+  LVC_OLD_GPU = 10,
+  LVC_OLD_DRIVER = 11,
+  LVC_OUT_OF_GPU_MEMORY = 12,
+  LVC_FORKED = 13,
+  LVC_DRIVER_FAILED = 1000 /* and above: by how much is the error that the driver reports */
 };
 
 const lvc_info *lvc_model_info(void);
@@ -67,7 +75,7 @@ int lvc_model_create(const void *weights, int32_t threads, const lvc_model *shar
 #endif
 
 /* The same in so many bytes of memory, which begin at a multiple of LVC_ALIGNMENT and are the instance's own as long as
-   it lives. */
+   it lives. Models for GPUs, which have memory of their own, lack these two. */
 int lvc_model_place(void *memory, uint64_t bytes, const void *weights, int32_t threads, const lvc_model *shared,
                     lvc_model **made);
 
@@ -75,13 +83,14 @@ int lvc_model_place(void *memory, uint64_t bytes, const void *weights, int32_t t
 uint64_t lvc_model_bytes(int32_t threads, const lvc_model *shared);
 
 /* Inputs and outputs in the order of the signature, contiguous, no output where an input or another output lies; those
-   that begin at a multiple of LVC_ALIGNMENT are read and written where they lie, others are copied. */
+   that begin at a multiple of LVC_ALIGNMENT are read and written where they lie, others are copied. For a model on a GPU
+   that is so of memory of the GPU, and all memory of the host is copied. */
 int lvc_run(lvc_model *model, const void *const *inputs, void *const *outputs);
 
 /* The same with inputs and outputs of a variant; lvc_run runs the first. */
 int lvc_run_variant(lvc_model *model, int32_t variant, const void *const *inputs, void *const *outputs);
 
-/* Run one step alone, to time it: it reads what the last run left. */
+/* Run one step alone, to time it: it reads what the last run left, on a GPU also of its copied inputs. */
 int lvc_run_step(lvc_model *model, int32_t step, const void *const *inputs, void *const *outputs);
 
 /* End its threads, and free what it allocated. */

@@ -60,8 +60,8 @@ inline status check_machine(const plan &needed, const std::string &target) {
   auto refused = [&](const std::string &why) {
     return status(errc::wrong_machine, "the artefact was built for " + shown(target) + ", and cannot run here: " + why);
   };
-  if (needed.kind != own_kind())
-    return refused("it is code for " + shown(needed.kind) + ", and this is a program for " + own_kind());
+  const std::string &kind = needed.host.empty() ? needed.kind : needed.host;
+  if (kind != own_kind()) return refused("it is code for " + shown(kind) + ", and this is a program for " + own_kind());
   if (std::string flag = missing_flag(needed); !flag.empty()) return refused("the processor lacks " + shown(flag));
   return {};
 }

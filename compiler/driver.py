@@ -65,6 +65,8 @@ def compile(
     """
     pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline.parse(pipeline)
     lowered = pipeline.with_precision(precision)
+    target = target if isinstance(target, Target) else Target.parse(target)
+    check_request(lowered, target)
     request = None
     if not isinstance(model, Model):
         request = LoadRequest(model) if isinstance(model, str) else model

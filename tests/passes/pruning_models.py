@@ -69,6 +69,7 @@ class Images:
 
 
 def chain(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]] | None = None) -> Model:
+    torch.manual_seed(0)
     made = Chain(torch.tensor(first), None if second is None else torch.tensor(second))
     model = _traced_chain(*torch.tensor(first).shape).copy()
     for name, value in made.named_parameters():

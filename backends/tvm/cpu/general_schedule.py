@@ -47,7 +47,7 @@ def _shared_loops(sch: Any, blocks: list[Any]) -> int:
         if len(set(column)) != 1:
             break
         count += 1
-    count = min(count, *(len(row) - 1 for row in extents))
+    count = max(0, min(count, *(len(row) - 1 for row in extents)))  # a nest that states itself has no dimensions
     while count and extents[0][count - 1] == 1:
         count -= 1
     return count

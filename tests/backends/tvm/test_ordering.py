@@ -7,7 +7,10 @@ import pytest
 import torch
 from sketch import Sketch, check
 
+from lvc.backends.tvm import BACKEND
+from lvc.compiler.backend import Target
 from lvc.compiler.ir.operators import ordering
+from lvc.compiler.pipeline.workspace import Workspace
 
 RANDOM = np.random.default_rng(5)
 
@@ -26,6 +29,15 @@ def test_argsort_is_stable(size: int) -> None:
     x, whole = sketch.input(3, size), sketch.input(2, 2, size, dtype=torch.int64)
     orders = [sketch.call(ordering.argsort, value, down) for value in (x, whole) for down in (False, True)]
     check(sketch.model(*orders), ties(3, size), RANDOM.integers(-3, 3, (2, 2, size)))
+
+
+@pytest.mark.parametrize("shape", [(300,), (1, 300), (3, 300)])
+def test_the_nest_of_argsort_is_taken_as_it_is(shape: tuple[int, ...]) -> None:
+    sketch = Sketch()
+    model = sketch.model(sketch.call(ordering.argsort, sketch.input(*shape), True))
+    artefact = BACKEND.build(model, Target.parse("native"), Workspace(threads=1))
+    assert artefact.metadata["remarks"] == []
+    check(model, ties(*shape))
 
 
 def test_argsort_puts_false_before_true() -> None:

@@ -38,10 +38,12 @@ def _has_let(node: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Slot:
-    """A place for a value; ``lane`` is the variable of the lanes, each of which has its own, or None."""
+    """A place for a value; ``lane`` is the variable of the lanes, each of which has its own, or None. A value that is a
+    vector by itself has ``width`` elements."""
 
     buffer: Buffer
     lane: Any
+    width: int = 1
 
     @property
     def differs(self) -> bool:
@@ -49,13 +51,19 @@ class _Slot:
 
     @property
     def dtype(self) -> str:
-        return str(self.buffer.dtype)
+        return f"{self.buffer.dtype}x{self.width}" if self.width > 1 else str(self.buffer.dtype)
+
+    @property
+    def place(self) -> Any:
+        if self.width > 1:
+            return tirx.Ramp(0, 1, self.width)
+        return self.lane if self.differs else 0
 
     def load(self) -> Expr:
-        return load(self.buffer, [self.lane if self.differs else 0])
+        return load(self.buffer, [self.place])
 
     def store(self, value: Expr) -> Stmt:
-        return store(self.buffer, value, [self.lane if self.differs else 0])
+        return store(self.buffer, value, [self.place])
 
 
 class _Keeping:
@@ -98,8 +106,10 @@ class _Keeping:
 
     def slot(self, dtype: str, *, differs: bool) -> _Slot:
         """A new place for a value, in each lane if it differs there."""
-        self.slots.append(scratch([self.lanes if differs else 1], "kept", dtype))
-        return _Slot(self.slots[-1], self.lane if differs else None)
+        element, _, lanes = dtype.partition("x")
+        width = int(lanes or 1)
+        self.slots.append(scratch([self.lanes if differs else width], "kept", element))
+        return _Slot(self.slots[-1], self.lane if differs else None, width)
 
     def is_inside(self, load: Any) -> bool:
         """Whether it is proven that a load reads within its buffer."""

@@ -27,7 +27,7 @@ from lvc.compiler.pipeline.pipeline import Observer, Pipeline, Step
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.recipe.stages import Stages
 from lvc.compiler.report import Report, Size, group_labels, reports_of
-from lvc.compiler.variants import Shapes, check_variants, load_variants, rewritten_variants
+from lvc.compiler.variants import Shapes, check_variants, load_variants, rewritten_variants, with_batches
 from lvc.compiler.verification.verification import Verification
 
 
@@ -81,7 +81,7 @@ def compile(
         observers=observers,
         request=request,
         max_loss=LossBound.parse(max_loss) if max_loss is not None else None,
-        variants=[{v.name: (images, *v.spec.shape[1:]) for v in model.inputs} for images in batches],
+        variants=with_batches(model, batches),
     )[0]
 
 

@@ -33,6 +33,11 @@ class Variant:
     like: int | None
 
 
+def with_batches(model: Model, batches: Sequence[int]) -> list[Shapes]:
+    """The shapes of all inputs of a model for these numbers of images."""
+    return [{value.name: (images, *value.spec.shape[1:]) for value in model.inputs} for images in batches]
+
+
 def check_variants(variants: Sequence[Shapes], target: Target) -> None:
     """Raise `UsageError` if what is built for a target takes one shape."""
     if variants and (why := catalogue.BACKENDS.get(target.backend).one_shape(target)):

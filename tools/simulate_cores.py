@@ -31,7 +31,7 @@ ROUNDS = 8
 MOST_ROWS = 12
 
 
-def timed(text: str, batch: int, target_text: str = "native") -> list[Timed]:
+def timed(text: str, batch: int, target_text: str) -> list[Timed]:
     """The kernels of a model in its order, and their processor time on this machine."""
     from inspection.cores import Timed, loops_of
     from lvc.backends.tvm.build import build_files

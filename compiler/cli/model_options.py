@@ -75,7 +75,9 @@ def load_variants(options: argparse.Namespace) -> tuple[LoadRequest, Model, Sequ
     request = _request(options, shapes[0])
     model = request.load()
     if options.batch:
-        shapes = [{v.name: (images, *v.spec.shape[1:]) for v in model.inputs} for images in options.batch]
+        from lvc.compiler.variants import with_batches
+
+        shapes = with_batches(model, options.batch)
         if any(shapes[0][value.name] != value.spec.shape for value in model.inputs):
             request = _request(options, shapes[0])
             model = request.load()

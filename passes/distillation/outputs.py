@@ -114,12 +114,7 @@ def _values(model: Model, output: int) -> Iterator[Node]:
 def _moves_all(node: Node) -> bool:
     """Whether a node gives all that it reads, in another order or shape."""
     sources = node.all_input_nodes
-    return (
-        family(node) is Family.MOVEMENT
-        and len(sources) == 1
-        and spec(sources[0]).elements == spec(node).elements
-        and not is_call(node, aten.slice.Tensor)
-    )
+    return family(node) is Family.MOVEMENT and len(sources) == 1 and spec(sources[0]).elements == spec(node).elements
 
 
 def _is_sigmoid(node: Node) -> bool:

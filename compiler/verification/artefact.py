@@ -21,6 +21,7 @@ from lvc.compiler.verification.closeness import (
     differences,
     quantises,
     slack_of,
+    with_infinities,
 )
 from lvc.compiler.verification.examples import Example
 from lvc.compiler.verification.oracle import GraphOracle
@@ -56,7 +57,7 @@ def verify_artefact(
         if run is None:
             return record
         for example in examples:
-            found = run(*example.inputs)
+            found = with_infinities(run(*example.inputs), example.outputs)
             judged = _compare(example, found, rewritten, is_lossy)
             if judged.explanation is None:
                 raise _difference(judged, example.text)
@@ -86,7 +87,7 @@ def _runnable(
     return run
 
 
-def _compare(example: Example, found: tuple[np.ndarray, ...], rewritten: Model, is_lossy: bool) -> Comparison:
+def _compare(example: Example, found: Sequence[np.ndarray], rewritten: Model, is_lossy: bool) -> Comparison:
     slack = slack_of(rewritten)
     if not is_lossy:
         return Comparison(example.model, example.inputs, example.outputs, found, slack=slack)

@@ -155,6 +155,22 @@ class Comparison:
         return all(a <= most for a, most in zip(apart, allowed, strict=True))
 
 
+def with_infinities(found: Arrays, own: Arrays) -> list[np.ndarray]:
+    """What was ``found``, infinite where a model's ``own`` output is and the number found is the last finite one.
+
+    ONNX Runtime begins a maximum at the lowest number and PyTorch at minus infinity: so they differ where a window of
+    a pooling lies in the padding alone.
+    """
+    return [_ends_at_infinity(*pair) for pair in zip(found, own, strict=True)] if len(found) == len(own) else [*found]
+
+
+def _ends_at_infinity(found: np.ndarray, own: np.ndarray) -> np.ndarray:
+    if found.shape != own.shape or not np.issubdtype(found.dtype, np.floating):
+        return found
+    is_last = np.isinf(own) & (np.abs(found) == np.finfo(found.dtype).max) & (np.sign(found) == np.sign(own))
+    return np.where(is_last, own, found).astype(found.dtype)
+
+
 def slack_of(model: Model) -> float:
     """How many times as far from double precision code for a model may be."""
     return WINOGRAD_SLACK if any(WINOGRAD in node.meta for node in calls(model.module.graph)) else ROUNDING_SLACK

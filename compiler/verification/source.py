@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lvc.compiler.errors import CheckError
 from lvc.compiler.ir.counts import padded
 from lvc.compiler.ir.model import Model, Reference
-from lvc.compiler.verification.closeness import Comparison
+from lvc.compiler.verification.closeness import Comparison, with_infinities
 from lvc.compiler.verification.examples import Example
 from lvc.compiler.verification.record import Verified
 
@@ -29,10 +29,11 @@ def verify_source(model: Model, examples: Sequence[Example], *, thorough: bool) 
     with record.timed():
         for example in examples:
             try:
-                wanted = padded(model.outputs, model.counts, reference.run(example.inputs))
+                results = padded(model.outputs, model.counts, reference.run(example.inputs))
             except Exception as error:  # whoever computes there fails in his own ways
                 record.skipped = f"{reference.name} cannot run it ({_line(error)})"
                 return record
+            wanted = with_infinities(results, example.outputs)
             found = Comparison(model, example.inputs, example.outputs, wanted, reference.bound, _SLACK)
             if found.explanation is None:
                 raise _difference(found, reference, example)

@@ -25,7 +25,7 @@ from lvc.compiler.load.onnx_importer.call import CONVERTERS
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.counts import total_macs
 from lvc.compiler.pipeline.workspace import Workspace
-from lvc.compiler.verification.closeness import Comparison, differences
+from lvc.compiler.verification.closeness import Comparison, differences, with_infinities
 from lvc.compiler.verification.examples import image_inputs
 from lvc.compiler.verification.record import Verified
 from lvc.compiler.verification.verification import Verification
@@ -79,6 +79,35 @@ def test_a_file_is_compared_with_onnx_runtime(tmp_path: Path) -> None:
         assert found.difference is not None
         assert found.difference < 1e-5
         assert not found.skipped
+
+
+def test_a_window_of_padding_alone_has_no_maximum(tmp_path: Path) -> None:
+    sizes = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1, 1, 1, 1], "dilations": [1, 2]}
+    graph = helper.make_graph(
+        [helper.make_node("MaxPool", ["x"], ["y"], **sizes)],
+        "empty",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 1, 32, 1))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 1, 17, 1))],
+    )
+    file = tmp_path / "empty.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
+    for target in ("native", "onnx"):
+        artefact, report = compile_and_report(LoadRequest(str(file)), target=target)
+        assert report.loaded is not None
+        assert report.loaded.against.startswith("ONNX Runtime ")
+        assert report.loaded.difference == 0
+        assert report.built is not None
+        assert report.built.difference == 0
+        found = lvc.load(artefact)(np.zeros((1, 1, 32, 1), np.float32))
+        assert (found[0] if isinstance(found, tuple) else found).max() <= np.finfo(np.float32).min
+
+
+def test_only_the_last_number_of_the_same_sign_stands_for_infinity() -> None:
+    own = np.array([-np.inf, np.inf, -np.inf, 0, np.nan], np.float32)
+    last = np.finfo(np.float32).max
+    found = np.array([-last, -last, -3e38, -last, -last], np.float32)
+    assert np.array_equal(with_infinities([found], [own])[0], [-np.inf, *found[1:]])
+    assert np.array_equal(with_infinities([found[:3]], [own])[0], found[:3])
 
 
 def test_a_check_takes_images_as_well(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from lvc.compiler.measure.counts import macs
 
 _ULP = 2.0**-23
 _HALF_ROUNDING = 2.0**-12  # a quarter of a unit in the last place of one, in half precision
+_SINGLE_ROUNDING = 2.0**-25  # and in single precision
 _SATURATING = (aten.sigmoid.default, aten.tanh.default, aten.erf.default, aten.softplus.default)
 _GATED = (aten.silu.default, aten.gelu.default, aten.mish.default)
 
@@ -44,14 +45,15 @@ def jittered_outputs(model: Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.n
     return tuple(part.numpy() for part in found)
 
 
-def half_summed_outputs(model: Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """Run a model with the sums of products of halves as far off, seeded, as summing in half precision may make them.
+def summed_outputs(model: Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Run a model with the sums of products as far off, seeded, as adding one term after another may make them.
 
-    Each of n steps rounds a sum that has grown, at random signs, to at most the root of all its squares, by a quarter
-    of a unit in the last place; so the errors of a part add up to the root of n times that, and of parts as squares.
+    Kernels do so, where PyTorch adds partial sums. Each of n steps rounds a sum that has grown, at random signs, to at
+    most the root of all its squares, by a quarter of a unit in the last place; so the errors of a part add up to the
+    root of n times that, and of parts as squares. Products of halves are taken to be summed in half precision.
     """
     with torch.inference_mode():
-        found = _HalfSums(model.module).run(*map(torch.from_numpy, inputs))
+        found = _RoundedSums(model.module).run(*map(torch.from_numpy, inputs))
     return tuple(part.numpy() for part in found)
 
 
@@ -62,14 +64,14 @@ def sums_halves(node: torch.fx.Node) -> bool:
     return all(spec(behind_widening(factor)).dtype is torch.float16 for factor in factors(node))
 
 
-class _HalfSums(torch.fx.Interpreter):
+class _RoundedSums(torch.fx.Interpreter):
     def __init__(self, module: torch.fx.GraphModule) -> None:
         super().__init__(module)
         self._random = torch.Generator().manual_seed(0)
 
     def run_node(self, node: torch.fx.Node) -> Any:
         result = super().run_node(node)
-        if not (node.op == "call_function" and sums_halves(node)):
+        if node.op != "call_function" or family(node) is not Family.CONTRACTION or not result.is_floating_point():
             return result
         terms, read = macs(node) / max(1, result.numel()), factors(node)
         squares = {factor: self.env[factor].square() for factor in read}
@@ -79,8 +81,10 @@ class _HalfSums(torch.fx.Interpreter):
         }
         if "bias" in given:
             given["bias"] = None
-        scale = node.target(**given).sqrt() * (min(terms, FLOAT16_TERMS) ** 0.5 * _HALF_ROUNDING)  # type: ignore[operator]
-        return result + scale * torch.randn(result.shape, generator=self._random)
+        steps = min(terms, FLOAT16_TERMS) if sums_halves(node) else terms
+        rounding = _HALF_ROUNDING if sums_halves(node) else _SINGLE_ROUNDING
+        scale = node.target(**given).sqrt() * (steps**0.5 * rounding)  # type: ignore[operator]
+        return result + scale * torch.randn(result.shape, generator=self._random).to(result.dtype)
 
 
 class _Jitter(torch.fx.Interpreter):

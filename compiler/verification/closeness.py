@@ -15,7 +15,7 @@ from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import WINOGRAD, calls, family, spec
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
-from lvc.compiler.measure.precision import exact_outputs, half_summed_outputs, jittered_outputs, sums_halves
+from lvc.compiler.measure.precision import exact_outputs, jittered_outputs, summed_outputs, sums_halves
 from lvc.compiler.pipeline.observers import relative_difference
 
 Arrays = Sequence[np.ndarray]
@@ -62,9 +62,9 @@ class Comparison:
     """A model's ``own`` outputs beside what somebody else made of the same inputs.
 
     Beyond the ``bound`` they agree where rounding explains it: the others are at most ``slack`` times as far from
-    double precision; or saturating functions that are off by an ulp of one move the outputs as far, or sums in half
-    precision, where the model multiplies halves; or, if the model quantises or decides by comparisons, few places fell
-    to the other side, or a nudge of the inputs moves them as much.
+    double precision; or saturating functions that are off by an ulp of one move the outputs as far, or sums of one term
+    after another; or, if the model quantises or decides by comparisons, few places fell to the other side, or a nudge
+    of the inputs moves them as much. Lists are compared whatever their order.
     """
 
     model: Model
@@ -102,8 +102,9 @@ class Comparison:
             return "rounding in single precision"
         if self._is_saturation():
             return "saturated functions rounded to a place of one"
-        if self._is_half_sums():
-            return "sums in half precision"
+        if self._is_as_far(self._summed):
+            halves = any(map(sums_halves, calls(self.model.module.graph)))
+            return f"sums in {'half' if halves else 'single'} precision, one term after another"
         if jumps(self.model) and (self._differs_in_few_places() or self._moves_as_much()):
             return "values between two steps"
         if self.model.counts and self._few_of_a_list_differ():
@@ -121,23 +122,31 @@ class Comparison:
         moved = differences(jittered_outputs(self.model, tuple(self.inputs)), self.own)
         return all(a <= max(self.bound, self.slack * most) for a, most in zip(self.differences, moved, strict=True))
 
-    def _is_half_sums(self) -> bool:
-        """Whether summing in half precision where the model multiplies halves moves the outputs as far."""
-        if not any(map(sums_halves, calls(self.model.module.graph))):
-            return False
-        return self._is_as_far(half_summed_outputs(self.model, tuple(self.inputs)))
+    @cached_property
+    def _summed(self) -> Arrays:
+        return summed_outputs(self.model, tuple(self.inputs))
 
     def _differs_in_few_places(self) -> bool:
         shares = (_share_apart(*pair, self.bound) for pair in zip(self.own, self.other, strict=True))
         return max(shares) <= _PLACES
 
     def _few_of_a_list_differ(self) -> bool:
-        """Whether lists hold the same but for few elements, whatever their order, and all else is within the bound."""
+        """Whether lists hold the same but for few elements, whatever their order, and all else is within the bound.
+
+        An element is the same within the bound, or ``slack`` times as far as rounded sums move what a list holds.
+        """
         fixed = [place for place, name in enumerate(self.model.output_names) if not self._is_of_a_list(name)]
         if any(self.differences[place] > self.bound for place in fixed):
             return False
-        ours, theirs = (_rows_of_lists(self.model, part, self.own, self.bound) for part in (self.own, self.other))
-        return all(_share_without_partner(ours[name], theirs[name]) <= _PLACES for name in ours)
+        ours, theirs, summed = (
+            _rows_of_lists(self.model, part, self.own, self.bound) for part in (self.own, self.other, self._summed)
+        )
+        most = MOST_STEPS / self.bound
+        for name in ours:
+            near = min(most, max(1.0, self.slack * _moved(ours[name], summed[name])))
+            if _share_without_partner(ours[name] / near, theirs[name] / near) > _PLACES:
+                return False
+        return True
 
     def _is_of_a_list(self, name: str) -> bool:
         counts = self.model.counts
@@ -236,6 +245,13 @@ def _share_without_partner(ours: np.ndarray, theirs: np.ndarray) -> float:
         else:
             alone += 1
     return max(alone / len(ours), float(free.mean()))
+
+
+def _moved(rows: np.ndarray, moved: np.ndarray) -> float:
+    """How far all rows but few have moved, each to the one that is nearest."""
+    if len(rows) == 0 or len(moved) == 0:
+        return 0.0
+    return float(np.quantile([np.abs(moved - row).max(1).min() for row in rows], 1 - _PLACES))
 
 
 def _nudged(array: np.ndarray, random: np.random.Generator) -> np.ndarray:

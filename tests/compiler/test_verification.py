@@ -24,6 +24,7 @@ from lvc.compiler.load.onnx_importer.build import load_converters
 from lvc.compiler.load.onnx_importer.call import CONVERTERS
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.counts import total_macs
+from lvc.compiler.measure.precision import summed_outputs
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.verification.closeness import Comparison, differences, with_infinities
 from lvc.compiler.verification.examples import image_inputs
@@ -302,6 +303,64 @@ def test_a_saturated_sigmoid_may_be_off_by_an_ulp_of_one_and_no_more() -> None:
     assert by_an_ulp.explanation == "saturated functions rounded to a place of one"
     assert not Comparison(model, example.inputs, example.outputs, [scores + 2.0**-20, boxes]).agrees
     assert not Comparison(model, example.inputs, example.outputs, [scores, boxes * 1.001]).agrees
+
+
+def small_differences_of_large_sums(terms: int) -> tuple[torch.nn.Linear, torch.Tensor]:
+    """A layer whose bias takes away, on the input returned with it, all of its sums but a hundredth of a term."""
+    random = torch.Generator().manual_seed(0)
+    layer, x = torch.nn.Linear(terms, 64), torch.randn(1, terms, generator=random)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(64, terms, generator=random))
+        rest = 1e-2 * torch.randn(64, generator=random).double().sign() * (1 + torch.rand(64, generator=random))
+        layer.bias.copy_((rest - (layer.weight.double() @ x[0].double())).float())
+    return layer, x
+
+
+def terms_sum(terms: np.ndarray) -> np.ndarray:
+    return np.asarray(terms.sum(1, dtype=np.float64))
+
+
+def test_sums_of_one_term_after_another_round_more_and_no_wrong_one_passes_for_them() -> None:
+    layer, x = small_differences_of_large_sums(8192)
+    model, inputs = lvc.from_module(layer, x), (x.numpy(),)
+    own = model(*inputs)
+    weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+    terms = (weight * x.numpy()).astype(np.float32)
+    one_by_one = np.cumsum(terms, 1, dtype=np.float32)[:, -1] + bias
+    exact = terms_sum(terms) + bias
+    assert 0.5 < np.std(summed_outputs(model, inputs)[0][0] - exact) / np.std(one_by_one - exact) < 3
+    assert max(differences([one_by_one[None]], own)) > 10 * 1e-4
+    assert Comparison(model, inputs, own, [one_by_one[None]]).agrees
+    without_a_term = (terms_sum(terms[:, 1:]) + bias).astype(np.float32)
+    assert not Comparison(model, inputs, own, [without_a_term[None]]).agrees
+    assert not Comparison(model, inputs, own, [own[0] + 10 * (one_by_one - own[0])]).agrees
+
+
+class Largest(torch.nn.Module):
+    """Places and sums of the sums above zero: a list whose values round as those of its layer do."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.layer(x)[0]
+        keep = torch.nonzero(y > 0)[:, 0]
+        return keep, y[keep]
+
+
+def test_what_a_list_holds_may_round_as_sums_do() -> None:
+    layer, x = small_differences_of_large_sums(8192)
+    model, inputs = lvc.from_module(Largest(layer), x), (x.numpy(),)
+    assert model.counts
+    own = model(*inputs)
+    moved = summed_outputs(model, inputs)
+    assert max(differences(moved, own)) > 10 * 1e-4
+    assert Comparison(model, inputs, own, moved).agrees
+    values = model.output_names.index(next(v.name for v in model.outputs if v.spec.dtype is torch.float32))
+    for wrong in (own[values] * 1.5, own[values] + own[values].max()):
+        other = [wrong if place == values else array for place, array in enumerate(own)]
+        assert not Comparison(model, inputs, own, other).agrees
 
 
 def test_what_explains_a_difference_is_told() -> None:

@@ -28,6 +28,9 @@ TARGET = "neoverse-n1"
 SHORT = Pipeline.parse("O2").with_precision("fp16")
 
 
+SUMS = "sums in half precision, one term after another"
+
+
 def layers() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 20, 3, 2, 1), nn.ReLU(), nn.Conv2d(20, 24, 3, padding=1), nn.ReLU())
@@ -131,7 +134,7 @@ def test_sums_explain_what_they_move_and_no_more() -> None:
     own = rewritten(*inputs)
     noise = np.random.default_rng(0).standard_normal(own[0].shape).astype(np.float32)
     scale = float(np.sqrt(np.mean(own[0] ** 2)))
-    assert Comparison(rewritten, inputs, own, [own[0] + 1e-3 * scale * noise]).explanation == "sums in half precision"
+    assert Comparison(rewritten, inputs, own, [own[0] + 1e-3 * scale * noise]).explanation == SUMS
     assert not Comparison(rewritten, inputs, own, [own[0] + 2e-2 * scale * noise]).agrees
     assert not Comparison(rewritten, inputs, own, [np.full_like(own[0], np.inf)]).agrees
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,11 @@ CASES: dict[str, tuple[str, str, str]] = {
     "lvc.argsort": ("x: f32[3,4,5]", "", "lvc.argsort(%x, True)"),
     "lvc.argsort of truth values": ("x: bool[3,4]", "", "lvc.argsort(%x, False)"),
     "lvc.scatter": ("x: f32[3,5], u: f32[3,2]", "@i : i64[3,2]", 'lvc.scatter(%x, @i, %u, "none")'),
+    "lvc.nms": ("x: f32[60,4], v: bool[60]", "", "lvc.nms(%x, %v, 0.1)"),
+    "lvc.nms of two images": ("x: f32[2,30,4], v: bool[2,30]", "", "lvc.nms(%x, %v, 0.0)"),
+    "lvc.nms in groups": (
+        "x: f32[2,1,30,4], v: bool[2,1,30]", "@g : i64[2,1,30] = 3", "lvc.nms(%x, %v, 0.1, @g)"
+    ),
     "lvc.scatter by sums": ("x: f32[3,5], u: f32[3,2]", "@i : i64[3,2]", 'lvc.scatter(%x, @i, %u, "sum")'),
     "pixel_unshuffle": ("x: f32[2,3,4,6]", "", "pixel_unshuffle(%x, 2)"),
     "max_pool2d": (IMAGE, "", "max_pool2d(%x, [3, 2], [2, 2], [1, 1])"),
@@ -221,6 +227,43 @@ def test_operator_is_read_again(name: str, tmp_path: Path) -> None:
     (found,), (wanted,) = from_onnx(file)(*inputs), model(*inputs)
     assert found.dtype == wanted.dtype
     assert relative_difference(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.5, 1.5])
+def test_boxes_that_onnx_runtime_keeps(threshold: float) -> None:
+    """Real boxes, some of them equal, empty or with corners in the wrong order, in groups of any numbers or in none."""
+    text = f"""
+        model boxes(x: f32[2,80,4], v: bool[2,80], g: i64[2,80])
+        %a = lvc.nms(%x, %v, {threshold})
+        %b = lvc.nms(%x, %v, {threshold}, %g)
+        return a=%a, b=%b
+    """
+    model, random = parse_model(textwrap.dedent(text)), np.random.default_rng(0)
+    corners = random.random((2, 80, 2, 2)).astype(np.float32) * 3
+    boxes = np.concatenate([corners.min(2), corners.max(2)], -1)
+    boxes[0, 5], boxes[1, 4, 2:] = boxes[0, 2], boxes[1, 4, :2]
+    boxes[:, ::7, [0, 2]] = boxes[:, ::7, [2, 0]]
+    inputs = boxes, random.random((2, 80)) < 0.9, random.integers(-(2**40), 2**40, 3)[random.integers(0, 3, (2, 80))]
+    artefact = BACKEND.build(model, Target.parse("onnx"), Workspace())
+    wanted = model(*inputs)
+    for found, right in zip(BACKEND.load(artefact, threads=1)(*inputs), wanted, strict=True):
+        np.testing.assert_array_equal(found, right)
+    assert wanted[0].sum() <= wanted[1].sum() <= inputs[1].sum()
+
+
+@pytest.mark.parametrize(
+    ("signature", "call", "why"),
+    [
+        ("x: f64[9,4], v: bool[9]", "lvc.nms(%x, %v, 0.5)", "float64"),
+        ("x: f32[9,4], v: bool[9]", "lvc.nms(%x, %v, -0.5)", "-0.5"),
+        ("x: f32[9000,4], v: bool[9000], g: i64[9000]", "lvc.nms(%x, %v, 0.5, %g)", "9000 boxes"),
+    ],
+)
+def test_boxes_that_onnx_would_compare_otherwise_are_refused(signature: str, call: str, why: str) -> None:
+    model = parse_model(f"model m({signature})\n%y = {call}\nreturn out=%y")
+    with pytest.raises(CompileError, match=r"lvc\.nms .* cannot be written as ONNX") as caught:
+        BACKEND.build(model, Target.parse("onnx"), Workspace())
+    assert why in caught.value.why
 
 
 def test_names_are_kept() -> None:

@@ -15,8 +15,8 @@ from lvc.compiler.ir.signature import Signature, Value
 class Artefact:
     """A built model. ``files`` are the backend's own; ``metadata`` is plain JSON data.
 
-    ``metadata`` holds under fixed keys, each optional: ``preprocessing`` (text), ``labels`` (list of text),
-    ``counts`` (object, see `lvc.compiler.ir.counts`), ``task`` (``classification`` or nothing), ``pipeline`` (text),
+    ``metadata`` holds under fixed keys, each optional: ``preprocessing`` (text), ``labels`` (list of text), ``counts``
+    (object, see `lvc.compiler.ir.counts`), ``task`` (one of `lvc.compiler.ir.task`, or nothing), ``pipeline`` (text),
     ``source`` (object), ``report`` (object), ``layers`` (list, see `lvc.compiler.measure.layers`), ``memory`` (object,
     see `lvc.compiler.measure.memory`), ``remarks`` (list of text: what a user should know of the build), ``variants``
     (list of object: of each variant the bytes of ``weights`` that it reads, and of those that it reads ``alone``).

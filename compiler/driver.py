@@ -10,14 +10,15 @@ from typing import Any
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Target
 from lvc.compiler.data.preprocess import Preprocess
+from lvc.compiler.ir.counts import visible
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import refuse_uncalibrated
+from lvc.compiler.ir.task import check_task, task_of
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.comparison.judge import Judge, judged_set
 from lvc.compiler.measure.comparison.loss_bound import LossBound
 from lvc.compiler.measure.comparison.verdict import loss_lines
 from lvc.compiler.measure.coverage import Requirement
-from lvc.compiler.measure.evaluation import task_of
 from lvc.compiler.measure.inspection import layers
 from lvc.compiler.measure.latency import TargetStopwatch
 from lvc.compiler.pipeline import catalogue
@@ -115,7 +116,7 @@ def compile_and_report(
     if not isinstance(model, Model):
         request = LoadRequest(model) if isinstance(model, str) else model
         model = request.load()
-    usage = _usage(model)
+    _usage(model)
     verification = Verification.of(model, workspace, check=check, verify=verify)
     loaded = verification.source() if request else None
     forms = load_variants(model, variants, request, pipeline)
@@ -161,7 +162,7 @@ def compile_and_report(
         report.variants[signature.shapes()] = other.artefact(artefact, variant, pipeline)
     report.difference = report.built.difference if check else None
     described = [layer.to_json() for layer in layers(rewritten)]
-    metadata = {**artefact.metadata, **_metadata(model, request, report), **usage, "layers": described}
+    metadata = {**artefact.metadata, **_metadata(rewritten, request, report), **_usage(rewritten), "layers": described}
     return dataclasses.replace(artefact, metadata=metadata), report
 
 
@@ -214,6 +215,8 @@ def optimise(
     )
     if max_loss:
         max_loss.check(steps)
+    if rewritten.task:
+        check_task(rewritten.task, rewritten.inputs, visible(rewritten.outputs, rewritten.counts))
     return rewritten, steps
 
 
@@ -246,4 +249,4 @@ def _usage(model: Model) -> dict[str, Any]:
 def _metadata(model: Model, request: LoadRequest | None, report: Report) -> dict[str, Any]:
     source = request.to_json() if request else {"source": model.source}
     told = {"source": source, "pipeline": report.pipeline, "report": report.timeless().to_json()}
-    return {**told, "task": task_of(model.inputs, model.outputs)}
+    return {**told, "task": model.task or task_of(model.inputs, visible(model.outputs, model.counts))}

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from lvc.compiler.data.access import Access
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.pipeline.passes import Effect, Outcome, option
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.text import counted

@@ -18,7 +18,7 @@ import torch
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.closing import without_closing
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.running.images import Calibration

@@ -1,4 +1,4 @@
-"""List the passes with their options and effects, and the presets. `lvc passes NAME` shows one in full."""
+"""List the passes, the presets and the steps of --postprocess. `lvc passes NAME` shows one with its options."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
-    from lvc.compiler.pipeline.passes import Pass
+    from lvc.compiler.pipeline.registry import Component
 
-SUMMARY = "list passes and presets"
+SUMMARY = "list passes, presets and steps of --postprocess"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a pass or a preset to show in full")
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="a pass, a preset or a step of --postprocess to show in full"
+    )
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
@@ -21,33 +23,40 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.pipeline.pipeline import Pipeline
 
     if options.name:
-        passes = Pipeline.parse(options.name).passes
-        console.result("\n\n".join(_in_full(type(item)) for item in passes))
-        console.json([_as_json(type(item)) for item in passes])
+        step = catalogue.STEPS.find(options.name)
+        found = [step] if step else [type(item) for item in Pipeline.parse(options.name)]
+        console.result("\n\n".join(map(_in_full, found)))
+        console.json([_as_json(kind) for kind in found])
         return 0
     kinds = [kind for kind in map(catalogue.PASSES.find, catalogue.PASSES.names()) if kind]
     console.table(("pass", "effect", "summary"), [(k.name, k.effect.name.lower(), k.summary()) for k in kinds], "lll")
     console.result("")
     presets = {name: str(Pipeline.parse(name)) for name in catalogue.PRESETS}
     console.table(("preset", "pipeline"), list(presets.items()), "ll")
-    console.json({"passes": [_as_json(kind) for kind in kinds], "presets": presets})
+    steps = [catalogue.STEPS.get(name) for name in catalogue.STEPS.names()]
+    console.result("")
+    console.table(("step of --postprocess", "summary"), [(kind.name, kind.summary()) for kind in steps], "ll")
+    console.json(
+        {"passes": [_as_json(kind) for kind in kinds], "presets": presets, "steps": [_as_json(kind) for kind in steps]}
+    )
     return 0
 
 
-def _in_full(kind: type[Pass]) -> str:
+def _in_full(kind: type[Component]) -> str:
     import inspect
 
-    lines = [f"{kind.name} ({kind.effect.name.lower()})", "", inspect.cleandoc(kind.__doc__ or "")]
+    effect = getattr(kind, "effect", None)
+    lines = [f"{kind.name} ({effect.name.lower()})" if effect else kind.name, "", inspect.cleandoc(kind.__doc__ or "")]
     if kind.options():
         lines += ["", "options:"]
         lines += [f"  {f.name}={f.default}  {f.metadata.get('help', '')}  ({_type(f.type)})" for f in kind.options()]
     return "\n".join(lines)
 
 
-def _as_json(kind: type[Pass]) -> dict[str, Any]:
+def _as_json(kind: type[Component]) -> dict[str, Any]:
     return {
         "name": kind.name,
-        "effect": kind.effect.name.lower(),
+        **({"effect": effect.name.lower()} if (effect := getattr(kind, "effect", None)) else {}),
         "summary": kind.summary(),
         "options": [
             {"name": f.name, "type": _type(f.type), "default": f.default, "help": f.metadata.get("help", "")}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvc.compiler.cli.device_options import add_device_options
-from lvc.compiler.cli.subject import positive
+from lvc.compiler.cli.subject import add_task_option, positive
 from lvc.compiler.errors import UsageError
 from lvc.compiler.pipeline.catalogue import PRECISIONS
 from lvc.compiler.text import counted, si
@@ -35,6 +35,11 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-p", "--pipeline", metavar="TEXT", help="passes, such as 'O2' or 'int8'; see 'lvc passes'")
     group.add_argument(
         "--precision", choices=tuple(PRECISIONS), default="fp32", help="what contractions multiply (default fp32)"
+    )
+    group.add_argument(
+        "--postprocess",
+        metavar="TEXT",
+        help="what is appended to the outputs, such as yolox,nms{iou=0.65}; 'lvc passes' lists the steps",
     )
     group.add_argument(
         "--plugin", metavar="FILE", action="append", default=[], help="a Python file whose passes the text may name"
@@ -67,7 +72,8 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", metavar="N", type=positive, help="threads to work with (default: all cores)")
     add_device_options(group)
     group.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
-    group.add_argument("--labels", metavar="FILE", help="class names: a text or JSON file, or imagenet, cifar10")
+    group.add_argument("--labels", metavar="FILE", help="class names: a text or JSON file, or imagenet, cifar10, coco")
+    add_task_option(group)
     group.add_argument(
         "--explain", action="store_true", help="say why a pass skipped a place, and why a recipe's stage ran again"
     )
@@ -81,7 +87,7 @@ def read_pipeline(options: argparse.Namespace) -> Pipeline:
     if options.level is not None and options.pipeline is not None:
         raise UsageError("-O and -p are both given", help=f"write -p 'O{options.level},...' to start from a preset")
     text = options.pipeline if options.pipeline is not None else f"O{options.level or 2}"
-    return Pipeline.parse(text, plugin_passes(options)).with_precision(options.precision)
+    return Pipeline.parse(text, plugin_passes(options)).with_precision(options.precision).with_ends(options.postprocess)
 
 
 def check_verified(options: argparse.Namespace) -> None:
@@ -243,6 +249,7 @@ def describe_data(options: argparse.Namespace, model: Model) -> None:
         from lvc.compiler.data.labels import read_labels
 
         model.labels = read_labels(options.labels)
+    model.task = options.task or model.task
 
 
 def show_passes(options: argparse.Namespace, console: Console, report: Report) -> None:

@@ -195,7 +195,11 @@ def _find(options: argparse.Namespace) -> Recipe | None:
         return None
     from lvc.compiler.recipe.recipe import Recipe
 
-    given = [name for name, value in (("-O", options.level), ("-p", options.pipeline)) if value is not None]
+    given = [
+        name
+        for name, value in (("-O", options.level), ("-p", options.pipeline), ("--postprocess", options.postprocess))
+        if value is not None
+    ]
     if given:
         help = "change an option of a stage with --set STAGE.OPTION=VALUE"
         raise UsageError(f"--recipe and {given[0]} are both given", why="a recipe has a pipeline", help=help)

@@ -1,4 +1,4 @@
-"""Run a model or an artefact on photographs or arrays: the best classes, or a summary of each output."""
+"""Run a model or an artefact on photographs or arrays: the best classes, boxes, or a summary of each output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lvc.compiler.cli.subject import Subject, add_run_options, chosen_preprocess
 from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     import numpy as np
 
@@ -38,8 +38,17 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="images, folders of images, .npy or .npz files (default: random numbers)",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the outputs as .npz")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="write the outputs as .npz; or .png, .jpg or .webp, or a folder of them: the pictures with what was found",
+    )
     parser.add_argument("--top", metavar="N", type=positive, default=5, help="how many classes to print (default 5)")
+    parser.add_argument(
+        "--score", metavar="X", type=_share, default=0.3, help="print and draw boxes with at least this score (0.3)"
+    )
     add_run_options(parser)
 
 
@@ -49,31 +58,38 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
 def run_on(device: Device, options: argparse.Namespace, console: Console) -> int:
     """Run what the options name on a device."""
+    from lvc.compiler.cli.found import Drawn, of_task
     from lvc.compiler.files import check_writable
-    from lvc.compiler.measure.evaluation import CLASSIFICATION, task_of
 
-    if options.output:
+    drawn = Drawn.of(options.output, options.files)
+    if options.output and not drawn:
         check_writable(options.output)
     subject = open_subject(options, options.model, device)
-    if options.output and subject.counts and len(options.files) > 1:
+    if drawn:
+        drawn.check(subject)
+    elif options.output and subject.counts and len(options.files) > 1:
         raise UsageError(
             f"'{options.output}' cannot hold the outputs of {len(options.files)} files",
             why=f"'{next(iter(subject.counts))}' has another length for each",
             help="run one file at a time, each with an output file of its own",
         )
-    classifies = task_of(subject.inputs, subject.outputs) == CLASSIFICATION
     kept: list[tuple[np.ndarray, ...]] = []
     results: list[dict[str, Any]] = []
     for feed in _feeds(options, subject, console):
         outputs = subject.run(*feed.arrays)
-        if options.output:
+        if options.output and not drawn:
             kept.append(feed.without_padding(outputs))
-        if classifies:
-            results.extend(_classes(feed, outputs, subject, options.top))
+        if found := of_task(subject, feed, outputs):
+            results.extend(item.to_json(options) for item in found)
+            if drawn:
+                drawn.write(found, options)
         else:
             results.append({"input": ", ".join(feed.names), "outputs": _summaries(outputs, subject)})
     _show(console, results)
-    if options.output:
+    if drawn:
+        for path in drawn.written:
+            console.say(f"wrote {path}")
+    elif options.output:
         _write(options.output, subject, kept)
         console.say(f"wrote {options.output}")
     console.json({"model": options.model, "results": results})
@@ -89,19 +105,6 @@ def _feeds(options: argparse.Namespace, subject: Subject, console: Console) -> I
         return feeds(options.files, subject.inputs, preprocess, subject.most, any_shape=subject.any_shape)
     console.say(f"note: no input given, so it runs on random numbers of seed {options.seed}")
     return [Feed.whole(f"random numbers, seed {options.seed}", seeded_inputs(subject.inputs, options.seed))]
-
-
-def _classes(feed: Feed, outputs: tuple[np.ndarray, ...], subject: Subject, most: int) -> Iterator[dict[str, Any]]:
-    from lvc.compiler.measure.evaluation import best_classes, class_scores, probabilities
-
-    shares = probabilities(class_scores(outputs, len(feed.names)))
-    labels = subject.labels if len(subject.labels) == shares.shape[1] else ()
-    for name, row, best in zip(feed.names, shares, best_classes(shares, most), strict=False):
-        top = [
-            {"index": int(index), "label": labels[index] if labels else None, "probability": float(row[index])}
-            for index in best
-        ]
-        yield {"input": name, "top": top}
 
 
 def _summaries(outputs: tuple[np.ndarray, ...], subject: Subject) -> list[dict[str, Any]]:
@@ -123,16 +126,13 @@ def _show(console: Console, results: list[dict[str, Any]]) -> None:
     for place, result in enumerate(results):
         if place:
             console.result("")
-        if "top" in result:
-            rows = [_class_row(item) for item in result["top"]]
-            console.table(("probability", "class", result["input"]), rows, "rrl")
+        if "outputs" not in result:
+            from lvc.compiler.cli.found import table_of
+
+            console.table(*table_of(result))
         else:
             outputs: list[tuple[str, ...]] = [_output_row(item) for item in result["outputs"]]
             console.table(("output", result["input"], "min", "mean", "max"), outputs, "llr")
-
-
-def _class_row(item: dict[str, Any]) -> tuple[str, str, str]:
-    return f"{item['probability'] * 100:.2f} %", str(item["index"]), item["label"] or ""
 
 
 def _output_row(item: dict[str, Any]) -> tuple[str, ...]:
@@ -159,3 +159,14 @@ def _write(path: Path, subject: Subject, runs: list[tuple[np.ndarray, ...]]) -> 
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
     write_atomically(path, buffer.getvalue())
+
+
+def _share(text: str) -> float:
+    """Read a number from 0 to 1 as the value of an option."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1")
+    return number

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lvc.compiler.ir.task import TASKS
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 class Subject:
     """Something with a signature that can be run; ``model`` if that is a model through PyTorch.
 
+    ``task`` is what it is for, as is said or told by its outputs; empty where that is not known.
     Outputs that have one of the ``counts`` are as long as the data make them. Where it takes any number of images,
     ``most`` is how many it runs at once; ``any_shape`` says that it takes its inputs in several shapes.
     """
@@ -33,6 +36,7 @@ class Subject:
     run: Callable[..., tuple[np.ndarray, ...]]
     preprocessing: str | None
     labels: tuple[str, ...]
+    task: str = ""
     model: Model | None = None
     counts: Counts = field(default_factory=dict)
     most: int = 0
@@ -44,7 +48,7 @@ def open_subject(options: argparse.Namespace, text: str, device: Device) -> Subj
     from lvc.compiler import container
 
     if container.is_artefact(Path(text)):
-        return subject_of(text, device.open(container.read(Path(text)), options.threads))
+        return subject_of(text, device.open(container.read(Path(text)), options.threads), vars(options).get("task"))
     import torch
 
     from lvc.compiler.cli.model_options import load_model
@@ -58,11 +62,13 @@ def open_subject(options: argparse.Namespace, text: str, device: Device) -> Subj
         return cut(model.outputs, model.counts, model(*inputs))
 
     outputs = visible(model.outputs, model.counts)
-    return Subject(text, model.inputs, outputs, run, model.preprocessing, model.labels or (), model, model.counts)
+    task = _task(vars(options).get("task"), model.task, model.inputs, outputs)
+    labels = model.labels or ()
+    return Subject(text, model.inputs, outputs, run, model.preprocessing, labels, task, model, model.counts)
 
 
-def subject_of(text: str, loaded: Loaded) -> Subject:
-    """Wrap a loaded artefact."""
+def subject_of(text: str, loaded: Loaded, task: str | None = None) -> Subject:
+    """Wrap a loaded artefact, of a ``task`` if not the one that it tells."""
     metadata = loaded.artefact.metadata
     labels = metadata.get("labels") or ()
     preprocessing = metadata.get("preprocessing")
@@ -78,10 +84,26 @@ def subject_of(text: str, loaded: Loaded) -> Subject:
         run,
         str(preprocessing) if preprocessing else None,
         tuple(map(str, labels)) if isinstance(labels, (list, tuple)) else (),
+        task=_task(task, metadata.get("task"), loaded.inputs, loaded.outputs),
         counts=loaded.artefact.counts,
         most=max(loaded.batch_sizes, default=0),
         any_shape=bool(loaded.artefact.variants),
     )
+
+
+def _task(wanted: str | None, told: object, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> str:
+    """What a user wants, else what a model tells, else what its outputs look like; `UsageError` if they cannot be."""
+    from lvc.compiler.ir.task import check_task, task_of
+
+    if wanted:
+        return check_task(wanted, inputs, outputs)
+    return str(told) if told in TASKS else task_of(inputs, outputs)
+
+
+def add_task_option(group: argparse._ActionsContainer) -> None:
+    """Add what the model is for."""
+    help = "what the model is for (default: what its file says, or its outputs where that is sure)"
+    group.add_argument("--task", choices=TASKS, help=help)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +114,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="how images become inputs: imagenet, cifar10, or resize=..,crop=..,mean=..,std=..,layout=..,range=.. "
         "(default: what the model was compiled with)",
     )
+    add_task_option(parser)
     parser.add_argument("--threads", metavar="N", type=positive, help="threads of one run (default: all cores)")
     add_emulate(parser)
 

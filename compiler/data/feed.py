@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from lvc.compiler.data.batches import batches
-from lvc.compiler.data.images import is_image_name, prepare_file, read_bounded
+from lvc.compiler.data.images import decode_image, is_image_name, prepare, read_bounded
 from lvc.compiler.data.npy import Array, open_npy, open_npz
+from lvc.compiler.data.placement import Placement
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.samples import Fit, converted, missing_preprocess, numpy_dtype, sizes
 from lvc.compiler.errors import UsageError
@@ -19,10 +20,14 @@ from lvc.compiler.ir.signature import Value
 
 @dataclass(frozen=True)
 class Feed:
-    """The arrays of one run, with a name for each row of their batch that is not padding."""
+    """The arrays of one run, with a name for each row of their batch that is not padding.
+
+    Where these are files of pictures, named by their paths, ``placements`` say where each picture lies in its row.
+    """
 
     names: tuple[str, ...]
     arrays: tuple[np.ndarray, ...]
+    placements: tuple[Placement, ...] = ()
 
     @classmethod
     def whole(cls, name: str, arrays: tuple[np.ndarray, ...]) -> Feed:
@@ -90,11 +95,15 @@ def _read(array: Array, value: Value, *, any_shape: bool) -> np.ndarray:
 def _image_feeds(paths: list[Path], fits: Fit, batch: int, preprocess: Preprocess | None, fill: int) -> Iterator[Feed]:
     if preprocess is None:
         raise missing_preprocess(str(paths[0]))
-    prepare = preprocess
+    chosen = preprocess
+    placements: dict[int, Placement] = {}
 
     def samples() -> Iterator[tuple[np.ndarray, int]]:
         for place, path in enumerate(paths):
-            yield fits(prepare_file(read_bounded(path), str(path), prepare, fits), str(path)), place
+            image = decode_image(read_bounded(path), str(path))
+            placements[place] = chosen.placement((image.height, image.width))
+            yield fits(prepare(image, str(path), chosen, fits), str(path)), place
 
-    for array, places in batches(samples(), batch, fill):
-        yield Feed(tuple(str(paths[place]) for place in places if place is not None), (array,))
+    for array, found in batches(samples(), batch, fill):
+        places = [place for place in found if place is not None]
+        yield Feed(tuple(str(paths[p]) for p in places), (array,), tuple(placements.pop(p) for p in places))

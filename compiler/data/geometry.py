@@ -38,14 +38,17 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
 
 def resize(pixels: np.ndarray, sides: tuple[int, ...], interpolation: str) -> np.ndarray:
     """Scale to (height, width), or so that the shorter side is (side,) long and the longer one is rounded down."""
-    given_height, given_width = pixels.shape[:2]
+    return _scale(pixels, *resized((pixels.shape[0], pixels.shape[1]), sides), interpolation)
+
+
+def resized(size: tuple[int, int], sides: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of a picture of a size after `resize`."""
+    height, width = size
     if len(sides) == 2:
-        height, width = sides
-    elif given_width <= given_height:
-        width, height = sides[0], int(sides[0] * given_height / given_width)
-    else:
-        height, width = sides[0], int(sides[0] * given_width / given_height)
-    return _scale(pixels, height, width, interpolation)
+        return sides[0], sides[1]
+    if width <= height:
+        return int(sides[0] * height / width), sides[0]
+    return sides[0], int(sides[0] * width / height)
 
 
 def crop_centre(pixels: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
@@ -57,20 +60,28 @@ def crop_centre(pixels: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
             f"an image of {given_height}x{given_width} is smaller than crop={height}x{width}",
             help="scale it up first with resize=",
         )
-    top = round((given_height - height) / 2)
-    left = round((given_width - width) / 2)
+    top, left = margins((given_height, given_width), sides)
     return pixels[top : top + height, left : left + width]
+
+
+def margins(size: tuple[int, int], sides: tuple[int, int]) -> tuple[int, int]:
+    """What `crop_centre` takes off a picture of a size, at the top and at the left."""
+    return round((size[0] - sides[0]) / 2), round((size[1] - sides[1]) / 2)
 
 
 def letterbox(pixels: np.ndarray, box: tuple[int, int, int], interpolation: str) -> np.ndarray:
     """Scale to fit (height, width, fill), keep the aspect, fill what is left at the right and bottom."""
     height, width, fill = box
-    given_height, given_width, channels = pixels.shape
-    scale = min(height / given_height, width / given_width)
-    scaled = _scale(pixels, max(1, int(given_height * scale)), max(1, int(given_width * scale)), interpolation)
-    canvas = np.full((height, width, channels), fill, np.uint8)
+    scaled = _scale(pixels, *fitted((pixels.shape[0], pixels.shape[1]), (height, width)), interpolation)
+    canvas = np.full((height, width, pixels.shape[2]), fill, np.uint8)
     canvas[: scaled.shape[0], : scaled.shape[1]] = scaled
     return canvas
+
+
+def fitted(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a picture of a size after `letterbox`, without what is filled."""
+    scale = min(box[0] / size[0], box[1] / size[1])
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
 def _scale(pixels: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,19 @@ from lvc.compiler.text import printable
 
 MAX_BYTES = 16 << 20
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-BUILT_IN = ("imagenet", "cifar10")
 
 
 def read_labels(text: str | Path) -> tuple[str, ...]:
-    """Return class names in order: ``imagenet``, ``cifar10``, or those of a file.
+    """Return class names in order: those of `BUILT_IN`, or of a file.
 
     A ``.json`` file holds a list of names, or an object from index to name (or to a list that ends with the name); any
     other file holds one name a line.
     """
-    if text == "cifar10":
-        return CIFAR10
-    if text == "imagenet":
-        return _imagenet()
+    if text in BUILT_IN:
+        return BUILT_IN[str(text)]()
     path = Path(text)
     if not path.is_file():
-        raise UsageError(f"there are no labels '{text}'", help=f"name a text or JSON file, or {' or '.join(BUILT_IN)}")
+        raise UsageError(f"there are no labels '{text}'", help=f"name a text or JSON file, or {', '.join(BUILT_IN)}")
     try:
         content = read_bounded(path, MAX_BYTES).decode()
         names = _from_json(json.loads(content)) if path.suffix.lower() == ".json" else _from_lines(content)
@@ -63,3 +61,23 @@ def _imagenet() -> tuple[str, ...]:
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
     return tuple(_IMAGENET_CATEGORIES)
+
+
+def _coco() -> tuple[str, ...]:
+    return tuple(name for name in _coco91() if name not in ("__background__", "N/A"))
+
+
+def _coco91() -> tuple[str, ...]:
+    from torchvision.models._meta import _COCO_CATEGORIES
+
+    return tuple(_COCO_CATEGORIES)
+
+
+BUILT_IN: dict[str, Callable[[], tuple[str, ...]]] = {
+    "imagenet": _imagenet,
+    "cifar10": lambda: CIFAR10,
+    "coco": _coco,
+    "coco91": _coco91,
+}
+"""Well-known names. ``coco`` are the 80 classes in their order, as YOLO numbers them, ``coco91`` those at the places of
+their ids in COCO's files, as torchvision numbers them."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvc.compiler.data import geometry
+from lvc.compiler.data.placement import Placement
 from lvc.compiler.data.settings_text import format_setting, parse_settings
 from lvc.compiler.errors import UsageError
 
@@ -82,6 +83,17 @@ class Preprocess:
         if self.crop:
             pixels = geometry.crop_centre(pixels, self.crop)
         return pixels
+
+    def placement(self, size: tuple[int, int]) -> Placement:
+        """Where the pixels of a picture of that height and width come to lie in the result."""
+        made, shift = size, (0, 0)
+        if self.letterbox:
+            made = geometry.fitted(size, self.letterbox[:2])
+        if self.resize:
+            made = geometry.resized(size, self.resize)
+        if self.crop:
+            shift = geometry.margins(made, self.crop)
+        return Placement(size, (made[0] / size[0], made[1] / size[1]), shift)
 
     def to_planes(self, pixels: np.ndarray) -> np.ndarray:
         """Turn pixels ``uint8[...,H,W,C]``, of any number of images, into ``float32[...,C,H,W]``: the second half."""

@@ -69,6 +69,15 @@ class Fit:
         """Whether the input takes images as ``[N,H,W,C]``, told from where 1 or 3 channels stand."""
         return len(self.shape) == 4 and self.shape[3] in _CHANNELS and self.shape[1] not in _CHANNELS
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of the images that the input takes; `UsageError` if it takes none."""
+        if len(self.shape) != 4:
+            why = f"input '{self.name}' is {sizes(self.shape)}, not images [N,C,H,W]"
+            raise UsageError("the model takes no images", why=why)
+        height, width = self.shape[1:3] if self.is_channels_last else self.shape[2:]
+        return height, width
+
     def takes_as_it_is(self, dtype: np.dtype[np.generic], shape: tuple[int, ...], *, prepared: bool) -> bool:
         """Whether an array is an input and no image to prepare.
 
@@ -99,8 +108,7 @@ class Fit:
         if len(found) != 4 or len(self.shape) != 4:
             return f"arrays are fed as they are: give each as {sizes(self.shape[1:])}"
         axis = 3 if self.is_channels_last else 1
-        channels = self.shape[axis]
-        height, width = self.shape[1:3] if self.is_channels_last else self.shape[2:]
+        channels, (height, width) = self.shape[axis], self.picture_size
         if found[axis] != channels:
             layout = {1: "gray", 3: "rgb"}.get(channels)
             if layout is None:

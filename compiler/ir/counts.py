@@ -51,8 +51,9 @@ def _valid(arrays: Mapping[str, np.ndarray], name: str, count: Count | None) -> 
 
 
 def padded(outputs: Sequence[Value], counts: Counts, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """All outputs as a graph has them, of what a caller gets; what does not fit stays as it is, for others to judge."""
-    if not counts:
+    """All outputs as a graph has them, of what a caller gets; what does not fit stays as it is, for others to judge,
+    and so does what has the counts already."""
+    if not counts or len(arrays) == len(outputs):
         return tuple(arrays)
     import numpy as np
 

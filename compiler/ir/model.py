@@ -46,9 +46,9 @@ class Model:
     inputs, its output is a tuple of tensors, and it can be run and trained in PyTorch at any time. ``output_names``
     names the parts of that tuple, and ``counts`` says which of them are counted by which others. ``source`` says what
     was loaded. ``preprocessing`` is the text of an image preprocessing and ``labels`` the names of the classes, where
-    they are known. ``reference`` is there to judge how the model was loaded: it is neither stored nor copied.
-    ``records`` is the tuning database by whose records a backend may make its kernels, empty for the backend's own
-    alone, None for none; it is not stored.
+    they are known. ``task`` is what its user says that it is for, see `lvc.compiler.ir.task`. ``reference`` is there to
+    judge how the model was loaded: it is neither stored nor copied. ``records`` is the tuning database by whose records
+    a backend may make its kernels, empty for the backend's own alone, None for none; it is not stored.
     """
 
     module: GraphModule
@@ -57,6 +57,7 @@ class Model:
     source: str = ""
     preprocessing: str | None = None
     labels: tuple[str, ...] | None = None
+    task: str | None = None
     counts: dict[str, Count] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     reference: Reference | None = field(default=None, compare=False, repr=False)
@@ -86,11 +87,12 @@ class Model:
 
     @property
     def usage(self) -> dict[str, Any]:
-        """What whoever runs the model must know, as plain data: ``preprocessing``, ``labels`` and ``counts``, where
-        there are any."""
+        """What whoever runs the model must know, as plain data: ``preprocessing``, ``labels``, ``task`` and
+        ``counts``, where there are any."""
         known = {
             "preprocessing": self.preprocessing,
             "labels": list(self.labels or ()),
+            "task": self.task,
             "counts": to_plain(self.counts),
         }
         return {key: value for key, value in known.items() if value}

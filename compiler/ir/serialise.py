@@ -19,11 +19,12 @@ from torch.fx import Graph, GraphModule, Node
 
 from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.files import Content
-from lvc.compiler.ir.counts import from_plain, to_plain
+from lvc.compiler.ir.counts import from_plain, to_plain, visible
 from lvc.compiler.ir.dialect import BY_NAME
 from lvc.compiler.ir.graph import WINOGRAD, can_name_input, infer_spec, is_free, op_name, spec, store, tensor
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import ELEMENT_TYPES, TensorSpec, dtype_name, torch_dtype
+from lvc.compiler.ir.task import check_task
 from lvc.compiler.ir.verify import verify
 
 GRAPH, WEIGHTS = "graph.json", "weights.bin"
@@ -47,6 +48,7 @@ def to_files(model: Model) -> dict[str, bytes]:
         "preprocessing": model.preprocessing,
         "labels": model.labels,
         "notes": model.notes,
+        **({"task": model.task} if model.task else {}),
         **({"counts": to_plain(model.counts)} if model.counts else {}),
         "nodes": nodes,
         "outputs": [[v.name, _write(n)["node"]] for v, n in zip(model.outputs, model.output_nodes, strict=True)],
@@ -129,6 +131,8 @@ def _read(files: Mapping[str, Content]) -> Model:
         notes=[_text(note) for note in data["notes"]],
     )
     model.counts = from_plain(data.get("counts"), model.outputs)
+    if (task := data.get("task")) is not None:
+        model.task = check_task(_text(task), model.inputs, visible(model.outputs, model.counts))
     verify(model)
     return model
 

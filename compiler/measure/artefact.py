@@ -31,7 +31,7 @@ def artefact_facts(artefact: Artefact) -> list[tuple[str, str]]:
     if isinstance(source, dict):
         source = source.get("source")
     facts += [(name, str(value)) for name, value in (("source", source),) if value]
-    facts += [(name, str(metadata[name])) for name in ("pipeline", "preprocessing") if metadata.get(name)]
+    facts += [(name, str(metadata[name])) for name in ("pipeline", "preprocessing", "task") if metadata.get(name)]
     if isinstance(labels, list):
         facts.append(("labels", f"{len(labels)} classes"))
     memory = memory_of(artefact)

@@ -10,7 +10,8 @@ import numpy as np
 from lvc.compiler.data.batches import batches
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.evaluation import Score, best_classes, class_scores, is_class_scores
+from lvc.compiler.ir.task import is_class_scores
+from lvc.compiler.measure.evaluation import Score, best_classes, class_scores
 from lvc.compiler.pipeline.workspace import DataSet, Progress
 
 TOP1, TOP5, AGREEMENT = METRICS = ("top-1", "top-5", "agreement")

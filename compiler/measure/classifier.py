@@ -8,7 +8,7 @@ import torch
 from lvc.compiler.data.batches import fed_input
 from lvc.compiler.ir.batching.proof import rounding_bound
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.running.batches import images_at_once
 from lvc.compiler.running.run import Run
 

@@ -12,12 +12,11 @@ import numpy as np
 from lvc.compiler.data.batches import batches
 from lvc.compiler.data.samples import Samples
 from lvc.compiler.errors import CheckError, UsageError
-from lvc.compiler.ir.signature import Value
+from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.pipeline.ranks import ALONE, Ranks
 from lvc.compiler.pipeline.workspace import DataSet, Progress, Silence
 
 Run = Callable[..., tuple[np.ndarray, ...]]
-CLASSIFICATION = "classification"
 
 
 @dataclass
@@ -120,23 +119,6 @@ def class_scores(outputs: Sequence[np.ndarray], count: int, images: int | None =
     if np.isnan(scores).any():
         raise CheckError("the model's output holds NaN")
     return scores
-
-
-def is_class_scores(shape: tuple[int, ...], images: int | None = None) -> bool:
-    """Whether an output can be scores of classes: ``[N,C]``, or with further dimensions of one.
-
-    With ``images``, one row for each of so many: there may be several, as of crops of an image.
-    """
-    is_table = len(shape) >= 2 and shape[1] > 1 and all(size == 1 for size in shape[2:])
-    return is_table and images in (None, shape[0])
-
-
-def task_of(inputs: Sequence[Value], outputs: Sequence[Value]) -> str:
-    """What a model with a signature does, where that can be told: ``classification`` for scores of classes for each
-    image, else nothing."""
-    images = next((value.spec.shape[0] for value in inputs if value.spec.shape), None)
-    classifies = len(outputs) == 1 and is_class_scores(outputs[0].spec.shape, images)
-    return CLASSIFICATION if classifies else ""
 
 
 def best_classes(scores: np.ndarray, most: int) -> np.ndarray:

@@ -21,6 +21,9 @@ ANALYSES: Objects[Callable[..., Any]] = Objects(
     "collections.abc:Callable", "lvc.passes.analysis", "analysis", "lvc.analyses", variable="findings"
 )
 
+STEPS: Classes[Any] = Classes("lvc.passes.postprocess.step:Step", "lvc.passes.postprocessors", "step")
+"""What may be appended to the outputs of a model."""
+
 FOLDED = "O1,merge-duplicates,O1"
 """What a model goes through before anything else: batch normalisation is folded, and nothing is computed twice."""
 SENSITIVITY, TO_INTEGERS, SCALING = "prune-sensitivity", "lower-to-integer", "equalise-weights"
@@ -46,6 +49,11 @@ PRESETS: dict[str, str] = {
 """Pipelines by name. What ``int8-fast`` makes is among the choices of ``int8``: both have the same scales.
 ``int8-avx2`` is for processors without VNNI, where products of 7-bit weights cannot saturate.
 ``int8-qat`` and ``int4-qat`` train on the data set ``train``."""
+
+POSTPROCESS, FUSE_PREPROCESS = "append-postprocess", "fuse-preprocess"
+"""The passes that ``--postprocess`` and ``--fuse-preprocess`` add to the end of a pipeline, with what tidies up behind
+them."""
+TIDY = "fold-constants,eliminate-identities,eliminate-dead,fuse-operators"
 
 PRECISIONS: dict[str, str] = {
     "fp32": "",

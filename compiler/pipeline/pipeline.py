@@ -11,9 +11,9 @@ import torch
 from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.ir.graph import settle_names
 from lvc.compiler.ir.model import Model
-from lvc.compiler.pipeline.catalogue import PRECISIONS
+from lvc.compiler.pipeline.catalogue import FUSE_PREPROCESS, PASSES, POSTPROCESS, PRECISIONS, TIDY
 from lvc.compiler.pipeline.passes import Outcome, Pass
-from lvc.compiler.pipeline.text import parse_passes
+from lvc.compiler.pipeline.text import parse_passes, with_option
 from lvc.compiler.pipeline.workspace import Workspace, no_data_set
 
 
@@ -101,6 +101,16 @@ class Pipeline:
             raise UsageError(f"there is no precision '{name}'", help="known: " + ", ".join(PRECISIONS))
         return self + Pipeline.parse(PRECISIONS[name])
 
+    def with_ends(self, postprocess: str | None, *, preprocess: bool = False) -> Pipeline:
+        """The same pipeline and after it what appends steps, such as ``yolox,nms``, to the outputs, and what takes
+        pictures in place of prepared inputs; `UsageError` for steps that there are not."""
+        ends: list[Pass] = []
+        if postprocess is not None:
+            ends.append(with_option(PASSES.get(POSTPROCESS)(), "steps", postprocess))
+        if preprocess:
+            ends.append(PASSES.get(FUSE_PREPROCESS)())
+        return self + Pipeline((*ends, *parse_passes(TIDY))) if ends else self
+
     def __str__(self) -> str:
         return ",".join(map(str, self.passes))
 
@@ -167,6 +177,7 @@ class Pipeline:
             steps = self.rewrite(twin, workspace, around.observers, len(around.step.inner), outer=around.step)
             around.step.inner += steps
         model.module, model.output_names, model.notes = twin.module, twin.output_names, twin.notes
+        model.counts, model.preprocessing = twin.counts, twin.preprocessing
 
     def rewrite(
         self,

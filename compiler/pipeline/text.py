@@ -15,13 +15,15 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from lvc.compiler.errors import UsageError, did_you_mean
 from lvc.compiler.pipeline import catalogue
 from lvc.compiler.pipeline.passes import Pass
 from lvc.compiler.pipeline.registry import Classes
 from lvc.compiler.tuning.postgres import without_passwords
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _BARE = re.compile(r'[^\s"{}]+')
@@ -39,7 +41,14 @@ def parse_passes(text: str, extra: Iterable[type[Pass]] = ()) -> tuple[Pass, ...
         return added.get(name) or catalogue.PASSES.find(name)
 
     known = [*catalogue.PASSES.names(), *added, *catalogue.PRESETS]
-    return tuple(_Reader(text, find, known, "pass", "the pipeline text").pipeline())
+    reader = _Reader(text, find, known, "pass", "the pipeline text")
+    return tuple(reader.listed(reader.step))
+
+
+def parse_items(text: str, kind: Classes[T]) -> list[T]:
+    """Read some ``NAME{KEY=VALUE}`` of a kind, separated by commas."""
+    reader = _Reader(text, kind.find, kind.names(), kind.noun, f"the {kind.noun}s")
+    return reader.listed(lambda start: [reader.item(reader.match(_NAME, f"the name of a {kind.noun}"), start)])
 
 
 def parse_item(text: str, kind: Classes[Any]) -> Any:
@@ -105,22 +114,22 @@ class _Reader:
         self.place = place
         self.at = 0
 
-    def pipeline(self) -> list[Pass]:
-        passes: list[Pass] = []
+    def listed(self, read: Callable[[int], list[Any]]) -> list[Any]:
+        """All that ``read`` finds at places with commas between them."""
+        found: list[Any] = []
         self.space()
         while self.at < len(self.text):
-            passes.extend(self.step())
+            found.extend(read(self.at))
             self.space()
             if self.at == len(self.text):
                 break
             self.expect(",")
             self.space()
             if self.at == len(self.text):
-                self.fail(self.at, "a pass is missing after the comma")
-        return passes
+                self.fail(self.at, f"a {self.noun} is missing after the comma")
+        return found
 
-    def step(self) -> list[Pass]:
-        start = self.at
+    def step(self, start: int) -> list[Pass]:
         name = self.match(_NAME, "the name of a pass")
         if name in catalogue.PRESETS:
             if self.text[self.at : self.at + 1] == "{":

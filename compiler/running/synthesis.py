@@ -180,7 +180,7 @@ class _Remembering:
 
     @classmethod
     def of(cls, model: Model, images: int) -> _Remembering:
-        from lvc.compiler.measure.evaluation import is_class_scores
+        from lvc.compiler.ir.task import is_class_scores
 
         batched = without_closing(model.with_batch(images))
         module, nodes = batched.module, _normalisations(batched)

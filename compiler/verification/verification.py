@@ -51,7 +51,7 @@ class Verification:
             return Verified(skipped=self.skipped)
         is_lossy = any(item.effect is Effect.LOSSY for item in pipeline)
         examples = self.examples
-        if rewritten.inputs != self.model.inputs or len(rewritten.outputs) != len(self.model.outputs):
+        if rewritten.inputs != self.model.inputs or rewritten.outputs != self.model.outputs:
             examples = tuple(examples_of(rewritten, self.workspace.seed, thorough=self.is_thorough))
         return verify_artefact(
             artefact,

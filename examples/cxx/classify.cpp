@@ -10,7 +10,7 @@
 
 static void classify(const char *name) {
   lvc::model model = lvc::model::from_memory(lvc_models::model());
-  if (model.task() != "classification") throw std::runtime_error("the model '" + model.name() + "' is no classifier");
+  if (model.task() != "classify") throw std::runtime_error("the model '" + model.name() + "' is no classifier");
   lvc::instance instance(model);
 
   ppm photo(name);

@@ -11,7 +11,7 @@ from torch.fx import Node
 from torch.nn import functional
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.pipeline.passes import option
 from lvc.passes.training.pairing import Pair
 from lvc.passes.training.term import Term

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from lvc.compiler.data.access import Target
 from lvc.compiler.errors import UsageError
-from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.pipeline.passes import option
 from lvc.passes.training.loss import Loss, check_classes
 

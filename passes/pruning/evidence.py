@@ -14,7 +14,7 @@ from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, is_call, tensor
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.pipeline.workspace import Progress, Silence
 from lvc.compiler.running.images import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Member

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.ir.task import is_class_scores
 
 _SUM = 1e-3
 

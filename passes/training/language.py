@@ -15,7 +15,7 @@ from lvc.compiler.data.batches import fed_input
 from lvc.compiler.data.samples import Fit
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.evaluation import is_class_scores
+from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.pipeline.checkpoint import Checkpoints
 from lvc.compiler.pipeline.passes import Outcome, Pass, option
 from lvc.compiler.pipeline.ranks import ALONE, Ranks

@@ -22,6 +22,20 @@ def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
     return scores.gather(-1, order), order
 
 
+def best_pairs(scores: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest of ``scores [anchors, classes]``, with their anchors and classes.
+
+    They lie in those anchors whose largest scores are the largest, so that few of all pairs need to be sorted.
+    """
+    size, classes = scores.shape
+    few = min(most, size)
+    anchors = best(scores.amax(1), few)[1]
+    anchors = anchors.index_select(0, ordering.argsort(anchors, False))
+    values, order = best(scores.index_select(0, anchors).reshape(-1), min(most, few * classes))
+    row = ((order.to(torch.float64) + 0.5) / classes).floor().to(torch.int64)  # half a step from any other row
+    return values, anchors.index_select(0, row), order - row * classes
+
+
 def detections(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, most: int) -> dict[str, Tensor]:
     """The best of those candidates that are kept, as many as there are up to ``most``; no score is below zero."""
     _, first = best(torch.where(keep, scores, -torch.ones_like(scores)), most)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lvc.compiler.ir.operators import ordering
-from lvc.compiler.load.detectors.boxes import best, clipped, detections
+from lvc.compiler.load.detectors.boxes import best_pairs, clipped, detections
 
 Levels = dict[str, list[Tensor]]
 Shapes = list[tuple[int, int]]
@@ -42,7 +42,7 @@ def _found(
     for image, shape in enumerate(image_shapes):
         parts = []
         for of_level, codes, places in zip(scores, regression, anchors[image], strict=True):
-            values, anchor, label = _candidates(of_level[image], self.topk_candidates)
+            values, anchor, label = best_pairs(of_level[image], self.topk_candidates)
             boxes = decode(codes[image].index_select(0, anchor), places.index_select(0, anchor))
             parts.append((clipped(boxes, shape), values, label))
         boxes, values, labels = (torch.cat(kind) for kind in zip(*parts, strict=True))
@@ -51,18 +51,3 @@ def _found(
         keep = ordering.nms(boxes, values > self.score_thresh, self.nms_thresh, labels)
         found.append(detections(boxes, values, labels, keep, self.detections_per_img))
     return found
-
-
-def _candidates(scores: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest of ``scores [anchors, classes]``, with their anchors and classes.
-
-    They lie in those anchors whose largest scores are the largest, so that few of all pairs need to be sorted.
-    """
-    size, classes = scores.shape
-    few = min(most, size)
-    anchors = best(scores.amax(1), few)[1]
-    anchors = anchors.index_select(0, ordering.argsort(anchors, False))
-    values, order = best(scores.index_select(0, anchors).reshape(-1), min(most, few * classes))
-    pairs = torch.arange(few * classes)
-    row = pairs.div(classes, rounding_mode="floor").index_select(0, order)
-    return values, anchors.index_select(0, row), pairs.remainder(classes).index_select(0, order)

@@ -45,7 +45,7 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     from lvc.compiler.load.onnx_importer.clean import clean
     from lvc.compiler.load.onnx_importer.halves import widened
     from lvc.compiler.load.onnx_importer.inputs import check_names, input_spec, name_shapes, real_inputs
-    from lvc.compiler.load.onnx_importer.read import opset_of, read_proto, usage_of
+    from lvc.compiler.load.onnx_importer.read import opset_of, read_proto, take_usage
     from lvc.compiler.load.onnx_importer.reference import file_reference
     from lvc.compiler.load.onnx_importer.values import Constant, safe_name, to_torch
 
@@ -68,7 +68,7 @@ def _load(file: Path, shapes: Mapping[str, Sequence[int]], constants: Mapping[st
     outputs, counts = settle_lengths(module, [tensor.name for tensor in graph.outputs])
     module.recompile()
     model = Model(module, file.stem, outputs, source=str(file), notes=notes, counts=counts)
-    model.preprocessing, model.labels = usage_of(proto)
+    take_usage(model, proto)
     names = [tensor.name for tensor in inputs]
     model.reference = file_reference(file, proto, names, constants, is_half=bool(half))
     return model

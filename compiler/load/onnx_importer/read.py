@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ import onnx
 import onnx.numpy_helper
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from lvc.compiler.errors import CompileError
-from lvc.compiler.ir.model import PROPERTY
+from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.ir.counts import from_plain, visible
+from lvc.compiler.ir.model import PROPERTY, Model
+from lvc.compiler.ir.task import check_task
 from lvc.compiler.load.appearance import appearance
 from lvc.compiler.load.onnx_importer.scopes import inner_graphs
 
@@ -71,12 +74,17 @@ def opset_of(proto: onnx.ModelProto, file: Path) -> int:
     return int(versions[0])
 
 
-def usage_of(proto: onnx.ModelProto) -> tuple[str | None, tuple[str, ...] | None]:
-    """Return the preprocessing and the class names that lvc wrote into a file; None for what is not there."""
-    found = {entry.key: entry.value for entry in proto.metadata_props}
-    preprocessing, labels = (_property(found.get(f"{PROPERTY}{key}", "null")) for key in ("preprocessing", "labels"))
-    names = tuple(map(str, labels)) if isinstance(labels, list) else None
-    return preprocessing if isinstance(preprocessing, str) else None, names
+def take_usage(model: Model, proto: onnx.ModelProto) -> None:
+    """Give a model what lvc wrote into its file besides the graph, see `Model.usage`; what does not fit is left out."""
+    own = [entry for entry in proto.metadata_props if entry.key.startswith(PROPERTY)]
+    found = {entry.key.removeprefix(PROPERTY): _property(entry.value) for entry in own}
+    preprocessing, labels, task = (found.get(key) for key in ("preprocessing", "labels", "task"))
+    model.preprocessing = preprocessing if isinstance(preprocessing, str) else None
+    model.labels = tuple(map(str, labels)) if isinstance(labels, list) else None
+    with contextlib.suppress(UsageError):
+        model.counts = model.counts or from_plain(found.get("counts"), model.outputs)
+    with contextlib.suppress(UsageError):
+        model.task = check_task(str(task), model.inputs, visible(model.outputs, model.counts)) if task else None
 
 
 def _property(text: str) -> object:

@@ -16,10 +16,11 @@ from lvc.compiler.data.batches import fed_input, takes_data
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.closing import closing_functions, without_closing
 from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.measure.comparison.loss import OutputLoss, compare_all
 from lvc.compiler.measure.comparison.outputs import Images
 from lvc.compiler.measure.counts import total_macs
-from lvc.compiler.measure.evaluation import Score, is_class_scores
+from lvc.compiler.measure.evaluation import Score
 from lvc.compiler.pipeline.held_out import JUDGE, JudgingImages
 from lvc.compiler.pipeline.passes import Effect
 from lvc.compiler.pipeline.pipeline import Observer, Step

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 
 from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.measure.comparison.signal import sqnr
-from lvc.compiler.measure.evaluation import is_class_scores
 from lvc.compiler.text import decibels, percent
 
 _MOST_PLACES = 0.5

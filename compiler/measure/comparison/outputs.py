@@ -12,10 +12,10 @@ import torch
 from lvc.compiler.data.batches import batches
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.measure.comparison.layerwise import FloatingRun, LayerError, QuantisedRun
 from lvc.compiler.measure.comparison.pairs import Pairing
 from lvc.compiler.measure.comparison.signal import Signal
-from lvc.compiler.measure.evaluation import is_class_scores
 from lvc.compiler.pipeline.workspace import DataSet, Progress
 
 Run = Callable[[torch.Tensor], Sequence[torch.Tensor]]

@@ -25,7 +25,7 @@ EXAMPLE = Path(__file__).parents[5] / "examples" / "cxx"
 
 def test_an_artefact_says_what_it_is(use: str, example: Example) -> None:
     lines = run(use, "describe", example.file).split("\n")
-    assert lines[:3] == ["name Sequential", "task classification", f"preprocessing {PREPROCESSING}"]
+    assert lines[:3] == ["name Sequential", "task classify", f"preprocessing {PREPROCESSING}"]
     assert lines[3:5] == ["input input f32[1,3,16,16]", "output output f32[1,10]"]
     assert "\n".join(lines[5:]) == "".join(f"label {label}\n" for label in LABELS) + "in place 1\n"
 

@@ -1,0 +1,36 @@
+"""Where a picture lies in the input of a network, and the way back from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A picture of ``size``, height and width, was scaled by ``scale`` and moved up and left by ``shift`` pixels, each
+    as vertical and horizontal."""
+
+    size: tuple[int, int]
+    scale: tuple[float, float] = (1.0, 1.0)
+    shift: tuple[int, int] = (0, 0)
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Corners ``[n, 4]``, x1 y1 x2 y2, in pixels of the picture, of those in the input; within the picture."""
+        (height, width), (down, across), (top, left) = self.size, self.scale, self.shift
+        moved = boxes.astype(np.float64) + np.array([left, top, left, top])
+        return np.asarray((moved / [across, down, across, down]).clip(0, [width, height, width, height]))
+
+    def classes(self, classes: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
+        """The class of each pixel of the picture, ``i64[height, width]``, of a map of classes that covers an input of a
+        size; -1 where the input does not show the picture. The nearest class is taken."""
+        rows, columns = (self._along(axis, classes.shape[axis], input_size[axis]) for axis in (0, 1))
+        found = classes[rows.clip(0, None)][:, columns.clip(0, None)].astype(np.int64)
+        return np.where((rows < 0)[:, None] | (columns < 0), -1, found)
+
+    def _along(self, axis: int, length: int, input_length: int) -> np.ndarray:
+        """For each row or column of the picture that of a map, or -1."""
+        middles = (np.arange(self.size[axis]) + 0.5) * self.scale[axis] - self.shift[axis]
+        places = np.floor(middles * (length / input_length)).astype(np.int64)
+        return np.where((places >= 0) & (places < length), places, -1)

@@ -1,0 +1,59 @@
+"""What a detector found in pictures, in their own pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lvc.compiler.data.placement import Placement
+from lvc.compiler.errors import CheckError
+from lvc.compiler.ir.signature import Value
+from lvc.compiler.ir.task import detection_outputs
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes of one picture: corners ``f64[n, 4]``, x1 y1 x2 y2, ``scores f64[n]`` and ``labels i64[n]``, best first."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+    def above(self, score: float) -> Detections:
+        """Those whose score is at least that."""
+        kept = self.scores >= score
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept])
+
+
+def detections(
+    outputs: Sequence[Value], arrays: Sequence[np.ndarray], placements: Sequence[Placement | None]
+) -> list[Detections]:
+    """What the outputs of one run hold for each picture; without a placement in pixels of the network's input.
+
+    `CheckError` for numbers that are none.
+    """
+    found = []
+    for places, placement in zip(detection_outputs(outputs), placements, strict=False):
+        boxes, scores, labels = (arrays[at] for at in (places.boxes, places.scores, places.labels))
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            raise CheckError("the model's boxes hold NaN or infinity")
+        order = np.argsort(-scores.astype(np.float64), kind="stable")
+        corners = boxes[order].astype(np.float64)
+        corners = placement.boxes(corners) if placement else corners
+        found.append(Detections(corners, scores[order].astype(np.float64), labels[order].astype(np.int64)))
+    return found
+
+
+def class_maps(
+    scores: np.ndarray, input_size: tuple[int, int], placements: Sequence[Placement | None]
+) -> list[np.ndarray]:
+    """The class of each pixel of pictures, of scores ``[N,C,H,W]`` for inputs of a size; `CheckError` for NaN."""
+    if np.isnan(scores).any():
+        raise CheckError("the model's output holds NaN")
+    best = scores.argmax(1)
+    return [
+        placement.classes(classes, input_size) if placement else classes.astype(np.int64)
+        for classes, placement in zip(best, placements, strict=False)
+    ]

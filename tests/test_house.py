@@ -143,9 +143,10 @@ NAME_A_LAYER = {
     "backends/tvm/cpu/kernels/conv_transpose2d.py",
     "backends/tvm/cpu/kernels/depthwise.py",
     "backends/tvm/cpu/kernels/matmul.py",
-    "backends/tvm/gpu/kernels/conv2d.py",
+    "backends/tvm/gpu/kernels/convolution.py",
     "backends/tvm/gpu/kernels/depthwise.py",
     "backends/tvm/gpu/kernels/matmul.py",
+    "backends/tvm/gpu/kernels/tensor_matmul.py",
     "backends/tvm/operands.py",
     "backends/tvm/ops/contractions.py",
 }

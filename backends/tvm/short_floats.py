@@ -27,6 +27,11 @@ def widen(value: Expr) -> Expr:
     return tirx.Cast(dtype.replace(FLOAT16, "float32"), value) if FLOAT16 in dtype else bfloat16.widen(value)
 
 
+def as_float32(value: Expr) -> Expr:
+    """A value of a shorter type widened, and a float32 as it is."""
+    return widen(value) if is_short(str(value.ty.dtype)) else value
+
+
 def narrow(value: Expr, dtype: str) -> Expr:
     """A float32 in a shorter type, rounded to nearest, ties to even; beyond the range of float16 it is infinite."""
     return tirx.Cast(FLOAT16, value) if dtype == FLOAT16 else bfloat16.narrow(value)

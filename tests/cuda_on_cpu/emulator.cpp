@@ -105,19 +105,54 @@ static bool is_together() {
   return true;
 }
 
+static void resume(Fibre *fibre) {
+  state.current = fibre;
+  if (_setjmp(state.scheduler)) return;
+  if (fibre->started) _longjmp(fibre->at, 1);
+  fibre->started = true;
+  setcontext(&fibre->first);
+}
+
+// Let a warp do what all its threads have come to do together; false if none has.
+static bool run_together(int first, int count) {
+  Fibre *lanes[WARP];
+  int waiting = 0;
+  for (int i = 0; i < count; i++) {
+    lanes[i] = &fibres[first + i];
+    waiting += lanes[i]->together != nullptr;
+  }
+  if (!waiting) return false;
+  for (int i = 0; i < count; i++) waiting -= lanes[i]->waits != lanes[0]->waits;
+  if (waiting < WARP) {
+    error = "threads of a warp part at what they do together, block " + std::to_string(state.block);
+    return false;
+  }
+  lanes[0]->together(lanes);
+  for (auto lane : lanes) lane->together = nullptr;
+  return true;
+}
+
+void load_matrices(Fibre *const *lanes) {
+  for (int matrix = 0; matrix < 4; matrix++)
+    for (int lane = 0; lane < WARP; lane++) {
+      const char *row = (const char *)lanes[8 * matrix + lane / 4]->operands[1];
+      memcpy((char *)lanes[lane]->operands[0] + 4 * matrix, row + 4 * (lane % 4), 4);
+    }
+}
+
 static void run_block() {
-  for (auto &fibre : fibres) fibre.started = fibre.done = false;
+  for (auto &fibre : fibres) fibre.started = fibre.done = false, fibre.together = nullptr;
   for (auto memory : shared)
     if (memory->is_touched) memory->poison(), memory->is_touched = false;
   while (!fibres[0].done) {
-    for (volatile size_t i = 0; i < fibres.size(); i++) {
-      Fibre *fibre = &fibres[i];
-      state.current = fibre;
-      if (!_setjmp(state.scheduler)) {
-        if (fibre->started) _longjmp(fibre->at, 1);
-        fibre->started = true;
-        setcontext(&fibre->first);
-      }
+    for (int first = 0; first < (int)fibres.size(); first += WARP) {
+      const int count = std::min<int>(WARP, fibres.size() - first);
+      do
+        for (int i = 0; i < count; i++) {
+          resume(&fibres[first + i]);
+          if (!error.empty()) return;
+        }
+      while (run_together(first, count));
       if (!error.empty()) return;
     }
     state.interval++;

@@ -28,6 +28,8 @@
 #define LVC_STORE(memory, index, value) memory.store(index, value, __COUNTER__)
 #define LVC_COPY(bytes, target, at, source, place) lvc_emulator::copy<bytes>(target, at, source, place, __COUNTER__)
 #define LVC_WORD(memory, index) lvc_emulator::word(memory, index, __COUNTER__)
+#define LVC_MATRICES(target, at, source, place) lvc_emulator::matrices(target, at, source, place, __COUNTER__)
+#define LVC_MMA(type, sums, at, left, i, right, j) lvc_emulator::mma<type>(sums, at, left, i, right, j, __COUNTER__)
 #define LVC_BARRIER() lvc_emulator::barrier(__COUNTER__)
 #define LVC_BLOCK lvc_emulator::state.block
 #define LVC_THREAD lvc_emulator::state.current->number
@@ -38,6 +40,21 @@ typedef signed char lvc_int8;
 typedef unsigned char lvc_uint8;
 typedef unsigned short lvc_uint16;
 typedef long long lvc_int64;
+
+struct lvc_half {
+  unsigned short bits;
+};
+inline float lvc_widen(lvc_half value) {
+  _Float16 made;
+  memcpy(&made, &value, sizeof made);
+  return made;
+}
+inline lvc_half lvc_narrow(float value) {
+  _Float16 made = value;
+  lvc_half half;
+  memcpy(&half, &made, sizeof half);
+  return half;
+}
 
 namespace lvc_emulator {
 
@@ -56,12 +73,18 @@ struct Poisoned {
   virtual void poison() = 0;
 };
 
+// What a warp does together, when all its threads have come to it; each has left there where its operands are.
+struct Fibre;
+typedef void (*Together)(Fibre *const *lanes);
+
 struct Fibre {
   ucontext_t first;
   jmp_buf at;
   char *stack;
   bool started, done;
   int number, waits;
+  Together together;
+  void *operands[3];
 };
 
 struct State {
@@ -86,8 +109,9 @@ inline void note(const void *address, int bytes, int site, bool is_shared) {
 }
 
 // Two threads may touch an element in one interval if both read it. Global memory has no barrier between blocks.
-inline void touch(Shadow &shadow, bool writes, bool is_shared, const char *what, long index) {
+inline void touch(Shadow &shadow, bool writes, bool is_shared, const char *what, long index, bool by_warp = false) {
   int self = is_shared ? state.current->number : state.block * state.threads + state.current->number;
+  if (by_warp) self = MANY;
   auto meets = [&](int other, int when) {
     if (when == NEVER || other == self || other == NEVER) return false;
     if (when == state.interval) return true;
@@ -141,10 +165,10 @@ template <class T, long count> struct Shared : Poisoned {
     memset(data, 0xff, sizeof data);
     forget(shadow, count);
   }
-  void check(long index, long size, bool writes) {
+  void check(long index, long size, bool writes, bool by_warp = false) {
     if (index < 0 || index + size > count) fail("out of bounds: shared element %ld of %ld", index + size - 1, count);
     is_touched = true;
-    for (long i = index; i < index + size; i++) touch(shadow[i], writes, true, "shared", i);
+    for (long i = index; i < index + size; i++) touch(shadow[i], writes, true, "shared", i, by_warp);
   }
   T load(long index, int site) {
     check(index, 1, false);
@@ -205,6 +229,97 @@ template <class From> int word(From &source, long place, int site) {
 inline void barrier(int site) {
   state.current->waits = site;
   if (!_setjmp(state.current->at)) leave();
+}
+
+// Wait for the other threads of the warp, and let one do for all what they do together.
+inline void together(int site, Together work) {
+  state.current->waits = site;
+  state.current->together = work;
+  if (!_setjmp(state.current->at)) leave();
+}
+
+// ldmatrix: four matrices of eight rows of 16 bytes, whose places threads 8 i to 8 i + 7 give for matrix i.
+void load_matrices(Fibre *const *lanes);
+
+template <class To, class From> void matrices(To &target, long at, From &source, long place, int site) {
+  static_assert(sizeof(typename To::Element) == 4, "words");
+  target.check(at, 4, true);
+  source.check(place, 16 / sizeof(typename From::Element), false, true);
+  const void *address = source.data + place;
+  if ((uintptr_t)address % 16) fail("misaligned: a row of a matrix from element %ld", place);
+  note(address, 16, site, true);
+  state.current->operands[0] = target.data + at;
+  state.current->operands[1] = (void *)address;
+  together(site, load_matrices);
+}
+
+// What a word of each factor holds, and in what their products are added up.
+template <class T> struct Words;
+template <> struct Words<lvc_half> {
+  enum { ELEMENTS = 2 };
+  typedef float Total;
+  typedef double Sum;  // of exact products, rounded once
+  static Sum left(const void *word, int i) { return lvc_widen(((const lvc_half *)word)[i]); }
+  static Sum right(const void *word, int i) { return left(word, i); }
+};
+template <> struct Words<lvc_uint16> {
+  enum { ELEMENTS = 2 };
+  typedef float Total;
+  typedef double Sum;
+  static Sum left(const void *word, int i) {
+    uint32_t bits = (uint32_t)((const uint16_t *)word)[i] << 16;
+    float made;
+    memcpy(&made, &bits, sizeof made);
+    return made;
+  }
+  static Sum right(const void *word, int i) { return left(word, i); }
+};
+template <> struct Words<lvc_int8> {
+  enum { ELEMENTS = 4 };
+  typedef int Total;
+  typedef int Sum;
+  static Sum left(const void *word, int i) { return ((const int8_t *)word)[i]; }
+  static Sum right(const void *word, int i) { return left(word, i); }
+};
+template <> struct Words<lvc_uint8> : Words<lvc_int8> {
+  static Sum left(const void *word, int i) { return ((const uint8_t *)word)[i]; }
+};
+
+// mma.sync of 16 rows, 8 columns and 8 words, by the fragments of the PTX ISA: of thread 4 g + t of a warp the words of
+// the first factor are those of rows g and g + 8, at t and then at t + 4; of the second those of column g, at t and
+// t + 4; sums are of row g, columns 2 t and 2 t + 1, then of row g + 8.
+template <class T> void multiply_matrices(Fibre *const *lanes) {
+  typedef Words<T> W;
+  enum { K = 8 * W::ELEMENTS };
+  typename W::Sum left[16][K], right[8][K];
+  auto word = [&](int group, int member, int operand, int number) {
+    return (const char *)lanes[4 * group + member]->operands[operand] + 4 * number;
+  };
+  for (int k = 0; k < K; k++) {
+    const int at = k / W::ELEMENTS, i = k % W::ELEMENTS;
+    for (int row = 0; row < 16; row++)
+      left[row][k] = W::left(word(row % 8, at % 4, 1, row / 8 + 2 * (at / 4)), i);
+    for (int column = 0; column < 8; column++) right[column][k] = W::right(word(column, at % 4, 2, at / 4), i);
+  }
+  for (int row = 0; row < 16; row++)
+    for (int column = 0; column < 8; column++) {
+      auto *total = (typename W::Total *)word(row % 8, column / 2, 0, row / 8 * 2 + column % 2);
+      typename W::Sum sum = *total;
+      for (int k = 0; k < K; k++) sum += left[row][k] * right[column][k];
+      *total = sum;
+    }
+}
+
+template <class T, class Sums, class Left, class Right>
+void mma(Sums &sums, long at, Left &left, long i, Right &right, long j, int site) {
+  static_assert(std::is_same_v<typename Sums::Element, typename Words<T>::Total>, "sums of that type");
+  sums.check(at, 4, true);
+  left.check(i, 4, false);
+  right.check(j, 2, false);
+  state.current->operands[0] = sums.data + at;
+  state.current->operands[1] = left.data + i;
+  state.current->operands[2] = right.data + j;
+  together(site, multiply_matrices<T>);
 }
 
 inline int dp4a(int x, int y, int z) {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lvc.backends.tvm.device import Device, host_of, own_kind
 from lvc.backends.tvm.gpu import targets
+from lvc.backends.tvm.gpu.gpus import CAPABILITIES
 from lvc.compiler.backend import Place, Target
 from lvc.compiler.errors import CompileError
 
@@ -40,10 +41,12 @@ class NvidiaGpu(Device):
         return BLOCK
 
     def lacks(self, element: str, target: Target) -> str:
-        return f"kernels for GPUs multiply float32 and integers; none multiplies {element} yet"
+        of = targets.gpu_of(target).capability
+        return "" if of.multiplies(element) else f"tensor cores of capability {of.number / 10:.1f} do not"
 
     def that_multiply(self, element: str) -> list[str]:
-        return []
+        levels = CAPABILITIES.values()
+        return [f"{targets.KIND}:{level.architecture}" for level in levels if level.multiplies(element)]
 
     def missing(self, target: Target) -> CompileError | None:
         from lvc.backends.tvm.gpu import nvrtc

@@ -13,7 +13,8 @@ from lvc.backends.tvm.gpu.compiled import CompiledKernel, PlannedLaunch
 from lvc.backends.tvm.gpu.emission import Parts
 from lvc.backends.tvm.gpu.gpus import Capability, Gpu
 from lvc.backends.tvm.gpu.kernels.depthwise import Depthwise
-from lvc.backends.tvm.gpu.kernels.factors import WORD
+from lvc.backends.tvm.gpu.kernels.factors import WORD, Bytes
+from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixBytes
 from lvc.backends.tvm.gpu.kernels.tile import BUSY_WARPS, LATENCY, LAUNCH, Tile
 from lvc.backends.tvm.gpu.launch import VECTOR_BYTES, WARP
 from lvc.backends.tvm.gpu.nvrtc import Usage
@@ -143,7 +144,8 @@ def kernel_estimate(step: Step, compiled: CompiledKernel, macs: int, gpu: Gpu) -
     kind = type(problem).__name__ if problem else "general schedule"
     used = {parameter.argument for launch in compiled.launches for parameter in launch.parameters}
     moved = sum(argument.bytes for number, argument in enumerate(step.arguments) if number in used)
-    arithmetic, memory = 2 * macs / (gpu.peak * _at_once(step, problem)), moved / (gpu.bandwidth * 1e9)
+    arithmetic = macs / (_peak_rate(step, problem, gpu) * gpu.multiprocessors * _hertz(gpu))
+    memory = moved / (gpu.bandwidth * 1e9)
     multiplying, tile = _multiplying(compiled.launches, problem), _tile(problem)
     launches = [
         _launch(
@@ -160,11 +162,14 @@ def kernel_estimate(step: Step, compiled: CompiledKernel, macs: int, gpu: Gpu) -
     return KernelEstimate(step.name, step.nodes, kind, macs, moved, roofline, memory > arithmetic, tuple(launches))
 
 
-def _at_once(step: Step, problem: Any) -> int:
-    """Multiply-adds that a lane could make at once: of bytes times bytes four, also where a kernel makes one."""
-    if factor := getattr(problem, "factor", None):
-        return int(factor.elements)
-    return WORD if sum(argument.dtype in BYTE_TYPES for argument in step.arguments[:-1]) > 1 else 1
+def _peak_rate(step: Step, problem: Any, gpu: Gpu) -> float:
+    """Multiply-adds of a multiprocessor in a cycle at most, of what the model multiplies, also where a kernel makes
+    fewer: of bytes, and of short floats that a kernel multiplies as such, those of tensor cores."""
+    factor = getattr(problem, "factor", None)
+    is_bytes = isinstance(factor, Bytes | MatrixBytes)
+    if is_bytes or sum(argument.dtype in BYTE_TYPES for argument in step.arguments[:-1]) > 1:
+        return max(WORD * gpu.capability.lanes, gpu.byte_products)
+    return float(factor.rate(gpu)) if factor else gpu.capability.lanes
 
 
 def _multiplying(launches: Collection[PlannedLaunch], problem: Any) -> PlannedLaunch:
@@ -177,7 +182,7 @@ def _launch(launch: PlannedLaunch, usage: Usage, macs: int, problem: Any, gpu: G
     held, tile = occupancy(gpu.capability, launch.threads, usage), _tile(problem)
     resident, turns = max(1, held.blocks), -(-launch.blocks // gpu.multiprocessors)
     if tile and macs:
-        cycles = tile.launch_cycles(gpu, launch.blocks, tile.steps(problem.depth), resident)
+        cycles = tile.launch_cycles(gpu, problem.factor, launch.blocks, tile.steps(problem.depth), resident)
     else:
         warps = min(resident, turns) * -(-launch.threads // WARP)
         cycles = macs / launch.blocks * turns / _rate(warps, problem, gpu)

@@ -72,4 +72,6 @@ def divisor(expression: Any) -> int:
         return math.gcd(divisor(expression.a), divisor(expression.b))
     if isinstance(expression, tirx.Mul):
         return divisor(expression.a) * divisor(expression.b)
+    if isinstance(expression, tirx.FloorMod):
+        return math.gcd(divisor(expression.a), divisor(expression.b))
     return 1

@@ -1,7 +1,8 @@
 """What is known of GPUs: limits by compute capability, and the chips that targets name. Imports nothing heavy.
 
 Sources: the tables of technical specifications in NVIDIA's CUDA C++ Programming Guide (multiprocessors, shared memory,
-registers, threads), the PTX ISA (shapes of ``mma.sync``), NVIDIA's data sheets (multiprocessors, clocks, bandwidth).
+registers, threads), the PTX ISA (shapes of ``mma.sync``), NVIDIA's data sheets (multiprocessors, clocks, bandwidth, and
+the dense rates of tensor cores, of which GeForce chips have half when halves are summed in float32).
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class Capability:
         """What compilers call it."""
         return f"sm_{self.number}"
 
+    def multiplies(self, element: str) -> bool:
+        """Whether kernels have its tensor cores multiply elements of a type: those that have products of 16 rows."""
+        return self.products.get(element, (0, 0, 0))[0] == 16
+
 
 _VOLTA: dict[str, Shape] = {"float16": (8, 8, 4)}
 _TURING: dict[str, Shape] = {"float16": (16, 8, 8), "int8": (8, 8, 16)}
@@ -63,7 +68,9 @@ CAPABILITIES = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """A chip: its multiprocessors, the highest clock in GHz and the bandwidth of its memory in GB/s.
+    """A chip: its multiprocessors, the highest clock in GHz, the bandwidth of its memory in GB/s, and the multiply-adds
+    of a multiprocessor's tensor cores in a cycle: of float16 summed in float32, which is that of bfloat16 and twice
+    that of TF32 where there are such, and of bytes.
 
     ``host`` is the kind of processor beside it where the two are one chip; others are driven by any.
     """
@@ -73,6 +80,8 @@ class Gpu:
     multiprocessors: int
     clock: float
     bandwidth: float
+    half_products: int
+    byte_products: int
     host: str = ""
 
     @property
@@ -87,17 +96,17 @@ class Gpu:
 
 
 CHIPS = {
-    "v100": Gpu("NVIDIA V100 (SXM2)", CAPABILITIES[70], 80, 1.53, 900),
-    "t4": Gpu("NVIDIA T4", CAPABILITIES[75], 40, 1.59, 320),
-    "a100": Gpu("NVIDIA A100 (40 GB, SXM4)", CAPABILITIES[80], 108, 1.41, 1555),
-    "rtx3090": Gpu("NVIDIA GeForce RTX 3090", CAPABILITIES[86], 82, 1.695, 936),
-    "orin": Gpu("NVIDIA Jetson AGX Orin (64 GB)", CAPABILITIES[87], 16, 1.3, 204.8, "aarch64"),
-    "l4": Gpu("NVIDIA L4", CAPABILITIES[89], 58, 2.04, 300),
-    "rtx4090": Gpu("NVIDIA GeForce RTX 4090", CAPABILITIES[89], 128, 2.52, 1008),
-    "h100": Gpu("NVIDIA H100 (SXM5)", CAPABILITIES[90], 132, 1.98, 3350),
-    "h200": Gpu("NVIDIA H200 (SXM5)", CAPABILITIES[90], 132, 1.98, 4800),
-    "b200": Gpu("NVIDIA B200", CAPABILITIES[100], 148, 1.965, 8000),
-    "rtx5090": Gpu("NVIDIA GeForce RTX 5090", CAPABILITIES[120], 170, 2.407, 1792),
+    "v100": Gpu("NVIDIA V100 (SXM2)", CAPABILITIES[70], 80, 1.53, 900, 512, 0),
+    "t4": Gpu("NVIDIA T4", CAPABILITIES[75], 40, 1.59, 320, 512, 1024),
+    "a100": Gpu("NVIDIA A100 (40 GB, SXM4)", CAPABILITIES[80], 108, 1.41, 1555, 1024, 2048),
+    "rtx3090": Gpu("NVIDIA GeForce RTX 3090", CAPABILITIES[86], 82, 1.695, 936, 256, 1024),
+    "orin": Gpu("NVIDIA Jetson AGX Orin (64 GB)", CAPABILITIES[87], 16, 1.3, 204.8, 1024, 2048, "aarch64"),
+    "l4": Gpu("NVIDIA L4", CAPABILITIES[89], 58, 2.04, 300, 512, 1024),
+    "rtx4090": Gpu("NVIDIA GeForce RTX 4090", CAPABILITIES[89], 128, 2.52, 1008, 256, 1024),
+    "h100": Gpu("NVIDIA H100 (SXM5)", CAPABILITIES[90], 132, 1.98, 3350, 2048, 4096),
+    "h200": Gpu("NVIDIA H200 (SXM5)", CAPABILITIES[90], 132, 1.98, 4800, 2048, 4096),
+    "b200": Gpu("NVIDIA B200", CAPABILITIES[100], 148, 1.965, 8000, 4096, 8192),
+    "rtx5090": Gpu("NVIDIA GeForce RTX 5090", CAPABILITIES[120], 170, 2.407, 1792, 256, 1024),
 }
 """The chips that targets name, the one that stands for its capability before others of it."""
 

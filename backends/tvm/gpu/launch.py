@@ -15,8 +15,10 @@ from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, load
 
 WARP = 32
+QUAD = 4  # neighbours that a thread takes at once: channels of a block, columns of a result
 VECTOR_BYTES = 16  # the most that a thread loads or stores at once
 COPY, BARRIER, FMA, WORD_OF, DP4A = "lvc_copy", "lvc_barrier", "lvc_fma", "lvc_word", "lvc_dp4a"
+MATRICES, MMA = "lvc_matrices", "lvc_mma"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,21 @@ def copy(target: Buffer, at: Sequence[Expr], source: Buffer, place: Sequence[Exp
 def fma(x: Expr, y: Expr, z: Expr) -> Expr:
     """x * y + z, rounded once."""
     return tirx.call_extern("float32", FMA, x, y, z)
+
+
+def matrices(target: Buffer, at: Sequence[Expr], source: Buffer, place: Sequence[Expr]) -> Stmt:
+    """Load four matrices of eight rows of four words from shared memory by a warp (``ldmatrix``): thread ``8 i + r`` of
+    it gives the place of row ``r`` of matrix ``i``, and each gets one word of every matrix at ``at``: that of row
+    ``lane / 4`` and column ``lane % 4``."""
+    return tirx.Evaluate(tirx.call_extern("int32", MATRICES, load(target, at), load(source, place)))
+
+
+def multiply_matrices(dtype: str, *places: tuple[Buffer, Sequence[Expr]]) -> Stmt:
+    """Add a product of matrices by a warp (``mma.sync``) to four sums of each thread: 16 rows by 8 words of elements of
+    a type, in four words of each thread, times 8 words by 8 columns, in two. ``places`` are those of the sums and of
+    the two factors."""
+    elements = (load(buffer, at) for buffer, at in places)
+    return tirx.Evaluate(tirx.call_extern("int32", MMA, dtype, *elements))
 
 
 def when(condition: Expr, body: Stmt) -> Stmt:

@@ -14,9 +14,11 @@ from tvm import tirx
 from lvc.backends.tvm.gpu.expressions import number
 from lvc.backends.tvm.gpu.launch import DP4A, FMA
 from lvc.backends.tvm.nest import Expr
+from lvc.backends.tvm.short_floats import FLOAT16
 from lvc.compiler.errors import CompileError
 
 _TYPES = {
+    "float16": "lvc_half",
     "float32": "float",
     "float64": "double",
     "int32": "int",
@@ -89,6 +91,8 @@ def constant(node: Any) -> str:
 
 
 def _real(value: float, dtype: str) -> str:
+    if dtype == FLOAT16:
+        return f"lvc_bits<lvc_half>((lvc_uint16){int(np.float16(value).view(np.uint16))})"
     suffix = {"float32": "f", "float64": ""}.get(dtype)
     if suffix is None:
         raise CompileError(f"there are no kernels for GPUs with numbers of {dtype}")
@@ -103,9 +107,13 @@ def _real(value: float, dtype: str) -> str:
     return f"(-{text})" if exact < 0 or math.copysign(1, exact) < 0 else text
 
 
-def cast(dtype: str, value: str) -> str:
-    """A conversion."""
-    return f"(({type_name(dtype)}){value})"
+def cast(dtype: str, value: str, source: str = "") -> str:
+    """A conversion, from the type of the source where that is given; float16 is converted from and to float32."""
+    if dtype == source:
+        return value
+    if source == FLOAT16:
+        return cast(dtype, f"lvc_widen({value})", "float32")
+    return f"lvc_narrow({cast('float32', value, source)})" if dtype == FLOAT16 else f"(({type_name(dtype)}){value})"
 
 
 def binary(node: Any, a: str, b: str, *, is_positive: bool) -> str:

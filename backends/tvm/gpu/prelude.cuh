@@ -22,11 +22,52 @@ typedef unsigned char lvc_uint8;
 typedef unsigned short lvc_uint16;
 typedef long long lvc_int64;
 
+struct lvc_half { unsigned short bits; };
+__device__ inline float lvc_widen(lvc_half value) {
+  float made;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(made) : "h"(value.bits));
+  return made;
+}
+__device__ inline lvc_half lvc_narrow(float value) {
+  lvc_half made;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(made.bits) : "f"(value));
+  return made;
+}
+
 template <int bytes> struct lvc_vector;
 template <> struct lvc_vector<2> { typedef unsigned short type; };
 template <> struct lvc_vector<4> { typedef unsigned type; };
 template <> struct lvc_vector<8> { typedef uint2 type; };
 template <> struct lvc_vector<16> { typedef uint4 type; };
+
+/* Products of matrices: four sums, four words of the first factor and two of the second of each thread of a warp. */
+#define LVC_MATRICES(target, at, source, place) lvc_matrices(&target[at], &source[place])
+#define LVC_MMA(type, sums, at, left, i, right, j) lvc_mma((type *)0, &sums[at], &left[i], &right[j])
+#define LVC_MMA_OF(type, total, letter, shape)                                                                   \
+  __device__ inline void lvc_mma(type *, total *d, const unsigned *a, const unsigned *b) {                       \
+    asm volatile("mma.sync.aligned." shape " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"    \
+                 : "+" letter(d[0]), "+" letter(d[1]), "+" letter(d[2]), "+" letter(d[3])                        \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                            \
+  }
+LVC_MMA_OF(lvc_uint16, float, "f", "m16n8k16.row.col.f32.bf16.bf16.f32")
+LVC_MMA_OF(lvc_int8, int, "r", "m16n8k32.row.col.s32.s8.s8.s32")
+LVC_MMA_OF(lvc_uint8, int, "r", "m16n8k32.row.col.s32.u8.s8.s32")
+#if __CUDA_ARCH__ >= 800
+LVC_MMA_OF(lvc_half, float, "f", "m16n8k16.row.col.f32.f16.f16.f32")
+#else
+__device__ inline void lvc_mma(lvc_half *, float *d, const unsigned *a, const unsigned *b) {
+  for (int i = 0; i < 2; i++)
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[2 * i]), "r"(a[2 * i + 1]), "r"(b[i]));
+}
+#endif
+__device__ inline void lvc_matrices(unsigned *target, const void *source) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(target[0]), "=r"(target[1]), "=r"(target[2]), "=r"(target[3])
+               : "r"((unsigned)__cvta_generic_to_shared(source))
+               : "memory");
+}
 #endif
 
 template <class To, class From> __device__ inline To lvc_bits(From value) {

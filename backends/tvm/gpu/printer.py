@@ -16,7 +16,7 @@ import tvm_ffi
 from tvm import ir, tirx
 
 from lvc.backends.tvm.gpu.expressions import Range, bounds, number
-from lvc.backends.tvm.gpu.launch import BARRIER, COPY, WORD_OF, Launch
+from lvc.backends.tvm.gpu.launch import BARRIER, COPY, MATRICES, MMA, WORD_OF, Launch
 from lvc.backends.tvm.gpu.operations import CONDITIONAL, EXTERNS, binary, cast, constant, intrinsic, type_name
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt
 from lvc.backends.tvm.program import ITEM_BYTES
@@ -135,10 +135,18 @@ class _Printer:
         elif name == COPY:
             target, source, lanes = arguments
             size = int(lanes) * ITEM_BYTES[str(target.source.dtype)]
-            places = [f"{self.names[a.source]}, {self.flat(a.source, a.indices)}" for a in (target, source)]
-            self.line(f"LVC_COPY({size}, {places[0]}, {places[1]});")
+            self.line(f"LVC_COPY({size}, {self.place(target)}, {self.place(source)});")
+        elif name == MATRICES:
+            self.line(f"LVC_MATRICES({', '.join(map(self.place, arguments))});")
+        elif name == MMA:
+            kind, *places = arguments
+            self.line(f"LVC_MMA({type_name(str(kind.value))}, {', '.join(map(self.place, places))});")
         else:
             raise CompileError(f"a kernel for GPUs cannot call {name or call}")
+
+    def place(self, element: Any) -> str:
+        """The memory of an element and its index."""
+        return f"{self.names[element.source]}, {self.flat(element.source, element.indices)}"
 
     def flat(self, buffer: Buffer, indices: Sequence[Expr]) -> str:
         """The index of an element in memory."""
@@ -162,7 +170,7 @@ class _Printer:
         if isinstance(node, ir.TensorLoad):
             return f"LVC_LOAD({self.names[node.source]}, {self.flat(node.source, node.indices)})"
         if isinstance(node, tirx.Cast):
-            return cast(str(node.ty.dtype), self.expression(node.value))
+            return cast(str(node.ty.dtype), self.expression(node.value), str(node.value.ty.dtype))
         if isinstance(node, tirx.Select):
             parts = map(self.expression, (node.condition, node.true_value, node.false_value))
             return "({} ? {} : {})".format(*parts)
@@ -195,7 +203,7 @@ class _Printer:
             function, arguments = _extern(node)
             if function == WORD_OF:
                 (found,) = arguments
-                return f"LVC_WORD({self.names[found.source]}, {self.flat(found.source, found.indices)})"
+                return f"LVC_WORD({self.place(found)})"
             return f"{EXTERNS[name].get(function, function)}({', '.join(map(self.expression, arguments))})"
         return intrinsic(node, self.expression)
 
@@ -248,7 +256,7 @@ def _buffers(body: Stmt) -> tuple[set[Any], list[Any], list[Any]]:
 
     def visit_call(call: Any) -> None:
         name, arguments = _extern(call)
-        if name == COPY:
+        if name in (COPY, MATRICES):
             written.append(arguments[0].source)
 
     tvm_ffi.structural_walk(

@@ -14,14 +14,14 @@ from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.guards import fused_of
 from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
-from lvc.backends.tvm.gpu.kernels.tile import QUAD
 from lvc.backends.tvm.gpu.kernels.windows import Windows, can_convolve, windows_of
 from lvc.backends.tvm.gpu.lanes import write_lanes
-from lvc.backends.tvm.gpu.launch import Launches, copy, fma, local, split, when
+from lvc.backends.tvm.gpu.launch import QUAD, Launches, copy, fma, local, split, when
 from lvc.backends.tvm.nest import UNROLLED, Expr, Stmt, allocate, block, load, loop, store, zeros
 from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant
+from lvc.backends.tvm.short_floats import as_float32
 from lvc.compiler.ir.graph import is_call
 
 aten = torch.ops.aten
@@ -62,7 +62,9 @@ def compute(problem: Depthwise, data: Any, weight: Any) -> Any:
 
     def anchor(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
         row, column = w.place(y, x, tap)
-        value = tirx.if_then_else(w.is_inside(row, column), data[n, c, row, column, lane], tirx.const(0, "float32"))
+        value = tirx.if_then_else(
+            w.is_inside(row, column), as_float32(data[n, c, row, column, lane].asobject()), tirx.const(0, "float32")
+        )
         return te.sum(value * weight[tap, c, lane], axis=tap)
 
     shape = (w.batch, problem.blocks, w.out_height, w.out_width, QUAD)
@@ -101,7 +103,8 @@ def schedule(sch: Any, problem: Depthwise, launches: Launches) -> None:
         return when(True if total % THREADS == 0 else flat < total, pixels(*split(flat, extents)))
 
     def pixels(n: Expr, c: Expr, y: Expr, x: Expr) -> Stmt:
-        sums, value, factor = local([p.run, QUAD], "sums"), local([QUAD], "value"), local([QUAD], "factor")
+        sums, factor = local([p.run, QUAD], "sums"), local([QUAD], "factor")
+        value = local([QUAD], "value", str(data.dtype))
 
         def tap(at: Expr) -> Stmt:
             reads = [add(at, pixel) for pixel in range(p.run)]
@@ -110,10 +113,12 @@ def schedule(sch: Any, problem: Depthwise, launches: Launches) -> None:
         def add(at: Expr, pixel: int) -> Stmt:
             row, column = w.place(y, x * p.run + pixel, at)
             read = copy(value, [0], data, [n, c, row, column, 0], QUAD)
-            products = [
-                store(sums, fma(load(value, [lane]), load(factor, [lane]), load(sums, [pixel, lane])), [pixel, lane])
-                for lane in range(QUAD)
-            ]
+
+            def product(lane: int) -> Stmt:
+                x, total = as_float32(load(value, [lane])), load(sums, [pixel, lane])
+                return store(sums, fma(x, load(factor, [lane]), total), [pixel, lane])
+
+            products = map(product, range(QUAD))
             return when(w.is_inside(row, column), block(read, *products))
 
         def finish(pixel: int) -> Stmt:

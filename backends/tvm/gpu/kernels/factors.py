@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tvm import tirx
 
+from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.launch import DP4A, WORD_OF, fma
 from lvc.backends.tvm.nest import Expr
 from lvc.backends.tvm.ops.contractions import with_bias
@@ -25,14 +26,22 @@ MOST_TERMS = 100_000  # of a sum of products of bytes: 2**31 / 2**14 is 131,072
 _TURNED = -0x7F7F7F80  # 0x80 in each byte
 
 
-class Factor(Protocol):
-    """``dtype`` is that of a term, and of sums; a term has so many ``elements``."""
-
-    @property
-    def dtype(self) -> str: ...
+class Pace(Protocol):
+    """How fast terms of so many ``elements`` are multiplied."""
 
     @property
     def elements(self) -> int: ...
+
+    def rate(self, gpu: Gpu) -> float:
+        """Products of elements that begin in a cycle of a multiprocessor."""
+        ...
+
+
+class Factor(Pace, Protocol):
+    """``dtype`` is that of a term, and of sums."""
+
+    @property
+    def dtype(self) -> str: ...
 
     def term(self, first: Expr) -> Expr:
         """The term that begins with an element of the data."""
@@ -61,6 +70,9 @@ class Single:
 
     dtype: str = "float32"
     elements: int = 1
+
+    def rate(self, gpu: Gpu) -> float:
+        return gpu.capability.lanes
 
     def term(self, first: Expr) -> Expr:
         return first
@@ -92,6 +104,9 @@ class Bytes:
         """That of an integer layer."""
         is_unsigned = call["input"].dtype == "uint8"
         return cls(is_unsigned, call["zero_point"] - (128 if is_unsigned else 0))
+
+    def rate(self, gpu: Gpu) -> float:
+        return WORD * gpu.capability.lanes
 
     def term(self, first: Expr) -> Expr:
         word = tirx.call_extern("int32", WORD_OF, first)

@@ -18,9 +18,10 @@ from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.gpu.kernels.factors import MOST_TERMS, SINGLE, WORD, Bytes, Factor
 from lvc.backends.tvm.gpu.kernels.parts import add_parts, parts_of
 from lvc.backends.tvm.gpu.kernels.tile import (
-    QUAD,
     SMALLEST,
     STEP,
+    TILES,
+    Size,
     Tile,
     TileProduct,
     choose_tile,
@@ -28,12 +29,13 @@ from lvc.backends.tvm.gpu.kernels.tile import (
     padded_terms,
 )
 from lvc.backends.tvm.gpu.lanes import write_lanes
-from lvc.backends.tvm.gpu.launch import Launches, copy, split, when
+from lvc.backends.tvm.gpu.launch import QUAD, Launches, copy, split, when
 from lvc.backends.tvm.layout import PLAIN
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load, store
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant
+from lvc.backends.tvm.widening import multiplied_dtype
 from lvc.compiler.ir.graph import is_call
 from lvc.compiler.ir.operators import integer
 
@@ -85,7 +87,8 @@ def compute(problem: Matmul, data: Any, weight: Any) -> Any:
 def anchor(call: Call, gpu: Gpu) -> Anchor | None:
     """For many rows of an operand times a stored matrix, in float32 or in integers."""
     is_integer = is_call(call.node, integer.linear)
-    if not is_integer and not (is_call(call.node, aten.linear.default) and call["input"].dtype == "float32"):
+    is_single = is_call(call.node, aten.linear.default) and call["input"].dtype == "float32"
+    if not is_integer and (not is_single or multiplied_dtype(call.node)):
         return None
     values = call["weight"].constant
     rows = math.prod(call["input"].shape[:-1])
@@ -95,7 +98,7 @@ def anchor(call: Call, gpu: Gpu) -> Anchor | None:
     if is_integer and (k % WORD or k > MOST_TERMS):
         return None
     problem = Matmul(rows, n, k, Bytes.of(call) if is_integer else SINGLE)
-    problem = replace(problem, tile=choose_tile(gpu, rows, n, problem.depth))
+    problem = replace(problem, tile=choose_tile(gpu, problem.factor, Size(rows, n, problem.depth), TILES))
     key = f"{call.in_memory('weight').target} {call.node.target} gpu {problem}"
     source = Constant(key, lambda: pack_weight(problem, values))
     packed = call.scope.parameter(problem.weight_shape, problem.factor.dtype, source)

@@ -6,27 +6,41 @@ Rows are pixels or rows of a matrix, columns are channels of the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from tvm import tirx
 
 from lvc.backends.tvm.gpu.gpus import Gpu
-from lvc.backends.tvm.gpu.kernels.factors import SINGLE, Factor
-from lvc.backends.tvm.gpu.launch import WARP, barrier, copy, local, shared
+from lvc.backends.tvm.gpu.kernels.factors import SINGLE, Factor, Pace
+from lvc.backends.tvm.gpu.kernels.staging import staged
+from lvc.backends.tvm.gpu.launch import QUAD, WARP, copy, local, shared
 from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, load, loop, store, zeros
 from lvc.backends.tvm.program import ITEM_BYTES
 
 STEP = 8  # terms of the sums in shared memory at once
-QUAD = 4  # floats of a vector
 ROW_PADDING = 4  # floats behind a row of the first factor, so that columns of it are in different banks
 REGISTERS = 48  # of a thread, beside its sums and what it multiplies
 LATENCY = 700  # cycles that a block waits for a part of the factors, and what little it has to do meanwhile hides
 LAUNCH = 3000  # cycles that another launch takes
 BUSY_WARPS = 8  # that keep a multiprocessor's arithmetic busy
 BYTES_PER_CYCLE = 8  # that a multiprocessor's share of the second-level cache gives
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of products: rows, columns and terms of each of so many groups."""
+
+    rows: int
+    columns: int
+    depth: int
+    groups: int = 1
+
+    @property
+    def results(self) -> int:
+        return self.rows * self.columns * self.groups
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,8 @@ class Tile:
     height: int
     width: int
     parts: int = 1
+
+    STEP: ClassVar[int] = STEP
 
     @property
     def threads(self) -> int:
@@ -55,24 +71,24 @@ class Tile:
 
     def steps(self, depth: int) -> int:
         """Steps of one part of a sum of so many terms."""
-        return -(-depth // (STEP * self.parts))
+        return -(-depth // (self.STEP * self.parts))
 
-    def cycles(self, gpu: Gpu, rows: int, columns: int, depth: int, groups: int = 1) -> float:
+    def cycles(self, gpu: Gpu, factor: Pace, size: Size) -> float:
         """An estimate of a product's time on a GPU."""
-        blocks = self.blocks(rows, columns) * groups * self.parts
-        multiplied = self.launch_cycles(gpu, blocks, self.steps(depth), self.resident(gpu))
+        blocks = self.blocks(size.rows, size.columns) * size.groups * self.parts
+        multiplied = self.launch_cycles(gpu, factor, blocks, self.steps(size.depth), self.resident(gpu))
         if self.parts == 1:
             return multiplied
-        parts = _FLOAT_BYTES * rows * columns * groups * self.parts / gpu.bytes_per_cycle  # are written, and read again
+        parts = _FLOAT_BYTES * size.results * self.parts / gpu.bytes_per_cycle  # are written, and read again
         return max(multiplied, parts) + LAUNCH + max(LATENCY, parts * (1 + 1 / self.parts))
 
-    def launch_cycles(self, gpu: Gpu, blocks: int, steps: int, resident: int) -> float:
+    def launch_cycles(self, gpu: Gpu, factor: Pace, blocks: int, steps: int, resident: int) -> float:
         """An estimate for ``blocks`` of so many ``steps``, of which a multiprocessor has room for ``resident``."""
         resident = min(resident, -(-blocks // gpu.multiprocessors))
         share = self.height * self.width / (self.height * self.width + self.height + self.width)
         busy = min(1.0, resident * self.threads / (BUSY_WARPS * WARP))
-        arithmetic = self.rows * self.columns * STEP * steps / (gpu.capability.lanes * share * busy)
-        fetched = 4 * (self.rows + self.columns) * STEP * steps / (BYTES_PER_CYCLE * gpu.capability.lanes / 16)
+        arithmetic = self.rows * self.columns * STEP * steps / (factor.rate(gpu) / factor.elements * share * busy)
+        fetched = 4 * (self.rows + self.columns) * STEP * steps / fetched_bytes(gpu)
         each = max(arithmetic, fetched, LATENCY * steps / resident)
         return -(-blocks // gpu.multiprocessors) * each
 
@@ -84,24 +100,34 @@ class Tile:
         return max(1, min(of.blocks, *limits))
 
 
+def fetched_bytes(gpu: Gpu) -> float:
+    """What a multiprocessor gets from the second-level cache in a cycle."""
+    return BYTES_PER_CYCLE * gpu.capability.lanes / 16
+
+
+T = TypeVar("T", bound=Tile)
 _FLOAT_BYTES = ITEM_BYTES["float32"]
 SMALLEST = Tile(32, 32, 4, 4)
 _SHAPES = ((128, 128, 8, 8), (128, 64, 8, 8), (64, 64, 8, 4), (64, 32, 4, 4), (32, 64, 4, 4), (32, 32, 4, 4))
+TILES = tuple(tile for shape in _SHAPES if (tile := Tile(*shape)).fits())
 _PARTS = range(1, 17)
 LEAST_STEPS = 4  # of a part of a sum
 
 
-def tiles(depth: int) -> Iterator[Tile]:
-    """All that may be taken for sums of so many terms."""
-    for shape, parts in product(_SHAPES, _PARTS):
-        tile = Tile(*shape, parts)
-        if tile.fits() and (parts == 1 or -(-depth // STEP) >= parts * LEAST_STEPS):
-            yield tile
+def in_parts(tiles: Iterable[T], depth: int) -> Iterator[T]:
+    """Tiles of sums of so many terms, whole ones and in parts."""
+    for tile, parts in product(tiles, _PARTS):
+        if parts == 1 or -(-depth // tile.STEP) >= parts * LEAST_STEPS:
+            yield replace(tile, parts=parts)
 
 
-def choose_tile(gpu: Gpu, rows: int, columns: int, depth: int, groups: int = 1) -> Tile:
-    """The tile with the least time by estimate."""
-    return min(tiles(depth), key=lambda tile: tile.cycles(gpu, rows, columns, depth, groups))
+def choose_tile(gpu: Gpu, factor: Pace, size: Size, tiles: Iterable[T]) -> T:
+    """The tile with the least time by estimate, with the parts that go with it; of equal ones the smallest."""
+
+    def cost(tile: T) -> tuple[float, int]:
+        return tile.cycles(gpu, factor, size), tile.rows * tile.columns
+
+    return min(in_parts(tiles, size.depth), key=cost)
 
 
 @dataclass(frozen=True)
@@ -134,27 +160,19 @@ class TileProduct:
             shared([2, STEP, t.columns], "second", dtype),
         )
         rows, columns = local([self.row_turns, QUAD], "rows", dtype), local([self.column_turns, QUAD], "columns", dtype)
-        sums, zero = local([t.height, t.width], "sums", dtype), tirx.const(0, "int32")
-
-        def turn(step: Expr) -> Stmt:
-            return block(
-                self.fetch(step + 1, rows, columns),
-                self.multiply(tirx.floormod(step, 2), first, second, sums),
-                self.stash(tirx.floormod(step + 1, 2), rows, columns, first, second),
-                barrier(),
-            )
-
+        sums = local([t.height, t.width], "sums", dtype)
         prepare = self.prepare_row
         prepared = [prepare(number, self.place(number)[1]) for number in range(self.row_turns)] if prepare else []
         return allocate(
             [first, second, sums, rows, columns],
             *prepared,
             loop(t.height, lambda i: loop(t.width, lambda j: store(sums, zeros(1, dtype), [i, j]), UNROLLED), UNROLLED),
-            self.fetch(zero, rows, columns),
-            self.stash(zero, rows, columns, first, second),
-            barrier(),
-            *([loop(self.steps - 1, turn, name="step")] if self.steps > 1 else []),
-            self.multiply(tirx.const((self.steps - 1) % 2, "int32"), first, second, sums),
+            staged(
+                self.steps,
+                lambda step: self.fetch(step, rows, columns),
+                lambda half: self.stash(half, rows, columns, first, second),
+                lambda half: self.multiply(half, first, second, sums),
+            ),
             self.write(sums),
         )
 
@@ -258,4 +276,4 @@ def padded_columns(tile: Tile, columns: int) -> int:
 
 def padded_terms(tile: Tile, depth: int) -> int:
     """Terms of stored weights, of whole steps and parts."""
-    return tile.steps(depth) * tile.parts * STEP
+    return tile.steps(depth) * tile.parts * tile.STEP

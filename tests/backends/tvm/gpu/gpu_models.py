@@ -63,6 +63,17 @@ def rewritten(network: Any, *shape: int) -> tuple[Model, np.ndarray]:
     return model, example.numpy()
 
 
+def lowered(model: Model, dtype: str, pipeline: str = "") -> Model:
+    """A model with shorter types, as ``--precision`` makes it after a pipeline."""
+    steps = ",".join(filter(None, [pipeline, f"lower-precision{{dtype={dtype}}}"]))
+    return Pipeline.parse(steps).run(model, Workspace(threads=1))[0]
+
+
+def uses(emulated: Emulated, text: str) -> int:
+    """How many kernels have a text in them."""
+    return sum(text in made.text for made in emulated.parts.compiled.values())
+
+
 def integer_resnet20() -> tuple[Model, np.ndarray]:
     """ResNet-20 in integers, calibrated on noise, and an input."""
     sys.path.insert(0, str(EXAMPLES))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gpu_models import build, needs_nvrtc
+from gpu_models import build, lowered, needs_nvrtc
 from sketch import Sketch, aten
 from test_integer import convolution
 
@@ -156,15 +156,27 @@ def test_no_kernel_is_better_than_the_roofline() -> None:
 
 
 @needs_nvrtc
-def test_in_eight_bits_a_dp4a_multiplies_four_in_the_place_of_one() -> None:
+@pytest.mark.parametrize(("chip", "kind"), [("t4", "Conv2d"), ("a100", "TensorConv2d")])
+def test_the_roofline_in_eight_bits_is_that_of_tensor_cores(chip: str, kind: str) -> None:
+    """Also where the kernel uses ``dp4a``."""
     s = Sketch()
     x = s.input(1, 128, 28, 28, dtype=torch.uint8)
     outputs = convolution(s, x, 128), convolution(s, x, 128, groups=128)
-    found = estimated(s.model(*outputs), "cuda:a100")
+    found, gpu = estimated(s.model(*outputs), f"cuda:{chip}"), CHIPS[chip]
     kernels = {kernel.macs: kernel for kernel in found.kernels if kernel.macs}
     assert kernels.keys() == {128 * 128 * 9 * 28 * 28, 128 * 9 * 28 * 28}
     tiled, depthwise = kernels[max(kernels)], kernels[min(kernels)]
-    assert (tiled.kind, depthwise.kind) == ("Conv2d", "general schedule")
-    assert tiled.roofline == pytest.approx(2 * tiled.macs / (4 * CHIPS["a100"].peak))
-    assert depthwise.is_bound_by_memory
+    assert (tiled.kind, depthwise.kind) == (kind, "general schedule")
+    peak = 1e9 * gpu.byte_products * gpu.multiprocessors * gpu.clock
+    assert tiled.roofline == pytest.approx(max(tiled.macs / peak, tiled.bytes / gpu.bandwidth / 1e9))
     assert all(kernel.share < 1 for kernel in kernels.values())
+
+
+@needs_nvrtc
+def test_the_roofline_of_halves_is_that_of_tensor_cores() -> None:
+    s = Sketch()
+    model = lowered(s.model(s.conv(s.input(8, 256, 56, 56), 256, 3)), "float16")
+    (kernel,) = [one for one in estimated(model, "cuda:a100").kernels if one.kind == "TensorConv2d"]
+    assert not kernel.is_bound_by_memory
+    assert kernel.roofline == pytest.approx(2 * kernel.macs / 312e12, rel=0.01)
+    assert 0.5 < kernel.share < 1

@@ -1,4 +1,5 @@
-"""Integer layers on the emulated GPU: every byte of the integer oracle, by dp4a and by the general kernels."""
+"""Integer layers on the emulated GPU: every byte of the integer oracle, by dp4a (of capability 7.5, whose tensor cores
+have smaller products of bytes than kernels use) and by the general kernels."""
 
 from __future__ import annotations
 
@@ -6,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from cuda_on_cpu import Emulated
-from gpu_models import build, emulate, integer_resnet20, needs_nvrtc
+from gpu_models import build, emulate, integer_resnet20, needs_nvrtc, uses
 from sketch import Sketch
 from test_integer import convolution, whole
 
 from lvc.compiler.ir.operators import integer
 
 pytestmark = needs_nvrtc
+TARGET = "cuda:sm_75"
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
@@ -31,14 +33,16 @@ def test_convolutions(dtype: torch.dtype, seed: int) -> None:
         convolution(s, image, 8, stride=2, zero=-5 if limits.min else 5, seed=seed),
     ]
     given = whole(seed, dtype, 2, 20, 9, 11), whole(seed + 1, dtype, 1, 3, 12, 12)
-    text = emulate(s.model(*outputs), *given).parts.text
+    text = emulate(s.model(*outputs), *given, target=TARGET).parts.text
     assert "LVC_DP4A(" in text.partition("#endif")[2]
 
 
 def test_deep_sums_in_parts() -> None:
     s = Sketch()
     x = s.input(1, 512, 4, 4, dtype=torch.uint8)
-    emulated = emulate(s.model(convolution(s, x, 32, zero=128, seed=1)), whole(1, torch.uint8, 1, 512, 4, 4))
+    emulated = emulate(
+        s.model(convolution(s, x, 32, zero=128, seed=1)), whole(1, torch.uint8, 1, 512, 4, 4), target=TARGET
+    )
     assert any(len(made.launches) == 2 for made in emulated.parts.compiled.values())
 
 
@@ -48,13 +52,14 @@ def test_products(rows: int, depth: int) -> None:
     x = s.input(rows, depth, dtype=torch.uint8)
     weight = s.stored(torch.from_numpy(whole(0, torch.int8, 18, depth)))
     bias = s.stored(torch.arange(18, dtype=torch.int32) * 1000)
-    emulate(s.model(s.call(integer.linear, x, weight, bias, 77)), whole(0, torch.uint8, rows, depth))
+    emulate(s.model(s.call(integer.linear, x, weight, bias, 77)), whole(0, torch.uint8, rows, depth), target=TARGET)
 
 
-def test_resnet20_in_integers() -> None:
-    """Every byte of what the integer graph gives; convolutions by dp4a."""
+@pytest.mark.parametrize(("target", "instruction"), [(TARGET, "LVC_DP4A("), ("cuda:sm_80", "LVC_MMA(lvc_")])
+def test_resnet20_in_integers(target: str, instruction: str) -> None:
+    """Every byte of what the integer graph gives; convolutions by dp4a, or by tensor cores."""
     model, x = integer_resnet20()
-    emulated = Emulated(build(model, "cuda:sm_80"))
+    emulated = Emulated(build(model, target))
     for found, wanted in zip(emulated(x), model(x), strict=True):
         np.testing.assert_array_equal(found, wanted)
-    assert sum("LVC_DP4A(" in made.text for made in emulated.parts.compiled.values()) >= 7
+    assert uses(emulated, instruction) >= 7

@@ -86,13 +86,15 @@ def test_targets_of_other_systems_have_no_artefact() -> None:
         check_artefact(Target.parse(text))
 
 
-def test_halves_are_refused_with_targets_that_have_them() -> None:
-    target = Target.parse("cuda:sm_80")
-    backend = catalogue.BACKENDS.get(target.backend)
-    refused = backend.refusal({torch.float16}, target)
+def test_what_tensor_cores_lack_is_refused_with_targets_that_have_it() -> None:
+    turing, ampere = Target.parse("cuda"), Target.parse("cuda:a100")
+    backend = catalogue.BACKENDS.get(turing.backend)
+    refused = backend.refusal({torch.bfloat16}, turing)
     assert refused is not None
-    assert "none multiplies float16 yet" in refused.why
-    assert "neoverse-n1" in refused.help
+    assert refused.why == "tensor cores of capability 7.5 do not"
+    assert "cuda:sm_80" in refused.help
+    assert backend.refusal({torch.float16}, turing) is None
+    assert backend.refusal({torch.float16, torch.bfloat16}, ampere) is None
 
 
 @needs_nvrtc

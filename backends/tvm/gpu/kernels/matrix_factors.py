@@ -1,0 +1,126 @@
+"""What tensor cores multiply: words of two float16 or bfloat16, whose products are exact and summed in float32, or of
+four bytes, summed in int32 with nothing lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from tvm import tirx
+
+from lvc.backends.tvm import bfloat16
+from lvc.backends.tvm.gpu.gpus import Gpu
+from lvc.backends.tvm.gpu.kernels.factors import MOST_TERMS, Bytes, Pace
+from lvc.backends.tvm.gpu.kernels.tile import TILES, Size, choose_tile
+from lvc.backends.tvm.nest import Expr
+from lvc.backends.tvm.ops.contractions import with_bias
+from lvc.backends.tvm.ops.table import Call
+from lvc.backends.tvm.scope import Array, dtype_text
+from lvc.backends.tvm.short_floats import FLOAT16, widen
+from lvc.backends.tvm.widening import multiplied_dtype
+from lvc.compiler.ir.graph import is_call
+from lvc.compiler.ir.operators import integer
+
+
+class MatrixFactor(Pace, Protocol):
+    """``data`` and ``weight`` are the types of elements in memory, ``dtype`` is that of sums; a word has so many
+    ``elements``."""
+
+    @property
+    def data(self) -> str: ...
+
+    @property
+    def weight(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    def value(self, element: Expr) -> Expr:
+        """An element in the type of sums."""
+        ...
+
+    def outside(self) -> Expr:
+        """What stands for an element outside of the data."""
+        ...
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """Weights as they are stored."""
+        ...
+
+    def corrected(self, call: Call, total: Array, dim: int) -> Array:
+        """Add the bias along a dimension, and what the sums lack."""
+        ...
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Float16, or the bits of bfloat16."""
+
+    data: str
+    dtype: str = "float32"
+    elements: int = 2
+
+    @property
+    def weight(self) -> str:
+        return self.data
+
+    def rate(self, gpu: Gpu) -> float:
+        return gpu.half_products
+
+    def value(self, element: Expr) -> Expr:
+        return widen(element)
+
+    def outside(self) -> Expr:
+        return tirx.const(0, self.data)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        return weight.astype(np.float16) if self.data == FLOAT16 else bfloat16.to_bits(weight)
+
+    def corrected(self, call: Call, total: Array, dim: int) -> Array:
+        return with_bias(call, total, dim)
+
+
+@dataclass(frozen=True)
+class MatrixBytes:
+    """Bytes of data, which may be unsigned, times signed ones of weights. ``zero`` is the data's zero point."""
+
+    data: str
+    zero: int
+    weight: str = "int8"
+    dtype: str = "int32"
+    elements: int = 4
+
+    def rate(self, gpu: Gpu) -> float:
+        return gpu.byte_products
+
+    def value(self, element: Expr) -> Expr:
+        return tirx.Cast("int32", element)
+
+    def outside(self) -> Expr:
+        return tirx.const(self.zero, self.data)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        return weight.astype(np.int8)
+
+    def corrected(self, call: Call, total: Array, dim: int) -> Array:
+        return Bytes(is_unsigned=False, zero=self.zero).corrected(call, total, dim)
+
+
+def matrix_factor(call: Call, gpu: Gpu, products: int) -> MatrixFactor | None:
+    """What the tensor cores of a GPU multiply for a layer with so many products in a sum; None if they do not."""
+    if short := multiplied_dtype(call.node):
+        return Halves(dtype_text(short)) if gpu.capability.multiplies(str(short).removeprefix("torch.")) else None
+    is_integer = is_call(call.node, integer.conv2d, integer.linear)
+    if is_integer and products <= MOST_TERMS and gpu.capability.multiplies("int8"):
+        return MatrixBytes(call["input"].dtype, call["zero_point"])
+    return None
+
+
+def is_worth(gpu: Gpu, factor: MatrixFactor, cycles: float, size: Size) -> bool:
+    """Whether a product that takes so many cycles is made by the tensor cores: always of floats, of bytes if ``dp4a``
+    takes more."""
+    if not isinstance(factor, MatrixBytes):
+        return True
+    words = Bytes(is_unsigned=False, zero=0)
+    return cycles <= choose_tile(gpu, words, size, TILES).cycles(gpu, words, size)

@@ -1,0 +1,230 @@
+"""Products by the tensor cores: each warp of a block sums a part of the block's tile in matrices of 16 rows and 8
+columns, which ``mma.sync`` multiplies from words of four bytes; ``ldmatrix`` loads them from shared memory.
+
+Both factors lie there by rows of `WORDS` words, results along them: rows of the first are pixels or rows of a matrix,
+those of the second are columns of the result. From one to the next are `STRIDE` words, so that eight of them begin in
+different banks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, ClassVar
+
+from tvm import tirx
+
+from lvc.backends.tvm.gpu.gpus import Gpu
+from lvc.backends.tvm.gpu.kernels.factors import Pace
+from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor
+from lvc.backends.tvm.gpu.kernels.staging import staged
+from lvc.backends.tvm.gpu.kernels.tile import LATENCY, REGISTERS, Tile, fetched_bytes
+from lvc.backends.tvm.gpu.launch import WARP, copy, local, matrices, multiply_matrices, shared
+from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, loop, store, zeros
+
+WORDS = 16  # of a row in shared memory at once: two steps of the instruction
+STRIDE = WORDS + 4
+WORD_BYTES = 4
+VECTOR = 4  # words of a vector
+ROWS, COLUMNS, DEPTH = 16, 8, 8  # of a product of matrices; the depth in words
+SHARED_BYTES = 128  # that a multiprocessor's shared memory gives in a cycle
+
+
+@dataclass(frozen=True)
+class WarpTile(Tile):
+    """``rows`` by ``columns`` of a block, ``height`` by ``width`` of a warp; terms are words."""
+
+    STEP: ClassVar[int] = WORDS
+
+    @property
+    def warps(self) -> int:
+        return self.rows * self.columns // (self.height * self.width)
+
+    @property
+    def threads(self) -> int:
+        return WARP * self.warps
+
+    def launch_cycles(self, gpu: Gpu, factor: Pace, blocks: int, steps: int, resident: int) -> float:
+        resident = min(resident, -(-blocks // gpu.multiprocessors))
+        multiplied = self.rows * self.columns * WORDS * factor.elements / factor.rate(gpu)
+        row = WORDS * WORD_BYTES
+        passed = row * (self.warps * (self.height + self.width) + self.rows + self.columns) / SHARED_BYTES
+        fetched = row * (self.rows + self.columns) / fetched_bytes(gpu)
+        each = max(multiplied, passed, fetched, LATENCY / resident) * steps
+        return -(-blocks // gpu.multiprocessors) * each
+
+    def resident(self, gpu: Gpu) -> int:
+        of, sums = gpu.capability, self.height * self.width // WARP
+        fragments = VECTOR * self.height // ROWS + 2 * self.width // COLUMNS
+        staged_words = (self.rows + self.columns) * WORDS // self.threads
+        registers = REGISTERS + sums + fragments + staged_words
+        shared_bytes = 2 * WORD_BYTES * STRIDE * (self.rows + self.columns)
+        limits = of.threads // self.threads, of.registers // (registers * self.threads), of.shared // shared_bytes
+        return max(1, min(of.blocks, *limits))
+
+
+WARP_TILES = tuple(
+    WarpTile(*shape)
+    for shape in (
+        (128, 128, 64, 32),
+        (128, 64, 32, 32),
+        (64, 128, 32, 32),
+        (64, 64, 32, 32),
+        (128, 32, 32, 32),
+        (64, 32, 32, 16),
+        (32, 64, 16, 32),
+        (32, 32, 16, 16),
+    )
+)
+SMALLEST_WARP_TILE = WARP_TILES[-1]
+
+
+@dataclass(frozen=True)
+class WarpProduct:
+    """What a block does, ``steps`` of `WORDS` words each.
+
+    ``fetch_row`` takes ``(turn, step, number, row, into)`` and loads, at ``[turn, 0]``, the so-manyth ``together``
+    elements that a step has of a row of the tile; ``prepare_row`` takes ``(turn, row)`` before the first step.
+    ``weight`` is the second factor, ``weight_index`` the place of ``(step, column)`` in it, where the elements of a
+    step begin. ``finish`` takes ``(row, column, sums, place)`` and writes two columns of a row. Neighbouring threads
+    take neighbouring rows, or, where ``is_transposed``, neighbouring vectors of a row.
+    """
+
+    tile: WarpTile
+    factor: MatrixFactor
+    steps: int
+    thread: Expr
+    together: int
+    fetch_row: Callable[[int, Expr, Expr, Expr, Buffer], Stmt]
+    prepare_row: Callable[[int, Expr], Stmt] | None
+    weight: Buffer
+    weight_index: Callable[[Expr, Expr], list[Expr]]
+    finish: Callable[[Expr, Expr, Buffer, list[Any]], Stmt]
+    is_transposed: bool = False
+
+    def body(self) -> Stmt:
+        """All of it."""
+        t, f = self.tile, self.factor
+        first = shared([2, t.rows, STRIDE * f.elements], "first", f.data)
+        second = shared([2, t.columns, STRIDE * f.elements], "second", f.weight)
+        rows = local([self.row_turns, self.together], "rows", f.data)
+        columns = local([self.column_turns, VECTOR * f.elements], "columns", f.weight)
+        sums = local([t.height // ROWS, t.width // COLUMNS, 4], "sums", f.dtype)
+        prepare = self.prepare_row
+        prepared = [prepare(turn, self.place(turn)[1]) for turn in range(self.row_turns)] if prepare else []
+        return allocate(
+            [first, second, sums, rows, columns],
+            *prepared,
+            *(store(sums, zeros(1, f.dtype), place) for place in product(*(range(int(n)) for n in sums.shape))),
+            staged(
+                self.steps,
+                lambda step: self.fetch(step, rows, columns),
+                lambda half: self.stash(half, rows, columns, first, second),
+                lambda half: self.multiply(half, first, second, sums),
+            ),
+            self.write(sums),
+        )
+
+    @property
+    def row_turns(self) -> int:
+        """How often a thread loads elements of rows in a step."""
+        return turns(self.tile, self.factor, self.together)
+
+    @property
+    def column_turns(self) -> int:
+        """Vectors of the second factor that a thread loads in a step."""
+        return -(-self.tile.columns * WORDS // VECTOR // self.tile.threads)
+
+    def place(self, turn: int) -> tuple[Expr, Expr]:
+        """The number of the elements that a thread loads, and their row."""
+        item, each = self.thread + turn * self.tile.threads, WORDS * self.factor.elements // self.together
+        if self.is_transposed and each == WORDS // VECTOR:
+            return _vector_place(item)
+        return (
+            tirx.floormod(tirx.floordiv(item, 8), each),
+            tirx.floordiv(item, 8 * each) * 8 + tirx.floormod(item, 8),
+        )
+
+    def of_columns(self, turn: int, body: Stmt) -> Stmt:
+        """A statement of those threads that load columns in a turn."""
+        items = self.tile.columns * WORDS // VECTOR - turn * self.tile.threads
+        return body if items >= self.tile.threads else tirx.IfThenElse(self.thread < items, body, None)
+
+    def fetch(self, step: Expr, rows: Buffer, columns: Buffer) -> Stmt:
+        """Load what a step needs into registers."""
+        statements = [self.fetch_row(turn, step, *self.place(turn), rows) for turn in range(self.row_turns)]
+        lanes = VECTOR * self.factor.elements
+        for turn in range(self.column_turns):
+            vector, column = _vector_place(self.thread + turn * self.tile.threads)
+            index = [*self.weight_index(step, column), vector * lanes]
+            statements.append(self.of_columns(turn, copy(columns, [turn, 0], self.weight, index, lanes)))
+        return block(*statements)
+
+    def stash(self, half: Expr, rows: Buffer, columns: Buffer, first: Buffer, second: Buffer) -> Stmt:
+        """Put what was loaded into shared memory."""
+        statements = []
+        for turn in range(self.row_turns):
+            number, row = self.place(turn)
+            statements.append(copy(first, [half, row, number * self.together], rows, [turn, 0], self.together))
+        lanes = VECTOR * self.factor.elements
+        for turn in range(self.column_turns):
+            vector, column = _vector_place(self.thread + turn * self.tile.threads)
+            stored = copy(second, [half, column, vector * lanes], columns, [turn, 0], lanes)
+            statements.append(self.of_columns(turn, stored))
+        return block(*statements)
+
+    def multiply(self, half: Expr, first: Buffer, second: Buffer, sums: Buffer) -> Stmt:
+        """Add the products of one step."""
+        t, f, (down, across) = self.tile, self.factor, self.own
+        high, wide = t.height // ROWS, t.width // COLUMNS
+        left, right = local([high, 4], "left", "uint32"), local([wide, 2], "right", "uint32")
+        lane, eighth = tirx.floormod(self.thread, WARP), tirx.floordiv(tirx.floormod(self.thread, WARP), 8)
+
+        def step(k: Expr) -> Stmt:
+            loads = []
+            for i in range(high):
+                word = k * DEPTH + tirx.floordiv(eighth, 2) * VECTOR
+                place = [half, down + i * ROWS + tirx.floormod(lane, ROWS), word * f.elements]
+                loads.append(matrices(left, [i, 0], first, place))
+            for j in range(0, wide, 2):
+                word, other = k * DEPTH + tirx.floormod(eighth, 2) * VECTOR, tirx.floordiv(eighth, 2) * COLUMNS
+                place = [half, across + j * COLUMNS + other + tirx.floormod(lane, 8), word * f.elements]
+                loads.append(matrices(right, [j, 0], second, place))
+            products = [
+                multiply_matrices(f.data, (sums, [i, j, 0]), (left, [i, 0]), (right, [j, 0]))
+                for i, j in product(range(high), range(wide))
+            ]
+            return block(*loads, *products)
+
+        return allocate([left, right], loop(WORDS // DEPTH, step, UNROLLED, "k"))
+
+    @property
+    def own(self) -> tuple[Expr, Expr]:
+        """The first row and column of a warp's part of the tile."""
+        warp, wide = tirx.floordiv(self.thread, WARP), self.tile.columns // self.tile.width
+        return tirx.floordiv(warp, wide) * self.tile.height, tirx.floormod(warp, wide) * self.tile.width
+
+    def write(self, sums: Buffer) -> Stmt:
+        """Turn the sums into the result: a thread has two columns of two rows of each matrix."""
+        (down, across), lane = self.own, tirx.floormod(self.thread, WARP)
+        row, column = tirx.floordiv(lane, 4), tirx.floormod(lane, 4) * 2
+        places = product(range(self.tile.height // ROWS), range(2), range(self.tile.width // COLUMNS))
+        return block(
+            *(
+                self.finish(down + (i * ROWS + lower * 8) + row, across + j * COLUMNS + column, sums, [i, j, lower * 2])
+                for i, lower, j in places
+            )
+        )
+
+
+def turns(tile: WarpTile, factor: MatrixFactor, together: int) -> int:
+    """How often each thread loads so many elements of a row, until a step has all."""
+    return tile.rows * WORDS * factor.elements // together // tile.threads
+
+
+def _vector_place(item: Expr) -> tuple[Expr, Expr]:
+    """Which vector of which row of `WORDS` words: eight threads that store together take vectors of rows that are four
+    apart, whose banks are different."""
+    high, low = tirx.floordiv(item, 32), tirx.floormod(tirx.floordiv(item, 8), 4)
+    return tirx.floormod(item, 4), high * 8 + tirx.floormod(tirx.floordiv(item, 4), 2) * 4 + low

@@ -86,7 +86,9 @@ def _loaded(first: Model, wanted: Shapes, request: LoadRequest | None, pipeline:
             why=f"'{lossy.name}' moves outputs, and would do so for each size in another way",
             help="compile each size for itself, or leave the pass out",
         )
-    return dataclasses.replace(request, shapes=wanted).load()
+    model = dataclasses.replace(request, shapes=wanted).load()
+    model.preprocessing, model.labels, model.task = first.preprocessing, first.labels, first.task
+    return model
 
 
 def _with_batch(model: Model, images: int) -> Model:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lvc.compiler.cli.device_options import add_device_options
 from lvc.compiler.cli.subject import add_task_option, positive
 from lvc.compiler.errors import UsageError
-from lvc.compiler.pipeline.catalogue import PRECISIONS
+from lvc.compiler.pipeline.catalogue import FUSE_PREPROCESS, PRECISIONS
 from lvc.compiler.text import counted, si
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
         "--postprocess",
         metavar="TEXT",
         help="what is appended to the outputs, such as yolox,nms{iou=0.65}; 'lvc passes' lists the steps",
+    )
+    group.add_argument(
+        f"--{FUSE_PREPROCESS}",
+        action="store_true",
+        help="take a picture u8[N,H,W,C] of the network's size as input: what --preprocess does besides resizing and "
+        "cropping becomes a part of the model",
     )
     group.add_argument(
         "--plugin", metavar="FILE", action="append", default=[], help="a Python file whose passes the text may name"
@@ -87,7 +93,8 @@ def read_pipeline(options: argparse.Namespace) -> Pipeline:
     if options.level is not None and options.pipeline is not None:
         raise UsageError("-O and -p are both given", help=f"write -p 'O{options.level},...' to start from a preset")
     text = options.pipeline if options.pipeline is not None else f"O{options.level or 2}"
-    return Pipeline.parse(text, plugin_passes(options)).with_precision(options.precision).with_ends(options.postprocess)
+    pipeline = Pipeline.parse(text, plugin_passes(options)).with_precision(options.precision)
+    return pipeline.with_ends(options.postprocess, preprocess=options.fuse_preprocess)
 
 
 def check_verified(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from lvc.compiler.errors import UsageError
+from lvc.compiler.pipeline.catalogue import FUSE_PREPROCESS
 
 if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
@@ -195,11 +196,13 @@ def _find(options: argparse.Namespace) -> Recipe | None:
         return None
     from lvc.compiler.recipe.recipe import Recipe
 
-    given = [
-        name
-        for name, value in (("-O", options.level), ("-p", options.pipeline), ("--postprocess", options.postprocess))
-        if value is not None
-    ]
+    of_pipeline = {
+        "-O": options.level,
+        "-p": options.pipeline,
+        "--postprocess": options.postprocess,
+        f"--{FUSE_PREPROCESS}": options.fuse_preprocess or None,
+    }
+    given = [name for name, value in of_pipeline.items() if value is not None]
     if given:
         help = "change an option of a stage with --set STAGE.OPTION=VALUE"
         raise UsageError(f"--recipe and {given[0]} are both given", why="a recipe has a pipeline", help=help)

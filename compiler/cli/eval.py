@@ -1,15 +1,17 @@
-"""Measure the top-1 and top-5 accuracy of a classifier on labelled images, and its agreement with another one."""
+"""Measure on labelled images what the task has a measure for: accuracy, average precision, intersection over union."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvc.compiler.cli.device_options import add_device_options, on_device
 from lvc.compiler.cli.model_options import add_model_options
 from lvc.compiler.cli.subject import Subject, add_run_options, chosen_preprocess, open_subject, positive
 from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.task import DETECT, SEGMENT
 from lvc.compiler.text import percent
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from lvc.compiler.measure.device import Device
     from lvc.compiler.measure.evaluation import Run, Score
 
-SUMMARY = "measure accuracy on labelled images"
+SUMMARY = "measure accuracy, average precision or intersection over union on labelled images"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +28,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="PATH",
         required=True,
-        help="a folder or .zip with a folder of images for each class, a .npz with x and y, or module:callable",
+        help="a folder or .zip with a folder of images for each class, a .npz with x and y, or module:callable; for "
+        "boxes and masks a folder with 'images' and 'labels' (as YOLO has them) or 'masks'",
     )
+    parser.add_argument(
+        "--annotations", metavar="FILE", type=Path, help="boxes in COCO's JSON, of the pictures in the folder --data"
+    )
+    parser.add_argument("--labels", metavar="FILE", help="class names, if not those that the model has")
     parser.add_argument("--against", metavar="OTHER", help="a model or artefact whose first choices to compare with")
     parser.add_argument("--limit", metavar="N", type=positive, help="use only the first N images")
     add_run_options(parser)
@@ -49,6 +56,13 @@ def _evaluate_on(device: Device, options: argparse.Namespace, console: Console) 
     from lvc.compiler.measure.evaluation import evaluate
 
     subject = open_subject(options, options.model, device)
+    if subject.task in (DETECT, SEGMENT):
+        from lvc.compiler.cli.eval_tasks import evaluate_pictures
+
+        return evaluate_pictures(subject, options, console)
+    if options.annotations:
+        found = ", ".join(map(str, subject.outputs))
+        raise UsageError("--annotations are for a detector", why=f"the model's outputs are: {found}")
     data = open_data(options.data, chosen_preprocess(options, subject), subject.inputs, subject.labels)
     if not len(data):
         raise UsageError(f"the data set '{options.data}' is empty")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from lvc.compiler.errors import CompileError
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from torch.fx import Node
+    from torch.fx import Graph, Node
 
     from lvc.backends.tvm.layout import Layout
     from lvc.backends.tvm.object_cache import Object
@@ -54,6 +54,21 @@ class Anchor:
     array: Array
     schedule: ScheduleFunction
     shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Calls of a graph, in its order, that a target has one kernel for, though they are more than one contraction and
+    elementwise work on its result.
+
+    The nodes named in ``stages`` become stages of the kernel's function, by whose names the ``schedule`` knows them. It
+    writes what ``written`` computes, whose elements are those of the last call in the same order.
+    """
+
+    nodes: tuple[Node, ...]
+    stages: Mapping[Node, str]
+    written: Node
+    schedule: ScheduleFunction
 
 
 class NoSuchWay(Exception):
@@ -140,6 +155,14 @@ class CodeGenerator(ABC):
 
         With a ``choice`` the one that it names of those that `ways` tells; `NoSuchWay` if it names none.
         """
+
+    def groups(self, graph: Graph) -> Iterable[Group]:
+        """The groups of a graph's calls that it has kernels for; none has a call of another."""
+        return ()
+
+    def chosen(self, schedule: ScheduleFunction, choice: str) -> ScheduleFunction:
+        """The schedule of a group's kernel in the way that a ``choice`` names; `NoSuchWay` if it has none such."""
+        raise NoSuchWay("it is made in one way")
 
     def ways(self, schedule: ScheduleFunction) -> Ways | None:
         """In which ways the kernel of a schedule may be made; None where there is but one."""

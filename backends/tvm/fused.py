@@ -19,6 +19,47 @@ SATURATION_MASK = "guards"
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stage of a function: the element of its ``buffer`` at ``axes`` is ``value``."""
+
+    buffer: Buffer
+    axes: tuple[Any, ...]
+    value: Expr
+
+    def at(self, place: Sequence[Expr], read: Buffer | None = None, total: Expr = None) -> Expr:
+        """Its element at a place, with ``total`` for what it reads of the buffer ``read``."""
+        values = dict(zip(self.axes, map(int32, place), strict=True))
+
+        def variable(node: Any, _: Any) -> Expr:
+            return values.get(node, node)
+
+        def element(node: Any, mutator: Any) -> Expr:
+            return total if read is not None and node.source.same_as(read) else mutator.default_mutate(node)
+
+        def let(node: Any, mutator: Any) -> Expr:
+            bound = mutator.mutate(node.value)
+            values[node.var] = tirx.Var(node.var.name, str(node.var.ty.dtype))
+            return tirx.Let(values[node.var], bound, mutator.mutate(node.body))
+
+        return tvm_ffi.structural_mutate(self.value, [(tirx.Let, let), (TensorLoad, element), (tirx.Var, variable)])
+
+    def loads(self) -> list[Any]:
+        """All that it reads."""
+        found: list[Any] = []
+        tvm_ffi.structural_walk(self.value, [(TensorLoad, found.append)])
+        return found
+
+
+def stages_of(sch: Any) -> dict[str, Stage]:
+    """The stages of a function by their names, in order."""
+    blocks = [sch.get(block) for block in sch.get_child_blocks(sch.get_sblock("root"))]
+    return {
+        block.name_hint: Stage(block.body.buffer, tuple(axis.var for axis in block.iter_vars), block.body.value)
+        for block in blocks
+    }
+
+
+@dataclass(frozen=True)
 class Fused:
     """``operands`` are the buffers that the anchor reads, in the order of its definition.
 
@@ -46,20 +87,7 @@ class Fused:
 
     def element(self, place: Sequence[Expr], total: Expr) -> Expr:
         """The element of the output at a place, whose sum is ``total``."""
-        values = dict(zip(self.axes, place, strict=True))
-
-        def variable(node: Any, _: Any) -> Expr:
-            return values.get(node, node)
-
-        def element(node: Any, mutator: Any) -> Expr:
-            return total if node.source.same_as(self.sums) else mutator.default_mutate(node)
-
-        def let(node: Any, mutator: Any) -> Expr:
-            bound = mutator.mutate(node.value)
-            values[node.var] = tirx.Var(node.var.name, str(node.var.ty.dtype))
-            return tirx.Let(values[node.var], bound, mutator.mutate(node.body))
-
-        return tvm_ffi.structural_mutate(self.value, [(tirx.Let, let), (TensorLoad, element), (tirx.Var, variable)])
+        return Stage(self.sums, self.axes, self.value).at(place, self.sums, total)
 
 
 def take_apart(sch: Any, inputs: Sequence[str] = ("pad",)) -> Fused:

@@ -10,8 +10,8 @@ import torch
 from torch.fx import GraphModule, Node
 from tvm import te, tirx
 
-from lvc.backends.tvm.device import Anchor, CodeGenerator
-from lvc.backends.tvm.layout import Layout
+from lvc.backends.tvm.device import Anchor, CodeGenerator, Group
+from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored, zero_edges
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call, lowering_of
@@ -138,6 +138,8 @@ class _Writer:
         self.arrays: dict[Node, Array] = {}
 
     def write(self, choice: str) -> Kernel:
+        if self.unit.group:
+            return self.group(self.unit.group, choice)
         anchor: Anchor | None = None
         for node in self.unit.nodes:
             call = self.call(node)
@@ -145,6 +147,19 @@ class _Writer:
             anchor = anchor or found
             self.arrays[node] = found.array if found else lowering_of(node)(call)
         return finish(self.scope, self.arrays[self.unit.output], self.layout, self.generator, anchor)
+
+    def group(self, group: Group, choice: str) -> Kernel:
+        """Write a group of the target's own, whose kernel is scheduled by it."""
+        for node in group.nodes:
+            self.arrays[node] = self.staged(node, lowering_of(node)(self.call(node)))
+        schedule = self.generator.chosen(group.schedule, choice) if choice else group.schedule
+        array = self.arrays[group.written]
+        return finish(self.scope, array, PLAIN, self.generator, Anchor(array, schedule))
+
+    def staged(self, node: Node, array: Array) -> Array:
+        """The array of a node, as a stage of its own if the schedule knows it by name."""
+        name = self.unit.group.stages.get(node) if self.unit.group else None
+        return self.scope.stage(array.shape, array.read, name) if name else array
 
     def call(self, node: Node) -> Call:
         operands = {name: self.operand(value) for name, value in arguments(node).items()}
@@ -166,7 +181,7 @@ class _Writer:
             elif value.op == "get_attr":
                 self.arrays[value] = stored_array(self.module, value, self.scope)
             else:
-                self.arrays[value] = self.lazy_value(value)
+                self.arrays[value] = self.staged(value, self.lazy_value(value))
         return self.arrays[value]
 
     def lazy_value(self, node: Node) -> Array:

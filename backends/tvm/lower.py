@@ -53,7 +53,7 @@ class Lowering:
         self.model = model
         self.generator = generator
         self.choosing = choosing
-        self.units = units(model.module.graph)
+        self.units = units(model.module.graph, generator.groups(model.module.graph))
         self.layouts = plan_layouts(model.module.graph, self.units, generator)
         self.joins = joins.plan_joins(self.units, self.layouts, set(model.output_nodes), generator.alignment)
         self.makers = {unit.output: unit for unit in self.units}
@@ -106,6 +106,8 @@ class Lowering:
     def wanted(self, unit: Unit) -> dict[Node, Layout]:
         """The layouts in which a unit reads its inputs."""
         first, layouts = unit.nodes[0], self.layouts
+        if unit.group:
+            return dict.fromkeys(unit.inputs, PLAIN)
         return {node: self.generator.wanted_layout(first, node, layouts[node]) for node in unit.inputs}
 
     def kernel(self, unit: Unit, choice: str = "") -> Kernel:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch.fx import Graph, Node
 
+from lvc.backends.tvm.device import Group
 from lvc.backends.tvm.operands import is_inlined, stored
 from lvc.compiler.ir.dialect import Family
 from lvc.compiler.ir.graph import family, is_call, spec
@@ -20,9 +21,11 @@ _READS_ONCE = (aten.layer_norm.default,)
 
 @dataclass(frozen=True)
 class Unit:
-    """Nodes that become one kernel, in order; the last one's value is the kernel's output."""
+    """Nodes that become one kernel, in order; the last one's value is the kernel's output. They are a ``group`` where
+    the target has a kernel for just these."""
 
     nodes: tuple[Node, ...]
+    group: Group | None = None
 
     @property
     def output(self) -> Node:
@@ -58,10 +61,12 @@ def _keeps_type(node: Node) -> bool:
     return is_call(node, aten.to.dtype) and spec(node) == spec(node.all_input_nodes[0])
 
 
-def units(graph: Graph) -> list[Unit]:
-    """Split the calls of a graph into units, each after those that it reads."""
+def units(graph: Graph, groups: Iterable[Group] = ()) -> list[Unit]:
+    """Split the calls of a graph into units, each after those that it reads, of which some are ``groups`` of a
+    target."""
+    whole = {group.nodes[-1]: group for group in groups}
     clusters: dict[Node, list[Node]] = {}
-    for members in _marked_groups(graph):
+    for members in (*_marked_groups(graph), *(list(group.nodes) for group in whole.values())):
         for node in members:
             clusters[node] = members
     for node in graph.nodes:
@@ -74,7 +79,11 @@ def units(graph: Graph) -> list[Unit]:
             clusters[node].append(node)
     last = {id(cluster): cluster[-1] for cluster in clusters.values()}
     return _merge_movements(
-        [Unit(tuple(clusters[node])) for node in graph.nodes if node in clusters and last[id(clusters[node])] is node]
+        [
+            Unit(tuple(clusters[node]), whole.get(node))
+            for node in graph.nodes
+            if node in clusters and last[id(clusters[node])] is node
+        ]
     )
 
 
@@ -89,7 +98,7 @@ def _merge_movements(parts: Sequence[Unit]) -> list[Unit]:
             taken = [node for node in unit.inputs if node in movements and set(node.users) <= set(unit.nodes)]
             nodes = (*(node for output in taken for node in movements[output].nodes), *nodes)
             merged.update(taken)
-        result.append(Unit(nodes))
+        result.append(replace(unit, nodes=nodes))
     return [unit for unit in result if unit.output not in merged]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lvc.backends.tvm.cpu import rules
@@ -81,6 +81,15 @@ def anchor_of(call: Call, vector: Vector, text: str) -> Anchor | None:
     return rules.settled(found, call, vector, knobs)
 
 
+def chosen(schedule: KernelSchedule, vector: Vector, text: str) -> KernelSchedule:
+    """The schedule of a group's kernel with the knobs that a text chooses; `NoSuchWay` if it is of another kernel, or
+    has no such knobs."""
+    name, knobs = _read(text)
+    if name != _name(schedule):
+        raise NoSuchWay(f"'{name}' is no kernel for it")
+    return replace(schedule, knobs=rules.chosen_knobs(schedule.kernel.space(schedule.problem, vector), knobs))
+
+
 def _filtered(call: Call, vector: Vector, tile: int, knobs: Mapping[str, int]) -> Anchor:
     plain = conv2d.problem_of(call, vector)
     if plain is None or not winograd.can_transform(plain) or tile > call.node.meta.get(WINOGRAD, 0):
@@ -94,12 +103,16 @@ def _algorithms(schedule: KernelSchedule) -> Iterator[_Algorithm]:
     """The kernels that may compute what a schedule is for."""
     problem = schedule.problem
     plain = problem.plain if isinstance(problem, Winograd) else problem
-    name = schedule.function.__module__.rpartition(".")[2]
-    yield _Algorithm("conv2d", conv2d, plain) if plain is not problem else _Algorithm(name, schedule.kernel, problem)
+    own = _Algorithm(_name(schedule), schedule.kernel, problem)
+    yield _Algorithm("conv2d", conv2d, plain) if plain is not problem else own
     if isinstance(plain, Conv2d) and winograd.can_transform(plain):
         for text, tile in _TILES.items():
             if tile <= schedule.largest_tile:
                 yield _Algorithm(text, winograd, Winograd(plain, tile))
+
+
+def _name(schedule: KernelSchedule) -> str:
+    return schedule.function.__module__.rpartition(".")[2]
 
 
 def _text(name: str, space: Space, point: tuple[int, ...]) -> str:

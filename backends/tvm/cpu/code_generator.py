@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
-from lvc.backends.tvm.cpu import choices, rules
+from lvc.backends.tvm.cpu import attention_groups, choices, rules
 from lvc.backends.tvm.cpu.emission import Parts
 from lvc.backends.tvm.cpu.entry import Entry, headers, instance_bytes
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
@@ -20,7 +20,7 @@ from lvc.backends.tvm.cpu.processors import USUAL
 from lvc.backends.tvm.cpu.targets import llvm_options, processor_of, vector_of
 from lvc.backends.tvm.cpu.toolchain import toolchain_of
 from lvc.backends.tvm.cpu.vector import Vector
-from lvc.backends.tvm.device import Anchor, Assembled, CodeGenerator, Ways
+from lvc.backends.tvm.device import Anchor, Assembled, CodeGenerator, Group, Ways
 from lvc.backends.tvm.entry import EXPORTED
 from lvc.backends.tvm.layout import Layout
 from lvc.backends.tvm.object_cache import Object
@@ -72,6 +72,13 @@ class CpuCodeGenerator(CodeGenerator):
 
     def anchor(self, call: Call, choice: str = "") -> Anchor | None:
         return choices.anchor_of(call, self.vector, choice) if choice else rules.anchor_of(call, self.vector)
+
+    def groups(self, graph: Graph) -> Iterable[Group]:
+        return attention_groups.groups(graph, self.vector)
+
+    def chosen(self, schedule: ScheduleFunction, choice: str) -> ScheduleFunction:
+        assert isinstance(schedule, KernelSchedule)
+        return choices.chosen(schedule, self.vector, choice)
 
     def ways(self, schedule: ScheduleFunction) -> Ways | None:
         return choices.ways(schedule, self.vector) if isinstance(schedule, KernelSchedule) else None

@@ -30,7 +30,7 @@ MOVES = {
     "densenet121": (0, 0),
     "regnet_y_400mf": (0, 0),
     "convnext_tiny": (0, 4),  # before the first convolution of a stage
-    "vit_b_16": (0, 51),  # queries, keys and values by heads, and back
+    "vit_b_16": (0, 3),  # patches as tokens, with one for the class, which is taken out again
     "inception_v3": (0, 0),
 }
 QUICK = ("resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x1_0")

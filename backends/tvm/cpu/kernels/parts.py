@@ -19,13 +19,16 @@ ENOUGH_TASKS = 8  # for work that is little more than moving elements
 HIDDEN = 4  # times the rate of the third level: most of the time that fetching takes is hidden behind the arithmetic
 
 
-def row_parts(outer: int, rows: int, tasks: float, threads: int) -> int:
+def row_parts(outer: int, rows: int, tasks: float, threads: int, each: float = 0.0) -> int:
     """Parts to cut ``rows`` into, of which there are ``outer``, for work that is worth so many tasks: at least as many,
-    if threads have no more than a few each, and threads that end together."""
+    if threads have no more than a few each, and threads that end together. ``each`` is what a part takes beside its
+    rows, as a share of what all rows take."""
     wanted = min(TASKS * threads, max(1, int(tasks)))
     threads = _useful(threads, wanted)
     enough = range(min(-(-wanted // outer), rows), min(rows, MOST_PARTS) + 1)
-    return min(enough, key=lambda parts: _idle(outer * parts, threads) * (-(-rows // parts) * parts / rows))
+    return min(
+        enough, key=lambda parts: _idle(outer * parts, threads) * (-(-rows // parts) * parts / rows + parts * each)
+    )
 
 
 def move_parts(lines: int, elements: int) -> int:

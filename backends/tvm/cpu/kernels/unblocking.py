@@ -16,6 +16,7 @@ from tvm.ir import TensorLoad
 from lvc.backends.tvm.cpu.kernels.parts import move_parts
 from lvc.backends.tvm.cpu.kernels.point_transform import Registers
 from lvc.backends.tvm.cpu.kernels.register_tile import cut, each_tile
+from lvc.backends.tvm.cpu.kernels.transposition import transposed
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.nest import (
     Buffer,
@@ -69,9 +70,7 @@ class Unblocking:
         lanes = int(self.source.shape[4])
         registers = Registers(lanes, str(self.source.dtype))
         rows = [load(self.source, [image, number, *self._at(pixel + i), 0], lanes) for i in range(lanes)]
-        values = [registers.keep(row) for row in rows]
-        for stage in range(lanes.bit_length() - 1):
-            values = [registers.keep(_swapped(values, i, 1 << stage)) for i in range(lanes)]
+        values = transposed(registers, rows)
         write = [self._store(values[c], image, number * lanes + c, pixel, lanes) for c in range(filled)]
         return allocate(registers.buffers, *registers.statements, *write)
 
@@ -83,19 +82,6 @@ class Unblocking:
     def _store(self, value: Expr, image: Expr, channel: Expr, pixel: Expr, lanes: int) -> Stmt:
         place = [pixel] if len(self.output.shape) == 3 else list(self._at(pixel))
         return store(self.output, value, [image, channel, *place], lanes)
-
-
-def _swapped(values: list[Expr], row: int, distance: int) -> Expr:
-    """A row of a matrix, of whose squares of two by two parts, each so many wide, the two off the diagonal change
-    places. Done at all powers of two it is a transposition."""
-    count = len(values)
-    if row & distance:
-        pair, lanes = [values[row - distance], values[row]], range(distance, distance + count)
-        places = [lane if not lane - distance & distance else count + lane - distance for lane in lanes]
-    else:
-        pair = [values[row], values[row + distance]]
-        places = [lane if not lane & distance else count + lane - distance for lane in range(count)]
-    return tirx.Shuffle(pair, [int32(place) for place in places])
 
 
 def unblocking(sch: Any, stage: Any, vector: Vector) -> Unblocking | None:

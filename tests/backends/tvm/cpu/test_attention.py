@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from unittest.mock import ANY
 
 import numpy as np
 import onnx
@@ -377,20 +378,29 @@ def test_blocks_fit_the_caches_and_every_row_is_in_one(case: Case, vector: Vecto
 
 
 @pytest.mark.isa("avx2", "fma")
-def test_every_way_computes_the_same() -> None:
+def test_every_way_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     spelling = Spelling(Case(1, 2, 50, 37, 20, 24, operands="apart", bias="stored"))
-    generator = CpuCodeGenerator.of(BACKEND.parse_target("x86-64-v3"))  # type: ignore[arg-type]
+    target = BACKEND.parse_target("x86-64-v3")
+    assert target is not None
+    generator = CpuCodeGenerator.of(target)
     (step,) = lower(spelling.model, generator).steps
     assert isinstance(step.schedule, KernelSchedule)
     ways = generator.ways(step.schedule)
     assert ways is not None
     texts = [text for text, _ in ways.all()]
     assert ways.rule in texts
-    assert len(texts) > 5
-    for text in texts[::7]:
+    for text in texts[::9]:
         chosen = choices.chosen(step.schedule, generator.vector, text)
-        assert str(chosen) != str(step.schedule) or text == ways.rule
+        assert generator.ways(chosen) == replace(ways, rule=text, all=ANY)
+        for parts in (1, 3):
+            knobs = replace(chosen.knobs, row_parts=parts, rows=min(chosen.knobs.rows, 50 // parts))
+            monkeypatch.setattr(attention, "choose_knobs", lambda *_, knobs=knobs: knobs)
+            assert error(run(spelling.model, spelling.inputs, "x86-64-v3", 2), spelling.expected) < LARGE_ERROR
+
+
+def test_a_choice_of_another_kernel_or_of_no_knobs_is_refused() -> None:
+    (step,) = lower(Spelling(Case(1, 2, 50, 50, 32, 32)).model, AVX2).steps
     with pytest.raises(NoSuchWay, match="no kernel"):
-        generator.chosen(step.schedule, '{"kernel": "matmul", "vectors": 2}')
+        AVX2.chosen(step.schedule, '{"kernel": "matmul", "vectors": 2}')
     with pytest.raises(NoSuchWay, match="no knobs"):
-        generator.chosen(step.schedule, '{"kernel": "attention", "score_vectors": 9, "score_rows": 9}')
+        AVX2.chosen(step.schedule, '{"kernel": "attention", "score_vectors": 9, "score_rows": 9}')

@@ -115,6 +115,22 @@ def test_other_heads(seed: int) -> None:
         np.testing.assert_allclose(scores, wanted_scores, rtol=1e-5)
 
 
+@settings(max_examples=5, deadline=None)
+@given(seeds)
+def test_yunet_has_heads_for_each_stride(seed: int) -> None:
+    values, parts = {}, {"cls": [], "obj": [], "bbox": []}
+    for stride in (8, 16, 32):
+        count = (SIZE[0] // stride) * (SIZE[1] // stride)
+        for kind, array in zip(parts, heads(seed + stride, (1, count, 1), (1, count, 1), (1, count, 4)), strict=True):
+            values[f"{kind}_{stride}"] = array
+            parts[kind].append(array)
+    boxes, scores = decoded("yunet", **values)
+    faces, objects, raw = (torch.cat(found, 1) for found in parts.values())
+    np.testing.assert_allclose(scores, (faces * objects).sqrt(), rtol=1e-6)
+    as_yolox = torch.cat([raw, faces, objects], 2)
+    np.testing.assert_allclose(boxes, decoded("yolox", out=as_yolox)[0], rtol=1e-6)
+
+
 @settings(max_examples=25, deadline=None)
 @given(seeds, st.sampled_from([0.0, 0.3, 0.65, 1.0, None]), st.sampled_from(["every", "best"]), st.integers(1, 60))
 def test_suppression_is_that_of_torchvision(seed: int, iou: float | None, classes: str, most: int) -> None:
@@ -193,6 +209,7 @@ def test_a_decoder_alone_gives_boxes_and_scores_of_all_cells() -> None:
     [
         ("yolov8,nms", "'yolov8' does not fit", rf"\[images, 4\+classes, {CELLS}\].* output: f32\[1,{CELLS},10\]"),
         ("yolox{strides=16}", "'yolox' does not fit", r"takes one output \[images, 24, 5"),
+        ("yunet", "'yunet' does not fit", r"'cls_8' \[images, 96, 1\]"),
         ("nms", "'nms' does not fit", "as a decoder gives them; it is given output: "),
         ("yolox,nms,nms", "'nms' cannot follow", "gives lists"),
     ],

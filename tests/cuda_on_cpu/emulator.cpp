@@ -55,10 +55,30 @@ void note_access(const void *address, int bytes, int site, bool is_shared) {
 
 void register_shared(Poisoned *memory) { shared.push_back(memory); }
 
-void forget(Shadow *shadow, long count) { std::fill(shadow, shadow + count, Shadow{NEVER, NEVER, NEVER, NEVER}); }
+void forget(Shadow *shadow, long count) { std::fill(shadow, shadow + count, Shadow{NEVER, NEVER, NEVER, NEVER, false}); }
+
+void copy_later(const Copy &copy) {
+  for (int i = 0; i < copy.elements; i++) copy.shadows[i].is_coming = true;
+  state.current->copies.push_back(copy);
+}
+
+void wait_for_copies(int groups) {
+  Fibre *fibre = state.current;
+  const int ended = (int)fibre->groups.size() - groups;
+  const size_t last = ended > 0 ? fibre->groups[ended - 1] : 0;
+  for (; fibre->arrived < last; fibre->arrived++) {
+    const Copy &copy = fibre->copies[fibre->arrived];
+    memcpy(copy.target, copy.source, copy.bytes);
+    for (int i = 0; i < copy.elements; i++) {
+      copy.shadows[i].is_coming = false;
+      touch(copy.shadows[i], true, true, "shared", copy.index + i);
+    }
+  }
+}
 
 static void enter() {
   kernel();
+  if (state.current->arrived < state.current->copies.size()) fail("a copy is never waited for");
   state.current->done = true;
   leave();
 }
@@ -141,7 +161,13 @@ void load_matrices(Fibre *const *lanes) {
 }
 
 static void run_block() {
-  for (auto &fibre : fibres) fibre.started = fibre.done = false, fibre.together = nullptr;
+  for (auto &fibre : fibres) {
+    fibre.started = fibre.done = false;
+    fibre.together = nullptr;
+    fibre.copies.clear();
+    fibre.groups.clear();
+    fibre.arrived = 0;
+  }
   for (auto memory : shared)
     if (memory->is_touched) memory->poison(), memory->is_touched = false;
   while (!fibres[0].done) {
@@ -181,7 +207,7 @@ const char *launch(int blocks, int threads, const Given *given, int arguments, l
   shadows.assign(arguments, {});
   memories.assign(arguments, Memory());
   for (int i = 0; i < arguments; i++) {
-    if (given[i].is_written) shadows[i].assign(given[i].elements, Shadow{NEVER, NEVER, NEVER, NEVER});
+    if (given[i].is_written) shadows[i].assign(given[i].elements, Shadow{NEVER, NEVER, NEVER, NEVER, false});
     memories[i] = {given[i].data, given[i].is_written ? shadows[i].data() : nullptr};
   }
   state.memories = memories.data();

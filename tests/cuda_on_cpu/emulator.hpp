@@ -15,6 +15,7 @@
 #include <ucontext.h>
 
 #include <type_traits>
+#include <vector>
 
 #include "table.hpp"
 
@@ -30,6 +31,10 @@
 #define LVC_WORD(memory, index) lvc_emulator::word(memory, index, __COUNTER__)
 #define LVC_MATRICES(target, at, source, place) lvc_emulator::matrices(target, at, source, place, __COUNTER__)
 #define LVC_MMA(type, sums, at, left, i, right, j) lvc_emulator::mma<type>(sums, at, left, i, right, j, __COUNTER__)
+#define LVC_COPY_AHEAD(bytes, target, at, source, place) \
+  lvc_emulator::copy_ahead<bytes>(target, at, source, place, __COUNTER__)
+#define LVC_COMMIT() lvc_emulator::state.current->groups.push_back(lvc_emulator::state.current->copies.size())
+#define LVC_WAIT(groups) lvc_emulator::wait_for_copies(groups)
 #define LVC_BARRIER() lvc_emulator::barrier(__COUNTER__)
 #define LVC_BLOCK lvc_emulator::state.block
 #define LVC_THREAD lvc_emulator::state.current->number
@@ -58,9 +63,10 @@ inline lvc_half lvc_narrow(float value) {
 
 namespace lvc_emulator {
 
-// Who touched an element last, in which interval between barriers.
+// Who touched an element last, in which interval between barriers; whether a copy to it is on its way.
 struct Shadow {
   int writer, written, reader, read;
+  bool is_coming;
 };
 
 struct Memory {
@@ -77,6 +83,15 @@ struct Poisoned {
 struct Fibre;
 typedef void (*Together)(Fibre *const *lanes);
 
+// A copy that is on its way: nobody may touch what it writes until its thread has waited for it.
+struct Copy {
+  void *target;
+  const void *source;
+  Shadow *shadows;
+  int bytes, elements;
+  long index;
+};
+
 struct Fibre {
   ucontext_t first;
   jmp_buf at;
@@ -85,6 +100,9 @@ struct Fibre {
   int number, waits;
   Together together;
   void *operands[3];
+  std::vector<Copy> copies;  // in order; of each group that has ended, how many there were then
+  std::vector<size_t> groups;
+  size_t arrived;
 };
 
 struct State {
@@ -112,6 +130,7 @@ inline void note(const void *address, int bytes, int site, bool is_shared) {
 inline void touch(Shadow &shadow, bool writes, bool is_shared, const char *what, long index, bool by_warp = false) {
   int self = is_shared ? state.current->number : state.block * state.threads + state.current->number;
   if (by_warp) self = MANY;
+  if (shadow.is_coming) fail("race: %s element %ld is still being copied", what, index);
   auto meets = [&](int other, int when) {
     if (when == NEVER || other == self || other == NEVER) return false;
     if (when == state.interval) return true;
@@ -251,6 +270,24 @@ template <class To, class From> void matrices(To &target, long at, From &source,
   state.current->operands[0] = target.data + at;
   state.current->operands[1] = (void *)address;
   together(site, load_matrices);
+}
+
+// cp.async: what it writes is there when its thread has waited for the group, and for others after a barrier.
+void copy_later(const Copy &copy);
+void wait_for_copies(int groups);
+
+template <int bytes, class To, class From> void copy_ahead(To &target, long at, From &source, long place, int site) {
+  static_assert(sizeof(typename To::Element) == sizeof(typename From::Element), "elements of one size");
+  static_assert(bytes == 4 || bytes == 8 || bytes == 16, "bytes of cp.async");
+  const int size = bytes / sizeof(typename To::Element);
+  source.check(place, size, false);
+  target.check(at, size, true);
+  const void *addresses[] = {source.data + place, target.data + at};
+  for (const void *address : addresses)
+    if ((uintptr_t)address % bytes) fail("misaligned: %d bytes from element %ld to %ld", bytes, place, at);
+  note(addresses[0], bytes, site, kind(source) == 1);
+  note(addresses[1], bytes, ~site, true);
+  copy_later({target.data + at, source.data + place, target.shadow + at, bytes, size, at});
 }
 
 // What a word of each factor holds, and in what their products are added up.

@@ -154,7 +154,7 @@ def kernel_estimate(step: Step, compiled: CompiledKernel, macs: int, gpu: Gpu) -
             macs if launch is multiplying else 0,
             problem,
             gpu,
-            at_once=tile.parts if tile and launch is not multiplying else 1,
+            waited_for=_waited_for(tile, gpu, is_multiplying=launch is multiplying),
         )
         for launch in compiled.launches
     ]
@@ -172,13 +172,23 @@ def _peak_rate(step: Step, problem: Any, gpu: Gpu) -> float:
     return float(factor.rate(gpu)) if factor else gpu.capability.lanes
 
 
+def _waited_for(tile: Tile | None, gpu: Gpu, *, is_multiplying: bool) -> float:
+    """Bytes that a thread waits for at once: of tiles what is on its way of the factors, or one vector of each part
+    where parts are added up; of other kernels one vector."""
+    if tile is None:
+        return VECTOR_BYTES
+    return tile.asked_for(gpu) if is_multiplying else tile.parts * VECTOR_BYTES
+
+
 def _multiplying(launches: Collection[PlannedLaunch], problem: Any) -> PlannedLaunch:
     """The launch that has the multiply-adds: of a tile the first, else the one with most threads."""
     return next(iter(launches)) if _tile(problem) else max(launches, key=lambda one: one.blocks * one.threads)
 
 
-def _launch(launch: PlannedLaunch, usage: Usage, macs: int, problem: Any, gpu: Gpu, *, at_once: int) -> LaunchEstimate:
-    """That of a launch whose threads ask for so many vectors ``at_once``."""
+def _launch(
+    launch: PlannedLaunch, usage: Usage, macs: int, problem: Any, gpu: Gpu, *, waited_for: float
+) -> LaunchEstimate:
+    """That of a launch each of whose threads waits for so many bytes at once."""
     held, tile = occupancy(gpu.capability, launch.threads, usage), _tile(problem)
     resident, turns = max(1, held.blocks), -(-launch.blocks // gpu.multiprocessors)
     if tile and macs:
@@ -186,7 +196,7 @@ def _launch(launch: PlannedLaunch, usage: Usage, macs: int, problem: Any, gpu: G
     else:
         warps = min(resident, turns) * -(-launch.threads // WARP)
         cycles = macs / launch.blocks * turns / _rate(warps, problem, gpu)
-    cycles = max(cycles, _memory_cycles(launch, resident, gpu, at_once))
+    cycles = max(cycles, _memory_cycles(launch, resident, gpu, waited_for))
     return LaunchEstimate(launch, usage, held, cycles / _hertz(gpu))
 
 
@@ -196,11 +206,11 @@ def _rate(warps: int, problem: Any, gpu: Gpu) -> float:
     return min(gpu.capability.lanes, FIRST_LEVEL_BYTES / loaded) * min(1.0, warps / BUSY_WARPS)
 
 
-def _memory_cycles(launch: PlannedLaunch, resident: int, gpu: Gpu, at_once: int) -> float:
-    """Those of the launch's bytes, each thread that is there waiting for so many vectors ``at_once``."""
+def _memory_cycles(launch: PlannedLaunch, resident: int, gpu: Gpu, waited_for: float) -> float:
+    """Those of the launch's bytes, each thread that is there waiting for so many at once."""
     moved = sum(parameter.elements * ITEM_BYTES[parameter.dtype] for parameter in launch.parameters)
     waiting = min(launch.blocks, resident * gpu.multiprocessors) * launch.threads
-    rate = min(gpu.bytes_per_cycle, waiting * at_once * VECTOR_BYTES / LATENCY)
+    rate = min(gpu.bytes_per_cycle, waiting * waited_for / LATENCY)
     return max(moved / rate, LATENCY)
 
 

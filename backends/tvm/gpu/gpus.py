@@ -36,6 +36,11 @@ class Capability:
         """What compilers call it."""
         return f"sm_{self.number}"
 
+    @property
+    def copies_ahead(self) -> bool:
+        """Whether copies from global to shared memory are under way while threads go on (``cp.async``)."""
+        return self.number >= 80
+
     def multiplies(self, element: str) -> bool:
         """Whether kernels have its tensor cores multiply elements of a type: those that have products of 16 rows."""
         return self.products.get(element, (0, 0, 0))[0] == 16

@@ -19,6 +19,7 @@ QUAD = 4  # neighbours that a thread takes at once: channels of a block, columns
 VECTOR_BYTES = 16  # the most that a thread loads or stores at once
 COPY, BARRIER, FMA, WORD_OF, DP4A = "lvc_copy", "lvc_barrier", "lvc_fma", "lvc_word", "lvc_dp4a"
 MATRICES, MMA = "lvc_matrices", "lvc_mma"
+COPY_AHEAD, COMMIT, WAIT = "lvc_copy_ahead", "lvc_commit", "lvc_wait"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,21 @@ def barrier() -> Stmt:
 def copy(target: Buffer, at: Sequence[Expr], source: Buffer, place: Sequence[Expr], lanes: int) -> Stmt:
     """Copy neighbours along the last dimensions at once; both begin at a multiple of their bytes."""
     return tirx.Evaluate(tirx.call_extern("int32", COPY, load(target, at), load(source, place), lanes))
+
+
+def copy_ahead(target: Buffer, at: Sequence[Expr], source: Buffer, place: Sequence[Expr], lanes: int) -> Stmt:
+    """The same from global to shared memory without waiting for it (``cp.async``): 4, 8 or 16 bytes."""
+    return tirx.Evaluate(tirx.call_extern("int32", COPY_AHEAD, load(target, at), load(source, place), lanes))
+
+
+def commit() -> Stmt:
+    """End a group of such copies."""
+    return tirx.Evaluate(tirx.call_extern("int32", COMMIT))
+
+
+def wait(groups: int) -> Stmt:
+    """Wait for a thread's own copies of all groups but so many that were the last to end."""
+    return tirx.Evaluate(tirx.call_extern("int32", WAIT, groups))
 
 
 def fma(x: Expr, y: Expr, z: Expr) -> Expr:

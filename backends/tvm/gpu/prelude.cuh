@@ -40,6 +40,19 @@ template <> struct lvc_vector<4> { typedef unsigned type; };
 template <> struct lvc_vector<8> { typedef uint2 type; };
 template <> struct lvc_vector<16> { typedef uint4 type; };
 
+/* Copies to shared memory that are under way while the thread goes on, in groups. */
+#define LVC_COPY_AHEAD(bytes, target, at, source, place) lvc_copy_ahead<bytes>(&target[at], &source[place])
+#define LVC_COMMIT() asm volatile("cp.async.commit_group;" ::: "memory")
+#define LVC_WAIT(groups) asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory")
+template <int bytes> __device__ inline void lvc_copy_ahead(void *target, const void *source) {
+  const unsigned to = (unsigned)__cvta_generic_to_shared(target);
+  if (bytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(__cvta_generic_to_global(source)) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(__cvta_generic_to_global(source)), "n"(bytes)
+                 : "memory");
+}
+
 /* Products of matrices: four sums, four words of the first factor and two of the second of each thread of a warp. */
 #define LVC_MATRICES(target, at, source, place) lvc_matrices(&target[at], &source[place])
 #define LVC_MMA(type, sums, at, left, i, right, j) lvc_mma((type *)0, &sums[at], &left[i], &right[j])

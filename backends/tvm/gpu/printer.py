@@ -16,7 +16,7 @@ import tvm_ffi
 from tvm import ir, tirx
 
 from lvc.backends.tvm.gpu.expressions import Range, bounds, number
-from lvc.backends.tvm.gpu.launch import BARRIER, COPY, MATRICES, MMA, WORD_OF, Launch
+from lvc.backends.tvm.gpu.launch import BARRIER, COMMIT, COPY, COPY_AHEAD, MATRICES, MMA, WAIT, WORD_OF, Launch
 from lvc.backends.tvm.gpu.operations import CONDITIONAL, EXTERNS, binary, cast, constant, intrinsic, type_name
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt
 from lvc.backends.tvm.program import ITEM_BYTES
@@ -132,10 +132,12 @@ class _Printer:
         name, arguments = _extern(call)
         if name == BARRIER:
             self.line("LVC_BARRIER();")
-        elif name == COPY:
+        elif name in (COPY, COPY_AHEAD):
             target, source, lanes = arguments
             size = int(lanes) * ITEM_BYTES[str(target.source.dtype)]
-            self.line(f"LVC_COPY({size}, {self.place(target)}, {self.place(source)});")
+            self.line(f"{name.upper()}({size}, {self.place(target)}, {self.place(source)});")
+        elif name in (COMMIT, WAIT):
+            self.line(f"{name.upper()}({', '.join(map(self.expression, arguments))});")
         elif name == MATRICES:
             self.line(f"LVC_MATRICES({', '.join(map(self.place, arguments))});")
         elif name == MMA:
@@ -256,7 +258,7 @@ def _buffers(body: Stmt) -> tuple[set[Any], list[Any], list[Any]]:
 
     def visit_call(call: Any) -> None:
         name, arguments = _extern(call)
-        if name in (COPY, MATRICES):
+        if name in (COPY, COPY_AHEAD, MATRICES):
             written.append(arguments[0].source)
 
     tvm_ffi.structural_walk(

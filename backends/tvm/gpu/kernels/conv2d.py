@@ -18,6 +18,7 @@ from lvc.backends.tvm.gpu.kernels.convolution import Convolution, convolution_of
 from lvc.backends.tvm.gpu.kernels.factors import MOST_TERMS, SINGLE, Bytes, Factor
 from lvc.backends.tvm.gpu.kernels.gather import Gather
 from lvc.backends.tvm.gpu.kernels.parts import add_parts, parts_of
+from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import (
     SMALLEST,
     STEP,
@@ -164,7 +165,7 @@ class _Block:
         p = self.problem
         word = (self.part * p.tile.steps(p.depth) + step) * (STEP // QUAD) + quad
         most = p.depth // QUAD if padded_terms(p.tile, p.depth) > p.depth else None
-        return self.gather.fetch_quad(turn, word, most, rows, p.factor.outside())
+        return self.gather.fetch_quad(turn, word, most, Sink(rows, [turn, 0], QUAD), p.factor.outside())
 
     def fetch_terms(self, turn: int, step: Expr, quad: Expr, row: Expr, rows: Buffer) -> Stmt:
         """Four terms, each by itself."""

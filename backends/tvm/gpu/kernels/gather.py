@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.windows import Windows
-from lvc.backends.tvm.gpu.launch import QUAD, copy, split
+from lvc.backends.tvm.gpu.launch import split
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load, store
 
 
@@ -41,7 +42,7 @@ class Gather:
         down, across = self.windows.offset(tap)
         return image, top + down, left + across
 
-    def fetch_quad(self, turn: int, quad: Expr, most: int | None, into: Buffer, outside: Expr) -> Stmt:
+    def fetch_quad(self, turn: int, quad: Expr, most: int | None, into: Sink, outside: Expr) -> Stmt:
         """Four channels of one tap, of data in blocks: taps outside, channels inside, and nothing from ``most`` on."""
         tap, channel = tirx.floordiv(quad, self.quads), tirx.floormod(quad, self.quads)
         image, y, x = self.tap(turn, tap)
@@ -49,5 +50,4 @@ class Gather:
         if most is not None:
             inside = tirx.all(inside, quad < most)
         index = [image, self.group * self.quads + channel, y, x, 0]
-        none = block(*(store(into, outside, [turn, lane]) for lane in range(QUAD)))
-        return tirx.IfThenElse(inside, copy(into, [turn, 0], self.data, index, QUAD), none)
+        return tirx.IfThenElse(inside, into.copy(self.data, index), into.fill(outside))

@@ -18,11 +18,12 @@ from lvc.backends.tvm.gpu.kernels.convolution import Convolution, convolution_of
 from lvc.backends.tvm.gpu.kernels.gather import Gather
 from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor, is_worth, matrix_factor
 from lvc.backends.tvm.gpu.kernels.parts import add_parts, parts_of
+from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import Size, choose_tile, padded_columns
 from lvc.backends.tvm.gpu.kernels.warp_tile import WARP_TILES, WORDS, WarpProduct, WarpTile, turns
 from lvc.backends.tvm.gpu.lanes import write_lanes
 from lvc.backends.tvm.gpu.launch import QUAD, Launches, local, split, when
-from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, block, load, store
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, load
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant
 
@@ -101,7 +102,7 @@ def schedule(sch: Any, problem: TensorConv2d, launches: Launches) -> None:
 
     def body(number: Expr, thread: Expr) -> Stmt:
         part, group, column, row = split(number, (tile.parts, p.groups, columns, rows))
-        return _Block(p, fused, made, part, group, column * tile.columns, row * tile.rows, thread).body()
+        return _Block(launches.gpu, p, fused, made, part, group, column * tile.columns, row * tile.rows, thread).body()
 
     launches.add(rows * columns * p.groups * tile.parts, tile.threads, body)
     if made is not None:
@@ -112,6 +113,7 @@ def schedule(sch: Any, problem: TensorConv2d, launches: Launches) -> None:
 class _Block:
     """One block: a tile of a group's result, or of a part of its sums, from a row and a column on."""
 
+    gpu: Gpu
     problem: TensorConv2d
     fused: Fused
     parts: Buffer | None
@@ -128,13 +130,14 @@ class _Block:
         gather = Gather(p.windows, self.fused.operands[0], corners, self.row, tile.rows, self.group, quads)
         first = self.part * tile.steps(p.depth)
 
-        def fetch(turn: int, step: Expr, number: Expr, row: Expr, rows: Buffer) -> Stmt:
+        def fetch(turn: int, step: Expr, number: Expr, row: Expr, into: Sink) -> Stmt:
             quad = (first + step) * (p.step // QUAD) + number
             if p.is_blocked:
-                return gather.fetch_quad(turn, quad, self.most(QUAD), rows, p.factor.outside())
-            return block(*(self.fetch_element(gather, turn, quad * QUAD + lane, lane, rows) for lane in range(QUAD)))
+                return gather.fetch_quad(turn, quad, self.most(QUAD), into, p.factor.outside())
+            return into.store([self.element(gather, turn, quad * QUAD + lane) for lane in range(QUAD)])
 
         product = WarpProduct(
+            self.gpu,
             tile,
             p.factor,
             tile.steps(p.depth),
@@ -153,14 +156,14 @@ class _Block:
         p = self.problem
         return p.products // together if p.weight_shape[1] * p.step > p.products else None
 
-    def fetch_element(self, gather: Gather, turn: int, element: Expr, lane: int, rows: Buffer) -> Stmt:
+    def element(self, gather: Gather, turn: int, element: Expr) -> Expr:
         """One element of plain data."""
         p, taps = self.problem, self.problem.windows.taps
         image, y, x = gather.tap(turn, tirx.floormod(element, taps))
         inside, most = p.windows.is_inside(y, x), self.most(1)
         inside = inside if most is None else tirx.all(inside, element < most)
         found = load(gather.data, [image, tirx.floordiv(element, taps), y, x])
-        return store(rows, tirx.if_then_else(inside, found, p.factor.outside()), [turn, lane])
+        return tirx.if_then_else(inside, found, p.factor.outside())
 
     def finish(self, row: Expr, column: Expr, sums: Buffer, at: list[Any]) -> Stmt:
         """Write two channels of a pixel."""

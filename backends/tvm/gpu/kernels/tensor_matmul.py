@@ -18,12 +18,13 @@ from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.gpu.kernels.matmul import LEAST_ROWS
 from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor, is_worth, matrix_factor
 from lvc.backends.tvm.gpu.kernels.parts import add_parts, parts_of
+from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import Size, choose_tile, padded_columns
 from lvc.backends.tvm.gpu.kernels.warp_tile import VECTOR, WARP_TILES, WORDS, WarpProduct, WarpTile
 from lvc.backends.tvm.gpu.lanes import write_lanes
-from lvc.backends.tvm.gpu.launch import QUAD, Launches, copy, split, when
+from lvc.backends.tvm.gpu.launch import QUAD, Launches, split, when
 from lvc.backends.tvm.layout import PLAIN
-from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load, store
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant
@@ -118,7 +119,7 @@ def schedule(sch: Any, problem: TensorMatmul, launches: Launches) -> None:
 
     def body(number: Expr, thread: Expr) -> Stmt:
         part, column, row = split(number, (tile.parts, columns, rows))
-        return _Block(p, fused, made, part, column * tile.columns, row * tile.rows, thread).body()
+        return _Block(launches.gpu, p, fused, made, part, column * tile.columns, row * tile.rows, thread).body()
 
     launches.add(rows * columns * tile.parts, tile.threads, body)
     if made is not None:
@@ -129,6 +130,7 @@ def schedule(sch: Any, problem: TensorMatmul, launches: Launches) -> None:
 class _Block:
     """One block: a tile of the result, or of a part of its sums, from a row and a column on."""
 
+    gpu: Gpu
     problem: TensorMatmul
     fused: Fused
     parts: Buffer | None
@@ -145,6 +147,7 @@ class _Block:
     def body(self) -> Stmt:
         p = self.problem
         return WarpProduct(
+            self.gpu,
             p.tile,
             p.factor,
             p.tile.steps(p.depth),
@@ -158,24 +161,22 @@ class _Block:
             is_transposed=True,
         ).body()
 
-    def fetch(self, turn: int, step: Expr, number: Expr, row: Expr, rows: Buffer) -> Stmt:
+    def fetch(self, turn: int, step: Expr, number: Expr, row: Expr, into: Sink) -> Stmt:
         """Neighbours of a row, at once where rows begin at whole vectors."""
         p, data, zero = self.problem, self.fused.operands[0], self.problem.factor.outside()
         whole, first = self.row + row, (self.first + step) * p.step + number * p.together
         conditions = [whole < p.m] if p.m % p.tile.rows else []
         is_ragged = p.weight_shape[0] * p.step > p.k
 
-        def one(lane: int) -> Stmt:
+        def one(lane: int) -> Expr:
             inside = tirx.all(*conditions, first + lane < p.k)
-            value = tirx.if_then_else(inside, load(data, [whole, first + lane]), zero)
-            return store(rows, value, [turn, lane])
+            return tirx.if_then_else(inside, load(data, [whole, first + lane]), zero)
 
         if p.k % p.together:
-            return block(*map(one, range(p.together)))
+            return into.store([one(lane) for lane in range(p.together)])
         conditions += [first < p.k] if is_ragged else []
-        read = copy(rows, [turn, 0], data, [whole, first], p.together)
-        none = block(*(store(rows, zero, [turn, lane]) for lane in range(p.together)))
-        return tirx.IfThenElse(tirx.all(*conditions), read, none) if conditions else read
+        read = into.copy(data, [whole, first])
+        return tirx.IfThenElse(tirx.all(*conditions), read, into.fill(zero)) if conditions else read
 
     def finish(self, row: Expr, column: Expr, sums: Buffer, at: list[Any]) -> Stmt:
         """Write two columns of a row, one by one where they may end within them."""

@@ -92,6 +92,10 @@ class Tile:
         each = max(arithmetic, fetched, LATENCY * steps / resident)
         return -(-blocks // gpu.multiprocessors) * each
 
+    def asked_for(self, gpu: Gpu) -> float:
+        """Bytes of the factors that each thread waits for at once."""
+        return 4 * STEP * (self.rows + self.columns) / self.threads
+
     def resident(self, gpu: Gpu) -> int:
         """Blocks that a multiprocessor holds at once."""
         of, registers = gpu.capability, REGISTERS + self.height * self.width + self.height + self.width

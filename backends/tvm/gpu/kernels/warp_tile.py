@@ -18,9 +18,10 @@ from tvm import tirx
 from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.kernels.factors import Pace
 from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor
-from lvc.backends.tvm.gpu.kernels.staging import staged
+from lvc.backends.tvm.gpu.kernels.sink import Sink
+from lvc.backends.tvm.gpu.kernels.staging import copied_ahead, staged
 from lvc.backends.tvm.gpu.kernels.tile import LATENCY, REGISTERS, Tile, fetched_bytes
-from lvc.backends.tvm.gpu.launch import WARP, copy, local, matrices, multiply_matrices, shared
+from lvc.backends.tvm.gpu.launch import WARP, copy, copy_ahead, local, matrices, multiply_matrices, shared
 from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, loop, store, zeros
 
 WORDS = 16  # of a row in shared memory at once: two steps of the instruction
@@ -28,6 +29,8 @@ STRIDE = WORDS + 4
 WORD_BYTES = 4
 VECTOR = 4  # words of a vector
 ROWS, COLUMNS, DEPTH = 16, 8, 8  # of a product of matrices; the depth in words
+MOST_STAGES = 4
+BLOCK_SHARED = 48 << 10  # bytes of shared memory that a block may have without asking
 SHARED_BYTES = 128  # that a multiprocessor's shared memory gives in a cycle
 
 
@@ -45,21 +48,33 @@ class WarpTile(Tile):
     def threads(self) -> int:
         return WARP * self.warps
 
+    @property
+    def stage_bytes(self) -> int:
+        """Shared memory of one step."""
+        return WORD_BYTES * STRIDE * (self.rows + self.columns)
+
+    def stages(self, gpu: Gpu) -> int:
+        """Steps that shared memory has room for."""
+        return min(MOST_STAGES, BLOCK_SHARED // self.stage_bytes) if gpu.capability.copies_ahead else 2
+
     def launch_cycles(self, gpu: Gpu, factor: Pace, blocks: int, steps: int, resident: int) -> float:
         resident = min(resident, -(-blocks // gpu.multiprocessors))
         multiplied = self.rows * self.columns * WORDS * factor.elements / factor.rate(gpu)
         row = WORDS * WORD_BYTES
         passed = row * (self.warps * (self.height + self.width) + self.rows + self.columns) / SHARED_BYTES
         fetched = row * (self.rows + self.columns) / fetched_bytes(gpu)
-        each = max(multiplied, passed, fetched, LATENCY / resident) * steps
-        return -(-blocks // gpu.multiprocessors) * each
+        each = max(multiplied, passed, fetched, LATENCY / resident / (self.stages(gpu) - 1)) * steps
+        return LATENCY + -(-blocks // gpu.multiprocessors) * each  # the first step has nothing to hide behind
+
+    def asked_for(self, gpu: Gpu) -> float:
+        return WORD_BYTES * WORDS * (self.rows + self.columns) / self.threads * (self.stages(gpu) - 1)
 
     def resident(self, gpu: Gpu) -> int:
         of, sums = gpu.capability, self.height * self.width // WARP
         fragments = VECTOR * self.height // ROWS + 2 * self.width // COLUMNS
         staged_words = (self.rows + self.columns) * WORDS // self.threads
         registers = REGISTERS + sums + fragments + staged_words
-        shared_bytes = 2 * WORD_BYTES * STRIDE * (self.rows + self.columns)
+        shared_bytes = self.stages(gpu) * self.stage_bytes
         limits = of.threads // self.threads, of.registers // (registers * self.threads), of.shared // shared_bytes
         return max(1, min(of.blocks, *limits))
 
@@ -84,19 +99,20 @@ SMALLEST_WARP_TILE = WARP_TILES[-1]
 class WarpProduct:
     """What a block does, ``steps`` of `WORDS` words each.
 
-    ``fetch_row`` takes ``(turn, step, number, row, into)`` and loads, at ``[turn, 0]``, the so-manyth ``together``
-    elements that a step has of a row of the tile; ``prepare_row`` takes ``(turn, row)`` before the first step.
+    ``fetch_row`` takes ``(turn, step, number, row, into)`` and loads the so-manyth ``together`` elements that a step
+    has of a row of the tile; ``prepare_row`` takes ``(turn, row)`` before the first step.
     ``weight`` is the second factor, ``weight_index`` the place of ``(step, column)`` in it, where the elements of a
     step begin. ``finish`` takes ``(row, column, sums, place)`` and writes two columns of a row. Neighbouring threads
     take neighbouring rows, or, where ``is_transposed``, neighbouring vectors of a row.
     """
 
+    gpu: Gpu
     tile: WarpTile
     factor: MatrixFactor
     steps: int
     thread: Expr
     together: int
-    fetch_row: Callable[[int, Expr, Expr, Expr, Buffer], Stmt]
+    fetch_row: Callable[[int, Expr, Expr, Expr, Sink], Stmt]
     prepare_row: Callable[[int, Expr], Stmt] | None
     weight: Buffer
     weight_index: Callable[[Expr, Expr], list[Expr]]
@@ -106,25 +122,47 @@ class WarpProduct:
     def body(self) -> Stmt:
         """All of it."""
         t, f = self.tile, self.factor
-        first = shared([2, t.rows, STRIDE * f.elements], "first", f.data)
-        second = shared([2, t.columns, STRIDE * f.elements], "second", f.weight)
-        rows = local([self.row_turns, self.together], "rows", f.data)
-        columns = local([self.column_turns, VECTOR * f.elements], "columns", f.weight)
+        stages = t.stages(self.gpu)
+        first = shared([stages, t.rows, STRIDE * f.elements], "first", f.data)
+        second = shared([stages, t.columns, STRIDE * f.elements], "second", f.weight)
         sums = local([t.height // ROWS, t.width // COLUMNS, 4], "sums", f.dtype)
         prepare = self.prepare_row
         prepared = [prepare(turn, self.place(turn)[1]) for turn in range(self.row_turns)] if prepare else []
         return allocate(
-            [first, second, sums, rows, columns],
+            [first, second, sums],
             *prepared,
             *(store(sums, zeros(1, f.dtype), place) for place in product(*(range(int(n)) for n in sums.shape))),
+            self.multiplied(first, second, sums),
+            self.write(sums),
+        )
+
+    def multiplied(self, first: Buffer, second: Buffer, sums: Buffer) -> Stmt:
+        """All steps."""
+        f, stages = self.factor, self.tile.stages(self.gpu)
+
+        def multiply(stage: Expr) -> Stmt:
+            return self.multiply(stage, first, second, sums)
+
+        if self.gpu.capability.copies_ahead:
+            return copied_ahead(
+                self.steps, stages, lambda step, stage: self.copy_ahead(step, stage, first, second), multiply
+            )
+        rows = local([self.row_turns, self.together], "rows", f.data)
+        columns = local([self.column_turns, self.vector], "columns", f.weight)
+        return allocate(
+            [rows, columns],
             staged(
                 self.steps,
                 lambda step: self.fetch(step, rows, columns),
                 lambda half: self.stash(half, rows, columns, first, second),
-                lambda half: self.multiply(half, first, second, sums),
+                multiply,
             ),
-            self.write(sums),
         )
+
+    @property
+    def vector(self) -> int:
+        """Elements of a vector."""
+        return VECTOR * self.factor.elements
 
     @property
     def row_turns(self) -> int:
@@ -151,14 +189,28 @@ class WarpProduct:
         items = self.tile.columns * WORDS // VECTOR - turn * self.tile.threads
         return body if items >= self.tile.threads else tirx.IfThenElse(self.thread < items, body, None)
 
+    def copy_ahead(self, step: Expr, stage: Expr, first: Buffer, second: Buffer) -> Stmt:
+        """Have what a step needs copied into shared memory."""
+        statements = []
+        for turn in range(self.row_turns):
+            number, row = self.place(turn)
+            into = Sink(first, [stage, row, number * self.together], self.together, is_ahead=True)
+            statements.append(self.fetch_row(turn, step, number, row, into))
+        for turn in range(self.column_turns):
+            place, index = self.column(turn, step)
+            copied = copy_ahead(second, [stage, *place], self.weight, index, self.vector)
+            statements.append(self.of_columns(turn, copied))
+        return block(*statements)
+
     def fetch(self, step: Expr, rows: Buffer, columns: Buffer) -> Stmt:
         """Load what a step needs into registers."""
-        statements = [self.fetch_row(turn, step, *self.place(turn), rows) for turn in range(self.row_turns)]
-        lanes = VECTOR * self.factor.elements
+        statements = []
+        for turn in range(self.row_turns):
+            into = Sink(rows, [tirx.const(turn, "int32"), tirx.const(0, "int32")], self.together)
+            statements.append(self.fetch_row(turn, step, *self.place(turn), into))
         for turn in range(self.column_turns):
-            vector, column = _vector_place(self.thread + turn * self.tile.threads)
-            index = [*self.weight_index(step, column), vector * lanes]
-            statements.append(self.of_columns(turn, copy(columns, [turn, 0], self.weight, index, lanes)))
+            _, index = self.column(turn, step)
+            statements.append(self.of_columns(turn, copy(columns, [turn, 0], self.weight, index, self.vector)))
         return block(*statements)
 
     def stash(self, half: Expr, rows: Buffer, columns: Buffer, first: Buffer, second: Buffer) -> Stmt:
@@ -167,12 +219,16 @@ class WarpProduct:
         for turn in range(self.row_turns):
             number, row = self.place(turn)
             statements.append(copy(first, [half, row, number * self.together], rows, [turn, 0], self.together))
-        lanes = VECTOR * self.factor.elements
         for turn in range(self.column_turns):
-            vector, column = _vector_place(self.thread + turn * self.tile.threads)
-            stored = copy(second, [half, column, vector * lanes], columns, [turn, 0], lanes)
+            place, _ = self.column(turn, half)
+            stored = copy(second, [half, *place], columns, [turn, 0], self.vector)
             statements.append(self.of_columns(turn, stored))
         return block(*statements)
+
+    def column(self, turn: int, step: Expr) -> tuple[list[Expr], list[Expr]]:
+        """The vector of a column that a thread loads: its place in a step, and that in the second factor."""
+        number, column = _vector_place(self.thread + turn * self.tile.threads)
+        return [column, number * self.vector], [*self.weight_index(step, column), number * self.vector]
 
     def multiply(self, half: Expr, first: Buffer, second: Buffer, sums: Buffer) -> Stmt:
         """Add the products of one step."""

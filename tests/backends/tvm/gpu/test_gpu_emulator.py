@@ -186,6 +186,40 @@ def test_a_row_of_a_matrix_that_another_thread_of_the_warp_has_just_written() ->
         emulate(body)
 
 
+AHEAD = "LVC_SHARED(int, s, 128); LVC_COPY_AHEAD(16, s, t * 4, x0, t * 4); LVC_COMMIT();"
+
+
+def test_copies_ahead_are_there_for_all_after_a_barrier() -> None:
+    """In groups: the first is waited for while the second is on its way."""
+    body = (
+        AHEAD + "LVC_SHARED(int, r, 32); LVC_COPY_AHEAD(4, r, t, x0, t + 7); LVC_COMMIT(); LVC_WAIT(1); LVC_BARRIER();"
+        "const int first = LVC_LOAD(s, 127 - t); LVC_WAIT(0); LVC_BARRIER();"
+        "LVC_STORE(made, t, first * 1000 + LVC_LOAD(r, 31 - t));"
+    )
+    found, counts = emulate(body, np.arange(128))
+    assert found.tolist() == [(127 - t) * 1000 + 38 - t for t in range(32)]
+    assert counts.wavefronts == counts.least_wavefronts
+
+
+@pytest.mark.parametrize(
+    ("then", "fault"),
+    [
+        ("LVC_BARRIER();", "is still being copied"),
+        ("LVC_WAIT(1); LVC_BARRIER();", "is still being copied"),
+        ("LVC_WAIT(0);", "race: shared"),
+    ],
+)
+def test_copies_ahead_that_are_not_waited_for(then: str, fault: str) -> None:
+    read = "LVC_STORE(made, t, LVC_LOAD(s, (t * 4 + 124) % 128));"
+    with pytest.raises(EmulationError, match=fault):
+        emulate(f"{AHEAD} {then} {read} LVC_WAIT(0);", np.arange(128))
+
+
+def test_copies_ahead_that_nobody_waits_for() -> None:
+    with pytest.raises(EmulationError, match="a copy is never waited for"):
+        emulate(f"{AHEAD} LVC_STORE(made, t, t);", np.arange(128))
+
+
 def test_blocks_that_share_an_element_of_global_memory() -> None:
     with pytest.raises(EmulationError, match="race: global element 0 was written by another thread, block 1"):
         emulate("LVC_BARRIER(); LVC_STORE(made, t, t);", blocks=2)

@@ -114,8 +114,8 @@ def test_bytes(dtype: torch.dtype) -> None:
     limits = torch.iinfo(dtype)
     s = Sketch()
     x, deep = s.input(2, 20, 9, 11, dtype=dtype), s.input(1, 512, 8, 8, dtype=dtype)
-    rows = s.input(70, 52, dtype=dtype)
-    weight = s.stored(torch.from_numpy(whole(0, torch.int8, 18, 52)))
+    rows = s.input(70, 1028, dtype=dtype)
+    weight = s.stored(torch.from_numpy(whole(0, torch.int8, 18, 1028)))
     bias = s.stored(torch.arange(18, dtype=torch.int32) * 1000)
     outputs = [
         convolution(s, x, 18, zero=limits.min),
@@ -124,9 +124,9 @@ def test_bytes(dtype: torch.dtype) -> None:
         convolution(s, deep, 64, zero=7),
         s.call(integer.linear, rows, weight, bias, 77),
     ]
-    given = whole(1, dtype, 2, 20, 9, 11), whole(2, dtype, 1, 512, 8, 8), whole(3, dtype, 70, 52)
+    given = whole(1, dtype, 2, 20, 9, 11), whole(2, dtype, 1, 512, 8, 8), whole(3, dtype, 70, 1028)
     emulated = emulate(s.model(*outputs), *given)
-    assert uses(emulated, MMA) == 5
+    assert (uses(emulated, MMA), uses(emulated, "LVC_DP4A(")) == (4, 1)  # twenty products are too few to be worth it
     assert not spills(emulated)
     assert all(count.conflict_free == 1 for count in emulated.counts.values())
 
@@ -161,18 +161,26 @@ def test_a_wrong_lane_of_a_fragment_is_found(name: str) -> None:
     assert isinstance(caught.value, EmulationError) or "Not equal to tolerance" in str(caught.value)
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_barrier_that_is_missing_is_found(number: int) -> None:
+@pytest.mark.parametrize(
+    ("target", "missing", "number"),
+    [
+        ("cuda:sm_75", "LVC_BARRIER();", 0),
+        ("cuda:sm_75", "LVC_BARRIER();", 1),
+        ("cuda:sm_80", "LVC_BARRIER();", 0),
+        ("cuda:sm_80", "LVC_WAIT(2);", 0),
+    ],
+)
+def test_a_barrier_or_a_wait_that_is_missing_is_found(target: str, missing: str, number: int) -> None:
     def edit(text: str) -> str:
         if MMA not in text:
             return text
-        start = [found.start() for found in re.finditer(r"LVC_BARRIER\(\);", text)][number]
-        return text[:start] + text[start:].replace("LVC_BARRIER();", "", 1)
+        start = [found.start() for found in re.finditer(re.escape(missing), text)][number]
+        return text[:start] + text[start:].replace(missing, "", 1)
 
     s = Sketch()
-    model = lowered(s.model(s.conv(s.input(1, 8, 8, 8), 32, 3)), "float16")
+    model = lowered(s.model(s.conv(s.input(1, 64, 5, 5), 32, 3)), "float16")
     with pytest.raises(EmulationError, match="race: shared"):
-        emulate(model, numbers(1, 8, 8, 8), edit=edit)
+        emulate(model, numbers(1, 64, 5, 5), target=target, edit=edit)
 
 
 def test_which_capabilities_multiply_what() -> None:

@@ -13,9 +13,10 @@ there are not measured again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -140,19 +141,21 @@ def _measure(method: Method, student: Model, space: Workspace, test: Samples, op
     started = time.process_time()
     space.data_set(method.data)  # images are made when they are asked for
     spent = time.process_time() - started
-    rounds = [
-        [_step_seconds(one, student, space, options.lr) for one in (LABELS_ALONE, method)] for _ in range(_ROUNDS)
-    ]
-    plain, own = map(min, zip(*rounds, strict=True))
+    plain, own = _step_seconds((LABELS_ALONE, method), student, space, options.lr)
     steps = options.steps if method is LABELS_ALONE else max(1, int((options.steps * plain - spent) / own))
     print(f"{method.name}: a step takes {own / plain:.2f} of one by labels alone, {steps} steps", flush=True)
     trained, seconds = _seconds(method, student, space, steps, options.lr)
     return _judged(method.name, trained, test, steps, (spent + seconds) / 60)
 
 
-def _step_seconds(method: Method, student: Model, space: Workspace, lr: float) -> float:
-    few, more = (_seconds(method, student, space, steps, lr)[1] for steps in (_FEW, _MORE))
-    return (more - few) / (_MORE - _FEW)
+def _step_seconds(methods: Sequence[Method], student: Model, space: Workspace, lr: float) -> list[float]:
+    """What a step of each takes: the difference of the fastest runs of few steps and of more, all of them in turns."""
+    fastest: dict[tuple[int, int], float] = {}
+    for _ in range(_ROUNDS):
+        for key in itertools.product(range(len(methods)), (_FEW, _MORE)):
+            seconds = _seconds(methods[key[0]], student, space, key[1], lr)[1]
+            fastest[key] = min(seconds, fastest.get(key, seconds))
+    return [(fastest[place, _MORE] - fastest[place, _FEW]) / (_MORE - _FEW) for place in range(len(methods))]
 
 
 def _seconds(method: Method, student: Model, space: Workspace, steps: int, lr: float) -> tuple[Model, float]:

@@ -30,7 +30,10 @@ from lvc.compiler.text import table
 sys.path.insert(0, str(ROOT / "tests"))
 from coco_score import score
 
-TRAINING = "distil{epochs=100 batch=8 optimiser=adamw lr=0.002 augment=flip losses=outputs+features}"
+TRAINING = (
+    "distil-blocks{steps=500 batch=8 optimiser=adamw lr=0.002 clip=1 augment=flip},"
+    "distil{epochs=25 batch=8 optimiser=adamw lr=0.0005 clip=1 augment=flip losses=outputs+features}"
+)
 
 
 def main() -> None:
@@ -38,7 +41,7 @@ def main() -> None:
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--macs", type=float, default=0.7)
-    parser.add_argument("--training", default=TRAINING, help="the pass that trains (default %(default)s)")
+    parser.add_argument("--training", default=TRAINING, help="the passes that train (default %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--checkpoints", type=Path)
     options = parser.parse_args()

@@ -25,18 +25,22 @@ STARTS = (
     "lvc.backends.tvm.cpu.executable",
     "lvc.backends.tvm.gpu.device",
     "lvc.backends.tvm.gpu.executable",
+    "lvc.compiler.cli.found",
     "lvc.compiler.cli.run",
     "lvc.compiler.cli.serve_device",
+    "lvc.compiler.data.drawing",
     "lvc.compiler.data.feed",
     "lvc.compiler.data.preprocess",
     "lvc.compiler.data.seeded",
     "lvc.compiler.files",
     "lvc.compiler.loaded",
+    "lvc.compiler.measure.detections",
     "lvc.compiler.measure.device",
     "lvc.compiler.measure.evaluation",
     "lvc.compiler.remote.server",
     "lvc.compiler.remote.worker",
     "lvc.compiler.text",
+    "lvc.compiler.tuning.postgres",
 )
 """What is imported when it is needed; the rest follows from the imports of these."""
 

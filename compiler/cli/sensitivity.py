@@ -49,7 +49,7 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     if options.plot and not options.ranks.follows:
         check_drawable(options.plot)
     model = load_model(options)
-    options.labels = None
+    options.labels = options.task = None
     describe_data(options, model)
     data = NamedData(options.data.removeprefix("calib="), model)
     data.synthesiser = Synthesiser(model, options.seed, console.progress)

@@ -35,6 +35,7 @@ def test_golden(case: Path, request: pytest.FixtureRequest) -> None:
     first, _, before = head.partition("\n")
     pipeline = Pipeline.parse(first.removeprefix("pipeline: "))
     loaded = parse_model(before)
+    loaded.preprocessing = "mean=0.5,std=0.25"
     workspace = with_labels(of_integers(loaded))
     model, steps = pipeline.run(loaded, workspace, [Verifier(), Drift()])
     found = model.to_text() + describe(steps)
@@ -43,8 +44,10 @@ def test_golden(case: Path, request: pytest.FixtureRequest) -> None:
     else:
         assert found == wanted
 
-    _, again = pipeline.run(model, workspace)
-    settled = [step for step in again if step.item.idempotent]
+    settled = [step for step in steps if step.item.idempotent]
+    if settled:
+        _, again = pipeline.run(model, workspace)
+        settled = [step for step in again if step.item.idempotent]
     assert {str(step): step.outcome.places for step in settled} == {str(step): 0 for step in settled}
     assert parse_model(model.to_text()).to_text() == model.to_text()
 

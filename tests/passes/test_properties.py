@@ -19,7 +19,10 @@ APART = ("fuse-operators", "prune-sensitivity")  # the one ends a pipeline, the 
 NAMES = [
     name
     for name in catalogue.PASSES.names()
-    if name not in APART and (kind := catalogue.PASSES.find(name)) and kind.effect is not Effect.LOSSY
+    if name not in APART
+    and (kind := catalogue.PASSES.find(name))
+    and kind.effect is not Effect.LOSSY
+    and not kind.changes_signature
 ]
 FEW = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 

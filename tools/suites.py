@@ -47,7 +47,8 @@ class Packaged:
         from lvc.compiler.load.request import LoadRequest
 
         factory, shape = TOOLS / "zoo_models.py", (batch, 3, self.size, self.size)
-        return LoadRequest(f"{factory}:network", arguments={"name": self.name}, shapes={"": shape})
+        arguments = {"name": self.name, "images": batch, "size": self.size}
+        return LoadRequest(f"{factory}:network", arguments=arguments, shapes={"": shape})
 
 
 @dataclass(frozen=True)

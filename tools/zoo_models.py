@@ -215,9 +215,16 @@ def make(name: str) -> tuple[torch.nn.Module, tuple[int, ...]]:
     return settle(redraw(module.eval()), shape), shape
 
 
-def network(name: str) -> torch.nn.Module:
-    """A model in evaluation mode."""
-    return make(name)[0]
+def network(name: str, images: int = 1, size: int = SIZE) -> torch.nn.Module:
+    """A model in evaluation mode that has seen such images once, since heads keep the grids of the last size, and whose
+    heads give what they give in an exported file."""
+    module = make(name)[0]
+    for part in module.modules():
+        if hasattr(part, "export"):  # of ultralytics
+            part.export = True
+    with torch.no_grad():
+        module(torch.zeros(images, 3, size, size))
+    return module
 
 
 def settle(module: torch.nn.Module, shape: tuple[int, ...]) -> torch.nn.Module:

@@ -12,12 +12,11 @@ from tvm import te, tirx
 from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.fused import Fused
 from lvc.backends.tvm.gpu.gpus import Gpu
-from lvc.backends.tvm.gpu.guards import fused_of
 from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.gpu.kernels.convolution import Convolution, convolution_of
 from lvc.backends.tvm.gpu.kernels.factors import MOST_TERMS, SINGLE, Bytes, Factor
 from lvc.backends.tvm.gpu.kernels.gather import Gather
-from lvc.backends.tvm.gpu.kernels.parts import add_parts, parts_of
+from lvc.backends.tvm.gpu.kernels.parts import launch_tiles
 from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import (
     SMALLEST,
@@ -31,7 +30,7 @@ from lvc.backends.tvm.gpu.kernels.tile import (
     padded_terms,
 )
 from lvc.backends.tvm.gpu.lanes import write_lanes
-from lvc.backends.tvm.gpu.launch import QUAD, Launches, local, split, when
+from lvc.backends.tvm.gpu.launch import QUAD, Launches, local, when
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, block, load, store
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant
@@ -106,20 +105,15 @@ def anchored(call: Call, problem: Conv2d) -> Anchor:
 
 def schedule(sch: Any, problem: Conv2d, launches: Launches) -> None:
     """Write the launches of the fused function."""
-    p, fused = problem, fused_of(sch)
-    tile, w = p.tile, p.windows
-    made = parts_of(fused, tile.parts, launches)
-    rows, columns = -(-w.pixels // tile.rows), -(-p.group_filters // tile.columns)
+    p, tile = problem, problem.tile
+    rows, columns = -(-p.windows.pixels // tile.rows), -(-p.group_filters // tile.columns)
 
-    def body(number: Expr, thread: Expr) -> Stmt:
-        turns = tile.rows * STEP // QUAD // tile.threads
-        corners = local([turns, 3], "corner", "int32")
-        part, group, column, row = split(number, (tile.parts, p.groups, columns, rows))
-        return _Block(p, fused, made, part, group, column * tile.columns, row * tile.rows, thread, corners).body()
+    def body(fused: Fused, parts: Buffer | None, place: list[Expr], thread: Expr) -> Stmt:
+        corners = local([tile.rows * STEP // QUAD // tile.threads, 3], "corner", "int32")
+        part, group, column, row = place
+        return _Block(p, fused, parts, part, group, column * tile.columns, row * tile.rows, thread, corners).body()
 
-    launches.add(rows * columns * p.groups * tile.parts, tile.threads, body)
-    if made is not None:
-        add_parts(fused, made, launches)
+    launch_tiles(sch, tile, (p.groups, columns, rows), launches, body)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from tvm import te, tirx
 from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.fused import Fused
 from lvc.backends.tvm.gpu.gpus import Gpu
-from lvc.backends.tvm.gpu.guards import fused_of
 from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.gpu.kernels.factors import MOST_TERMS, SINGLE, WORD, Bytes, Factor
-from lvc.backends.tvm.gpu.kernels.parts import add_parts, parts_of
+from lvc.backends.tvm.gpu.kernels.parts import launch_tiles
 from lvc.backends.tvm.gpu.kernels.tile import (
     SMALLEST,
     STEP,
@@ -29,7 +28,7 @@ from lvc.backends.tvm.gpu.kernels.tile import (
     padded_terms,
 )
 from lvc.backends.tvm.gpu.lanes import write_lanes
-from lvc.backends.tvm.gpu.launch import QUAD, Launches, copy, split, when
+from lvc.backends.tvm.gpu.launch import QUAD, Launches, copy, when
 from lvc.backends.tvm.layout import PLAIN
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load, store
 from lvc.backends.tvm.ops.movement import reshape_array
@@ -109,17 +108,14 @@ def anchor(call: Call, gpu: Gpu) -> Anchor | None:
 
 def schedule(sch: Any, problem: Matmul, launches: Launches) -> None:
     """Write the launches of the fused function."""
-    p, fused, tile = problem, fused_of(sch), problem.tile
-    made = parts_of(fused, tile.parts, launches)
+    p, tile = problem, problem.tile
     rows, columns = -(-p.m // tile.rows), -(-p.n // tile.columns)
 
-    def body(number: Expr, thread: Expr) -> Stmt:
-        part, column, row = split(number, (tile.parts, columns, rows))
-        return _Block(p, fused, made, part, column * tile.columns, row * tile.rows, thread).body()
+    def body(fused: Fused, parts: Buffer | None, place: list[Expr], thread: Expr) -> Stmt:
+        part, column, row = place
+        return _Block(p, fused, parts, part, column * tile.columns, row * tile.rows, thread).body()
 
-    launches.add(rows * columns * tile.parts, tile.threads, body)
-    if made is not None:
-        add_parts(fused, made, launches)
+    launch_tiles(sch, tile, (columns, rows), launches, body)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from tvm import tirx
 
 from lvc.backends.tvm.fused import Fused
+from lvc.backends.tvm.gpu.guards import fused_of
 from lvc.backends.tvm.gpu.lanes import vector_lanes, write_lanes
 from lvc.backends.tvm.gpu.launch import Launches, copy, local, split, when
 from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, load, loop, store, zeros
@@ -14,7 +17,33 @@ from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block,
 THREADS = 128
 
 
-def parts_of(fused: Fused, parts: int, launches: Launches) -> Buffer | None:
+class Parted(Protocol):
+    """A tile of sums: each of so many ``parts`` by blocks of so many ``threads``."""
+
+    @property
+    def parts(self) -> int: ...
+
+    @property
+    def threads(self) -> int: ...
+
+
+TileBody = Callable[[Fused, Buffer | None, list[Expr], Expr], Stmt]
+"""What the block of a tile does for a fused function: with memory for the parts of sums, at its place, by a thread."""
+
+
+def launch_tiles(sch: Any, tile: Parted, grid: Sequence[int], launches: Launches, body: TileBody) -> None:
+    """Write the launches of a fused function of tiles: a block for each part and each place of the ``grid``, and what
+    adds up the parts. A place is ``[part, *grid]``."""
+    fused, places = fused_of(sch), (tile.parts, *grid)
+    made = _memory(fused, tile.parts, launches)
+    launches.add(
+        math.prod(places), tile.threads, lambda number, thread: body(fused, made, split(number, places), thread)
+    )
+    if made is not None:
+        _add(fused, made, launches)
+
+
+def _memory(fused: Fused, parts: int, launches: Launches) -> Buffer | None:
     """Memory for as many parts of the sums, in the shape of the output; None where there is but one."""
     if parts == 1:
         return None
@@ -23,7 +52,7 @@ def parts_of(fused: Fused, parts: int, launches: Launches) -> Buffer | None:
     return made
 
 
-def add_parts(fused: Fused, made: Buffer, launches: Launches) -> None:
+def _add(fused: Fused, made: Buffer, launches: Launches) -> None:
     """The launch that adds them up and turns the sums into the output; a thread asks for all parts before it adds the
     first, so that it waits once."""
     parts, *shape = (int(extent) for extent in made.shape)

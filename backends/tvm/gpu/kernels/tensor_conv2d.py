@@ -12,17 +12,16 @@ from tvm import te, tirx
 from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.fused import Fused
 from lvc.backends.tvm.gpu.gpus import Gpu
-from lvc.backends.tvm.gpu.guards import fused_of
 from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.gpu.kernels.convolution import Convolution, convolution_of
 from lvc.backends.tvm.gpu.kernels.gather import Gather
 from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor, is_worth, matrix_factor
-from lvc.backends.tvm.gpu.kernels.parts import add_parts, parts_of
+from lvc.backends.tvm.gpu.kernels.parts import launch_tiles
 from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import Size, choose_tile, padded_columns
 from lvc.backends.tvm.gpu.kernels.warp_tile import WARP_TILES, WORDS, WarpProduct, WarpTile, turns
 from lvc.backends.tvm.gpu.lanes import write_lanes
-from lvc.backends.tvm.gpu.launch import QUAD, Launches, local, split, when
+from lvc.backends.tvm.gpu.launch import QUAD, Launches, local, when
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, load
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant
@@ -96,17 +95,15 @@ def anchor(call: Call, gpu: Gpu) -> Anchor | None:
 
 def schedule(sch: Any, problem: TensorConv2d, launches: Launches) -> None:
     """Write the launches of the fused function."""
-    p, fused, tile = problem, fused_of(sch), problem.tile
-    made = parts_of(fused, tile.parts, launches)
+    p, tile = problem, problem.tile
     rows, columns = -(-p.windows.pixels // tile.rows), -(-p.group_filters // tile.columns)
 
-    def body(number: Expr, thread: Expr) -> Stmt:
-        part, group, column, row = split(number, (tile.parts, p.groups, columns, rows))
-        return _Block(launches.gpu, p, fused, made, part, group, column * tile.columns, row * tile.rows, thread).body()
+    def body(fused: Fused, parts: Buffer | None, place: list[Expr], thread: Expr) -> Stmt:
+        part, group, column, row = place
+        first = column * tile.columns, row * tile.rows
+        return _Block(launches.gpu, p, fused, parts, part, group, *first, thread).body()
 
-    launches.add(rows * columns * p.groups * tile.parts, tile.threads, body)
-    if made is not None:
-        add_parts(fused, made, launches)
+    launch_tiles(sch, tile, (p.groups, columns, rows), launches, body)
 
 
 @dataclass(frozen=True)

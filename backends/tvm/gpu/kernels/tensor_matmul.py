@@ -13,16 +13,15 @@ from tvm import te, tirx
 from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.fused import Fused
 from lvc.backends.tvm.gpu.gpus import Gpu
-from lvc.backends.tvm.gpu.guards import fused_of
 from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.gpu.kernels.matmul import LEAST_ROWS
 from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor, is_worth, matrix_factor
-from lvc.backends.tvm.gpu.kernels.parts import add_parts, parts_of
+from lvc.backends.tvm.gpu.kernels.parts import launch_tiles
 from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import Size, choose_tile, padded_columns
 from lvc.backends.tvm.gpu.kernels.warp_tile import VECTOR, WARP_TILES, WORDS, WarpProduct, WarpTile
 from lvc.backends.tvm.gpu.lanes import write_lanes
-from lvc.backends.tvm.gpu.launch import QUAD, Launches, split, when
+from lvc.backends.tvm.gpu.launch import QUAD, Launches, when
 from lvc.backends.tvm.layout import PLAIN
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load
 from lvc.backends.tvm.ops.movement import reshape_array
@@ -113,17 +112,14 @@ def anchor(call: Call, gpu: Gpu) -> Anchor | None:
 
 def schedule(sch: Any, problem: TensorMatmul, launches: Launches) -> None:
     """Write the launches of the fused function."""
-    p, fused, tile = problem, fused_of(sch), problem.tile
-    made = parts_of(fused, tile.parts, launches)
+    p, tile = problem, problem.tile
     rows, columns = -(-p.m // tile.rows), -(-p.n // tile.columns)
 
-    def body(number: Expr, thread: Expr) -> Stmt:
-        part, column, row = split(number, (tile.parts, columns, rows))
-        return _Block(launches.gpu, p, fused, made, part, column * tile.columns, row * tile.rows, thread).body()
+    def body(fused: Fused, parts: Buffer | None, place: list[Expr], thread: Expr) -> Stmt:
+        part, column, row = place
+        return _Block(launches.gpu, p, fused, parts, part, column * tile.columns, row * tile.rows, thread).body()
 
-    launches.add(rows * columns * tile.parts, tile.threads, body)
-    if made is not None:
-        add_parts(fused, made, launches)
+    launch_tiles(sch, tile, (columns, rows), launches, body)
 
 
 @dataclass(frozen=True)

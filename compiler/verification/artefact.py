@@ -57,8 +57,7 @@ def verify_artefact(
         if run is None:
             return record
         for example in examples:
-            found = with_infinities(run(*example.inputs), example.outputs)
-            judged = _compare(example, found, rewritten, is_lossy)
+            judged = _compare(example, run(*example.inputs), rewritten, is_lossy)
             if judged.explanation is None:
                 raise _difference(judged, example.text)
             record.take(judged.difference, judged.explanation)
@@ -87,14 +86,13 @@ def _runnable(
     return run
 
 
-def _compare(example: Example, found: Sequence[np.ndarray], rewritten: Model, is_lossy: bool) -> Comparison:
-    slack = slack_of(rewritten)
-    if not is_lossy:
-        return Comparison(example.model, example.inputs, example.outputs, found, slack=slack)
-    wanted, bound = rewritten(*example.inputs), BOUND
-    if quantises(rewritten):
-        bound = max(BOUND, min(MOST_STEPS, max(differences(wanted, example.outputs))))
-    return Comparison(rewritten, example.inputs, wanted, found, bound, slack)
+def _compare(example: Example, found: tuple[np.ndarray, ...], rewritten: Model, is_lossy: bool) -> Comparison:
+    model, wanted, bound = example.model, example.outputs, BOUND
+    if is_lossy:
+        model, wanted = rewritten, rewritten(*example.inputs)
+        if quantises(rewritten):
+            bound = max(BOUND, min(MOST_STEPS, max(differences(wanted, example.outputs))))
+    return Comparison(model, example.inputs, wanted, with_infinities(found, wanted), bound, slack_of(rewritten))
 
 
 def _difference(judged: Comparison, inputs: str) -> CheckError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,15 +9,13 @@ import torch
 from torch.fx import GraphModule, Node
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.cook_toom import KERNELS, PAIRS, CookToom, Row
+from lvc.compiler.ir.cook_toom import KERNELS, PAIRS
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import WINOGRAD, arguments, calls, spec, tensor
 from lvc.compiler.ir.model import Model
-from lvc.compiler.pipeline.observers import relative_difference
+from lvc.compiler.measure.filtering import rounding
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
-
-SAMPLED_OUTPUTS, SAMPLED_TILES = 32, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,36 +85,3 @@ def refusal(module: GraphModule, node: Node) -> str | None:
     if tensor(module, given["weight"]) is None:
         return "its weight is computed in the graph"
     return None
-
-
-def rounding(weight: torch.Tensor, tile: int, seed: int) -> float:
-    """The error of a sample of outputs, relative to the largest: weights ``[O, C, KH, KW]``, normal data.
-
-    Transforms, products and sums are done in single precision as a backend does them.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    some = weight[:: max(1, weight.shape[0] // SAMPLED_OUTPUTS)][:SAMPLED_OUTPUTS]
-    size = [transform.points for transform in CookToom.both(tile, _kernel(weight))]
-    data = torch.randn(SAMPLED_TILES, weight.shape[1], *size, generator=generator)
-    exact = torch.nn.functional.conv2d(data.double(), some.double())
-    return relative_difference(filtered(data, some, tile).numpy(), exact.numpy())
-
-
-def filtered(data: torch.Tensor, weight: torch.Tensor, tile: int) -> torch.Tensor:
-    """The convolution of a tile's data ``[N, C, H, W]`` with ``[O, C, KH, KW]``: ``A' [(G g G') * (B' d B)] A``."""
-    both = CookToom.both(tile, _kernel(weight))
-    points = _on_both_sides([t.data for t in both], data.permute(2, 3, 0, 1))
-    factors = _on_both_sides([t.weights for t in both], weight.permute(2, 3, 0, 1))
-    return _on_both_sides([t.sums for t in both], points @ factors.transpose(2, 3)).permute(2, 3, 0, 1)
-
-
-def _kernel(weight: torch.Tensor) -> tuple[int, int]:
-    return weight.shape[2], weight.shape[3]
-
-
-def _on_both_sides(matrices: Sequence[Sequence[Row]], tiles: torch.Tensor) -> torch.Tensor:
-    """``M t N'`` for tiles that lie in the first two axes."""
-    for rows in matrices:
-        matrix = torch.tensor(rows)
-        tiles = (matrix @ tiles.reshape(tiles.shape[0], -1)).reshape(len(matrix), *tiles.shape[1:]).transpose(0, 1)
-    return tiles

@@ -8,9 +8,12 @@ from typing import ClassVar, Literal
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.cook_toom import PAIRS
 from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import (
     WINOGRAD,
+    arguments,
     calls,
     family,
     infer_spec,
@@ -24,6 +27,7 @@ from lvc.compiler.ir.graph import (
 from lvc.compiler.ir.layers import factors, is_depthwise
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec, dtype_name
+from lvc.compiler.measure.filtering import rounding
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, option
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.passes.analysis.largest import Largest
@@ -45,13 +49,22 @@ class LowerPrecision(Pass):
     is rounded where it is converted to the shorter type, and converted back where it is read. Inputs and outputs,
     operands of softmax, places at which images are sampled, biases and the weights of depthwise convolutions (where
     arithmetic is not the bottleneck) stay float32. Runs after `fuse-operators`, since it rounds what leaves a group.
+
+    Convolutions that `allow-winograd` marked keep the mark of the smallest tile where the factors are bfloat16: what is
+    multiplied is then rounded once more, in the domain that F(2x2, 3x3) brings it to. What that costs is measured with
+    the layer's own weights on seeded normal data, and must be within ``winograd``.
     """
 
     name: ClassVar[str] = "lower-precision"
     effect: ClassVar[Effect] = Effect.LOSSY
 
     dtype: Literal["bfloat16", "float16"] = option("bfloat16", "the shorter type")
+    winograd: float = option(0.01, "largest error that Winograd's algorithm may add to a layer, of its largest output")
     skip: tuple[str, ...] = option((), "patterns of contractions to leave alone, by node or origin, as 'layer4.*'")
+
+    def __post_init__(self) -> None:
+        if self.winograd < 0:
+            raise UsageError("winograd must not be negative")
 
     @property
     def dtypes(self) -> frozenset[torch.dtype]:
@@ -69,12 +82,19 @@ class LowerPrecision(Pass):
                 reason = largest.refusal(model.module, node)
             if reason is None:
                 chosen.append(node)
-                node.meta.pop(WINOGRAD, None)
+                self._mark(model.module, node, workspace.seed)
                 outcome.change(node)
             elif reason:
                 outcome.skip(node, reason)
         rewrite(model.module, Narrowing(graph, tuple(chosen), largest.too_large), _DTYPES[self.dtype])
         return outcome
+
+    def _mark(self, module: GraphModule, node: Node, seed: int) -> None:
+        """Let a convolution keep the mark of Winograd's algorithm, for the smallest tile, if it is exact enough."""
+        tile = min(node.meta.pop(WINOGRAD, 0), *PAIRS)
+        weight = tensor(module, arguments(node)["weight"]) if tile and self.dtype == "bfloat16" else None
+        if weight is not None and rounding(weight.detach(), tile, seed, torch.bfloat16) <= self.winograd:
+            node.meta[WINOGRAD] = tile
 
 
 def check(module: GraphModule, node: Node, places: Places) -> str | None:

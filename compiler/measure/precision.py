@@ -10,10 +10,11 @@ import torch.fx
 
 from lvc.compiler.ir.bounds import FLOAT16_TERMS
 from lvc.compiler.ir.dialect import Family, aten
-from lvc.compiler.ir.graph import arguments, behind_widening, family, is_widening, spec
+from lvc.compiler.ir.graph import WINOGRAD, arguments, behind_widening, family, is_widening, spec
 from lvc.compiler.ir.layers import factors
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.counts import macs
+from lvc.compiler.measure.filtering import convolved
 
 _ULP = 2.0**-23
 _HALF_ROUNDING = 2.0**-12  # a quarter of a unit in the last place of one, in half precision
@@ -57,6 +58,19 @@ def summed_outputs(model: Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.nda
     return tuple(part.numpy() for part in found)
 
 
+def filtered_outputs(model: Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Run a model with every convolution of short numbers that Winograd's algorithm is allowed for done by it, as a
+    kernel does: what it multiplies is rounded once more. See `filters_short`."""
+    with torch.inference_mode():
+        found = _Filtered(model.module).run(*map(torch.from_numpy, inputs))
+    return tuple(part.numpy() for part in found)
+
+
+def filters_short(node: torch.fx.Node) -> bool:
+    """Whether Winograd's algorithm is allowed for a convolution that reads its factors from a shorter type."""
+    return WINOGRAD in node.meta and all(map(is_widening, factors(node)))
+
+
 def sums_halves(node: torch.fx.Node) -> bool:
     """Whether a contraction reads both its factors from half precision."""
     if family(node) is not Family.CONTRACTION or not all(map(is_widening, factors(node))):
@@ -85,6 +99,16 @@ class _RoundedSums(torch.fx.Interpreter):
         rounding = _HALF_ROUNDING if sums_halves(node) else _SINGLE_ROUNDING
         scale = node.target(**given).sqrt() * (steps**0.5 * rounding)  # type: ignore[operator]
         return result + scale * torch.randn(result.shape, generator=self._random).to(result.dtype)
+
+
+class _Filtered(torch.fx.Interpreter):
+    def run_node(self, node: torch.fx.Node) -> Any:
+        if node.op != "call_function" or not filters_short(node):
+            return super().run_node(node)
+        given, dtype = arguments(node), spec(behind_widening(factors(node)[0])).dtype
+        data, weight = (self.env[factor] for factor in factors(node))
+        result = convolved(data, weight, (given["padding"][0], given["padding"][-1]), node.meta[WINOGRAD], dtype)
+        return result if given["bias"] is None else result + self.env[given["bias"]][:, None, None]
 
 
 class _Jitter(torch.fx.Interpreter):

@@ -15,7 +15,14 @@ from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import WINOGRAD, calls, family, spec
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
-from lvc.compiler.measure.precision import exact_outputs, jittered_outputs, summed_outputs, sums_halves
+from lvc.compiler.measure.precision import (
+    exact_outputs,
+    filtered_outputs,
+    filters_short,
+    jittered_outputs,
+    summed_outputs,
+    sums_halves,
+)
 from lvc.compiler.pipeline.observers import relative_difference
 
 Arrays = Sequence[np.ndarray]
@@ -63,8 +70,8 @@ class Comparison:
 
     Beyond the ``bound`` they agree where rounding explains it: the others are at most ``slack`` times as far from
     double precision; or saturating functions that are off by an ulp of one move the outputs as far, or sums of one term
-    after another; or, if the model quantises or decides by comparisons, few places fell to the other side, or a nudge
-    of the inputs moves them as much. Lists are compared whatever their order.
+    after another, or Winograd's algorithm on short numbers; or, if the model quantises or decides by comparisons, few
+    places fell to the other side, or a nudge of the inputs moves them as much. Lists are compared whatever their order.
     """
 
     model: Model
@@ -105,6 +112,8 @@ class Comparison:
         if self._is_as_far(self._summed):
             halves = any(map(sums_halves, calls(self.model.module.graph)))
             return f"sums in {'half' if halves else 'single'} precision, one term after another"
+        if any(map(filters_short, calls(self.model.module.graph))) and self._is_as_far(self._filtered, ROUNDING_SLACK):
+            return "what Winograd's algorithm multiplies rounded once more"
         if jumps(self.model) and (self._differs_in_few_places() or self._moves_as_much()):
             return "values between two steps"
         if self.model.counts and self._few_of_a_list_differ():
@@ -125,6 +134,10 @@ class Comparison:
     @cached_property
     def _summed(self) -> Arrays:
         return summed_outputs(self.model, tuple(self.inputs))
+
+    @cached_property
+    def _filtered(self) -> Arrays:
+        return filtered_outputs(self.model, tuple(self.inputs))
 
     def _differs_in_few_places(self) -> bool:
         shares = (_share_apart(*pair, self.bound) for pair in zip(self.own, self.other, strict=True))
@@ -157,9 +170,10 @@ class Comparison:
         random = np.random.default_rng(0)
         return self._is_as_far(self.model(*(_nudged(array, random) for array in self.inputs)))
 
-    def _is_as_far(self, moved: Arrays) -> bool:
+    def _is_as_far(self, moved: Arrays, slack: float = 0.0) -> bool:
         """Whether the outputs are no further than those of a moved model, in the mean square and up to `MOST_STEPS`."""
-        allowed = [min(MOST_STEPS, self.slack * _distance(*pair)) for pair in zip(self.own, moved, strict=True)]
+        slack = slack or self.slack
+        allowed = [min(MOST_STEPS, slack * _distance(*pair)) for pair in zip(self.own, moved, strict=True)]
         apart = [_distance(*pair) for pair in zip(self.own, self.other, strict=True)]
         return all(a <= most for a, most in zip(apart, allowed, strict=True))
 
@@ -182,7 +196,8 @@ def _ends_at_infinity(found: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 def slack_of(model: Model) -> float:
     """How many times as far from double precision code for a model may be."""
-    return WINOGRAD_SLACK if any(WINOGRAD in node.meta for node in calls(model.module.graph)) else ROUNDING_SLACK
+    filters = any(WINOGRAD in node.meta and not filters_short(node) for node in calls(model.module.graph))
+    return WINOGRAD_SLACK if filters else ROUNDING_SLACK
 
 
 def jumps(model: Model) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.cook_toom import KERNELS
@@ -11,9 +13,9 @@ from lvc.compiler.ir.graph import WINOGRAD
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.serialise import GRAPH, from_files, to_files
+from lvc.compiler.measure.filtering import convolved, filtered, rounding
 from lvc.compiler.pipeline.passes import Outcome
 from lvc.compiler.pipeline.pipeline import Pipeline
-from lvc.passes.allow_winograd import filtered, rounding
 
 TEXT = """model one(image: f32[1,16,12,12])
   @w : f32[16,16,3,3]
@@ -72,6 +74,18 @@ def test_the_algorithm_is_the_convolution(tile: int, kernel: tuple[int, int]) ->
     data, weight = torch.randn(2, 5, *size), torch.randn(7, 5, *kernel)
     exact = torch.nn.functional.conv2d(data.double(), weight.double())
     torch.testing.assert_close(filtered(data, weight, tile).double(), exact, rtol=0, atol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_whole_images_are_convolved_tile_by_tile(data: st.DataObject) -> None:
+    kernel = data.draw(st.sampled_from(KERNELS), "kernel")
+    padding = data.draw(st.tuples(st.integers(0, 2), st.integers(0, 2)), "padding")
+    size = [taps + data.draw(st.integers(0, 9)) for taps in kernel]
+    images, weight = torch.randn(2, 5, *size), torch.randn(7, 5, *kernel)
+    found = convolved(images, weight, padding, data.draw(st.sampled_from([2, 4]), "tile"))
+    exact = torch.nn.functional.conv2d(images.double(), weight.double(), padding=padding)
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", ["{tile=3}", "{tile=6}", "{error=0}"])

@@ -16,11 +16,16 @@ from torch import nn
 from lvc.compiler.data import open_data
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.errors import UsageError
+from lvc.compiler.ir.graph import WINOGRAD
+from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.load import from_module
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.evaluation import Score, evaluate
+from lvc.compiler.measure.filtering import rounding
+from lvc.compiler.measure.precision import filtered_outputs
 from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.verification.closeness import Comparison, slack_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 IMAGENET = "imagenet/imagenet1000_224_webp85.zip"
@@ -165,3 +170,70 @@ def test_places_at_which_images_are_sampled_are_not_rounded() -> None:
     assert reason == "it gives the places at which an image is sampled, which would be wrong by pixels"
     assert "bf16" in lowered.to_text()
     assert np.abs(lowered(x.numpy())[0] - model(x.numpy())[0]).max() < 0.02
+
+
+FILTERED = """model one(image: f32[1,16,12,12])
+  @w : f32[16,16,3,3]
+  %conv = conv2d(%image, @w, None, [1, 1], [1, 1])
+  return out=%conv
+"""
+
+
+def lowered(text: str, model: Model | None = None) -> Model:
+    return Pipeline.parse(text).run(model or parse_model(FILTERED))[0]
+
+
+def tile_of(model: Model) -> object:
+    (conv,) = (node for node in model.module.graph.nodes if node.target is torch.ops.aten.conv2d.default)
+    return conv.meta.get(WINOGRAD)
+
+
+@pytest.mark.parametrize(
+    ("text", "tile"),
+    [
+        ("allow-winograd,lower-precision", 2),
+        ("allow-winograd{tile=2},lower-precision", 2),
+        ("lower-precision", None),
+        ("allow-winograd{tile=0},lower-precision", None),
+        ("allow-winograd,lower-precision{winograd=0}", None),
+        ("allow-winograd,lower-precision{winograd=1e-4}", None),
+        ("allow-winograd,lower-precision{dtype=float16}", None),
+    ],
+)
+def test_winograd_of_short_numbers(text: str, tile: int | None) -> None:
+    assert tile_of(lowered(text)) == tile
+
+
+def test_a_layer_that_winograd_would_blur_loses_its_mark() -> None:
+    """A Laplacian of neighbouring channels: its outputs are small beside what is summed at the points."""
+    model = parse_model(FILTERED)
+    weight = torch.zeros(16, 16, 3, 3)
+    weight[:, :, 1, 1], weight[:, :, 0, 0] = 1.0, -1.0
+    weight += 40 * torch.tensor([1.0, -1.0]).repeat(8)[:, None, None]
+    model.module.w.data.copy_(weight)
+    error = rounding(weight, 2, 0, torch.bfloat16)
+    assert tile_of(lowered(f"allow-winograd,lower-precision{{winograd={error * 0.9}}}", model)) is None
+    assert tile_of(lowered(f"allow-winograd,lower-precision{{winograd={error * 1.1}}}", model)) == 2
+
+
+def test_the_error_for_winograd_is_no_negative_number() -> None:
+    with pytest.raises(UsageError, match="winograd must not be negative"):
+        Pipeline.parse("lower-precision{winograd=-1}")
+
+
+def test_the_check_knows_what_winograd_rounds() -> None:
+    model = lowered("allow-winograd,lower-precision")
+    inputs = (np.random.default_rng(0).standard_normal((1, 16, 12, 12)).astype(np.float32),)
+    own, other = model(*inputs), filtered_outputs(model, inputs)
+    rounding_of_it = other[0] - own[0]
+    assert 1e-3 < np.abs(rounding_of_it).max() / np.abs(own[0]).max() < 1e-2
+
+    def explained(found: np.ndarray, subject: Model = model) -> str | None:
+        return Comparison(subject, inputs, own, (found,), slack=slack_of(subject)).explanation
+
+    assert explained(other[0]) == "what Winograd's algorithm multiplies rounded once more"
+    assert explained(own[0] + 4 * rounding_of_it) is None
+    assert explained(other[0], lowered("lower-precision")) is None
+    one_wrong = other[0].copy()
+    one_wrong[0, 3, 4, 5] += 0.5 * np.abs(own[0]).max()
+    assert explained(one_wrong) is None

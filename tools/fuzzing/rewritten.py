@@ -50,6 +50,7 @@ WHOLE = frozenset(
 
 FAKE = frozenset(["fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine", "lvc.fake_quantize_codebook"])
 WINOGRAD_NOISE = 3e-5
+SHORT_WINOGRAD_NOISE = 1e-2  # where what is multiplied is rounded to a shorter type
 
 
 class Noisy(torch.fx.Interpreter):
@@ -93,7 +94,8 @@ class Noisy(torch.fx.Interpreter):
             return value.abs().float() * 2.0**-7
         before = spec(n.all_input_nodes[0]).shape
         size = NOISE * rounded_size(op_name(n), arguments(n), before, value, lambda: self._magnitudes(n))
-        return max(size, WINOGRAD_NOISE * largest(value) if "winograd" in n.meta else 0.0)
+        filtering = SHORT_WINOGRAD_NOISE if "to" in map(op_name, n.all_input_nodes[:2]) else WINOGRAD_NOISE
+        return max(size, filtering * largest(value) if "winograd" in n.meta else 0.0)
 
     def _magnitudes(self, n: Node) -> Any:
         args, kwargs = self.fetch_args_kwargs_from_env(n)

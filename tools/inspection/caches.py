@@ -98,10 +98,9 @@ def _convolution(problem: Any, vector: Vector) -> Footprint:
 
 
 def _filtering(problem: winograd.Winograd, vector: Vector) -> Footprint:
-    knobs, channels = winograd.choose_knobs(problem, vector), problem.channels
-    steps = channels.in_blocks * channels.lanes
-    tiles = tile_count(cut(knobs.rows * problem.tiles[1], knobs.tiles))
-    return Footprint(knobs.vectors, knobs.tiles, knobs.vectors * vector.bytes * steps, steps, tiles, vector.bytes)
+    knobs, operand, steps = winograd.choose_knobs(problem, vector), problem.operand, problem.steps
+    tiles, pixel = tile_count(cut(knobs.rows * problem.tiles[1], knobs.tiles)), vector.bytes // operand.elements
+    return Footprint(knobs.vectors, knobs.tiles, knobs.vectors * vector.bytes * steps, steps, tiles, pixel, operand)
 
 
 def _depthwise(problem: depthwise.Depthwise, vector: Vector) -> Footprint:

@@ -68,8 +68,7 @@ def _products(problem: Any) -> int:
             return pixels * g.channels.out_blocks * g.depth * _each(operand) // operand.rows
         case winograd.Winograd():
             channels, (rows, columns) = problem.channels, problem.tiles
-            depth = channels.in_blocks * channels.lanes
-            return problem.plain.batch * problem.points * channels.out_blocks * rows * columns * depth
+            return problem.plain.batch * problem.points * channels.out_blocks * rows * columns * problem.steps
         case depthwise.Depthwise():
             pixels = problem.batch * problem.rows.outputs * problem.columns.outputs
             return pixels * problem.blocks * prod(problem.kernel)

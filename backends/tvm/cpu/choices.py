@@ -42,11 +42,12 @@ class _Algorithm:
     @property
     def saving(self) -> float:
         """How many times less work it is than in single precision by the definition."""
+        elements = float(getattr(getattr(self.problem, "operand", None), "elements", 1))
         if isinstance(self.problem, Winograd):
             down, along = self.problem.transforms
             outputs, (height, width) = down.outputs * along.outputs, self.problem.plain.kernel
-            return outputs * height * width / self.problem.points
-        return float(getattr(getattr(self.problem, "operand", None), "elements", 1))
+            return elements * outputs * height * width / self.problem.points
+        return elements
 
     def space(self, vector: Vector) -> Space:
         found: Space = self.module.space(self.problem, vector)
@@ -57,14 +58,14 @@ def ways(schedule: KernelSchedule, vector: Vector) -> Ways:
     """The ways in which the kernel of a schedule may be made."""
 
     def others() -> Iterator[tuple[str, float]]:
-        for algorithm in _algorithms(schedule):
+        for algorithm in _algorithms(schedule, vector):
             space = algorithm.space(vector)
             yield from ((_text(algorithm.name, space, point), space.cycles(point)) for point in space.points)
 
-    own = next(found for found in _algorithms(schedule) if found.problem == schedule.problem)
+    own = next(found for found in _algorithms(schedule, vector) if found.problem == schedule.problem)
     space = own.space(vector)
     rule = _text(own.name, space, space.point(schedule.knobs))
-    return Ways(schedule.structure, rule, others, max(found.saving for found in _algorithms(schedule)))
+    return Ways(schedule.structure, rule, others, max(found.saving for found in _algorithms(schedule, vector)))
 
 
 def anchor_of(call: Call, vector: Vector, text: str) -> Anchor | None:
@@ -92,23 +93,22 @@ def chosen(schedule: KernelSchedule, vector: Vector, text: str) -> KernelSchedul
 
 def _filtered(call: Call, vector: Vector, tile: int, knobs: Mapping[str, int]) -> Anchor:
     plain = conv2d.problem_of(call, vector)
-    if plain is None or not winograd.can_transform(plain) or tile > call.node.meta.get(WINOGRAD, 0):
+    if plain is None or tile not in winograd.tiles_for(plain, vector, call.node.meta.get(WINOGRAD, 0)):
         raise NoSuchWay(f"it may not be computed by minimal filtering with tiles of {tile}")
     problem = Winograd(plain, tile)
     made = rules.chosen_knobs(winograd.space(problem, vector), knobs)
-    return rules.settled(winograd.filtered(call, problem, made), call, vector)
+    return rules.settled(winograd.filtered(call, problem, vector, made), call, vector)
 
 
-def _algorithms(schedule: KernelSchedule) -> Iterator[_Algorithm]:
+def _algorithms(schedule: KernelSchedule, vector: Vector) -> Iterator[_Algorithm]:
     """The kernels that may compute what a schedule is for."""
     problem = schedule.problem
     plain = problem.plain if isinstance(problem, Winograd) else problem
     own = _Algorithm(_name(schedule), schedule.kernel, problem)
     yield _Algorithm("conv2d", conv2d, plain) if plain is not problem else own
-    if isinstance(plain, Conv2d) and winograd.can_transform(plain):
-        for text, tile in _TILES.items():
-            if tile <= schedule.largest_tile:
-                yield _Algorithm(text, winograd, Winograd(plain, tile))
+    if isinstance(plain, Conv2d):
+        tiles = winograd.tiles_for(plain, vector, schedule.largest_tile)
+        yield from (_Algorithm(text, winograd, Winograd(plain, tile)) for text, tile in _TILES.items() if tile in tiles)
 
 
 def _name(schedule: KernelSchedule) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from lvc.backends.tvm.cpu.isa.code import function, of_pairs
+from lvc.backends.tvm.cpu.isa.code import function, of_pairs, rounding_to_bfloat16
 from lvc.backends.tvm.cpu.isa.instruction_set import Expr
 from lvc.backends.tvm.cpu.isa.x86 import X86
 
@@ -37,4 +37,5 @@ class Avx512(X86):
     def declarations(self, element: str) -> str:
         if element != "bfloat16":
             return ""
-        return of_pairs(_BFLOAT16, f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}", self.lanes)
+        product = of_pairs(_BFLOAT16, f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}", self.lanes)
+        return product + rounding_to_bfloat16(self.lanes)

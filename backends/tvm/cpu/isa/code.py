@@ -6,6 +6,8 @@ from typing import Any
 
 Expr = Any
 
+_ROUND = "lvc_round_bf16"
+
 
 def intrinsic(dtype: str, name: str, *operands: Expr) -> Expr:
     """A call without side effects."""
@@ -45,6 +47,25 @@ def even_and_odd(halves: Expr) -> tuple[Expr, Expr]:
         return first, second
     words, narrow = tirx.reinterpret(f"int32x{count}", halves), f"int16x{count}"
     return tirx.Cast(narrow, words), tirx.Cast(narrow, words >> tirx.Broadcast(tirx.const(16, "int32"), count))
+
+
+def round_to_bfloat16(value: Expr) -> Expr:
+    """A call of the function that `rounding_to_bfloat16` defines."""
+    from tvm import tirx
+
+    return tirx.call_extern(f"uint16x{value.ty.dtype.lanes}", _ROUND, value)
+
+
+def rounding_to_bfloat16(lanes: int) -> str:
+    """A function that rounds a vector of float32 to the bits of bfloat16; in LLVM's language."""
+    floats, halves, bits = f"<{lanes} x float>", f"<{lanes} x bfloat>", f"<{lanes} x i16>"
+    return f"""
+define {bits} @{_ROUND}({floats} %value) alwaysinline {{
+  %rounded = fptrunc {floats} %value to {halves}
+  %bits = bitcast {halves} %rounded to {bits}
+  ret {bits} %bits
+}}
+"""
 
 
 def of_pairs(name: str, instruction: str, lanes: int) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
+from lvc.backends.tvm.cpu.isa.code import round_to_bfloat16
 from lvc.compiler.errors import CompileError
 
 Expr = Any  # a TIR expression; TVM's own types are not annotated
@@ -78,6 +79,12 @@ class InstructionSet(ABC):
         ``matrices``: those of the right along the first dimension, those of the left along the second. Signs are as of
         `dot`."""
         raise self.lacks(element)
+
+    def bfloat16_of(self, value: Expr) -> Expr:
+        """The bits of a vector of float32 rounded to bfloat16, where that is in ``dots``."""
+        if "bfloat16" not in self.dots:
+            raise self.lacks("bfloat16")
+        return round_to_bfloat16(value)
 
     def declarations(self, element: str) -> str:
         """What LLVM must be told before steps on a type, in its language."""

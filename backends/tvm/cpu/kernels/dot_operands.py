@@ -128,6 +128,11 @@ class DotOperand(ABC):
         """An element of the data as a number of the type of the sums, in TE."""
         return widened(element)
 
+    def rounded(self, vector: Vector, value: Expr) -> Expr:
+        """A vector of float32 as elements of words. Code with it must be `around` something."""
+        assert self.element == "float32", self.name
+        return value
+
     def convert(self, value: Expr) -> Expr:
         """Elements as they lie in memory, as elements of words."""
         return value
@@ -267,6 +272,9 @@ class Bfloat16Pair(DotOperand):
     packed: ClassVar[str] = "int32"
     elements: ClassVar[int] = 2
 
+    def rounded(self, vector: Vector, value: Expr) -> Expr:
+        return vector.isa.bfloat16_of(value)
+
     def load(self, buffer: Buffer, index: Sequence[Expr]) -> Expr:
         return tirx.reinterpret("int32", load(buffer, [*index[:-1], index[-1] * 2], 2))
 
@@ -278,8 +286,8 @@ class Bfloat16Pair(DotOperand):
         return first | rest[0] << like(16, first) if rest else first
 
     def value(self, word: Expr, place: Expr) -> Expr:
-        half = word >> (place * 16)
-        return tirx.reinterpret("float32", half << like(16, half))
+        half = word >> (like(16 * place, word) if isinstance(place, int) else place * 16)
+        return _float(half << like(16, half))
 
     def add_product(self, vector: Vector, sums: Expr, left: Expr, right: Expr) -> Expr:
         if self.name in vector.isa.dots:

@@ -9,6 +9,7 @@ Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from functools import cache, cached_property
 from typing import Any
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
+from lvc.backends.tvm.bfloat16 import narrow
 from lvc.backends.tvm.cpu.convolutions import anchored
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.cpu.kernels import conv2d
 from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
-from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32
+from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16, FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.point_transform import Registers
 from lvc.backends.tvm.cpu.kernels.space import Point, Space
 from lvc.backends.tvm.cpu.kernels.winograd_cost import WinogradCost, plain_cycles
@@ -45,10 +47,20 @@ START = 30_000  # cycles that the code of three nests in place of one costs at f
 class Winograd:
     """A convolution ``plain`` by tiles of ``tile`` outputs each way, or one where there is one tap. Its weights are
     prepared:
-    ``[ceil(O/out_block), points * points, ceil(C/in_block), in_block, out_block]``."""
+    ``[ceil(O/out_block), points * points, ceil(C/in_block), words, out_block]``."""
 
     plain: Conv2d
     tile: int
+
+    @property
+    def operand(self) -> DotOperand:
+        """What is multiplied at the points, which data and weights are rounded to."""
+        return self.plain.operand
+
+    @property
+    def steps(self) -> int:
+        """Steps of the reduction at a point."""
+        return self.channels.in_blocks * self.channels.words
 
     @cached_property
     def channels(self) -> Channels:
@@ -72,28 +84,40 @@ class Winograd:
         return -(-self.plain.out_height // down.outputs), -(-self.plain.out_width // along.outputs)
 
 
-def can_transform(problem: Conv2d) -> bool:
-    """Whether a convolution has the form that minimal filtering is for, and data in blocks as wide as the result's."""
-    p = problem
+def tiles_for(problem: Conv2d, vector: Vector, largest: int) -> tuple[int, ...]:
+    """The tiles up to a ``largest`` by which a convolution can be done; none where it has not the form that minimal
+    filtering is for, or data in other blocks than the result's. Of short numbers only bfloat16 is multiplied, where the
+    processor has an instruction for pairs of it, and none for matrices, which does as much."""
+    p, isa = problem, vector.isa
     is_small = p.kernel in KERNELS and p.stride == p.dilation == (1, 1) and p.groups == 1
-    return is_small and p.in_block == p.out_block > 0 and p.operand == FLOAT32
+    by_pairs = p.operand == BFLOAT16 and BFLOAT16.name in isa.dots and BFLOAT16.name not in isa.matrices
+    is_known = p.operand == FLOAT32 or (by_pairs and p.out_block == vector.lanes)
+    if not (is_small and p.in_block == p.out_block > 0 and is_known):
+        return ()
+    return tuple(tile for tile in PAIRS if tile <= largest)
 
 
 def compute(problem: Winograd, data: Any, weight: Any) -> Any:
     """The convolution as TE, by its definition: with the taps that the prepared weights were made of."""
     down, along = problem.transforms
 
+    operand = problem.operand
+
     def tap(y: int, x: int, read: Any) -> Any:
         factors = {(i, j): down.taps[y][i] * along.taps[x][j] for i, j in np.ndindex(down.points, along.points)}
         return sum(read(i * along.points + j) * factor for (i, j), factor in factors.items() if factor)
 
     def kernel(*axes: Any) -> Any:
-        o, c, ky, kx, lane, out = axes
-        value = tirx.const(0.0, "float32")
-        for y, x in np.ndindex(*problem.plain.kernel):
-            known = tap(y, x, lambda point: weight[o, point, c, lane, out])
-            value = tirx.Select(tirx.all(tirx.EQ(ky, y), tirx.EQ(kx, x)), known, value)
-        return value
+        o, c, ky, kx, word, out = axes
+
+        def element(place: int) -> Any:
+            value = tirx.const(0.0, "float32")
+            for y, x in np.ndindex(*problem.plain.kernel):
+                known = tap(y, x, lambda point: operand.value(weight[o, point, c, word, out].asobject(), place))
+                value = tirx.Select(tirx.all(tirx.EQ(ky, y), tirx.EQ(kx, x)), known, value)
+            return value if operand == FLOAT32 else narrow(value)
+
+        return operand.join([element(place) for place in range(operand.elements)])
 
     return conv2d.compute(problem.plain, data, te.compute(packed_shape(problem), kernel, name="taps"))
 
@@ -111,36 +135,39 @@ def pack_weight(problem: Winograd, weight: np.ndarray) -> np.ndarray:
 def prepared_shape(problem: Winograd) -> tuple[int, ...]:
     """The shape of the weights that the kernel reads."""
     channels = problem.channels
-    return (channels.out_blocks, problem.points, channels.in_blocks, channels.lanes, channels.out_block)
+    return (channels.out_blocks, problem.points, channels.in_blocks, channels.words, channels.out_block)
 
 
 @cache
-def prepare_function(problem: Winograd) -> Any:
+def prepare_function(problem: Winograd, vector: Vector) -> Any:
     """The TIR function that makes the prepared weights of the stored ones."""
-    stored = tirx.decl_buffer(packed_shape(problem), "float32", "stored")
-    prepared = tirx.decl_buffer(prepared_shape(problem), "float32", "prepared")
+    operand = problem.operand
+    stored = tirx.decl_buffer(packed_shape(problem), operand.packed, "stored")
+    prepared = tirx.decl_buffer(prepared_shape(problem), operand.packed, "prepared")
     channels, lanes = problem.channels, problem.channels.out_block
     (down, along), (height, width) = problem.transforms, problem.plain.kernel
 
-    def expand(o: Expr, c: Expr, lane: Expr) -> Stmt:
+    def expand(o: Expr, c: Expr, word: Expr) -> Stmt:
         registers = Registers(lanes)
 
-        def tap(y: int, x: int) -> Expr:
-            return load(stored, [o, c, y, x, lane, 0], lanes)
+        def tap(y: int, x: int, place: int) -> Expr:
+            return operand.value(load(stored, [o, c, y, x, word, 0], lanes), place)
 
-        columns = [
-            [registers.keep(v) for v in registers.to_points(down.weights, [tap(y, x) for y in range(height)])]
-            for x in range(width)
-        ]
-        for i in range(down.points):
-            row = registers.to_points(along.weights, [column[i] for column in columns])
-            registers.statements += [
-                store(prepared, value, [o, i * along.points + j, c, lane, 0], lanes) for j, value in enumerate(row)
-            ]
+        def rows(place: int) -> Iterator[list[Expr]]:
+            taps = [[tap(y, x, place) for y in range(height)] for x in range(width)]
+            columns = [[registers.keep(v) for v in registers.to_points(down.weights, column)] for column in taps]
+            for i in range(down.points):
+                yield registers.to_points(along.weights, [column[i] for column in columns])
+
+        for i, elements in enumerate(zip(*map(rows, range(operand.elements)), strict=True)):
+            for j, values in enumerate(zip(*elements, strict=True)):
+                value = operand.join([operand.rounded(vector, registers.keep(value)) for value in values])
+                place = [o, i * along.points + j, c, word, 0]
+                registers.statements.append(store(prepared, value, place, lanes))
         return allocate(registers.buffers, *registers.statements)
 
-    body = tasks((channels.out_blocks,), lambda o: grid((channels.in_blocks, channels.lanes), lambda *i: expand(o, *i)))
-    return tirx.PrimFunc([stored, prepared], body).with_attr("tirx.noalias", True)
+    body = tasks((channels.out_blocks,), lambda o: grid((channels.in_blocks, channels.words), lambda *i: expand(o, *i)))
+    return tirx.PrimFunc([stored, prepared], operand.around(body, vector)).with_attr("tirx.noalias", True)
 
 
 def anchor(call: Call, vector: Vector) -> Anchor | None:
@@ -152,17 +179,18 @@ def anchor(call: Call, vector: Vector) -> Anchor | None:
     if plain is None or not tile:
         return None
     problem = Winograd(plain, tile)
-    return filtered(call, problem, choose_knobs(problem, vector))
+    return filtered(call, problem, vector, choose_knobs(problem, vector))
 
 
-def filtered(call: Call, problem: Winograd, knobs: Knobs) -> Anchor:
+def filtered(call: Call, problem: Winograd, vector: Vector, knobs: Knobs) -> Anchor:
     """A convolution by minimal filtering, whatever is expected of it."""
     if shape := shared_shape(problem, knobs):
-        call.scope.parameter(shape, "float32", Shared(), "shared")
+        call.scope.parameter(shape, problem.operand.element, Shared(), "shared")
     weight = StoredWeight(call, "weight", call["weight"].constant, problem, packed_shape(problem), pack_weight)
-    source = Parameter(te.placeholder(packed_shape(problem), "float32", "stored"), weight.source())
-    prepared = Prepared(f"{weight.key} filtered", (source,), prepare_function(problem), AsWritten())
-    packed = call.scope.parameter(prepared_shape(problem), "float32", prepared)
+    operand = problem.operand
+    source = Parameter(te.placeholder(packed_shape(problem), operand.packed, "stored"), weight.source())
+    prepared = Prepared(f"{weight.key} filtered", (source,), prepare_function(problem, vector), AsWritten())
+    packed = call.scope.parameter(prepared_shape(problem), operand.packed, prepared)
     return anchored(call, compute(problem, call.tensor("input"), packed), KernelSchedule(schedule, problem, knobs))
 
 
@@ -207,10 +235,8 @@ def _knobs(point: Point) -> Knobs:
 @cache
 def choose_tile(problem: Conv2d, vector: Vector, largest: int) -> int:
     """The tile with which minimal filtering is expected to be fastest; 0 if the plain convolution is."""
-    if not can_transform(problem):
-        return 0
     cycles = {0: plain_cycles(problem, vector)}
-    for tile in (t for t in PAIRS if t <= largest):
+    for tile in tiles_for(problem, vector, largest):
         filtering = Winograd(problem, tile)
         cycles[tile] = WinogradCost(filtering, vector).cycles(choose_knobs(filtering, vector)) * MARGIN + START
     return min(cycles, key=cycles.__getitem__)

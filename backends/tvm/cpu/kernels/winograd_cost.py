@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lvc.backends.tvm.cpu.kernels import conv_nest
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
+from lvc.backends.tvm.cpu.kernels.dot_operands import WORD_BYTES
 from lvc.backends.tvm.cpu.kernels.parts import HIDDEN
 from lvc.backends.tvm.cpu.kernels.register_tile import cut, tile_count
 from lvc.backends.tvm.cpu.kernels.space import tiles
@@ -49,11 +50,11 @@ class WinogradCost:
     def weights(self) -> int:
         """Bytes of the prepared weights."""
         channels = self.problem.channels
-        return 4 * self.problem.points * channels.out_blocks * channels.out_block * self._depth
+        return WORD_BYTES * self.problem.points * channels.out_blocks * channels.out_block * self.problem.steps
 
     @cached_property
-    def _depth(self) -> int:
-        return self.problem.channels.in_blocks * self.problem.channels.lanes
+    def _tile_cost(self) -> TileCost:
+        return TileCost(self.vector, self.problem.steps, operand=self.problem.operand)
 
     @cached_property
     def transforms(self) -> float:
@@ -77,20 +78,21 @@ class WinogradCost:
     def _products(self, tiles: int, knobs: Knobs) -> float:
         """Cycles of the products of a strip, which reads all weights, where these are at hand."""
         chunks = cut(self.problem.channels.out_blocks, knobs.chunk)
-        cost = TileCost(self.vector, self._depth)
-        planes = sum(run.count * cost.plane((run.size, tiles), (knobs.vectors, knobs.tiles)) for run in chunks)
+        planes = sum(
+            run.count * self._tile_cost.plane((run.size, tiles), (knobs.vectors, knobs.tiles)) for run in chunks
+        )
         machine = self.vector.machine
         passes = tile_count(chunks) + 1 if self._data(tiles) > SECOND_SHARE * machine.second.size else 0
         return self.problem.points * planes + passes * self._data(tiles) / (HIDDEN * machine.third_rate)
 
     def _data(self, tiles: int) -> int:
         """Bytes of the transformed data of so many tiles."""
-        return 4 * self.problem.points * self._depth * tiles
+        return WORD_BYTES * self.problem.points * self.problem.steps * tiles
 
     def choices(self) -> Iterator[Knobs]:
         """The knobs that are worth a thought."""
         rows, columns = self.problem.tiles
-        blocks, cost = self.problem.channels.out_blocks, TileCost(self.vector, self._depth)
+        blocks, depth = self.problem.channels.out_blocks, self.problem.channels.in_blocks * self.problem.channels.lanes
         threads = self.vector.machine.threads
         for size in dict.fromkeys(-(-rows // parts) for parts in range(1, rows + 1)):
             if size > 1 and self._data(size * columns) > MOST_DATA:
@@ -100,8 +102,8 @@ class WinogradCost:
             chunks = {False: most, True: -(-blocks // (threads * -(-blocks // (threads * most))))}
             for together in (False, True) if size == rows else (False,):
                 heights = [height for height in HEIGHTS if height > 1 or chunks[together] == 1]
-                vectors, tiles = cost.best_tile((chunks[together], size * columns), heights)
-                if together and self._depth >= DEEP and chunks[True] % (2 * vectors) == 0:
+                vectors, tiles = self._tile_cost.best_tile((chunks[together], size * columns), heights)
+                if together and depth >= DEEP and chunks[True] % (2 * vectors) == 0:
                     yield Knobs(vectors, tiles, size, chunks[True] // 2, together)
                 yield Knobs(vectors, tiles, size, chunks[together], together)
 
@@ -113,7 +115,7 @@ class WinogradCost:
         """Knobs with which threads wait no longer than with the rule's: `choices`, and it in other register tiles."""
         yield from (knobs for knobs in self.choices() if self._unevenness(knobs) <= self._unevenness(rule))
         size = (rule.chunk, rule.rows * self.problem.tiles[1])
-        for vectors, scalars in tiles(TileCost(self.vector, self._depth), HEIGHTS, size):
+        for vectors, scalars in tiles(self._tile_cost, HEIGHTS, size):
             yield replace(rule, vectors=vectors, tiles=scalars)
 
     def _unevenness(self, knobs: Knobs) -> float:

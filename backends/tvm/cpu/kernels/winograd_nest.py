@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from tvm import tirx
 
-from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32
-from lvc.backends.tvm.cpu.kernels.fence import declared, fenced, fenced_turn
+from lvc.backends.tvm.cpu.kernels.fence import fenced, fenced_turn
 from lvc.backends.tvm.cpu.kernels.point_transform import Registers
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
 from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
@@ -39,6 +38,7 @@ from lvc.backends.tvm.nest import (
     unrolled,
     zeros,
 )
+from lvc.backends.tvm.short_floats import as_float32
 from lvc.compiler.ir.cook_toom import CookToom
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ class WinogradNest:
         def strip(image: Expr, part: Expr) -> Stmt:
             return each_tile(strips, lambda first, rows: self._strip(image, first, rows), part, extents[1])
 
-        return declared(grid(extents, strip) if self.knobs.together else tasks(extents, strip), self.vector)
+        nest = grid(extents, strip) if self.knobs.together else tasks(extents, strip)
+        return self.problem.operand.around(nest, self.vector)
 
     @cached_property
     def _lanes(self) -> int:
@@ -89,7 +90,7 @@ class WinogradNest:
         """Some rows of tiles: transform their data, then do the chunks of the result."""
         channels, tiles = self.problem.channels, rows * self.problem.tiles[1]
         kind = PARALLEL if self.knobs.together else SERIAL
-        own = scratch(data_shape(self.problem, tiles), "data")
+        own = scratch(data_shape(self.problem, tiles), "data", self.problem.operand.element)
         data = self.shared if self.shared is not None and self.knobs.together else own
 
         def chunk(channel: Expr, blocks: int) -> Stmt:
@@ -117,7 +118,7 @@ class WinogradNest:
 
         def down(y: Expr, is_inside: bool) -> Stmt:
             def element(i: int, x: Expr) -> Expr:
-                value = load(self.fused.operands[0], [image, channel, y + i, x - left, 0], self._lanes)
+                value = as_float32(load(self.fused.operands[0], [image, channel, y + i, x - left, 0], self._lanes))
                 inside = tirx.all(y + i >= 0, y + i < p.height)
                 return value if is_inside else tirx.if_then_else(inside, value, zeros(self._lanes))
 
@@ -130,7 +131,7 @@ class WinogradNest:
         def along(row: Expr, i: Expr, t: Expr) -> Stmt:
             vector = (channel * rows + row) * columns + t
             values = [load(lines, [i, t * over.outputs + j, 0], self._lanes) for j in range(over.points)]
-            return self._write_points(over, values, lambda j: (data, [i * over.points + j, vector, 0]))
+            return self._write_points(over, values, lambda j: (data, [i * over.points + j, vector, 0]), is_last=True)
 
         def line(row: Expr) -> Stmt:
             y = (first + row) * across.outputs - top
@@ -143,40 +144,50 @@ class WinogradNest:
         return allocate([lines], *map(clear, outside), loop(rows, line, name="row"))
 
     def _write_points(
-        self, transform: CookToom, values: list[Expr], at: Callable[[int], tuple[Buffer, list[Expr]]]
+        self,
+        transform: CookToom,
+        values: list[Expr],
+        at: Callable[[int], tuple[Buffer, list[Expr]]],
+        is_last: bool = False,
     ) -> Stmt:
-        """Transform some elements; ``at`` names a buffer and the index in it for the result at each point."""
+        """Transform some elements; ``at`` names a buffer and the index in it for the result at each point, which is
+        rounded to what is multiplied where ``is_last``."""
         registers = Registers(self._lanes)
         results = registers.to_points(transform.data, [registers.keep(value) for value in values])
         for i, result in enumerate(results):
-            buffer, index = at(i)
-            registers.statements.append(store(buffer, result, index, self._lanes))
+            (buffer, index), value = at(i), result
+            if is_last:
+                value = self.problem.operand.rounded(self.vector, value)
+            registers.statements.append(store(buffer, value, index, self._lanes))
         return fenced_turn(allocate(registers.buffers, *registers.statements), self.vector)
 
     def _multiply(self, data: Buffer, products: Buffer, channel: Expr, size: tuple[int, int]) -> Stmt:
         """At each point: the weights of ``size[0]`` out-channel blocks from ``channel`` on times ``size[1]`` tiles."""
         (blocks, count), shape = size, (self.knobs.vectors, self.knobs.tiles)
-        channels, weight = self.problem.channels, self.fused.operands[1]
-        cost = TileCost(self.vector, channels.in_blocks * channels.lanes)
+        channels, weight, operand = self.problem.channels, self.fused.operands[1], self.problem.operand
+        cost = TileCost(self.vector, self.problem.steps, operand=operand)
 
         def product(point: Expr, first: Expr, start: Expr, sums: Accumulators) -> Stmt:
-            def word(c: Expr, s: int, lane: Expr, lanes: int = 1) -> Expr:
-                return load(data, [point, c * count + start + s, lane], lanes)
+            def word(c: Expr, s: int, number: Expr, words: int = 1) -> Expr:
+                return operand.load_words(data, [point, c * count + start + s, number], words)
 
-            def step(c: Expr, lane: Expr, scalar: Scalar) -> Stmt:
+            def step(c: Expr, number: Expr, scalar: Scalar) -> Stmt:
                 def vector(v: int) -> Expr:
-                    return load(weight, [channel + first + v, point, c, lane, 0], self._lanes)
+                    return load(weight, [channel + first + v, point, c, number, 0], self._lanes)
 
-                return fenced(sums.add_products(vector, scalar), sums, self.vector)
+                def add(total: Expr, left: Expr, right: Expr) -> Expr:
+                    return operand.add_product(self.vector, total, left, right)
+
+                return fenced(sums.add_products(vector, scalar, add), sums, self.vector)
 
             def steps(c: Expr) -> Stmt:
-                if takes_rows(FLOAT32, self.vector):
+                if takes_rows(operand, self.vector):
 
-                    def words_of(s: int, lane: int) -> Expr:
-                        return word(c, s, lane, WORDS)
+                    def words_of(s: int, number: int) -> Expr:
+                        return word(c, s, number, WORDS)
 
-                    return by_rows(channels.lanes, sums, FLOAT32, words_of, lambda *one: step(c, *one))
-                return unrolled(channels.lanes, lambda lane: step(c, lane, lambda s: word(c, s, lane)))
+                    return by_rows(channels.words, sums, operand, words_of, lambda *one: step(c, *one))
+                return unrolled(channels.words, lambda number: step(c, number, lambda s: word(c, s, number)))
 
             def keep(v: int, s: int) -> Stmt:
                 value = load(sums.at(v, s), [0], self._lanes)

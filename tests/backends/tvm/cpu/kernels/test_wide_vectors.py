@@ -140,14 +140,31 @@ define {sums} @lvc_dot_bf16({sums} %sums, {words_} %left, {words_} %right) {{
 """
 
 
+def rounding_in_integers(lanes: int) -> str:
+    """The function that rounds float32 to bfloat16, to nearest and ties to even; for finite numbers."""
+    floats, words_, bits = f"<{lanes} x float>", f"<{lanes} x i32>", f"<{lanes} x i16>"
+    return f"""
+define {bits} @lvc_round_bf16({floats} %value) alwaysinline {{
+  %bits = bitcast {floats} %value to {words_}
+  %high = lshr {words_} %bits, splat (i32 16)
+  %odd = and {words_} %high, splat (i32 1)
+  %half = add {words_} %bits, splat (i32 32767)
+  %total = add {words_} %half, %odd
+  %kept = lshr {words_} %total, splat (i32 16)
+  %rounded = trunc {words_} %kept to {bits}
+  ret {bits} %rounded
+}}
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class InFloat32(Avx512):
-    """The instruction is arithmetic that any processor has."""
+    """The instructions are arithmetic that any processor has."""
 
     dots: tuple[str, ...] = ("bfloat16",)
 
     def declarations(self, element: str) -> str:
-        return dot_in_float32(self.lanes)
+        return dot_in_float32(self.lanes) + rounding_in_integers(self.lanes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from lvc.backends.tvm.cpu.isa.sse import Sse
 from lvc.backends.tvm.cpu.kernels import conv2d, winograd
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
 from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16
-from lvc.backends.tvm.cpu.kernels.winograd import Winograd, can_transform, choose_tile
+from lvc.backends.tvm.cpu.kernels.winograd import Winograd, choose_tile, tiles_for
 from lvc.backends.tvm.cpu.kernels.winograd_cost import MOST_DATA, WinogradCost, plain_cycles
 from lvc.backends.tvm.cpu.kernels.winograd_nest import Knobs
 from lvc.backends.tvm.cpu.targets import vector_of
@@ -37,7 +37,7 @@ def convolution(channels: int, size: int, outputs: int) -> Conv2d:
 
 def prepared(problem: Winograd, weight: np.ndarray) -> np.ndarray:
     """The weights as setup makes them."""
-    function = winograd.prepare_function(problem).with_attr("global_symbol", "main")
+    function = winograd.prepare_function(problem, AVX2).with_attr("global_symbol", "main")
     result = tvm.runtime.tensor(np.full(winograd.prepared_shape(problem), np.nan, np.float32))
     mcpu = "x86-64" if problem.channels.out_block == 4 else "haswell"
     library = tvm.compile(function, target={"kind": "llvm", "mcpu": mcpu})
@@ -148,7 +148,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("plain", REFUSED)
 def test_other_convolutions_stay_plain(plain: Conv2d) -> None:
-    assert not can_transform(plain)
+    assert not tiles_for(plain, AVX2, 4)
     assert choose_tile(plain, AVX2, 4) == 0
 
 

@@ -89,7 +89,7 @@ def onnx_nms(
     else:
         valid = scores.gather(2, order) > score_threshold
     keep = ordering.nms(sorted_boxes, valid, iou_threshold)
-    first = ordering.argsort(keep, True)[:, :, :most]
+    first = ordering.argsort(keep, True, most)
     stays, box = keep.gather(2, first), order.gather(2, first)
     image = torch.arange(images).reshape(-1, 1, 1).expand(box.shape)
     number = torch.arange(classes).reshape(1, -1, 1).expand(box.shape)

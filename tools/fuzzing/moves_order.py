@@ -31,11 +31,12 @@ def like(scope: Scope, x: Ref) -> Ref:
 
 
 def ranked(scope: Scope) -> None:
-    """The order of the last dimension, the operator of the dialect, and what is read by it."""
+    """The order of the last dimension, or the first few of it, the operator of the dialect, and what is read by it."""
     x = scope.pick()
     if not scope.shape(x):
         raise Unfit("a scalar")
-    places = scope.emit("lvc.argsort", x, scope.chance(0.5))
+    few = [scope.random.randint(1, scope.shape(x)[-1])] if scope.chance(0.5) else []
+    places = scope.emit("lvc.argsort", x, scope.chance(0.5), *few)
     if scope.chance(0.7):
         scope.emit("gather", like(scope, x), len(scope.shape(x)) - 1, places)
 

@@ -22,7 +22,7 @@ def top(w: Writer, x: Ref, k: int, dim: int, largest: bool) -> tuple[str, ...]:
 
 def sort(w: Writer, step: Step, a: dict[str, Any]) -> str:
     shape, dim = w.shape(a["x"]), a.get("dim", -1)
-    return top(w, a["x"], shape[dim], dim, a["descending"])[0 if step.op == "sort" else 1]
+    return top(w, a["x"], a.get("most") or shape[dim], dim, a["descending"])[0 if step.op == "sort" else 1]
 
 
 def topk(w: Writer, step: Step, a: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ _SORTED = (torch.float32, torch.float64, torch.int32, torch.int64)
 
 
 def argsort(w: GraphWriter, node: Node) -> str:
-    """TopK of all elements, which keeps equal ones in order."""
+    """TopK of all elements, or of the first few, which keeps equal ones in order."""
     args = arguments(node)
     value, shape = args["x"], spec(node).shape
     keys = w.name(value) if spec(value).dtype in _SORTED else w.cast(value, torch.int32)

@@ -12,6 +12,7 @@ from lvc.backends.tvm.ops import (
     ordering,
     reductions,
     sampling,
+    suppression,
     windows,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "ordering",
     "reductions",
     "sampling",
+    "suppression",
     "windows",
 ]

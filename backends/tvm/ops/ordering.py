@@ -1,4 +1,4 @@
-"""Sorting, writing at computed places and non-maximum suppression: loops whose steps wait for one another.
+"""Sorting and writing at computed places: loops whose steps wait for one another.
 
 Rows are shared out among threads; a row is one thread's. The sort merges from the bottom up, which is stable.
 """
@@ -8,21 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from tvm import te, tirx
 
 from lvc.backends.tvm.comparisons import is_float, is_number, truth, untruth
 from lvc.backends.tvm.layout import PLAIN
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, block, int32, load, loop, scratch, store, tasks
 from lvc.backends.tvm.ops.movement import reshape_array
+from lvc.backends.tvm.ops.ranks import Ranks
 from lvc.backends.tvm.ops.table import Call, lowers
-from lvc.backends.tvm.scope import Array, scalar_of
+from lvc.backends.tvm.scope import Array
 from lvc.compiler.ir.operators import ordering
 
 Row = Callable[..., Stmt]
 
 
-def _rows(call: Call, operands: Sequence[Array], dtype: str, row: Row) -> Array:
+def by_rows(call: Call, operands: Sequence[Array], dtype: str, row: Row) -> Array:
     """An array that ``row(number, output, *inputs)`` writes row by row; all buffers are rows of elements."""
     rows, size = math.prod(call.shape[:-1]), call.shape[-1]
     inputs = []
@@ -41,28 +41,28 @@ def _rows(call: Call, operands: Sequence[Array], dtype: str, row: Row) -> Array:
 
 @lowers(ordering.argsort)
 def argsort(call: Call) -> Array:
-    """Runs of twice the length are merged of two, until one is left; the one from the left goes first among equals."""
-    size, descending = call.shape[-1], call["descending"]
-    if call["x"].dtype == "bool":
-        return _rows(call, [call["x"]], "int64", _divided(size, descending))
-    widths = [1 << power for power in range((size - 1).bit_length())]
+    """Runs of twice the length are merged of two, until one is left; the one from the left goes first among equals.
+
+    Where only the first few are wanted, they are selected before they are sorted.
+    """
+    x, descending = call["x"], call["descending"]
+    size, most = x.shape[-1], call.shape[-1]
+    if x.dtype == "bool":
+        return by_rows(call, [x], "int64", _divided(size, most, descending))
+    widths = [1 << power for power in range((most - 1).bit_length())]
+    ranks = Ranks.of(x.dtype, size, call.scope.lanes)
 
     def row(number: Expr, output: Buffer, keys: Buffer) -> Stmt:
-        order = [scratch((size,), f"order{i}", "int32") for i in range(2)]
+        order = [scratch((most,), f"order{i}", "int32") for i in range(2)]
         heads = scratch((2,), "heads", "int32")
-
-        def key(position: Expr) -> Expr:
-            return load(keys, [number, position])
 
         def merged(source: Buffer, target: Buffer, width: int) -> Stmt:
             def step(t: Expr) -> Stmt:
                 base = tirx.floordiv(t, 2 * width) * (2 * width)
-                middle, end = tirx.min(base + width, size), tirx.min(base + 2 * width, size)
+                middle, end = tirx.min(base + width, most), tirx.min(base + 2 * width, most)
                 left, right = load(heads, [0]), load(heads, [1])
-                first, second = load(source, [tirx.min(left, size - 1)]), load(source, [tirx.min(right, size - 1)])
-                takes_right = tirx.all(
-                    right < end, tirx.any(left >= middle, _before(key(second), key(first), descending))
-                )
+                first, second = load(source, [tirx.min(left, most - 1)]), load(source, [tirx.min(right, most - 1)])
+                takes_right = tirx.all(right < end, tirx.any(left >= middle, ranks[second] > ranks[first]))
                 start = block(store(heads, base, [0]), store(heads, middle, [1]))
                 return block(
                     tirx.IfThenElse(tirx.EQ(t, base), start, None),
@@ -73,21 +73,23 @@ def argsort(call: Call) -> Array:
                     ),
                 )
 
-            return loop(size, step, name="t")
+            return loop(most, step, name="t")
 
+        every = loop(size, lambda i: store(order[0], int32(i), [i]))
         passes = [merged(order[i % 2], order[(i + 1) % 2], width) for i, width in enumerate(widths)]
         last = order[len(widths) % 2]
         return allocate(
-            [*order, heads],
-            loop(size, lambda i: store(order[0], int32(i), [i])),
+            [ranks.buffer, *order, heads],
+            ranks.fill(keys, number, descending),
+            ranks.select(order[0], most) if most < size else every,
             *passes,
-            loop(size, lambda i: store(output, tirx.Cast("int64", load(last, [i])), [number, i])),
+            loop(most, lambda i: store(output, tirx.Cast("int64", load(last, [i])), [number, i])),
         )
 
-    return _rows(call, [call["x"]], "int64", row)
+    return by_rows(call, [x], "int64", row)
 
 
-def _divided(size: int, descending: bool) -> Row:
+def _divided(size: int, most: int, descending: bool) -> Row:
     """The order of truth values: those of one kind, then those of the other, each as they stand."""
 
     def row(number: Expr, output: Buffer, keys: Buffer) -> Stmt:
@@ -99,7 +101,10 @@ def _divided(size: int, descending: bool) -> Row:
 
         def put(i: Expr, kind: int) -> Stmt:
             place = load(heads, [kind])
-            return block(store(output, tirx.Cast("int64", i), [number, place]), store(heads, place + 1, [kind]))
+            written = store(output, tirx.Cast("int64", i), [number, place])
+            if most < size:
+                written = tirx.IfThenElse(place < most, written, None)
+            return block(written, store(heads, place + 1, [kind]))
 
         return allocate(
             [heads],
@@ -109,16 +114,6 @@ def _divided(size: int, descending: bool) -> Row:
         )
 
     return row
-
-
-def _before(a: Expr, b: Expr, descending: bool) -> Expr:
-    """Whether ``a`` must stand before ``b``; NaN is greater than any number."""
-    first = a > b if descending else a < b
-    if not is_float(a):
-        return first
-    a_nan, b_nan = untruth(is_number(a)), untruth(is_number(b))
-    alone = tirx.all(a_nan, truth(is_number(b))) if descending else tirx.all(b_nan, truth(is_number(a)))
-    return tirx.any(first, alone)
 
 
 @lowers(ordering.scatter)
@@ -138,7 +133,7 @@ def scatter(call: Call) -> Array:
             loop(count, update),
         )
 
-    return _rows(call, [call["x"], call["index"], call["updates"]], call.dtype, row)
+    return by_rows(call, [call["x"], call["index"], call["updates"]], call.dtype, row)
 
 
 def _extreme(old: Expr, new: Expr, choose: Callable[[Expr, Expr], Expr]) -> Expr:
@@ -156,48 +151,3 @@ _OF_NUMBERS: dict[str, Callable[[Expr, Expr], Expr]] = {
     "amin": lambda old, new: _extreme(old, new, tirx.min),
 }
 _OF_TRUTH = {"none": _OF_NUMBERS["none"]} | {"sum": tirx.any, "amax": tirx.any, "prod": tirx.all, "amin": tirx.all}
-
-
-def _floor(number: float, dtype: str) -> float:
-    """The greatest number of a type that is not greater: the same numbers of that type are above both."""
-    near = np.dtype(dtype).type(number)
-    return float(near if float(near) <= number else np.nextafter(near, -np.inf, dtype=dtype))
-
-
-@lowers(ordering.nms)
-def nms(call: Call) -> Array:
-    """Each box that stays strikes out those behind it that it overlaps."""
-    size, dtype = call.shape[-1], call["boxes"].dtype
-    threshold = scalar_of(_floor(call["iou_threshold"], dtype), dtype)
-
-    def row(number: Expr, output: Buffer, boxes: Buffer, valid: Buffer, *groups: Buffer) -> Stmt:
-        def corner(box: Expr, which: int) -> Expr:
-            return load(boxes, [number, box * 4 + which])
-
-        def area(box: Expr) -> Expr:
-            return (corner(box, 2) - corner(box, 0)) * (corner(box, 3) - corner(box, 1))
-
-        def side(a: Expr, b: Expr, low: int) -> Expr:
-            inner = tirx.min(corner(a, low + 2), corner(b, low + 2)) - tirx.max(corner(a, low), corner(b, low))
-            return tirx.max(inner, scalar_of(0, dtype))
-
-        def overlaps(a: Expr, b: Expr) -> Expr:
-            shared = side(a, b, 0) * side(a, b, 1)
-            return shared / (area(a) + area(b) - shared) > threshold
-
-        def strike(i: Expr, j: Expr) -> Stmt:
-            related = [tirx.EQ(load(group, [number, i]), load(group, [number, j])) for group in groups]
-            struck = tirx.IfThenElse(overlaps(i, j), store(output, tirx.const(False, "bool"), [number, j]), None)
-            return tirx.IfThenElse(tirx.all(load(output, [number, j]), *related), struck, None)
-
-        def look(i: Expr) -> Stmt:
-            rest = tirx.For(
-                j := tirx.Var("j", "int32"), int32(0), size - 1 - int32(i), tirx.ForKind.SERIAL, strike(i, i + 1 + j)
-            )
-            return tirx.IfThenElse(load(output, [number, i]), rest, None)
-
-        copied = loop(size, lambda i: store(output, load(valid, [number, i]), [number, i]))
-        return block(copied, loop(size - 1, look)) if size > 1 else copied
-
-    groups = [call["groups"]] if call["groups"] is not None else []
-    return _rows(call, [call["boxes"], call["valid"], *groups], "bool", row)

@@ -13,11 +13,19 @@ REDUCTIONS = ("none", "sum", "prod", "amax", "amin")
 """What `scatter` does with what was there before."""
 
 
-@operator("argsort(Tensor x, bool descending) -> Tensor")
-def argsort(x: torch.Tensor, descending: bool) -> torch.Tensor:
-    """The order of elements, ``i64``: equal ones stay in the order in which they are, and NaN is the greatest."""
+@operator("argsort(Tensor x, bool descending, int? most=None) -> Tensor")
+def argsort(x: torch.Tensor, descending: bool, most: int | None = None) -> torch.Tensor:
+    """The order of elements, ``i64``: equal ones stay in the order in which they are, and NaN is the greatest.
+
+    With ``most``, from 1 to their number, those that stand first in it alone: ``i64[..., most]``.
+    """
     _demand(x)
-    return x.argsort(dim=-1, descending=descending, stable=True)
+    order = x.argsort(dim=-1, descending=descending, stable=True)
+    if most is None:
+        return order
+    if not 1 <= most <= x.shape[-1]:
+        raise TypeError(f"there are no {most} elements in {tuple(x.shape)} along the last dimension")
+    return order[..., :most].clone(memory_format=torch.contiguous_format)
 
 
 @operator("scatter(Tensor x, Tensor index, Tensor updates, str reduce) -> Tensor")

@@ -18,7 +18,7 @@ def clipped(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """The largest along the last dimension, in order, and where they are; of equal ones those that stand first."""
-    order = ordering.argsort(scores, True)[..., :most]
+    order = ordering.argsort(scores, True, min(most, scores.shape[-1]))
     return scores.gather(-1, order), order
 
 

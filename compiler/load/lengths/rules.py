@@ -147,7 +147,7 @@ def argsort(call: Call) -> Lengths:
     dtype = spec(call.args["x"]).dtype
     last = torch.nan if dtype.is_floating_point else highest(dtype)
     call.fill("x", [call.rank - 1], lowest(dtype) if call.args["descending"] else last)
-    return call.lengths("x")
+    return _first(call, "x", call.rank - 1)
 
 
 def nms(call: Call) -> Lengths:
@@ -236,13 +236,15 @@ def cat(call: Call) -> Lengths:
 
 def part(call: Call) -> Lengths:
     dim = call.dims(call.args["dim"], call.rank)[0]
-    lengths = dict(call.lengths("self"))
-    if dim not in lengths:
-        return lengths
-    if call.args["start"] or call.args["step"] not in (None, 1):
+    if dim in call.lengths("self") and (call.args["start"] or call.args["step"] not in (None, 1)):
         raise call.refuse("it takes a part that does not begin with the first element")
-    size = call.shape[dim]
-    if size < call.shape_of("self")[dim]:
+    return _first(call, "self", dim)
+
+
+def _first(call: Call, operand: str, dim: int) -> Lengths:
+    """The lengths of the first elements of an operand along a dimension, as many as the result has there."""
+    lengths, size = dict(call.lengths(operand)), call.shape[dim]
+    if dim in lengths and size < call.shape_of(operand)[dim]:
         most = call.scalars.number(call.module, size, torch.int64)
         lengths[dim] = call.scalars.once(call.node, aten.minimum.default, lengths[dim], most)
     return lengths

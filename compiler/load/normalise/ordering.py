@@ -20,11 +20,12 @@ aten = torch.ops.aten
 _REDUCTIONS = {"sum": "sum", "add": "sum", "prod": "prod", "multiply": "prod", "amax": "amax", "amin": "amin"}
 
 
-def order(b: Builder, x: Operand, dim: int = -1, descending: bool = False) -> Operand:
-    """The places of elements in order, as indices along a dimension."""
+def order(b: Builder, x: Operand, dim: int = -1, descending: bool = False, *, most: int | None = None) -> Operand:
+    """The places of elements in order, or of the first few, as indices along a dimension."""
     if not x.rank:
         return b.scalar(0, torch.int64)
-    found = b.call(ordering.argsort, _last(b, x, dim), descending)
+    few = () if most is None or most == x.shape[axis(x, dim)] else (most,)
+    found = b.call(ordering.argsort, _last(b, x, dim), descending, *few)
     return _back(b, found, axis(x, dim))
 
 
@@ -47,10 +48,9 @@ def top(
     b: Builder, x: Operand, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> tuple[Operand, ...]:
     """The first of them all in order: of equal ones those that stand first."""
-    places = order(b, x, dim, largest)
     if not x.rank:
-        return x, places
-    places = cut(b, places, axis(x, dim), 0, k)
+        return x, order(b, x)
+    places = cut(b, order(b, x, dim, largest, most=k or None), axis(x, dim), 0, k)
     return b.call(aten.gather.default, x, axis(x, dim), places), places
 
 
@@ -172,7 +172,7 @@ def _take_along(b: Builder, x: Operand, index: Operand, dim: int | None = None) 
 
 
 def _kth(b: Builder, x: Operand, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Operand, ...]:
-    values, places = _sort(b, x, dim)
+    values, places = top(b, x, k, dim, largest=False)
     if not x.rank:
         return values, places
     parts = [cut(b, part, axis(x, dim), k - 1, k) for part in (values, places)]

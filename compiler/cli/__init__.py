@@ -47,17 +47,26 @@ exit codes: 0 done, 1 the model could not be compiled, 2 wrong usage, 3 a check 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose mistakes look like every other error, with a suggestion where something looks alike. Options are
-    written out, for the beginning of one may be that of another one tomorrow."""
+    written out, for the beginning of one may be that of another one tomorrow, and may stand between files."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
+        self._is_mixing = False
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, help=f"'{self.prog} --help' shows what can be given")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        found, rest = super().parse_known_args(args, namespace)
-        if not rest:
+        args = sys.argv[1:] if args is None else args
+        if self._is_mixing or self._subparsers or _needs_end(args):
+            found, rest = super().parse_known_args(args, namespace)
+        else:
+            self._is_mixing = True  # argparse parses twice for that: options, and then the rest
+            try:
+                found, rest = self.parse_known_intermixed_args([text for text in args if text != "--"], namespace)
+            finally:
+                self._is_mixing = False
+        if not rest or self._is_mixing:
             return found, rest
         option = next((text.partition("=")[0] for text in rest if text.startswith("-")), None)
         if option is None:
@@ -74,6 +83,11 @@ class Parser(argparse.ArgumentParser):
         option = "/".join(action.option_strings)
         what = f"{option} cannot be" if option else f"there is no {str(action.metavar).lower()}"
         raise UsageError(f"{what} '{value}'", help=f"{did_you_mean(str(value), known)}one of {', '.join(known)}")
+
+
+def _needs_end(args: Sequence[str]) -> bool:
+    """Whether ``--`` ends the options and a name that looks like one follows."""
+    return "--" in args and any(text.startswith("-") for text in args[args.index("--") + 1 :])
 
 
 def make_parser() -> argparse.ArgumentParser:

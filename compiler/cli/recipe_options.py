@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.pipeline.catalogue import FUSE_PREPROCESS
 
 if TYPE_CHECKING:
     from lvc.compiler.artefact import Artefact
@@ -66,7 +65,8 @@ class Course:
         from lvc.compiler.recipe.checks import failed
 
         console.result("")
-        headers, rows = report.stage_table(self.checks.limits.metric)
+        limits = self.checks.limits
+        headers, rows = report.stage_table(limits.metric if limits.data else report.metric)
         console.table(headers, rows, "lr")
         if explain:
             for line in report.stage_lines():
@@ -173,7 +173,7 @@ def read_plan(options: argparse.Namespace) -> Plan | None:
 
 def _plan(options: argparse.Namespace, recipe: Recipe) -> Plan:
     from lvc.compiler.cli.pipeline_options import check_verified, plugin_passes, read_data_names
-    from lvc.compiler.pipeline.catalogue import PRECISIONS
+    from lvc.compiler.pipeline.catalogue import FUSE_PREPROCESS, PRECISIONS
     from lvc.compiler.pipeline.pipeline import Pipeline
     from lvc.compiler.recipe.recipe import DataPart
     from lvc.compiler.recipe.stages import Stage
@@ -183,6 +183,11 @@ def _plan(options: argparse.Namespace, recipe: Recipe) -> Plan:
     stages = recipe.stage_pipelines(kinds)
     if PRECISIONS[options.precision]:
         stages = (*stages, Stage(options.precision, Pipeline.parse(PRECISIONS[options.precision])))
+    if ends := Pipeline().with_ends(options.postprocess, preprocess=options.fuse_preprocess):
+        stages = (*stages, Stage("postprocess" if options.postprocess else FUSE_PREPROCESS, ends))
+        if options.fuse_preprocess and recipe.limits.data:
+            why = f"--{FUSE_PREPROCESS} makes a model of pictures, and the checks run both models on the same inputs"
+            raise UsageError(f"the recipe checks the {recipe.limits.metric}", why=why, help="leave one of them out")
     given = read_data_names(options)
     recipe.check_places(given)
     parts = {**recipe.data, **{name: DataPart(path) for name, path in given.items()}}
@@ -199,8 +204,6 @@ def _find(options: argparse.Namespace) -> Recipe | None:
     of_pipeline = {
         "-O": options.level,
         "-p": options.pipeline,
-        "--postprocess": options.postprocess,
-        f"--{FUSE_PREPROCESS}": options.fuse_preprocess or None,
     }
     given = [name for name, value in of_pipeline.items() if value is not None]
     if given:
@@ -220,9 +223,11 @@ def _complete(options: argparse.Namespace, recipe: Recipe) -> None:
     said = {
         "preprocess": part.preprocess,
         "labels": part.labels,
+        "task": part.task,
         "seed": part.seed,
         "target": recipe.target,
         "precision": recipe.precision,
+        "postprocess": recipe.postprocess,
         "require": limits.require,
         "max_loss": limits.max_loss,
         "checkpoints": recipe.checkpoints and Path(recipe.checkpoints),
@@ -231,4 +236,5 @@ def _complete(options: argparse.Namespace, recipe: Recipe) -> None:
     for name, value in said.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    options.fuse_preprocess = options.fuse_preprocess or recipe.fuses_preprocess
     options.plugin = [*recipe.plugins, *options.plugin]

@@ -14,12 +14,14 @@ from lvc.compiler.backend import Target
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.synthesised import is_synthesised
 from lvc.compiler.errors import UsageError, did_you_mean
-from lvc.compiler.pipeline.catalogue import PRECISIONS
+from lvc.compiler.ir.task import TASKS
+from lvc.compiler.pipeline.catalogue import FUSE_PREPROCESS, PRECISIONS
 from lvc.compiler.recipe.limits import Limits
 from lvc.compiler.recipe.table import MOST_BYTES, Source, Table
 
 if TYPE_CHECKING:
     from lvc.compiler.pipeline.passes import Pass
+    from lvc.compiler.pipeline.pipeline import Pipeline
     from lvc.compiler.recipe.stages import Stage
 
 TABLES = ("model", "data", "checks", "report")
@@ -41,6 +43,7 @@ class ModelPart:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     preprocess: str | None = None
     labels: str | None = None
+    task: str | None = None
     seed: int | None = None
 
 
@@ -74,6 +77,8 @@ class Recipe:
     limits: Limits
     target: str | None = None
     precision: str | None = None
+    postprocess: str | None = None
+    fuses_preprocess: bool = False
     plugins: tuple[str, ...] = ()
     checkpoints: str | None = None
     output: str | None = None
@@ -153,6 +158,8 @@ class _Reader:
             limits=Limits.read(top.table("checks")),
             target=top.parsed("target", Target.parse),
             precision=top.one_of("precision", tuple(PRECISIONS), "fp32") if "precision" in top else None,
+            postprocess=top.parsed("postprocess", _steps),
+            fuses_preprocess=top.take(FUSE_PREPROCESS, bool) or False,
             plugins=tuple(self.located(top, "plugins", text) for text in top.texts("plugins")),
             checkpoints=self.path(top, "checkpoints"),
             output=self.path(top, "output"),
@@ -176,6 +183,7 @@ class _Reader:
             arguments=table.take("arguments", dict) or {},
             preprocess=table.parsed("preprocess", Preprocess.parse),
             labels=labels,
+            task=table.one_of("task", TASKS, "") if "task" in table else None,
             seed=seed,
         )
         table.finish()
@@ -230,6 +238,12 @@ class _Reader:
         if self.base is None or is_callable or is_synthesised(text) or table.is_given(key):
             return text
         return str(self.base / text)
+
+
+def _steps(text: str) -> Pipeline:
+    from lvc.compiler.pipeline.pipeline import Pipeline
+
+    return Pipeline().with_ends(text)
 
 
 def _shapes(table: Table) -> dict[str, str]:

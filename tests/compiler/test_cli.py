@@ -194,6 +194,36 @@ def test_bad_input_is_refused(
         assert word in err
 
 
+def test_files_and_options_stand_in_any_order(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert (
+        lvc(capsys, "compile", "-O1", "nets.py:tiny", "--shape", "1x3x16x16", "-t", "reference", "-o", "t.lvc")[0] == 0
+    )
+    for name, value in (("a", 0.0), ("b", 1.0)):
+        np.save(folder / f"{name}.npy", np.full((1, 3, 16, 16), value, np.float32))
+    straight = json.loads(lvc(capsys, "run", "t.lvc", "a.npy", "b.npy", "--top", "2", "--json")[1])["results"]
+    assert [result["input"] for result in straight] == ["a.npy", "b.npy"]
+    for order in (
+        ["--top", "2", "t.lvc", "a.npy", "b.npy", "--json"],
+        ["t.lvc", "--top", "2", "a.npy", "b.npy", "--json"],
+        ["t.lvc", "--json", "a.npy", "--top", "2", "b.npy"],
+        ["t.lvc", "--json", "--top", "2", "--", "a.npy", "b.npy"],
+    ):
+        code, out, err = lvc(capsys, "run", *order)
+        assert code == 0, err
+        assert json.loads(out)["results"] == straight
+    code, out, _ = lvc(capsys, "bench", "t.lvc", "--repeats", "1", "t.lvc", "--json")
+    assert (code, len(json.loads(out)["engines"])) == (0, 2)
+
+
+def test_an_option_without_its_value_or_a_model_is_one_error(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, err = refused(capsys, folder, "run", "--top", "2")
+    assert (code, "MODEL" in err) == (2, True)
+    code, err = refused(capsys, folder, "run", "t.lvc", "a.npy", "--top")
+    assert (code, "--top" in err) == (2, True)
+    code, err = refused(capsys, folder, "inspect", "t.onnx", "--json", "u.onnx")
+    assert (code, "nothing takes u.onnx" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "what", "help"),
     [

@@ -13,6 +13,7 @@ import pytest
 from recipe_files import RECIPE, write_folder
 
 import lvc
+from lvc.compiler import container
 from lvc.compiler.cli import main
 from lvc.compiler.recipe import checks
 from lvc.compiler.recipe.recipe import builtin_names
@@ -90,6 +91,55 @@ def test_bounds_of_the_command_line_hold_in_a_recipe(run: Run) -> None:
     code, error = run("--set", "checks.require=int8=0.9")
     assert (code, Path("out.lvc").exists()) == (3, False)
     assert "run in integers" in error["error"]
+
+
+HEAD = """\
+import torch
+from torch import nn
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.levels = nn.ModuleList(nn.Conv2d(3, 7, stride, stride) for stride in (8, 16, 32))
+    def forward(self, image):
+        rows = [level(image).flatten(2) for level in self.levels]
+        return torch.cat(rows, 2).transpose(1, 2)
+"""
+DETECTOR = """\
+target = "reference"
+postprocess = "yolox{logits=true},nms"
+fuse-preprocess = true
+[model]
+source = "head.py:Head"
+shape = "1x3x64x96"
+preprocess = "range=255"
+task = "detect"
+[[stage]]
+name = "fold"
+pipeline = "O1"
+[report]
+latency = false
+"""
+
+
+def test_steps_behind_the_outputs_stand_behind_all_stages(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("head.py").write_text(HEAD)
+    Path("d.toml").write_text(DETECTOR)
+    assert main(["compile", "--recipe", "d.toml", "-o", "d.lvc", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [stage["name"] for stage in report["stages"]] == ["as loaded", "fold", "postprocess", "compiled"]
+    artefact = container.read(Path("d.lvc"))
+    assert [str(value.spec) for value in artefact.inputs] == ["u8[1,64,96,3]"]
+    assert {"boxes", "scores", "labels"} <= {value.name for value in artefact.outputs}
+    assert artefact.metadata["task"] == "detect"
+
+    assert main(["compile", "--recipe", "d.toml", "--postprocess", "yolox,nms", "-o", "d.lvc", "--json"]) == 0
+    assert "yolox,nms" in str(json.loads(capsys.readouterr().out)["pipeline"])
+
+
+def test_pictures_as_inputs_are_not_scored_on_prepared_ones(run: Run) -> None:
+    code, error = run("--set", "fuse-preprocess=true")
+    assert (code, error["error"]) == (2, "the recipe checks the top-1")
+    assert "--fuse-preprocess" in error["why"]
 
 
 def test_agreement_needs_no_labels(run: Run) -> None:

@@ -13,7 +13,7 @@ from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.ir.counts import visible
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators.uncalibrated import refuse_uncalibrated
-from lvc.compiler.ir.task import check_task, task_of
+from lvc.compiler.ir.task import check_task, task_of_model
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.comparison.judge import Judge, judged_set
 from lvc.compiler.measure.comparison.loss_bound import LossBound
@@ -209,7 +209,7 @@ def optimise(
         workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch(None, workspace))
     watching: list[Observer] = [Timer(), Verifier(), *([Drift(workspace.seed)] if check else []), *observers]
     if is_lossy and (images := judged_set(model, workspace)):
-        watching.append(Judge(workspace, images))
+        watching.append(Judge(workspace, images, Pipeline(tuple(item for item in to_come if item.ends))))
     rewritten, steps = pipeline.run(
         model, workspace, watching, done, share_tensors=share_tensors, completion=completion, division=stages
     )
@@ -249,4 +249,4 @@ def _usage(model: Model) -> dict[str, Any]:
 def _metadata(model: Model, request: LoadRequest | None, report: Report) -> dict[str, Any]:
     source = request.to_json() if request else {"source": model.source}
     told = {"source": source, "pipeline": report.pipeline, "report": report.timeless().to_json()}
-    return {**told, "task": model.task or task_of(model.inputs, visible(model.outputs, model.counts))}
+    return {**told, "task": task_of_model(model)}

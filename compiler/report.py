@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from lvc.compiler.ir.graph import is_widening
 from lvc.compiler.ir.groups import groups
 from lvc.compiler.ir.model import Model
+from lvc.compiler.measure.choices import TOP1
 from lvc.compiler.measure.comparison.judge import Loss
+from lvc.compiler.measure.task_metric import METRICS
 from lvc.compiler.pipeline.passes import Table
 from lvc.compiler.pipeline.pipeline import Step
 from lvc.compiler.text import decibels, duration, percent, si, title
@@ -95,7 +98,7 @@ class StageReport:
     """The model after a stage of a recipe, or at the end what was built from it.
 
     ``macs`` and ``bytes`` are those of the graph, at the end the bytes of the file. ``score`` is a share of one: of the
-    metric that the recipe checks, else of right first choices on held-out images. ``latency`` is in seconds, and
+    metric that the recipe checks, else of that of the task on held-out images. ``latency`` is in seconds, and
     ``share`` of that of the model as it was loaded, ``original_latency``, which ran in turns with it. ``seconds`` is
     how long the stage took when it ran, and ``reason`` why it ran now where stages are kept. None: not measured.
     """
@@ -164,7 +167,7 @@ class Report:
 
         It has the columns that something was measured for: drift; and of the output that lost most, what the pass
         alone and what all passes so far have lost, on how many images the first choice is that of the model as it was
-        loaded, and on how many it is right.
+        loaded, and how well it does by the metric of its task.
         """
         rows = [item for item in self.passes if item.found_something]
         columns: dict[str, list[str]] = {
@@ -178,7 +181,13 @@ class Report:
         filled = {name: cells for name, cells in columns.items() if name not in _OPTIONAL or any(cells)}
         return tuple(filled), list(zip(*filled.values(), strict=True))
 
-    def stage_table(self, metric: str = "top-1") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    @property
+    def metric(self) -> str:
+        """The metric by which passes were judged on images of which it is known what they show."""
+        named = (item.loss.metric for item in self.passes if item.loss and item.loss.metric)
+        return next(named, TOP1)
+
+    def stage_table(self, metric: str = TOP1) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Headers and rows of a table of the stages, with the columns that something was measured for."""
         stages = self.stages
         columns = {
@@ -232,7 +241,7 @@ def reports_of(steps: Sequence[Step]) -> tuple[PassReport, ...]:
     return tuple(report for step in steps for report in (PassReport.of(step), *reports_of(step.inner)))
 
 
-_OPTIONAL = ("drift", "alone", "in all", "agree", "top-1")
+_OPTIONAL = ("drift", "alone", "in all", "agree", *METRICS.values())
 
 
 def _loss_columns(losses: Sequence[Loss | None]) -> dict[str, list[str]]:
@@ -245,8 +254,12 @@ def _loss_columns(losses: Sequence[Loss | None]) -> dict[str, list[str]]:
         "alone": cells(lambda loss: decibels(loss.sqnr_alone) if loss.alone else ""),
         "in all": cells(lambda loss: decibels(loss.worst.sqnr)),
         "agree": cells(lambda loss: loss.agreement_text),
-        "top-1": cells(lambda loss: "" if loss.right is None else percent(loss.right, 2)),
+        **{name: cells(partial(_score_text, name)) for name in METRICS.values()},
     }
+
+
+def _score_text(metric: str, loss: Loss) -> str:
+    return "" if loss.score is None or loss.metric != metric else percent(loss.score, 2)
 
 
 def _finite(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,6 +33,7 @@ class AppendPostprocess(Pass):
     effect: ClassVar[Effect] = Effect.EXACT
     changes_signature: ClassVar[bool] = True
     idempotent: ClassVar[bool] = False
+    ends: ClassVar[bool] = True
 
     steps: str = option("nms", "what is appended, in order, such as yolox,nms")
 
@@ -44,6 +45,7 @@ class AppendPostprocess(Pass):
         outcome = Outcome()
         tail = _Tail(parse_items(self.steps, STEPS), model)
         examples = [torch.zeros(value.spec.shape, dtype=value.spec.dtype) for value in model.outputs]
+        _check_first(tail, examples)
         tail(*examples)  # its errors as they are, not as tracing tells them
         before = {node.name for node in calls(model.module.graph)}
         append(model, from_module(tail, examples, name=self.name))
@@ -51,6 +53,25 @@ class AppendPostprocess(Pass):
             if node.name not in before:
                 outcome.change(node)
         return outcome
+
+
+def _check_first(tail: _Tail, examples: Sequence[Tensor]) -> None:
+    """Raise the error of the first step for outputs that it cannot take, with those steps that could."""
+    values = dict(zip(tail.names, examples, strict=True))
+    try:
+        tail.steps[0](values, tail.size)
+    except UsageError as error:
+        others = [f"'{name}'" for name in STEPS.names() if _takes(STEPS.get(name)(), values, tail.size)]
+        fitting = f"{' or '.join(others)} would fit" if others else "none of the steps would fit"
+        raise UsageError(error.what, why=error.why, help=error.help or fitting) from error
+
+
+def _takes(step: Step, values: Mapping[str, Tensor], size: tuple[int, int]) -> bool:
+    try:
+        step(values, size)
+    except UsageError:
+        return False
+    return True
 
 
 class _Tail(nn.Module):

@@ -9,7 +9,6 @@ result. `prune-channels{sensitivity=FILE}` reads that file and takes from each g
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +17,7 @@ import torch
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.closing import without_closing
 from lvc.compiler.ir.model import Model
-from lvc.compiler.ir.task import is_class_scores
+from lvc.compiler.measure.task_metric import TaskMetric, in_parts
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass, Table, option
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.running.images import Calibration
@@ -45,7 +44,9 @@ class PruneSensitivity(Pass):
     ratios: tuple[float, ...] = option((0.25, 0.5, 0.75, 0.9), "the shares of each group's channels to remove")
     criterion: str = option("l2", "what says which channels of a group go first; see prune-channels")
     skip: tuple[str, ...] = option((), "names of groups to leave out, with * for any characters")
-    data: str = option("calib", "the data set, as named by --data NAME=PATH; with labels accuracy is measured too")
+    data: str = option(
+        "calib", "the data set, as named by --data NAME=PATH; with labels the metric of the task is measured too"
+    )
     images: int = option(128, "use at most so many images of it")
 
     def __post_init__(self) -> None:
@@ -66,7 +67,7 @@ class PruneSensitivity(Pass):
         data = Calibration.read(model, workspace, self.data, self.images)
         evidence = Evidence(model, channels, data, workspace.seed, workspace.progress)
         scores = score(tuple(groups), parse_criterion(self.criterion), evidence).known
-        whole = _run(model, channels, {}, data)
+        whole, metric = _run(model, channels, {}, data), TaskMetric.of(model, in_parts(data.known, data.size))
         own: list[tuple[str | int | float, ...]] = []
         trials = [(g, ratio) for g in groups if g.name in scores for ratio in self.ratios]
         ours = workspace.ranks.share(len(trials))
@@ -74,34 +75,31 @@ class PruneSensitivity(Pass):
             count = min(group.size - 1, max(1, round(ratio * group.size)))
             order = scores[group.name].argsort(stable=True)[:count].tolist()
             found = _run(model, channels, {group.name: order}, data)
-            share = accuracy(found[0], data)
-            own.append((group.name, group.size, ratio, count, _error(found, whole), "" if share is None else share))
+            share = round(metric.score(model, found), 6) if metric else ""
+            own.append((group.name, group.size, ratio, count, _error(found, whole), share))
         told = workspace.ranks.collect(json.dumps(own).encode())
         rows = [tuple(row) for part in told for row in json.loads(part)]
-        today = accuracy(whole[0], data)
         outcome.notes.append(
             f"{len({row[0] for row in rows})} groups at {len(self.ratios)} ratios on {data.different} images"
-            + (f"; accuracy of the whole model {percent(today, 2)}" if today is not None else "")
+            + (f"; {metric.name} of the whole model {percent(metric.score(model, whole), 2)}" if metric else "")
         )
         outcome.tables.append(Table("sensitivity", COLUMNS, tuple(rows)))
         return outcome
 
 
-def _run(model: Model, channels: Channels, removal: Removal, data: Calibration) -> list[torch.Tensor]:
-    """Return the outputs, in front of what closes the model, with some units zero; the batches joined."""
+_Outputs = list[tuple[torch.Tensor, ...]]
+
+
+def _run(model: Model, channels: Channels, removal: Removal, data: Calibration) -> _Outputs:
+    """Return the outputs, in front of what closes the model, with some units zero, for each input."""
     run = Masked(without_closing(model), channels.kept(removal)).run
-    outputs = [made for batch in data.batches for made in run.each(batch)]
-    return [torch.cat(parts) if parts[0].ndim else torch.stack(parts) for parts in zip(*outputs, strict=True)]
+    return [made for batch in data.batches for made in run.each(batch)]
 
 
-def _error(found: Sequence[torch.Tensor], whole: Sequence[torch.Tensor]) -> float:
-    pairs = [[part.double() if part.is_floating_point() else part for part in parts] for parts in (found, whole)]
+def _error(found: _Outputs, whole: _Outputs) -> float:
+    pairs = [[part.double() if part.is_floating_point() else part for part in _joined(made)] for made in (found, whole)]
     return float(f"{relative_error(*pairs):.4g}")
 
 
-def accuracy(scores: torch.Tensor, data: Calibration) -> float | None:
-    """Return the share of images that a classifier gets right; None without labels or for other models."""
-    if data.labels is None or not is_class_scores(tuple(scores.shape), data.images):
-        return None
-    right = scores.flatten(1).argmax(1) == torch.cat(list(data.labels))
-    return round(float(right[: data.different].double().mean()), 6)
+def _joined(outputs: _Outputs) -> list[torch.Tensor]:
+    return [torch.cat(parts) if parts[0].ndim else torch.stack(parts) for parts in zip(*outputs, strict=True)]

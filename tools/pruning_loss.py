@@ -56,7 +56,7 @@ def measure(name: str, share: float, calibrated: int, limit: int) -> dict[str, A
         "dB": true.sqnr,
         "agree, report": said.worst.agreement,
         "agree": true.agreement,
-        "right, report": said.right,
+        "right, report": said.score,
         "right": score(network, found, samples, step),
         "right, float": score(network, wanted, samples, step),
         "seconds": round(seconds),

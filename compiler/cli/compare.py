@@ -103,15 +103,33 @@ def _compare_models(options: argparse.Namespace, console: Console) -> None:
         write_atomically(options.plot, picture.render(options.plot.suffix))
     _show_layers(layers[: options.limit], pairing, console)
     _show_outputs(outputs, console)
+    scores = _scores(floating, quantised, images, console)
     _say_if_scaled(layers, outputs, console)
     console.json(
         {
+            **scores,
             "pairs": len(pairing.pairs),
             "unpaired": [n.name for n in (*pairing.only_floating, *pairing.only_quantised)],
             "layers": [_layer_json(layer) for layer in layers],
             "outputs": [_output_json(error) for error in outputs],
         }
     )
+
+
+def _scores(floating: Model, quantised: Model, images: Images, console: Console) -> dict[str, Any]:
+    """Say how well both do by the metric of their task, where it is known what the images show; the same as JSON."""
+    from lvc.compiler.measure.task_metric import TaskMetric
+    from lvc.compiler.running.run import Run
+
+    metric = TaskMetric.of(floating, images.known((labels for _, labels in images), images.batch))
+    if metric is None:
+        return {}
+    scores = []
+    for model in (floating, quantised):
+        run = Run(model, frozen=True)
+        scores.append(metric.score(model, [run(batch) for batch, _ in images]))
+    console.result(f"{metric.name}: {percent(scores[0], 2)}, {percent(scores[1], 2)} quantised")
+    return {"metric": metric.name, "scores": scores}
 
 
 def _compare_code(options: argparse.Namespace, console: Console) -> None:

@@ -67,21 +67,34 @@ class Boxes(Found):
     found: Detections
 
     def to_json(self, options: argparse.Namespace) -> dict[str, Any]:
+        import numpy as np
+
         shown = self.found.above(options.score)
-        boxes = [
+        boxes: list[dict[str, Any]] = [
             {"index": index, "label": self.label(index), "score": score, "box": [round(side, 2) for side in corners]}
             for corners, score, index in zip(
                 shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True
             )
         ]
+        for place, one in enumerate(boxes):
+            if (mask := shown.pixels(place)) is not None:
+                one["pixels"] = int(mask.sum())
+            if shown.keypoints is not None:
+                points = np.round(shown.keypoints[place], 2)
+                one["keypoints"] = [None if np.isnan(point).any() else point.tolist() for point in points]
         return {"input": self.name, "boxes": boxes}
 
     def drawn(self, image: Image.Image, options: argparse.Namespace) -> Image.Image:
-        from lvc.compiler.data.drawing import with_boxes
+        from lvc.compiler.data.drawing import with_boxes, with_masks, with_points
 
-        boxes = self.to_json(options)["boxes"]
+        shown, boxes = self.found.above(options.score), self.to_json(options)["boxes"]
+        labels = shown.labels.tolist()
+        masks = [(mask, label) for place, label in enumerate(labels) if (mask := shown.pixels(place)) is not None]
         named = [(one["box"], one["index"], f"{one['label'] or one['index']} {one['score']:.2f}") for one in boxes]
-        return with_boxes(image, named)
+        picture = with_boxes(with_masks(image, masks) if masks else image, named)
+        if shown.keypoints is not None:
+            picture = with_points(picture, list(zip(shown.keypoints, labels, strict=True)))
+        return picture
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from lvc.compiler.data.access import Access
 from lvc.compiler.data.geometry import to_pixels
 from lvc.compiler.data.images import MAX_FILE_BYTES, decode_image, is_image_name, prepare_file, read_bounded
+from lvc.compiler.data.labelled import IMAGES, labels_beside, truth_of
 from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.samples import Fit, Sample, Samples, missing_preprocess
 from lvc.compiler.errors import UsageError
@@ -31,10 +32,23 @@ class Files:
 
 
 def open_folder(folder: Path, preprocess: Preprocess | None, fits: Fit, labels: Sequence[str]) -> Samples:
-    """Open the images of a folder; see `_samples` for what makes a class."""
+    """Open the images of a folder; see `_samples` for what makes a class. Where ``images`` lies in it beside ``labels``
+    or ``masks``, only the former holds images, and what they show is known."""
+    if kind := labels_beside(folder):
+        return _with_truth(folder, kind, preprocess, fits)
     names = sorted(_walk(folder))
     files = Files(str(folder), names, lambda name: read_bounded(folder / name))
     return _samples(files, preprocess, fits, labels)
+
+
+def _with_truth(folder: Path, kind: str, preprocess: Preprocess | None, fits: Fit) -> Samples:
+    images = folder / IMAGES
+    names = sorted(_walk(images))
+    files = Files(str(images), names, lambda name: read_bounded(images / name))
+    found = _samples(files, preprocess, fits, (), f"'{folder}' holds pictures with {kind}, not with classes")
+    assert preprocess is not None
+    made = preprocess
+    return replace(found, truth=lambda place: truth_of(folder, kind, names[place], made))
 
 
 def open_zip(path: Path, preprocess: Preprocess | None, fits: Fit, labels: Sequence[str]) -> Samples:
@@ -48,11 +62,14 @@ def open_zip(path: Path, preprocess: Preprocess | None, fits: Fit, labels: Seque
     return _samples(files, preprocess, fits, labels)
 
 
-def _samples(files: Files, preprocess: Preprocess | None, fits: Fit, labels: Sequence[str]) -> Samples:
+def _samples(
+    files: Files, preprocess: Preprocess | None, fits: Fit, labels: Sequence[str], unlabelled: str = ""
+) -> Samples:
     """Make a data set of image files.
 
     With folders, each is a class; without, a file named as in ``0207_n02099601_golden_retriever.webp`` has the class of
-    its first number, and any other has none. Where images lie beside folders, none has a class.
+    its first number, and any other has none. Where images lie beside folders, or for another reason they are
+    ``unlabelled``, none has a class.
     """
     if not files.names:
         raise UsageError(
@@ -61,7 +78,7 @@ def _samples(files: Files, preprocess: Preprocess | None, fits: Fit, labels: Seq
     if preprocess is None:
         raise missing_preprocess(files.where)
     inside = _without_common_folder(files.names)
-    mixed = _mixture(inside.values())
+    mixed = unlabelled or _mixture(inside.values())
     classes = {} if mixed else _classes(inside.values(), labels)
 
     def samples() -> Iterator[Sample]:

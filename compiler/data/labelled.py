@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from lvc.compiler.data.images import decode_image, is_image_name, read_bounded
+from lvc.compiler.data.placement import Placement
+from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.errors import UsageError
 
 IMAGES, LABELS, MASKS = "images", "labels", "masks"
@@ -51,6 +53,39 @@ class BoxData:
     def first(self, limit: int | None) -> BoxData:
         """Those of the first pictures."""
         return BoxData(self.pictures[:limit], self.objects[:limit], self.names)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a picture shows: its objects, or ``mask``, which reads the class of each pixel. ``placement`` says where it
+    lies in the input of a network."""
+
+    picture: Path
+    placement: Placement
+    objects: LabelledBoxes | None = None
+    mask: Callable[[], np.ndarray] | None = None
+
+
+Known = int | Truth | None
+"""What is known of an image: its class, what the picture shows, or nothing."""
+
+
+def labels_beside(folder: Path) -> str:
+    """Which kind of labels lies beside the pictures of a folder, ``labels`` or ``masks``; empty for none."""
+    if not (folder / IMAGES).is_dir():
+        return ""
+    return next((kind for kind in (LABELS, MASKS) if (folder / kind).is_dir()), "")
+
+
+def truth_of(folder: Path, kind: str, name: str, preprocess: Preprocess) -> Truth:
+    """What the picture ``images/name`` of a folder shows, by the labels beside it; `UsageError` if they are none."""
+    picture = folder / IMAGES / name
+    file = (folder / kind / name).with_suffix(".txt" if kind == LABELS else ".png")
+    image = decode_image(read_bounded(picture), str(picture))
+    placement = preprocess.placement((image.height, image.width))
+    if kind == MASKS:
+        return Truth(picture, placement, mask=lambda: read_mask(file))
+    return Truth(picture, placement, _yolo(picture, file) if file.is_file() else LabelledBoxes.of([], []))
 
 
 def open_boxes(data: str, annotations: Path | None) -> BoxData:

@@ -18,9 +18,14 @@ class Placement:
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Corners ``[n, 4]``, x1 y1 x2 y2, in pixels of the picture, of those in the input; within the picture."""
-        (height, width), (down, across), (top, left) = self.size, self.scale, self.shift
-        moved = boxes.astype(np.float64) + np.array([left, top, left, top])
-        return np.asarray((moved / [across, down, across, down]).clip(0, [width, height, width, height]))
+        height, width = self.size
+        corners = self.points(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+        return np.asarray(corners.clip(0, [width, height, width, height]))
+
+    def points(self, points: np.ndarray) -> np.ndarray:
+        """Places ``[..., 2]``, x and y, in pixels of the picture, of those in the input."""
+        (down, across), (top, left) = self.scale, self.shift
+        return np.asarray((points.astype(np.float64) + np.array([left, top])) / [across, down])
 
     def classes(self, classes: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
         """The class of each pixel of the picture, ``i64[height, width]``, of a map of classes that covers an input of a

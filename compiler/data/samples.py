@@ -14,6 +14,7 @@ from lvc.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from lvc.compiler.data.access import Access
+    from lvc.compiler.data.labelled import Truth
     from lvc.compiler.ir.signature import Value
 
 Sample = tuple[str, np.ndarray, int | None]
@@ -35,6 +36,8 @@ class Samples:
     """Why no sample has a class, where that is known from the start."""
     by_place: Callable[[], Access] | None = None
     """Reads samples in any order, where the form of the data can; see `lvc.compiler.data.access`."""
+    truth: Callable[[int], Truth] | None = None
+    """What the picture at a place shows, where the data have boxes or masks."""
 
     def __len__(self) -> int:
         return self.count()

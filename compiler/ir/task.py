@@ -5,24 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lvc.compiler.errors import UsageError, did_you_mean
+from lvc.compiler.ir.counts import visible
 from lvc.compiler.ir.signature import Value
+
+if TYPE_CHECKING:
+    from lvc.compiler.ir.model import Model
 
 CLASSIFY, DETECT, SEGMENT = TASKS = ("classify", "detect", "segment")
 
 _BOXES = re.compile(r"(.*)boxes(.*)")
+_OF_BOXES = ("scores", "labels", "masks", "keypoints")
 _IMAGE_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
 class DetectionOutputs:
     """The places among the outputs of what was detected in one image: ``boxes [n, 4]``, corners in pixels of the
-    network's input, ``scores [n]`` and ``labels [n]``, integers."""
+    network's input, ``scores [n]`` and ``labels [n]``, integers; perhaps ``masks [n, 1, H, W]`` over all of the input,
+    and ``keypoints [n, k, 3]``, x and y in its pixels and whether there is one."""
 
     boxes: int
     scores: int
     labels: int
+    masks: int | None = None
+    keypoints: int | None = None
 
 
 def detection_outputs(outputs: Sequence[Value]) -> list[DetectionOutputs]:
@@ -32,13 +41,16 @@ def detection_outputs(outputs: Sequence[Value]) -> list[DetectionOutputs]:
     found = []
     for place, value in enumerate(outputs):
         named = _BOXES.fullmatch(value.name)
-        others = [places.get(f"{named[1]}{word}{named[2]}") for word in ("scores", "labels")] if named else []
-        scores, labels = others or (None, None)
+        others = [places.get(f"{named[1]}{word}{named[2]}") for word in _OF_BOXES] if named else [None] * len(_OF_BOXES)
+        scores, labels, masks, keypoints = others
         if scores is not None and labels is not None:
             rows, specs = value.spec.shape[:1], [outputs[at].spec for at in (scores, labels)]
             is_whole = specs[1].element[0] in "iu"
             if value.spec.shape == (*rows, 4) and all(spec.shape == rows for spec in specs) and is_whole:
-                found.append(DetectionOutputs(place, scores, labels))
+                shapes = [outputs[at].spec.shape if at is not None else () for at in (masks, keypoints)]
+                masks = masks if len(shapes[0]) == 4 and shapes[0][:2] == (*rows, 1) else None
+                keypoints = keypoints if len(shapes[1]) == 3 and shapes[1][::2] == (*rows, 3) else None
+                found.append(DetectionOutputs(place, scores, labels, masks, keypoints))
     return found
 
 
@@ -72,6 +84,11 @@ def task_of(inputs: Sequence[Value], outputs: Sequence[Value]) -> str:
         first, last = (given[1] in _IMAGE_CHANNELS, given[2:]), (given[3] in _IMAGE_CHANNELS, given[1:3])
         return SEGMENT if (True, made[2:]) in (first, last) else ""
     return ""
+
+
+def task_of_model(model: Model) -> str:
+    """The task that a model is said to have, or that its outputs tell, else nothing."""
+    return model.task or task_of(model.inputs, visible(model.outputs, model.counts))
 
 
 def check_task(task: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> str:

@@ -12,19 +12,37 @@ from lvc.compiler.errors import CheckError
 from lvc.compiler.ir.signature import Value
 from lvc.compiler.ir.task import detection_outputs
 
+_INSIDE = 0.5
+"""What a mask holds is how probable it is that a pixel belongs to the object."""
+
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes of one picture: corners ``f64[n, 4]``, x1 y1 x2 y2, ``scores f64[n]`` and ``labels i64[n]``, best first."""
+    """Boxes of one picture: corners ``f64[n, 4]``, x1 y1 x2 y2, ``scores f64[n]`` and ``labels i64[n]``, best first.
+
+    ``masks`` are ``bool[n, H, W]`` over the network's input, in which the picture lies as ``placement`` says;
+    ``keypoints`` ``f64[n, k, 2]`` x and y in the picture, NaN where there is none.
+    """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    masks: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
+    placement: Placement | None = None
 
     def above(self, score: float) -> Detections:
         """Those whose score is at least that."""
         kept = self.scores >= score
-        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept])
+        masks, keypoints = (part if part is None else part[kept] for part in (self.masks, self.keypoints))
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], masks, keypoints, self.placement)
+
+    def pixels(self, index: int) -> np.ndarray | None:
+        """The pixels of the picture that an object covers, ``bool[height, width]``; None without masks."""
+        if self.masks is None:
+            return None
+        mask = self.masks[index]
+        return self.placement.classes(mask, mask.shape) > 0 if self.placement else mask
 
 
 def detections(
@@ -42,8 +60,17 @@ def detections(
         order = np.argsort(-scores.astype(np.float64), kind="stable")
         corners = boxes[order].astype(np.float64)
         corners = placement.boxes(corners) if placement else corners
-        found.append(Detections(corners, scores[order].astype(np.float64), labels[order].astype(np.int64)))
+        masks = None if places.masks is None else arrays[places.masks][order, 0] > _INSIDE
+        keypoints = None if places.keypoints is None else _keypoints(arrays[places.keypoints][order], placement)
+        classes = labels[order].astype(np.int64)
+        found.append(Detections(corners, scores[order].astype(np.float64), classes, masks, keypoints, placement))
     return found
+
+
+def _keypoints(found: np.ndarray, placement: Placement | None) -> np.ndarray:
+    points = found[..., :2].astype(np.float64)
+    points = placement.points(points) if placement else points
+    return np.where(found[..., 2:] > 0, points, np.nan)
 
 
 def class_maps(

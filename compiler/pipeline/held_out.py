@@ -8,7 +8,7 @@ what is judged on them says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from lvc.compiler.data.access import Access, access
 if TYPE_CHECKING:
     import numpy as np
 
+    from lvc.compiler.data.labelled import Truth
     from lvc.compiler.pipeline.workspace import DataSet
 
 JUDGE = "judge"
@@ -45,9 +46,21 @@ class Part:
         until = range(max(self.places, default=-1) + 1)
         return (sample for place, sample in zip(until, self.data, strict=False) if place in self.places)
 
+    @property
+    def truth(self) -> Callable[[int], Truth] | None:
+        """What the picture at a place shows, where the data have boxes or masks."""
+        of_all, places = truth_in(self.data), sorted(self.places)
+        return of_all and (lambda place: of_all(places[place]))
+
     def access(self) -> Access:
         """Return the samples by place."""
         return access(self.data).only(sorted(self.places))
+
+
+def truth_in(data: DataSet) -> Callable[[int], Truth] | None:
+    """What the picture at each place of a data set shows; None where its form tells no more than classes."""
+    found: Callable[[int], Truth] | None = getattr(data, "truth", None)
+    return found
 
 
 @dataclass(frozen=True)

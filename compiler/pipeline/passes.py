@@ -91,6 +91,7 @@ class Pass(Component):
     ``changes_signature`` must be True for a pass that may change input or output names, shapes or types.
     ``idempotent`` is False for a pass that changes its own result again. ``quantises`` is True for one that rounds
     weights or values, ``explains_integers`` for one whose skips say why a layer does not run in integers.
+    ``ends`` is True for one that makes of the outputs what the task wants, and changes nothing in front of them.
     ``remedy`` completes "try ..." for a user to whom the pass costs too much. ``is_divided`` is True for one that
     several processes run together, each on its share of the images; see `lvc.compiler.pipeline.ranks`.
     """
@@ -101,6 +102,7 @@ class Pass(Component):
     quantises: ClassVar[bool] = False
     explains_integers: ClassVar[bool] = False
     is_divided: ClassVar[bool] = False
+    ends: ClassVar[bool] = False
     remedy: ClassVar[str] = "the pipeline without this pass"
 
     @property

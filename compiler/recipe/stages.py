@@ -156,7 +156,7 @@ class Stages:
         """Put into the first line what is known of the model as it was loaded once another was compared with it."""
         first, loss = self.reports[0], last_loss(steps)
         if first.score is None and loss:
-            first = replace(first, score=loss.right_as_loaded)
+            first = replace(first, score=loss.score_as_loaded)
         if times := [report.original_latency for report in self.reports if report.original_latency is not None]:
             first = replace(first, latency=min(times))
         self.reports[0] = first
@@ -193,7 +193,7 @@ class Stages:
             name=name,
             macs=total_macs(model.module.graph),
             bytes=self.meter.stored_bytes(model),
-            score=loss.right if found.score is None and loss else found.score,
+            score=loss.score if found.score is None and loss else found.score,
             sqnr=loss.worst.sqnr if loss else None,
             latency=found.latency,
             original_latency=found.original,

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from lvc.compiler.data.batches import batches, fed_input
+from lvc.compiler.data.labelled import Known
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.pipeline.held_out import truth_in
 from lvc.compiler.pipeline.ranks import ALONE, Ranks
 from lvc.compiler.pipeline.workspace import DataSet, Workspace
 from lvc.compiler.running.batches import images_at_once, images_held
@@ -30,7 +32,8 @@ class Calibration:
     """Images in batches of as many as run at once, with their classes, ``i64[images]`` a batch; None if one is missing.
 
     ``size`` is the batch of the signature, and every batch holds a multiple of it. The last one is filled with the
-    first images again as far as that takes. ``different`` counts the images without those.
+    first images again as far as that takes. ``different`` counts the images without those, of each of which ``known``
+    says what it shows.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Calibration:
     labels: tuple[torch.Tensor, ...] | None
     different: int
     size: int
+    known: tuple[Known, ...] = ()
 
     def __len__(self) -> int:
         """How many inputs of the signature's size there are."""
@@ -79,7 +83,9 @@ class Calibration:
         inputs, rows = zip(*batches(chosen, images_at_once(model), fill=size), strict=True)
         known = all(label is not None for _, label in chosen)
         labels = tuple(torch.tensor([int(label or 0) for label in row]) for row in rows) if known else None
-        return cls(name, tuple(map(torch.from_numpy, inputs)), labels, len(order), size)
+        truth = truth_in(data)
+        of_each = tuple(truth(place) if truth else images[place][1] for place in order)
+        return cls(name, tuple(map(torch.from_numpy, inputs)), labels, len(order), size, of_each)
 
     def first(self, images: int) -> Calibration:
         """Return the first inputs, with at least so many images if there are."""
@@ -106,7 +112,9 @@ class Calibration:
         first, last = start * self.size, min(end, len(self)) * self.size
         cut = partial(_rows, first=first, last=last)
         different = max(0, min(self.different, last) - first)
-        return replace(self, batches=cut(self.batches), labels=self.labels and cut(self.labels), different=different)
+        known = self.known[first : first + different]
+        labels = self.labels and cut(self.labels)
+        return replace(self, batches=cut(self.batches), labels=labels, different=different, known=known)
 
 
 def _split(rows: Sequence[torch.Tensor], most: int) -> tuple[torch.Tensor, ...]:

@@ -60,7 +60,7 @@ def verify_artefact(
             judged = _compare(example, run(*example.inputs), rewritten, is_lossy)
             if judged.explanation is None:
                 raise _difference(judged, example.text)
-            record.take(judged.difference, judged.explanation)
+            record.take(judged.difference, judged.explanation, finds_nothing=judged.finds_nothing)
     return record
 
 

@@ -91,6 +91,13 @@ class Comparison:
         return max(range(len(self.differences)), key=self.differences.__getitem__)
 
     @property
+    def finds_nothing(self) -> bool:
+        """Whether the model has lists, and on these inputs all are empty."""
+        counts = {count.name for count in self.model.counts.values()}
+        given = dict(zip(self.model.output_names, self.own, strict=True))
+        return bool(counts) and not any(int(given[name]) for name in counts)
+
+    @property
     def difference(self) -> float:
         return max(self.differences)
 

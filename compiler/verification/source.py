@@ -37,7 +37,7 @@ def verify_source(model: Model, examples: Sequence[Example], *, thorough: bool) 
             found = Comparison(model, example.inputs, example.outputs, wanted, reference.bound, _SLACK)
             if found.explanation is None:
                 raise _difference(found, reference, example)
-            record.take(found.difference, found.explanation)
+            record.take(found.difference, found.explanation, finds_nothing=found.finds_nothing)
     record.against = reference.name
     return record
 

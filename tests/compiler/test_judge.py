@@ -148,8 +148,8 @@ def test_the_share_of_right_first_choices() -> None:
     opposite = [int(model(image)[0].argmin()) == label for image, label in judging]
     (loss,) = losses(model, workspace(50, labelled=True), -1.0)
     assert 0 < sum(right) != sum(opposite)
-    assert loss.right_as_loaded == pytest.approx(sum(right) / 10)
-    assert loss.right == pytest.approx(sum(opposite) / 10)
+    assert loss.score_as_loaded == pytest.approx(sum(right) / 10)
+    assert loss.score == pytest.approx(sum(opposite) / 10)
 
 
 @pytest.mark.parametrize("closing", [nn.Softmax(1), nn.LogSoftmax(1), nn.Sigmoid()])
@@ -162,7 +162,7 @@ def test_scores_of_several_crops_are_not_compared_with_the_class_of_their_image(
     crops = nn.Sequential(nn.Flatten(2), nn.Flatten(0, 1), nn.Linear(4, 4))
     model = from_module(crops, torch.zeros(1, 3, 2, 2))
     (loss,) = losses(model, workspace(labelled=True), 1.1)
-    assert loss.right is None
+    assert loss.score is None
     assert loss.worst.sqnr == pytest.approx(decibels(1.1), abs=3)
 
 

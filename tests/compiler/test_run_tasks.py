@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from small_tasks import NAMES, SIDE, Colours, Spots, artefact, picture
+from torch import Tensor
 
 from lvc.compiler.cli import main
-from lvc.compiler.data.drawing import colour, with_boxes, with_classes
+from lvc.compiler.data.drawing import colour, with_boxes, with_classes, with_points
 from lvc.compiler.data.placement import Placement
 from lvc.compiler.data.preprocess import Preprocess
 
@@ -90,6 +92,45 @@ def test_segments_are_counted_and_tinted(tmp_path: Path, capsys: pytest.CaptureF
     np.testing.assert_allclose(drawn[3, 3], (before[3, 3] + colour(1)) / 2, atol=1)
 
 
+class Persons(Spots):
+    """What it finds has a mask, its quarter, and 17 keypoints, of which the last is missing."""
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        found = super().forward(image)
+        x, y = (torch.arange(SIDE).reshape(shape) for shape in ((1, 1, 1, -1), (1, 1, -1, 1)))
+        left, top, right, bottom = (side.reshape(-1, 1, 1, 1) for side in found["boxes"].unbind(1))
+        inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+        middle = (found["boxes"][:, :2] + found["boxes"][:, 2:]) / 2
+        seen = torch.ones(17, 1)
+        seen[16] = 0
+        points = torch.cat([middle[:, None].expand(-1, 17, -1), seen.expand(3, 17, 1)], 2)
+        return {**found, "masks": inside.float() * 0.9, "keypoints": points}
+
+
+def test_masks_and_keypoints_are_told_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, photo = artefact(Persons(), tmp_path / "persons.lvc"), picture(tmp_path / "photo.png")
+    out = tmp_path / "out.png"
+    assert main(["run", model, photo, "--json", "--score", "0.58", "-o", str(out)]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    (one,) = result["boxes"]
+    assert one["pixels"] == 32 * 32  # of 16x16 in the input, at half the size of the picture
+    assert one["keypoints"] == [[16, 16]] * 16 + [None]
+    drawn, before = (np.asarray(Image.open(file), np.int64) for file in (out, photo))
+    np.testing.assert_allclose(drawn[26, 26], (before[26, 26] + colour(1)) / 2, atol=1)
+    assert tuple(drawn[16, 16]) == colour(1)
+    assert (drawn[30:, 40:] == before[30:, 40:]).all()
+
+
+def test_limbs_are_drawn_between_the_points_that_are_there() -> None:
+    points = np.full((17, 2), np.nan)
+    points[[5, 7]] = [[5, 5], [25, 5]]
+    drawn = np.asarray(with_points(Image.new("RGB", (32, 32)), [(points, 2)]))
+    assert tuple(drawn[5, 15]) == colour(2)
+    assert not drawn[10:].any()
+    few = np.asarray(with_points(Image.new("RGB", (32, 32)), [(points[:16], 2)]))
+    assert not few[5, 15].any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -112,8 +153,6 @@ def test_what_cannot_be_drawn(
 
 
 def test_a_classifier_has_nothing_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import torch
-
     model = artefact(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIDE * SIDE, 4)), tmp_path / "c.lvc")
     assert main(["run", model, picture(tmp_path / "photo.png"), "-o", str(tmp_path / "a.png")]) == 2
     assert "there is nothing to draw" in capsys.readouterr().err

@@ -72,6 +72,17 @@ def test_each_image_has_boxes_of_its_own() -> None:
     assert [(item.boxes, item.scores, item.labels) for item in found] == [(0, 1, 2), (4, 5, 3)]
 
 
+def test_masks_and_keypoints_belong_to_boxes() -> None:
+    text = "boxes: f32[9,4]; scores: f32[9]; labels: i64[9]; masks: f32[{}]; keypoints: f32[{}]"
+    for masks, points, wanted in (
+        ("9,1,32,32", "9,17,3", (3, 4)),
+        ("9,2,32,32", "9,17,2", (None, None)),
+        ("8,1,32,32", "8,17,3", (None, None)),
+    ):
+        (found,) = detection_outputs(values(text.format(masks, points)))
+        assert (found.masks, found.keypoints) == wanted
+
+
 def test_a_task_stays_with_a_model(tmp_path: Path) -> None:
     model = parse_model("model m(x: f32[1,3,4,4])\n%y = relu(%x)\nreturn y=%y")
     model.task = "segment"

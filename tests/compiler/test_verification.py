@@ -25,6 +25,7 @@ from lvc.compiler.load.onnx_importer.call import CONVERTERS
 from lvc.compiler.load.request import LoadRequest
 from lvc.compiler.measure.counts import total_macs
 from lvc.compiler.measure.precision import summed_outputs
+from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.verification.closeness import Comparison, differences, with_infinities
 from lvc.compiler.verification.examples import image_inputs
@@ -260,6 +261,42 @@ def test_inputs_like_images() -> None:
     assert 0.8 < image.max() <= 1
     steps = np.abs(np.diff(image, axis=3)).mean()
     assert steps < 0.15, "neighbours are alike"
+    (scene,) = image_inputs(values, 0, has_objects=True)
+    (last,) = image_inputs(lvc.from_module(torch.nn.ReLU(), torch.zeros(1, 20, 24, 3)).inputs, 0, has_objects=True)
+    for shown in (scene, np.moveaxis(last, 3, 1)):
+        assert (np.abs(np.diff(shown, axis=3)) == 0).all(1).mean() > 0.2, "objects are of one colour"
+        assert 0 <= shown.min() < shown.max() <= 1
+    (prepared,) = image_inputs(values, 0, "range=255,mean=100/110/120,std=50")
+    wanted = (np.round(image * 255) - np.array([100, 110, 120])[:, None, None]) / 50
+    np.testing.assert_allclose(prepared, wanted, rtol=1e-4, atol=1e-4)
+
+
+class Found(torch.nn.Module):
+    """A detector of one box a row of the image, those with a mean above a bound."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        self.bound = bound
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        scores = image.mean((0, 1, 3))
+        above = scores > self.bound
+        boxes = scores[:, None].expand(-1, 4)
+        return {"boxes": boxes[above], "scores": scores[above], "labels": torch.ones(20, dtype=torch.int64)[above]}
+
+
+@pytest.mark.parametrize("bound", [-1.0, 999.0])
+def test_a_detector_is_verified_on_what_looks_like_an_image(bound: float) -> None:
+    model = lvc.from_module(Found(bound), torch.rand(1, 3, 20, 24))
+    model.preprocessing = "range=255,layout=bgr"
+    verification = Verification.of(model, Workspace(), check=False, verify=True)
+    (example,) = verification.examples
+    assert example.text == "inputs like images"
+    assert example.inputs[0].max() > 200
+    artefact = lvc.compile(model, "O1", "reference", verify=False)
+    told = str(verification.artefact(artefact, model, Pipeline()))
+    assert ("finds nothing in these inputs" in told) == (bound > 1)
+    assert len(Verification.of(model, Workspace(), check=True, verify=True).examples) == 2
 
 
 def test_total_macs_counts_multiplications() -> None:

@@ -131,6 +131,24 @@ def test_yunet_has_heads_for_each_stride(seed: int) -> None:
     np.testing.assert_allclose(boxes, decoded("yolox", out=as_yolox)[0], rtol=1e-6)
 
 
+@settings(max_examples=10, deadline=None)
+@given(seeds)
+def test_centernet_finds_points_that_are_greater_than_their_neighbours(seed: int) -> None:
+    heat, sides, offsets = heads(seed, (2, CLASSES, 8, 12), (2, 2, 8, 12), (2, 2, 8, 12))
+    boxes, scores = decoded("centernet{logits=false}", hm=heat, wh=sides, reg=offsets)
+    for place in range(8 * 12):
+        row, column = divmod(place, 12)
+        for label in range(CLASSES):
+            around = heat[1, label, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+            peak = heat[1, label, row, column]
+            assert scores[1, place, label] == (peak if peak == around.max() else 0)
+        centre = np.array([column, row]) + offsets[1, :, row, column].numpy()
+        half = sides[1, :, row, column].numpy() / 2
+        np.testing.assert_allclose(boxes[1, place], np.concatenate([centre - half, centre + half]) * 8, rtol=1e-4)
+    _, of_logits = decoded("centernet", hm=heat.logit(), wh=sides, reg=offsets)
+    np.testing.assert_allclose(of_logits, scores, rtol=1e-4)
+
+
 @settings(max_examples=25, deadline=None)
 @given(seeds, st.sampled_from([0.0, 0.3, 0.65, 1.0, None]), st.sampled_from(["every", "best"]), st.integers(1, 60))
 def test_suppression_is_that_of_torchvision(seed: int, iou: float | None, classes: str, most: int) -> None:
@@ -210,6 +228,7 @@ def test_a_decoder_alone_gives_boxes_and_scores_of_all_cells() -> None:
         ("yolov8,nms", "'yolov8' does not fit", rf"\[images, 4\+classes, {CELLS}\].* output: f32\[1,{CELLS},10\]"),
         ("yolox{strides=16}", "'yolox' does not fit", r"takes one output \[images, 24, 5"),
         ("yunet", "'yunet' does not fit", r"'cls_8' \[images, 96, 1\]"),
+        ("centernet", "'centernet' does not fit", r"a heat map \[images, classes, h, w\]"),
         ("nms", "'nms' does not fit", "as a decoder gives them; it is given output: "),
         ("yolox,nms,nms", "'nms' cannot follow", "gives lists"),
     ],
@@ -218,6 +237,15 @@ def test_heads_that_do_not_fit(steps: str, message: str, why: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         appended(head(), steps)
     assert re.search(why, caught.value.why)
+
+
+def test_the_steps_that_would_fit_are_named() -> None:
+    with pytest.raises(UsageError) as caught:
+        appended(head(), "yolov8,nms")
+    assert caught.value.help == "'yolox' would fit"
+    with pytest.raises(UsageError) as caught:
+        appended(lvc.from_module(nn.Conv2d(3, 2, 1), torch.rand(1, 3, *SIZE), name="none"), "yolox")
+    assert caught.value.help == "none of the steps would fit"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """What passes cost: each pass that moves outputs is judged against the model as it was loaded, on images held out.
 
 Where the model ends in softmax, log-softmax or sigmoid, the scores in front of them are compared, as long as the
-rewritten model has them too. With labels, a classifier is judged by how often it is right as well.
+rewritten model has them too. Where it is known what the images show, the metric of the model's task is measured as
+well.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from dataclasses import dataclass, replace
 import torch
 
 from lvc.compiler.data.batches import fed_input, takes_data
+from lvc.compiler.data.labelled import Known
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.closing import closing_functions, without_closing
 from lvc.compiler.ir.model import Model
-from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.measure.comparison.loss import OutputLoss, compare_all
 from lvc.compiler.measure.comparison.outputs import Images
 from lvc.compiler.measure.counts import total_macs
-from lvc.compiler.measure.evaluation import Score
+from lvc.compiler.measure.task_metric import TaskMetric
 from lvc.compiler.pipeline.held_out import JUDGE, JudgingImages
 from lvc.compiler.pipeline.passes import Effect
-from lvc.compiler.pipeline.pipeline import Observer, Step
+from lvc.compiler.pipeline.pipeline import Observer, Pipeline, Step
 from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.running.batches import images_at_once
 from lvc.compiler.running.run import Run
@@ -41,16 +42,17 @@ _MOST_BYTES = 128 << 20  # of one model's outputs
 class Loss:
     """What was lost when a pass had run, in all since the model was loaded and by this pass alone.
 
-    ``right`` is the share of images with the right first choice, ``right_as_loaded`` that of the model as it was
-    loaded; None without labels. ``alone`` is empty if it could not be told.
+    ``score`` is that of the model by the ``metric`` of its task, a share of one, ``score_as_loaded`` that of the model
+    as it was loaded; None where nothing is known of the images. ``alone`` is empty if it could not be told.
     """
 
     in_all: tuple[OutputLoss, ...]
     alone: tuple[OutputLoss, ...]
     images: int
     source: str
-    right: float | None = None
-    right_as_loaded: float | None = None
+    metric: str = ""
+    score: float | None = None
+    score_as_loaded: float | None = None
 
     @property
     def worst(self) -> OutputLoss:
@@ -89,23 +91,26 @@ class Judge(Observer):
 
     The images are those that the workspace has for judging what was learnt from the data set ``name``. A run over
     images that were held out is kept to `_MOST_MACS` and `_MOST_BYTES`. Once a pass has changed the signature, nothing
-    is judged any more.
+    is judged any more. Objects are what the model finds with ``ends`` behind it, the passes of the pipeline that make
+    boxes of its outputs.
     """
 
-    def __init__(self, workspace: Workspace, name: str) -> None:
+    def __init__(self, workspace: Workspace, name: str, ends: Pipeline | None = None) -> None:
         self._workspace = workspace
         self._name = name
+        self._ends = ends or Pipeline()
 
     def start(self, model: Model) -> None:
         judging = self._workspace.judging_images(self._name)
-        self._images, self._labels = _read(model, judging, self._workspace)
+        self._images, self._known = _read(model, judging, self._workspace)
         self._source = str(judging)
         self._signature = (model.inputs, model.outputs)
         self._closed = len(closing_functions(model.module.graph))
         self._loaded = {False: self._run(model)}
         if self._closed:
             self._loaded[True] = self._run(without_closing(model))
-        self._right_as_loaded = self._right(self._loaded[False])
+        self._metric = TaskMetric.of(self._ended(model), self._known)
+        self._score_as_loaded = self._score(model, self._loaded[False])
         self._last = (self._closed > 0, self._loaded[self._closed > 0])
         self._before: dict[str, tuple[bool, Outputs]] = {}
 
@@ -123,10 +128,11 @@ class Judge(Observer):
         step.measured["loss"] = Loss(
             in_all=tuple(compare_all(model.output_names, self._loaded[is_open], found)),
             alone=tuple(compare_all(model.output_names, earlier, found)) if was_open == is_open else (),
-            images=sum(map(len, self._labels)),
+            images=sum(map(len, self._known)),
             source=self._source,
-            right=self._right(found),
-            right_as_loaded=self._right_as_loaded,
+            metric=self._metric.name if self._metric else "",
+            score=self._score(model, found),
+            score_as_loaded=self._score_as_loaded,
         )
 
     def resume(self, model: Model) -> None:
@@ -147,22 +153,23 @@ class Judge(Observer):
         outputs = [made for part in parts for made in run.each(part)]
         size = sum(map(len, self._images)) // len(outputs)
         return [
-            tuple(_without_padding(out, size, len(labels)) for out in made)
-            for made, labels in zip(outputs, self._labels, strict=True)
+            tuple(_without_padding(out, size, len(known)) for out in made)
+            for made, known in zip(outputs, self._known, strict=True)
         ]
 
-    def _right(self, outputs: Outputs) -> float | None:
-        """Return the share of images whose first choice is their label; None if labels are missing or do not fit."""
-        first = self._signature[1][0].spec
-        shape = first.shape if first.dtype.is_floating_point else ()
-        known = [label for labels in self._labels for label in labels if label is not None]
-        images = self._signature[0][0].spec.shape[0]
-        if not is_class_scores(shape, images) or not known or max(known) >= shape[1]:
+    def _ended(self, model: Model) -> Model:
+        """The model with what makes boxes of its outputs."""
+        return self._ends.run(model)[0] if len(self._ends) else model
+
+    def _score(self, model: Model, outputs: Outputs) -> float | None:
+        """Return the score by the metric of the task; None where there is none. The model runs once more where it has
+        no boxes by itself."""
+        if not self._metric:
             return None
-        score = Score()
-        for (scores, *_), labels in zip(outputs, self._labels, strict=True):
-            score.add(scores.flatten(1).float().numpy(), labels)
-        return score.top1 / score.labelled
+        if len(self._ends):
+            model = self._ended(model)
+            outputs = self._run(model)
+        return self._metric.score(model, outputs)
 
 
 def _without_padding(output: torch.Tensor, batch: int, images: int) -> torch.Tensor:
@@ -186,9 +193,9 @@ def judged_set(model: Model, workspace: Workspace) -> str | None:
 
 def _read(
     model: Model, judging: JudgingImages, workspace: Workspace
-) -> tuple[list[torch.Tensor], list[list[int | None]]]:
-    """Read the images in batches of as many as run at once, and the labels of those that are no padding, for each input
-    of the signature's size; `UsageError` if there are none."""
+) -> tuple[list[torch.Tensor], list[Sequence[Known]]]:
+    """Read the images in batches of as many as run at once, and what is known of those that are no padding, for each
+    input of the signature's size; `UsageError` if there are none."""
     if not len(judging.data):
         raise UsageError(f"the data set '{judging.name}' is empty")
     size = fed_input(model.inputs).spec.shape[0]
@@ -200,5 +207,4 @@ def _read(
     most = max(1, min(most, _MOST_BYTES // bytes_of_an_image))
     images = Images(judging.data, images_at_once(model), most, workspace.seed, workspace.progress, fill=size)
     read = list(images)
-    parts = [labels[at : at + size] for _, labels in read for at in range(0, len(labels), size)]
-    return [batch for batch, _ in read], parts
+    return [batch for batch, _ in read], images.known((labels for _, labels in read), size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +10,15 @@ import numpy as np
 import torch
 
 from lvc.compiler.data.batches import batches
+from lvc.compiler.data.labelled import Known
 from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.task import is_class_scores
 from lvc.compiler.measure.comparison.layerwise import FloatingRun, LayerError, QuantisedRun
 from lvc.compiler.measure.comparison.pairs import Pairing
 from lvc.compiler.measure.comparison.signal import Signal
+from lvc.compiler.measure.task_metric import in_parts
+from lvc.compiler.pipeline.held_out import truth_in
 from lvc.compiler.pipeline.workspace import DataSet, Progress
 
 Run = Callable[[torch.Tensor], Sequence[torch.Tensor]]
@@ -67,10 +70,22 @@ class Images:
     def __len__(self) -> int:
         return min(self.most, len(self.data))
 
+    @property
+    def places(self) -> list[int]:
+        """Where the images lie in the data set, in their order."""
+        order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(self.seed))
+        return sorted(order[: len(self)].tolist())
+
+    def known(self, labels: Iterable[Sequence[int | None]], size: int) -> list[Sequence[Known]]:
+        """What is known of the true images, whose ``labels`` are those of all batches, for each ``size`` of them."""
+        known: list[Known] = [label for part in labels for label in part]
+        if truth := truth_in(self.data):
+            known = [truth(place) for place in self.places]
+        return in_parts(known, size)
+
     def __iter__(self) -> Iterator[tuple[torch.Tensor, list[int | None]]]:
         """Yield batches, each with the labels of the true images in it: the last may be filled with copies."""
-        order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(self.seed))
-        drawn = set(order[: len(self)].tolist())
+        drawn = set(self.places)
         until = range(max(drawn, default=-1) + 1)
         chosen = (sample for place, sample in zip(until, self.data, strict=False) if place in drawn)
         for array, labels in batches(self.progress.track(chosen, "comparing", len(self)), self.batch, self.fill):

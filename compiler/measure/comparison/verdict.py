@@ -47,8 +47,8 @@ def loss_lines(steps: Sequence[Step], inputs: tuple[Value, ...]) -> list[str]:
     lines = verdict_lines(loss.in_all, where, hardest.item.remedy)
     if len(judged) > 1:
         lines.append(f"{hardest.item.name} lost most of it: {decibels(most.sqnr_alone)} alone")
-    if loss.right is not None and loss.right_as_loaded is not None:
-        lines.append(f"top-1 {percent(loss.right, 2)}, {percent(loss.right_as_loaded, 2)} as loaded")
+    if loss.score is not None and loss.score_as_loaded is not None:
+        lines.append(f"{loss.metric} {percent(loss.score, 2)}, {percent(loss.score_as_loaded, 2)} as loaded")
     return lines
 
 

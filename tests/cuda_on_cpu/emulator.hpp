@@ -39,7 +39,8 @@
 #define LVC_BLOCK lvc_emulator::state.block
 #define LVC_THREAD lvc_emulator::state.current->number
 #define LVC_FMA(x, y, z) __builtin_fmaf(x, y, z)
-#define LVC_DP4A(x, y, z) lvc_emulator::dp4a(x, y, z)
+#define LVC_DP4A(x, y, z) lvc_emulator::dp4a<int8_t>(x, y, z)
+#define LVC_DP4A_UNSIGNED(x, y, z) lvc_emulator::dp4a<uint8_t>(x, y, z)
 
 typedef signed char lvc_int8;
 typedef unsigned char lvc_uint8;
@@ -223,10 +224,8 @@ template <class T, long count> constexpr int kind(const Shared<T, count> &) { re
 template <class T, long count> constexpr int kind(const Local<T, count> &) { return 2; }
 
 template <int bytes, class To, class From> void copy(To &target, long at, From &source, long place, int site) {
-  static_assert(sizeof(typename To::Element) == sizeof(typename From::Element), "elements of one size");
-  const long size = bytes / sizeof(typename To::Element);
-  source.check(place, size, false);
-  target.check(at, size, true);
+  source.check(place, bytes / sizeof(typename From::Element), false);
+  target.check(at, bytes / sizeof(typename To::Element), true);
   const void *addresses[] = {source.data + place, target.data + at};
   for (const void *address : addresses)
     if ((uintptr_t)address % bytes) fail("misaligned: %d bytes from element %ld to %ld", bytes, place, at);
@@ -277,10 +276,9 @@ void copy_later(const Copy &copy);
 void wait_for_copies(int groups);
 
 template <int bytes, class To, class From> void copy_ahead(To &target, long at, From &source, long place, int site) {
-  static_assert(sizeof(typename To::Element) == sizeof(typename From::Element), "elements of one size");
   static_assert(bytes == 4 || bytes == 8 || bytes == 16, "bytes of cp.async");
   const int size = bytes / sizeof(typename To::Element);
-  source.check(place, size, false);
+  source.check(place, bytes / sizeof(typename From::Element), false);
   target.check(at, size, true);
   const void *addresses[] = {source.data + place, target.data + at};
   for (const void *address : addresses)
@@ -359,12 +357,14 @@ void mma(Sums &sums, long at, Left &left, long i, Right &right, long j, int site
   together(site, multiply_matrices<T>);
 }
 
-inline int dp4a(int x, int y, int z) {
-  int8_t a[4], b[4];
+template <class Left> int dp4a(int x, int y, int z) {
+  Left a[4];
+  int8_t b[4];
   memcpy(a, &x, 4);
   memcpy(b, &y, 4);
-  for (int i = 0; i < 4; i++) z += a[i] * b[i];
-  return z;
+  unsigned total = z;  // it wraps around
+  for (int i = 0; i < 4; i++) total += a[i] * b[i];
+  return total;
 }
 
 // Run all blocks; the first fault, or null, and what was counted.

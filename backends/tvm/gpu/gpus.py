@@ -8,7 +8,7 @@ the dense rates of tensor cores, of which GeForce chips have half when halves ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Shape = tuple[int, int, int]  # m, n, k of a product of matrices that one warp makes
 
@@ -28,7 +28,7 @@ class Capability:
     threads: int
     blocks: int
     lanes: int
-    products: Mapping[str, Shape]
+    products: Mapping[str, Shape] = field(hash=False)
     registers: int = 64 << 10
 
     @property

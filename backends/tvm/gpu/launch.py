@@ -17,7 +17,8 @@ from lvc.backends.tvm.nest import Buffer, Expr, Stmt, load
 WARP = 32
 QUAD = 4  # neighbours that a thread takes at once: channels of a block, columns of a result
 VECTOR_BYTES = 16  # the most that a thread loads or stores at once
-COPY, BARRIER, FMA, WORD_OF, DP4A = "lvc_copy", "lvc_barrier", "lvc_fma", "lvc_word", "lvc_dp4a"
+COPY, BARRIER, FMA, WORD_OF = "lvc_copy", "lvc_barrier", "lvc_fma", "lvc_word"
+DP4A, DP4A_UNSIGNED = "lvc_dp4a", "lvc_dp4a_unsigned"
 MATRICES, MMA = "lvc_matrices", "lvc_mma"
 COPY_AHEAD, COMMIT, WAIT = "lvc_copy_ahead", "lvc_commit", "lvc_wait"
 

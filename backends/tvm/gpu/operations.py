@@ -12,7 +12,7 @@ import tvm
 from tvm import tirx
 
 from lvc.backends.tvm.gpu.expressions import number
-from lvc.backends.tvm.gpu.launch import DP4A, FMA
+from lvc.backends.tvm.gpu.launch import DP4A, DP4A_UNSIGNED, FMA
 from lvc.backends.tvm.nest import Expr
 from lvc.backends.tvm.short_floats import FLOAT16
 from lvc.compiler.errors import CompileError
@@ -29,7 +29,7 @@ _TYPES = {
     "uint32": "unsigned",
     "bool": "bool",
 }
-_OWN = {FMA: "LVC_FMA", DP4A: "LVC_DP4A"}
+_OWN = {FMA: "LVC_FMA", DP4A: "LVC_DP4A", DP4A_UNSIGNED: "LVC_DP4A_UNSIGNED"}
 EXTERNS: Mapping[str, Mapping[str, str]] = {"tirx.call_extern": _OWN, "tirx.call_pure_extern": _OWN}
 """The calls of functions by name, and what the names of own ones are in the prelude."""
 

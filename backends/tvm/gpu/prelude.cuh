@@ -16,6 +16,7 @@
 #define LVC_THREAD (int)threadIdx.x
 #define LVC_FMA(x, y, z) __fmaf_rn(x, y, z)
 #define LVC_DP4A(x, y, z) __dp4a(x, y, z)
+#define LVC_DP4A_UNSIGNED(x, y, z) lvc_dp4a_unsigned(x, y, z)
 
 typedef signed char lvc_int8;
 typedef unsigned char lvc_uint8;
@@ -31,6 +32,13 @@ __device__ inline float lvc_widen(lvc_half value) {
 __device__ inline lvc_half lvc_narrow(float value) {
   lvc_half made;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(made.bits) : "f"(value));
+  return made;
+}
+
+/* Unsigned bytes of the first word, signed ones of the second. */
+__device__ inline int lvc_dp4a_unsigned(int x, int y, int z) {
+  int made;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(made) : "r"(x), "r"(y), "r"(z));
   return made;
 }
 

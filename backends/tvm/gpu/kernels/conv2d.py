@@ -20,18 +20,18 @@ from lvc.backends.tvm.gpu.kernels.parts import launch_tiles
 from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import (
     SMALLEST,
-    STEP,
     TILES,
     Size,
     Tile,
-    TileProduct,
     choose_tile,
     padded_columns,
     padded_terms,
+    row_kinds,
 )
+from lvc.backends.tvm.gpu.kernels.tile_product import TileProduct
 from lvc.backends.tvm.gpu.lanes import write_lanes
 from lvc.backends.tvm.gpu.launch import QUAD, Launches, local, when
-from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, block, load, store
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, load
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant
 from lvc.backends.tvm.widening import multiplied_dtype
@@ -52,17 +52,24 @@ class Conv2d(Convolution):
         return self.products // self.factor.elements
 
     @property
-    def weight_shape(self) -> tuple[int, int, int]:
-        """The shape of the packed weights: groups, terms, results."""
-        return self.groups, padded_terms(self.tile, self.depth), padded_columns(self.tile, self.group_filters)
+    def together(self) -> int:
+        """Terms that a thread loads at once: words of bytes lie in different blocks of channels."""
+        return QUAD if self.is_blocked and self.factor.elements == 1 else 1
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """The shape of the packed weights: groups, tiles, terms, columns of a tile."""
+        tiles = padded_columns(self.tile, self.group_filters) // self.tile.columns
+        return self.groups, tiles, padded_terms(self.tile, self.depth), self.tile.columns
 
 
 def pack_weight(problem: Conv2d, weight: np.ndarray) -> np.ndarray:
     """Put weights ``[O, C/groups, KH, KW]`` in the order of the terms."""
     p = problem
-    packed = np.zeros(p.weight_shape, p.factor.dtype)
+    groups, tiles, terms, columns = p.weight_shape
+    packed = np.zeros((groups, terms, tiles * columns), p.factor.dtype)
     packed[:, : p.depth, : p.filters // p.groups] = p.factor.pack(p.ordered(weight))
-    return packed
+    return np.ascontiguousarray(packed.reshape(groups, terms, tiles, columns).swapaxes(1, 2))
 
 
 def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
@@ -71,10 +78,10 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
 
     def anchor(n: Any, o: Any, y: Any, x: Any, lane: Any) -> Any:
         out = o * QUAD + lane
-        group = out // p.group_filters
+        group, column = out // p.group_filters, out % p.group_filters
         inside, found = p.read(data, (n, y, x), group, term * p.factor.elements)
         value = tirx.if_then_else(inside, p.factor.term(found.asobject()), p.factor.outside())
-        factor = weight[group, term, out % p.group_filters]
+        factor = weight[group, column // p.tile.columns, term, column % p.tile.columns]
         return te.sum(p.factor.product(value, factor, tirx.const(0, p.factor.dtype)), axis=term)
 
     return te.compute(p.shape, te.compute(p.shape, anchor, name="anchor"), name="result")
@@ -109,18 +116,19 @@ def schedule(sch: Any, problem: Conv2d, launches: Launches) -> None:
     rows, columns = -(-p.windows.pixels // tile.rows), -(-p.group_filters // tile.columns)
 
     def body(fused: Fused, parts: Buffer | None, place: list[Expr], thread: Expr) -> Stmt:
-        corners = local([tile.rows * STEP // QUAD // tile.threads, 3], "corner", "int32")
+        corners = local([row_kinds(tile, p.together), 3], "corner", "int32")
         part, group, column, row = place
-        return _Block(p, fused, parts, part, group, column * tile.columns, row * tile.rows, thread, corners).body()
+        return _Block(launches.gpu, p, fused, parts, part, group, column, row * tile.rows, thread, corners).body()
 
     launch_tiles(sch, tile, (p.groups, columns, rows), launches, body)
 
 
 @dataclass(frozen=True)
 class _Block:
-    """One block: a tile of a group's result, or of a part of its sums, from a row and a column on. ``corners`` are the
-    image, row and column where the windows of the rows begin that a thread loads."""
+    """One block: a tile of a group's result, or of a part of its sums: the so-manyth ``column`` of tiles, from a row
+    on. ``corners`` are the image, row and column where the windows of the rows begin that a thread loads."""
 
+    gpu: Gpu
     problem: Conv2d
     fused: Fused
     parts: Buffer | None
@@ -139,55 +147,51 @@ class _Block:
 
     def body(self) -> Stmt:
         p, tile = self.problem, self.problem.tile
-        first = self.part * (tile.steps(p.depth) * STEP)
-        fetch = self.fetch_blocked if p.is_blocked and p.factor.elements == 1 else self.fetch_terms
         product = TileProduct(
+            self.gpu,
             tile,
             tile.steps(p.depth),
             self.thread,
-            fetch,
+            p.together,
+            self.fetch_quad if p.is_blocked else self.fetch_term,
             self.gather.prepare,
             self.fused.operands[1],
-            lambda term, column: [self.group, first + term, self.column + column],
+            lambda term, column: [self.group, self.column, self.first + term, column],
             self.finish,
             factor=p.factor,
         )
         return allocate([self.corners], product.body())
 
-    def fetch_blocked(self, turn: int, step: Expr, quad: Expr, row: Expr, rows: Buffer) -> Stmt:
-        """Four channels of one tap."""
+    @property
+    def first(self) -> Expr:
+        """The first term."""
         p = self.problem
-        word = (self.part * p.tile.steps(p.depth) + step) * (STEP // QUAD) + quad
-        most = p.depth // QUAD if padded_terms(p.tile, p.depth) > p.depth else None
-        return self.gather.fetch_quad(turn, word, most, Sink(rows, [turn, 0], QUAD), p.factor.outside())
+        return self.part * (p.tile.steps(p.depth) * p.tile.step)
 
-    def fetch_terms(self, turn: int, step: Expr, quad: Expr, row: Expr, rows: Buffer) -> Stmt:
-        """Four terms, each by itself."""
-        p, w, data = self.problem, self.problem.windows, self.fused.operands[0]
+    def corner(self, turn: int) -> int:
+        """Which of the corners is that of the row that a thread loads in a turn."""
+        return turn % row_kinds(self.problem.tile, self.problem.together)
 
-        def one(lane: int) -> Stmt:
-            term = (self.part * p.tile.steps(p.depth) + step) * STEP + quad * QUAD + lane
-            tap, channel = self.tap_and_channel(term)
-            image, y, x = self.gather.tap(turn, tap)
-            inside = tirx.all(w.is_inside(y, x), term < p.depth)
-            index = [image, channel, y, x, 0] if p.is_blocked else [image, channel, y, x]
-            value = tirx.if_then_else(inside, p.factor.term(load(data, index)), p.factor.outside())
-            return store(rows, value, [turn, lane])
-
-        return block(*(one(lane) for lane in range(QUAD)))
-
-    def tap_and_channel(self, term: Expr) -> tuple[Expr, Expr]:
-        """The tap of a term, and its channel of plain data or its block of channels."""
+    def fetch_quad(self, turn: int, step: Expr, number: Expr, row: Expr, into: Sink) -> Stmt:
+        """Four channels of one tap: four terms in float32, one of bytes."""
         p = self.problem
-        if not p.is_blocked:
-            return tirx.floormod(term, p.windows.taps), tirx.floordiv(term, p.windows.taps)
-        words = p.group_channels // QUAD
-        return tirx.floordiv(term, words), self.group * words + tirx.floormod(term, words)
+        quad = tirx.floordiv(self.first, p.together) + step * (p.tile.step // p.together) + number
+        most = p.depth // p.together if padded_terms(p.tile, p.depth) > p.depth else None
+        return self.gather.fetch_quad(self.corner(turn), quad, most, into, p.factor.outside())
+
+    def fetch_term(self, turn: int, step: Expr, number: Expr, row: Expr, into: Sink) -> Stmt:
+        """One term of plain data."""
+        p, taps = self.problem, self.problem.windows.taps
+        term = self.first + step * p.tile.step + number
+        image, y, x = self.gather.tap(self.corner(turn), tirx.floormod(term, taps))
+        inside = tirx.all(p.windows.is_inside(y, x), term < p.depth)
+        read = into.copy(self.gather.data, [image, tirx.floordiv(term, taps), y, x])
+        return tirx.IfThenElse(inside, read, into.fill(p.factor.outside()))
 
     def finish(self, row: Expr, column: Expr, sums: Buffer, at: list[Any]) -> Stmt:
         """Write four channels of a pixel."""
         p, w = self.problem, self.problem.windows
-        pixel, channel = self.row + row, self.column + column
+        pixel, channel = self.row + row, self.column * p.tile.columns + column
         index = p.index(pixel, self.group, channel)
 
         def total(lane: Expr) -> Expr:

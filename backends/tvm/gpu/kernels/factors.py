@@ -1,7 +1,7 @@
 """What products multiply: float32, or words of four bytes by ``dp4a``, summed in int32 with nothing lost.
 
-``dp4a`` multiplies signed bytes. Data of uint8 has the highest bit of each byte turned over, which makes ``q - 128`` of
-it; what the sums have too much for that, and for the zero point, is known beforehand and goes with the bias.
+``dp4a`` multiplies signed or unsigned bytes of data with signed ones of weights. What the sums have too much for the
+zero point is known beforehand and goes with the bias.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from tvm import tirx
 
 from lvc.backends.tvm.gpu.gpus import Gpu
-from lvc.backends.tvm.gpu.launch import DP4A, WORD_OF, fma
+from lvc.backends.tvm.gpu.launch import DP4A, DP4A_UNSIGNED, WORD_OF, fma
 from lvc.backends.tvm.nest import Expr
 from lvc.backends.tvm.ops.contractions import with_bias
 from lvc.backends.tvm.ops.table import Call
@@ -23,7 +23,6 @@ from lvc.compiler.ir.graph import arguments
 
 WORD = 4
 MOST_TERMS = 100_000  # of a sum of products of bytes: 2**31 / 2**14 is 131,072
-_TURNED = -0x7F7F7F80  # 0x80 in each byte
 
 
 class Pace(Protocol):
@@ -35,6 +34,8 @@ class Pace(Protocol):
     def rate(self, gpu: Gpu) -> float:
         """Products of elements that begin in a cycle of a multiprocessor."""
         ...
+
+    def __hash__(self) -> int: ...
 
 
 class Factor(Pace, Protocol):
@@ -92,7 +93,7 @@ class Single:
 
 @dataclass(frozen=True)
 class Bytes:
-    """Four bytes of data times four of weights. ``zero`` is the data's zero point as it is multiplied."""
+    """Four bytes of data times four of weights. ``zero`` is the data's zero point."""
 
     is_unsigned: bool
     zero: int
@@ -102,21 +103,20 @@ class Bytes:
     @classmethod
     def of(cls, call: Call) -> Bytes:
         """That of an integer layer."""
-        is_unsigned = call["input"].dtype == "uint8"
-        return cls(is_unsigned, call["zero_point"] - (128 if is_unsigned else 0))
+        return cls(call["input"].dtype == "uint8", call["zero_point"])
 
     def rate(self, gpu: Gpu) -> float:
         return WORD * gpu.capability.lanes
 
     def term(self, first: Expr) -> Expr:
-        word = tirx.call_extern("int32", WORD_OF, first)
-        return word ^ tirx.const(_TURNED, "int32") if self.is_unsigned else word
+        return tirx.call_extern("int32", WORD_OF, first)
 
     def outside(self) -> Expr:
-        return tirx.const(int(np.full(WORD, self.zero, np.int8).view(np.int32)[0]), "int32")
+        each = np.full(WORD, self.zero, np.uint8 if self.is_unsigned else np.int8)
+        return tirx.const(int(each.view(np.int32)[0]), "int32")
 
     def product(self, x: Expr, y: Expr, total: Expr) -> Expr:
-        return tirx.call_extern("int32", DP4A, x, y, total)
+        return tirx.call_extern("int32", DP4A_UNSIGNED if self.is_unsigned else DP4A, x, y, total)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         *lead, depth, columns = weight.shape

@@ -16,21 +16,21 @@ from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.gpu.kernels.factors import MOST_TERMS, SINGLE, WORD, Bytes, Factor
 from lvc.backends.tvm.gpu.kernels.parts import launch_tiles
+from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import (
     SMALLEST,
-    STEP,
     TILES,
     Size,
     Tile,
-    TileProduct,
     choose_tile,
     padded_columns,
     padded_terms,
 )
+from lvc.backends.tvm.gpu.kernels.tile_product import TileProduct
 from lvc.backends.tvm.gpu.lanes import write_lanes
-from lvc.backends.tvm.gpu.launch import QUAD, Launches, copy, when
+from lvc.backends.tvm.gpu.launch import QUAD, Launches, when
 from lvc.backends.tvm.layout import PLAIN
-from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load, store
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load
 from lvc.backends.tvm.ops.movement import reshape_array
 from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.scope import Constant
@@ -58,16 +58,23 @@ class Matmul:
         return self.k // self.factor.elements
 
     @property
-    def weight_shape(self) -> tuple[int, int]:
-        """The shape of the packed weights: terms, columns."""
-        return padded_terms(self.tile, self.depth), padded_columns(self.tile, self.n)
+    def together(self) -> int:
+        """Terms that a thread loads at once: four where rows begin at whole vectors."""
+        return QUAD if self.k % (QUAD * self.factor.elements) == 0 else 1
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int]:
+        """The shape of the packed weights: tiles, terms, columns of a tile."""
+        tiles = padded_columns(self.tile, self.n) // self.tile.columns
+        return tiles, padded_terms(self.tile, self.depth), self.tile.columns
 
 
 def pack_weight(problem: Matmul, weight: np.ndarray) -> np.ndarray:
     """Weights ``[N, K]`` as terms of columns, with zeros around."""
-    packed = np.zeros(problem.weight_shape, problem.factor.dtype)
+    tiles, terms, columns = problem.weight_shape
+    packed = np.zeros((terms, tiles * columns), problem.factor.dtype)
     packed[: problem.depth, : problem.n] = problem.factor.pack(np.ascontiguousarray(weight.T))
-    return packed
+    return np.ascontiguousarray(packed.reshape(terms, tiles, columns).swapaxes(0, 1))
 
 
 def compute(problem: Matmul, data: Any, weight: Any) -> Any:
@@ -77,7 +84,8 @@ def compute(problem: Matmul, data: Any, weight: Any) -> Any:
 
     def anchor(i: Any, j: Any) -> Any:
         term = p.factor.term(data[i, k * p.factor.elements].asobject())
-        return te.sum(p.factor.product(term, weight[k, j].asobject(), zero), axis=k)
+        factor = weight[j // p.tile.columns, k, j % p.tile.columns].asobject()
+        return te.sum(p.factor.product(term, factor, zero), axis=k)
 
     sums = te.compute((p.m, p.n), anchor, name="anchor")
     return te.compute((p.m, p.n), sums, name="result")
@@ -113,15 +121,16 @@ def schedule(sch: Any, problem: Matmul, launches: Launches) -> None:
 
     def body(fused: Fused, parts: Buffer | None, place: list[Expr], thread: Expr) -> Stmt:
         part, column, row = place
-        return _Block(p, fused, parts, part, column * tile.columns, row * tile.rows, thread).body()
+        return _Block(launches.gpu, p, fused, parts, part, column, row * tile.rows, thread).body()
 
     launch_tiles(sch, tile, (columns, rows), launches, body)
 
 
 @dataclass(frozen=True)
 class _Block:
-    """One block: a tile of the result, or of a part of its sums, from a row and a column on."""
+    """One block: a tile of the result, or of a part of its sums: the so-manyth ``column`` of tiles, from a row on."""
 
+    gpu: Gpu
     problem: Matmul
     fused: Fused
     parts: Buffer | None
@@ -132,42 +141,40 @@ class _Block:
 
     def body(self) -> Stmt:
         p = self.problem
-        first = self.part * (p.tile.steps(p.depth) * STEP)
         return TileProduct(
+            self.gpu,
             p.tile,
             p.tile.steps(p.depth),
             self.thread,
+            p.together,
             self.fetch,
             None,
             self.fused.operands[1],
-            lambda term, column: [first + term, self.column + column],
+            lambda term, column: [self.column, self.first + term, column],
             self.finish,
             is_transposed=True,
             factor=p.factor,
         ).body()
 
-    def fetch(self, turn: int, step: Expr, quad: Expr, row: Expr, rows: Buffer) -> Stmt:
-        """Four terms of a row, at once where they are floats and rows begin at whole vectors."""
-        p, data, zero = self.problem, self.fused.operands[0], self.problem.factor.outside()
-        whole, term = self.row + row, (self.part * p.tile.steps(p.depth) + step) * STEP + quad * QUAD
+    @property
+    def first(self) -> Expr:
+        """The first term."""
+        p = self.problem
+        return self.part * (p.tile.steps(p.depth) * p.tile.step)
+
+    def fetch(self, turn: int, step: Expr, number: Expr, row: Expr, into: Sink) -> Stmt:
+        """Terms of a row."""
+        p = self.problem
+        whole, term = self.row + row, self.first + step * p.tile.step + number * p.together
         conditions = [whole < p.m] if p.m % p.tile.rows else []
-        if p.factor.elements == 1 and p.k % QUAD == 0:
-            conditions += [term < p.k] if padded_terms(p.tile, p.k) > p.k else []
-            read = copy(rows, [turn, 0], data, [whole, term], QUAD)
-            none = block(*(store(rows, zero, [turn, lane]) for lane in range(QUAD)))
-            return tirx.IfThenElse(tirx.all(*conditions), read, none) if conditions else read
-
-        def one(lane: int) -> Stmt:
-            inside = tirx.all(*conditions, term + lane < p.depth)
-            first = load(data, [whole, (term + lane) * p.factor.elements])
-            return store(rows, tirx.if_then_else(inside, p.factor.term(first), zero), [turn, lane])
-
-        return block(*(one(lane) for lane in range(QUAD)))
+        conditions += [term < p.depth] if padded_terms(p.tile, p.depth) > p.depth else []
+        read = into.copy(self.fused.operands[0], [whole, term * p.factor.elements])
+        return tirx.IfThenElse(tirx.all(*conditions), read, into.fill(p.factor.outside())) if conditions else read
 
     def finish(self, row: Expr, column: Expr, sums: Buffer, at: list[Any]) -> Stmt:
         """Write four columns of a row, one by one where they may end within them."""
         p = self.problem
-        whole, first = self.row + row, self.column + column
+        whole, first = self.row + row, self.column * p.tile.columns + column
         is_row = [whole < p.m] if p.m % p.tile.rows else []
 
         def write(lanes: int, offset: int) -> Stmt:

@@ -1,32 +1,33 @@
-"""Products by tiles: a block of threads sums a tile of the result in registers, from parts of both factors that lie in
-shared memory twice, so that one is read while the next is stored.
+"""Tiles of products, and which one has the least time by a count of cycles.
 
 Rows are pixels or rows of a matrix, columns are channels of the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
-from typing import Any, ClassVar, TypeVar
-
-from tvm import tirx
+from typing import Any, TypeVar
 
 from lvc.backends.tvm.gpu.gpus import Gpu
-from lvc.backends.tvm.gpu.kernels.factors import SINGLE, Factor, Pace
-from lvc.backends.tvm.gpu.kernels.staging import staged
-from lvc.backends.tvm.gpu.launch import QUAD, WARP, copy, local, shared
-from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, load, loop, store, zeros
+from lvc.backends.tvm.gpu.kernels.factors import Pace
+from lvc.backends.tvm.gpu.launch import QUAD, WARP
 from lvc.backends.tvm.program import ITEM_BYTES
 
-STEP = 8  # terms of the sums in shared memory at once
-ROW_PADDING = 4  # floats behind a row of the first factor, so that columns of it are in different banks
+STEP = 32  # terms of the sums in shared memory at once, or a little more or less
 REGISTERS = 48  # of a thread, beside its sums and what it multiplies
 LATENCY = 700  # cycles that a block waits for a part of the factors, and what little it has to do meanwhile hides
 LAUNCH = 3000  # cycles that another launch takes
+ROUND = 100  # cycles of two barriers, and of waiting for shared memory between them
 BUSY_WARPS = 8  # that keep a multiprocessor's arithmetic busy
 BYTES_PER_CYCLE = 8  # that a multiprocessor's share of the second-level cache gives
+SHARED_BYTES = 128  # that a multiprocessor's shared memory gives in a cycle
+ISSUED = 4 * WARP  # instructions of threads that a multiprocessor begins in a cycle
+COPYING = 16  # instructions that it takes to find a vector of a factor and have it copied
+MOST_STAGES = 4
+BLOCK_SHARED = 48 << 10  # bytes of shared memory that a block may have without asking
 
 
 @dataclass(frozen=True)
@@ -45,25 +46,66 @@ class Size:
 
 @dataclass(frozen=True)
 class Tile:
-    """``rows`` by ``columns`` of a block, ``height`` by ``width`` of a thread. Sums are cut into ``parts``, each by
-    blocks of its own; another launch adds them up."""
+    """``rows`` by ``columns`` of a block, ``height`` by ``width`` of a thread, by so many ``slices`` of threads. Sums
+    are cut into ``parts``, each by blocks of its own; another launch adds them up."""
 
     rows: int
     columns: int
     height: int
     width: int
+    slices: int = 1
     parts: int = 1
 
-    STEP: ClassVar[int] = STEP
+    @property
+    def down(self) -> int:
+        """Threads below each other."""
+        return self.rows // self.height
+
+    @property
+    def across(self) -> int:
+        """Threads beside each other."""
+        return self.columns // self.width
+
+    @property
+    def team(self) -> int:
+        """Threads of a slice."""
+        return self.down * self.across
 
     @property
     def threads(self) -> int:
         """Threads of a block."""
-        return self.rows * self.columns // (self.height * self.width)
+        return self.team * self.slices
 
-    def fits(self) -> bool:
-        """Whether its parts of the factors are loaded by whole turns of all threads."""
-        return self.threads >= WARP and self.rows * STEP // QUAD % self.threads == 0
+    @property
+    def quads(self) -> int:
+        """Blocks of four terms that a slice has of each step: so many that there is room for three steps."""
+        most = BLOCK_SHARED // (3 * _WORD_BYTES * (self.stride + self.columns))
+        return max(1, min(STEP, most) // (QUAD * self.slices))
+
+    @property
+    def step(self) -> int:
+        """Terms of a step."""
+        return QUAD * self.quads * self.slices
+
+    @property
+    def stride(self) -> int:
+        """Rows from one block of terms in shared memory to the next: an odd number, so that blocks of one row begin in
+        different banks."""
+        return self.rows | 1
+
+    @property
+    def stage_words(self) -> int:
+        """Words of shared memory for one step."""
+        return self.step * (self.stride + self.columns)
+
+    def stages(self, gpu: Gpu) -> int:
+        """Steps that shared memory has room for."""
+        most = BLOCK_SHARED // (_WORD_BYTES * self.stage_words)
+        return min(MOST_STAGES, most) if gpu.capability.copies_ahead else min(2, most)
+
+    def together(self, gpu: Gpu) -> int:
+        """Rows of each thread that slices add up in one round: as many as shared memory has room for."""
+        return min(self.height, self.stages(gpu) * self.stage_words // (self.threads * self.width))
 
     def blocks(self, rows: int, columns: int) -> int:
         """Tiles of a result."""
@@ -71,7 +113,7 @@ class Tile:
 
     def steps(self, depth: int) -> int:
         """Steps of one part of a sum of so many terms."""
-        return -(-depth // (self.STEP * self.parts))
+        return -(-depth // (self.step * self.parts))
 
     def cycles(self, gpu: Gpu, factor: Pace, size: Size) -> float:
         """An estimate of a product's time on a GPU."""
@@ -79,27 +121,38 @@ class Tile:
         multiplied = self.launch_cycles(gpu, factor, blocks, self.steps(size.depth), self.resident(gpu))
         if self.parts == 1:
             return multiplied
-        parts = _FLOAT_BYTES * size.results * self.parts / gpu.bytes_per_cycle  # are written, and read again
+        parts = _WORD_BYTES * size.results * self.parts / gpu.bytes_per_cycle  # are written, and read again
         return max(multiplied, parts) + LAUNCH + max(LATENCY, parts * (1 + 1 / self.parts))
 
     def launch_cycles(self, gpu: Gpu, factor: Pace, blocks: int, steps: int, resident: int) -> float:
         """An estimate for ``blocks`` of so many ``steps``, of which a multiprocessor has room for ``resident``."""
         resident = min(resident, -(-blocks // gpu.multiprocessors))
-        share = self.height * self.width / (self.height * self.width + self.height + self.width)
-        busy = min(1.0, resident * self.threads / (BUSY_WARPS * WARP))
-        arithmetic = self.rows * self.columns * STEP * steps / (factor.rate(gpu) / factor.elements * share * busy)
-        fetched = 4 * (self.rows + self.columns) * STEP * steps / fetched_bytes(gpu)
-        each = max(arithmetic, fetched, LATENCY * steps / resident)
-        return -(-blocks // gpu.multiprocessors) * each
+        products, loads = self.rows * self.columns * self.step, self.threads * self.quads * (self.height + self.width)
+        copies = self.step * (self.rows * factor.elements + self.columns) / QUAD  # four elements of a row, four columns
+        busy = min(1.0, resident * -(-self.threads // WARP) / BUSY_WARPS)
+        multiplied = products / (factor.rate(gpu) / factor.elements * busy)
+        issued = (products + loads + COPYING * copies) / (ISSUED * busy)
+        passed = _WORD_BYTES * (QUAD * loads + self.step * (self.rows + self.columns)) / SHARED_BYTES
+        fetched = _WORD_BYTES * (self.rows + self.columns) * self.step / fetched_bytes(gpu)
+        waited = LATENCY / resident / (self.stages(gpu) - 1)
+        each = max(multiplied, issued, passed, fetched, waited) * steps + self._adding(gpu)
+        return LATENCY + -(-blocks // gpu.multiprocessors) * each  # the first step has nothing to hide behind
+
+    def _adding(self, gpu: Gpu) -> float:
+        """Cycles in which the slices of a block add up their sums."""
+        if self.slices == 1:
+            return 0
+        moved = 2 * _WORD_BYTES * self.threads * self.height * self.width
+        return moved / SHARED_BYTES + ROUND * -(-self.height // self.together(gpu))
 
     def asked_for(self, gpu: Gpu) -> float:
         """Bytes of the factors that each thread waits for at once."""
-        return 4 * STEP * (self.rows + self.columns) / self.threads
+        return _WORD_BYTES * self.step * (self.rows + self.columns) / self.threads * (self.stages(gpu) - 1)
 
     def resident(self, gpu: Gpu) -> int:
         """Blocks that a multiprocessor holds at once."""
-        of, registers = gpu.capability, REGISTERS + self.height * self.width + self.height + self.width
-        shared_bytes = 2 * 4 * STEP * (self.rows + ROW_PADDING + self.columns)
+        of, registers = gpu.capability, REGISTERS + self.height * self.width + QUAD * self.height + self.width
+        shared_bytes = self.stages(gpu) * _WORD_BYTES * self.stage_words
         limits = of.threads // self.threads, of.registers // (registers * self.threads), of.shared // shared_bytes
         return max(1, min(of.blocks, *limits))
 
@@ -110,167 +163,63 @@ def fetched_bytes(gpu: Gpu) -> float:
 
 
 T = TypeVar("T", bound=Tile)
-_FLOAT_BYTES = ITEM_BYTES["float32"]
-SMALLEST = Tile(32, 32, 4, 4)
-_SHAPES = ((128, 128, 8, 8), (128, 64, 8, 8), (64, 64, 8, 4), (64, 32, 4, 4), (32, 64, 4, 4), (32, 32, 4, 4))
-TILES = tuple(tile for shape in _SHAPES if (tile := Tile(*shape)).fits())
-_PARTS = range(1, 17)
-LEAST_STEPS = 4  # of a part of a sum
+_WORD_BYTES = ITEM_BYTES["float32"]
+SMALLEST = Tile(32, 16, 4, 4, 8)
+_EIGHTH = 8  # threads whose vectors of 16 bytes pass the banks of shared memory together
+_BESIDE = (2, 3, 4, 5, 6, 7, 8, 16)  # threads whose vectors are in different banks, wherever eight of them begin
+_LEAST_TEAM = 8
+_THREADS = (128, 256)  # of a block, or a little less
 
 
-def in_parts(tiles: Iterable[T], depth: int) -> Iterator[T]:
-    """Tiles of sums of so many terms, whole ones and in parts."""
-    for tile, parts in product(tiles, _PARTS):
-        if parts == 1 or -(-depth // tile.STEP) >= parts * LEAST_STEPS:
-            yield replace(tile, parts=parts)
+def _tiles() -> Iterator[Tile]:
+    for height, width, down, across in product((4, 5, 6, 7, 8), (4, 8), _BESIDE, _BESIDE):
+        team = down * across
+        if team % _EIGHTH == 0 and team >= _LEAST_TEAM:
+            for slices in {most // team for most in _THREADS if most >= team}:
+                tile = Tile(down * height, across * width, height, width, slices)
+                if 2 * _WORD_BYTES * tile.stage_words <= BLOCK_SHARED:
+                    yield tile
 
 
-def choose_tile(gpu: Gpu, factor: Pace, size: Size, tiles: Iterable[T]) -> T:
+TILES = tuple(_tiles())
+_PARTS = range(2, 17)
+LEAST_STEPS = 2  # of a part of a sum
+MANY = 4  # blocks for each multiprocessor, beyond which sums are not made in parts
+
+
+def in_parts(gpu: Gpu, size: Size, tiles: Iterable[T]) -> Iterator[T]:
+    """Tiles of whole sums, and in parts while there are not many blocks."""
+    for tile in tiles:
+        yield tile
+        blocks, steps = tile.blocks(size.rows, size.columns) * size.groups, -(-size.depth // tile.step)
+        for parts in _PARTS:
+            if steps >= parts * LEAST_STEPS and blocks * parts <= MANY * gpu.multiprocessors:
+                yield replace(tile, parts=parts)
+
+
+def choose_tile(gpu: Gpu, factor: Pace, size: Size, tiles: tuple[T, ...]) -> T:
     """The tile with the least time by estimate, with the parts that go with it; of equal ones the smallest."""
+    found: T = _chosen(gpu, factor, size, tiles)
+    return found
 
-    def cost(tile: T) -> tuple[float, int]:
+
+@cache
+def _chosen(gpu: Gpu, factor: Any, size: Size, tiles: tuple[Any, ...]) -> Any:
+    def cost(tile: Tile) -> tuple[float, int]:
         return tile.cycles(gpu, factor, size), tile.rows * tile.columns
 
-    return min(in_parts(tiles, size.depth), key=cost)
+    return min(in_parts(gpu, size, tiles), key=cost)
 
 
-@dataclass(frozen=True)
-class TileProduct:
-    """What a block does, ``steps`` of eight terms each.
+def row_turns(tile: Tile, together: int) -> int:
+    """How often a thread loads so many terms of a row, until a step has all."""
+    return -(-tile.rows * tile.step // together // tile.threads)
 
-    ``fetch_row`` takes ``(turn, step, quad, row, into)`` and loads four terms of a row of the tile, at ``[turn, 0]``;
-    ``prepare_row`` takes ``(turn, row)`` before the first step. ``weight`` is the second factor, ``weight_index`` the
-    place of ``(term, column)`` in it, from which four columns follow. ``finish`` takes ``(row, column, sums, place)``
-    and writes four columns of a row. Where ``is_transposed``, neighbouring threads take neighbouring terms of a row and
-    neighbouring columns of the result; else neighbouring rows.
-    """
 
-    tile: Tile
-    steps: int
-    thread: Expr
-    fetch_row: Callable[[int, Expr, Expr, Expr, Buffer], Stmt]
-    prepare_row: Callable[[int, Expr], Stmt] | None
-    weight: Buffer
-    weight_index: Callable[[Expr, Expr], list[Expr]]
-    finish: Callable[[Expr, Expr, Buffer, list[Any]], Stmt]
-    is_transposed: bool = False
-    factor: Factor = SINGLE
-
-    def body(self) -> Stmt:
-        """All of it."""
-        t, dtype = self.tile, self.factor.dtype
-        first, second = (
-            shared([2, STEP, t.rows + ROW_PADDING], "first", dtype),
-            shared([2, STEP, t.columns], "second", dtype),
-        )
-        rows, columns = local([self.row_turns, QUAD], "rows", dtype), local([self.column_turns, QUAD], "columns", dtype)
-        sums = local([t.height, t.width], "sums", dtype)
-        prepare = self.prepare_row
-        prepared = [prepare(number, self.place(number)[1]) for number in range(self.row_turns)] if prepare else []
-        return allocate(
-            [first, second, sums, rows, columns],
-            *prepared,
-            loop(t.height, lambda i: loop(t.width, lambda j: store(sums, zeros(1, dtype), [i, j]), UNROLLED), UNROLLED),
-            staged(
-                self.steps,
-                lambda step: self.fetch(step, rows, columns),
-                lambda half: self.stash(half, rows, columns, first, second),
-                lambda half: self.multiply(half, first, second, sums),
-            ),
-            self.write(sums),
-        )
-
-    @property
-    def row_turns(self) -> int:
-        """Vectors of the first factor that a thread loads in a step."""
-        return self.tile.rows * STEP // QUAD // self.tile.threads
-
-    @property
-    def column_turns(self) -> int:
-        """Vectors of the second factor that a thread loads in a step."""
-        return -(-self.tile.columns * STEP // QUAD // self.tile.threads)
-
-    def place(self, turn: int) -> tuple[Expr, Expr]:
-        """Which four terms of which row a thread loads."""
-        item = self.thread + turn * self.tile.threads
-        if self.is_transposed:
-            return tirx.floormod(item, STEP // QUAD), tirx.floordiv(item, STEP // QUAD)
-        return tirx.floordiv(item, self.tile.rows), tirx.floormod(item, self.tile.rows)
-
-    def column_place(self, turn: int) -> tuple[Expr, Expr]:
-        """Which four columns of which term a thread loads."""
-        quads = self.tile.columns // QUAD
-        item = self.thread + turn * self.tile.threads
-        return tirx.floordiv(item, quads), tirx.floormod(item, quads) * QUAD
-
-    def of_columns(self, turn: int, body: Stmt) -> Stmt:
-        """A statement of those threads that load columns in a turn."""
-        items = self.tile.columns * STEP // QUAD - turn * self.tile.threads
-        return body if items >= self.tile.threads else tirx.IfThenElse(self.thread < items, body, None)
-
-    def fetch(self, step: Expr, rows: Buffer, columns: Buffer) -> Stmt:
-        """Load what a step needs into registers."""
-        statements = [self.fetch_row(turn, step, *self.place(turn), rows) for turn in range(self.row_turns)]
-        for turn in range(self.column_turns):
-            term, column = self.column_place(turn)
-            index = self.weight_index(step * STEP + term, column)
-            statements.append(self.of_columns(turn, copy(columns, [turn, 0], self.weight, index, QUAD)))
-        return block(*statements)
-
-    def stash(self, half: Expr, rows: Buffer, columns: Buffer, first: Buffer, second: Buffer) -> Stmt:
-        """Put what was loaded into shared memory."""
-        statements = []
-        for turn, lane in product(range(self.row_turns), range(QUAD)):
-            quad, row = self.place(turn)
-            statements.append(store(first, load(rows, [turn, lane]), [half, quad * QUAD + lane, row]))
-        for turn in range(self.column_turns):
-            term, column = self.column_place(turn)
-            statements.append(self.of_columns(turn, copy(second, [half, term, column], columns, [turn, 0], QUAD)))
-        return block(*statements)
-
-    def multiply(self, half: Expr, first: Buffer, second: Buffer, sums: Buffer) -> Stmt:
-        """Add the products of one step."""
-        t = self.tile
-        left, right = (
-            local([size], name, self.factor.dtype) for size, name in ((t.height, "left"), (t.width, "right"))
-        )
-
-        def add(i: Expr, j: Expr) -> Stmt:
-            return store(sums, self.factor.product(load(left, [i]), load(right, [j]), load(sums, [i, j])), [i, j])
-
-        def term(k: Expr) -> Stmt:
-            reads = [copy(left, [i], first, [half, k, self.row(i)], QUAD) for i in range(0, t.height, QUAD)]
-            reads += [copy(right, [j], second, [half, k, self.column(j)], QUAD) for j in range(0, t.width, QUAD)]
-            added = loop(t.height, lambda i: loop(t.width, lambda j: add(i, j), UNROLLED, "j"), UNROLLED, "i")
-            return block(*reads, added)
-
-        return allocate([left, right], loop(STEP, term, UNROLLED, "k"))
-
-    @property
-    def own(self) -> tuple[Expr, Expr]:
-        """The place of a thread's rows and columns among those of the tile; results lie by columns, or by rows where
-        data does."""
-        down, across = self.tile.rows // self.tile.height, self.tile.columns // self.tile.width
-        if self.is_transposed:
-            return tirx.floordiv(self.thread, across), tirx.floormod(self.thread, across)
-        return tirx.floormod(self.thread, down), tirx.floordiv(self.thread, down)
-
-    def row(self, number: int) -> Expr:
-        """The row of the tile that is a thread's so-manyth: four neighbours, then four in the next part of the tile."""
-        return self.own[0] * QUAD + self._shifted(number, self.tile.rows // self.tile.height)
-
-    def column(self, number: int) -> Expr:
-        """The column of the tile that is a thread's so-manyth."""
-        return self.own[1] * QUAD + self._shifted(number, self.tile.columns // self.tile.width)
-
-    def _shifted(self, number: int, threads: int) -> int:
-        return number // QUAD * threads * QUAD + number % QUAD
-
-    def write(self, sums: Buffer) -> Stmt:
-        """Turn the sums into the result."""
-        t = self.tile
-        places = product(range(t.height), range(0, t.width, QUAD))
-        return block(*(self.finish(self.row(i), self.column(j), sums, [i, j]) for i, j in places))
+def row_kinds(tile: Tile, together: int) -> int:
+    """How many different rows a thread loads; in later turns they are the same ones again."""
+    around, turns = QUAD // together * tile.rows, row_turns(tile, together)
+    return 1 if tile.threads % around == 0 else turns
 
 
 def padded_columns(tile: Tile, columns: int) -> int:
@@ -280,4 +229,4 @@ def padded_columns(tile: Tile, columns: int) -> int:
 
 def padded_terms(tile: Tile, depth: int) -> int:
     """Terms of stored weights, of whole steps and parts."""
-    return tile.steps(depth) * tile.parts * tile.STEP
+    return tile.steps(depth) * tile.parts * tile.step

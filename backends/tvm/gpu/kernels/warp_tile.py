@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, ClassVar
+from typing import Any
 
 from tvm import tirx
 
@@ -20,7 +20,15 @@ from lvc.backends.tvm.gpu.kernels.factors import Pace
 from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor
 from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.staging import copied_ahead, staged
-from lvc.backends.tvm.gpu.kernels.tile import LATENCY, REGISTERS, Tile, fetched_bytes
+from lvc.backends.tvm.gpu.kernels.tile import (
+    BLOCK_SHARED,
+    LATENCY,
+    MOST_STAGES,
+    REGISTERS,
+    SHARED_BYTES,
+    Tile,
+    fetched_bytes,
+)
 from lvc.backends.tvm.gpu.launch import WARP, copy, copy_ahead, local, matrices, multiply_matrices, shared
 from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, loop, store, zeros
 
@@ -29,16 +37,15 @@ STRIDE = WORDS + 4
 WORD_BYTES = 4
 VECTOR = 4  # words of a vector
 ROWS, COLUMNS, DEPTH = 16, 8, 8  # of a product of matrices; the depth in words
-MOST_STAGES = 4
-BLOCK_SHARED = 48 << 10  # bytes of shared memory that a block may have without asking
-SHARED_BYTES = 128  # that a multiprocessor's shared memory gives in a cycle
 
 
 @dataclass(frozen=True)
 class WarpTile(Tile):
     """``rows`` by ``columns`` of a block, ``height`` by ``width`` of a warp; terms are words."""
 
-    STEP: ClassVar[int] = WORDS
+    @property
+    def step(self) -> int:
+        return WORDS
 
     @property
     def warps(self) -> int:

@@ -19,9 +19,12 @@ from lvc.backends.tvm.gpu.estimate import Estimate, estimate, occupancy
 from lvc.backends.tvm.gpu.gpus import CAPABILITIES, CHIPS
 from lvc.backends.tvm.gpu.kernels.tile import LAUNCH
 from lvc.backends.tvm.gpu.nvrtc import Usage
+from lvc.compiler import container
+from lvc.compiler.cli import main
 from lvc.compiler.ir.graph import calls
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.counts import macs
+from lvc.compiler.measure.kernels import kernels_of
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,31 @@ def test_a_convolution_is_bound_by_arithmetic_and_takes_longer_with_fewer_multip
     assert small.seconds > 2 * large.seconds
     assert large.launching == pytest.approx(large.launches * LAUNCH / 1.41e9)
     assert large.seconds == pytest.approx(sum(kernel.seconds for kernel in large.kernels) + large.launching)
+
+
+@needs_nvrtc
+def test_what_is_built_says_what_its_kernels_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    s = Sketch()
+    model = s.model(s.conv(s.input(1, 64, 28, 28), 64, 3))
+    artefact = build(model, "cuda:a100")
+    container.write(artefact, tmp_path / "net.lvc")
+    assert main(["inspect", str(tmp_path / "net.lvc"), "--per-op"]) == 0
+    said = capsys.readouterr().out
+    assert kernels_of(artefact) == estimated(model, "cuda:a100").account()
+    assert "NVIDIA A100 (40 GB, SXM4)" in said
+    assert "0 of 3 kernels spill" in said
+
+
+@needs_nvrtc
+def test_large_convolutions_come_to_seven_tenths_of_the_roofline() -> None:
+    """Those of resnet50 that are hardest to divide over 108 multiprocessors, by the model that docs/gpu.md tells."""
+    for channels, size, filters, kernel in ((64, 56, 64, 3), (256, 14, 256, 3), (512, 7, 2048, 1), (256, 14, 1024, 1)):
+        s = Sketch()
+        found = estimated(s.model(s.conv(s.input(1, channels, size, size), filters, kernel)), "cuda:a100")
+        (layer,) = [one for one in found.kernels if one.kind == "Conv2d"]
+        assert layer.macs > 50e6
+        assert layer.share > 0.7
+        assert not layer.spills
 
 
 @needs_nvrtc

@@ -15,6 +15,7 @@ from lvc.compiler.ir.operators import integer
 
 pytestmark = needs_nvrtc
 TARGET = "cuda:sm_75"
+DP4A = {torch.uint8: "LVC_DP4A_UNSIGNED(", torch.int8: "LVC_DP4A("}
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
@@ -34,7 +35,7 @@ def test_convolutions(dtype: torch.dtype, seed: int) -> None:
     ]
     given = whole(seed, dtype, 2, 20, 9, 11), whole(seed + 1, dtype, 1, 3, 12, 12)
     text = emulate(s.model(*outputs), *given, target=TARGET).parts.text
-    assert "LVC_DP4A(" in text.partition("#endif")[2]
+    assert DP4A[dtype] in text.partition("#endif")[2]
 
 
 def test_deep_sums_in_parts() -> None:
@@ -55,11 +56,11 @@ def test_products(rows: int, depth: int) -> None:
     emulate(s.model(s.call(integer.linear, x, weight, bias, 77)), whole(0, torch.uint8, rows, depth), target=TARGET)
 
 
-@pytest.mark.parametrize(("target", "instruction"), [(TARGET, "LVC_DP4A("), ("cuda:sm_80", "LVC_MMA(lvc_")])
+@pytest.mark.parametrize(("target", "instruction"), [(TARGET, "LVC_DP4A"), ("cuda:sm_80", "LVC_MMA(lvc_")])
 def test_resnet20_in_integers(target: str, instruction: str) -> None:
     """Every byte of what the integer graph gives; convolutions by dp4a, or by tensor cores."""
     model, x = integer_resnet20()
     emulated = Emulated(build(model, target))
     for found, wanted in zip(emulated(x), model(x), strict=True):
         np.testing.assert_array_equal(found, wanted)
-    assert uses(emulated, instruction) >= 7
+    assert uses(emulated, instruction) >= (7 if target == TARGET else 1)  # small layers are worth no tensor cores

@@ -9,6 +9,9 @@ from gpu_models import build, emulate, needs_nvrtc, spills
 from sketch import Sketch, aten, numbers
 
 from lvc.backends.tvm.gpu import operations
+from lvc.backends.tvm.gpu.gpus import CAPABILITIES, CHIPS
+from lvc.backends.tvm.gpu.kernels import conv2d, matmul
+from lvc.backends.tvm.gpu.kernels.tile import BLOCK_SHARED, SMALLEST, TILES, Tile
 from lvc.compiler.errors import CompileError
 
 pytestmark = needs_nvrtc
@@ -47,6 +50,35 @@ def test_deep_sums_over_small_planes_are_made_in_parts() -> None:
     launches = [name for name in emulated.counts if name.startswith("conv2d")]
     assert len(launches) == 2
     assert all(count.conflict_free == 1 for count in emulated.counts.values())
+
+
+SAMPLE = (*TILES[::60], SMALLEST, max(TILES, key=lambda tile: tile.rows * tile.columns))
+
+
+@pytest.mark.parametrize("tile", SAMPLE, ids=str)
+def test_tiles(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pixels, channels and terms that end within one, by copies ahead and by way of registers."""
+    monkeypatch.setattr(conv2d, "TILES", (tile,))
+    monkeypatch.setattr(matmul, "TILES", (tile,))
+    s = Sketch()
+    x, rows = s.input(1, 12, 13, 11), s.input(70, 100)
+    linear = s.call(aten.linear.default, rows, s.stored(torch.randn(90, 100)), None)
+    model = s.model(s.conv(x, 44, 3), linear)
+    for target in ("cuda:sm_80", "cuda:sm_75"):
+        emulated = emulate(model, numbers(1, 12, 13, 11), numbers(70, 100), target=target)
+        assert not spills(emulated)
+        assert all(count.conflict_free > 0.85 for count in emulated.counts.values())
+
+
+def test_all_tiles_fit() -> None:
+    a100 = CHIPS["a100"]
+    for tile in TILES:
+        assert tile.threads <= 256
+        assert tile.team * tile.slices == tile.threads
+        assert tile.rows * tile.columns == tile.team * tile.height * tile.width
+        assert 2 <= tile.stages(a100) <= 4
+        assert 4 * tile.stages(a100) * tile.stage_words <= BLOCK_SHARED <= CAPABILITIES[75].block_shared
+        assert tile.together(CHIPS["t4"]) >= 1
 
 
 @pytest.mark.parametrize(("rows", "columns", "depth"), [(30, 70, 50), (64, 64, 64), (9, 12, 33), (1, 10, 130)])

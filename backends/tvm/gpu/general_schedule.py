@@ -15,7 +15,7 @@ from typing import Any
 from lvc.backends.tvm.gpu.launch import WARP, Launches
 from lvc.backends.tvm.gpu.pointwise import write_elements
 from lvc.backends.tvm.gpu.rows import MOST_THREADS, fits, write_rows
-from lvc.backends.tvm.gpu.stages import Stage, shared_dimensions, stages_of
+from lvc.backends.tvm.gpu.stages import Nest, Stage, shared_dimensions, stages_of
 
 LONG = 32  # terms of a sum that are worth several threads, where there are too few sums
 FEW_LANES = 8  # neighbouring sums that one block makes at once
@@ -29,9 +29,14 @@ class GeneralSchedule:
 
     def __call__(self, sch: Any, launches: Launches) -> None:
         stages = stages_of(sch)
-        if self.apart or not _write_together(stages, launches):
-            launches.scratch += [stage.buffer for stage in stages[:-1]]
-            for stage in stages:
+        together = [stage for stage in stages if isinstance(stage, Stage)]
+        if not self.apart and together == stages and _write_together(together, launches):
+            return
+        launches.scratch += [stage.buffer for stage in stages[:-1]]
+        for stage in stages:
+            if isinstance(stage, Nest):
+                launches.add(stage.blocks, stage.threads, stage.at)
+            else:
                 assert _write_together([stage], launches)
 
 

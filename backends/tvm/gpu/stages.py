@@ -13,7 +13,7 @@ from tvm import ir, tirx
 from lvc.backends.tvm.gpu.expressions import number
 from lvc.backends.tvm.gpu.guards import guarded
 from lvc.backends.tvm.gpu.lanes import substituted
-from lvc.backends.tvm.nest import Buffer, Expr
+from lvc.backends.tvm.nest import Buffer, Expr, Stmt
 from lvc.compiler.errors import CompileError
 
 
@@ -79,6 +79,30 @@ class Stage:
         return any(map(self._is_total, found))
 
 
+@dataclass(frozen=True)
+class Nest:
+    """What ``blocks`` of ``threads`` write of ``buffer``, each by ``body``; ``block`` and ``thread`` are their
+    indices."""
+
+    buffer: Buffer
+    block: Any
+    blocks: int
+    thread: Any
+    threads: int
+    body: Stmt
+
+    @property
+    def reads(self) -> list[Any]:
+        """What it loads."""
+        found: list[Any] = []
+        tvm_ffi.structural_walk(self.body, [(ir.TensorLoad, found.append)])
+        return found
+
+    def at(self, block: Expr, thread: Expr) -> Stmt:
+        """What one thread does."""
+        return substituted(self.body, {self.block: block, self.thread: thread})
+
+
 def _with_total(value: Expr, buffer: Buffer, total: Expr) -> Expr:
     if total is None:
         return value
@@ -89,17 +113,22 @@ def _with_total(value: Expr, buffer: Buffer, total: Expr) -> Expr:
     return tvm_ffi.structural_mutate(value, [(ir.TensorLoad, load)])
 
 
-def stages_of(sch: Any) -> list[Stage]:
+def stages_of(sch: Any) -> list[Stage | Nest]:
     """The stages of a schedule's function in order, without those that only one other reads, which computes them
     itself."""
     found = [_stage(sch.get(block)) for block in sch.get_child_blocks(sch.get_sblock("root"))]
     while (place := _inlined(found)) is not None:
         stage = found.pop(place)
-        found = [_with_stage(other, stage) for other in found]
+        assert isinstance(stage, Stage)
+        found = [other if isinstance(other, Nest) else _with_stage(other, stage) for other in found]
     return found
 
 
-def _stage(block: Any) -> Stage:
+def _stage(block: Any) -> Stage | Nest:
+    outer = block.body
+    if _is_parallel(outer) and _is_parallel(inner := outer.body):
+        extents = int(outer.extent), int(inner.extent)
+        return Nest(_written(inner.body), outer.loop_var, extents[0], inner.loop_var, extents[1], inner.body)
     if not isinstance(block.body, tirx.BufferStore):
         raise CompileError(
             "elements wait for one another in it", why="its loops are written for one thread of a processor"
@@ -120,9 +149,24 @@ def _stage(block: Any) -> Stage:
     )
 
 
-def _inlined(stages: Sequence[Stage]) -> int | None:
+def _written(body: Stmt) -> Buffer:
+    """The buffer in memory that a statement writes."""
+    stores: list[Any] = []
+    tvm_ffi.structural_walk(body, [(tirx.BufferStore, stores.append)])
+    return next(store.buffer for store in stores if store.buffer.scope() != "local")
+
+
+def _is_parallel(loop: Any) -> bool:
+    return isinstance(loop, tirx.For) and loop.kind == tirx.ForKind.PARALLEL
+
+
+def _inlined(stages: Sequence[Stage | Nest]) -> int | None:
     """A stage without a sum that one other reads, at one place."""
+    nests = [stage for stage in stages if isinstance(stage, Nest)]
+    kept = [load.source for nest in nests for load in nest.reads]
     for place, stage in enumerate(stages[:-1]):
+        if isinstance(stage, Nest) or any(source.same_as(stage.buffer) for source in kept):
+            continue
         reads = [load for other in stages for load in other.reads if load.source.same_as(stage.buffer)]
         if not stage.reduced and len(reads) == 1:
             return place

@@ -120,7 +120,7 @@ def _divided(size: int, most: int, descending: bool) -> Row:
 def scatter(call: Call) -> Array:
     """The old elements, then one update after the other."""
     size, count = call.shape[-1], call["index"].shape[-1]
-    combine = (_OF_TRUTH if call.dtype == "bool" else _OF_NUMBERS)[call["reduce"]]
+    combine = combination(call)
 
     def row(number: Expr, output: Buffer, old: Buffer, index: Buffer, updates: Buffer) -> Stmt:
         def update(i: Expr) -> Stmt:
@@ -134,6 +134,11 @@ def scatter(call: Call) -> Array:
         )
 
     return by_rows(call, [call["x"], call["index"], call["updates"]], call.dtype, row)
+
+
+def combination(call: Call) -> Callable[[Expr, Expr], Expr]:
+    """What a scatter makes of an old element and a new one."""
+    return (_OF_TRUTH if call.dtype == "bool" else _OF_NUMBERS)[call["reduce"]]
 
 
 def _extreme(old: Expr, new: Expr, choose: Callable[[Expr, Expr], Expr]) -> Expr:

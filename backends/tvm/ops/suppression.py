@@ -21,12 +21,18 @@ def _floor(number: float, dtype: str) -> float:
     return float(near if float(near) <= number else np.nextafter(near, -np.inf, dtype=dtype))
 
 
+def threshold_of(call: Call) -> Expr:
+    """What boxes overlap by more than."""
+    dtype = call["boxes"].dtype
+    return scalar_of(_floor(call["iou_threshold"], dtype), dtype)
+
+
 @lowers(ordering.nms)
 def nms(call: Call) -> Array:
     """Each box that stays strikes out those behind it that it overlaps, up to the last one that counts."""
     size, dtype, lanes = call.shape[-1], call["boxes"].dtype, call.scope.lanes
     padded = -(-size // lanes) * lanes
-    threshold = splat(scalar_of(_floor(call["iou_threshold"], dtype), dtype), lanes)
+    threshold = splat(threshold_of(call), lanes)
 
     def row(number: Expr, output: Buffer, boxes: Buffer, valid: Buffer, *groups: Buffer) -> Stmt:
         corners = scratch((_AREA + 1, padded), "corners", dtype)

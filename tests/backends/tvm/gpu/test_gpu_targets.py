@@ -10,7 +10,7 @@ import torch
 from gpu_models import build, needs_nvrtc
 from sketch import Sketch
 
-from lvc.backends.tvm.gpu import nvrtc
+from lvc.backends.tvm.gpu import nvrtc, rules
 from lvc.backends.tvm.gpu.driver import found_gpu
 from lvc.backends.tvm.gpu.gpus import CAPABILITIES, CHIPS, GPUS
 from lvc.backends.tvm.gpu.targets import gpu_of
@@ -125,7 +125,8 @@ def test_a_kernel_that_nvrtc_refuses_is_an_error_with_its_words() -> None:
     assert "undefined" in caught.value.why
 
 
-def test_what_sorts_is_refused_with_the_reason() -> None:
+def test_loops_for_one_thread_of_a_processor_are_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "RULES", ())
     sketch = Sketch()
     order = sketch.call(ordering.argsort, sketch.input(2, 9), True)
     with pytest.raises(CompileError, match="no kernel for GPUs can be made for argsort") as caught:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lvc.compiler.errors import CompileError, UsageError, did_you_mean
 from lvc.compiler.pipeline import catalogue
@@ -78,6 +78,10 @@ class Executable(Protocol):
 
 class OnDevice:
     """An executable that takes a `lvc.compiler.device_array.DeviceArray` as well."""
+
+    def write(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Run the model, and write what it gives into arrays of the host or of the device."""
+        raise NotImplementedError
 
 
 class Untimed:

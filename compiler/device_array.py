@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lvc.compiler import dlpack
 from lvc.compiler.errors import UsageError
 
 INTERFACE = "__cuda_array_interface__"
@@ -23,16 +24,17 @@ class DeviceArray:
 
     @classmethod
     def of(cls, array: object) -> DeviceArray | None:
-        """What an array of PyTorch, CuPy or Numba says of itself by ``__cuda_array_interface__``; None for what is no
-        such array. `UsageError` for one that is not contiguous."""
+        """What an array of PyTorch, CuPy, Numba or JAX says of itself by ``__cuda_array_interface__``, or else by
+        ``__dlpack__``; None for what is no array on a GPU. `UsageError` for one that is not contiguous, or not on the
+        first GPU."""
         if isinstance(array, np.ndarray):
             return None
         try:
             described = getattr(array, INTERFACE, None)
         except Exception:  # of a tensor on another device, PyTorch raises what is no lack of an attribute
-            return None
+            described = None
         if described is None:
-            return None
+            return cls._of_dlpack(array)
         try:
             shape, dtype = tuple(map(int, described["shape"])), np.dtype(described["typestr"])
             address, strides = int(described["data"][0]), described.get("strides")
@@ -43,6 +45,17 @@ class DeviceArray:
         if described.get("mask") is not None:
             raise UsageError("an input is a masked array", why="what it masks would be computed with", help="fill it")
         return cls(shape, dtype, address, array)
+
+    @classmethod
+    def _of_dlpack(cls, array: object) -> DeviceArray | None:
+        found = dlpack.on_gpu(array)
+        if found is None:
+            return None
+        if found.strides is not None and found.strides != _contiguous(found.shape, 1):
+            raise UsageError("an input on the GPU is not contiguous", help="make it contiguous there")
+        if found.device:
+            raise UsageError(f"an input lies on GPU {found.device}, and models run on GPU 0", help="copy it there")
+        return cls(found.shape, found.dtype, found.address, (array, found.capsule))
 
 
 def _contiguous(shape: tuple[int, ...], item: int) -> tuple[int, ...]:

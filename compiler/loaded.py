@@ -30,7 +30,8 @@ class Loaded:
     """An artefact that can be called: arrays in, one array out (or a tuple, if the model has several outputs).
 
     One that was built for several numbers of images takes any number, in runs of these, see `lvc.compiler.serving`.
-    A model on a GPU takes arrays that lie there too, by ``__cuda_array_interface__``; outputs are arrays of the host.
+    A model on a GPU takes arrays that lie there too, by ``__cuda_array_interface__`` or ``__dlpack__``. Outputs are new
+    arrays of the host, or those given as ``out``, one for each, which may lie on the GPU too and are returned.
 
     Calls are safe from several threads.
     """
@@ -53,12 +54,14 @@ class Loaded:
         first = [value.spec for value in self.inputs]
         return next((batches.sizes for batches in self._batches if batches.images(first)), ())
 
-    def __call__(self, *inputs: Any) -> np.ndarray | tuple[np.ndarray, ...]:
+    def __call__(self, *inputs: Any, out: Any = None) -> Any:
         arrays: list[Any] = [DeviceArray.of(array) or array for array in inputs]
         given = [_spec_of(array) for array in arrays]
         is_there = any(isinstance(array, DeviceArray) for array in arrays)
         if is_there and not isinstance(self.executable, OnDevice):
             raise UsageError("an input lies on a GPU, and the model runs elsewhere", help="copy it to the host")
+        if out is not None:
+            return self._write(arrays, given, out)
         batches = next((batches for batches in self._batches if batches.images(given)), None)
         if batches and not is_there:
             outputs = batches.run(self.executable, arrays)
@@ -67,6 +70,26 @@ class Loaded:
             outputs = self.executable(*arrays)
         outputs = cut(self.artefact.outputs, self.artefact.counts, outputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _write(self, arrays: list[Any], given: list[TensorSpec], out: Any) -> Any:
+        """Run the model, and write its outputs into arrays."""
+        targets = list(out) if isinstance(out, list | tuple) else [out]
+        wanted = signature_of(self.artefact.signatures, given).outputs
+        if self.artefact.counts:
+            raise UsageError("'out' is not for lists whose length depends on the data", help="leave it out")
+        if len(targets) != len(wanted):
+            raise UsageError(f"the model gives {len(wanted)} output(s), 'out' has {len(targets)}")
+        places: list[Any] = [DeviceArray.of(target) or target for target in targets]
+        for value, place in zip(wanted, places, strict=True):
+            _check_target(value, place)
+        if isinstance(self.executable, OnDevice):
+            self.executable.write(arrays, places)
+        elif any(isinstance(place, DeviceArray) for place in places):
+            raise UsageError("'out' lies on a GPU, and the model runs elsewhere", help="give an array of the host")
+        else:
+            for place, made in zip(places, self.executable(*arrays), strict=True):
+                place[...] = made
+        return out
 
     @cached_property
     def _batches(self) -> list[Batches]:
@@ -108,3 +131,12 @@ def _spec_of(array: np.ndarray | DeviceArray) -> TensorSpec:
     if hasattr(array, "mask"):
         raise UsageError("an input is a masked array", why="what it masks would be computed with", help="fill it")
     return TensorSpec.of_array(array)
+
+
+def _check_target(value: Value, place: Any) -> None:
+    """`UsageError` unless an output can be written to a place."""
+    found = _spec_of(place)
+    if found != value.spec:
+        raise UsageError(f"'out' for the output '{value.name}' must be {value.spec}, not {found}")
+    if isinstance(place, np.ndarray) and not (place.flags.c_contiguous and place.flags.writeable):
+        raise UsageError(f"'out' for the output '{value.name}' is read-only or has gaps")

@@ -3,7 +3,8 @@
 // Work waits in its stream until someone waits for the stream, so that what is read too early is not there yet. Device
 // memory can be touched by copies and kernels alone, and begins as NaN. What is used as the interface of the driver does
 // not allow is noted as a fault: pointers that are in no allocation, handles that are none, contexts that are not
-// current, launches beyond the limits, calls behind an error that ends a context, what is not given back.
+// current, launches beyond the limits, calls behind an error that ends a context, what is not given back. Graphs are
+// lists of launches; while a stream records one, nothing else may be asked of it.
 //
 // The environment says what it is: LVC_FAKE_KERNELS, the library of kernels; LVC_FAKE_CAPABILITY, 80 by default;
 // LVC_FAKE_DRIVER, 13000 by default; LVC_FAKE_GPUS, 1 by default; LVC_FAKE_MEMORY, in bytes; LVC_FAKE_FAIL, such as
@@ -20,6 +21,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <sstream>
@@ -35,7 +37,9 @@ enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEV
 
 struct Module { std::string code; };
 struct Function { const Kernel *kernel; Module *module; };
-struct Stream { std::vector<std::function<int()>> work; };
+typedef std::vector<std::function<int()>> Work;
+struct Stream { Work work; Work *recorded = nullptr; };
+struct Graph { Work work; };
 
 std::recursive_mutex lock;
 std::string faults;
@@ -43,6 +47,8 @@ std::map<uintptr_t, size_t> memory;  // begin and bytes
 std::set<Module *> modules;
 std::set<Function *> functions;
 std::set<Stream *> streams;
+std::map<uintptr_t, size_t> pinned;
+std::set<Graph *> graphs, instances;
 std::map<std::string, int> calls;
 std::map<std::string, const Kernel *> kernels;
 std::map<std::string, long> launched;
@@ -132,8 +138,14 @@ int run(const Kernel &kernel, std::vector<uintptr_t> pointers) {
   return fault(LAUNCH_FAILED, "%s: %s", kernel.name, error);
 }
 
+// Whether it is a stream, and one that does not record.
+bool is_idle(void *stream) { return streams.count((Stream *)stream) && !((Stream *)stream)->recorded; }
+
 void check_end() {
   for (auto &one : memory) fault(0, "%zu bytes of memory are not freed", one.second);
+  for (auto &one : pinned) fault(0, "%zu bytes of pinned memory are not freed", one.second);
+  if (!graphs.empty()) fault(0, "%zu graphs are not destroyed", graphs.size());
+  if (!instances.empty()) fault(0, "%zu instances of graphs are not destroyed", instances.size());
   if (!modules.empty()) fault(0, "%zu modules are not unloaded", modules.size());
   if (!streams.empty()) fault(0, "%zu streams are not destroyed", streams.size());
   if (retained) fault(0, "the context is not released");
@@ -162,6 +174,8 @@ extern "C" {
 // For the tests in one process: everything from the beginning, and what was wrong until now.
 void lvc_fake_reset() {
   for (auto &one : memory) munmap((void *)one.first, page(one.second));
+  for (auto &one : pinned) free((void *)one.first);
+  pinned.clear(), graphs.clear(), instances.clear();
   memory.clear(), modules.clear(), functions.clear(), streams.clear(), calls.clear(), kernels.clear(), launched.clear();
   retained = failed = current = 0;
   is_ready = false;
@@ -313,14 +327,83 @@ int cuMemFree_v2(uint64_t address) {
 int cuPointerGetAttribute(void *value, int attribute, uint64_t address) {
   CALL_ON_GPU("cuPointerGetAttribute");
   if (attribute != 2) return fault(INVALID_VALUE, "an address is asked for attribute %d", attribute);
-  if (!end_of(address)) return INVALID_VALUE;
-  *(unsigned *)value = 2;
+  auto host = pinned.upper_bound(address);
+  bool is_pinned = host != pinned.begin() && address < std::prev(host)->first + std::prev(host)->second;
+  if (!is_pinned && !end_of(address)) return INVALID_VALUE;
+  *(unsigned *)value = is_pinned ? 1 : 2;
+  return OK;
+}
+
+int cuMemAllocHost_v2(void **made, size_t bytes) {
+  CALL_ON_GPU("cuMemAllocHost_v2");
+  if (!bytes) return fault(INVALID_VALUE, "nothing is allocated");
+  *made = malloc(bytes);
+  memset(*made, 0xff, bytes);
+  pinned[(uintptr_t)*made] = bytes;
+  return OK;
+}
+
+int cuMemFreeHost(void *given) {
+  CALL_ON_GPU("cuMemFreeHost");
+  if (!pinned.erase((uintptr_t)given)) return fault(INVALID_VALUE, "what is freed is no pinned memory");
+  free(given);
+  return OK;
+}
+
+int cuStreamBeginCapture_v2(void *given, int mode) {
+  CALL_ON_GPU("cuStreamBeginCapture_v2");
+  if (!is_idle(given) || mode < 0 || mode > 2) return fault(INVALID_HANDLE, "what records is no idle stream");
+  ((Stream *)given)->recorded = new Work;
+  return OK;
+}
+
+int cuStreamEndCapture(void *given, void **made) {
+  std::lock_guard<std::recursive_mutex> held(lock);
+  Stream *stream = (Stream *)given;
+  if (!streams.count(stream) || !stream->recorded) return fault(INVALID_HANDLE, "nothing is recorded");
+  std::unique_ptr<Work> recorded(stream->recorded);
+  stream->recorded = nullptr;  // whether it can be made a graph or not
+  CALL_ON_GPU("cuStreamEndCapture");
+  Graph *graph = new Graph{*recorded};
+  graphs.insert(graph);
+  *made = graph;
+  return OK;
+}
+
+int cuGraphInstantiateWithFlags(void **made, void *given, unsigned long long flags) {
+  CALL_ON_GPU("cuGraphInstantiateWithFlags");
+  if (!graphs.count((Graph *)given) || flags) return fault(INVALID_HANDLE, "what is instantiated is no graph");
+  Graph *instance = new Graph(*(Graph *)given);
+  instances.insert(instance);
+  *made = instance;
+  return OK;
+}
+
+int cuGraphDestroy(void *given) {
+  CALL_ON_GPU("cuGraphDestroy");
+  if (!graphs.erase((Graph *)given)) return fault(INVALID_HANDLE, "what is destroyed is no graph");
+  delete (Graph *)given;
+  return OK;
+}
+
+int cuGraphExecDestroy(void *given) {
+  CALL_ON_GPU("cuGraphExecDestroy");
+  if (!instances.erase((Graph *)given)) return fault(INVALID_HANDLE, "what is destroyed is no instance of a graph");
+  delete (Graph *)given;
+  return OK;
+}
+
+int cuGraphLaunch(void *given, void *stream) {
+  CALL_ON_GPU("cuGraphLaunch");
+  if (!instances.count((Graph *)given)) return fault(INVALID_HANDLE, "what is launched is no instance of a graph");
+  if (!is_idle(stream)) return fault(INVALID_HANDLE, "a graph in no stream");
+  for (auto &one : ((Graph *)given)->work) ((Stream *)stream)->work.push_back(one);
   return OK;
 }
 
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
   CALL_ON_GPU("cuMemcpyDtoDAsync_v2");
-  if (!streams.count((Stream *)stream)) return fault(INVALID_HANDLE, "a copy in no stream");
+  if (!is_idle(stream)) return fault(INVALID_HANDLE, "a copy in no stream");
   if (!is_allocated(from, bytes) || !is_allocated(to, bytes))
     return fault(INVALID_VALUE, "%zu bytes are copied on the device where no memory is", bytes);
   ((Stream *)stream)->work.push_back([=] { return memcpy((void *)to, (void *)from, bytes), OK; });
@@ -347,8 +430,8 @@ int cuStreamDestroy_v2(void *given) {
 
 int cuStreamSynchronize(void *given) {
   CALL_ON_GPU("cuStreamSynchronize");
-  if (!streams.count((Stream *)given)) return fault(INVALID_HANDLE, "what is waited for is no stream");
-  std::vector<std::function<int()>> work;
+  if (!is_idle(given)) return fault(INVALID_HANDLE, "what is waited for is no stream");
+  Work work;
   work.swap(((Stream *)given)->work);
   Opened opened;
   for (auto &one : work)
@@ -365,7 +448,7 @@ int cuCtxSynchronize() {
 
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
   CALL_ON_GPU("cuMemcpyHtoDAsync_v2");
-  if (!streams.count((Stream *)stream)) return fault(INVALID_HANDLE, "a copy in no stream");
+  if (!is_idle(stream)) return fault(INVALID_HANDLE, "a copy in no stream");
   if (!is_allocated(to, bytes)) return fault(INVALID_VALUE, "%zu bytes are copied to where no memory is", bytes);
   if (end_of((uintptr_t)from)) return fault(INVALID_VALUE, "what is copied from the host lies on the device");
   ((Stream *)stream)->work.push_back([=] { return memcpy((void *)to, from, bytes), OK; });
@@ -374,7 +457,7 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stre
 
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
   CALL_ON_GPU("cuMemcpyDtoHAsync_v2");
-  if (!streams.count((Stream *)stream)) return fault(INVALID_HANDLE, "a copy in no stream");
+  if (!is_idle(stream)) return fault(INVALID_HANDLE, "a copy in no stream");
   if (!is_allocated(from, bytes)) return fault(INVALID_VALUE, "%zu bytes are copied from where no memory is", bytes);
   if (end_of((uintptr_t)to)) return fault(INVALID_VALUE, "what is copied to the host lies on the device");
   ((Stream *)stream)->work.push_back([=] { return memcpy(to, (void *)from, bytes), OK; });
@@ -401,7 +484,8 @@ int cuLaunchKernel(void *given, unsigned x, unsigned y, unsigned z, unsigned thr
       return fault(INVALID_VALUE, "%s, argument %d: %zu bytes are not all in one allocation", kernel.name, i, bytes);
     pointers.push_back(pointer);
   }
-  ((Stream *)stream)->work.push_back([&kernel, pointers] { return run(kernel, pointers); });
+  Stream *to = (Stream *)stream;
+  (to->recorded ? *to->recorded : to->work).push_back([&kernel, pointers] { return run(kernel, pointers); });
   return OK;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,13 @@ class GpuExecutable(Executable, OnDevice):
 
     def peak_flops(self) -> float:
         return 0.0
+
+    def write(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """See `OnDevice`; `UsageError` if one does not fit the signature."""
+        variant = self._variant(inputs)
+        arrays, instance = self._checked(inputs, variant), self._take()
+        instance.run(arrays, outputs, variant)
+        self._idle.append(instance)
 
     def _readable(self, array: Any) -> Any:
         return array if isinstance(array, DeviceArray) else np.asarray(array)

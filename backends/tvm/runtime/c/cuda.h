@@ -18,8 +18,10 @@ enum {
   LVC_CUDA_MISMATCH = 803, /* of the driver's parts */
   LVC_CUDA_MAJOR = 75, LVC_CUDA_MINOR = 76, /* attributes of a device: its compute capability */
   LVC_CUDA_MEMORY_TYPE = 2, /* an attribute of an address */
+  LVC_CUDA_OF_HOST = 1, /* memory of the host that the driver has pinned */
   LVC_CUDA_ON_DEVICE = 2,
-  LVC_CUDA_NON_BLOCKING = 1 /* a stream that does not wait for the default one */
+  LVC_CUDA_NON_BLOCKING = 1, /* a stream that does not wait for the default one */
+  LVC_CUDA_CAPTURE_OF_THREAD = 1 /* what other threads do meanwhile is not its business */
 };
 
 #define LVC_DRIVER_FUNCTIONS(F) \
@@ -37,6 +39,8 @@ enum {
   F(cuModuleGetFunction, (lvc_handle *function, lvc_handle module, const char *name)) \
   F(cuMemAlloc_v2, (lvc_address *address, size_t bytes)) \
   F(cuMemFree_v2, (lvc_address address)) \
+  F(cuMemAllocHost_v2, (void **memory, size_t bytes)) \
+  F(cuMemFreeHost, (void *memory)) \
   F(cuMemcpyHtoDAsync_v2, (lvc_address to, const void *from, size_t bytes, lvc_handle stream)) \
   F(cuMemcpyDtoHAsync_v2, (void *to, lvc_address from, size_t bytes, lvc_handle stream)) \
   F(cuMemcpyDtoDAsync_v2, (lvc_address to, lvc_address from, size_t bytes, lvc_handle stream)) \
@@ -50,10 +54,21 @@ enum {
   F(cuGetErrorName, (lvc_result result, const char **text)) \
   F(cuGetErrorString, (lvc_result result, const char **text))
 
+/* Launches that are recorded once, and launched together then. Older drivers have none of it. */
+#define LVC_GRAPH_FUNCTIONS(F) \
+  F(cuStreamBeginCapture_v2, (lvc_handle stream, int mode)) \
+  F(cuStreamEndCapture, (lvc_handle stream, lvc_handle *graph)) \
+  F(cuGraphInstantiateWithFlags, (lvc_handle *made, lvc_handle graph, unsigned long long flags)) \
+  F(cuGraphDestroy, (lvc_handle graph)) \
+  F(cuGraphLaunch, (lvc_handle made, lvc_handle stream)) \
+  F(cuGraphExecDestroy, (lvc_handle made))
+
 typedef struct {
   void *library;
+  int has_graphs;
 #define LVC_FUNCTION(name, parameters) lvc_result(*name) parameters;
   LVC_DRIVER_FUNCTIONS(LVC_FUNCTION)
+  LVC_GRAPH_FUNCTIONS(LVC_FUNCTION)
 #undef LVC_FUNCTION
 } lvc_driver;
 

@@ -17,12 +17,20 @@ typedef struct {
   lvc_address constants; /* weights, and behind them what setup makes */
 } lvc_gpu;
 
+/* The launches of a variant between certain places, recorded once they were used twice in a row. */
+typedef struct {
+  lvc_handle made;
+  lvc_address places[LVC_INPUTS + LVC_OUTPUTS + 1];
+} lvc_graph;
+
 struct lvc_model {
   lvc_gpu *gpu;
-  int is_first;
+  int is_first, cannot_record;
   pid_t process;
   lvc_handle stream;
   lvc_address memory;
+  unsigned char *pinned; /* memory of the host for tensors of a call, laid out as on the GPU; null if there is none */
+  lvc_graph graphs[LVC_VARIANTS];
   lvc_address staging[LVC_INPUTS + LVC_OUTPUTS + 1];
   lvc_address bases[LVC_BASES]; /* inputs, outputs, weights, prepared, workspace, scratch */
 };
@@ -68,6 +76,11 @@ static int lvc_find_functions(lvc_driver *driver) {
 #define LVC_FUNCTION(name, parameters) \
   if (!(*(void **)&driver->name = dlsym(driver->library, #name))) return LVC_OLD_DRIVER;
   LVC_DRIVER_FUNCTIONS(LVC_FUNCTION)
+#undef LVC_FUNCTION
+  driver->has_graphs = 1;
+#define LVC_FUNCTION(name, parameters) \
+  if (!(*(void **)&driver->name = dlsym(driver->library, #name))) driver->has_graphs = 0;
+  LVC_GRAPH_FUNCTIONS(LVC_FUNCTION)
 #undef LVC_FUNCTION
   return LVC_OK;
 }
@@ -147,6 +160,38 @@ static int lvc_walk(lvc_model *model, int32_t first, int32_t end) {
   return LVC_OK;
 }
 
+/* A graph of launches that could not be made is none: they are launched one by one then. */
+static void lvc_record(lvc_model *model, lvc_graph *graph, int32_t first, int32_t end) {
+  lvc_handle recorded = 0;
+  model->cannot_record = 1;
+  if (!lvc_cuda.has_graphs || lvc_cuda.cuStreamBeginCapture_v2(model->stream, LVC_CUDA_CAPTURE_OF_THREAD)) return;
+  int status = lvc_walk(model, first, end);
+  lvc_result result = lvc_cuda.cuStreamEndCapture(model->stream, &recorded);
+  if (!status && !result) result = lvc_cuda.cuGraphInstantiateWithFlags(&graph->made, recorded, 0);
+  if (recorded) lvc_cuda.cuGraphDestroy(recorded);
+  if (status || result) graph->made = 0;
+  else model->cannot_record = 0;
+}
+
+static void lvc_forget(lvc_graph *graph) {
+  if (graph->made) lvc_cuda.cuGraphExecDestroy(graph->made);
+  graph->made = 0;
+}
+
+/* All steps of a variant. Places that change with every call are not worth a graph. */
+static int lvc_walk_variant(lvc_model *model, int32_t variant) {
+  int32_t first = lvc_first_step(variant), end = first + lvc_variant[variant].steps;
+  lvc_graph *graph = &model->graphs[variant];
+  if (memcmp(graph->places, model->bases, (LVC_INPUTS + LVC_OUTPUTS) * sizeof(lvc_address))) {
+    lvc_forget(graph);
+    memcpy(graph->places, model->bases, (LVC_INPUTS + LVC_OUTPUTS) * sizeof(lvc_address));
+    return lvc_walk(model, first, end);
+  }
+  if (!graph->made && !model->cannot_record) lvc_record(model, graph, first, end);
+  if (!graph->made) return lvc_walk(model, first, end);
+  return lvc_status_of(lvc_cuda.cuGraphLaunch(graph->made, model->stream));
+}
+
 /* Nothing of the caller's memory is touched any more once this returns, whatever happened. */
 static int lvc_wait(lvc_model *model, int status) {
   lvc_result result = lvc_cuda.cuStreamSynchronize(model->stream);
@@ -157,10 +202,12 @@ static uint64_t lvc_placed(uint64_t bytes) { return (bytes + LVC_PLACE - 1) / LV
 
 /* An instance's own memory: tensors of a call, workspace, scratch. */
 static int lvc_get_memory(lvc_model *model) {
-  uint64_t bytes = lvc_placed(LVC_WORKSPACE_BYTES) + lvc_placed(LVC_SCRATCH_BYTES);
+  uint64_t bytes = 0, others = lvc_placed(LVC_WORKSPACE_BYTES) + lvc_placed(LVC_SCRATCH_BYTES);
   for (int i = 0; i < LVC_INPUTS + LVC_OUTPUTS; i++) bytes += lvc_placed(lvc_staged(i));
-  lvc_result result = lvc_cuda.cuMemAlloc_v2(&model->memory, bytes ? bytes : 1);
+  lvc_result result = lvc_cuda.cuMemAlloc_v2(&model->memory, bytes + others ? bytes + others : 1);
   if (result) return lvc_status_of(result);
+  void *pinned = 0; /* there is little of it: without any the driver copies by way of its own */
+  if (bytes && !lvc_cuda.cuMemAllocHost_v2(&pinned, bytes)) model->pinned = pinned;
   lvc_address at = model->memory;
   for (int i = 0; i < LVC_INPUTS + LVC_OUTPUTS; i++) {
     model->staging[i] = model->bases[i] = at;
@@ -224,7 +271,9 @@ int lvc_model_create(const void *weights, int32_t threads, const lvc_model *shar
 
 static void lvc_give_back(lvc_model *model) {
   lvc_gpu *gpu = model->gpu;
+  for (int i = 0; i < LVC_VARIANTS; i++) lvc_forget(&model->graphs[i]);
   if (model->stream) lvc_cuda.cuStreamDestroy_v2(model->stream);
+  if (model->pinned) lvc_cuda.cuMemFreeHost(model->pinned);
   if (model->memory) lvc_cuda.cuMemFree_v2(model->memory);
   if (!model->is_first) return;
   if (gpu->constants) lvc_cuda.cuMemFree_v2(gpu->constants);
@@ -246,10 +295,19 @@ void lvc_model_destroy(lvc_model *model) {
   free(model);
 }
 
-/* Whether an address is the GPU's own; of other memory the driver may know nothing. */
-static int lvc_is_there(lvc_address address) {
+/* What kind of memory an address is of; of memory that is not its own the driver knows nothing. */
+static unsigned lvc_kind(lvc_address address) {
   unsigned kind = 0;
-  return !lvc_cuda.cuPointerGetAttribute(&kind, LVC_CUDA_MEMORY_TYPE, address) && kind == LVC_CUDA_ON_DEVICE;
+  return lvc_cuda.cuPointerGetAttribute(&kind, LVC_CUDA_MEMORY_TYPE, address) ? 0 : kind;
+}
+
+/* Whether an address is the GPU's own. */
+static int lvc_is_there(lvc_address address) { return lvc_kind(address) == LVC_CUDA_ON_DEVICE; }
+
+/* The pinned memory by way of which a tensor of the host goes; null if it goes by itself. */
+static void *lvc_stopover(const lvc_model *model, int i, const void *given) {
+  if (!model->pinned || lvc_kind((lvc_address)(uintptr_t)given) == LVC_CUDA_OF_HOST) return 0;
+  return model->pinned + (model->staging[i] - model->memory);
 }
 
 /* What lies on the GPU at a good place is used there; the rest is staged. Returns whether anything lies there. */
@@ -271,6 +329,8 @@ static lvc_result lvc_copy_input(lvc_model *model, int32_t variant, int i, const
   if (model->bases[i] == address || !bytes) return 0;
   if (lvc_is_there(address))
     return lvc_cuda.cuMemcpyDtoDAsync_v2(model->bases[i], address, bytes, model->stream);
+  void *stopover = lvc_stopover(model, i, given);
+  if (stopover) given = memcpy(stopover, given, bytes);
   return lvc_cuda.cuMemcpyHtoDAsync_v2(model->bases[i], given, bytes, model->stream);
 }
 
@@ -279,17 +339,28 @@ static lvc_result lvc_copy_output(lvc_model *model, int32_t variant, int i, void
   lvc_address address = (lvc_address)(uintptr_t)given, made = model->bases[LVC_INPUTS + i];
   if (made == address || !bytes) return 0;
   if (lvc_is_there(address)) return lvc_cuda.cuMemcpyDtoDAsync_v2(address, made, bytes, model->stream);
-  return lvc_cuda.cuMemcpyDtoHAsync_v2(given, made, bytes, model->stream);
+  void *stopover = lvc_stopover(model, LVC_INPUTS + i, given);
+  return lvc_cuda.cuMemcpyDtoHAsync_v2(stopover ? stopover : given, made, bytes, model->stream);
+}
+
+/* What has come as far as pinned memory goes on to the caller's. */
+static void lvc_hand_over(const lvc_model *model, int32_t variant, int i, void *given) {
+  uint64_t bytes = lvc_tensor_of(variant, LVC_INPUTS + i)->bytes;
+  lvc_address address = (lvc_address)(uintptr_t)given;
+  if (model->bases[LVC_INPUTS + i] == address || !bytes || lvc_is_there(address)) return;
+  void *stopover = lvc_stopover(model, LVC_INPUTS + i, given);
+  if (stopover) memcpy(given, stopover, bytes);
 }
 
 /* Whoever made what lies on the GPU may have left it to a stream of his own, which is waited for. */
 static int lvc_run_here(lvc_model *model, int32_t variant, const void *const *inputs, void *const *outputs) {
-  int32_t first = lvc_first_step(variant);
   lvc_result result = lvc_place(model, inputs, outputs) ? lvc_cuda.cuCtxSynchronize() : 0;
   for (int i = 0; i < LVC_INPUTS && !result; i++) result = lvc_copy_input(model, variant, i, inputs[i]);
-  int status = result ? lvc_status_of(result) : lvc_walk(model, first, first + lvc_variant[variant].steps);
+  int status = result ? lvc_status_of(result) : lvc_walk_variant(model, variant);
   for (int i = 0; i < LVC_OUTPUTS && !status; i++) status = lvc_status_of(lvc_copy_output(model, variant, i, outputs[i]));
-  return lvc_wait(model, status);
+  status = lvc_wait(model, status);
+  for (int i = 0; i < LVC_OUTPUTS && !status; i++) lvc_hand_over(model, variant, i, outputs[i]);
+  return status;
 }
 
 static int lvc_enter(lvc_model *model) {

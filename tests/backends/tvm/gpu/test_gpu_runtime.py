@@ -26,7 +26,7 @@ from lvc.backends.tvm.gpu.emission import Parts
 from lvc.backends.tvm.gpu.targets import gpu_of
 from lvc.backends.tvm.runtime import library
 from lvc.backends.tvm.runtime.executable import Executable
-from lvc.compiler import container
+from lvc.compiler import container, dlpack
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import OtherMachine, Place, Target
 from lvc.compiler.cli import main
@@ -44,8 +44,8 @@ def network() -> torch.nn.Module:
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, padding=1),
         torch.nn.ReLU(),
-        torch.nn.Conv2d(8, 128, 4, 4),
-        torch.nn.Conv2d(128, 32, 3),
+        torch.nn.Conv2d(8, 256, 4, 4),
+        torch.nn.Conv2d(256, 32, 3),
         torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten(),
         torch.nn.Linear(32, 10),
@@ -222,6 +222,64 @@ def test_outputs_may_lie_on_the_gpu(built: Built, driver: FakeDriver) -> None:
         output.free()
 
 
+@dataclass
+class ByDlpack:
+    """An array that speaks DLPack and nothing else."""
+
+    array: OnGpu
+    device: int = 0
+    code: int = 2
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.device
+
+    def __dlpack__(self, stream: int | None = None) -> object:
+        assert stream == -1
+        values = self.array.values
+        self.shape = (ctypes.c_int64 * values.ndim)(*values.shape)
+        self.tensor = dlpack._Tensor(
+            self.array.address.value, 2, self.device, values.ndim, self.code, 32, 1, self.shape, None, 0
+        )
+        make = ctypes.pythonapi.PyCapsule_New
+        make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        return make(ctypes.addressof(self.tensor), b"dltensor", None)
+
+
+def test_arrays_of_dlpack_are_read_and_written_where_they_lie(built: Built, driver: FakeDriver) -> None:
+    loaded = lvc.load(built.artefact)
+    given, made = OnGpu(built.input), OnGpu(np.full_like(built.output, np.nan))
+    before = driver.calls("cuMemcpyHtoDAsync_v2"), driver.calls("cuMemcpyDtoHAsync_v2")
+    out = ByDlpack(made)
+    assert loaded(ByDlpack(given), out=out) is out
+    assert (driver.calls("cuMemcpyHtoDAsync_v2"), driver.calls("cuMemcpyDtoHAsync_v2")) == before
+    assert driver.calls("cuMemcpyDtoDAsync_v2") == 0
+    built.check(made.read())
+    with pytest.raises(UsageError, match="lies on GPU 1, and models run on GPU 0"):
+        loaded(ByDlpack(given, device=1))
+    with pytest.raises(UsageError, match="elements that models do not take"):
+        loaded(ByDlpack(given, code=4))
+    for array in (given, made):
+        array.free()
+
+
+def test_outputs_are_written_into_given_arrays(built: Built, driver: FakeDriver) -> None:
+    loaded = lvc.load(built.artefact)
+    place, there = np.full_like(built.output, np.nan), OnGpu(np.full_like(built.output, np.nan))
+    assert loaded(built.input, out=place) is place
+    built.check(place)
+    loaded(built.input, out=[there])
+    built.check(there.read())
+    there.free()
+    wrong = {
+        "must be f32": np.empty((1, 9), np.float32),
+        "has gaps": np.empty((1, 20), np.float32)[:, ::2],
+        "gives 1 output.s., 'out' has 2": [place, place],
+    }
+    for match, given in wrong.items():
+        with pytest.raises(UsageError, match=match):
+            loaded(built.input, out=given)
+
+
 def test_arrays_on_the_gpu_that_cannot_be_read_are_refused(built: Built, driver: FakeDriver) -> None:
     loaded = lvc.load(built.artefact)
     turned = OnGpu(built.input, strides=(4, 4, 4, 4))
@@ -233,6 +291,52 @@ def test_arrays_on_the_gpu_that_cannot_be_read_are_refused(built: Built, driver:
     with pytest.raises(UsageError, match="an input lies on a GPU, and the model runs elsewhere"):
         lvc.load(for_cpu)(turned)
     turned.free()
+
+
+def test_launches_between_the_same_places_become_a_graph(built: Built, driver: FakeDriver) -> None:
+    """Of the second run on; what lies elsewhere in each call is launched one by one."""
+    loaded = lvc.load(built.artefact)
+    for run in range(4):
+        built.check(loaded(built.input))
+        assert driver.calls("cuGraphLaunch") == max(0, run)
+    assert driver.calls("cuStreamBeginCapture_v2") == driver.calls("cuGraphInstantiateWithFlags") == 1
+    assert driver.launches(built.artefact) == 4 * built.launches
+    arrays = [OnGpu(built.input) for _ in range(3)]
+    for array in arrays:
+        built.check(loaded(array))
+    assert driver.calls("cuGraphLaunch") == 3
+    assert driver.calls("cuGraphExecDestroy") == 1
+    built.check(loaded(arrays[-1]))
+    built.check(loaded(arrays[-1]))
+    assert driver.calls("cuGraphLaunch") == 5
+    for array in arrays:
+        array.free()
+
+
+@pytest.mark.parametrize(
+    "call", ["cuStreamBeginCapture_v2 1 801", "cuStreamEndCapture 1 901", "cuGraphInstantiateWithFlags 1 801"]
+)
+def test_without_graphs_kernels_are_launched_one_by_one(built: Built, call: str) -> None:
+    with fake_gpu(built.kernels, fail=call) as driver:
+        loaded = lvc.load(built.artefact)
+        for _ in range(3):
+            built.check(loaded(built.input))
+        assert driver.calls("cuGraphLaunch") == 0
+        assert driver.calls("cuStreamBeginCapture_v2") == 1
+        assert driver.launches(built.artefact) == 3 * built.launches
+        del loaded
+        gc.collect()
+        assert not driver.faults()
+
+
+@pytest.mark.parametrize("fail", ["", "cuMemAllocHost_v2 1 2"])
+def test_arrays_of_the_host_go_by_way_of_pinned_memory_where_there_is_some(built: Built, fail: str) -> None:
+    with fake_gpu(built.kernels, fail=fail) as driver:
+        built.check(lvc.load(built.artefact)(built.input))
+        gc.collect()
+        assert driver.calls("cuMemAllocHost_v2") == 1
+        assert driver.calls("cuMemFreeHost") == (0 if fail else 1)
+        assert not driver.faults()
 
 
 def test_steps_are_timed_one_by_one(built: Built, driver: FakeDriver) -> None:
@@ -392,6 +496,9 @@ SABOTAGE = {
     "the context is kept": ("lvc_cuda.cuDevicePrimaryCtxRelease_v2(gpu->device)", "0", "the context is not released"),
     "no context": ("lvc_status_of(lvc_cuda.cuCtxPushCurrent_v2(model->gpu->context))", "0", "without a context"),
     "memory too small": ("bytes += lvc_placed(lvc_staged(i))", "bytes += 0", "are not all in one allocation"),
+    "pinned memory is kept": ("lvc_cuda.cuMemFreeHost(model->pinned)", "0", "bytes of pinned memory are not freed"),
+    "a graph is kept": ("lvc_forget(&model->graphs[i])", "0", "instances of graphs are not destroyed"),
+    "a recording is kept": ("lvc_cuda.cuGraphDestroy(recorded)", "0", "graphs are not destroyed"),
     "a wrong place": ("model->bases[pointer->base] + pointer->offset", "pointer->offset", "not all in one allocation"),
     "other threads": ("launch->threads, 1, 1, 0", "32, 1, 1, 0", "is launched in"),
 }
@@ -412,6 +519,7 @@ def test_a_runtime_that_is_wrong_is_found(built: Built, name: str, monkeypatch: 
     with fake_gpu(built.kernels) as driver:
         try:
             loaded = lvc.load(artefact)
+            loaded(built.input)
             loaded(built.input)
             del loaded
         except CompileError:

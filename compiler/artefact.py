@@ -19,7 +19,8 @@ class Artefact:
     (object, see `lvc.compiler.ir.counts`), ``task`` (one of `lvc.compiler.ir.task`, or nothing), ``pipeline`` (text),
     ``source`` (object), ``report`` (object), ``layers`` (list, see `lvc.compiler.measure.layers`), ``memory`` (object,
     see `lvc.compiler.measure.memory`), ``remarks`` (list of text: what a user should know of the build), ``variants``
-    (list of object: of each variant the bytes of ``weights`` that it reads, and of those that it reads ``alone``).
+    (list of object: of each variant the bytes of ``weights`` that it reads, and of those that it reads ``alone``),
+    ``kernels`` (object, see `lvc.compiler.measure.kernels`).
     ``suffix`` is the file name's ending if the only file stands for itself (``.onnx``). ``parts`` is what the backend
     emits other forms of, there while the process lives that built it. ``variants`` are what it takes and gives for
     other shapes of its inputs than those of ``inputs``, with as many inputs and outputs under the same names.

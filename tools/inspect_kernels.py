@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,19 @@ def rewritten(name: str, options: argparse.Namespace) -> Model:
     from lvc.compiler.pipeline.pipeline import Pipeline
 
     is_file = any(mark in name for mark in ":./")
-    model = load_request(argparse.Namespace(**{**vars(options), "model": name})) if is_file else request_of(name)
+    given = argparse.Namespace(**{**vars(options), "model": name})
+    model = load_request(given) if is_file else named_request(name, given)
     loaded: Model = model.load()
     if options.precision == "int8":
         return quantised(loaded, INT8)  # type: ignore[no-any-return]
     text = ",".join(filter(None, (options.pipeline, PRECISIONS[options.precision])))
     return Pipeline.parse(text).run(loaded)[0]
+
+
+def named_request(name: str, options: argparse.Namespace) -> Any:
+    """How a model of a suite or of torchvision is loaded: in its own shape, or in the one that is given."""
+    found = request_of(name)
+    return replace(found, shapes=shapes) if (shapes := load_request(options).shapes) else found
 
 
 def targets_of(text: str) -> list[Target]:

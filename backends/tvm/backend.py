@@ -113,6 +113,8 @@ class TvmBackend(Backend):
         from lvc.backends.tvm.build import build_files, weights_of
         from lvc.backends.tvm.legality import check
         from lvc.backends.tvm.lower import lower
+        from lvc.compiler.ir.graph import calls
+        from lvc.compiler.measure.counts import macs
 
         model, *others = models
         generator = self._generator(model, target)
@@ -122,6 +124,8 @@ class TvmBackend(Backend):
         program = lower(model, generator, recorded, others)
         built = build_files(program, generator, target, workspace)
         metadata: dict[str, object] = {"memory": built.memory.to_json(), "remarks": built.remarks}
+        if account := generator.account(built.parts, {node.name: macs(node) for node in calls(model.module.graph)}):
+            metadata["kernels"] = account.to_json()
         if others:
             metadata["variants"] = weights_of(program)
         if recorded:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lvc.compiler.emission import Emission
     from lvc.compiler.files import Content
     from lvc.compiler.ir.model import Model
+    from lvc.compiler.measure.kernels import KernelsAccount
     from lvc.compiler.measure.memory import Memory
 
 
@@ -182,6 +183,11 @@ class CodeGenerator(ABC):
         self, program: Program, kernels: Sequence[str], objects: Mapping[str, Object], memory: Memory
     ) -> Assembled:
         """Make a program's code. ``kernels`` names the kernel of each step, those of setup first."""
+
+    def account(self, parts: object, macs: Mapping[str, int]) -> KernelsAccount | None:
+        """What kernels take of the device, of the parts of an assembled program whose nodes multiply and add so often;
+        None where nothing tells."""
+        return None
 
 
 class Device(ABC):

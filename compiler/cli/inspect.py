@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lvc.compiler.ir.signature import Value
     from lvc.compiler.measure.layers import Layer, Totals
 
+_APART = ("layers", "memory", "kernels")  # of metadata, which are shown by themselves
 SUMMARY = "show layers, sizes and work of a model or an artefact"
 
 
@@ -24,6 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.add_argument("--top", metavar="N", type=positive, help="show only the N layers with the most MACs")
     parser.add_argument("--groups", action="store_true", help="show which channels of a model can be removed together")
+    help = "show what each kernel of an artefact for a GPU takes of it, and how long it takes by estimate"
+    parser.add_argument("--per-op", action="store_true", help=help)
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
@@ -32,6 +35,8 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     path = Path(options.model)
     if options.groups:
         _show_groups(options, console)
+    elif options.per_op:
+        _show_kernels(options, console)
     elif is_artefact(path):
         _inspect_artefact(read(path), path, options, console)
     else:
@@ -83,6 +88,27 @@ def _show_groups(options: argparse.Namespace, console: Console) -> None:
     console.json({"model": model.name, "source": model.source, "groups": found.data})
 
 
+def _show_kernels(options: argparse.Namespace, console: Console) -> None:
+    """Show what the kernels of an artefact for a GPU take."""
+    from lvc.compiler.container import is_artefact, read
+    from lvc.compiler.errors import UsageError
+    from lvc.compiler.measure.kernels import kernels_of
+
+    path = Path(options.model)
+    if not is_artefact(path):
+        raise UsageError("--per-op is for what was built", why=f"'{printable(options.model)}' is no artefact")
+    artefact = read(path)
+    found = kernels_of(artefact)
+    if found is None:
+        why = f"it is for {artefact.target}, and files for GPUs have one"
+        raise UsageError(
+            "the artefact has no account of its kernels", why=why, help="'lvc bench --per-op' times kernels"
+        )
+    console.result(f"{artefact.name}, {path}, for {artefact.target}\n")
+    console.result(found.describe())
+    console.json({"artefact": artefact.name, "target": artefact.target, **found.to_json()})
+
+
 def _inspect_artefact(artefact: Artefact, path: Path, options: argparse.Namespace, console: Console) -> None:
     from lvc.compiler.measure.artefact import artefact_facts, artefact_layers
     from lvc.compiler.measure.layers import totals
@@ -111,7 +137,7 @@ def _inspect_artefact(artefact: Artefact, path: Path, options: argparse.Namespac
             ),
             "files": files,
             **_memory_json(artefact),
-            "metadata": {name: value for name, value in artefact.metadata.items() if name not in ("layers", "memory")},
+            "metadata": {name: value for name, value in artefact.metadata.items() if name not in _APART},
             **(_layers_json(found, summed, options.top) if found else {}),
         }
     )

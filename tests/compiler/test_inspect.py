@@ -13,6 +13,7 @@ from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.cli import main
 from lvc.compiler.measure.inspection import layers
+from lvc.compiler.measure.kernels import KernelAccount, KernelsAccount, LaunchAccount
 from lvc.compiler.measure.layers import totals
 from lvc.compiler.measure.memory import Memory
 from lvc.compiler.writing import write_model
@@ -54,6 +55,57 @@ def test_json_of_an_artefact(artefact: Artefact, tmp_path: Path, capsys: pytest.
     assert found["inputs"] == [{"name": "image", "spec": "f32[1,4,16,16]"}]
     assert found["memory"].items() >= MEMORY.to_json().items()
     assert found["memory"].items() >= {"activations": 2400, "overhead": 1.2, "peak": 13500}.items()
+
+
+LAUNCH = LaunchAccount(98, 256, 90, 24192, 0, 2, 16, 64, "registers", 13e-6)
+ADDING = LaunchAccount(49, 128, 45, 0, 8, 10, 40, 64, "registers", 1e-6)
+KERNELS = KernelsAccount(
+    "NVIDIA A100",
+    4e-6,
+    (
+        KernelAccount("conv", "Conv2d", 115_605_504, 1_754_368, 11.9e-6, "arithmetic", (LAUNCH, ADDING)),
+        KernelAccount("pool", "general schedule", 0, 4_014_080, 2.6e-6, "memory", (ADDING,)),
+    ),
+)
+
+
+def test_kernels_of_an_artefact_for_a_gpu(
+    artefact: Artefact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, stored = tmp_path / "a.lvc", json.loads(json.dumps(KERNELS.to_json()))
+    container.write(dataclasses.replace(artefact, metadata={**artefact.metadata, "kernels": stored}), path)
+    assert main(["inspect", str(path), "--per-op"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[:5] == ["kernel", "kind", "blocks", "threads", "registers"]
+    for text in ("98 + 49", "256 + 128", "90 + 45", "24192 + 0", "registers + registers", "116 M", "14.0 µs", "85.0 %"):
+        assert text in lines[3]
+    assert lines[5].startswith("estimate, not measured: 19.0 µs a run on NVIDIA A100, 4.00 µs of it to launch")
+    assert lines[6] == "2 of 2 kernels spill"
+    assert main(["inspect", str(path), "--per-op", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kernels"] == stored["kernels"]
+
+
+def test_what_has_no_account_of_kernels_is_one_error(
+    artefact: Artefact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.lvc"
+    container.write(artefact, path)
+    assert main(["inspect", str(path), "--per-op"]) == 2
+    assert "the artefact has no account of its kernels" in capsys.readouterr().err
+    assert main(["inspect", "torchvision.models:resnet18", "--per-op"]) == 2
+    assert "--per-op is for what was built" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "value", [[], {"gpu": "x", "launching": -1.0, "kernels": []}, {**KERNELS.to_json(), "kernels": [1]}]
+)
+def test_a_damaged_account_of_kernels_is_one_error(
+    value: object, artefact: Artefact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.lvc"
+    container.write(dataclasses.replace(artefact, metadata={"kernels": json.loads(json.dumps(value))}), path)
+    assert main(["inspect", str(path), "--per-op"]) == 1
+    assert "the artefact's account of kernels is damaged" in capsys.readouterr().err
 
 
 def test_model_and_its_totals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,16 @@ def test_the_estimates_of_a_small_model(
     assert all(launch["occupancy"]["blocks"] > 0 for kernel in kernels for launch in kernel["launches"])
 
 
+def test_a_model_by_its_name_takes_a_shape(tool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["inspect_kernels.py", "squeezenet1_1", "--shape", "1x3x64x64"]
+    monkeypatch.setattr(sys, "argv", given)
+    options = tool.parse()
+    options.model = "squeezenet1_1"
+    assert tool.named_request("squeezenet1_1", options).load().inputs[0].spec.shape == (1, 3, 64, 64)
+    options.shape = []
+    assert tool.named_request("squeezenet1_1", options).shapes == {"": (1, 3, 224, 224)}
+
+
 def test_a_gpu_that_no_code_can_be_made_for_is_an_error(
     tool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

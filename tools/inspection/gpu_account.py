@@ -111,7 +111,7 @@ class GpuAccount:
             f"{kernel.macs / 1e6:.2f}",
             f"{kernel.bytes / 1e6:.2f}",
             duration(kernel.roofline),
-            "memory" if kernel.is_bound_by_memory else "arithmetic",
+            kernel.bound,
             duration(kernel.seconds),
             percent(kernel.share),
             "not measured",

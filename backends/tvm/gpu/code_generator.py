@@ -15,6 +15,7 @@ from lvc.backends.tvm.gpu import rules
 from lvc.backends.tvm.gpu.compiled import CompiledKernel, Parameter, PlannedLaunch
 from lvc.backends.tvm.gpu.emission import Parts
 from lvc.backends.tvm.gpu.entry import Entry
+from lvc.backends.tvm.gpu.estimate import estimate
 from lvc.backends.tvm.gpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.launch import Launches
@@ -27,6 +28,7 @@ from lvc.backends.tvm.ops.table import Call
 from lvc.backends.tvm.program import ITEM_BYTES, Program, Step
 from lvc.backends.tvm.runtime.executable import LIBRARY
 from lvc.compiler.errors import CompileError
+from lvc.compiler.measure.kernels import KernelsAccount
 from lvc.compiler.measure.memory import Memory
 
 BLOCK = 4  # channels: a vector of 16 bytes in float32, a word of 4 bytes in int8
@@ -95,6 +97,10 @@ class GpuCodeGenerator(CodeGenerator):
         library = host_of(self.gpu.host).linker.link({}, entry.sources(), EXPORTED)
         parts = Parts(program, tuple(kernels), compiled, scratch, memory, self.gpu)
         return Assembled({LIBRARY: library}, parts)
+
+    def account(self, parts: object, macs: Mapping[str, int]) -> KernelsAccount:
+        assert isinstance(parts, Parts)
+        return estimate(parts, macs).account()
 
 
 def _parameters(text: KernelText, arguments: Sequence[Buffer]) -> list[Parameter]:

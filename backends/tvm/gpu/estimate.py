@@ -19,6 +19,7 @@ from lvc.backends.tvm.gpu.kernels.tile import BUSY_WARPS, LATENCY, LAUNCH, Tile
 from lvc.backends.tvm.gpu.launch import VECTOR_BYTES, WARP
 from lvc.backends.tvm.gpu.nvrtc import Usage
 from lvc.backends.tvm.program import ITEM_BYTES, Step
+from lvc.compiler.measure.kernels import KernelAccount, KernelsAccount, LaunchAccount
 
 WARP_REGISTERS = 256  # a warp gets a multiple of so many
 PARTITIONS = 4  # of a multiprocessor; each has its part of the registers, and a warp is in one of them
@@ -70,6 +71,22 @@ class LaunchEstimate:
     occupancy: Occupancy
     seconds: float
 
+    def account(self) -> LaunchAccount:
+        """What an artefact says of it."""
+        launch, usage, held = self.launch, self.usage, self.occupancy
+        return LaunchAccount(
+            blocks=launch.blocks,
+            threads=launch.threads,
+            registers=usage.registers,
+            shared=usage.shared,
+            spills=usage.spill_stores + usage.spill_loads,
+            resident=held.blocks,
+            warps=held.warps,
+            most_warps=held.most_warps,
+            limit=held.limit,
+            seconds=self.seconds,
+        )
+
 
 @dataclass(frozen=True)
 class KernelEstimate:
@@ -95,6 +112,16 @@ class KernelEstimate:
     def share(self) -> float:
         """The part of the roofline that it comes to."""
         return self.roofline / self.seconds
+
+    @property
+    def bound(self) -> str:
+        """What its roofline is made of."""
+        return "memory" if self.is_bound_by_memory else "arithmetic"
+
+    def account(self) -> KernelAccount:
+        """What an artefact says of it."""
+        launches = tuple(launch.account() for launch in self.launches)
+        return KernelAccount(self.name, self.kind, self.macs, self.bytes, self.roofline, self.bound, launches)
 
     @property
     def spills(self) -> int:
@@ -126,6 +153,10 @@ class Estimate:
     @property
     def seconds(self) -> float:
         return sum(kernel.seconds for kernel in self.kernels) + self.launching
+
+    def account(self) -> KernelsAccount:
+        """What an artefact says of it."""
+        return KernelsAccount(self.gpu.line, self.launching, tuple(kernel.account() for kernel in self.kernels))
 
 
 def estimate(parts: Parts, macs: Mapping[str, int]) -> Estimate:

@@ -28,9 +28,18 @@ def widen(bits: Expr) -> Expr:
 def narrow(value: Expr) -> Expr:
     """The bits of a float32, rounded to nearest, ties to even; a NaN stays one."""
     bits = tirx.Var("bits", "int32")
-    rounded = bits + ((bits >> _int32(16)) & _int32(1)) + _int32(0x7FFF)
-    half = tirx.Select(is_number(tirx.reinterpret("float32", bits)), rounded, bits | _int32(1 << 22)) >> _int32(16)
-    return tirx.Let(bits, tirx.reinterpret("int32", value), tirx.Cast(BITS, half))
+    return tirx.Let(bits, tirx.reinterpret("int32", value), rounded_bits(bits))
+
+
+def rounded_bits(bits: Expr) -> Expr:
+    """The same of the bits of a float32, or of a vector of them."""
+
+    def number(value: int) -> Expr:
+        return like(value, bits)
+
+    rounded = bits + ((bits >> number(16)) & number(1)) + number(0x7FFF)
+    kept = tirx.Select(is_number(tirx.reinterpret(_lanes("float32", bits), bits)), rounded, bits | number(1 << 22))
+    return tirx.Cast(_lanes(BITS, bits), kept >> number(16))
 
 
 def to_int32(bits: Expr) -> Expr:

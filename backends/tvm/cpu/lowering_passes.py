@@ -8,6 +8,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
+from lvc.backends.tvm.cpu.short_rounding import round_by_instruction
 from lvc.backends.tvm.kept_values import keep_values
 from lvc.backends.tvm.plain_functions import make_plain
 from lvc.backends.tvm.shifted_divisions import hide_shifted_divisions
@@ -33,6 +34,7 @@ def _passes() -> list[Any]:
         tirx.transform.NarrowDataType(32),
         s_tir.transform.LoopPartition(),
         tirx.transform.VectorizeLoop(True),
+        tirx.transform.prim_func_pass(round_by_instruction, opt_level=0, name="lvc.round_by_instruction"),
         tirx.transform.StorageRewrite(),
         s_tir.transform.HoistIfThenElse(),
         tirx.transform.UnrollLoop(),

@@ -16,6 +16,7 @@ from tvm.s_tir import Schedule
 
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.cpu.lowering_passes import PIPELINE
+from lvc.backends.tvm.cpu.short_rounding import ROUNDED_LANES
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.object_cache import Object
 from lvc.backends.tvm.plain_functions import ALIGNED
@@ -38,6 +39,8 @@ def compile_kernel(
         try:
             attempt(schedule, vector)
             function = schedule.mod["main"].with_attr("global_symbol", name).with_attr(ALIGNED, vector.bytes)
+            if vector.isa.rounds_bfloat16:
+                function = function.with_attr(ROUNDED_LANES, vector.lanes)
             made = compile_function(function, name, options, is_assembly=is_assembly)
             return replace(made, refused="".join(reasons[:1]))
         except Exception as error:  # TVM's checks raise many types

@@ -27,6 +27,10 @@ class Avx512(X86):
     bytes_by_two: ClassVar[str] = "llvm.x86.avx512.pmaddubs.w.512"
     halves_by_two: ClassVar[str] = "llvm.x86.avx512.pmaddw.d.512"
 
+    @property
+    def rounds_bfloat16(self) -> bool:
+        return "bfloat16" in self.dots
+
     def dot(self, element: str, sums: Expr, left: Expr, right: Expr) -> Expr:
         if element not in self.dots:
             raise self.lacks(element)

@@ -57,10 +57,10 @@ def round_to_bfloat16(value: Expr) -> Expr:
 
 
 def rounding_to_bfloat16(lanes: int) -> str:
-    """A function that rounds a vector of float32 to the bits of bfloat16; in LLVM's language."""
+    """A function that rounds a vector of float32 to the bits of bfloat16, in LLVM's language; it may be there twice."""
     floats, halves, bits = f"<{lanes} x float>", f"<{lanes} x bfloat>", f"<{lanes} x i16>"
     return f"""
-define {bits} @{_ROUND}({floats} %value) alwaysinline {{
+define linkonce_odr {bits} @{_ROUND}({floats} %value) alwaysinline {{
   %rounded = fptrunc {floats} %value to {halves}
   %bits = bitcast {halves} %rounded to {bits}
   ret {bits} %bits

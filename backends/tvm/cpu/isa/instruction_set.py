@@ -80,9 +80,14 @@ class InstructionSet(ABC):
         `dot`."""
         raise self.lacks(element)
 
+    @property
+    def rounds_bfloat16(self) -> bool:
+        """Whether it has an instruction that rounds a vector of float32 to bfloat16."""
+        return False
+
     def bfloat16_of(self, value: Expr) -> Expr:
-        """The bits of a vector of float32 rounded to bfloat16, where that is in ``dots``."""
-        if "bfloat16" not in self.dots:
+        """The bits of a vector of float32 rounded to bfloat16."""
+        if not self.rounds_bfloat16:
             raise self.lacks("bfloat16")
         return round_to_bfloat16(value)
 

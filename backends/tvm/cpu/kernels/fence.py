@@ -78,6 +78,9 @@ def fenced_turn(turn: Stmt, vector: Vector) -> Stmt:
 def declared(nest: Stmt, vector: Vector, source: str = "") -> Stmt:
     """A nest, with what LLVM must be told before its steps around it: of fences, and what ``source`` says."""
     source += _source(vector) if vector.isa.fenced else ""
-    if not source:
-        return nest
+    return imported(nest, source) if source else nest
+
+
+def imported(nest: Stmt, source: str) -> Stmt:
+    """A nest with functions in LLVM's language that it calls."""
     return tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", ir.StringImm(source), nest)

@@ -87,11 +87,11 @@ class Winograd:
 def tiles_for(problem: Conv2d, vector: Vector, largest: int) -> tuple[int, ...]:
     """The tiles up to a ``largest`` by which a convolution can be done; none where it has not the form that minimal
     filtering is for, or data in other blocks than the result's. Of short numbers only bfloat16 is multiplied, where the
-    processor has an instruction for pairs of it, and none for matrices, which does as much."""
+    processor has instructions for pairs of it and to round to it; none has those and multiplies matrices of it."""
     p, isa = problem, vector.isa
     is_small = p.kernel in KERNELS and p.stride == p.dilation == (1, 1) and p.groups == 1
-    by_pairs = p.operand == BFLOAT16 and BFLOAT16.name in isa.dots and BFLOAT16.name not in isa.matrices
-    is_known = p.operand == FLOAT32 or (by_pairs and p.out_block == vector.lanes)
+    is_pair = p.operand == BFLOAT16 and BFLOAT16.name in isa.dots and isa.rounds_bfloat16
+    is_known = p.operand == FLOAT32 or (is_pair and p.out_block == vector.lanes)
     if not (is_small and p.in_block == p.out_block > 0 and is_known):
         return ()
     return tuple(tile for tile in PAIRS if tile <= largest)

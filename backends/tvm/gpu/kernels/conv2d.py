@@ -155,8 +155,7 @@ class _Block:
             p.together,
             self.fetch_quad if p.is_blocked else self.fetch_term,
             self.gather.prepare,
-            self.fused.operands[1],
-            lambda term, column: [self.group, self.column, self.first + term, column],
+            self.fetch_columns,
             self.finish,
             factor=p.factor,
         )
@@ -178,6 +177,10 @@ class _Block:
         quad = tirx.floordiv(self.first, p.together) + step * (p.tile.step // p.together) + number
         most = p.depth // p.together if padded_terms(p.tile, p.depth) > p.depth else None
         return self.gather.fetch_quad(self.corner(turn), quad, most, into, p.factor.outside())
+
+    def fetch_columns(self, term: Expr, column: Expr, into: Sink) -> Stmt:
+        """Weights of a term."""
+        return into.copy(self.fused.operands[1], [self.group, self.column, self.first + term, column])
 
     def fetch_term(self, turn: int, step: Expr, number: Expr, row: Expr, into: Sink) -> Stmt:
         """One term of plain data."""

@@ -149,8 +149,7 @@ class _Block:
             p.together,
             self.fetch,
             None,
-            self.fused.operands[1],
-            lambda term, column: [self.column, self.first + term, column],
+            self.fetch_columns,
             self.finish,
             is_transposed=True,
             factor=p.factor,
@@ -170,6 +169,10 @@ class _Block:
         conditions += [term < p.depth] if padded_terms(p.tile, p.depth) > p.depth else []
         read = into.copy(self.fused.operands[0], [whole, term * p.factor.elements])
         return tirx.IfThenElse(tirx.all(*conditions), read, into.fill(p.factor.outside())) if conditions else read
+
+    def fetch_columns(self, term: Expr, column: Expr, into: Sink) -> Stmt:
+        """Weights of a term."""
+        return into.copy(self.fused.operands[1], [self.column, self.first + term, column])
 
     def finish(self, row: Expr, column: Expr, sums: Buffer, at: list[Any]) -> Stmt:
         """Write four columns of a row, one by one where they may end within them."""

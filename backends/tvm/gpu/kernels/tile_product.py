@@ -20,7 +20,7 @@ from lvc.backends.tvm.gpu.kernels.factors import SINGLE, Factor
 from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.staging import copied_ahead, staged
 from lvc.backends.tvm.gpu.kernels.tile import Tile, row_kinds, row_turns
-from lvc.backends.tvm.gpu.launch import QUAD, barrier, copy, copy_ahead, local, shared
+from lvc.backends.tvm.gpu.launch import QUAD, barrier, copy, local, shared
 from lvc.backends.tvm.nest import SERIAL, UNROLLED, Buffer, Expr, Stmt, allocate, block, load, loop, store, zeros
 
 MOST_UNROLLED = 512  # multiply-adds of a thread in a row
@@ -31,9 +31,9 @@ class TileProduct:
     """What a block does, ``steps`` of the tile's terms each.
 
     ``fetch_row`` takes ``(turn, step, number, row, into)`` and loads the so-manyth ``together`` terms that a step has
-    of a row of the tile; ``prepare_row`` takes ``(turn, row)`` before the first step. ``weight`` is the second factor,
-    ``weight_index`` the place of ``(term, column)`` in it, from which four columns follow. ``finish`` takes ``(row,
-    column, sums, place)`` and writes four columns of a row. Neighbouring threads take neighbouring rows, or, where
+    of a row of the tile; ``prepare_row`` takes ``(turn, row)`` before the first step. ``fetch_columns`` takes ``(term,
+    column, into)`` and loads four columns of the second factor. ``finish`` takes ``(row, column, sums, place)`` and
+    writes four columns of a row. Neighbouring threads take neighbouring rows, or, where
     ``is_transposed``, neighbouring terms of a row and neighbouring columns of the result.
     """
 
@@ -44,8 +44,7 @@ class TileProduct:
     together: int
     fetch_row: Callable[[int, Expr, Expr, Expr, Sink], Stmt]
     prepare_row: Callable[[int, Expr], Stmt] | None
-    weight: Buffer
-    weight_index: Callable[[Expr, Expr], list[Expr]]
+    fetch_columns: Callable[[Expr, Expr, Sink], Stmt]
     finish: Callable[[Expr, Expr, Buffer, list[Any]], Stmt]
     is_transposed: bool = False
     factor: Factor = SINGLE
@@ -148,9 +147,9 @@ class TileProduct:
             statements.append(self.of_rows(turn, self.fetch_row(turn, step, *self.place(turn), into)))
         for turn in range(self.column_turns):
             term, column = self.column_place(turn)
-            index = self.weight_index(step * self.tile.step + term, column)
-            copied = copy_ahead(memory, self.second(stage, term, column), self.weight, index, QUAD)
-            statements.append(self.of_columns(turn, copied))
+            into = Sink(memory, self.second(stage, term, column), QUAD, is_ahead=True)
+            fetched = self.fetch_columns(step * self.tile.step + term, column, into)
+            statements.append(self.of_columns(turn, fetched))
         return block(*statements)
 
     def fetch(self, step: Expr, rows: Buffer, columns: Buffer) -> Stmt:
@@ -161,8 +160,9 @@ class TileProduct:
             statements.append(self.of_rows(turn, self.fetch_row(turn, step, *self.place(turn), into)))
         for turn in range(self.column_turns):
             term, column = self.column_place(turn)
-            index = self.weight_index(step * self.tile.step + term, column)
-            statements.append(self.of_columns(turn, copy(columns, [turn, 0], self.weight, index, QUAD)))
+            into = Sink(columns, [tirx.const(turn, "int32"), tirx.const(0, "int32")], QUAD)
+            fetched = self.fetch_columns(step * self.tile.step + term, column, into)
+            statements.append(self.of_columns(turn, fetched))
         return block(*statements)
 
     def stash(self, half: Expr, rows: Buffer, columns: Buffer, memory: Buffer) -> Stmt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gpu_models import build, emulate, needs_nvrtc, spills
+from gpu_models import build, emulate, needs_nvrtc, spills, uses
 from sketch import Sketch, aten, numbers
 
 from lvc.backends.tvm.gpu import operations
@@ -87,6 +87,32 @@ def test_products(rows: int, columns: int, depth: int) -> None:
     x, bias = s.input(rows, depth), s.stored(torch.randn(columns))
     linear = s.call(aten.linear.default, x, s.stored(torch.randn(columns, depth)), bias, group="g")
     emulate(s.model(s.call(aten.relu.default, linear, group="g")), numbers(rows, depth))
+
+
+@pytest.mark.parametrize("target", ["cuda:sm_75", "cuda:sm_80"])
+@pytest.mark.parametrize(
+    ("batch", "rows", "columns", "depth"),
+    [((2, 3), 50, 50, 16), ((5,), 37, 41, 29), ((1,), 64, 64, 64), ((), 9, 12, 70), ((1, 2), 20, 24, 700)],
+)
+def test_products_of_two_activations(batch: tuple[int, ...], rows: int, columns: int, depth: int, target: str) -> None:
+    """With rows, columns and terms that end within a tile or a vector, and what follows."""
+    s = Sketch()
+    x, y = s.input(*batch, rows, depth), s.input(*batch, depth, columns)
+    scaled = s.call(
+        aten.mul.Tensor, s.call(aten.matmul.default, x, y, group="g"), s.stored(torch.tensor(0.5)), group="g"
+    )
+    emulated = emulate(s.model(scaled), numbers(*batch, rows, depth), numbers(*batch, depth, columns), target=target)
+    assert uses(emulated, "LVC_BARRIER") == 1
+    assert not spills(emulated)
+
+
+@pytest.mark.parametrize("batch", [(1, 3), (2, 1)])
+def test_products_that_share_a_matrix(batch: tuple[int, int]) -> None:
+    """By the general kernel."""
+    s = Sketch()
+    x, y, square = s.input(batch[0], 10, 12), s.input(batch[1], 12, 9), s.input(2, 10, 10)
+    outputs = [s.call(aten.matmul.default, x, y), s.call(aten.matmul.default, square, square)]
+    emulate(s.model(*outputs), numbers(batch[0], 10, 12), numbers(batch[1], 12, 9), numbers(2, 10, 10))
 
 
 def test_normalisations_softmax_and_reductions() -> None:

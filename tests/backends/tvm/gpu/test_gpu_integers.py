@@ -38,6 +38,20 @@ def test_convolutions(dtype: torch.dtype, seed: int) -> None:
     assert DP4A[dtype] in text.partition("#endif")[2]
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+@pytest.mark.parametrize(("channels", "stride", "size"), [(20, 1, 16), (7, 2, 11), (96, 1, 64)])
+def test_depthwise_convolutions(dtype: torch.dtype, channels: int, stride: int, size: int) -> None:
+    """One pixel or four by a thread; zero points at both ends, at zero and between."""
+    limits = torch.iinfo(dtype)
+    s = Sketch()
+    x = s.input(1, channels, size, size, dtype=dtype)
+    zeros = sorted({limits.min, limits.max, 0, 9})
+    outputs = [convolution(s, x, channels, groups=channels, stride=stride, zero=zero) for zero in zeros]
+    emulated = emulate(s.model(*outputs), whole(0, dtype, 1, channels, size, size), target="cuda:orin")
+    kinds = [type(getattr(step.schedule, "problem", None)).__name__ for step in emulated.parts.program.steps]
+    assert kinds.count("Depthwise") == len(zeros)
+
+
 def test_deep_sums_in_parts() -> None:
     s = Sketch()
     x = s.input(1, 512, 4, 4, dtype=torch.uint8)

@@ -94,9 +94,16 @@ class Ways:
 class Linker(Protocol):
     """A compiler of C that links too."""
 
-    def link(self, objects: Mapping[str, bytes], sources: Mapping[str, str | Content], exported: str) -> bytes:
+    def link(
+        self,
+        objects: Mapping[str, bytes],
+        sources: Mapping[str, str | Content],
+        exported: str,
+        *,
+        name: str = "model.so",
+    ) -> bytes:
         """A shared library of object files and of sources, with what these include; it shows only names that match
-        ``exported``."""
+        ``exported``, and is found by a ``name``."""
         ...
 
 

@@ -66,7 +66,7 @@ class _Emitter:
 
     @cached_property
     def text(self) -> CPackage:
-        return CPackage(self.artefact, self.parts.entry, self.emission, self.parts.architecture.mangled)
+        return CPackage(self.artefact, self.emission, self.parts.entry, self.parts.architecture.mangled)
 
     @property
     def weights(self) -> Content:
@@ -141,10 +141,8 @@ class _Emitter:
     def _shared(self) -> dict[str, Content]:
         name, text = f"lib{self.text.name}.so", self.text
         sources = {self._source: text.source(), self._header: text.header()}
-        shown = ("model_*", "run*", "variant_*", "status_text", "weights")
-        exported = "; ".join(f"{text.name}_{pattern}" for pattern in shown)
         objects = self._codes() | self._weights_object()
-        return {name: self.toolchain.link(objects, sources, exported, name=name, flags=self._flags())}
+        return {name: self.toolchain.link(objects, sources, text.exported, name=name, flags=self._flags())}
 
     def _codes(self) -> dict[str, bytes]:
         return {name: file.written() for name, file in self.kernels.items()}

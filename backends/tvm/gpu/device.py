@@ -80,10 +80,10 @@ class NvidiaGpu(Device):
         return "kernels for GPUs are made in one way, by rules"
 
     def forms(self, target: Target) -> Collection[str]:
-        return ("artefact", "source")
+        return ("artefact", "source", "shared")
 
     def why_only(self, target: Target) -> str:
-        return "what drives a GPU is a library, which an artefact holds"
+        return "what drives a GPU is a library"
 
     def emit(self, artefact: Artefact, emission: Emission) -> Mapping[str, Content]:
         from lvc.backends.tvm.gpu.emission import emitted

@@ -8,14 +8,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lvc.backends.tvm.c_header import CHeader
+from lvc.backends.tvm.device import host_of
+from lvc.backends.tvm.entry import macros
 from lvc.backends.tvm.gpu.compiled import CompiledKernel
+from lvc.backends.tvm.gpu.entry import Entry, embedded
 from lvc.backends.tvm.gpu.gpus import Gpu
+from lvc.backends.tvm.gpu.nvrtc import version
 from lvc.backends.tvm.gpu.printer import PRELUDE
 from lvc.backends.tvm.gpu.scratch import scratch_positions
 from lvc.backends.tvm.plan import WEIGHTS
 from lvc.backends.tvm.program import Argument, Kind, Program, Step
 from lvc.compiler.artefact import Artefact
-from lvc.compiler.emission import MANIFEST, Emission, described
+from lvc.compiler.emission import MANIFEST, SHARED, Emission, described
 from lvc.compiler.files import Content
 from lvc.compiler.measure.memory import Memory
 
@@ -41,6 +46,36 @@ def emitted(artefact: Artefact, emission: Emission) -> dict[str, Content]:
     """The files of a folder."""
     parts = artefact.parts
     assert isinstance(parts, Parts)
+    files = _shared(artefact, emission, parts) if emission.form == SHARED else _sources(artefact, emission, parts)
+    return files | {MANIFEST: described(artefact, emission, files, {})}
+
+
+def _shared(artefact: Artefact, emission: Emission, parts: Parts) -> dict[str, Content]:
+    """A library with the code for the GPU and what drives it, the header of its interface, and the weights."""
+    text = CHeader(artefact, emission)
+    capability = parts.gpu.capability.number
+    entry = Entry(parts.program, parts.kernels, parts.compiled, parts.memory, parts.scratch, capability, version())
+    sources: dict[str, str | Content] = {
+        name: text.renamed(content) if isinstance(content, str) else content
+        for name, content in entry.sources().items()
+    }
+    files: dict[str, Content] = {}
+    if emission.weights == "linked":
+        sources[text.weights_file] = artefact.files[WEIGHTS]
+        sources[f"{text.name}_weights.c"] = embedded(f"{text.name}_weights", text.weights_file)
+    else:
+        files[text.weights_file] = artefact.files[WEIGHTS]
+    if labels := text.labels():
+        files[f"{text.name}_labels.h"] = labels.encode()
+    library = f"lib{text.name}.so"
+    (sizes,) = macros({"WEIGHT": parts.memory.weights})
+    made = host_of(parts.gpu.host).linker.link({}, sources, text.exported, name=library)
+    header = text.header_of(sizes, has_heap=True).encode()
+    return {library: made, f"{text.name}.h": header, **files}
+
+
+def _sources(artefact: Artefact, emission: Emission, parts: Parts) -> dict[str, Content]:
+    """Kernels as CUDA C and device code, the plan of launches, and the weights."""
     architecture = parts.gpu.capability.architecture
     files: dict[str, Content] = {
         f"{emission.prefix}.cu": parts.text.encode(),
@@ -50,7 +85,7 @@ def emitted(artefact: Artefact, emission: Emission) -> dict[str, Content]:
     for name, compiled in parts.compiled.items():
         files[f"{name}.{architecture}.cubin"] = compiled.code.cubin
         files[f"{name}.ptx"] = compiled.code.ptx
-    return files | {MANIFEST: described(artefact, emission, files, {})}
+    return files
 
 
 def launch_plan(parts: Parts) -> dict[str, Any]:

@@ -29,9 +29,15 @@ HEADERS = (INTERFACE, "c/cuda.h", STATUS, VARIANTS, "c/gpu.h")
 
 CODE = "code.bin"
 _ALIGNMENT = 64
-_EMBEDDED = f"""\
-__asm__(".pushsection .rodata.lvc_code,\\"a\\"\\n.balign {_ALIGNMENT}\\n.hidden lvc_code\\n.global lvc_code\\n"
-        "lvc_code:\\n.incbin \\"{CODE}\\"\\n.byte 0\\n.popsection");"""
+
+
+def embedded(name: str, file: str, more: str = "") -> str:
+    """C that puts a file into a program under a name, which stands by itself so that it can be renamed; ``more`` are
+    directives about it."""
+    return f"""\
+__asm__(".pushsection .rodata.{name},\\"a\\"\\n.balign {_ALIGNMENT}\\n.global {name}\\n{more}"
+        ".type {name},%object\\n"
+        "{name}:\\n.incbin \\"{file}\\"\\n.byte 0\\n.size {name},.-{name}\\n.popsection");"""
 
 
 @dataclass
@@ -51,9 +57,9 @@ class Entry:
     def sources(self) -> dict[str, str | bytes]:
         """The files that a library of the model is made of."""
         first, types, *others = (Path(name).name for name in HEADERS)
-        tables = self._tables()
+        tables, code = self._tables(), embedded("lvc_code", CODE, ".hidden lvc_code\\n")
         included = [f'#include "{name}"' for name in others]
-        parts = [f'#include "{first}"', *self._sizes(), f'#include "{types}"', *tables, _EMBEDDED, *included, ""]
+        parts = [f'#include "{first}"', *self._sizes(), f'#include "{types}"', *tables, code, *included, ""]
         return {"model.c": "\n".join(parts), CODE: bytes(self.code), **texts(HEADERS)}
 
     def _sizes(self) -> list[str]:

@@ -21,6 +21,7 @@ import lvc
 from lvc.backends.tvm.entry import RUNTIME
 from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
+from lvc.compiler.emission import Emission, emit
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
 
@@ -100,6 +101,63 @@ def test_a_program_in_cxx(tmp_path: Path) -> None:
     )
     assert done.returncode
     assert "an instance cannot be made: the driver finds no NVIDIA GPU" in done.stderr
+
+
+PROGRAM = """
+#include "net.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+int main(int count, char **arguments) {
+  net_model *model;
+  void *weights = (void *)WEIGHTS, *input = malloc(NET_INPUT_0_BYTES), *output = malloc(NET_OUTPUT_0_BYTES);
+  if (count > 1) {
+    FILE *file = fopen(arguments[1], "rb");
+    weights = aligned_alloc(64, (NET_WEIGHT_BYTES + 63) / 64 * 64);
+    if (fread(weights, 1, NET_WEIGHT_BYTES, file) != NET_WEIGHT_BYTES) return 2;
+  }
+  int status = net_model_create(weights, 1, 0, &model);
+  if (!status && fread(input, 1, NET_INPUT_0_BYTES, stdin) != NET_INPUT_0_BYTES) return 3;
+  const void *inputs[] = {input};
+  void *outputs[] = {output};
+  if (!status) status = net_run(model, inputs, outputs);
+  if (status) return fprintf(stderr, "%s", net_status_text(status)), 1;
+  fwrite(output, 1, NET_OUTPUT_0_BYTES, stdout);
+  net_model_destroy(model);
+  return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("weights", ["linked", "file"])
+def test_a_program_with_an_emitted_library(weights: str, tmp_path: Path) -> None:
+    """Names are those of the model, and nothing else is shown."""
+    model, _ = Pipeline.parse("O2").run(network(), Workspace(threads=1))
+    artefact = build(model)
+    emit(artefact, tmp_path / "net", Emission("shared", "net", weights=weights))
+    is_linked = weights == "linked"
+    names = {"libnet.so", "net.h", "manifest.json", *([] if is_linked else ["net_weights.bin"])}
+    assert {file.name for file in (tmp_path / "net").iterdir()} == names
+    command = ["nm", "-D", "--defined-only", "libnet.so"]
+    shown = subprocess.run(command, cwd=tmp_path / "net", capture_output=True, check=True)
+    assert all(line.split()[2].startswith(b"net_") for line in shown.stdout.splitlines())
+    (tmp_path / "main.c").write_text(PROGRAM.replace("WEIGHTS,", "net_weights," if is_linked else "0,", 1))
+    command = ["cc", "-std=c11", "main.c", "-Inet", "-Lnet", "-lnet", "-Wl,-rpath,net", "-o", "main"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    environment = {
+        **os.environ,
+        "LD_LIBRARY_PATH": str(folder()),
+        "LVC_FAKE_KERNELS": str(kernels(artefact, tmp_path)),
+        "LVC_FAKE_FAULTS": str(tmp_path / "faults"),
+    }
+    x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+    command = ["./main", *([] if is_linked else ["net/net_weights.bin"])]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, input=x.tobytes(), capture_output=True, check=False)
+    assert not done.returncode, done.stderr
+    assert (tmp_path / "faults").read_text() == ""
+    (expected,) = model(x)
+    found = np.frombuffer(done.stdout, np.float32).reshape(expected.shape)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
 def test_a_program_in_c(tmp_path: Path) -> None:

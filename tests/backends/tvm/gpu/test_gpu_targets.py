@@ -67,7 +67,7 @@ def test_without_nvrtc_there_is_the_line_that_installs_it(monkeypatch: pytest.Mo
 def test_forms_that_there_are_not_for_gpus_are_refused() -> None:
     with pytest.raises(UsageError, match="what is built for 'cuda:sm_80' cannot be emitted as 'static'") as caught:
         check_emission(Emission("static", "net"), Target.parse("cuda:sm_80"))
-    assert "a library, which an artefact holds" in caught.value.why
+    assert "what drives a GPU is a library" in caught.value.why
     assert "leave --emit out" in caught.value.help
     check_artefact(Target.parse("cuda:sm_80"))
 

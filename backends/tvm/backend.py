@@ -113,8 +113,9 @@ class TvmBackend(Backend):
         from lvc.backends.tvm.build import build_files, weights_of
         from lvc.backends.tvm.legality import check
         from lvc.backends.tvm.lower import lower
-        from lvc.compiler.ir.graph import calls
+        from lvc.compiler.ir.graph import calls, origin
         from lvc.compiler.measure.counts import macs
+        from lvc.compiler.text import title
 
         model, *others = models
         generator = self._generator(model, target)
@@ -124,8 +125,9 @@ class TvmBackend(Backend):
         program = lower(model, generator, recorded, others)
         built = build_files(program, generator, target, workspace)
         metadata: dict[str, object] = {"memory": built.memory.to_json(), "remarks": built.remarks}
-        if account := generator.account(built.parts, {node.name: macs(node) for node in calls(model.module.graph)}):
-            metadata["kernels"] = account.to_json()
+        nodes = list(calls(model.module.graph))
+        if account := generator.account(built.parts, {node.name: macs(node) for node in nodes}):
+            metadata["kernels"] = account.titled({node.name: title(origin(node)) for node in nodes}).to_json()
         if others:
             metadata["variants"] = weights_of(program)
         if recorded:

@@ -4,7 +4,7 @@ metadata. Imports nothing heavy."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from lvc.compiler.artefact import Artefact
@@ -98,6 +98,10 @@ class KernelsAccount:
     gpu: str
     launching: float
     kernels: tuple[KernelAccount, ...]
+
+    def titled(self, titles: Mapping[str, str]) -> KernelsAccount:
+        """The same with the user's names of kernels where they are known."""
+        return replace(self, kernels=tuple(replace(one, name=titles.get(one.name) or one.name) for one in self.kernels))
 
     def describe(self) -> str:
         """A table, and the sentences about a whole run."""

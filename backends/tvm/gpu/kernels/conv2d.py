@@ -88,7 +88,7 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
 
 
 def anchor(call: Call, gpu: Gpu) -> Anchor | None:
-    """For stored weights in float32, or in integers."""
+    """For stored weights in float32, or in integers; transposed ones too."""
     whole, is_integer = convolution_of(call), is_call(call.node, integer.conv2d)
     if whole is None or multiplied_dtype(call.node) or (is_integer and whole.products > MOST_TERMS):
         return None
@@ -188,7 +188,7 @@ class _Block:
         term = self.first + step * p.tile.step + number
         image, y, x = self.gather.tap(self.corner(turn), tirx.floormod(term, taps))
         inside = tirx.all(p.windows.is_inside(y, x), term < p.depth)
-        read = into.copy(self.gather.data, [image, tirx.floordiv(term, taps), y, x])
+        read = into.copy(self.gather.data, [image, tirx.floordiv(term, taps), *p.windows.source(y, x)])
         return tirx.IfThenElse(inside, read, into.fill(p.factor.outside()))
 
     def finish(self, row: Expr, column: Expr, sums: Buffer, at: list[Any]) -> Stmt:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lvc.backends.tvm.gpu.kernels.windows import Windows, can_convolve, windows_of
+from lvc.backends.tvm.gpu.kernels.windows import SpreadWindows, Windows, can_convolve, spread_windows_of, windows_of
 from lvc.backends.tvm.gpu.launch import QUAD, split
 from lvc.backends.tvm.nest import Expr
 from lvc.backends.tvm.ops.table import Call
@@ -52,9 +52,11 @@ class Convolution:
         return w.batch, -(-self.filters // QUAD), w.out_height, w.out_width, QUAD
 
     def ordered(self, weight: np.ndarray) -> np.ndarray:
-        """Weights ``[O, C/groups, KH, KW]`` as ``[groups, products, O/groups]``: taps outside and channels inside, or,
-        of plain data, channels outside."""
+        """Weights ``[O, C/groups, KH, KW]``, or ``[C, O/groups, KH, KW]`` of a transposed convolution, as
+        ``[groups, products, O/groups]``: taps outside and channels inside, or, of plain data, channels outside."""
         each, taps = self.filters // self.groups, self.windows.taps
+        if isinstance(self.windows, SpreadWindows):  # they are [C, O/groups, KH, KW]
+            weight = weight.reshape(self.groups, -1, each, taps).swapaxes(1, 2)
         by_group = weight.reshape(self.groups, each, self.channels // self.groups, taps)
         terms = np.zeros((self.groups, each, self.group_channels, taps), weight.dtype)
         terms[:, :, : by_group.shape[2]] = by_group
@@ -71,8 +73,8 @@ class Convolution:
             else (element // w.taps, element % w.taps)
         )
         row, column = w.place(y, x, tap)
-        whole = group * self.group_channels + channel
-        at = (n, whole // QUAD, row, column, whole % QUAD) if self.is_blocked else (n, whole, row, column)
+        whole, source = group * self.group_channels + channel, w.source(row, column)
+        at = (n, whole // QUAD, *source, whole % QUAD) if self.is_blocked else (n, whole, *source)
         return w.is_inside(row, column), data[at]
 
     def index(self, pixel: Expr, group: Expr, channel: Expr) -> list[Expr]:
@@ -84,15 +86,16 @@ class Convolution:
 
 def convolution_of(call: Call) -> Convolution | None:
     """That of a call with stored weights, in float32 or integers; None of any other."""
-    is_integer = is_call(call.node, integer.conv2d)
-    if not is_integer and not is_call(call.node, aten.conv2d.default):
+    is_integer, is_spread = is_call(call.node, integer.conv2d), is_call(call.node, aten.conv_transpose2d.input)
+    if not is_integer and not is_spread and not is_call(call.node, aten.conv2d.default):
         return None
     layout = call.layout_of("input")
     if layout is None or not can_convolve(call, *(("uint8", "int8") if is_integer else ("float32",))):
         return None
-    channels, filters, groups = call["input"].shape[1], len(call["weight"].constant), call["groups"]
+    channels, filters, groups = call["input"].shape[1], call.shape[1], call["groups"]
     if groups > 1 and (not layout.block or channels // groups % QUAD or filters // groups % QUAD):
         return None
     if is_integer and not layout.block:
         return None
-    return Convolution(windows_of(call), channels, filters, groups, bool(layout.block))
+    windows = spread_windows_of(call) if is_spread else windows_of(call)
+    return Convolution(windows, channels, filters, groups, bool(layout.block))

@@ -49,5 +49,5 @@ class Gather:
         inside = self.windows.is_inside(y, x)
         if most is not None:
             inside = tirx.all(inside, quad < most)
-        index = [image, self.group * self.quads + channel, y, x, 0]
+        index = [image, self.group * self.quads + channel, *self.windows.source(y, x), 0]
         return tirx.IfThenElse(inside, into.copy(self.data, index), into.fill(outside))

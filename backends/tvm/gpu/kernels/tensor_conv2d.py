@@ -159,7 +159,7 @@ class _Block:
         image, y, x = gather.tap(turn, tirx.floormod(element, taps))
         inside, most = p.windows.is_inside(y, x), self.most(1)
         inside = inside if most is None else tirx.all(inside, element < most)
-        found = load(gather.data, [image, tirx.floordiv(element, taps), y, x])
+        found = load(gather.data, [image, tirx.floordiv(element, taps), *p.windows.source(y, x)])
         return tirx.if_then_else(inside, found, p.factor.outside())
 
     def finish(self, row: Expr, column: Expr, sums: Buffer, at: list[Any]) -> Stmt:

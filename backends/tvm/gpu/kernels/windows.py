@@ -64,8 +64,41 @@ class Windows:
         return top + down, left + across
 
     def is_inside(self, y: Expr, x: Expr) -> Expr:
-        """Whether a place lies in the image."""
+        """Whether a place is one of the image."""
         return tirx.all(y >= 0, y < self.height, x >= 0, x < self.width)
+
+    def source(self, y: Expr, x: Expr) -> tuple[Expr, Expr]:
+        """The row and column of the image at a place."""
+        return y, x
+
+
+@dataclass(frozen=True)
+class SpreadWindows(Windows):
+    """Those of a transposed convolution: its pixels lie ``stride`` apart, and taps go back from a place of the result.
+    ``added`` are the rows and columns of the result behind what the image reaches."""
+
+    added: tuple[int, int] = (0, 0)
+
+    def _outputs(self, axis: int, size: int) -> int:
+        reached = (size - 1) * self.stride[axis] + self.dilation[axis] * (self.kernel[axis] - 1) + 1
+        return reached - self.padding[axis] - self.padding[axis + 2] + self.added[axis]
+
+    def corner(self, y: Expr, x: Expr) -> tuple[Expr, Expr]:
+        return y + self.padding[0], x + self.padding[1]
+
+    def offset(self, tap: Expr) -> tuple[Expr, Expr]:
+        down, across = super().offset(tap)
+        return 0 - down, 0 - across
+
+    def is_inside(self, y: Expr, x: Expr) -> Expr:
+        down, across = self.stride
+        last = (self.height - 1) * down, (self.width - 1) * across
+        conditions = [y >= 0, y <= last[0], x >= 0, x <= last[1]]
+        conditions += [tirx.EQ(tirx.floormod(at, step), 0) for at, step in ((y, down), (x, across)) if step > 1]
+        return tirx.all(*conditions)
+
+    def source(self, y: Expr, x: Expr) -> tuple[Expr, Expr]:
+        return tirx.floordiv(y, self.stride[0]), tirx.floordiv(x, self.stride[1])
 
 
 def can_convolve(call: Call, *dtypes: str) -> bool:
@@ -74,6 +107,17 @@ def can_convolve(call: Call, *dtypes: str) -> bool:
     layout = call.layout_of("input")
     has_layouts = layout is not None and layout.block in (0, call.layout.block) and bool(call.layout.block)
     return call["input"].dtype in dtypes and has_layouts and call["weight"].constant is not None
+
+
+def spread_windows_of(call: Call) -> SpreadWindows:
+    """The windows of a transposed convolution."""
+    n, _, height, width = spec(call.in_memory("input")).shape
+    ph, pw = call["padding"]
+    kernel, stride, dilation, added = (
+        (int(pair[0]), int(pair[1]))
+        for pair in (call["weight"].shape[2:], call["stride"], call["dilation"], call["output_padding"])
+    )
+    return SpreadWindows(n, height, width, kernel, stride, (ph, pw, ph, pw), dilation, added)
 
 
 def windows_of(call: Call) -> Windows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gpu_models import build, emulate, needs_nvrtc, spills, uses
+from gpu_models import build, emulate, lowered, needs_nvrtc, spills, uses
 from sketch import Sketch, aten, numbers
 
 from lvc.backends.tvm.gpu import operations
@@ -41,6 +41,34 @@ def test_dilated_and_unevenly_padded_windows() -> None:
     edge = s.call(aten.constant_pad_nd.default, x, [1, 2, 0, 1], 0.0)
     padded = s.call(aten.conv2d.default, edge, weight, None, [2, 1], [0, 0], [1, 1], 1)
     emulate(s.model(dilated, padded), numbers(1, 8, 11, 12))
+
+
+TRANSPOSED = {
+    "stride 2": ((12, 20, 4, 4), [2, 2], [1, 1], [0, 0], 1, [1, 1]),
+    "uneven": ((12, 9, 3, 2), [3, 1], [0, 1], [1, 0], 1, [1, 1]),
+    "dilated": ((12, 8, 3, 3), [2, 1], [2, 0], [1, 0], 1, [2, 3]),
+    "groups": ((16, 6, 2, 2), [2, 2], [0, 0], [0, 0], 2, [1, 1]),
+    "groups of four": ((16, 4, 3, 3), [2, 2], [1, 1], [1, 1], 2, [1, 1]),
+    "plain data": ((3, 8, 3, 3), [2, 2], [1, 1], [0, 0], 1, [1, 1]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_transposed_convolutions(name: str, dtype: str) -> None:
+    shape, *how = TRANSPOSED[name]
+    s = Sketch()
+    x, weight, bias = (
+        s.input(2, shape[0], 5, 6),
+        s.stored(torch.randn(*shape)),
+        s.stored(torch.randn(shape[1] * how[3])),
+    )
+    made = s.call(aten.conv_transpose2d.input, x, weight, bias, *how, group="g")
+    model = s.model(s.call(aten.relu.default, made, group="g"))
+    emulated = emulate(model if dtype == "float32" else lowered(model, dtype), numbers(2, shape[0], 5, 6))
+    kinds = {type(getattr(step.schedule, "problem", None)).__name__ for step in emulated.parts.program.steps}
+    assert (("Conv2d" if dtype == "float32" else "TensorConv2d") in kinds) == (name != "groups")
+    assert not spills(emulated)
 
 
 def test_deep_sums_over_small_planes_are_made_in_parts() -> None:

@@ -153,7 +153,8 @@ class Comparison:
     def _few_of_a_list_differ(self) -> bool:
         """Whether lists hold the same but for few elements, whatever their order, and all else is within the bound.
 
-        An element is the same within the bound, or ``slack`` times as far as rounded sums move what a list holds.
+        An element is the same within the bound, or ``slack`` times as far as rounded sums move what a list holds. Where
+        the model quantises, one of a list may stand at a threshold however short the list is.
         """
         fixed = [place for place, name in enumerate(self.model.output_names) if not self._is_of_a_list(name)]
         if any(self.differences[place] > self.bound for place in fixed):
@@ -161,10 +162,10 @@ class Comparison:
         ours, theirs, summed = (
             _rows_of_lists(self.model, part, self.own, self.bound) for part in (self.own, self.other, self._summed)
         )
-        most = MOST_STEPS / self.bound
+        most, spared = MOST_STEPS / self.bound, int(quantises(self.model))
         for name in ours:
             near = min(most, max(1.0, self.slack * _moved(ours[name], summed[name])))
-            if _share_without_partner(ours[name] / near, theirs[name] / near) > _PLACES:
+            if _share_without_partner(ours[name] / near, theirs[name] / near, spared) > _PLACES:
                 return False
         return True
 
@@ -255,10 +256,11 @@ def _largest(array: np.ndarray) -> float:
     return float(np.abs(array[np.isfinite(array)], dtype=np.float64).max(initial=0.0)) or 1.0
 
 
-def _share_without_partner(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The share of rows of either that are not among the other's, each of which is the partner of one."""
+def _share_without_partner(ours: np.ndarray, theirs: np.ndarray, spared: int = 0) -> float:
+    """The share of rows of either that are not among the other's, each of which is the partner of one; so many of each
+    are not counted."""
     if len(ours) == 0 or len(theirs) == 0:
-        return float(len(ours) != len(theirs))
+        return float(abs(len(ours) - len(theirs)) > spared)
     free, alone = np.ones(len(theirs), bool), 0
     for row in ours:
         near = np.flatnonzero(free & (np.abs(theirs - row).max(1) <= 1))
@@ -266,7 +268,7 @@ def _share_without_partner(ours: np.ndarray, theirs: np.ndarray) -> float:
             free[near[0]] = False
         else:
             alone += 1
-    return max(alone / len(ours), float(free.mean()))
+    return max(max(alone - spared, 0) / len(ours), max(int(free.sum()) - spared, 0) / len(theirs))
 
 
 def _moved(rows: np.ndarray, moved: np.ndarray) -> float:

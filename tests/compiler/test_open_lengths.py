@@ -257,6 +257,24 @@ def test_lists_that_differ_in_few_elements_or_in_order_agree() -> None:
     assert not agrees(x[::-1], total=1.0)
 
 
+def test_one_of_a_short_list_may_stand_at_a_threshold_where_the_model_quantises() -> None:
+    x = np.random.default_rng(0).random((20, 2), np.float32) / 2.1 + 0.52
+
+    def agrees(few: Callable[[Tensor], Tensor], found: np.ndarray) -> bool:
+        model = loaded(lambda x: {"few": few(x)[x[:, 0] > 0.5]}, torch.rand(20, 2))
+        return Comparison(model, [x], model(x), padded(model.outputs, model.counts, [found])).explanation is not None
+
+    def rounded(x: Tensor) -> Tensor:
+        return x.to(torch.bfloat16).float()
+
+    short = rounded(torch.from_numpy(x)).numpy()
+    assert agrees(rounded, short)
+    assert agrees(rounded, short[1:])
+    assert not agrees(rounded, short[2:])
+    assert not agrees(rounded, np.concatenate([short[2:], short[2:4] + 1]))
+    assert not agrees(lambda x: x, x[1:])
+
+
 def test_counts_are_stored_with_a_model() -> None:
     inputs = detections(30, 0, 0.5)
     model = of(selected, (30, 4), (30,), (30,))

@@ -80,6 +80,8 @@ def onnx_nms(
     best first.
     """
     images, classes, size = scores.shape
+    if score_threshold is not None:  # what is below it need not be sorted
+        scores = torch.where(scores > score_threshold, scores, torch.full_like(scores, -torch.inf))
     order = ordering.argsort(scores, True)
     corners = _corners(boxes, centres)
     base = (torch.arange(images) * size).reshape(-1, 1, 1)

@@ -328,12 +328,16 @@ def prelu(call: Call) -> Array:
 
 @lowers(aten.where.self)
 def where(call: Call) -> Array:
-    """Choose between two operands."""
+    """Choose between two operands.
+
+    Truth is chosen as bytes: TVM loads a vector of it as these, and comparisons are vectors of truth.
+    """
+    dtype = "int8" if call.dtype == "bool" else call.dtype
 
     def read(index: Index) -> Expr:
         condition = cast(broadcast(call["condition"], index), "bool")
-        first, second = (element(call[name], index, call.dtype) for name in ("self", "other"))
-        return let(first, lambda a: let(second, lambda b: tirx.Select(condition, a, b)))
+        first, second = (cast(element(call[name], index, call.dtype), dtype) for name in ("self", "other"))
+        return cast(let(first, lambda a: let(second, lambda b: tirx.Select(condition, a, b))), call.dtype)
 
     return call.result(read)
 

@@ -43,7 +43,8 @@ def by_rows(call: Call, operands: Sequence[Array], dtype: str, row: Row) -> Arra
 def argsort(call: Call) -> Array:
     """Runs of twice the length are merged of two, until one is left; the one from the left goes first among equals.
 
-    Where only the first few are wanted, they are selected before they are sorted.
+    Where only the first few are wanted, they are selected before they are sorted. Otherwise those keys that are equal
+    and last, as scores below a threshold are, are put last and left alone.
     """
     x, descending = call["x"], call["descending"]
     size, most = x.shape[-1], call.shape[-1]
@@ -54,14 +55,15 @@ def argsort(call: Call) -> Array:
 
     def row(number: Expr, output: Buffer, keys: Buffer) -> Stmt:
         order = [scratch((most,), f"order{i}", "int32") for i in range(2)]
-        heads = scratch((2,), "heads", "int32")
+        heads, counted = scratch((2,), "heads", "int32"), scratch((1,), "counted", "int32")
+        count = load(counted, [0])
 
         def merged(source: Buffer, target: Buffer, width: int) -> Stmt:
             def step(t: Expr) -> Stmt:
                 base = tirx.floordiv(t, 2 * width) * (2 * width)
-                middle, end = tirx.min(base + width, most), tirx.min(base + 2 * width, most)
+                middle, end = tirx.min(base + width, count), tirx.min(base + 2 * width, count)
                 left, right = load(heads, [0]), load(heads, [1])
-                first, second = load(source, [tirx.min(left, most - 1)]), load(source, [tirx.min(right, most - 1)])
+                first, second = (load(source, [tirx.min(head, count - 1)]) for head in (left, right))
                 takes_right = tirx.all(right < end, tirx.any(left >= middle, ranks[second] > ranks[first]))
                 start = block(store(heads, base, [0]), store(heads, middle, [1]))
                 return block(
@@ -73,17 +75,21 @@ def argsort(call: Call) -> Array:
                     ),
                 )
 
-            return loop(most, step, name="t")
+            return loop(count, step, name="t")
 
-        every = loop(size, lambda i: store(order[0], int32(i), [i]))
+        def written(source: Buffer) -> Callable[[Expr], Stmt]:
+            return lambda i: store(output, tirx.Cast("int64", load(source, [i])), [number, i])
+
+        few = block(ranks.select(order[0], most), store(counted, int32(most), [0]))
         passes = [merged(order[i % 2], order[(i + 1) % 2], width) for i, width in enumerate(widths)]
         last = order[len(widths) % 2]
         return allocate(
-            [ranks.buffer, *order, heads],
+            [ranks.buffer, *order, heads, counted],
             ranks.fill(keys, number, descending),
-            ranks.select(order[0], most) if most < size else every,
+            few if most < size else ranks.divide(order[0], counted),
             *passes,
-            loop(most, lambda i: store(output, tirx.Cast("int64", load(last, [i])), [number, i])),
+            loop(count, written(last)),
+            loop(int32(most) - count, written(order[0]), start=count),
         )
 
     return by_rows(call, [x], "int64", row)

@@ -107,6 +107,27 @@ class Ranks:
             loop(self.size, take),
         )
 
+    def divide(self, found: Buffer, counted: Buffer) -> Stmt:
+        """Write the places of all keys but those that stand last and are equal, and then of these, as they lie in the
+        row; ``counted`` says how many the former are."""
+        lowest, counts = scratch((1,), "lowest", self.kind), scratch((self.lanes,), "counts", self.kind)
+        heads, bound = scratch((2,), "heads", "int32"), load(lowest, [0])
+
+        def put(i: Expr, head: int) -> Stmt:
+            place = load(heads, [head])
+            return block(store(found, int32(i), [place]), store(heads, place + 1, [head]))
+
+        return allocate(
+            [lowest, counts, heads],
+            store(lowest, self[0], [0]),
+            loop(self.size, lambda i: store(lowest, tirx.min(bound, self[i]), [0])),
+            self._count(counts, bound, "exceed"),
+            store(counted, tirx.Cast("int32", _total(counts)), [0]),
+            store(heads, int32(0), [0]),
+            store(heads, load(counted, [0]), [1]),
+            loop(self.size, lambda i: tirx.IfThenElse(self[i] > bound, put(i, 0), put(i, 1))),
+        )
+
     def _count(self, counts: Buffer, bound: Expr, how: str) -> Stmt:
         """Count in each lane the ranks that reach or exceed a bound."""
         none, one = self._number(0, self.lanes), self._number(1, self.lanes)

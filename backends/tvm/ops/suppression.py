@@ -39,15 +39,18 @@ def nms(call: Call) -> Array:
         stays = scratch((padded,), "stays", "int32")
         kinds = [scratch((padded,), "kinds", "int64") for _ in groups]
         end = scratch((1,), "end", "int32")
+        whole = tirx.floordiv(load(end, [0]) + (lanes - 1), lanes) * lanes
+
+        def mark(i: Expr) -> Stmt:
+            counts = block(store(stays, int32(1), [i]), store(end, i + 1, [0]))
+            return tirx.IfThenElse(load(valid, [number, i]), counts, store(stays, int32(0), [i]))
 
         def copy(i: Expr) -> Stmt:
             sides = [load(corners, [high, i]) - load(corners, [high - 2, i]) for high in (2, 3)]
-            counts = block(store(stays, int32(1), [i]), store(end, i + 1, [0]))
             return block(
                 *(store(corners, load(boxes, [number, i * 4 + which]), [which, i]) for which in range(4)),
                 store(corners, sides[0] * sides[1], [_AREA, i]),
                 *(store(kind, load(group, [number, i]), [i]) for kind, group in zip(kinds, groups, strict=True)),
-                tirx.IfThenElse(load(valid, [number, i]), counts, store(stays, int32(0), [i])),
             )
 
         def side(i: Expr, first: Expr, low: int) -> Expr:
@@ -68,20 +71,22 @@ def nms(call: Call) -> Array:
 
         def look(i: Expr) -> Stmt:
             start = tirx.floordiv(i + 1, lanes)
-            vectors = tirx.floordiv(load(end, [0]) + (lanes - 1), lanes) - start
+            vectors = tirx.floordiv(whole, lanes) - start
             rest = loop(vectors, lambda vector: strike(i, vector * lanes), name="vector", start=start)
             return tirx.IfThenElse(tirx.EQ(load(stays, [i]), 1), rest, None)
 
         def empty(i: Expr) -> Stmt:
             cleared = [store(corners, scalar_of(0, dtype), [which, i]) for which in range(_AREA + 1)]
-            return block(*cleared, store(stays, int32(0), [i]), *(store(kind, _NO_KIND, [i]) for kind in kinds))
+            return block(*cleared, *(store(kind, _NO_KIND, [i]) for kind in kinds))
 
         return allocate(
             [corners, stays, *kinds, end],
             store(end, int32(0), [0]),
-            loop(size, copy),
-            *([loop(padded - size, empty, start=size)] if padded > size else []),
-            *([loop(size - 1, look)] if size > 1 else []),
+            loop(size, mark),
+            *([loop(padded - size, lambda i: store(stays, int32(0), [i]), start=size)] if padded > size else []),
+            loop(load(end, [0]), copy),
+            loop(whole - load(end, [0]), empty, start=load(end, [0])),
+            *([loop(tirx.min(load(end, [0]), size - 1), look)] if size > 1 else []),
             loop(size, lambda i: store(output, tirx.EQ(load(stays, [i]), 1), [number, i])),
         )
 

@@ -8,6 +8,9 @@ import torch
 from sketch import Sketch, check, numbers
 
 import lvc
+from lvc.backends.tvm import BACKEND
+from lvc.compiler.backend import Target
+from lvc.compiler.pipeline.workspace import Workspace
 
 aten = torch.ops.aten
 
@@ -95,6 +98,20 @@ def test_two_operands() -> None:
         np.array([[1.5], [-2], [0.7], [3], [-0.4]], np.float32),
         tolerance=1e-4,
     )
+
+
+def test_truth_is_chosen_a_vector_at_a_time() -> None:
+    sketch = Sketch()
+    x, first, second = sketch.input(2, 64), *(sketch.input(2, 64, dtype=torch.bool) for _ in range(2))
+    above = sketch.call(aten.gt.Tensor, x, sketch.stored(torch.tensor(0.0)))
+    chosen = [
+        sketch.call(aten.where.self, above, *pair) for pair in ((first, second), (above, second), (second, above))
+    ]
+    model = sketch.model(*chosen)
+    artefact = BACKEND.build(model, Target.parse("native"), Workspace(threads=1))
+    assert artefact.metadata["remarks"] == []
+    random = np.random.default_rng(0)
+    check(model, numbers(2, 64), *(random.random((2, 64)) < 0.5 for _ in range(2)))
 
 
 def test_logic_and_types() -> None:

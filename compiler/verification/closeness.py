@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +24,7 @@ from lvc.compiler.measure.precision import (
     sums_halves,
 )
 from lvc.compiler.pipeline.observers import relative_difference
+from lvc.compiler.verification.row_order import in_order_of, orders_rows
 
 Arrays = Sequence[np.ndarray]
 
@@ -71,7 +72,8 @@ class Comparison:
     Beyond the ``bound`` they agree where rounding explains it: the others are at most ``slack`` times as far from
     double precision; or saturating functions that are off by an ulp of one move the outputs as far, or sums of one term
     after another, or Winograd's algorithm on short numbers; or, if the model quantises or decides by comparisons, few
-    places fell to the other side, or a nudge of the inputs moves them as much. Lists are compared whatever their order.
+    places fell to the other side, or a nudge of the inputs moves them as much. Lists are compared whatever their order,
+    and so are the rows of a model that puts some in order: they are brought to that of its own (``is_ordered``).
     """
 
     model: Model
@@ -80,6 +82,7 @@ class Comparison:
     other: Arrays
     bound: float = BOUND
     slack: float = ROUNDING_SLACK
+    is_ordered: bool = False
 
     @cached_property
     def differences(self) -> list[float]:
@@ -112,6 +115,12 @@ class Comparison:
             return ""
         if not math.isfinite(self.difference):
             return None
+        if self.is_ordered or not orders_rows(self.model):
+            return self._explained()
+        ordered = replace(self, other=in_order_of(self.own, self.other), is_ordered=True)
+        return ordered.explanation if ordered.difference > self.bound else "rows in another order"
+
+    def _explained(self) -> str | None:
         if self._is_rounding():
             return "rounding in single precision"
         if self._is_saturation():
@@ -121,30 +130,31 @@ class Comparison:
             return f"sums in {'half' if halves else 'single'} precision, one term after another"
         if any(map(filters_short, calls(self.model.module.graph))) and self._is_as_far(self._filtered, ROUNDING_SLACK):
             return "what Winograd's algorithm multiplies rounded once more"
-        if jumps(self.model) and (self._differs_in_few_places() or self._moves_as_much()):
+        if (self.is_ordered or jumps(self.model)) and (self._differs_in_few_places() or self._moves_as_much()):
             return "values between two steps"
         if self.model.counts and self._few_of_a_list_differ():
             return "elements of a list on the other side of a threshold, or in another order"
         return None
 
     def _is_rounding(self) -> bool:
-        exact = exact_outputs(self.model, tuple(self.inputs))
-        if exact is None:
+        computed = exact_outputs(self.model, tuple(self.inputs))
+        if computed is None:
             return False
+        exact = self._as_own(computed)
         allowed = [max(self.bound, self.slack * apart) for apart in differences(self.own, exact)]
         return all(apart <= most for apart, most in zip(differences(self.other, exact), allowed, strict=True))
 
     def _is_saturation(self) -> bool:
-        moved = differences(jittered_outputs(self.model, tuple(self.inputs)), self.own)
+        moved = differences(self._as_own(jittered_outputs(self.model, tuple(self.inputs))), self.own)
         return all(a <= max(self.bound, self.slack * most) for a, most in zip(self.differences, moved, strict=True))
 
     @cached_property
     def _summed(self) -> Arrays:
-        return summed_outputs(self.model, tuple(self.inputs))
+        return self._as_own(summed_outputs(self.model, tuple(self.inputs)))
 
     @cached_property
     def _filtered(self) -> Arrays:
-        return filtered_outputs(self.model, tuple(self.inputs))
+        return self._as_own(filtered_outputs(self.model, tuple(self.inputs)))
 
     def _differs_in_few_places(self) -> bool:
         shares = (_share_apart(*pair, self.bound) for pair in zip(self.own, self.other, strict=True))
@@ -176,7 +186,11 @@ class Comparison:
     def _moves_as_much(self) -> bool:
         """Whether a nudge of the inputs moves the outputs as far, in the mean square and up to `MOST_STEPS`."""
         random = np.random.default_rng(0)
-        return self._is_as_far(self.model(*(_nudged(array, random) for array in self.inputs)))
+        return self._is_as_far(self._as_own(self.model(*(_nudged(array, random) for array in self.inputs))))
+
+    def _as_own(self, arrays: Arrays) -> Arrays:
+        """Outputs with their rows as the model's own lie, if they are compared so."""
+        return in_order_of(self.own, arrays) if self.is_ordered else arrays
 
     def _is_as_far(self, moved: Arrays, slack: float = 0.0) -> bool:
         """Whether the outputs are no further than those of a moved model, in the mean square and up to `MOST_STEPS`."""

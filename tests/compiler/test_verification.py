@@ -16,8 +16,10 @@ import lvc
 from lvc.backends.tvm import lower
 from lvc.backends.tvm.joins import parts_of
 from lvc.compiler.cli import main
+from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.driver import compile_and_report
 from lvc.compiler.errors import CheckError
+from lvc.compiler.ir.graph import store
 from lvc.compiler.ir.model import Reference
 from lvc.compiler.load.onnx_importer import reference as onnx_reference
 from lvc.compiler.load.onnx_importer.build import load_converters
@@ -416,3 +418,43 @@ def test_models_from_the_field_load_as_their_files_compute(assets: Path, name: s
     found = Verification.of(model, Workspace(), check=True, verify=True).source()
     assert not found.skipped
     assert found.inputs == 2
+
+
+class Queries(torch.nn.Module):
+    """The features of those places of an image that score best, as RT-DETR's decoder takes them, and what it makes of
+    them: all scores are equal but for rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features, self.decode = torch.nn.Conv2d(3, 16, 4, stride=4), torch.nn.Linear(16, 16)
+        self.boxes, self.scores = torch.nn.Linear(16, 4), torch.nn.Linear(16, 5)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = self.features(image).flatten(2).transpose(1, 2)
+        order = (1 + 1e-7 * tokens.mean(2)).topk(49, dim=1).indices
+        chosen = tokens.gather(1, order[..., None].expand(-1, -1, 16))
+        mixed = torch.softmax(chosen @ chosen.transpose(1, 2), -1) @ self.decode(chosen)
+        return self.boxes(mixed).sigmoid(), self.scores(mixed + chosen)
+
+
+def test_rows_in_another_order_are_no_difference_and_faults_in_them_are() -> None:
+    model = lvc.from_module(Queries(), torch.rand(1, 3, 28, 28))
+    inputs = seeded_inputs(model.inputs, 0)
+    own = model(*inputs)
+    order = np.random.default_rng(1).permutation(49)
+    moved = [(array[:, order] + np.float32(1e-7)).astype(np.float32) for array in own]
+    assert max(differences(moved, own)) > 0.1
+    assert Comparison(model, inputs, own, moved).explanation == "rows in another order"
+    apart = [moved[0], own[1]]
+    assert not Comparison(model, inputs, own, apart).agrees, "boxes have the scores of others"
+    nudged = model(*(array * np.float32(1 + 1e-6) for array in inputs))
+    assert Comparison(model, inputs, own, nudged).agrees
+
+    for name in ("decode.weight", "boxes.bias", "scores.weight"):
+        wrong = model.copy()
+        (target,) = (key for key in wrong.module.state_dict() if key.endswith(name.replace(".", "_")) or key == name)
+        store(wrong.module, target, wrong.module.state_dict()[target] * 1.02)
+        faulty = [array[:, order] for array in wrong(*inputs)]
+        assert max(differences(faulty, own)) > 1e-3
+        assert not Comparison(model, inputs, own, faulty).agrees

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +23,8 @@ from lvc.compiler.pipeline.workspace import Workspace
 
 pytest.importorskip("torchvision")
 import small_detectors as small
+from found_objects import SIZE, check, pictures
 
-SIZE = 56, 72
 DETECTORS = [small.ssd, small.retinanet, small.fcos, small.faster_rcnn, small.mask_rcnn]
 
 
@@ -38,43 +36,10 @@ def traced(make: Callable[[], nn.Module]) -> tuple[nn.Module, Model]:
     return detector, model
 
 
-def pictures() -> list[np.ndarray]:
-    """Photographs where there are any, and noise."""
-    folder = Path(os.environ.get("LVC_TEST_ASSETS", "../shared/assets")) / "coco" / "images"
-    found = [np.random.default_rng(seed).random((1, 3, *SIZE), np.float32) for seed in range(2)]
-    for file in sorted(folder.glob("*.jpg"))[:5]:
-        from PIL import Image
-
-        with Image.open(file) as image:
-            small_one = np.asarray(image.convert("RGB").resize(SIZE[::-1]), np.float32) / 255
-        found.append(np.ascontiguousarray(small_one.transpose(2, 0, 1)[None]))
-    return found
-
-
-def eager(detector: nn.Module, image: np.ndarray) -> dict[str, Tensor]:
+def eager(detector: nn.Module, image: np.ndarray) -> dict[str, np.ndarray]:
     with torch.no_grad():
         found: dict[str, Tensor] = detector(list(torch.from_numpy(image)))[0]
-    return found
-
-
-def check(names: Sequence[str], found: Sequence[np.ndarray], wanted: dict[str, Tensor]) -> int:
-    """Demand boxes within a hundredth of a pixel, with their classes; return how many there are.
-
-    Those of one score may be in another order: eager PyTorch leaves it open which of them comes first.
-    """
-    ours, theirs = dict(zip(names, found, strict=True)), {name: part.numpy() for name, part in wanted.items()}
-    assert ours.keys() == theirs.keys()
-    for name, part in theirs.items():
-        assert (ours[name].shape, ours[name].dtype) == (part.shape, part.dtype)
-    np.testing.assert_allclose(ours["scores"], theirs["scores"], atol=1e-4)
-    if len(theirs["boxes"]):
-        apart = np.abs(ours["boxes"][:, None] - theirs["boxes"]).max(2)
-        apart[ours["labels"][:, None] != theirs["labels"]] = np.inf
-        assert max(apart.min(0).max(), apart.min(1).max()) < 1e-2
-        if "masks" in theirs:
-            inside, wanted_inside = ours["masks"][apart.argmin(0)] > 0.5, theirs["masks"] > 0.5
-            assert (inside & wanted_inside).sum() >= 0.999 * (inside | wanted_inside).sum()
-    return len(theirs["labels"])
+    return {name: part.numpy() for name, part in found.items()}
 
 
 @pytest.mark.parametrize("make", DETECTORS)

@@ -79,11 +79,14 @@ class Fused:
         """
 
         def element(lane: Expr) -> Stmt:
-            place = [int32(i) for i in (*index[:-1], index[-1] + lane)]
-            value = self.element(place, load(sums, [*at, lane]))
-            return tirx.BufferStore(self.output, value, place)
+            return self.put([*index[:-1], index[-1] + lane], load(sums, [*at, lane]))
 
         return loop(lanes or int(sums.shape[-1]), element, VECTORISED, "lane")
+
+    def put(self, index: Sequence[Expr], total: Expr) -> Stmt:
+        """Write the element of the output at a place, whose sum is ``total``."""
+        place = [int32(i) for i in index]
+        return tirx.BufferStore(self.output, self.element(place, total), place)
 
     def element(self, place: Sequence[Expr], total: Expr) -> Expr:
         """The element of the output at a place, whose sum is ``total``."""

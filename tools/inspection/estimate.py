@@ -65,7 +65,8 @@ def _products(problem: Any) -> int:
             g = problem.geometry
             operand = g.channels.operand
             pixels = g.batch * sum(rows.outputs * operand.whole(columns.outputs) for rows, columns in g.phases)
-            return pixels * g.channels.out_blocks * g.depth * _each(operand) // operand.rows
+            vectors = sum(blocks * times for blocks, times in g.channels.result.patches.items())
+            return pixels * vectors * g.depth * _each(operand) // operand.rows
         case winograd.Winograd():
             channels, (rows, columns) = problem.channels, problem.tiles
             return problem.plain.batch * problem.points * channels.out_blocks * rows * columns * problem.steps

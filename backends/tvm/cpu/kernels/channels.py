@@ -1,7 +1,8 @@
-"""Channels in blocks and in groups: which blocks of the data a block of the result depends on."""
+"""Channels in blocks and in groups: which of the data a channel of the result depends on."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +10,7 @@ import numpy as np
 from tvm import tirx
 
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32, DotOperand
-from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS
+from lvc.backends.tvm.cpu.kernels.strips import GroupBlocks
 from lvc.backends.tvm.nest import Buffer, Expr, load
 
 
@@ -17,9 +18,9 @@ from lvc.backends.tvm.nest import Buffer, Expr, load
 class Channels:
     """The channels of a convolution. Data is in blocks of ``in_block`` channels, plain where that is 0.
 
-    A block of the result is computed from a run of ``span`` blocks of the data. Where groups are narrower than blocks
-    that run holds channels of other groups too, which meet zeros among the packed weights. A block is so many whole
-    words of the ``operand``.
+    The reduction goes through the data of a group by units: whole blocks, or where groups do not begin with blocks such
+    parts of blocks as they do begin with. A unit is so many whole words of the ``operand``; where a group begins within
+    a word, what is of its neighbours meets zeros among the packed weights.
     """
 
     inputs: int
@@ -35,9 +36,16 @@ class Channels:
         return self.in_block or 1
 
     @cached_property
+    def unit(self) -> int:
+        """Channels in a unit."""
+        if self.groups == 1:
+            return self.lanes
+        return max(math.gcd(self.lanes, self.group[0]), self.operand.elements)
+
+    @cached_property
     def words(self) -> int:
-        """Words in a block of the data: steps of the reduction."""
-        return self.lanes // self.operand.elements
+        """Words in a unit: steps of the reduction."""
+        return self.unit // self.operand.elements
 
     @cached_property
     def in_blocks(self) -> int:
@@ -45,9 +53,14 @@ class Channels:
         return -(-self.inputs // self.lanes)
 
     @cached_property
+    def block_words(self) -> int:
+        """Words in a block of the data."""
+        return self.lanes // self.operand.elements
+
+    @cached_property
     def out_blocks(self) -> int:
         """Blocks of the result."""
-        return -(-self.outputs // self.out_block)
+        return self.result.count
 
     @cached_property
     def group(self) -> tuple[int, int]:
@@ -55,40 +68,52 @@ class Channels:
         return self.inputs // self.groups, self.outputs // self.groups
 
     @cached_property
-    def span(self) -> int:
-        """Blocks of the data that one block of the result depends on, at most."""
-        return max(self._end(o) - int(self._first(o)) for o in range(self.out_blocks))
+    def result(self) -> GroupBlocks:
+        """The blocks of the result."""
+        return GroupBlocks(self.outputs, self.groups, self.out_block)
 
     @cached_property
-    def heights(self) -> tuple[int, ...]:
-        """Numbers of blocks of the result that one register tile may hold: all must depend on the same data."""
-        if self.groups == 1:
-            return HEIGHTS
-        blocks, rest = divmod(self.group[1], self.out_block)
-        return (1,) if rest else tuple(v for v in HEIGHTS if blocks % v == 0)
+    def span(self) -> int:
+        """Units of the data that a group has, at most."""
+        inputs = self.group[0]
+        return max(-(-(g + 1) * inputs // self.unit) - g * inputs // self.unit for g in range(self.groups))
 
-    def first_block(self, out_block: Expr) -> Expr:
-        """The first of the ``span`` blocks that a block of the result depends on."""
+    def first_unit(self, group: Expr) -> Expr:
+        """The first of the ``span`` units of a group."""
         if self.groups == 1:
             return 0
-        first, last = self._first(out_block), self.in_blocks - self.span
-        if all(self._first(o) <= last for o in range(self.out_blocks)):
-            return first
+        each, rest = divmod(self.group[0], self.unit)
+        if not rest:
+            return group * each
+        first, last = group * self.group[0] // self.unit, self.in_blocks * self.lanes // self.unit - self.span
         return min(first, last) if isinstance(first, int) else tirx.min(first, last)
 
-    def place_of(self, block: Expr, lane: Expr, other: Channels) -> tuple[Expr, Expr]:
-        """The block and the lane of what has this place where the same channels lie in other blocks."""
-        if other.lanes == self.lanes:
-            return block, lane
-        channel = block * other.lanes + lane
-        return tirx.floordiv(channel, self.lanes), tirx.floormod(channel, self.lanes)
+    def place(self, unit: Expr, word: Expr, words: int) -> tuple[Expr, Expr]:
+        """The block of the data that a unit is in, and the place there of what has a place among its so many words."""
+        each = self.lanes // self.unit
+        return (unit, word) if each == 1 else (unit // each, unit % each * words + word)
 
-    def read(self, data: Buffer, image: Expr, block: Expr, *place: Expr) -> Expr:
-        """Load words of the data that lie side by side in a block: ``place`` is their row, their column, the number of
-        the first in the block and how many there are, one if not said."""
+    def place_of(self, block: Expr, lane: Expr, other: Channels) -> tuple[Expr, Expr]:
+        """The unit and the place in it of what has this place where the same channels lie in other blocks."""
+        if other.unit == self.unit:
+            return block, lane
+        channel = block * other.unit + lane
+        return tirx.floordiv(channel, self.unit), tirx.floormod(channel, self.unit)
+
+    def source(self, out_block: Expr, lane: Expr, unit: Expr, channel: Expr) -> tuple[Expr, Expr]:
+        """The block of the data and the lane there of what an output meets at a channel of a unit of its group."""
+        if self.groups == 1:
+            return unit, channel
+        group = tirx.min(tirx.floordiv(out_block * self.out_block + lane, self.group[1]), self.groups - 1)
+        return self.place(self.first_unit(group) + unit, channel, self.unit)
+
+    def read(self, data: Buffer, image: Expr, unit: Expr, *place: Expr) -> Expr:
+        """Load words of the data that lie side by side in a unit: ``place`` is their row, their column, the number of
+        the first in the unit and how many there are, one if not said."""
         row, column, word, *count = place
         if not self.in_block:
-            return load(data, [image, block, row, column])
+            return load(data, [image, unit, row, column])
+        block, word = self.place(unit, word, self.words)
         return self.operand.load_words(data, [image, block, row, column, word], *count)
 
     def packed_shape(self, kernel: tuple[int, int]) -> tuple[int, ...]:
@@ -98,20 +123,11 @@ class Channels:
     def pack(self, weight: np.ndarray) -> np.ndarray:
         """Put weights ``[O, C/groups, KH, KW]`` in the order of their use, zeros where nothing is connected."""
         kernel = weight.shape[2:]
-        dense = np.zeros((self.out_blocks, self.out_block, self.span * self.lanes, *kernel), weight.dtype)
+        dense = np.zeros((self.out_blocks * self.out_block, self.span * self.unit, *kernel), weight.dtype)
         inputs, outputs = self.group
-        if self.groups == 1:
-            dense.reshape(-1, *dense.shape[2:])[: self.outputs, : self.inputs] = weight
-        for channel in range(self.outputs if self.groups > 1 else 0):
-            block, lane = divmod(channel, self.out_block)
-            first = channel // outputs * inputs - self.first_block(block) * self.lanes
-            dense[block, lane, first : first + inputs] = weight[channel]
-        blocks = dense.reshape(self.out_blocks, self.out_block, self.span, self.lanes, *kernel)
+        for group in range(self.groups):
+            first = group * inputs - self.first_unit(group) * self.unit
+            rows = slice(group * outputs, (group + 1) * outputs)
+            dense[rows, first : first + inputs] = weight[rows]
+        blocks = dense.reshape(self.out_blocks, self.out_block, self.span, self.unit, *kernel)
         return self.operand.pack(np.ascontiguousarray(blocks.transpose(0, 2, 4, 5, 3, 1)), -2)
-
-    def _first(self, out_block: Expr) -> Expr:
-        return out_block * self.out_block // self.group[1] * self.group[0] // self.lanes
-
-    def _end(self, out_block: int) -> int:
-        last = min((out_block + 1) * self.out_block, self.outputs) - 1
-        return -(-(last // self.group[1] + 1) * self.group[0] // self.lanes)

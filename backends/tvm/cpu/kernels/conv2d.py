@@ -137,7 +137,7 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
     """The convolution as TE: data as the problem says, weight as `pack_weight` makes it."""
     p, channels = problem, problem.stored
     top, left, *_ = p.padding
-    blocks, lanes = te.reduce_axis((0, channels.span), "ci"), te.reduce_axis((0, channels.lanes), "cl")
+    units, parts = te.reduce_axis((0, channels.span), "ci"), te.reduce_axis((0, channels.unit), "cl")
     ky, kx = te.reduce_axis((0, p.kernel[0]), "ky"), te.reduce_axis((0, p.kernel[1]), "kx")
 
     def read(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
@@ -156,14 +156,15 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
 
     def anchor(n: Any, o: Any, y: Any, x: Any, lane: Any) -> Any:
         row, column = y * p.stride[0] + ky * p.dilation[0], x * p.stride[1] + kx * p.dilation[1]
-        value = source(n, channels.first_block(o) + blocks, row, column, lanes)
+        block, part = channels.source(o, lane, units, parts)
+        value = source(n, block, row, column, part)
         if p.taps > 1:
-            place = (o, 0, ky, tirx.floordiv(kx, p.taps), tirx.floormod(kx, p.taps) * p.in_block + lanes, lane)
+            place = (o, 0, ky, tirx.floordiv(kx, p.taps), tirx.floormod(kx, p.taps) * p.in_block + parts, lane)
         else:
-            outer, inner = p.channels.place_of(blocks, lanes, channels)
+            outer, inner = p.channels.place_of(units, parts, channels)
             place = (o, outer, ky, kx, inner, lane)
         factor = p.operand.weight(weight, place)
-        return te.sum(p.operand.factor(value) * factor, axis=[blocks, ky, kx, lanes])
+        return te.sum(p.operand.factor(value) * factor, axis=[units, ky, kx, parts])
 
     shape = (p.batch, channels.out_blocks, p.out_height, p.out_width, p.out_block)
     return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")

@@ -64,7 +64,7 @@ class Geometry:
     def bytes(self) -> int:
         """Bytes of an image."""
         rows, columns = self.phases[0]
-        return WORD_BYTES * self.channels.in_blocks * self.channels.words * rows.size * columns.size
+        return WORD_BYTES * self.channels.in_blocks * self.channels.block_words * rows.size * columns.size
 
     @cached_property
     def columns(self) -> Slots:

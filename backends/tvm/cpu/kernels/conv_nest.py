@@ -15,12 +15,13 @@ from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedImage
 from lvc.backends.tvm.cpu.kernels.parts import Work
 from lvc.backends.tvm.cpu.kernels.phases import Phase, each_phase
 from lvc.backends.tvm.cpu.kernels.prefetch import prefetch, prefetch_pays
-from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
+from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, each_tile, tile_count
 from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_neighbours, by_rows, takes_rows
 from lvc.backends.tvm.cpu.kernels.saturation import SaturationMask
 from lvc.backends.tvm.cpu.kernels.space import Space, tiles
+from lvc.backends.tvm.cpu.kernels.strips import Patch
 from lvc.backends.tvm.cpu.kernels.taps import Taps
-from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
+from lvc.backends.tvm.cpu.kernels.tile_cost import HEIGHTS, TileCost
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.fused import Fused
 from lvc.backends.tvm.nest import (
@@ -42,6 +43,7 @@ from lvc.backends.tvm.nest import (
 
 MOST_DEPTH_PARTS = 32
 MOST_TAPS = 8
+LEAST_LANES = 4  # of a register, that are worth a tile of their own
 LEAST_STEPS = 4  # in a turn of a reduction with one tap, where fences keep LLVM from unrolling
 
 Place = tuple[Expr, Expr]  # row, column
@@ -64,17 +66,23 @@ class Knobs:
 @cache
 def _tile(g: Geometry, vector: Vector) -> tuple[TileCost, tuple[int, int], float]:
     """The register tile with the fewest cycles by count, those of how it is done, and how many an image takes."""
-    plane = (g.channels.out_blocks, g.line)
     costs = [TileCost(vector, g.depth, parts, g.rows, g.channels.operand) for parts in _depth_parts(g)]
-    choices = [(cost, cost.best_tile(plane, g.channels.heights)) for cost in costs]
-    cost, tile = min(choices, key=lambda choice: choice[0].plane(plane, choice[1]))
+    heights = [height for height in HEIGHTS if height <= g.channels.result.longest]
+    choices = [(cost, (height, cost.best_scalars(height, g.line))) for cost in costs for height in heights]
+    cost, tile = min(choices, key=lambda choice: _line_cycles(g, *choice))
     return cost, tile, _image_cycles(g, cost, tile)
+
+
+def _line_cycles(g: Geometry, cost: TileCost, tile: tuple[int, int]) -> float:
+    """Cycles of a row of pixels by count, with a register tile."""
+    patches = g.channels.result.patches
+    return sum(times * cost.plane((blocks, g.line), tile) for blocks, times in patches.items())
 
 
 def _image_cycles(g: Geometry, cost: TileCost, tile: tuple[int, int]) -> float:
     """Cycles of an image by count, with a register tile."""
     rows = 1 if g.flat_width is not None else g.rows
-    return cost.plane((g.channels.out_blocks, g.line), tile) * rows * len(g.phases)
+    return _line_cycles(g, cost, tile) * rows * len(g.phases)
 
 
 def cycles(geometry: Geometry, vector: Vector) -> float:
@@ -106,7 +114,7 @@ def _knobs(g: Geometry, cost: TileCost, tile: tuple[int, int]) -> Knobs:
     work = Work(
         cycles=_image_cycles(g, cost, tile),
         lines=tile_count(cost.cut(g.line, tile[1])) if flat and not g.is_copied else g.rows,
-        tiles=tile_count(cut(channels.out_blocks, tile[0])),
+        tiles=channels.result.tiles(tile[0]),
         data=g.bytes,
         weights=4 * channels.out_blocks * channels.out_block * g.depth,
         margin=0 if flat else (g.margins(0, 1)[1] - rows.stride) / rows.stride,
@@ -118,12 +126,12 @@ def _knobs(g: Geometry, cost: TileCost, tile: tuple[int, int]) -> Knobs:
 
 def space(geometry: Geometry, vector: Vector) -> Space:
     """Every register tile that fits, with every way to do the reduction in parts."""
-    g, plane = geometry, (geometry.channels.out_blocks, geometry.line)
+    g, plane = geometry, (geometry.channels.result.longest, geometry.line)
     costs = {parts: TileCost(vector, g.depth, parts, g.rows, g.channels.operand) for parts in _depth_parts(g)}
     weights = _weight_bytes(g) / vector.machine.memory_rate
     return Space(
         ("vectors", "pixels", "depth_parts"),
-        tuple((*tile, parts) for parts, cost in costs.items() for tile in tiles(cost, g.channels.heights, plane)),
+        tuple((*tile, parts) for parts, cost in costs.items() for tile in tiles(cost, HEIGHTS, plane)),
         lambda point: _knobs(g, costs[point[2]], (point[0], point[1])),
         lambda point: g.batch * _image_cycles(g, costs[point[2]], (point[0], point[1])) + weights,
     )
@@ -166,7 +174,8 @@ class ConvNest:
         shape = [g.channels.in_blocks, rows, g.columns.count, g.channels.lanes]
         padded = scratch(shape, "padded", operand.element)
 
-        def read(channel: Expr, row: Expr, column: Expr, word: Expr, words: int = 1) -> Expr:
+        def read(unit: Expr, row: Expr, column: Expr, word: Expr, words: int = 1) -> Expr:
+            channel, word = g.channels.place(unit, word, g.channels.words)
             place = [channel, row - top, g.columns.of(column - left), word]
             return operand.load_words(padded, place, words) if operand.rows == 1 else operand.load_rows(padded, place)
 
@@ -177,36 +186,40 @@ class ConvNest:
         return allocate([padded], copy, self._channels(image, part, chunk, read))
 
     def _channels(self, image: Expr, part: Expr, chunk: Expr, read: Read) -> Stmt:
-        def tile(channel: Expr, vectors: int) -> Stmt:
-            outer = image, part, channel
-            return each_phase(self.geometry.phases, lambda phase: self._lines(phase, outer, vectors, read))
+        def lines(patch: Patch) -> Stmt:
+            return each_phase(self.geometry.phases, lambda phase: self._lines(phase, (image, part), patch, read))
 
-        runs = cut(self.geometry.channels.out_blocks, self.knobs.vectors)
-        return each_tile(runs, tile, chunk, self.knobs.channel_parts)
+        knobs, result = self.knobs, self.geometry.channels.result
+        return result.each_patch(knobs.vectors, self._is_narrow, lines, (chunk, knobs.channel_parts))
 
-    def _lines(self, phase: Phase, outer: tuple[Expr, ...], vectors: int, read: Read) -> Stmt:
-        image, part, channel = outer
-        parts, operand = self.knobs.depth_parts, self.geometry.channels.operand
+    @property
+    def _is_narrow(self) -> bool:
+        """Whether tiles may have fewer lanes than a register, for which processors do no more and some do less."""
+        share, operand = self.geometry.channels.result.share, self.geometry.channels.operand
+        return share >= LEAST_LANES and operand.elements == 1 and not self.vector.isa.fenced
+
+    def _lines(self, phase: Phase, outer: tuple[Expr, ...], patch: Patch, read: Read) -> Stmt:
+        image, part = outer
+        parts, operand, vectors = self.knobs.depth_parts, self.geometry.channels.operand, patch.vectors
 
         def whole(row: Expr, column: Expr, pixels: int) -> Stmt:
-            sums = self._sums(vectors, pixels)
-            products = self._reduce(phase, (channel, row, column), sums, read, 0)
+            sums = self._sums(patch, pixels)
+            products = self._reduce(phase, (patch, row, column), sums, read, 0)
             write = sums.each(lambda v, s: finish(row, column + s, v, sums.total(v, s)), pixels)
             return allocate(sums.memory, sums.clear(), products, *sums.regroup(), write)
 
         def finish(row: Expr, column: Expr, vector: int, sums: Buffer, *at: Expr) -> Stmt:
-            place = self.geometry.pixel(phase, row, column)
-            return self.fused.finish([image, channel + vector, *place, 0], sums, at)
+            return patch.write(self.fused, image, vector, self.geometry.pixel(phase, row, column), sums, *at)
 
         if parts == 1:
             return self._each_tile(phase, part, vectors, whole)
-        lanes, first = self.geometry.channels.out_block, part * self._rows
+        lanes, first = patch.lanes, part * self._rows
         partial = scratch([self._rows, phase[1].outputs, vectors, lanes], "partial", operand.sums)
 
         def add(depth: Expr) -> Callable[[Expr, Expr, int], Stmt]:
             def tile(row: Expr, column: Expr, pixels: int) -> Stmt:
-                sums = self._sums(vectors, pixels)
-                products = self._reduce(phase, (channel, row, column), sums, read, depth)
+                sums = self._sums(patch, pixels)
+                products = self._reduce(phase, (patch, row, column), sums, read, depth)
 
                 def at(vector: int, pixel: int) -> list[Expr]:
                     return [row - first, column + pixel, vector, 0]
@@ -232,9 +245,8 @@ class ConvNest:
         products = loop(parts, lambda depth: self._each_tile(phase, part, vectors, add(depth)), name="depth")
         return allocate([partial], clear, products, self._each_tile(phase, part, vectors, last))
 
-    def _sums(self, vectors: int, pixels: int) -> Accumulators:
-        channels = self.geometry.channels
-        return channels.operand.accumulators(vectors, pixels, channels.out_block)
+    def _sums(self, patch: Patch, pixels: int) -> Accumulators:
+        return self.geometry.channels.operand.accumulators(patch.vectors, pixels, patch.lanes)
 
     def _each_tile(self, phase: Phase, part: Expr, vectors: int, body: Callable[[Expr, Expr, int], Stmt]) -> Stmt:
         """Run ``body(row, first column, pixels)`` for every register tile of one part of the rows."""
@@ -265,11 +277,14 @@ class ConvNest:
         operand = self.geometry.channels.operand
         return MOST_TAPS if operand.neighbours > operand.rows else 1
 
-    def _reduce(self, phase: Phase, place: tuple[Expr, ...], sums: Accumulators, read: Read, part: Expr) -> Stmt:
+    def _reduce(
+        self, phase: Phase, place: tuple[Patch, Expr, Expr], sums: Accumulators, read: Read, part: Expr
+    ) -> Stmt:
         """Add one part of the reduction to the sums of a tile."""
-        channel, row, column = place
+        patch, row, column = place
+        channel = patch.block
         channels, weight, (rows, columns) = self.geometry.channels, self.fused.operands[1], phase
-        start, span = channels.first_block(channel), channels.span // self.knobs.depth_parts
+        start, span = channels.first_unit(patch.group), channels.span // self.knobs.depth_parts
         taken = math.gcd(channels.words, channels.operand.words_per_step)
         kernel, steps = [int(size) for size in weight.shape[2:4]], channels.words // taken
         mask = SaturationMask.of(self.saturation, channel, sums.vectors)
@@ -290,7 +305,7 @@ class ConvNest:
                 return splat(read(start + depth, *place, word), sums.lanes)
 
             def vector(number: int, word: Expr) -> Expr:
-                return load(weight, [channel + number, depth, *tap, word, 0], sums.lanes)
+                return load(weight, [channel + number, depth, *tap, word, patch.lane], sums.lanes)
 
             def rows_of(pixel: int) -> Expr:
                 return read(start + depth, rows.position(row, ky), columns.position(column + pixel, kx), 0)

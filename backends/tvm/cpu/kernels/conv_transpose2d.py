@@ -104,7 +104,7 @@ class ConvTranspose2d:
 def compute(problem: ConvTranspose2d, data: Any, weight: Any) -> Any:
     """The transposed convolution as TE: data as the problem says, weight as `pack_weight` makes it."""
     p, channels = problem, problem.channels
-    blocks, lanes = te.reduce_axis((0, channels.span), "ci"), te.reduce_axis((0, channels.lanes), "cl")
+    units, parts = te.reduce_axis((0, channels.span), "ci"), te.reduce_axis((0, channels.unit), "cl")
     ky, kx = te.reduce_axis((0, p.kernel[0]), "ky"), te.reduce_axis((0, p.kernel[1]), "kx")
 
     def read(n: Any, c: Any, y: Any, x: Any, lane: Any) -> Any:
@@ -116,9 +116,10 @@ def compute(problem: ConvTranspose2d, data: Any, weight: Any) -> Any:
 
     def anchor(n: Any, o: Any, y: Any, x: Any, lane: Any) -> Any:
         row, column = y + p.padding[0] - ky * p.dilation[0], x + p.padding[1] - kx * p.dilation[1]
-        value = read(n, channels.first_block(o) + blocks, row, column, lanes)
-        factor = p.operand.weight(weight, (o, blocks, ky, kx, lanes, lane))
-        return te.sum(widened(value) * factor, axis=[blocks, ky, kx, lanes])
+        block, part = channels.source(o, lane, units, parts)
+        value = read(n, block, row, column, part)
+        factor = p.operand.weight(weight, (o, units, ky, kx, parts, lane))
+        return te.sum(widened(value) * factor, axis=[units, ky, kx, parts])
 
     shape = (p.batch, channels.out_blocks, p.out_height, p.out_width, p.out_block)
     return te.compute(shape, te.compute(shape, anchor, name="anchor"), name="result")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -180,17 +178,3 @@ def test_code_does_not_grow_with_the_stride() -> None:
         return written(conv_transpose2d, problem, (1, 2, 8, 8, 8), conv_transpose2d.packed_shape(problem))
 
     assert transposed(32) < 1.2 * transposed(8) < 2.4 * transposed(2)
-
-
-def test_packed_weights_of_other_groups_are_zero() -> None:
-    problem = Conv2d(1, 16, 4, 4, 16, (1, 1), groups=4)
-    packed = conv2d.pack_weight(problem, np.ones((16, 4, 1, 1), np.float32))
-    block = packed[0, 0, 0, 0]
-    np.testing.assert_array_equal(block[:4, :4], 1)
-    np.testing.assert_array_equal(block[:4, 4:], 0)
-
-
-def test_blocks_of_a_tile_share_their_input() -> None:
-    wide = Conv2d(1, 64, 8, 8, 64, (3, 3), groups=2)
-    assert wide.channels.heights == (1, 2, 4)
-    assert dataclasses.replace(wide, groups=16).channels.heights == (1,)

@@ -78,8 +78,8 @@ def refusal(module: GraphModule, node: Node) -> str | None:
         return "its stride is not 1"
     if any(size != 1 for size in given["dilation"]):
         return "it is dilated"
-    if given["groups"] != 1:
-        return "it has groups"
+    if given["groups"] > 1 and spec(given["weight"]).shape[1] == 1:
+        return "its groups have one channel each"
     if spec(node).dtype is not torch.float32:
         return f"it computes in {spec(node).dtype}"
     if tensor(module, given["weight"]) is None:

@@ -69,7 +69,8 @@ def _products(problem: Any) -> int:
             return pixels * vectors * g.depth * _each(operand) // operand.rows
         case winograd.Winograd():
             channels, (rows, columns) = problem.channels, problem.tiles
-            return problem.plain.batch * problem.points * channels.out_blocks * rows * columns * problem.steps
+            vectors = sum(blocks * times for blocks, times in channels.result.patches.items())
+            return problem.plain.batch * problem.points * vectors * rows * columns * problem.steps
         case depthwise.Depthwise():
             pixels = problem.batch * problem.rows.outputs * problem.columns.outputs
             return pixels * problem.blocks * prod(problem.kernel)

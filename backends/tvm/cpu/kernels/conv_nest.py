@@ -9,6 +9,7 @@ from functools import cache, cached_property, partial
 
 from tvm import tirx
 
+from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.conv_geometry import Geometry
 from lvc.backends.tvm.cpu.kernels.padding import copy_padded_rows
 from lvc.backends.tvm.cpu.kernels.paired_rows import COPY_RATE, PairedImage
@@ -137,6 +138,12 @@ def space(geometry: Geometry, vector: Vector) -> Space:
     )
 
 
+def is_narrow(channels: Channels, vector: Vector) -> bool:
+    """Whether tiles of shared blocks have fewer lanes than a register, for which processors do no more and some do
+    less."""
+    return channels.result.share >= LEAST_LANES and channels.operand.elements == 1 and not vector.isa.fenced
+
+
 def _depth_parts(g: Geometry) -> list[int]:
     """Parts into which the reduction may be split."""
     most = 1 if g.flat_width is not None else MOST_DEPTH_PARTS
@@ -189,14 +196,9 @@ class ConvNest:
         def lines(patch: Patch) -> Stmt:
             return each_phase(self.geometry.phases, lambda phase: self._lines(phase, (image, part), patch, read))
 
-        knobs, result = self.knobs, self.geometry.channels.result
-        return result.each_patch(knobs.vectors, self._is_narrow, lines, (chunk, knobs.channel_parts))
-
-    @property
-    def _is_narrow(self) -> bool:
-        """Whether tiles may have fewer lanes than a register, for which processors do no more and some do less."""
-        share, operand = self.geometry.channels.result.share, self.geometry.channels.operand
-        return share >= LEAST_LANES and operand.elements == 1 and not self.vector.isa.fenced
+        knobs, channels = self.knobs, self.geometry.channels
+        narrow = is_narrow(channels, self.vector)
+        return channels.result.each_patch(knobs.vectors, narrow, lines, (chunk, knobs.channel_parts))
 
     def _lines(self, phase: Phase, outer: tuple[Expr, ...], patch: Patch, read: Read) -> Stmt:
         image, part = outer

@@ -82,6 +82,25 @@ class GroupBlocks:
         return -(-self.outputs // self.lanes)
 
     @cached_property
+    def period(self) -> int:
+        """Blocks after which groups lie among blocks as before, of which all are so many times as many: 1 where there
+        is one group."""
+        if self.groups == 1:
+            return 1
+        return self.count if self.outputs % (self._every * self.lanes) else self._every
+
+    @cached_property
+    def _every(self) -> int:
+        return math.lcm(self.size, self.lanes) // self.lanes
+
+    def part(self, blocks: int) -> GroupBlocks:
+        """So many of the blocks, which are whole periods."""
+        outputs = blocks * self.lanes
+        if blocks == self.count:
+            return self
+        return GroupBlocks(outputs, outputs // self.size if self.groups > 1 else 1, self.lanes)
+
+    @cached_property
     def share(self) -> int:
         """Lanes of a shared block that are of one group, where they are equally many in all; else 0."""
         part = math.gcd(self.size, self.lanes)
@@ -89,15 +108,16 @@ class GroupBlocks:
 
     @cached_property
     def strips(self) -> tuple[Strip, ...]:
-        """All blocks, strips of one kind after those of another; one kind where there would be too many."""
-        period = math.lcm(self.size, self.lanes) // self.lanes
+        """All blocks, strips of one kind after those of another; one kind where there would be too many, or no block
+        is of one group alone but for the last."""
         kinds: dict[tuple[int, int, bool], list[int]] = {}
         for first, blocks, is_shared in self._runs():
-            kinds.setdefault((first % period, blocks, is_shared), []).append(first)
-        if len(kinds) > MOST_WRITTEN:
+            kinds.setdefault((first % self._every, blocks, is_shared), []).append(first)
+        if len(kinds) > MOST_WRITTEN or (self.groups > 1 and self.size < self.lanes):
             return (Strip(0, self.count, is_shared=True),)
         return tuple(
-            Strip(firsts[0], blocks, is_shared, len(firsts), period) for (_, blocks, is_shared), firsts in kinds.items()
+            Strip(firsts[0], blocks, is_shared, len(firsts), self._every)
+            for (_, blocks, is_shared), firsts in kinds.items()
         )
 
     def _runs(self) -> Iterator[tuple[int, int, bool]]:
@@ -171,11 +191,11 @@ class GroupBlocks:
     def _each_sharer(self, number: Expr, narrow: bool, body: Callable[[Patch], Stmt]) -> Stmt:
         """Run ``body`` for every group of a block."""
         number = int32(number)
-        last = self.groups - 1
+        last, is_ragged = self.groups - 1, self.outputs % self.lanes > 0
 
         def equal(i: Expr) -> Stmt:
             group = tirx.floordiv(number * (self.lanes // self.share) + i, self.size // self.share)
-            group = tirx.min(group, last) if self.outputs % self.lanes else group
+            group = tirx.min(group, last) if is_ragged else group
             if narrow:
                 return body(Patch(number, 1, group, self.share, i * self.share))
             return body(Patch(number, 1, group, self.lanes, kept=(i * self.share, self.share)))
@@ -184,7 +204,7 @@ class GroupBlocks:
             group = first + i
             start = group * self.size - number * self.lanes
             begin, end = tirx.max(start, 0), tirx.min(start + self.size, self.lanes)
-            if self.outputs % self.lanes:
+            if is_ragged:
                 end = tirx.Select(tirx.EQ(group, last), int32(self.lanes), end)
             return body(Patch(number, 1, group, self.lanes, kept=(begin, end - begin)))
 

@@ -20,7 +20,7 @@ from tvm import te, tirx
 from lvc.backends.tvm.bfloat16 import narrow
 from lvc.backends.tvm.cpu.convolutions import anchored
 from lvc.backends.tvm.cpu.kernel_schedule import KernelSchedule
-from lvc.backends.tvm.cpu.kernels import conv2d
+from lvc.backends.tvm.cpu.kernels import conv2d, conv_nest
 from lvc.backends.tvm.cpu.kernels.channels import Channels
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
 from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16, FLOAT32, DotOperand
@@ -47,7 +47,7 @@ START = 30_000  # cycles that the code of three nests in place of one costs at f
 class Winograd:
     """A convolution ``plain`` by tiles of ``tile`` outputs each way, or one where there is one tap. Its weights are
     prepared:
-    ``[ceil(O/out_block), points * points, ceil(C/in_block), words, out_block]``."""
+    ``[ceil(O/out_block), points * points, units of a group, words, out_block]``."""
 
     plain: Conv2d
     tile: int
@@ -60,7 +60,7 @@ class Winograd:
     @property
     def steps(self) -> int:
         """Steps of the reduction at a point."""
-        return self.channels.in_blocks * self.channels.words
+        return self.channels.span * self.channels.words
 
     @cached_property
     def channels(self) -> Channels:
@@ -89,12 +89,23 @@ def tiles_for(problem: Conv2d, vector: Vector, largest: int) -> tuple[int, ...]:
     filtering is for, or data in other blocks than the result's. Of short numbers only bfloat16 is multiplied, where the
     processor has instructions for pairs of it and to round to it; none has those and multiplies matrices of it."""
     p, isa = problem, vector.isa
-    is_small = p.kernel in KERNELS and p.stride == p.dilation == (1, 1) and p.groups == 1
+    is_small = p.kernel in KERNELS and p.stride == p.dilation == (1, 1)
     is_pair = p.operand == BFLOAT16 and BFLOAT16.name in isa.dots and isa.rounds_bfloat16
     is_known = p.operand == FLOAT32 or (is_pair and p.out_block == vector.lanes)
-    if not (is_small and p.in_block == p.out_block > 0 and is_known):
+    if not (is_small and p.in_block == p.out_block > 0 and is_known and (p.groups == 1 or _lies_well(p, vector))):
         return ()
     return tuple(tile for tile in PAIRS if tile <= largest)
+
+
+def _lies_well(problem: Conv2d, vector: Vector) -> bool:
+    """Whether groups are whole blocks, or parts of blocks as wide as narrow vectors where those may be; of short
+    numbers groups are not done."""
+    channels, strips = problem.channels, problem.channels.result.strips
+    if problem.operand != FLOAT32:
+        return False
+    if any(strip.is_shared for strip in strips):
+        return conv_nest.is_narrow(channels, vector)
+    return channels.unit == channels.lanes or not vector.isa.fenced
 
 
 def compute(problem: Winograd, data: Any, weight: Any) -> Any:
@@ -135,7 +146,7 @@ def pack_weight(problem: Winograd, weight: np.ndarray) -> np.ndarray:
 def prepared_shape(problem: Winograd) -> tuple[int, ...]:
     """The shape of the weights that the kernel reads."""
     channels = problem.channels
-    return (channels.out_blocks, problem.points, channels.in_blocks, channels.words, channels.out_block)
+    return (channels.out_blocks, problem.points, channels.span, channels.words, channels.out_block)
 
 
 @cache
@@ -166,7 +177,7 @@ def prepare_function(problem: Winograd, vector: Vector) -> Any:
                 registers.statements.append(store(prepared, value, place, lanes))
         return allocate(registers.buffers, *registers.statements)
 
-    body = tasks((channels.out_blocks,), lambda o: grid((channels.in_blocks, channels.words), lambda *i: expand(o, *i)))
+    body = tasks((channels.out_blocks,), lambda o: grid((channels.span, channels.words), lambda *i: expand(o, *i)))
     return tirx.PrimFunc([stored, prepared], operand.around(body, vector)).with_attr("tirx.noalias", True)
 
 

@@ -7,6 +7,7 @@ times as large as those of the plain convolution. They are read from first to la
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -77,33 +78,41 @@ class WinogradCost:
 
     def _products(self, tiles: int, knobs: Knobs) -> float:
         """Cycles of the products of a strip, which reads all weights, where these are at hand."""
-        chunks = cut(self.problem.channels.out_blocks, knobs.chunk)
-        planes = sum(
-            run.count * self._tile_cost.plane((run.size, tiles), (knobs.vectors, knobs.tiles)) for run in chunks
-        )
-        machine = self.vector.machine
-        passes = tile_count(chunks) + 1 if self._data(tiles) > SECOND_SHARE * machine.second.size else 0
+        channels = self.problem.channels
+        chunks = cut(channels.out_blocks, knobs.chunk, channels.result.period)
+        planes = sum(run.count * self._planes(run.size, tiles, (knobs.vectors, knobs.tiles)) for run in chunks)
+        machine, readings = self.vector.machine, tile_count(chunks) if channels.groups == 1 else 1
+        passes = readings + 1 if self._data(tiles) > SECOND_SHARE * machine.second.size else 0
         return self.problem.points * planes + passes * self._data(tiles) / (HIDDEN * machine.third_rate)
+
+    def _planes(self, blocks: int, tiles: int, tile: tuple[int, int]) -> float:
+        """Cycles at one point of a chunk of so many blocks, where they are at hand."""
+        patches = self.problem.channels.result.part(blocks).patches
+        return sum(times * self._tile_cost.plane((vectors, tiles), tile) for vectors, times in patches.items())
 
     def _data(self, tiles: int) -> int:
         """Bytes of the transformed data of so many tiles."""
-        return WORD_BYTES * self.problem.points * self.problem.steps * tiles
+        channels = self.problem.channels
+        return WORD_BYTES * self.problem.points * channels.in_blocks * channels.block_words * tiles
 
     def choices(self) -> Iterator[Knobs]:
         """The knobs that are worth a thought."""
-        rows, columns = self.problem.tiles
-        blocks, depth = self.problem.channels.out_blocks, self.problem.channels.in_blocks * self.problem.channels.lanes
+        (rows, columns), channels = self.problem.tiles, self.problem.channels
+        blocks, period, depth = channels.out_blocks, channels.result.period, channels.span * channels.unit
         threads = self.vector.machine.threads
         for size in dict.fromkeys(-(-rows // parts) for parts in range(1, rows + 1)):
             if size > 1 and self._data(size * columns) > MOST_DATA:
                 continue
             block_bytes = 4 * self.problem.points * size * columns * self.problem.channels.out_block
-            most = min(max(int(PRODUCTS_SHARE * self.vector.machine.second.size) // block_bytes, 1), blocks)
-            chunks = {False: most, True: -(-blocks // (threads * -(-blocks // (threads * most))))}
+            most = int(PRODUCTS_SHARE * self.vector.machine.second.size) // block_bytes
+            most = min(max(most // period * period, period), blocks)
+            shared = -(-blocks // (threads * -(-blocks // (threads * most))))
+            chunks = {False: most, True: -(-shared // period) * period}
             for together in (False, True) if size == rows else (False,):
-                heights = [height for height in HEIGHTS if height > 1 or chunks[together] == 1]
-                vectors, tiles = self._tile_cost.best_tile((chunks[together], size * columns), heights)
-                if together and depth >= DEEP and chunks[True] % (2 * vectors) == 0:
+                longest = min(chunks[together], channels.result.longest)
+                heights = [height for height in HEIGHTS if height > 1 or longest == 1]
+                vectors, tiles = self._tile_cost.best_tile((longest, size * columns), heights)
+                if together and depth >= DEEP and chunks[True] % (2 * math.lcm(vectors, period)) == 0:
                     yield Knobs(vectors, tiles, size, chunks[True] // 2, together)
                 yield Knobs(vectors, tiles, size, chunks[together], together)
 
@@ -114,14 +123,14 @@ class WinogradCost:
     def variants(self, rule: Knobs) -> Iterator[Knobs]:
         """Knobs with which threads wait no longer than with the rule's: `choices`, and it in other register tiles."""
         yield from (knobs for knobs in self.choices() if self._unevenness(knobs) <= self._unevenness(rule))
-        size = (rule.chunk, rule.rows * self.problem.tiles[1])
+        size = (min(rule.chunk, self.problem.channels.result.longest), rule.rows * self.problem.tiles[1])
         for vectors, scalars in tiles(self._tile_cost, HEIGHTS, size):
             yield replace(rule, vectors=vectors, tiles=scalars)
 
     def _unevenness(self, knobs: Knobs) -> float:
         """How much longer it takes than with equal shares, on the average of two and of more threads."""
-        blocks, rows = self.problem.channels.out_blocks, self.problem.tiles[0]
-        runs = cut(blocks, knobs.chunk) if knobs.together else cut(rows, knobs.rows) * self.problem.plain.batch
+        result, rows = self.problem.channels.result, self.problem.tiles[0]
+        runs = cut(result.count, knobs.chunk, result.period) if knobs.together else cut(rows, knobs.rows) * self.problem.plain.batch
         sizes = [run.size for run in runs for _ in range(run.count)]
         return sum(threads * _longest_share(sizes, threads) for threads in (2, self.vector.machine.threads)) / (
             2 * sum(sizes)

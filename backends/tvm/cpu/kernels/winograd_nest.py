@@ -18,6 +18,7 @@ from lvc.backends.tvm.cpu.kernels.fence import fenced, fenced_turn
 from lvc.backends.tvm.cpu.kernels.point_transform import Registers
 from lvc.backends.tvm.cpu.kernels.register_tile import Accumulators, cut, each_tile, tile_count
 from lvc.backends.tvm.cpu.kernels.row_registers import WORDS, Scalar, by_rows, takes_rows
+from lvc.backends.tvm.cpu.kernels.strips import Patch
 from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.vector import Vector
 from lvc.backends.tvm.fused import Fused
@@ -98,7 +99,7 @@ class WinogradNest:
             multiply = self._multiply(data, products, channel, (blocks, tiles))
             return allocate([products], multiply, self._to_outputs(products, (image, channel, first), (blocks, rows)))
 
-        chunks = cut(channels.out_blocks, self.knobs.chunk)
+        chunks = cut(channels.out_blocks, self.knobs.chunk, channels.result.period)
         count = tile_count(chunks)
         transform = loop(channels.in_blocks, lambda c: self._to_points(data, (image, c, first), rows), kind, "channel")
         multiply = loop(count, lambda i: each_tile(chunks, chunk, i, count), kind, "chunk")
@@ -166,14 +167,18 @@ class WinogradNest:
         (blocks, count), shape = size, (self.knobs.vectors, self.knobs.tiles)
         channels, weight, operand = self.problem.channels, self.fused.operands[1], self.problem.operand
         cost = TileCost(self.vector, self.problem.steps, operand=operand)
+        before = channel * self._lanes // channels.group[1] if channels.groups > 1 else 0
 
-        def product(point: Expr, first: Expr, start: Expr, sums: Accumulators) -> Stmt:
+        def product(point: Expr, patch: Patch, start: Expr, sums: Accumulators) -> Stmt:
+            unit = channels.first_unit(before + patch.group)
+
             def word(c: Expr, s: int, number: Expr, words: int = 1) -> Expr:
+                c, number = channels.place(unit + c, number, channels.words)
                 return operand.load_words(data, [point, c * count + start + s, number], words)
 
             def step(c: Expr, number: Expr, scalar: Scalar) -> Stmt:
                 def vector(v: int) -> Expr:
-                    return load(weight, [channel + first + v, point, c, number, 0], self._lanes)
+                    return load(weight, [channel + patch.block + v, point, c, number, patch.lane], patch.lanes)
 
                 def add(total: Expr, left: Expr, right: Expr) -> Expr:
                     return operand.add_product(self.vector, total, left, right)
@@ -190,20 +195,22 @@ class WinogradNest:
                 return unrolled(channels.words, lambda number: step(c, number, lambda s: word(c, s, number)))
 
             def keep(v: int, s: int) -> Stmt:
-                value = load(sums.at(v, s), [0], self._lanes)
-                return store(products, value, [point, (first + v) * count + start + s, 0], self._lanes)
+                value, vector = load(sums.at(v, s), [0], patch.lanes), (patch.block + v) * count + start + s
+                return store(products, value, [point, vector, patch.lane], patch.lanes)
 
-            reduce = loop(channels.in_blocks, steps)
+            reduce = loop(channels.span, steps)
             return allocate(sums.buffers, sums.clear(), reduce, sums.each(keep))
 
-        def line(point: Expr, first: Expr, vectors: int) -> Stmt:
+        def line(point: Expr, patch: Patch) -> Stmt:
             def tile(start: Expr, tiles: int) -> Stmt:
-                return product(point, first, start, Accumulators.make(vectors, tiles, self._lanes))
+                return product(point, patch, start, Accumulators.make(patch.vectors, tiles, patch.lanes))
 
-            return each_tile(cost.cut_scalars(vectors, shape, count), tile)
+            return each_tile(cost.cut_scalars(patch.vectors, shape, count), tile)
 
-        runs = cut(blocks, shape[0])
-        return loop(self.problem.points, lambda point: each_tile(runs, lambda *at: line(point, *at)), name="point")
+        def patches(point: Expr) -> Stmt:
+            return channels.result.part(blocks).each_patch(shape[0], True, lambda patch: line(point, patch))
+
+        return loop(self.problem.points, patches, name="point")
 
     def _to_outputs(self, products: Buffer, place: tuple[Expr, Expr, Expr], size: tuple[int, int]) -> Stmt:
         """Transform a chunk back, along its rows into ``lines`` and then down the columns, and write it out."""

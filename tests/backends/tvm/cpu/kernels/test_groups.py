@@ -167,6 +167,7 @@ def test_strips_are_all_blocks_once(groups: int, size: int, lanes: int) -> None:
 def test_strips_of_known_networks() -> None:
     ends, middle = (Strip(first, 3, False, 2, 7) for first in (0, 4)), Strip(3, 1, True, 2, 7)
     assert set(GroupBlocks(224, 4, 16).strips) == {*ends, middle}
-    assert GroupBlocks(128, 32, 16).strips == (Strip(0, 8, True, 1, 1),)
+    assert GroupBlocks(128, 32, 16).strips == (Strip(0, 8, is_shared=True),)
     assert GroupBlocks(896, 8, 16).strips == (Strip(0, 7, False, 8, 7),)
+    assert GroupBlocks(104, 13, 16).strips == (Strip(0, 7, is_shared=True),)
     assert GroupBlocks(64, 1, 16).strips == (Strip(0, 4, False, 1, 4),)

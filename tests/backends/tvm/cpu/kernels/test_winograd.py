@@ -49,10 +49,11 @@ def operands(problem: Winograd) -> tuple[list[np.ndarray], torch.Tensor]:
     """Data and prepared weights, and the sums in double precision."""
     p = problem.plain
     data = random(p.batch, p.in_channels, p.height, p.width)
-    weight = random(p.out_channels, p.in_channels, *p.kernel) / np.float32(np.sqrt(p.in_channels * np.prod(p.kernel)))
+    inputs = p.in_channels // p.groups
+    weight = random(p.out_channels, inputs, *p.kernel) / np.float32(np.sqrt(inputs * np.prod(p.kernel)))
     top, left, bottom, right = p.padding
     padded = torch.nn.functional.pad(torch.from_numpy(data).double(), (left, right, top, bottom))
-    sums = torch.nn.functional.conv2d(padded, torch.from_numpy(weight).double())
+    sums = torch.nn.functional.conv2d(padded, torch.from_numpy(weight).double(), groups=p.groups)
     return [blocked(data, p.in_block), prepared(problem, weight)], sums
 
 
@@ -110,6 +111,31 @@ def test_matches_pytorch_on_any_shape(data: st.DataObject) -> None:
     check(Winograd(plain, data.draw(st.sampled_from([2, 4]), "tile")), knobs=knobs)
 
 
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups", "block"),
+    [
+        (56, 56, 4, 16),
+        (24, 24, 4, 16),
+        (72, 72, 3, 16),
+        (48, 48, 3, 16),
+        (4, 4, 8, 16),
+        (8, 8, 5, 16),
+        (40, 24, 2, 16),
+        (4, 4, 8, 8),
+        (12, 12, 3, 8),
+    ],
+)
+def test_groups_match_pytorch(inputs: int, outputs: int, groups: int, block: int, tile: int) -> None:
+    size = groups * inputs, 9, 11, groups * outputs
+    plain = Conv2d(1, *size, (3, 3), padding=SAME, groups=groups, in_block=block, out_block=block)
+    options: dict[str, Any] = {"vector": Vector(Avx512()), "mcpu": "haswell"} if block == 16 else {}
+    assert tiles_for(plain, options.get("vector", AVX2), tile)
+    check(Winograd(plain, tile), **options)
+    knobs = Knobs(vectors=2, tiles=3, rows=2, chunk=plain.channels.result.period, together=True)
+    check(Winograd(plain, tile), **options, knobs=knobs)
+
+
 def test_four_lanes() -> None:
     check(Winograd(dataclasses.replace(convolution(10, 9, 14), in_block=4, out_block=4), 4), Vector(Sse()))
 
@@ -139,7 +165,7 @@ def test_avx512_keeps_its_sums_in_registers() -> None:
 REFUSED = [
     dataclasses.replace(convolution(64, 56, 64), stride=(2, 2)),
     dataclasses.replace(convolution(64, 56, 64), dilation=(2, 2)),
-    dataclasses.replace(convolution(64, 56, 64), groups=2),
+    Conv2d(1, 60, 9, 9, 60, (3, 3), padding=SAME, groups=6),  # 10 channels a group: no part of a block for each
     dataclasses.replace(convolution(64, 56, 64), kernel=(5, 5)),
     dataclasses.replace(convolution(3, 56, 64), in_block=0),
     dataclasses.replace(convolution(64, 56, 64), operand=BFLOAT16),

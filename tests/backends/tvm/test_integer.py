@@ -99,6 +99,15 @@ def test_convolutions(data: st.DataObject) -> None:
     check_exact(sketch.model(node), whole(draw(st.integers(0, 3)), dtype, *size))
 
 
+@pytest.mark.parametrize(("groups", "size"), [(5, 8), (8, 4), (2, 56), (3, 24), (3, 6), (3, 12), (2, 20)])
+@pytest.mark.parametrize("target", ["native", "x86-64-v3"])
+def test_groups_that_begin_within_blocks(groups: int, size: int, target: str) -> None:
+    sketch, shape = Sketch(), (1, groups * size, 7, 9)
+    data = sketch.input(*shape, dtype=torch.uint8)
+    node = convolution(sketch, data, groups * size, groups=groups, shrink=2)
+    check_exact(sketch.model(node), whole(1, torch.uint8, *shape), target=target)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("stride", "kernel", "windows"), [(1, 3, 1), (2, 5, 1), (1, 3, 3)])
 def test_depthwise_convolutions(dtype: torch.dtype, stride: int, kernel: int, windows: int) -> None:

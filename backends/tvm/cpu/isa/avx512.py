@@ -35,11 +35,13 @@ class Avx512(X86):
         if element not in self.dots:
             raise self.lacks(element)
         if element == "bfloat16":
-            return function(_BFLOAT16, sums, left, right)
+            return function(f"{_BFLOAT16}_{sums.ty.dtype.lanes}", sums, left, right)
         return self._vpdpbusd(sums, left, right)
 
     def declarations(self, element: str) -> str:
         if element != "bfloat16":
             return ""
-        product = of_pairs(_BFLOAT16, f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}", self.lanes)
-        return product + rounding_to_bfloat16(self.lanes)
+        widths = (self.lanes, self.lanes // 2, self.lanes // 4)
+        instruction = "llvm.x86.avx512bf16.dpbf16ps"
+        products = (of_pairs(f"{_BFLOAT16}_{lanes}", f"{instruction}.{32 * lanes}", lanes) for lanes in widths)
+        return "".join(products) + rounding_to_bfloat16(self.lanes)

@@ -57,6 +57,7 @@ class InstructionSet(ABC):
     pairs: ClassVar[Pairs | None] = None
     splat_cycles: ClassVar[float] = 0.0
     seven_bits: ClassVar[str] = ""  # why weights of 7 bits are multiplied faster than those of 8, and what to do
+    narrows: ClassVar[bool] = False  # whether `dot` takes half of the lanes, and a quarter, as well
     prefetches: ClassVar[bool] = False  # whether weights are fetched ahead, where it was measured to pay
     attributes: ClassVar[tuple[str, ...]] = ()  # for LLVM, so that loops that it makes vectors of have as many lanes
 

@@ -17,6 +17,7 @@ class X86(InstructionSet):
 
     chain_cycles: ClassVar[Mapping[int, float]] = MappingProxyType({0: 2.2, 1: 1.0, 2: 0.82})
     pairs: ClassVar[Pairs | None] = Pairs(0.65)
+    narrows: ClassVar[bool] = True
     prefetches: ClassVar[bool] = True
     seven_bits: ClassVar[str] = "since it has no VNNI: try the preset int8-avx2"
 
@@ -30,6 +31,7 @@ class X86(InstructionSet):
         return intrinsic(f"int32x{self.lanes}", self.halves_by_two, left, right)
 
     def _vpdpbusd(self, sums: Expr, left: Expr, right: Expr) -> Expr:
-        """Four products of bytes and the sums, in one instruction."""
-        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
-        return intrinsic(f"int32x{self.lanes}", name, sums, unsigned_bytes(right), signed_bytes(left))
+        """Four products of bytes and the sums, in one instruction for 4 lanes or more."""
+        lanes = sums.ty.dtype.lanes
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
+        return intrinsic(f"int32x{lanes}", name, sums, unsigned_bytes(right), signed_bytes(left))

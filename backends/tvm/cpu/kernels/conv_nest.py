@@ -141,7 +141,9 @@ def space(geometry: Geometry, vector: Vector) -> Space:
 def is_narrow(channels: Channels, vector: Vector) -> bool:
     """Whether tiles of shared blocks have fewer lanes than a register, for which processors do no more and some do
     less."""
-    return channels.result.share >= LEAST_LANES and channels.operand.elements == 1 and not vector.isa.fenced
+    isa, operand = vector.isa, channels.operand
+    can_be = operand.elements == 1 or (operand.name in isa.dots and isa.narrows)
+    return channels.result.share >= LEAST_LANES and can_be and not isa.fenced
 
 
 def _depth_parts(g: Geometry) -> list[int]:

@@ -23,7 +23,7 @@ from lvc.backends.tvm.cpu.isa.sse import Sse
 from lvc.backends.tvm.cpu.kernels import conv2d, conv_transpose2d
 from lvc.backends.tvm.cpu.kernels.conv2d import Conv2d
 from lvc.backends.tvm.cpu.kernels.conv_transpose2d import ConvTranspose2d
-from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16
+from lvc.backends.tvm.cpu.kernels.dot_operands import BFLOAT16, FLOAT32, DotOperand
 from lvc.backends.tvm.cpu.kernels.strips import MOST_WRITTEN, GroupBlocks, Strip
 from lvc.backends.tvm.cpu.vector import Vector
 
@@ -143,9 +143,11 @@ def test_no_product_is_with_a_zero(size: int, block: int) -> None:
     assert problem.geometry.depth == 9 * size
 
 
-def test_registers_of_a_shared_block_are_as_wide_as_its_parts() -> None:
-    lines = assembly(conv2d, grouped(4, 56, 16), (1, 14, 5, 9, 16), "znver4")
-    widths = Counter(match[1] for line in lines if (match := re.search(r"vfmadd\S+\s.*%([xyz])mm\d+$", line)))
+@pytest.mark.parametrize(("operand", "instruction"), [(FLOAT32, "vfmadd"), (BFLOAT16, "vdpbf16ps")])
+def test_registers_of_a_shared_block_are_as_wide_as_its_parts(operand: DotOperand, instruction: str) -> None:
+    problem = dataclasses.replace(grouped(4, 56, 16), operand=operand)
+    lines = assembly(conv2d, problem, (1, 14, 5, 9, 16), "znver4")
+    widths = Counter(match[1] for line in lines if (match := re.search(rf"{instruction}.*%([xyz])mm\d+$", line)))
     assert widths["z"] > widths["y"] > 0
     assert not widths["x"]
 

@@ -122,7 +122,7 @@ def dot_in_float32(lanes: int) -> str:
     """The function that multiplies pairs of bfloat16, for processors that have no instruction for it."""
     sums, words_ = f"<{lanes} x float>", f"<{lanes} x i32>"
     return f"""
-define {sums} @lvc_dot_bf16({sums} %sums, {words_} %left, {words_} %right) {{
+define {sums} @lvc_dot_bf16_{lanes}({sums} %sums, {words_} %left, {words_} %right) {{
   %a = and {words_} %left, splat (i32 -65536)
   %b = and {words_} %right, splat (i32 -65536)
   %c = shl {words_} %left, splat (i32 16)
@@ -164,7 +164,8 @@ class InFloat32(Avx512):
     dots: tuple[str, ...] = ("bfloat16",)
 
     def declarations(self, element: str) -> str:
-        return dot_in_float32(self.lanes) + rounding_in_integers(self.lanes)
+        products = "".join(map(dot_in_float32, (self.lanes, self.lanes // 2, self.lanes // 4)))
+        return products + rounding_in_integers(self.lanes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,9 +50,9 @@ class LowerPrecision(Pass):
     operands of softmax, places at which images are sampled, biases and the weights of depthwise convolutions (where
     arithmetic is not the bottleneck) stay float32. Runs after `fuse-operators`, since it rounds what leaves a group.
 
-    Convolutions that `allow-winograd` marked keep the mark of the smallest tile where the factors are bfloat16: what is
-    multiplied is then rounded once more, in the domain that F(2x2, 3x3) brings it to. What that costs is measured with
-    the layer's own weights on seeded normal data, and must be within ``winograd``.
+    Convolutions that `allow-winograd` marked keep the mark of the smallest tile where factors are bfloat16 and there
+    are no groups: what is multiplied is then rounded once more, in the domain that F(2x2, 3x3) brings it to. What that
+    costs is measured with the layer's own weights on seeded normal data, and must be within ``winograd``.
     """
 
     name: ClassVar[str] = "lower-precision"
@@ -92,7 +92,9 @@ class LowerPrecision(Pass):
     def _mark(self, module: GraphModule, node: Node, seed: int) -> None:
         """Let a convolution keep the mark of Winograd's algorithm, for the smallest tile, if it is exact enough."""
         tile = min(node.meta.pop(WINOGRAD, 0), *PAIRS)
-        weight = tensor(module, arguments(node)["weight"]) if tile and self.dtype == "bfloat16" else None
+        if not tile or self.dtype != "bfloat16" or arguments(node)["groups"] > 1:
+            return
+        weight = tensor(module, arguments(node)["weight"])
         if weight is not None and rounding(weight.detach(), tile, seed, torch.bfloat16) <= self.winograd:
             node.meta[WINOGRAD] = tile
 

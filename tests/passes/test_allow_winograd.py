@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.cook_toom import KERNELS
-from lvc.compiler.ir.graph import WINOGRAD
+from lvc.compiler.ir.dialect import aten
+from lvc.compiler.ir.graph import WINOGRAD, calls
 from lvc.compiler.ir.graph_text import parse_model
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.serialise import GRAPH, from_files, to_files
@@ -38,6 +39,15 @@ def mark(model: Model) -> object:
 def test_taps_along_one_axis(kernel: str) -> None:
     model, _ = run("allow-winograd", parse_model(TEXT.replace("3,3]", f"{kernel}]")))
     assert mark(model) == 4
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_groups_are_filtered_in_single_precision_alone(groups: int) -> None:
+    text = TEXT.replace("16,16,3,3", f"16,{16 // groups},3,3").replace("[1, 1])", f"[1, 1], [1, 1], {groups})")
+    single = Pipeline.parse("allow-winograd").run(parse_model(text))[0]
+    short = Pipeline.parse("lower-precision").run(single)[0]
+    marks = [[WINOGRAD in node.meta for node in calls(m.module.graph, aten.conv2d.default)] for m in (single, short)]
+    assert marks == [[True], [groups == 1]]
 
 
 @pytest.mark.parametrize(("options", "tile"), [("", 4), ("{tile=2}", 2), ("{tile=0}", None)])

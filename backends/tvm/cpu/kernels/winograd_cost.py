@@ -130,7 +130,11 @@ class WinogradCost:
     def _unevenness(self, knobs: Knobs) -> float:
         """How much longer it takes than with equal shares, on the average of two and of more threads."""
         result, rows = self.problem.channels.result, self.problem.tiles[0]
-        runs = cut(result.count, knobs.chunk, result.period) if knobs.together else cut(rows, knobs.rows) * self.problem.plain.batch
+        runs = (
+            cut(result.count, knobs.chunk, result.period)
+            if knobs.together
+            else cut(rows, knobs.rows) * self.problem.plain.batch
+        )
         sizes = [run.size for run in runs for _ in range(run.count)]
         return sum(threads * _longest_share(sizes, threads) for threads in (2, self.vector.machine.threads)) / (
             2 * sum(sizes)

@@ -37,8 +37,8 @@ test-targets: $(VENV)/.installed
 	LVC_NATIVE=$$cpu $(BIN)/python -m pytest -m slow -q $(NETWORKS) -k "resnet20" || exit 1; done
 NETWORKS := tests/backends/tvm/test_integer_models.py
 OPERATORS := $(addprefix tests/backends/tvm/test_,contractions.py elementwise.py integer.py integer_matmul.py \
-	integer_products.py joined_places.py layouts.py math.py movement.py nested_joins.py not_a_number.py reductions.py \
-	sampling.py shifted_divisions.py)
+	integer_products.py joined_places.py layouts.py math.py movement.py nested_joins.py not_a_number.py ordering.py \
+	reductions.py sampling.py shifted_divisions.py)
 
 # the suite against the built wheel, in an environment that does not see the checkout
 test-wheel: $(VENV)/.installed

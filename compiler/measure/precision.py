@@ -68,7 +68,8 @@ def filtered_outputs(model: Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.n
 
 def filters_short(node: torch.fx.Node) -> bool:
     """Whether Winograd's algorithm is allowed for a convolution that reads its factors from a shorter type."""
-    return WINOGRAD in node.meta and all(map(is_widening, factors(node)))
+    is_allowed = WINOGRAD in node.meta and family(node) is Family.CONTRACTION
+    return is_allowed and all(map(is_widening, factors(node)))
 
 
 def sums_halves(node: torch.fx.Node) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lvc.compiler.bench.engine import Original
     from lvc.compiler.bench.steps import Step
     from lvc.compiler.cli.console import Console
+    from lvc.compiler.ir.model import Model
     from lvc.compiler.load.request import LoadRequest
     from lvc.compiler.loaded import Loaded
     from lvc.compiler.measure.device import Device
@@ -119,6 +120,14 @@ def _own(path: Path, loaded: Loaded) -> Contestant:
     return Contestant(path.stem, version, loaded.executable, results)
 
 
+def _cut(model: Model, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """What an engine gives for a model, lists cut to their counts where it gives these."""
+    from lvc.compiler.ir.counts import cut
+
+    whole = len(arrays) == len(model.outputs)
+    return cut(model.outputs, model.counts, arrays) if whole else tuple(arrays)
+
+
 def _peers(options: argparse.Namespace, first: Loaded, scratch: Path, console: Console) -> list[Contestant]:
     """Prepare the engines that were asked for; those that cannot run are told, unless that is all of them."""
     from lvc.compiler.bench.comparison import Contestant
@@ -133,7 +142,8 @@ def _peers(options: argparse.Namespace, first: Loaded, scratch: Path, console: C
     for engine in engines:
         try:
             version = engine.version()
-            peers.append(Contestant(engine.name, version, prepare(engine, original, options.threads)))
+            run = prepare(engine, original, options.threads)
+            peers.append(Contestant(engine.name, version, run, partial(_cut, original.model)))
         except UsageError as error:
             failures.append(error)
             console.say(f"note: {error}")

@@ -376,3 +376,20 @@ def test_stored_source_is_the_request_that_made_it() -> None:
     request = LoadRequest("m:f", "w.pt", {"classes": 3}, {"x": (1, 2)}, 7)
     artefact = Artefact("a", "reference", "reference", (), (), {}, {"source": request.to_json()})
     assert stored_request(artefact) == request
+
+
+class Few(torch.nn.Module):
+    """The rows that begin with more than a half."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[x[:, 0] > 0.5]
+
+
+def test_lists_of_engines_are_cut_to_their_counts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    onnx, artefact = tmp_path / "few.onnx", tmp_path / "few.lvc"
+    write_model(from_module(Few(), torch.rand(50, 3)), onnx)
+    assert main(["compile", str(onnx), "-o", str(artefact)]) == 0
+    capsys.readouterr()
+    code, out, _ = lvc_bench(capsys, str(artefact), "--against", "onnxruntime", "--repeats", "1", "--json")
+    assert code == 0
+    assert [row["difference"] for row in json.loads(out)["engines"]] == [0.0, 0.0]

@@ -90,12 +90,12 @@ def _show_groups(options: argparse.Namespace, console: Console) -> None:
 
 def _show_kernels(options: argparse.Namespace, console: Console) -> None:
     """Show what the kernels of an artefact for a GPU take."""
-    from lvc.compiler.container import is_artefact, read
+    from lvc.compiler.container import read
     from lvc.compiler.errors import UsageError
     from lvc.compiler.measure.kernels import kernels_of
 
     path = Path(options.model)
-    if not is_artefact(path):
+    if path.suffix != ".lvc":
         raise UsageError("--per-op is for what was built", why=f"'{printable(options.model)}' is no artefact")
     artefact = read(path)
     found = kernels_of(artefact)

@@ -94,6 +94,8 @@ def test_what_has_no_account_of_kernels_is_one_error(
     assert "the artefact has no account of its kernels" in capsys.readouterr().err
     assert main(["inspect", "torchvision.models:resnet18", "--per-op"]) == 2
     assert "--per-op is for what was built" in capsys.readouterr().err
+    assert main(["inspect", "missing.lvc", "--per-op"]) == 2
+    assert "cannot read 'missing.lvc'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ class _Block:
         whole, term = self.row + row, self.first + step * p.tile.step + number * p.together
         conditions = [whole < p.m] if p.m % p.tile.rows else []
         conditions += [term < p.k] if self.is_ragged else []
-        return _read(into, self.fused.operands[0], [self.matrix, whole, term], conditions)
+        return into.copy_where(conditions, self.fused.operands[0], [self.matrix, whole, term], SINGLE.outside())
 
     def fetch_columns(self, term: Expr, column: Expr, into: Sink) -> Stmt:
         """Four columns of a row of the second factor, at once where its rows begin at whole vectors."""
@@ -156,7 +156,7 @@ class _Block:
 
         def one(place: Sink, at: Expr) -> Stmt:
             inside = [*conditions, *([at < p.n] if p.n % p.tile.columns else [])]
-            return _read(place, self.fused.operands[1], [self.matrix, whole, at], inside)
+            return place.copy_where(inside, self.fused.operands[1], [self.matrix, whole, at], SINGLE.outside())
 
         if p.n % QUAD == 0:
             return one(into, first)
@@ -190,9 +190,3 @@ class _Block:
         if p.n % QUAD == 0:
             return under([*is_row, *([first < p.n] if p.n % p.tile.columns else [])], write(QUAD, 0))
         return block(*(under([*is_row, first + lane < p.n], write(1, lane)) for lane in range(QUAD)))
-
-
-def _read(into: Sink, data: Buffer, place: list[Expr], conditions: list[Expr]) -> Stmt:
-    """What lies there, or zero where a condition does not hold."""
-    read = into.copy(data, place)
-    return tirx.IfThenElse(tirx.all(*conditions), read, into.fill(SINGLE.outside())) if conditions else read

@@ -187,9 +187,9 @@ class _Block:
         p, taps = self.problem, self.problem.windows.taps
         term = self.first + step * p.tile.step + number
         image, y, x = self.gather.tap(self.corner(turn), tirx.floormod(term, taps))
-        inside = tirx.all(p.windows.is_inside(y, x), term < p.depth)
-        read = into.copy(self.gather.data, [image, tirx.floordiv(term, taps), *p.windows.source(y, x)])
-        return tirx.IfThenElse(inside, read, into.fill(p.factor.outside()))
+        inside = [p.windows.is_inside(y, x), term < p.depth]
+        place = [image, tirx.floordiv(term, taps), *p.windows.source(y, x)]
+        return into.copy_where(inside, self.gather.data, place, p.factor.outside())
 
     def finish(self, row: Expr, column: Expr, sums: Buffer, at: list[Any]) -> Stmt:
         """Write four channels of a pixel."""

@@ -50,4 +50,4 @@ class Gather:
         if most is not None:
             inside = tirx.all(inside, quad < most)
         index = [image, self.group * self.quads + channel, *self.windows.source(y, x), 0]
-        return tirx.IfThenElse(inside, into.copy(self.data, index), into.fill(outside))
+        return into.copy_where([inside], self.data, index, outside)

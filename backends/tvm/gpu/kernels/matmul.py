@@ -167,8 +167,8 @@ class _Block:
         whole, term = self.row + row, self.first + step * p.tile.step + number * p.together
         conditions = [whole < p.m] if p.m % p.tile.rows else []
         conditions += [term < p.depth] if padded_terms(p.tile, p.depth) > p.depth else []
-        read = into.copy(self.fused.operands[0], [whole, term * p.factor.elements])
-        return tirx.IfThenElse(tirx.all(*conditions), read, into.fill(p.factor.outside())) if conditions else read
+        place = [whole, term * p.factor.elements]
+        return into.copy_where(conditions, self.fused.operands[0], place, p.factor.outside())
 
     def fetch_columns(self, term: Expr, column: Expr, into: Sink) -> Stmt:
         """Weights of a term."""

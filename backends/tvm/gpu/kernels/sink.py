@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tvm import tirx
+
 from lvc.backends.tvm.gpu.launch import copy, copy_ahead, local
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, block, store
 
@@ -21,6 +23,11 @@ class Sink:
     def copy(self, source: Buffer, place: Sequence[Expr]) -> Stmt:
         """All of them, from a place of global memory on."""
         return (copy_ahead if self.is_ahead else copy)(self.buffer, self.at, source, place, self.lanes)
+
+    def copy_where(self, conditions: Sequence[Expr], source: Buffer, place: Sequence[Expr], outside: Expr) -> Stmt:
+        """All of them where all conditions hold, else what stands ``outside`` for each."""
+        read = self.copy(source, place)
+        return tirx.IfThenElse(tirx.all(*conditions), read, self.fill(outside)) if conditions else read
 
     def fill(self, value: Expr) -> Stmt:
         """The same value for each."""

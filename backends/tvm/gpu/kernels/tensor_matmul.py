@@ -171,8 +171,7 @@ class _Block:
         if p.k % p.together:
             return into.store([one(lane) for lane in range(p.together)])
         conditions += [first < p.k] if is_ragged else []
-        read = into.copy(data, [whole, first])
-        return tirx.IfThenElse(tirx.all(*conditions), read, into.fill(zero)) if conditions else read
+        return into.copy_where(conditions, data, [whole, first], zero)
 
     def finish(self, row: Expr, column: Expr, sums: Buffer, at: list[Any]) -> Stmt:
         """Write two columns of a row, one by one where they may end within them."""

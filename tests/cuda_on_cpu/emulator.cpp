@@ -160,6 +160,15 @@ void load_matrices(Fibre *const *lanes) {
     }
 }
 
+void load_turned(Fibre *const *lanes) {
+  for (int matrix = 0; matrix < 4; matrix++)
+    for (int lane = 0; lane < WARP; lane++)
+      for (int i = 0; i < 2; i++) {
+        const char *row = (const char *)lanes[8 * matrix + lane % 4 * 2 + i]->operands[1];
+        memcpy((char *)lanes[lane]->operands[0] + 4 * matrix + 2 * i, row + lane / 4 * 2, 2);
+      }
+}
+
 static void run_block() {
   for (auto &fibre : fibres) {
     fibre.started = fibre.done = false;

@@ -29,7 +29,10 @@
 #define LVC_STORE(memory, index, value) memory.store(index, value, __COUNTER__)
 #define LVC_COPY(bytes, target, at, source, place) lvc_emulator::copy<bytes>(target, at, source, place, __COUNTER__)
 #define LVC_WORD(memory, index) lvc_emulator::word(memory, index, __COUNTER__)
-#define LVC_MATRICES(target, at, source, place) lvc_emulator::matrices(target, at, source, place, __COUNTER__)
+#define LVC_MATRICES(target, at, source, place) \
+  lvc_emulator::matrices<lvc_emulator::load_matrices>(target, at, source, place, __COUNTER__)
+#define LVC_TURNED(target, at, source, place) \
+  lvc_emulator::matrices<lvc_emulator::load_turned>(target, at, source, place, __COUNTER__)
 #define LVC_MMA(type, sums, at, left, i, right, j) lvc_emulator::mma<type>(sums, at, left, i, right, j, __COUNTER__)
 #define LVC_COPY_AHEAD(bytes, target, at, source, place) \
   lvc_emulator::copy_ahead<bytes>(target, at, source, place, __COUNTER__)
@@ -257,9 +260,11 @@ inline void together(int site, Together work) {
 }
 
 // ldmatrix: four matrices of eight rows of 16 bytes, whose places threads 8 i to 8 i + 7 give for matrix i.
+// Transposed, each is of elements of two bytes.
 void load_matrices(Fibre *const *lanes);
+void load_turned(Fibre *const *lanes);
 
-template <class To, class From> void matrices(To &target, long at, From &source, long place, int site) {
+template <Together load, class To, class From> void matrices(To &target, long at, From &source, long place, int site) {
   static_assert(sizeof(typename To::Element) == 4, "words");
   target.check(at, 4, true);
   source.check(place, 16 / sizeof(typename From::Element), false, true);
@@ -268,7 +273,7 @@ template <class To, class From> void matrices(To &target, long at, From &source,
   note(address, 16, site, true);
   state.current->operands[0] = target.data + at;
   state.current->operands[1] = (void *)address;
-  together(site, load_matrices);
+  together(site, load);
 }
 
 // cp.async: what it writes is there when its thread has waited for the group, and for others after a barrier.

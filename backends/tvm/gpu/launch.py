@@ -19,7 +19,7 @@ QUAD = 4  # neighbours that a thread takes at once: channels of a block, columns
 VECTOR_BYTES = 16  # the most that a thread loads or stores at once
 COPY, BARRIER, FMA, WORD_OF = "lvc_copy", "lvc_barrier", "lvc_fma", "lvc_word"
 DP4A, DP4A_UNSIGNED = "lvc_dp4a", "lvc_dp4a_unsigned"
-MATRICES, MMA = "lvc_matrices", "lvc_mma"
+MATRICES, TURNED, MMA = "lvc_matrices", "lvc_turned", "lvc_mma"
 COPY_AHEAD, COMMIT, WAIT = "lvc_copy_ahead", "lvc_commit", "lvc_wait"
 
 
@@ -88,11 +88,15 @@ def fma(x: Expr, y: Expr, z: Expr) -> Expr:
     return tirx.call_extern("float32", FMA, x, y, z)
 
 
-def matrices(target: Buffer, at: Sequence[Expr], source: Buffer, place: Sequence[Expr]) -> Stmt:
+def matrices(
+    target: Buffer, at: Sequence[Expr], source: Buffer, place: Sequence[Expr], *, are_turned: bool = False
+) -> Stmt:
     """Load four matrices of eight rows of four words from shared memory by a warp (``ldmatrix``): thread ``8 i + r`` of
     it gives the place of row ``r`` of matrix ``i``, and each gets one word of every matrix at ``at``: that of row
-    ``lane / 4`` and column ``lane % 4``."""
-    return tirx.Evaluate(tirx.call_extern("int32", MATRICES, load(target, at), load(source, place)))
+    ``lane / 4`` and column ``lane % 4``. Where they ``are_turned`` it is that of the transposed matrix of elements of
+    two bytes: column ``lane / 4`` of rows ``lane % 4 * 2`` and the next."""
+    name = TURNED if are_turned else MATRICES
+    return tirx.Evaluate(tirx.call_extern("int32", name, load(target, at), load(source, place)))
 
 
 def multiply_matrices(dtype: str, *places: tuple[Buffer, Sequence[Expr]]) -> Stmt:

@@ -63,6 +63,7 @@ template <int bytes> __device__ inline void lvc_copy_ahead(void *target, const v
 
 /* Products of matrices: four sums, four words of the first factor and two of the second of each thread of a warp. */
 #define LVC_MATRICES(target, at, source, place) lvc_matrices(&target[at], &source[place])
+#define LVC_TURNED(target, at, source, place) lvc_turned(&target[at], &source[place])
 #define LVC_MMA(type, sums, at, left, i, right, j) lvc_mma((type *)0, &sums[at], &left[i], &right[j])
 #define LVC_MMA_OF(type, total, letter, shape)                                                                   \
   __device__ inline void lvc_mma(type *, total *d, const unsigned *a, const unsigned *b) {                       \
@@ -83,12 +84,15 @@ __device__ inline void lvc_mma(lvc_half *, float *d, const unsigned *a, const un
                  : "r"(a[2 * i]), "r"(a[2 * i + 1]), "r"(b[i]));
 }
 #endif
-__device__ inline void lvc_matrices(unsigned *target, const void *source) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(target[0]), "=r"(target[1]), "=r"(target[2]), "=r"(target[3])
-               : "r"((unsigned)__cvta_generic_to_shared(source))
-               : "memory");
-}
+#define LVC_MATRICES_OF(name, how)                                                                                \
+  __device__ inline void name(unsigned *target, const void *source) {                                             \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4" how ".shared.b16 {%0, %1, %2, %3}, [%4];"                        \
+                 : "=r"(target[0]), "=r"(target[1]), "=r"(target[2]), "=r"(target[3])                             \
+                 : "r"((unsigned)__cvta_generic_to_shared(source))                                                \
+                 : "memory");                                                                                     \
+  }
+LVC_MATRICES_OF(lvc_matrices, "")
+LVC_MATRICES_OF(lvc_turned, ".trans")
 #endif
 
 template <class To, class From> __device__ inline To lvc_bits(From value) {

@@ -16,7 +16,7 @@ import tvm_ffi
 from tvm import ir, tirx
 
 from lvc.backends.tvm.gpu.expressions import Range, bounds, number
-from lvc.backends.tvm.gpu.launch import BARRIER, COMMIT, COPY, COPY_AHEAD, MATRICES, MMA, WAIT, WORD_OF, Launch
+from lvc.backends.tvm.gpu.launch import BARRIER, COMMIT, COPY, COPY_AHEAD, MATRICES, MMA, TURNED, WAIT, WORD_OF, Launch
 from lvc.backends.tvm.gpu.operations import CONDITIONAL, EXTERNS, binary, cast, constant, intrinsic, type_name
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt
 from lvc.backends.tvm.program import ITEM_BYTES
@@ -138,8 +138,8 @@ class _Printer:
             self.line(f"{name.upper()}({size}, {self.place(target)}, {self.place(source)});")
         elif name in (COMMIT, WAIT):
             self.line(f"{name.upper()}({', '.join(map(self.expression, arguments))});")
-        elif name == MATRICES:
-            self.line(f"LVC_MATRICES({', '.join(map(self.place, arguments))});")
+        elif name in (MATRICES, TURNED):
+            self.line(f"{name.upper()}({', '.join(map(self.place, arguments))});")
         elif name == MMA:
             kind, *places = arguments
             self.line(f"LVC_MMA({type_name(str(kind.value))}, {', '.join(map(self.place, places))});")
@@ -258,7 +258,7 @@ def _buffers(body: Stmt) -> tuple[set[Any], list[Any], list[Any]]:
 
     def visit_call(call: Any) -> None:
         name, arguments = _extern(call)
-        if name in (COPY, COPY_AHEAD, MATRICES):
+        if name in (COPY, COPY_AHEAD, MATRICES, TURNED):
             written.append(arguments[0].source)
 
     tvm_ffi.structural_walk(

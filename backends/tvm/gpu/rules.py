@@ -9,7 +9,16 @@ from torch.fx import Node
 
 from lvc.backends.tvm.device import Anchor
 from lvc.backends.tvm.gpu.gpus import Gpu
-from lvc.backends.tvm.gpu.kernels import batch_matmul, conv2d, depthwise, matmul, ordering, tensor_conv2d, tensor_matmul
+from lvc.backends.tvm.gpu.kernels import (
+    batch_matmul,
+    conv2d,
+    depthwise,
+    matmul,
+    ordering,
+    tensor_batch_matmul,
+    tensor_conv2d,
+    tensor_matmul,
+)
 from lvc.backends.tvm.layout import PLAIN, Layout
 from lvc.backends.tvm.operands import stored
 from lvc.backends.tvm.ops.table import Call
@@ -25,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     conv2d.anchor,
     tensor_matmul.anchor,
     matmul.anchor,
+    tensor_batch_matmul.anchor,
     batch_matmul.anchor,
     ordering.anchor,
 )

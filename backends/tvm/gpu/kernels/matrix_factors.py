@@ -22,6 +22,9 @@ from lvc.backends.tvm.widening import multiplied_dtype
 from lvc.compiler.ir.graph import is_call
 from lvc.compiler.ir.operators import integer
 
+SIGN = 0x80  # what signed bytes are less than unsigned ones of the same bits but for the first
+MOST_PAIRS = 16_000  # products of bytes in a sum that is taken apart into four, each of which fits with the others
+
 
 class MatrixFactor(Pace, Protocol):
     """``data`` and ``weight`` are the types of elements in memory, ``dtype`` is that of sums; a word has so many
@@ -107,10 +110,35 @@ class MatrixBytes:
         return Bytes(is_unsigned=False, zero=self.zero).corrected(call, total, dim)
 
 
+@dataclass(frozen=True)
+class PairOfBytes(MatrixBytes):
+    """Bytes of data times others of data, of a type ``second`` with the zero point ``second_zero``."""
+
+    second: str = "int8"
+    second_zero: int = 0
+
+    @property
+    def zeros(self) -> tuple[int, int]:
+        """The zero points of what the tensor cores multiply, the second factor being signed."""
+        return self.zero, self.second_zero - (SIGN if self.second == "uint8" else 0)
+
+    def outside_second(self) -> Expr:
+        """What stands for an element outside of the second factor."""
+        return tirx.const(self.second_zero, self.second)
+
+
 def matrix_factor(call: Call, gpu: Gpu, products: int) -> MatrixFactor | None:
     """What the tensor cores of a GPU multiply for a layer with so many products in a sum; None if they do not."""
     if short := multiplied_dtype(call.node):
         return Halves(dtype_text(short)) if gpu.capability.multiplies(str(short).removeprefix("torch.")) else None
+    if is_call(call.node, integer.matmul):
+        able = products <= MOST_PAIRS and gpu.capability.multiplies("int8")
+        zeros = call["zero_self"], call["zero_other"]
+        return (
+            PairOfBytes(call["self"].dtype, zeros[0], second=call["other"].dtype, second_zero=zeros[1])
+            if able
+            else None
+        )
     is_integer = is_call(call.node, integer.conv2d, integer.linear)
     if is_integer and products <= MOST_TERMS and gpu.capability.multiplies("int8"):
         return MatrixBytes(call["input"].dtype, call["zero_point"])

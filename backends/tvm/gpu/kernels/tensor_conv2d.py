@@ -19,7 +19,8 @@ from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor, is_worth, 
 from lvc.backends.tvm.gpu.kernels.parts import launch_tiles
 from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import Size, choose_tile, padded_columns
-from lvc.backends.tvm.gpu.kernels.warp_tile import WARP_TILES, WORDS, WarpProduct, WarpTile, turns
+from lvc.backends.tvm.gpu.kernels.warp_columns import WORDS, StoredColumns
+from lvc.backends.tvm.gpu.kernels.warp_tile import WARP_TILES, WarpProduct, WarpTile, turns
 from lvc.backends.tvm.gpu.lanes import write_lanes
 from lvc.backends.tvm.gpu.launch import QUAD, Launches, local, when
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, allocate, load
@@ -142,8 +143,14 @@ class _Block:
             QUAD,
             fetch,
             gather.prepare,
-            self.fused.operands[1],
-            lambda step, column: [self.group, first + step, self.column + column],
+            StoredColumns(
+                tile.columns,
+                tile.threads,
+                self.thread,
+                p.factor.elements,
+                self.fused.operands[1],
+                lambda step, column: [self.group, first + step, self.column + column],
+            ),
             self.finish,
         )
         return allocate([corners], product.body())

@@ -19,7 +19,8 @@ from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor, is_worth, 
 from lvc.backends.tvm.gpu.kernels.parts import launch_tiles
 from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import Size, choose_tile, padded_columns
-from lvc.backends.tvm.gpu.kernels.warp_tile import VECTOR, WARP_TILES, WORDS, WarpProduct, WarpTile
+from lvc.backends.tvm.gpu.kernels.warp_columns import VECTOR, WORDS, StoredColumns
+from lvc.backends.tvm.gpu.kernels.warp_tile import WARP_TILES, WarpProduct, WarpTile
 from lvc.backends.tvm.gpu.lanes import write_lanes
 from lvc.backends.tvm.gpu.launch import QUAD, Launches, when
 from lvc.backends.tvm.layout import PLAIN
@@ -151,8 +152,14 @@ class _Block:
             p.together,
             self.fetch,
             None,
-            self.fused.operands[1],
-            lambda step, column: [self.first + step, self.column + column],
+            StoredColumns(
+                p.tile.columns,
+                p.tile.threads,
+                self.thread,
+                p.factor.elements,
+                self.fused.operands[1],
+                lambda step, column: [self.first + step, self.column + column],
+            ),
             self.finish,
             is_transposed=True,
         ).body()

@@ -8,7 +8,7 @@ different banks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -29,14 +29,20 @@ from lvc.backends.tvm.gpu.kernels.tile import (
     Tile,
     fetched_bytes,
 )
-from lvc.backends.tvm.gpu.launch import WARP, copy, copy_ahead, local, matrices, multiply_matrices, shared
-from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, loop, store, zeros
-
-WORDS = 16  # of a row in shared memory at once: two steps of the instruction
-STRIDE = WORDS + 4
-WORD_BYTES = 4
-VECTOR = 4  # words of a vector
-ROWS, COLUMNS, DEPTH = 16, 8, 8  # of a product of matrices; the depth in words
+from lvc.backends.tvm.gpu.kernels.warp_columns import (
+    COLUMNS,
+    DEPTH,
+    ROWS,
+    STRIDE,
+    VECTOR,
+    WORD_BYTES,
+    WORDS,
+    Columns,
+    lanes,
+    vector_place,
+)
+from lvc.backends.tvm.gpu.launch import WARP, copy, local, matrices, multiply_matrices, shared
+from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, load, loop, store, zeros
 
 
 @dataclass(frozen=True)
@@ -108,9 +114,9 @@ class WarpProduct:
 
     ``fetch_row`` takes ``(turn, step, number, row, into)`` and loads the so-manyth ``together`` elements that a step
     has of a row of the tile; ``prepare_row`` takes ``(turn, row)`` before the first step.
-    ``weight`` is the second factor, ``weight_index`` the place of ``(step, column)`` in it, where the elements of a
-    step begin. ``finish`` takes ``(row, column, sums, place)`` and writes two columns of a row. Neighbouring threads
-    take neighbouring rows, or, where ``is_transposed``, neighbouring vectors of a row.
+    ``columns`` is the second factor. ``finish`` takes ``(row, column, sums, place)`` and writes two columns of a row.
+    Neighbouring threads take neighbouring rows, or, where ``is_transposed``, neighbouring vectors of a row. Bytes of
+    the factors have the ``zeros``: what they are taken from, which is done to the sums at the end.
     """
 
     gpu: Gpu
@@ -121,41 +127,45 @@ class WarpProduct:
     together: int
     fetch_row: Callable[[int, Expr, Expr, Expr, Sink], Stmt]
     prepare_row: Callable[[int, Expr], Stmt] | None
-    weight: Buffer
-    weight_index: Callable[[Expr, Expr], list[Expr]]
+    columns: Columns
     finish: Callable[[Expr, Expr, Buffer, list[Any]], Stmt]
     is_transposed: bool = False
+    zeros: tuple[int, int] = (0, 0)
 
     def body(self) -> Stmt:
         """All of it."""
         t, f = self.tile, self.factor
         stages = t.stages(self.gpu)
         first = shared([stages, t.rows, STRIDE * f.elements], "first", f.data)
-        second = shared([stages, t.columns, STRIDE * f.elements], "second", f.weight)
+        second = self.columns.memory(stages)
         sums = local([t.height // ROWS, t.width // COLUMNS, 4], "sums", f.dtype)
         prepare = self.prepare_row
         prepared = [prepare(turn, self.place(turn)[1]) for turn in range(self.row_turns)] if prepare else []
+        beside = _Zeros.of(self) if any(self.zeros) else None
+        made = [sums, *(beside.sums if beside else ())]
         return allocate(
-            [first, second, sums],
+            [first, second, *made, *(beside.ones if beside else ())],
             *prepared,
-            *(store(sums, zeros(1, f.dtype), place) for place in product(*(range(int(n)) for n in sums.shape))),
-            self.multiplied(first, second, sums),
+            *(store(each, zeros(1, f.dtype), at) for each in made for at in _places(each)),
+            *(beside.prepared() if beside else ()),
+            self.multiplied(first, second, sums, beside),
+            *(beside.corrected(sums) if beside else ()),
             self.write(sums),
         )
 
-    def multiplied(self, first: Buffer, second: Buffer, sums: Buffer) -> Stmt:
+    def multiplied(self, first: Buffer, second: Buffer, sums: Buffer, beside: _Zeros | None) -> Stmt:
         """All steps."""
         f, stages = self.factor, self.tile.stages(self.gpu)
 
         def multiply(stage: Expr) -> Stmt:
-            return self.multiply(stage, first, second, sums)
+            return self.multiply(stage, first, second, sums, beside)
 
         if self.gpu.capability.copies_ahead:
             return copied_ahead(
                 self.steps, stages, lambda step, stage: self.copy_ahead(step, stage, first, second), multiply
             )
         rows = local([self.row_turns, self.together], "rows", f.data)
-        columns = local([self.column_turns, self.vector], "columns", f.weight)
+        columns = self.columns.registers()
         return allocate(
             [rows, columns],
             staged(
@@ -167,34 +177,19 @@ class WarpProduct:
         )
 
     @property
-    def vector(self) -> int:
-        """Elements of a vector."""
-        return VECTOR * self.factor.elements
-
-    @property
     def row_turns(self) -> int:
         """How often a thread loads elements of rows in a step."""
         return turns(self.tile, self.factor, self.together)
-
-    @property
-    def column_turns(self) -> int:
-        """Vectors of the second factor that a thread loads in a step."""
-        return -(-self.tile.columns * WORDS // VECTOR // self.tile.threads)
 
     def place(self, turn: int) -> tuple[Expr, Expr]:
         """The number of the elements that a thread loads, and their row."""
         item, each = self.thread + turn * self.tile.threads, WORDS * self.factor.elements // self.together
         if self.is_transposed and each == WORDS // VECTOR:
-            return _vector_place(item)
+            return vector_place(item)
         return (
             tirx.floormod(tirx.floordiv(item, 8), each),
             tirx.floordiv(item, 8 * each) * 8 + tirx.floormod(item, 8),
         )
-
-    def of_columns(self, turn: int, body: Stmt) -> Stmt:
-        """A statement of those threads that load columns in a turn."""
-        items = self.tile.columns * WORDS // VECTOR - turn * self.tile.threads
-        return body if items >= self.tile.threads else tirx.IfThenElse(self.thread < items, body, None)
 
     def copy_ahead(self, step: Expr, stage: Expr, first: Buffer, second: Buffer) -> Stmt:
         """Have what a step needs copied into shared memory."""
@@ -203,11 +198,7 @@ class WarpProduct:
             number, row = self.place(turn)
             into = Sink(first, [stage, row, number * self.together], self.together, is_ahead=True)
             statements.append(self.fetch_row(turn, step, number, row, into))
-        for turn in range(self.column_turns):
-            place, index = self.column(turn, step)
-            copied = copy_ahead(second, [stage, *place], self.weight, index, self.vector)
-            statements.append(self.of_columns(turn, copied))
-        return block(*statements)
+        return block(*statements, *self.columns.copy_ahead(step, stage, second))
 
     def fetch(self, step: Expr, rows: Buffer, columns: Buffer) -> Stmt:
         """Load what a step needs into registers."""
@@ -215,10 +206,7 @@ class WarpProduct:
         for turn in range(self.row_turns):
             into = Sink(rows, [tirx.const(turn, "int32"), tirx.const(0, "int32")], self.together)
             statements.append(self.fetch_row(turn, step, *self.place(turn), into))
-        for turn in range(self.column_turns):
-            _, index = self.column(turn, step)
-            statements.append(self.of_columns(turn, copy(columns, [turn, 0], self.weight, index, self.vector)))
-        return block(*statements)
+        return block(*statements, *self.columns.fetch(step, columns))
 
     def stash(self, half: Expr, rows: Buffer, columns: Buffer, first: Buffer, second: Buffer) -> Stmt:
         """Put what was loaded into shared memory."""
@@ -226,23 +214,14 @@ class WarpProduct:
         for turn in range(self.row_turns):
             number, row = self.place(turn)
             statements.append(copy(first, [half, row, number * self.together], rows, [turn, 0], self.together))
-        for turn in range(self.column_turns):
-            place, _ = self.column(turn, half)
-            stored = copy(second, [half, *place], columns, [turn, 0], self.vector)
-            statements.append(self.of_columns(turn, stored))
-        return block(*statements)
+        return block(*statements, *self.columns.stash(half, columns, second))
 
-    def column(self, turn: int, step: Expr) -> tuple[list[Expr], list[Expr]]:
-        """The vector of a column that a thread loads: its place in a step, and that in the second factor."""
-        number, column = _vector_place(self.thread + turn * self.tile.threads)
-        return [column, number * self.vector], [*self.weight_index(step, column), number * self.vector]
-
-    def multiply(self, half: Expr, first: Buffer, second: Buffer, sums: Buffer) -> Stmt:
+    def multiply(self, half: Expr, first: Buffer, second: Buffer, sums: Buffer, beside: _Zeros | None) -> Stmt:
         """Add the products of one step."""
         t, f, (down, across) = self.tile, self.factor, self.own
         high, wide = t.height // ROWS, t.width // COLUMNS
         left, right = local([high, 4], "left", "uint32"), local([wide, 2], "right", "uint32")
-        lane, eighth = tirx.floormod(self.thread, WARP), tirx.floordiv(tirx.floormod(self.thread, WARP), 8)
+        lane, eighth = lanes(self.thread)
 
         def step(k: Expr) -> Stmt:
             loads = []
@@ -251,14 +230,13 @@ class WarpProduct:
                 place = [half, down + i * ROWS + tirx.floormod(lane, ROWS), word * f.elements]
                 loads.append(matrices(left, [i, 0], first, place))
             for j in range(0, wide, 2):
-                word, other = k * DEPTH + tirx.floormod(eighth, 2) * VECTOR, tirx.floordiv(eighth, 2) * COLUMNS
-                place = [half, across + j * COLUMNS + other + tirx.floormod(lane, 8), word * f.elements]
-                loads.append(matrices(right, [j, 0], second, place))
+                row = self.columns.row(half, k, across + j * COLUMNS)
+                loads.append(matrices(right, [j, 0], second, row, are_turned=self.columns.is_turned))
             products = [
                 multiply_matrices(f.data, (sums, [i, j, 0]), (left, [i, 0]), (right, [j, 0]))
                 for i, j in product(range(high), range(wide))
             ]
-            return block(*loads, *products)
+            return block(*loads, *products, *(beside.added(left, right) if beside else ()))
 
         return allocate([left, right], loop(WORDS // DEPTH, step, UNROLLED, "k"))
 
@@ -281,13 +259,66 @@ class WarpProduct:
         )
 
 
+@dataclass(frozen=True)
+class _Zeros:
+    """Sums of the bytes of each row and of each column, as products with ones. ``sums`` and ``ones`` are there for
+    those factors alone whose other one has a zero point."""
+
+    product: WarpProduct
+    of_rows: Buffer
+    of_columns: Buffer
+    ones: tuple[Buffer, ...]
+
+    @classmethod
+    def of(cls, product: WarpProduct) -> _Zeros:
+        t, dtype = product.tile, product.factor.dtype
+        return cls(
+            product,
+            local([t.height // ROWS, 4], "of_rows", dtype),
+            local([t.width // COLUMNS, 4], "of_columns", dtype),
+            (local([4], "ones", "uint32"),),
+        )
+
+    @property
+    def sums(self) -> list[Buffer]:
+        first, second = self.product.zeros
+        return [*([self.of_rows] if second else []), *([self.of_columns] if first else [])]
+
+    def prepared(self) -> list[Stmt]:
+        """Ones in all bytes."""
+        return [store(self.ones[0], tirx.const(0x01010101, "uint32"), [place]) for place in range(4)]
+
+    def added(self, left: Buffer, right: Buffer) -> list[Stmt]:
+        """Add what a step has."""
+        (first, second), (ones,), kind = self.product.zeros, self.ones, self.product.factor.data
+        rows = range(int(self.of_rows.shape[0])) if second else ()
+        columns = range(int(self.of_columns.shape[0])) if first else ()
+        return [
+            *(multiply_matrices(kind, (self.of_rows, [i, 0]), (left, [i, 0]), (ones, [0])) for i in rows),
+            *(multiply_matrices(kind, (self.of_columns, [j, 0]), (ones, [0]), (right, [j, 0])) for j in columns),
+        ]
+
+    def corrected(self, sums: Buffer) -> list[Stmt]:
+        """The sums of products of what is left of the factors without their zero points. What stood for terms that
+        there are not is a zero point in both."""
+        p, (first, second) = self.product, self.product.zeros
+        terms = p.steps * WORDS * p.factor.elements
+
+        def value(at: Sequence[int]) -> Expr:
+            i, j, element = at
+            total = load(sums, at) + tirx.const(terms * first * second, "int32")
+            if second:
+                total = total - load(self.of_rows, [i, element]) * second
+            return total - load(self.of_columns, [j, element]) * first if first else total
+
+        return [store(sums, value(at), at) for at in _places(sums)]
+
+
+def _places(buffer: Buffer) -> Iterator[tuple[int, ...]]:
+    """All places of a buffer."""
+    return product(*(range(int(extent)) for extent in buffer.shape))
+
+
 def turns(tile: WarpTile, factor: MatrixFactor, together: int) -> int:
     """How often each thread loads so many elements of a row, until a step has all."""
     return tile.rows * WORDS * factor.elements // together // tile.threads
-
-
-def _vector_place(item: Expr) -> tuple[Expr, Expr]:
-    """Which vector of which row of `WORDS` words: eight threads that store together take vectors of rows that are four
-    apart, whose banks are different."""
-    high, low = tirx.floordiv(item, 32), tirx.floormod(tirx.floordiv(item, 8), 4)
-    return tirx.floormod(item, 4), high * 8 + tirx.floormod(tirx.floordiv(item, 4), 2) * 4 + low

@@ -168,6 +168,21 @@ def test_matrices_from_shared_memory() -> None:
     assert made.tolist() == [shared[rows[8 * i + t // 4], t % 4] for t in range(32) for i in range(4)]
 
 
+def test_transposed_matrices_from_shared_memory() -> None:
+    """Thread ``4 c + r`` gets elements ``2 r`` and ``2 r + 1`` of column ``c``, for elements of two bytes."""
+    rows = np.random.default_rng(1).permutation(32)
+    body = (
+        "LVC_SHARED(int, s, 640); for (int i = 0; i < 5; i++) LVC_COPY(16, s, (i * 32 + t) * 4, x0, (i * 32 + t) * 4);"
+        "LVC_BARRIER(); LVC_LOCAL(unsigned, own, 4); LVC_TURNED(own, 0, s, LVC_LOAD(x1, t) * 20);"
+        "LVC_COPY(16, made, t * 4, own, 0);"
+    )
+    halves = np.arange(1280, dtype=np.uint16)
+    made, _ = emulate(body, halves.view(np.int32), rows, size=128)
+    shared = halves.reshape(32, 40)
+    wanted = [shared[rows[8 * i + t % 4 * 2 + e], t // 4] for t in range(32) for i in range(4) for e in range(2)]
+    assert made.view(np.uint16).tolist() == wanted
+
+
 def test_a_warp_that_parts_before_what_it_does_together() -> None:
     body = (
         "LVC_SHARED(int, s, 640); LVC_LOCAL(unsigned, own, 4);"

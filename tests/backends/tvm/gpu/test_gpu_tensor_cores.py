@@ -237,6 +237,19 @@ def test_models_of_the_wild(name: str, dtype: str) -> None:
     check_error(getattr(torchvision.models, name)(), dtype, "cuda:sm_80", 1, 3, 64, 64)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "target"), [("float16", "cuda:sm_75"), ("float16", "cuda:sm_80"), ("bfloat16", "cuda:sm_80")]
+)
+def test_small_vision_transformer(dtype: str, target: str) -> None:
+    """With 10 tokens, and the products of attention among those that tensor cores make."""
+    import torchvision
+
+    torch.manual_seed(0)
+    network = torchvision.models.VisionTransformer(48, 16, 2, 4, 64, 128, num_classes=16)
+    torch.nn.init.normal_(network.heads.head.weight)
+    check_error(network, dtype, target, 1, 3, 48, 48)
+
+
 def test_it_is_asked_for_as_on_processors(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3), torch.nn.ReLU(), torch.nn.Conv2d(16, 8, 3)).eval()

@@ -202,14 +202,15 @@ def optimise(
     """
     workspace = workspace or Workspace()
     to_come = pipeline + Pipeline.parse(completion(model) if completion else "")
+    ends = Pipeline(tuple(item for item in to_come if item.ends))
     is_lossy = any(item.effect is Effect.LOSSY for item in to_come)
     if max_loss and is_lossy:
-        max_loss.check_request(model, workspace)
+        max_loss.check_request(model, workspace, ends)
     if workspace.stopwatch is None:
         workspace = dataclasses.replace(workspace, stopwatch=TargetStopwatch(None, workspace))
     watching: list[Observer] = [Timer(), Verifier(), *([Drift(workspace.seed)] if check else []), *observers]
     if is_lossy and (images := judged_set(model, workspace)):
-        watching.append(Judge(workspace, images, Pipeline(tuple(item for item in to_come if item.ends))))
+        watching.append(Judge(workspace, images, ends))
     rewritten, steps = pipeline.run(
         model, workspace, watching, done, share_tensors=share_tensors, completion=completion, division=stages
     )

@@ -241,7 +241,7 @@ def reports_of(steps: Sequence[Step]) -> tuple[PassReport, ...]:
     return tuple(report for step in steps for report in (PassReport.of(step), *reports_of(step.inner)))
 
 
-_OPTIONAL = ("drift", "alone", "in all", "agree", *METRICS.values())
+_OPTIONAL = ("drift", "alone", "in all", "agree", *METRICS)
 
 
 def _loss_columns(losses: Sequence[Loss | None]) -> dict[str, list[str]]:
@@ -254,7 +254,7 @@ def _loss_columns(losses: Sequence[Loss | None]) -> dict[str, list[str]]:
         "alone": cells(lambda loss: decibels(loss.sqnr_alone) if loss.alone else ""),
         "in all": cells(lambda loss: decibels(loss.worst.sqnr)),
         "agree": cells(lambda loss: loss.agreement_text),
-        **{name: cells(partial(_score_text, name)) for name in METRICS.values()},
+        **{name: cells(partial(_score_text, name)) for name in METRICS},
     }
 
 

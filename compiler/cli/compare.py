@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvc.compiler.cli.model_options import MODEL_HELP, add_model_options
-from lvc.compiler.cli.subject import positive
+from lvc.compiler.cli.subject import add_metric_options, add_task_option, positive
 from lvc.compiler.errors import UsageError
 from lvc.compiler.pipeline.catalogue import FOLDED, SCALING, TO_INTEGERS
 from lvc.compiler.text import counted, percent, title
@@ -56,6 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the table as .svg or .png")
     parser.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
+    add_metric_options(parser)
+    add_task_option(parser)
 
 
 def execute(options: argparse.Namespace, console: Console) -> int:
@@ -95,6 +97,7 @@ def _compare_models(options: argparse.Namespace, console: Console) -> None:
     refuse_uncalibrated(quantised.module.graph)
     pairing = pair_layers(floating.module.graph, quantised.module.graph)
     floating.preprocessing = floating.preprocessing or quantised.preprocessing
+    floating.labels = floating.labels or quantised.labels
     images = _images(options, floating, console)
     found, outputs = compare_layers(floating, quantised, pairing, images)
     layers = _sorted(found, options.sort)
@@ -103,7 +106,7 @@ def _compare_models(options: argparse.Namespace, console: Console) -> None:
         write_atomically(options.plot, picture.render(options.plot.suffix))
     _show_layers(layers[: options.limit], pairing, console)
     _show_outputs(outputs, console)
-    scores = _scores(floating, quantised, images, console)
+    scores = _scores(options, (floating, quantised), images, console)
     _say_if_scaled(layers, outputs, console)
     console.json(
         {
@@ -116,16 +119,23 @@ def _compare_models(options: argparse.Namespace, console: Console) -> None:
     )
 
 
-def _scores(floating: Model, quantised: Model, images: Images, console: Console) -> dict[str, Any]:
+def _scores(
+    options: argparse.Namespace, models: tuple[Model, Model], images: Images, console: Console
+) -> dict[str, Any]:
     """Say how well both do by the metric of their task, where it is known what the images show; the same as JSON."""
     from lvc.compiler.measure.task_metric import TaskMetric
+    from lvc.compiler.pipeline.pipeline import Pipeline
     from lvc.compiler.running.run import Run
 
-    metric = TaskMetric.of(floating, images.known((labels for _, labels in images), images.batch))
+    ends = Pipeline().with_ends(options.postprocess)
+    ended = [ends.run(model)[0] for model in models] if len(ends) else models
+    metric = TaskMetric.of(ended[0], images.known((labels for _, labels in images), images.batch))
     if metric is None:
+        if options.postprocess:
+            console.say("note: the data do not tell what the pictures show, so --postprocess has nothing to measure")
         return {}
     scores = []
-    for model in (floating, quantised):
+    for model in ended:
         run = Run(model, frozen=True)
         scores.append(metric.score(model, [run(batch) for batch, _ in images]))
     console.result(f"{metric.name}: {percent(scores[0], 2)}, {percent(scores[1], 2)} quantised")
@@ -148,6 +158,8 @@ def _compare_code(options: argparse.Namespace, console: Console) -> None:
     preprocess = chosen_preprocess(options, first) or chosen_preprocess(options, second)
     if options.plot:
         raise UsageError("there is nothing to draw", why="a compiled artefact holds code, not layers")
+    if options.postprocess:
+        raise UsageError("--postprocess is for models", why="a compiled artefact is code", help="measure by lvc eval")
 
     def runner(subject: Subject) -> Any:
         return lambda batch: [torch.from_numpy(output) for output in subject.run(batch.numpy())]
@@ -182,11 +194,10 @@ def _pair(options: argparse.Namespace, console: Console) -> tuple[Model, Model]:
     Both are as far folded and scaled: a pipeline is cut before its first pass that quantises; a file without batch
     normalisation is compared with the folded model.
     """
-    floating = _load(options, options.model)
-    if options.preprocess:
-        from lvc.compiler.data.preprocess import Preprocess
+    from lvc.compiler.cli.pipeline_options import describe_data
 
-        floating.preprocessing = str(Preprocess.parse(options.preprocess))
+    floating = _load(options, options.model)
+    describe_data(options, floating)
     if options.pipeline is not None:
         return _cut(options, floating, console)
     quantised = _load(options, options.quantised)

@@ -11,7 +11,7 @@ from lvc.compiler.cli.device_options import add_device_options, on_device
 from lvc.compiler.cli.model_options import add_model_options
 from lvc.compiler.cli.subject import Subject, add_run_options, chosen_preprocess, open_subject, positive
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.task import DETECT, SEGMENT
+from lvc.compiler.ir.task import FIND_OBJECTS, SEGMENT
 from lvc.compiler.text import percent
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         required=True,
         help="a folder or .zip with a folder of images for each class, a .npz with x and y, or module:callable; for "
-        "boxes and masks a folder with 'images' and 'labels' (as YOLO has them) or 'masks'",
+        "boxes and masks a folder with 'images' and 'labels' (as YOLO has them) or 'masks', or COCO's FOLDER:FILE.json",
     )
     parser.add_argument(
-        "--annotations", metavar="FILE", type=Path, help="boxes in COCO's JSON, of the pictures in the folder --data"
+        "--annotations", metavar="FILE", type=Path, help="COCO's JSON of the pictures in the folder --data"
     )
     parser.add_argument("--labels", metavar="FILE", help="class names, if not those that the model has")
     parser.add_argument("--against", metavar="OTHER", help="a model or artefact whose first choices to compare with")
@@ -56,7 +56,7 @@ def _evaluate_on(device: Device, options: argparse.Namespace, console: Console) 
     from lvc.compiler.measure.evaluation import evaluate
 
     subject = open_subject(options, options.model, device)
-    if subject.task in (DETECT, SEGMENT):
+    if subject.task in (*FIND_OBJECTS, SEGMENT):
         from lvc.compiler.cli.eval_tasks import evaluate_pictures
 
         return evaluate_pictures(subject, options, console)

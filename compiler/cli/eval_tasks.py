@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvc.compiler.cli.subject import Subject, chosen_preprocess
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.task import DETECT
+from lvc.compiler.ir.task import DETECT, FIND_OBJECTS, INSTANCE, POSE
 from lvc.compiler.text import percent
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from lvc.compiler.cli.console import Console
     from lvc.compiler.data.feed import Feed
+    from lvc.compiler.data.labelled import BoxData
+    from lvc.compiler.measure.average_precision import AveragePrecision
 
 Run = tuple["Feed", tuple["np.ndarray", ...]]
 
@@ -30,7 +32,7 @@ def evaluate_pictures(subject: Subject, options: argparse.Namespace, console: Co
     if options.ranks.count > 1:
         raise UsageError(f"a {subject.task} model is measured by one process", help="start lvc without torchrun")
     started = time.perf_counter()
-    detects = subject.task == DETECT
+    detects = subject.task in FIND_OBJECTS
     images, rows, told = (_detector if detects else _segmenter)(subject, options, console)
     seconds = time.perf_counter() - started
     console.table(("", options.model), rows, "lr")
@@ -43,14 +45,23 @@ Measured = tuple[int, list[tuple[str, str]], dict[str, object]]
 
 
 def _detector(subject: Subject, options: argparse.Namespace, console: Console) -> Measured:
-    from lvc.compiler.data.labelled import open_boxes
-    from lvc.compiler.measure.average_precision import average_precision, check_pycocotools, class_table
+    from lvc.compiler.measure.average_precision import (
+        Kind,
+        average_precision,
+        check_pycocotools,
+        class_table,
+        kinds_of,
+    )
     from lvc.compiler.measure.detections import detections
 
     check_pycocotools()
-    data = open_boxes(options.data, options.annotations).first(options.limit)
+    data = _boxes(options).first(options.limit)
+    kinds = kinds_of(subject.task, data.objects)
+    if subject.task != DETECT and kinds == [Kind.BOXES]:
+        what = {INSTANCE: "outlines", POSE: "keypoints"}[subject.task]
+        console.say(f"note: the labels have no {what} of all objects, so only boxes are measured")
     found = [
-        one
+        one.packed() if Kind.MASKS in kinds else replace(one, masks=None)
         for feed, outputs in _runs(subject, data.pictures, options, console)
         for one in detections(subject.outputs, outputs, feed.placements)
     ]
@@ -58,17 +69,36 @@ def _detector(subject: Subject, options: argparse.Namespace, console: Console) -
     if data.names and not labels:
         console.say("note: the model has no names of classes, so its labels are taken for places in the data's classes")
     most = max((int(one.labels.max(initial=0)) for one in found), default=0)
-    score = average_precision(found, data, class_table(labels, data.names, most))
+    classes = class_table(labels, data.names, most)
+    scores = {kind: average_precision(found, data, classes, kind) for kind in kinds}
+    whole = scores[Kind.BOXES]
+    rows = [row for kind, score in scores.items() for row in _precision_rows(kind.metric, score)]
+    rows += [("objects", str(whole.objects)), ("images", str(whole.images))]
+    more = {kind.name.lower(): asdict(score) for kind, score in scores.items() if kind is not Kind.BOXES}
+    return whole.images, rows, {**asdict(whole), **more}
+
+
+def _precision_rows(name: str, score: AveragePrecision) -> list[tuple[str, str]]:
     sizes = {"small": score.small, "medium": score.medium, "large": score.large}
-    rows = [
-        ("AP", f"{score.ap:.4f}"),
-        ("AP50", f"{score.ap50:.4f}"),
-        ("AP75", f"{score.ap75:.4f}"),
-        *((f"AP, {size}", f"{share:.4f}") for size, share in sizes.items() if share is not None),
-        ("objects", str(score.objects)),
-        ("images", str(score.images)),
+    return [
+        (name, f"{score.ap:.4f}"),
+        (f"{name}50", f"{score.ap50:.4f}"),
+        (f"{name}75", f"{score.ap75:.4f}"),
+        *((f"{name}, {size}", f"{share:.4f}") for size, share in sizes.items() if share is not None),
     ]
-    return score.images, rows, asdict(score)
+
+
+def _boxes(options: argparse.Namespace) -> BoxData:
+    """The pictures and their objects; `UsageError` for labels that are said twice."""
+    from lvc.compiler.data.coco import CocoFiles
+    from lvc.compiler.data.labelled import open_boxes
+
+    named = CocoFiles.named(options.data)
+    if named and options.annotations:
+        raise UsageError(f"'{options.data}' names annotations already", help="leave out --annotations")
+    if options.annotations:
+        named = CocoFiles(Path(options.data), options.annotations)
+    return named.read() if named else open_boxes(options.data)
 
 
 def _segmenter(subject: Subject, options: argparse.Namespace, console: Console) -> Measured:
@@ -107,7 +137,7 @@ def _runs(subject: Subject, pictures: Sequence[Path], options: argparse.Namespac
     from lvc.compiler.ir.task import detection_outputs
 
     batch = subject.most or subject.inputs[0].spec.shape[0]
-    if subject.task == DETECT and len(detection_outputs(subject.outputs)) != batch:
+    if subject.task in FIND_OBJECTS and len(detection_outputs(subject.outputs)) != batch:
         raise UsageError(f"the model takes {batch} images, and gives boxes for another number of them")
     runs = feeds(pictures, subject.inputs, chosen_preprocess(options, subject), subject.most)
     for feed in console.progress.track(runs, "evaluating", -(-len(pictures) // batch)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvc.compiler.errors import UsageError
-from lvc.compiler.ir.task import CLASSIFY, DETECT, SEGMENT
+from lvc.compiler.ir.task import CLASSIFY, FIND_OBJECTS, SEGMENT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,7 +129,7 @@ def of_task(subject: Subject, feed: Feed, outputs: tuple[np.ndarray, ...]) -> li
 
         shares = probabilities(class_scores(outputs, len(feed.names)))
         return [Classes(name, subject.labels, row) for name, row in zip(feed.names, shares, strict=False)]
-    if subject.task == DETECT:
+    if subject.task in FIND_OBJECTS:
         from lvc.compiler.measure.detections import detections
 
         found = detections(subject.outputs, outputs, placements)
@@ -147,14 +147,27 @@ def table_of(result: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, .
     """Headers, rows and alignment of the table of a result, as `Found.to_json` has it."""
     name = result["input"]
     if "boxes" in result:
-        headers = ("score", "class", name, "x1", "y1", "x2", "y2")
+        boxes = result["boxes"]
+        more = [column for column in ("pixels", "keypoints") if any(column in one for one in boxes)]
+        headers = ("score", "class", name, "x1", "y1", "x2", "y2", *more)
         rows = [
-            (f"{one['score']:.3f}", str(one["index"]), one["label"] or "", *(f"{side:.1f}" for side in one["box"]))
-            for one in result["boxes"]
+            (
+                f"{one['score']:.3f}",
+                str(one["index"]),
+                one["label"] or "",
+                *(f"{side:.1f}" for side in one["box"]),
+                *(_extent(one[column]) for column in more),
+            )
+            for one in boxes
         ]
-        return headers, rows, "rrlrrrr"
+        return headers, rows, "rrlrrrr" + "r" * len(more)
     word, items = ("probability", result["top"]) if "top" in result else ("share", result["classes"])
     return (word, "class", name), [_share(item, word) for item in items], "rrl"
+
+
+def _extent(found: int | list[list[float] | None]) -> str:
+    """How many pixels a mask has, or how many of the keypoints are there."""
+    return str(found) if isinstance(found, int) else f"{sum(map(bool, found))} of {len(found)}"
 
 
 def _share(item: dict[str, Any], word: str) -> tuple[str, ...]:
@@ -187,7 +200,7 @@ class Drawn:
 
     def check(self, subject: Subject) -> None:
         """Raise `UsageError` for a model that finds nothing that could be drawn."""
-        if subject.task not in (DETECT, SEGMENT):
+        if subject.task not in (*FIND_OBJECTS, SEGMENT):
             outputs = ", ".join(map(str, subject.outputs))
             raise UsageError(
                 f"there is nothing to draw into '{self.output}'",

@@ -57,7 +57,8 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-loss",
         metavar="20dB",
-        help="fail if all passes together lose more: signal to noise in dB, or %% of first choices",
+        help="fail if all passes together lose more: signal to noise in dB, or %% of first choices; of a detector or a "
+        "model that segments, percentage points of its metric",
     )
     group.add_argument("--dump", metavar="DIR", type=Path, help="write the graph before and after every pass there")
     group.add_argument("--stop-after", metavar="N", type=int, help="run only the first N passes")

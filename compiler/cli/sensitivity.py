@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvc.compiler.cli.model_options import add_model_options, load_model
+from lvc.compiler.cli.subject import add_metric_options, add_task_option
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
@@ -28,6 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="[calib=]PATH", required=True, help="the images, with labels if there are any"
     )
     parser.add_argument("--preprocess", metavar="TEXT", help="image preprocessing: imagenet, cifar10 or key=value,...")
+    add_metric_options(parser)
+    add_task_option(parser)
     parser.add_argument(
         "--options", metavar="TEXT", default="", help="options of the pass, such as 'ratios=0.5 criterion=taylor'"
     )
@@ -40,16 +43,19 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     from lvc.compiler.measure.pictures.canvas import check_drawable
     from lvc.compiler.pipeline.catalogue import SENSITIVITY
     from lvc.compiler.pipeline.pipeline import Pipeline
+    from lvc.compiler.pipeline.text import with_option
     from lvc.compiler.pipeline.workspace import Workspace
     from lvc.compiler.running.synthesis import Synthesiser
 
-    pipeline = Pipeline.parse(f"{SENSITIVITY}{{{options.options}}}")
+    (asked,) = Pipeline.parse(f"{SENSITIVITY}{{{options.options}}}")
+    if options.postprocess is not None:
+        asked = with_option(asked, "postprocess", options.postprocess)
+    pipeline = Pipeline((asked,))
     if options.output and not options.ranks.follows:
         check_writable(options.output)
     if options.plot and not options.ranks.follows:
         check_drawable(options.plot)
     model = load_model(options)
-    options.labels = options.task = None
     describe_data(options, model)
     data = NamedData(options.data.removeprefix("calib="), model)
     data.synthesiser = Synthesiser(model, options.seed, console.progress)

@@ -106,6 +106,13 @@ def add_task_option(group: argparse._ActionsContainer) -> None:
     group.add_argument("--task", choices=TASKS, help=help)
 
 
+def add_metric_options(parser: argparse.ArgumentParser) -> None:
+    """Add what it takes to measure a model by its task, where it is known what the images show."""
+    parser.add_argument("--labels", metavar="FILE", help="class names: a text or JSON file, or imagenet, cifar10, coco")
+    help = "what makes boxes of a detector's raw outputs to measure them, such as yolox,nms; 'lvc passes' lists them"
+    parser.add_argument("--postprocess", metavar="TEXT", help=help)
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options on how a subject is fed and run."""
     parser.add_argument(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from lvc.compiler.data.access import Access
+from lvc.compiler.data.coco import CocoFiles, truth_at
 from lvc.compiler.data.geometry import to_pixels
 from lvc.compiler.data.images import MAX_FILE_BYTES, decode_image, is_image_name, prepare_file, read_bounded
 from lvc.compiler.data.labelled import IMAGES, labels_beside, truth_of
@@ -49,6 +50,17 @@ def _with_truth(folder: Path, kind: str, preprocess: Preprocess | None, fits: Fi
     assert preprocess is not None
     made = preprocess
     return replace(found, truth=lambda place: truth_of(folder, kind, names[place], made))
+
+
+def open_coco(named: CocoFiles, preprocess: Preprocess | None, fits: Fit) -> Samples:
+    """Open the pictures that COCO's annotations name, in the order of their ids; what they show is known."""
+    data = named.read()
+    names = [picture.relative_to(named.folder).as_posix() for picture in data.pictures]
+    files = Files(str(named.folder), names, lambda name: read_bounded(named.folder / name))
+    found = _samples(files, preprocess, fits, (), f"'{named.annotations}' tells of boxes, not of classes of pictures")
+    assert preprocess is not None
+    made = preprocess
+    return replace(found, truth=lambda place: truth_at(data, place, made))
 
 
 def open_zip(path: Path, preprocess: Preprocess | None, fits: Fit, labels: Sequence[str]) -> Samples:

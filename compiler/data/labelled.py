@@ -1,13 +1,14 @@
-"""Pictures with boxes or masks as labels: folders as YOLO has them, COCO's JSON, and masks beside pictures."""
+"""Pictures with boxes or masks as labels: what is known of them, folders as YOLO has them, and masks beside pictures.
+
+COCO's JSON is read by `lvc.compiler.data.coco`.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,20 +21,31 @@ IMAGES, LABELS, MASKS = "images", "labels", "masks"
 UNKNOWN = 255
 """The class of a mask's pixels that do not count."""
 
-_MOST_JSON = 2 << 30
 _MOST_TEXT = 16 << 20
 _LAYOUT = "a folder with 'images' and '{kind}' in it, which hold files of the same names"
+
+
+Outline = list[list[float]] | dict[str, list[int]]
+"""The polygons of an object, ``x1 y1 x2 y2 ...`` each, or the lengths of its runs as COCO has them uncompressed:
+``size``, height and width, and ``counts`` of pixels outside and inside in turns, column by column."""
 
 
 @dataclass(frozen=True)
 class LabelledBoxes:
     """The objects of a picture: corners ``f64[n, 4]``, x1 y1 x2 y2 in its pixels, classes ``i64[n]``, their areas, and
-    which of them stand for a crowd, so that finding several in one is no mistake."""
+    which of them stand for a crowd, so that finding several in one is no mistake.
+
+    Perhaps ``outlines`` of what each covers of a picture of ``size``, height and width, and ``keypoints f64[n, k, 3]``:
+    x, y, and 0 for a point that is not labelled, 1 for one that is hidden, 2 for one that is seen.
+    """
 
     boxes: np.ndarray
     labels: np.ndarray
     areas: np.ndarray
     crowds: np.ndarray
+    outlines: tuple[Outline, ...] | None = None
+    size: tuple[int, int] | None = None
+    keypoints: np.ndarray | None = None
 
     @classmethod
     def of(cls, boxes: Sequence[Sequence[float]], labels: Sequence[int]) -> LabelledBoxes:
@@ -58,12 +70,13 @@ class BoxData:
 @dataclass(frozen=True)
 class Truth:
     """What a picture shows: its objects, or ``mask``, which reads the class of each pixel. ``placement`` says where it
-    lies in the input of a network."""
+    lies in the input of a network, ``names`` are those of the classes where the labels tell them."""
 
     picture: Path
     placement: Placement
     objects: LabelledBoxes | None = None
     mask: Callable[[], np.ndarray] | None = None
+    names: tuple[str, ...] = ()
 
 
 Known = int | Truth | None
@@ -81,21 +94,24 @@ def truth_of(folder: Path, kind: str, name: str, preprocess: Preprocess) -> Trut
     """What the picture ``images/name`` of a folder shows, by the labels beside it; `UsageError` if they are none."""
     picture = folder / IMAGES / name
     file = (folder / kind / name).with_suffix(".txt" if kind == LABELS else ".png")
-    image = decode_image(read_bounded(picture), str(picture))
-    placement = preprocess.placement((image.height, image.width))
+    placement = placed(picture, preprocess)
     if kind == MASKS:
         return Truth(picture, placement, mask=lambda: read_mask(file))
     return Truth(picture, placement, _yolo(picture, file) if file.is_file() else LabelledBoxes.of([], []))
 
 
-def open_boxes(data: str, annotations: Path | None) -> BoxData:
-    """Open pictures with boxes: a folder as YOLO has it, or one of pictures with COCO's JSON; `UsageError` for others.
+def placed(picture: Path, preprocess: Preprocess) -> Placement:
+    """Where a picture lies in the input that the preprocessing makes of it."""
+    image = decode_image(read_bounded(picture), str(picture))
+    return preprocess.placement((image.height, image.width))
 
-    In YOLO's, ``labels/NAME.txt`` has a line for each object of ``images/NAME.jpg``, its class, centre and sides, as
-    shares of the picture's; a picture without a file has no object.
+
+def open_boxes(data: str) -> BoxData:
+    """Open a folder of pictures with boxes as YOLO has it; `UsageError` for others.
+
+    ``labels/NAME.txt`` has a line for each object of ``images/NAME.jpg``, its class, centre and sides, as shares of the
+    picture's; a picture without a file has no object.
     """
-    if annotations is not None:
-        return _coco(Path(data), annotations)
     pairs = _beside(Path(data), LABELS, ".txt")
     if not any(file.is_file() for _, file in pairs):
         raise UsageError(f"no picture in '{data}' has a file of labels", help=f"give {_LAYOUT.format(kind=LABELS)}")
@@ -118,6 +134,14 @@ def read_mask(file: Path) -> np.ndarray:
         help = "a mask has one channel: the number of a pixel's class, 255 where it is not known"
         raise UsageError("the mask holds colours, not classes", where=str(file), why=f"mode {image.mode}", help=help)
     return np.asarray(image).astype(np.int64)
+
+
+def checked_mask(mask: np.ndarray, size: tuple[int, int], where: str) -> np.ndarray:
+    """The mask; `UsageError` if its height and width are not those of its picture."""
+    if mask.shape != size:
+        sizes = " against ".join("x".join(map(str, one)) for one in (mask.shape, size))
+        raise UsageError("the mask is of another size than its picture", where=where, why=sizes)
+    return mask
 
 
 def _beside(data: Path, kind: str, suffix: str) -> list[tuple[Path, Path]]:
@@ -157,53 +181,3 @@ def _numbers(words: Sequence[str]) -> list[float]:
     except ValueError:
         return []
     return values if all(map(math.isfinite, values)) else []
-
-
-def _coco(folder: Path, annotations: Path) -> BoxData:
-    """Pictures of a folder with COCO's JSON. Classes are the categories in the order of their ids, from 0."""
-    if not folder.is_dir():
-        raise UsageError(f"'{folder}' is no folder of pictures", help="give the pictures of the annotations by --data")
-    try:
-        told = json.loads(read_bounded(annotations, _MOST_JSON))
-        categories = {int(item["id"]): str(item["name"]) for item in told["categories"]}
-        names = {int(item["id"]): str(item["file_name"]) for item in told["images"]}
-        objects: dict[int, list[tuple[Any, ...]]] = {image: [] for image in names}
-        order = {category: place for place, category in enumerate(sorted(categories))}
-        for item in told["annotations"]:
-            x, y, width, height = map(float, item["bbox"])
-            area = float(item.get("area", width * height))
-            if not all(map(math.isfinite, (x, y, width, height, area))) or min(width, height) < 0:
-                raise ValueError(f"the box of annotation {item.get('id')} is none")
-            row = ((x, y, x + width, y + height), order[int(item["category_id"])], area, bool(item.get("iscrowd")))
-            objects[int(item["image_id"])].append(row)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        why = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-        raise UsageError(f"'{annotations}' is not COCO's JSON of boxes", why=why) from error
-    pictures = {image: _inside(folder, name, annotations) for image, name in sorted(names.items())}
-    if not pictures:
-        raise UsageError(f"'{annotations}' names no pictures")
-    return BoxData(
-        tuple(pictures.values()),
-        tuple(_of_rows(objects[image]) for image in pictures),
-        tuple(categories[category] for category in order),
-    )
-
-
-def _of_rows(rows: Sequence[tuple[Any, ...]]) -> LabelledBoxes:
-    boxes, labels, areas, crowds = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return LabelledBoxes(
-        np.array(boxes, np.float64).reshape(-1, 4),
-        np.array(labels, np.int64),
-        np.array(areas, np.float64),
-        np.array(crowds, bool),
-    )
-
-
-def _inside(folder: Path, name: str, annotations: Path) -> Path:
-    """A picture by the name that annotations give it, which must stay in the folder."""
-    path = Path(name)
-    if path.is_absolute() or ".." in path.parts or not is_image_name(name):
-        raise UsageError(f"'{name}' names no picture of '{folder}'", where=str(annotations))
-    if not (folder / path).is_file():
-        raise UsageError(f"there is no picture '{folder / path}'", where=str(annotations))
-    return folder / path

@@ -34,6 +34,17 @@ class Placement:
         found = classes[rows.clip(0, None)][:, columns.clip(0, None)].astype(np.int64)
         return np.where((rows < 0)[:, None] | (columns < 0), -1, found)
 
+    def spread(self, classes: np.ndarray, input_size: tuple[int, int], outside: int) -> np.ndarray:
+        """The class of each pixel of the input, ``i64[height, width]``, of those of the picture; the nearest is taken,
+        and ``outside`` where the picture is not."""
+        sides = zip(self.size, input_size, self.scale, self.shift, strict=True)
+        rows, columns = (
+            np.floor((np.arange(length) + 0.5 + shift) / scale).astype(np.int64) for _, length, scale, shift in sides
+        )
+        known = [(at >= 0) & (at < size) for at, size in zip((rows, columns), self.size, strict=True)]
+        found = classes[rows.clip(0, self.size[0] - 1)][:, columns.clip(0, self.size[1] - 1)].astype(np.int64)
+        return np.where(known[0][:, None] & known[1], found, outside)
+
     def _along(self, axis: int, length: int, input_length: int) -> np.ndarray:
         """For each row or column of the picture that of a map, or -1."""
         middles = (np.arange(self.size[axis]) + 0.5) * self.scale[axis] - self.shift[axis]

@@ -1,4 +1,7 @@
-"""What a model is for: to classify images, to detect objects in them, or to segment them. Imports nothing heavy."""
+"""What a model is for: to classify images, to segment them, or to detect objects in them. Imports nothing heavy.
+
+Objects may have masks, as of a model for instance segmentation, or keypoints, as of one for poses.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from lvc.compiler.ir.signature import Value
 if TYPE_CHECKING:
     from lvc.compiler.ir.model import Model
 
-CLASSIFY, DETECT, SEGMENT = TASKS = ("classify", "detect", "segment")
+CLASSIFY, DETECT, SEGMENT, INSTANCE, POSE = TASKS = ("classify", "detect", "segment", "instance", "pose")
+FIND_OBJECTS = (DETECT, INSTANCE, POSE)
+"""The tasks of models that give boxes."""
 
 _BOXES = re.compile(r"(.*)boxes(.*)")
 _OF_BOXES = ("scores", "labels", "masks", "keypoints")
@@ -71,19 +76,26 @@ def is_class_map(shape: tuple[int, ...]) -> bool:
 def task_of(inputs: Sequence[Value], outputs: Sequence[Value]) -> str:
     """The task of a model with a signature, where it can be told for sure, else nothing.
 
-    Scores of classes for each image are of a classifier, and `detection_outputs` of a detector. A first output
-    ``[N,C,H,W]`` of the height and width of an input of images segments, unless it has as many channels as an image.
+    Scores of classes for each image are of a classifier, and `detection_outputs` of a detector, whose objects may all
+    have masks or keypoints. A first output ``[N,C,H,W]`` of the height and width of an input of images segments, unless
+    it has as many channels as an image.
     """
     given = _first_shape(inputs)
     if len(outputs) == 1 and is_class_scores(outputs[0].spec.shape, *given[:1]):
         return CLASSIFY
-    if detection_outputs(outputs):
-        return DETECT
+    if found := detection_outputs(outputs):
+        return next(task for task in (INSTANCE, POSE, DETECT) if gives(found, task))
     made = outputs[0].spec.shape if outputs else ()
     if is_class_map(made) and made[1] not in _IMAGE_CHANNELS and len(given) == 4:
         first, last = (given[1] in _IMAGE_CHANNELS, given[2:]), (given[3] in _IMAGE_CHANNELS, given[1:3])
         return SEGMENT if (True, made[2:]) in (first, last) else ""
     return ""
+
+
+def gives(found: Sequence[DetectionOutputs], task: str) -> bool:
+    """Whether there are objects, and each image's have what a task of `FIND_OBJECTS` asks for besides boxes."""
+    wanted = {INSTANCE: "masks", POSE: "keypoints"}.get(task, "boxes")
+    return bool(found) and all(getattr(one, wanted) is not None for one in found)
 
 
 def task_of_model(model: Model) -> str:
@@ -97,16 +109,21 @@ def check_task(task: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> 
     if task not in TASKS:
         raise UsageError(f"there is no task '{task}'", help=f"{did_you_mean(task, TASKS)}known: {', '.join(TASKS)}")
     given, shape = _first_shape(inputs), outputs[0].spec.shape if outputs else ()
+    found = detection_outputs(outputs)
+    boxes = "it must give boxes [n,4], scores [n] and labels [n], integers"
     fits = {
         CLASSIFY: (is_class_scores(shape, *given[:1]), "its first output must be scores [N,classes]"),
-        DETECT: (bool(detection_outputs(outputs)), "it must give boxes [n,4], scores [n] and labels [n], integers"),
+        DETECT: (gives(found, DETECT), boxes),
+        INSTANCE: (gives(found, INSTANCE), f"{boxes}, and masks [n,1,height,width]"),
+        POSE: (gives(found, POSE), f"{boxes}, and keypoints [n,k,3]"),
         SEGMENT: (is_class_map(shape), "its first output must be scores [N,classes,height,width]"),
     }
     is_fit, wanted = fits[task]
     if not is_fit:
-        help = "--postprocess makes boxes of a detector's raw head" if task == DETECT else ""
-        found = ", ".join(map(str, outputs))
-        raise UsageError(f"the model does not {task}", why=f"{wanted}; its outputs are: {found}", help=help)
+        help = "--postprocess makes boxes of a detector's raw head" if task in FIND_OBJECTS and not found else ""
+        there = ", ".join(map(str, outputs))
+        does = {INSTANCE: "segment instances", POSE: "estimate poses"}.get(task, task)
+        raise UsageError(f"the model does not {does}", why=f"{wanted}; its outputs are: {there}", help=help)
     return task
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,8 @@ class Detections:
     """Boxes of one picture: corners ``f64[n, 4]``, x1 y1 x2 y2, ``scores f64[n]`` and ``labels i64[n]``, best first.
 
     ``masks`` are ``bool[n, H, W]`` over the network's input, in which the picture lies as ``placement`` says;
-    ``keypoints`` ``f64[n, k, 2]`` x and y in the picture, NaN where there is none.
+    ``keypoints`` ``f64[n, k, 2]`` x and y in the picture, NaN where there is none. ``runs`` are what remains of masks
+    once they are `packed`.
     """
 
     boxes: np.ndarray
@@ -30,12 +31,26 @@ class Detections:
     masks: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     placement: Placement | None = None
+    runs: tuple[dict[str, object], ...] | None = None
+
+    def packed(self) -> Detections:
+        """The same with masks as pycocotools has them, of the pixels of the picture: they take little memory."""
+        if self.masks is None:
+            return self
+        from pycocotools.mask import encode
+
+        masks = (self.pixels(place) for place in range(len(self.labels)))
+        runs = tuple(encode(np.asfortranarray(mask, np.uint8)) for mask in masks if mask is not None)
+        return replace(self, masks=None, runs=runs)
 
     def above(self, score: float) -> Detections:
         """Those whose score is at least that."""
         kept = self.scores >= score
         masks, keypoints = (part if part is None else part[kept] for part in (self.masks, self.keypoints))
-        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], masks, keypoints, self.placement)
+        runs = self.runs and tuple(run for run, stays in zip(self.runs, kept, strict=True) if stays)
+        return Detections(
+            self.boxes[kept], self.scores[kept], self.labels[kept], masks, keypoints, self.placement, runs
+        )
 
     def pixels(self, index: int) -> np.ndarray | None:
         """The pixels of the picture that an object covers, ``bool[height, width]``; None without masks."""

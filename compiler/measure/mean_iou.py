@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lvc.compiler.data.labelled import UNKNOWN
+from lvc.compiler.data.labelled import UNKNOWN, checked_mask
 from lvc.compiler.errors import UsageError
 from lvc.compiler.measure.evaluation import unknown_class
 
@@ -24,9 +24,7 @@ class Confusion:
 
     def add(self, found: np.ndarray, wanted: np.ndarray, where: str) -> None:
         """Count the pixels of a picture, but for those that are `UNKNOWN` or that the model did not see (below 0)."""
-        if found.shape != wanted.shape:
-            sizes = ("x".join(map(str, one.shape)) for one in (wanted, found))
-            raise UsageError("the mask is of another size than its picture", where=where, why=" against ".join(sizes))
+        checked_mask(wanted, found.shape, where)
         known = wanted != UNKNOWN
         if known.any() and wanted[known].max() >= self.classes:
             error = unknown_class(int(wanted[known].max()), self.classes)

@@ -13,7 +13,7 @@ from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.data.seeded import seeded_inputs
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.signature import Value
-from lvc.compiler.ir.task import DETECT, task_of_model
+from lvc.compiler.ir.task import FIND_OBJECTS, task_of_model
 
 _COARSE = 8
 _CHANNELS = (1, 3)
@@ -37,7 +37,7 @@ class Example:
 def examples_of(model: Model, seed: int, *, thorough: bool) -> list[Example]:
     """Seeded normal numbers; of a detector, which finds little in noise, inputs that look like images; both if it shall
     be thorough."""
-    detects = task_of_model(model) == DETECT
+    detects = task_of_model(model) in FIND_OBJECTS
     images = image_inputs(model.inputs, seed, model.preprocessing, has_objects=detects)
     of_images = Example(model, images, "inputs like images")
     numbers = Example(model, seeded_inputs(model.inputs, seed), "seeded inputs")

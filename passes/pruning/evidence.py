@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import torch
 from torch.fx import Node
 
+from lvc.compiler.data.labelled import UNKNOWN, Truth, checked_mask
+from lvc.compiler.data.samples import Fit
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, is_call, tensor
 from lvc.compiler.ir.model import Model
-from lvc.compiler.ir.task import is_class_scores
+from lvc.compiler.ir.task import SEGMENT, is_class_scores, task_of_model
 from lvc.compiler.pipeline.workspace import Progress, Silence
 from lvc.compiler.running.images import Calibration
 from lvc.passes.analysis.channel_groups import ChannelGroup, Channels, Member
@@ -22,7 +24,7 @@ from lvc.passes.fitting.gathering import row_moments
 from lvc.passes.fitting.moments import Moments
 from lvc.passes.pruning.criterion import Criterion
 from lvc.passes.pruning.edges import Edge, Taps, channel_rows, edges_of, sample_sums
-from lvc.passes.pruning.loss import classification_loss, random_projection
+from lvc.passes.pruning.loss import classification_loss, random_projection, segmentation_loss
 from lvc.passes.pruning.readers import Reader, readers_of
 
 T = TypeVar("T")
@@ -91,23 +93,29 @@ class Evidence:
         """The data in batches of which all values are held, for derivatives."""
         return self.data.held(self.model)
 
-    @property
+    @cached_property
     def labels(self) -> tuple[torch.Tensor, ...]:
-        """The classes of the images that are `held`, for criteria that go by the loss of a classifier."""
-        if not is_class_scores(self.model.outputs[0].spec.shape, self.data.size):
-            found = self.model.outputs[0]
+        """What the images that are `held` show, for criteria that go by the loss: of a classifier their classes
+        ``i64[N]``, of a model that segments those of their pixels ``u8[N,H,W]``, `UNKNOWN` where they do not count."""
+        segments = task_of_model(self.model) == SEGMENT
+        if not segments and not is_class_scores(self.model.outputs[0].spec.shape, self.data.size):
+            found = ", ".join(map(str, self.model.outputs))
             raise UsageError(
-                "the model is not a classifier, so its loss on labels is not known",
-                why=f"its first output is {found}",
-                help="take a criterion that needs no labels, for example output-error",
+                "the model neither classifies nor segments, so its loss on labels is not known",
+                why=f"its outputs are {found}, and how a network's raw outputs are trained is not in the model",
+                help="take a criterion that needs no labels, for example output-error, or one of weights, such as l2",
             )
-        if self.held.labels is None:
+        found_labels = _masks(self.model, self.held) if segments else self.held.labels
+        if found_labels is None:
+            what, give = ("the class of each image", "put each class into a folder of its own")
+            if segments:
+                what, give = ("the class of each pixel", "give a folder with 'images' and 'masks' in it")
             raise UsageError(
                 f"the data set '{self.data.name}' has no labels",
-                why="the criterion goes by the loss, which needs the class of each image",
-                help="put each class into a folder of its own, or take a criterion that needs none",
+                why=f"the criterion goes by the loss, which needs {what}",
+                help=f"{give}, or take a criterion that needs none, for example output-error",
             )
-        return self.held.labels
+        return found_labels
 
     def once(self, criterion: Criterion, compute: Callable[[], T]) -> T:
         """Return what a criterion computes for all groups together; the first time it is asked for, compute it."""
@@ -259,7 +267,20 @@ class Evidence:
 
 def _loss(outputs: Sequence[Sequence[torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
     """The loss of a batch whose outputs come in parts."""
-    return classification_loss([torch.cat([parts[0] for parts in outputs])], labels)
+    loss = classification_loss if labels.ndim == 1 else segmentation_loss
+    return loss([torch.cat([parts[0] for parts in outputs])], labels)
+
+
+def _masks(model: Model, data: Calibration) -> tuple[torch.Tensor, ...] | None:
+    """The class of each pixel of the images, as they lie in the input, a batch each; None where one has no mask."""
+    size, masks = Fit.of(model.inputs).picture_size, []
+    for one in data.known:
+        if not isinstance(one, Truth) or one.mask is None:
+            return None
+        spread = one.placement.spread(checked_mask(one.mask(), one.placement.size, str(one.picture)), size, UNKNOWN)
+        masks.append(torch.from_numpy(spread).to(torch.uint8))
+    rows = torch.stack([masks[place % len(masks)] for place in range(data.images)])
+    return torch.split(rows, [len(batch) for batch in data.batches])
 
 
 def of_units(values: torch.Tensor, units: torch.Tensor, size: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from lvc.compiler.data.labelled import UNKNOWN
 from lvc.compiler.errors import UsageError
 from lvc.compiler.measure.evaluation import unknown_class
 
@@ -17,6 +18,22 @@ def classification_loss(outputs: Sequence[torch.Tensor], labels: torch.Tensor) -
     if int(labels.max()) >= scores.shape[1]:
         raise unknown_class(int(labels.max()), scores.shape[1])
     return functional.cross_entropy(scores, labels, reduction="sum")
+
+
+def segmentation_loss(outputs: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of the classes of pixels, the mean over those of each image that are known, summed over
+    the batch.
+
+    Scores ``[N,C,h,w]`` are the first output, brought to the size of the labels ``u8[N,H,W]``.
+    """
+    scores, wanted = outputs[0], labels.long()
+    known = wanted != UNKNOWN
+    if bool(known.any()) and int(wanted[known].max()) >= scores.shape[1]:
+        raise unknown_class(int(wanted[known].max()), scores.shape[1])
+    if scores.shape[2:] != wanted.shape[1:]:
+        scores = functional.interpolate(scores, wanted.shape[1:], mode="bilinear", align_corners=False)
+    losses = functional.cross_entropy(scores, wanted, ignore_index=UNKNOWN, reduction="none")
+    return (losses.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)).sum()
 
 
 def random_projection(outputs: Sequence[torch.Tensor], generator: torch.Generator) -> torch.Tensor:

@@ -16,6 +16,7 @@ from PIL import Image
 from small_tasks import NAMES, Colours, Spots, artefact, picture
 
 from lvc.compiler.cli import main
+from lvc.compiler.data.coco import CocoFiles
 from lvc.compiler.data.labelled import BoxData, LabelledBoxes, open_boxes
 from lvc.compiler.errors import UsageError
 from lvc.compiler.measure.average_precision import average_precision, class_table
@@ -61,21 +62,21 @@ def coco(data: Path, **changes: object) -> Path:
 
 
 def test_yolo_files_are_boxes_in_pixels(tmp_path: Path) -> None:
-    data = open_boxes(str(labelled(tmp_path)), None)
+    data = open_boxes(str(labelled(tmp_path)))
     assert [path.name for path in data.pictures] == ["a.png", "b.png"]
     np.testing.assert_allclose(data.objects[0].boxes, [[0, 0, 32, 32], [32, 0, 64, 32], [0, 32, 32, 40]])
     assert data.objects[0].labels.tolist() == [1, 2, 3]
     np.testing.assert_allclose(data.objects[1].boxes, [[0, 0, 32, 32]])
     (tmp_path / "labels" / "b.txt").unlink()
-    assert len(open_boxes(str(tmp_path), None).objects[1].labels) == 0
+    assert len(open_boxes(str(tmp_path)).objects[1].labels) == 0
 
 
 def test_coco_json_is_the_same(tmp_path: Path) -> None:
     data = labelled(tmp_path)
-    found = open_boxes(str(data / "images"), coco(data))
+    found = CocoFiles(data / "images", coco(data)).read()
     assert found.names == ("red", "green", "blue")
     assert [path.name for path in found.pictures] == ["a.png", "b.png"]
-    for ours, theirs in zip(found.objects, open_boxes(str(data), None).objects, strict=True):
+    for ours, theirs in zip(found.objects, open_boxes(str(data)).objects, strict=True):
         np.testing.assert_allclose(ours.boxes, theirs.boxes)
         np.testing.assert_array_equal(ours.labels, theirs.labels - 1)
     assert found.objects[0].areas.tolist() == [1000, 1024, 256]
@@ -87,7 +88,7 @@ def test_coco_json_is_the_same(tmp_path: Path) -> None:
 def test_lines_that_are_no_boxes(tmp_path: Path, line: str) -> None:
     (labelled(tmp_path) / "labels" / "a.txt").write_text(f"1 0 0 1 1\n{line}\n")
     with pytest.raises(UsageError, match="a line holds no box") as caught:
-        open_boxes(str(tmp_path), None)
+        open_boxes(str(tmp_path))
     assert caught.value.where.endswith("a.txt, line 2")
 
 
@@ -106,7 +107,7 @@ def test_lines_that_are_no_boxes(tmp_path: Path, line: str) -> None:
 def test_json_that_is_not_cocos(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     data = labelled(tmp_path)
     with pytest.raises(UsageError, match=message):
-        open_boxes(str(data / "images"), coco(data, **changes))
+        CocoFiles(data / "images", coco(data, **changes)).read()
 
 
 def test_classes_are_met_by_name() -> None:

@@ -255,6 +255,9 @@ def test_bounds_that_cannot_be_judged() -> None:
     with pytest.raises(UsageError, match="--max-loss needs images to judge on"):
         optimise(classifier(), pipeline, Workspace(), max_loss=bound)
     image = from_module(nn.Conv2d(3, 4, 1).eval(), torch.zeros(1, 3, 2, 2))
+    with pytest.raises(UsageError, match="does not tell what it shows"):
+        optimise(image, pipeline, workspace(), max_loss=bound)
+    image = from_module(nn.Conv2d(3, 3, 1).eval(), torch.zeros(1, 3, 2, 2))
     with pytest.raises(UsageError, match="no output of the model"):
         optimise(image, pipeline, workspace(), max_loss=bound)
     optimise(classifier(), Pipeline.parse("O2"), Workspace(), max_loss=bound)

@@ -6,11 +6,13 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from small_tasks import SIDE, picture
 from torch import Tensor, nn
@@ -19,15 +21,22 @@ import lvc
 from lvc.compiler.cli import main
 from lvc.compiler.cli.pipeline_options import open_data_set
 from lvc.compiler.data.labelled import Truth
+from lvc.compiler.data.preprocess import Preprocess
 from lvc.compiler.driver import make_report, optimise
+from lvc.compiler.errors import CheckError, UsageError
 from lvc.compiler.ir.graph import calls, store, tensor
 from lvc.compiler.ir.model import Model
 from lvc.compiler.measure.comparison.judge import Loss
+from lvc.compiler.measure.comparison.loss_bound import LossBound
 from lvc.compiler.measure.task_metric import TaskMetric
 from lvc.compiler.pipeline.passes import Effect, Outcome, Pass
 from lvc.compiler.pipeline.pipeline import Pipeline
 from lvc.compiler.pipeline.workspace import Workspace
+from lvc.compiler.running.images import Calibration
 from lvc.compiler.writing import write_model
+from lvc.passes.analysis.channel_groups import channel_groups
+from lvc.passes.pruning.evidence import Evidence
+from lvc.passes.pruning.loss import segmentation_loss
 
 PREPROCESS = f"resize={SIDE}x{SIDE},range=1"
 
@@ -185,3 +194,148 @@ def test_comparisons_and_sensitivity_have_it_too(folder: Path, capsys: pytest.Ca
     assert main(["sensitivity", str(folder / "w.lvc"), "--data", str(folder / "pixels"), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows
+
+
+def coco_of(folder: Path) -> str:
+    """The boxes of the same pictures in COCO's JSON."""
+    images, objects = [], []
+    for place in range(3):
+        height = 40 + 8 * place
+        images.append({"id": place, "file_name": f"{place}.png"})
+        for label, (x, y) in {1: (0, 0), 2: (32, 0), 3: (0, height / 2)}.items():
+            box = [x, y, 32, height / 2]
+            objects.append({"id": len(objects) + 1, "image_id": place, "category_id": 10 * label, "bbox": box})
+    names = {10: "red", 20: "green", 30: "blue"}
+    categories = [{"id": key, "name": name} for key, name in names.items()]
+    file = folder / "boxes.json"
+    file.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
+    return f"{folder / 'boxes' / 'images'}:{file}"
+
+
+NAMES = ("nothing", "red", "green", "blue")
+
+
+def test_cocos_json_judges_as_yolos_files_do(folder: Path) -> None:
+    model = model_of(Spots())
+    model.labels = NAMES
+    loss = judged(model, Path(coco_of(folder)), Pipeline((TurnColours(),)))
+    assert (loss.metric, loss.images) == ("AP", 3)
+    assert loss.score_as_loaded is not None
+    assert loss.score_as_loaded > 0.9
+    assert loss.score is not None
+    assert loss.score < 0.4
+    model.labels = None
+    with pytest.raises(UsageError, match="those of the model have none") as caught:
+        judged(model, Path(coco_of(folder)), Pipeline((TurnColours(),)))
+    assert "--labels" in caught.value.help
+
+
+def test_a_bound_of_percent_is_of_the_metric(folder: Path) -> None:
+    model, turn = model_of(Colours()), Pipeline((TurnColours(),))
+    data = {"judge": partial(open_data_set, str(folder / "pixels"), model)}
+    optimise(model, turn, Workspace(data=data, threads=1), max_loss=LossBound.parse("90%"))
+    with pytest.raises(CheckError, match="the mean IoU is") as caught:
+        optimise(model, turn, Workspace(data=data, threads=1), max_loss=LossBound.parse("10%"))
+    assert "mean IoU" in caught.value.why
+    flat = {"judge": partial(open_data_set, str(folder / "pixels" / "images"), model)}
+    with pytest.raises(UsageError, match="cannot be bounded by 10 %") as refused:
+        optimise(model, turn, Workspace(data=flat, threads=1), max_loss=LossBound.parse("10%"))
+    assert "'masks'" in refused.value.help
+    raw = model_of(Raw())
+    boxes = {"judge": partial(open_data_set, str(folder / "boxes"), raw)}
+    with pytest.raises(UsageError, match="cannot be bounded by 10 %") as refused:
+        optimise(raw, turn, Workspace(data=boxes, threads=1), max_loss=LossBound.parse("10%"))
+    assert "--postprocess" in refused.value.help
+    for place in range(3):
+        (folder / f"boxes/labels/{place}.txt").write_text("0 0.25 0.25 0.5 0.5\n1 0.75 0.25 0.5 0.5")
+    steps = "ssd{relative=false},nms{score=0.3}"
+    with pytest.raises(CheckError, match="the AP is"):
+        optimise(raw, turn.with_ends(steps), Workspace(data=boxes, threads=1), max_loss=LossBound.parse("10%"))
+
+
+class Narrow(nn.Module):
+    """Colours in front of which a layer has channels that can go."""
+
+    def __init__(self, last: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1), last
+
+    def forward(self, image: Tensor) -> Any:
+        return self.last(image + 0.05 * self.second(self.first(image).relu()))
+
+
+def test_raw_heads_are_measured_behind_their_steps(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wide, turned = model_of(Narrow(Raw())), model_of(Narrow(Raw()))
+    for name, one in (("w", wide), ("v", turned)):
+        write_model(one, folder / f"{name}.lvc")
+    steps = "ssd{relative=false},nms{score=0.01}"
+    files = [str(folder / "w.lvc"), str(folder / "v.lvc")]
+    (folder / "names.txt").write_text("red\ngreen\nblue\n")
+    more = ["--data", coco_of(folder), "--labels", str(folder / "names.txt"), "--postprocess", steps, "--json"]
+    assert main(["compare", *files, *more]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["metric"] == "AP"
+    assert told["scores"][0] == told["scores"][1] > 0.3
+    assert main(["sensitivity", files[0], *more]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert rows
+    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+    plain = [*more[:1], str(folder / "boxes" / "images"), *more[4:]]
+    assert main(["sensitivity", files[0], *plain]) == 2
+    assert "nothing can be measured" in capsys.readouterr().err
+    assert main(["sensitivity", files[0], *more[:-2], "yolox,nms"]) == 2
+    assert "'yolox' does not fit the outputs" in capsys.readouterr().err
+
+
+def test_criteria_take_the_loss_of_pixels(folder: Path) -> None:
+    """The gradient of a model that segments is that of the cross entropy which PyTorch computes of the same masks."""
+    model = model_of(Narrow(Colours()))
+    data = Calibration.draw(model, open_data_set(str(folder / "pixels"), model), "calib")
+    evidence = Evidence(model, channel_groups(model), data)
+    labels = torch.cat(list(evidence.labels))
+    assert (labels.shape, labels.dtype) == ((3, SIDE, SIDE), torch.uint8)
+    assert labels[:, 3, 3].tolist() == [1] * 3
+    assert labels[:, 3, -3].tolist() == [2] * 3
+    torch.manual_seed(1)
+    scores = torch.randn(3, 4, SIDE, SIDE)
+    wanted = nn.functional.cross_entropy(scores, labels.long(), reduction="none").mean((1, 2)).sum()
+    torch.testing.assert_close(segmentation_loss([scores], labels), wanted)
+    marked = labels.clone()
+    marked[0, :5] = 255
+    kept = nn.functional.cross_entropy(scores[:1, :, 5:], labels[:1, 5:].long())
+    rest = nn.functional.cross_entropy(scores[1:], labels[1:].long(), reduction="none").mean((1, 2)).sum()
+    torch.testing.assert_close(segmentation_loss([scores], marked), kept + rest)
+    for name in ("taylor", "fisher", "gradient", "obd"):
+        used = Workspace(data={"calib": partial(open_data_set, str(folder / "pixels"), model)}, threads=1)
+        pruned, _ = Pipeline.parse(f"prune-channels{{ratio=0.5 multiple=1 criterion={name}}}").run(model, used)
+        assert pruned.parameters < model.parameters
+    images = Calibration.draw(model, open_data_set(str(folder / "pixels" / "images"), model), "calib")
+    with pytest.raises(UsageError, match="has no labels") as caught:
+        _ = Evidence(model, channel_groups(model), images).labels
+    assert "'masks'" in caught.value.help
+    raw = model_of(Narrow(Raw()))
+    boxes = Calibration.draw(raw, open_data_set(str(folder / "boxes"), raw), "calib")
+    with pytest.raises(UsageError, match="neither classifies nor segments") as caught:
+        _ = Evidence(raw, channel_groups(raw), boxes).labels
+    assert "output-error" in caught.value.help
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from(["letterbox=40", "letterbox=24x60@9", "resize=30,crop=24x20", "resize=37x53", "resize=50,crop=9"]),
+    st.integers(20, 90),
+    st.integers(20, 90),
+)
+def test_masks_lie_in_the_input_as_the_picture_does(text: str, height: int, width: int) -> None:
+    """A mask that holds rows, or columns, shows of each pixel of the input where it is from."""
+    made = Preprocess.parse(f"{text},range=255")
+    rows, columns = np.mgrid[:height, :width]
+    found = made(np.stack([rows * 2, columns * 2, rows * 0 + 255], -1).astype(np.uint8))[0]
+    placement, size = made.placement((height, width)), found.shape[1:]
+    for plane, mask in zip(found[:2] / 2, (rows, columns), strict=True):
+        spread = placement.spread(mask, size, 255)
+        inside = (spread != 255) & (found[2] == 255)
+        assert inside.any()
+        assert ((spread == 255) == (found[2] != 255)).mean() > 0.85
+        assert np.abs(spread - plane)[inside].mean() < 1.0 / min(1.0, *placement.scale)

@@ -178,7 +178,7 @@ def test_scores_of_crops_are_not_compared_with_the_class_of_an_image() -> None:
     model = parse_model(CROPS)
     _, steps = Pipeline.parse("prune-sensitivity{ratios=0.5}").run(model, labelled(model))
     assert [row[5] for row in steps[-1].outcome.tables[-1].rows] == [""]
-    with pytest.raises(UsageError, match="not a classifier"):
+    with pytest.raises(UsageError, match="neither classifies nor segments"):
         Pipeline.parse("prune-channels{macs=0.7 criterion=fisher}").run(model, labelled(model))
 
 

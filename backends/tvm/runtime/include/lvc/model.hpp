@@ -219,7 +219,7 @@ class model {
     return best;
   }
 
-  /// "classify", "detect" or "segment", or empty where it is not known.
+  /// "classify", "detect", "segment", "instance" or "pose", or empty where it is not known.
   const std::string &task() const { return about().task; }
 
   /// The names of the classes; empty where they are not known.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lvc.compiler.bench.comparison import Contestant, Row
     from lvc.compiler.bench.engine import Original
     from lvc.compiler.bench.steps import Step
+    from lvc.compiler.cli.bench_cases import Case
     from lvc.compiler.cli.console import Console
     from lvc.compiler.ir.model import Model
     from lvc.compiler.load.request import LoadRequest
@@ -32,11 +33,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="ENGINES", default="", help="such as onnxruntime,torch,openvino")
     parser.add_argument("--threads", metavar="N", type=positive, default=1, help="threads of every engine (default 1)")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--seconds", metavar="S", type=float, default=10.0, help="how long to measure (default 10)")
+    length.add_argument(
+        "--seconds", metavar="S", type=float, default=10.0, help="how long to measure each shape (default 10)"
+    )
     length.add_argument("--repeats", metavar="N", type=positive, help="measure so many rounds instead")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: time of the process's own work")
     parser.add_argument("--per-op", action="store_true", help="also time each kernel of the first artefact")
     parser.add_argument("--sort", choices=("order", "time"), default="order", help="how --per-op lists the kernels")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="what is put in: an image, a folder of which the first images are taken, a .npy or .npz file (default: "
+        "random numbers, in which a detector finds little)",
+    )
+    parser.add_argument("--preprocess", metavar="TEXT", help="how images become inputs (default: as the file says)")
     add_emulate(parser)
     add_device_options(parser)
     parser.add_argument("--model", metavar="MODEL", help=f"what the engines run (default: the source): {MODEL_HELP}")
@@ -51,46 +61,64 @@ def execute(options: argparse.Namespace, console: Console) -> int:
 
 
 def _race_on(device: Device, options: argparse.Namespace, console: Console) -> int:
+    from lvc.compiler.cli.bench_cases import cases
+
+    loaded = [_load(path, options.threads, device) for path in options.artefacts]
+    chosen = cases(options, loaded)
+    _warn_if_busy(console, *device.busy())
+    threads = f"{options.threads} thread{'s' * (options.threads > 1)}"
+    raced = []
+    for place, case in enumerate(chosen):
+        rows = _race(case, loaded, device, options, console)
+        console.result(f"{device.processor + '; ' + threads + '; ' if not place else ''}{case.text}\n")
+        _show(console, rows)
+        if case.nothing_found(loaded[0]):
+            console.say(
+                "note: the first artefact found nothing in these inputs, so that what selects boxes had nothing to do: "
+                "give pictures with --data"
+            )
+        if place < len(chosen) - 1:
+            console.result("")
+        raced.append((case, rows))
+    found = _time_steps(loaded[0], chosen[0].inputs, options.clock) if options.per_op else []
+    if options.sort == "time":
+        found.sort(key=lambda step: -step.seconds)
+    if found:
+        _show_steps(console, found)
+    shapes = [
+        {"inputs": [str(value) for value in case.signature.inputs], "engines": [row.to_json() for row in rows]}
+        for case, rows in raced
+    ]
+    console.json(
+        {
+            "processor": device.processor,
+            "threads": options.threads,
+            "clock": options.clock,
+            **shapes[0],
+            **({"shapes": shapes} if len(shapes) > 1 else {}),
+            **({"steps": [step.to_json() for step in found]} if options.per_op else {}),
+        }
+    )
+    return 0
+
+
+def _race(case: Case, loaded: list[Loaded], device: Device, options: argparse.Namespace, console: Console) -> list[Row]:
     import tempfile
 
     from lvc.compiler.bench.comparison import compare
-    from lvc.compiler.data.seeded import seeded_inputs
 
-    loaded = [_load(path, options.threads, device) for path in options.artefacts]
-    inputs = seeded_inputs(loaded[0].inputs, options.seed)
-    _check_signatures(options.artefacts, loaded)
-    _warn_if_busy(console, *device.busy())
     with tempfile.TemporaryDirectory(prefix="lvc-bench-") as scratch:
         contestants = [_own(path, one) for path, one in zip(options.artefacts, loaded, strict=True)]
-        contestants += _peers(options, loaded[0], Path(scratch), console)
-        rows = compare(
+        contestants += _peers(options, case, loaded[0], Path(scratch), console)
+        return compare(
             contestants,
-            inputs,
+            case.inputs,
             device,
             seconds=options.seconds,
             repeats=options.repeats,
             clock=options.clock,
             progress=console.progress,
         )
-    inputs_text = ", ".join(map(str, loaded[0].inputs))
-    console.result(f"{device.processor}; {options.threads} thread{'s' * (options.threads > 1)}; {inputs_text}\n")
-    _show(console, rows)
-    found = _time_steps(loaded[0], inputs, options.clock) if options.per_op else []
-    if options.sort == "time":
-        found.sort(key=lambda step: -step.seconds)
-    if found:
-        _show_steps(console, found)
-    console.json(
-        {
-            "processor": device.processor,
-            "threads": options.threads,
-            "inputs": [str(value) for value in loaded[0].inputs],
-            "clock": options.clock,
-            "engines": [row.to_json() for row in rows],
-            **({"steps": [step.to_json() for step in found]} if options.per_op else {}),
-        }
-    )
-    return 0
 
 
 def _load(path: Path, threads: int, device: Device) -> Loaded:
@@ -102,12 +130,6 @@ def _load(path: Path, threads: int, device: Device) -> Loaded:
     loaded = device.open(container.read(path), threads)
     check_timed(loaded.executable)
     return loaded
-
-
-def _check_signatures(paths: list[Path], loaded: list[Loaded]) -> None:
-    for path, one in zip(paths, loaded, strict=True):
-        if [value.spec for value in one.inputs] != [value.spec for value in loaded[0].inputs]:
-            raise UsageError(f"'{path}' takes other inputs than '{paths[0]}'", why=", ".join(map(str, one.inputs)))
 
 
 def _own(path: Path, loaded: Loaded) -> Contestant:
@@ -128,16 +150,24 @@ def _cut(model: Model, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]
     return cut(model.outputs, model.counts, arrays) if whole else tuple(arrays)
 
 
-def _peers(options: argparse.Namespace, first: Loaded, scratch: Path, console: Console) -> list[Contestant]:
-    """Prepare the engines that were asked for; those that cannot run are told, unless that is all of them."""
+def _peers(options: argparse.Namespace, case: Case, first: Loaded, scratch: Path, console: Console) -> list[Contestant]:
+    """Prepare the engines that were asked for; those that cannot run are told, unless that is all of them. A model that
+    is not to be had in another shape than the first has no peers there."""
     from lvc.compiler.bench.comparison import Contestant
     from lvc.compiler.bench.engine import Original, find_engine, prepare
+    from lvc.compiler.errors import LvcError
 
     engines = [find_engine(name) for name in dict.fromkeys(filter(None, options.against.split(",")))]
     if not engines:
         return []
-    original = Original(_request(options, first, console), scratch)
-    _check_loads(original)
+    original = Original(case.request(_request(options, first, console, say=case.is_first)), scratch)
+    try:
+        _check_loads(original)
+    except LvcError as error:
+        if case.is_first:
+            raise
+        console.say(f"note: the engines have no model for {case.signature.shapes()}: {error.what}")
+        return []
     peers, failures = [], []
     for engine in engines:
         try:
@@ -163,15 +193,17 @@ def _check_loads(original: Original) -> None:
         raise type(error)(error.what, where=error.where, why=error.why, help=help) from error
 
 
-def _request(options: argparse.Namespace, first: Loaded, console: Console) -> LoadRequest:
+def _request(options: argparse.Namespace, first: Loaded, console: Console, *, say: bool) -> LoadRequest:
     """What the peers run: the model of the options, or the source that the artefact names."""
     from lvc.compiler.bench.source import stored_request
-    from lvc.compiler.cli.model_options import load_request
+    from lvc.compiler.cli.model_options import load_request, shapes_of
 
     if options.model:
-        return load_request(options)
+        shape = options.shape if len(shapes_of(options.shape)) == 1 else []
+        return load_request(argparse.Namespace(**{**vars(options), "shape": shape}))
     request = stored_request(first.artefact)
-    console.say(f"the engines run {request.source}, which the artefact was made of")
+    if say:
+        console.say(f"the engines run {request.source}, which the artefact was made of")
     return request
 
 

@@ -58,7 +58,7 @@ def _seed(text: str) -> int:
 
 def load_request(options: argparse.Namespace) -> LoadRequest:
     """Return what the options ask to load; `UsageError` if that is in several shapes."""
-    first, *others = _shapes(options.shape)
+    first, *others = shapes_of(options.shape)
     if others:
         raise UsageError("the model is loaded in one shape here", help="'lvc compile' takes an input in several shapes")
     return _request(options, first)
@@ -69,7 +69,7 @@ def load_variants(options: argparse.Namespace) -> tuple[LoadRequest, Model, Sequ
 
     Each ``--shape`` of an input beyond the first makes another one, and so does each number of ``--batch``.
     """
-    shapes: Sequence[Shapes] = _shapes(options.shape)
+    shapes: Sequence[Shapes] = shapes_of(options.shape)
     if len(shapes) > 1 and options.batch:
         raise UsageError("--batch and an input in several shapes do not go together", help="give all shapes, or one")
     request = _request(options, shapes[0])
@@ -125,7 +125,7 @@ def _argument(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _shapes(texts: Sequence[str]) -> list[Shapes]:
+def shapes_of(texts: Sequence[str]) -> list[Shapes]:
     """The shapes by name that options give, one mapping after the other where inputs have several."""
     given: dict[str, list[tuple[int, ...]]] = {}
     for name, shape in map(_shape, texts):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from small_models import build, convolutions, shades
 
+import lvc
 from lvc.compiler import container
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.bench.comparison import Contestant, compare
@@ -393,3 +394,83 @@ def test_lists_of_engines_are_cut_to_their_counts(capsys: pytest.CaptureFixture[
     code, out, _ = lvc_bench(capsys, str(artefact), "--against", "onnxruntime", "--repeats", "1", "--json")
     assert code == 0
     assert [row["difference"] for row in json.loads(out)["engines"]] == [0.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One file for two numbers of images, of a factory."""
+    folder = tmp_path_factory.mktemp("variants")
+    (folder / "nets.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()\n"
+    )
+    shape = ["--shape", "1x3x8x8", "--batch", "1,3"]
+    assert main(["compile", f"{folder / 'nets.py'}:make", *shape, "-o", str(folder / "v.lvc")]) == 0
+    return str(folder / "v.lvc")
+
+
+def test_every_shape_is_timed_and_named(capsys: pytest.CaptureFixture[str], variants: str) -> None:
+    capsys.readouterr()
+    code, out, err = lvc_bench(capsys, variants, "--against", "torch")
+    assert code == 0, err
+    assert [line for line in out.splitlines() if "f32[" in line][-1].endswith("f32[3,3,8,8]")
+    assert [line.split()[0] for line in out.splitlines() if line.startswith(("v ", "torch"))] == ["v", "torch"] * 2
+    code, out, _ = lvc_bench(capsys, variants, "--against", "torch", "--json")
+    told = json.loads(out)
+    assert [one["inputs"][0].split(": ")[1] for one in told["shapes"]] == ["f32[1,3,8,8]", "f32[3,3,8,8]"]
+    assert all(one["engines"][1]["difference"] < 1e-5 for one in told["shapes"])
+    code, out, _ = lvc_bench(capsys, variants, "--shape", "3x3x8x8", "--json")
+    told = json.loads(out)
+    assert "shapes" not in told
+    assert told["inputs"][0].endswith("f32[3,3,8,8]")
+    assert lvc_bench(capsys, variants, "--shape", "3x3x8x8", "--shape", "1x3x8x8")[0] == 0
+    code, _, err = lvc_bench(capsys, variants, "--shape", "2x3x8x8")
+    assert code == 2
+    assert "no artefact was built for 2x3x8x8" in err
+    assert "1x3x8x8 and 3x3x8x8" in err
+    code, _, err = lvc_bench(capsys, variants, "--shape", "3x3x8x8", "--per-op")
+    assert code == 2
+    assert "the kernels of that shape cannot be timed" in err
+
+
+def test_pictures_are_put_in(capsys: pytest.CaptureFixture[str], variants: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for place, size in enumerate([(9, 7), (30, 31), (8, 8)]):
+        Image.new("RGB", size, (200, 10 * place, 0)).save(tmp_path / f"{place}.png")
+    capsys.readouterr()
+    prepare = ("--preprocess", "resize=8x8,range=1")
+    code, out, err = lvc_bench(capsys, variants, "--data", str(tmp_path), *prepare)
+    assert code == 0, err
+    assert "f32[1,3,8,8], of 0.png" in out
+    assert "f32[3,3,8,8], of 0.png, 1.png, 2.png" in out
+    code, _, err = lvc_bench(capsys, variants, "--data", str(tmp_path))
+    assert code == 2
+    assert "nothing says how to prepare the images" in err
+    code, _, err = lvc_bench(capsys, variants, "--data", str(tmp_path / "none.png"), *prepare)
+    assert code == 2
+    assert "none.png" in err
+
+
+class Bright(torch.nn.Module):
+    """The rows of a picture that are bright."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x[0].mean(0)
+        return rows[rows.mean(1) > 0.7]
+
+
+def test_empty_lists_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from PIL import Image
+
+    artefact = tmp_path / "bright.lvc"
+    model = from_module(Bright(), torch.rand(1, 3, 16, 16))
+    container.write(lvc.compile(model), artefact)
+    Image.new("RGB", (16, 16), (250, 250, 250)).save(tmp_path / "white.png")
+    code, _, err = lvc_bench(capsys, str(artefact))
+    assert code == 0
+    assert "found nothing in these inputs" in err
+    picture = ("--data", str(tmp_path / "white.png"), "--preprocess", "resize=16x16,range=1")
+    code, out, err = lvc_bench(capsys, str(artefact), *picture)
+    assert code == 0, err
+    assert "of white.png" in out
+    assert "found nothing" not in err

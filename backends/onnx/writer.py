@@ -21,6 +21,7 @@ from lvc.compiler.ir.model import PROPERTY, Model
 from lvc.compiler.ir.operators.coded_weights import pack
 from lvc.compiler.ir.serialise import tensor_bytes
 from lvc.compiler.ir.spec import TensorSpec
+from lvc.compiler.load.onnx_importer.scopes import read_from_outside
 
 _TYPES: dict[torch.dtype, int] = {
     torch.float64: TensorProto.DOUBLE,
@@ -197,7 +198,7 @@ def _assemble(writer: GraphWriter) -> onnx.ModelProto:
     model = writer.model
     results = (node for node in model.module.graph.nodes if node.op == "call_function")
     outputs = set(model.output_names)
-    read = {name for node in writer.nodes for name in node.input}  # not the floats of weights in integers
+    read = {name for node in writer.nodes for name in read_from_outside(node)}  # not the floats of weights in integers
     graph = helper.make_graph(
         writer.nodes,
         model.name,

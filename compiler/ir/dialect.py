@@ -17,7 +17,7 @@ from enum import Enum
 import torch
 from torch._ops import OpOverload
 
-from lvc.compiler.ir.operators import dynamic, functions, integer, ordering
+from lvc.compiler.ir.operators import dynamic, functions, heatmaps, integer, ordering
 from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.ir.operators.coded_weights import DECODE
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
@@ -186,7 +186,7 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
         aten.upsample_bicubic2d.vec,
         aten.grid_sampler_2d.default,
     ),
-    Family.ORDERING: (ordering.argsort, ordering.scatter, ordering.nms),
+    Family.ORDERING: (ordering.argsort, ordering.scatter, ordering.nms, heatmaps.peaks),
     Family.QUANTISATION: (
         aten.fake_quantize_per_tensor_affine.default,
         aten.fake_quantize_per_channel_affine.default,

@@ -12,7 +12,7 @@ from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import arguments, calls, family, is_call, spec
 from lvc.compiler.ir.groups import groups
 from lvc.compiler.ir.layers import factors
-from lvc.compiler.ir.operators import ordering
+from lvc.compiler.ir.operators import heatmaps, ordering
 
 # operators whose results change most with small changes of large operands
 _SENSITIVE = (
@@ -22,6 +22,7 @@ _SENSITIVE = (
     aten.argmin.default,
     aten.cumsum.default,
     *ordering.OPERATORS,
+    *heatmaps.OPERATORS,
 )
 
 

@@ -6,7 +6,7 @@ from torch._ops import OpOverload
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.layers import INTEGER_LAYERS, LAYERS
-from lvc.compiler.ir.operators import ordering
+from lvc.compiler.ir.operators import heatmaps, ordering
 
 _REASONS: dict[str, tuple[OpOverload, ...]] = {
     "none is written": (
@@ -78,6 +78,7 @@ _REASONS: dict[str, tuple[OpOverload, ...]] = {
         aten.argmin.default,
         ordering.argsort,
         ordering.nms,
+        heatmaps.peaks,
     ),
     "what it writes goes to places that are computed": (ordering.scatter,),
     "it divides by what it finds in its operand": (

@@ -107,6 +107,7 @@ CASES: dict[str, tuple[str, str, str]] = {
     "lvc.nms in groups": (
         "x: f32[2,1,30,4], v: bool[2,1,30]", "@g : i64[2,1,30] = 3", "lvc.nms(%x, %v, 0.1, @g)"
     ),
+    "lvc.peaks": ("x: f32[3,4,5,6]", "@s : i64[3,2] = [[7, 5], [10, 12], [1, 9]]", "lvc.peaks(%x, @s)"),
     "lvc.scatter by sums": ("x: f32[3,5], u: f32[3,2]", "@i : i64[3,2]", 'lvc.scatter(%x, @i, %u, "sum")'),
     "pixel_unshuffle": ("x: f32[2,3,4,6]", "", "pixel_unshuffle(%x, 2)"),
     "max_pool2d": (IMAGE, "", "max_pool2d(%x, [3, 2], [2, 2], [1, 1])"),

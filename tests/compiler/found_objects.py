@@ -41,4 +41,8 @@ def check(names: Sequence[str], found: Sequence[np.ndarray], wanted: Mapping[str
         if "masks" in theirs:
             inside, wanted_inside = ours["masks"][apart.argmin(0)] > 0.5, theirs["masks"] > 0.5
             assert (inside & wanted_inside).sum() >= 0.999 * (inside | wanted_inside).sum()
+        if "keypoints" in theirs:
+            same = apart.argmin(0)
+            np.testing.assert_allclose(ours["keypoints_scores"][same], theirs["keypoints_scores"], 1e-4, 1e-4)
+            assert np.abs(ours["keypoints"][same] - theirs["keypoints"]).max() < 1e-2
     return len(theirs["labels"])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor
 from torchvision.models.detection.fcos import FCOS
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNN, KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.detection.ssd import SSD, SSDHead
@@ -91,6 +92,27 @@ def mask_rcnn() -> nn.Module:
         mask_roi_pool=MultiScaleRoIAlign(["0", "1"], 4, 2),
         mask_head=MaskRCNNHeads(8, (8,), 1),
         mask_predictor=MaskRCNNPredictor(8, 8, CLASSES),
+        rpn_pre_nms_top_n_test=40,
+        rpn_post_nms_top_n_test=10,
+        box_score_thresh=0.2,
+        box_detections_per_img=12,
+    )
+    return drawn(made, 0.3)
+
+
+def keypoint_rcnn() -> nn.Module:
+    anchors = AnchorGenerator(((16, 24), (32, 48)), ((0.5, 1.0),) * 2)
+    made = KeypointRCNN(
+        Pyramid(),
+        min_size=64,
+        max_size=128,
+        rpn_anchor_generator=anchors,
+        box_roi_pool=MultiScaleRoIAlign(["0", "1"], 2, 2),
+        box_head=nn.Sequential(nn.Flatten(), nn.Linear(32, 16), nn.ReLU()),
+        box_predictor=FastRCNNPredictor(16, CLASSES),
+        keypoint_roi_pool=MultiScaleRoIAlign(["0", "1"], 4, 2),
+        keypoint_head=KeypointRCNNHeads(8, (8,)),
+        keypoint_predictor=KeypointRCNNPredictor(8, 5),
         rpn_pre_nms_top_n_test=40,
         rpn_post_nms_top_n_test=10,
         box_score_thresh=0.2,

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import lvc
-from lvc.compiler.cli import main
 
 pytest.importorskip("torchvision")
 import small_detectors as small
@@ -41,7 +40,10 @@ def exported(make: Callable[[], nn.Module], folder: Path) -> tuple[Path, list[st
     return file, names
 
 
-@pytest.mark.parametrize("make", [small.ssd, small.retinanet, small.fcos, small.faster_rcnn])
+DETECTORS = [small.ssd, small.retinanet, small.fcos, small.faster_rcnn, small.mask_rcnn, small.keypoint_rcnn]
+
+
+@pytest.mark.parametrize("make", DETECTORS)
 def test_exported_detectors_find_the_same(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     file, names = exported(make, tmp_path)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -55,12 +57,3 @@ def test_exported_detectors_find_the_same(make: Callable[[], nn.Module], tmp_pat
         assert isinstance(found, tuple)
         counts.append(check(names, found, wanted))
     assert min(counts) < max(counts)
-
-
-def test_masks_that_are_pasted_in_a_loop_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file, _ = exported(small.mask_rcnn, tmp_path)
-    assert main(["compile", str(file), "-o", str(tmp_path / "m.lvc")]) == 1
-    error = capsys.readouterr().err
-    assert "Loop holds a node that cannot be compiled" in error
-    assert "Resize its sizes depends on the model's inputs" in error
-    assert not (tmp_path / "m.lvc").exists()

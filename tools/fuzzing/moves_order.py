@@ -195,6 +195,15 @@ def boxes(scope: Scope) -> None:
         scope.emit("where", kept, scores, scope.store("const"))
 
 
+def searched(scope: Scope) -> None:
+    """Maps resized to computed sizes, and the largest element of each."""
+    x = scope.pick(4)
+    sizes = scope.emit("add", places(scope, 30, scope.shape(x)[0], 2), 1)
+    found = scope.emit("lvc.peaks", x, sizes)
+    if scope.chance(0.5):
+        scope.emit("slice", found, 2, 2, 3, 1)
+
+
 def windowed(scope: Scope) -> None:
     x, dim, size = along(scope)
     scope.emit("unfold", x, dim, scope.random.randint(1, size), scope.either(1, 1, 2, 3))
@@ -211,5 +220,6 @@ MOVES: dict[Move, float] = {
     written: 0.7,
     whole_slices: 0.7,
     boxes: 0.7,
+    searched: 0.5,
     windowed: 0.7,
 }

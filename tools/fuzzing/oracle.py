@@ -69,7 +69,9 @@ EXACT = frozenset(
 ) | {name for name, op in BY_NAME.items() if op.family is Family.MOVEMENT}
 """Operators that round nothing."""
 
-JUMPS = frozenset(["floor", "ceil", "round", "sign", "remainder", "fmod", *composites.SAMPLES, "deform_conv2d"])
+JUMPS = frozenset(
+    ["floor", "ceil", "round", "sign", "remainder", "fmod", *composites.SAMPLES, "deform_conv2d", "lvc.peaks"]
+)
 
 Jitter = Callable[[str, torch.Tensor, float], torch.Tensor]
 

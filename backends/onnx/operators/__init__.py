@@ -13,6 +13,7 @@ from torch.fx import Node
 from lvc.backends.onnx.operators import (
     contraction,
     elementwise,
+    heatmaps,
     integer,
     movement,
     normalisation,
@@ -37,4 +38,5 @@ WRITERS: Mapping[OpOverload, Writer] = {
     **quantisation.WRITERS,
     **integer.WRITERS,
     **ordering.WRITERS,
+    **heatmaps.WRITERS,
 }

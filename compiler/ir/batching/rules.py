@@ -16,7 +16,7 @@ from lvc.compiler.ir.batching.movement import Rule
 from lvc.compiler.ir.dialect import OPS, Family, aten
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.layers import CONTRACTIONS, contraction, factors
-from lvc.compiler.ir.operators import dynamic, integer, ordering
+from lvc.compiler.ir.operators import dynamic, heatmaps, integer, ordering
 from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.ir.operators.coded_weights import DECODE
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
@@ -91,7 +91,7 @@ def pool(call: Call) -> Iterator[Step]:
 
 
 def sampling(call: Call) -> Iterator[Step]:
-    """Images and the places that are read in each of them, both of rank 4 with the images first."""
+    """Images and the places that are read in each of them, or the size that each gets, all with the images first."""
     known = {axis for operand in call.node.all_input_nodes if (axis := call.axes[operand]) is not None}
     if any(axis.dim for axis in known):
         raise Refusal("the first dimension of an operand does not hold the images")
@@ -174,6 +174,7 @@ _SPECIAL: dict[OpOverload, Rule] = {
     aten.upsample_bicubic2d.vec: pool,
     aten.grid_sampler_2d.default: sampling,
     **dict.fromkeys(ordering.OPERATORS, rows),
+    heatmaps.peaks: sampling,
     aten.fake_quantize_per_tensor_affine.default: fake_quantisation,
     aten.fake_quantize_per_channel_affine.default: fake_quantisation,
     UNCALIBRATED: fake_quantisation,

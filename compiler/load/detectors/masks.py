@@ -6,6 +6,14 @@ import torch
 from torch import Tensor
 
 
+def pasted(masks: Tensor, corners: Tensor, img_shape: tuple[int, int]) -> Tensor:
+    """Masks ``f32[n, s, s]`` resized to the pixels that boxes ``i64[n, 4]`` cover, and zero outside of them:
+    ``f32[n, height, width]``."""
+    down = _rows(corners[:, 1], corners[:, 3], img_shape[0], masks.shape[1])
+    across = _rows(corners[:, 0], corners[:, 2], img_shape[1], masks.shape[2])
+    return down @ masks @ across.transpose(1, 2)
+
+
 def paste_masks_in_image(masks: Tensor, boxes: Tensor, img_shape: tuple[int, int], padding: int = 1) -> Tensor:
     """What `torchvision.models.detection.roi_heads` does, mask by mask, with masks ``f32[n, 1, s, s]`` and boxes
     ``f32[n, 4]``: ``f32[n, 1, height, width]``, resized to the pixels that each box covers, and zero outside."""
@@ -13,9 +21,7 @@ def paste_masks_in_image(masks: Tensor, boxes: Tensor, img_shape: tuple[int, int
 
     masks, scale = expand_masks(masks, padding)
     corners = expand_boxes(boxes, scale).to(torch.int64)
-    down = _rows(corners[:, 1], corners[:, 3], img_shape[0], masks.shape[2])
-    across = _rows(corners[:, 0], corners[:, 2], img_shape[1], masks.shape[3])
-    return (down @ masks[:, 0] @ across.transpose(1, 2)).unsqueeze(1)
+    return pasted(masks[:, 0], corners, img_shape).unsqueeze(1)
 
 
 def _rows(start: Tensor, end: Tensor, pixels: int, size: int) -> Tensor:

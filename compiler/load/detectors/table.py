@@ -10,7 +10,7 @@ from unittest import mock
 
 from torch import Tensor, nn
 
-from lvc.compiler.load.detectors import dense, masks, ssd
+from lvc.compiler.load.detectors import dense, keypoints, masks, ssd
 
 _CLASSES = ("ssd.SSD", "retinanet.RetinaNet", "fcos.FCOS", "generalized_rcnn.GeneralizedRCNN")
 """The detectors of ``torchvision.models.detection``."""
@@ -20,6 +20,7 @@ _FORMS: dict[str, object] = {
     "retinanet.RetinaNet.postprocess_detections": dense.retinanet_detections,
     "fcos.FCOS.postprocess_detections": dense.fcos_detections,
     "transform.paste_masks_in_image": masks.paste_masks_in_image,
+    "roi_heads.heatmaps_to_keypoints": keypoints.heatmaps_to_keypoints,
 }
 """What of them has a form of fixed shapes; the rest is traced as it is."""
 

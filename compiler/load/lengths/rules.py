@@ -16,7 +16,7 @@ from torch.fx import Node
 from lvc.compiler.ir.dialect import OPS, Family, aten
 from lvc.compiler.ir.graph import insert_call, spec
 from lvc.compiler.ir.layers import CONTRACTIONS, contraction
-from lvc.compiler.ir.operators import ordering
+from lvc.compiler.ir.operators import heatmaps, ordering
 from lvc.compiler.load.lengths.call import Call, Lengths, highest, lowest
 
 Rule = Callable[[Call], Lengths]
@@ -304,6 +304,15 @@ def scatter(call: Call) -> Lengths:
     return lengths
 
 
+def peaks(call: Call) -> Lengths:
+    """Maps that are not valid are not searched: they get the least size."""
+    call.fill("sizes", [0], 1)
+    lengths = call.joined([call.lengths("maps"), call.lengths("sizes")])
+    if any(dim > 1 for dim in call.lengths("maps")) or 1 in call.lengths("sizes"):
+        raise call.refuse("it searches across that dimension")
+    return lengths
+
+
 _BY_FAMILY: dict[Family, Rule] = {
     Family.ELEMENTWISE: elementwise,
     Family.POOLING: outer(2),
@@ -345,4 +354,5 @@ RULES: dict[OpOverload, Rule] = {
     ordering.argsort: argsort,
     ordering.nms: nms,
     ordering.scatter: scatter,
+    heatmaps.peaks: peaks,
 }

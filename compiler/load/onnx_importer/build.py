@@ -145,6 +145,10 @@ class Builder:
             raise Unsupported("holds a node that cannot be compiled")
         return [result for result in results if result is not None]
 
+    def known(self, tensor: gs.Tensor) -> Value | None:
+        """What a tensor around a graph became; None if it could not be made."""
+        return self._value(tensor)
+
     def _convert(self, node: gs.Node, converter: Converter) -> list[Value | None]:
         names = [tensor.name for tensor in node.outputs]
         read = frozenset(t.name for t in node.outputs if t.name and (t.outputs or t.name in self._closing))

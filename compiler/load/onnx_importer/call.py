@@ -35,6 +35,8 @@ class Emitter(Protocol):
 
     def branch(self, graph: Any, call: Call, given: Sequence[Value] = ()) -> list[Value]: ...
 
+    def known(self, tensor: Any) -> Value | None: ...
+
 
 @dataclass
 class Call:

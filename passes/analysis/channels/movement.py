@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, spec
-from lvc.compiler.ir.operators import ordering
+from lvc.compiler.ir.operators import heatmaps, ordering
 from lvc.passes.analysis.channels.flow import Dim, Flow, rule
 from lvc.passes.analysis.channels.heads import head_dimension
 from lvc.passes.analysis.channels.partition import Partition
@@ -194,7 +194,7 @@ def index_select(flow: Flow, node: Node) -> Sequence[Dim]:
     return labels
 
 
-@rule(aten.gather.default, *ordering.OPERATORS)
+@rule(aten.gather.default, *ordering.OPERATORS, *heatmaps.OPERATORS)
 def gather(flow: Flow, node: Node) -> Sequence[Dim]:
     for operand in node.all_input_nodes:
         for dim in flow.of(operand):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from lvc.compiler.load.onnx_importer.call import Call, converts
+from lvc.compiler.load.onnx_importer.known_loops import known_loop
 from lvc.compiler.load.onnx_importer.ops.movement import sliced
 from lvc.compiler.load.onnx_importer.values import Constant, Unsupported, Value, constant, shape_of
 
@@ -19,6 +20,9 @@ LONGEST = 1024
 @converts("Loop")
 def loop(call: Call) -> list[Value]:
     """A body from turn number, condition and state to condition, state and what each turn gives."""
+    known = known_loop(call)
+    if known is not None:
+        return known
     body = call.attributes["body"]
     state = [call[place] for place in range(2, len(call))]
     turns = LONGEST + 1 if call.get(0) is None else int(call.number(0, "number of turns"))

@@ -95,9 +95,36 @@ def onnx_nms(
     stays, box = keep.gather(2, first), order.gather(2, first)
     image = torch.arange(images).reshape(-1, 1, 1).expand(box.shape)
     number = torch.arange(classes).reshape(1, -1, 1).expand(box.shape)
-    rows = torch.stack([image, number, box], 3).reshape(-1, 3)
+    return _rows(torch.stack([image, number, box], 3), stays)
+
+
+def onnx_nms_of_one_class_each(
+    boxes: Tensor,
+    keys: Tensor,
+    classes: Tensor,
+    *,
+    count: int,
+    iou_threshold: float,
+    score_threshold: float,
+    centres: bool,
+) -> Tensor:
+    """ONNX ``NonMaxSuppression`` of boxes ``f32[images, n, 4]``, each with a score ``f32[images, n]`` in one class,
+    ``i64[images, n]``, if that is one of ``count``: as many rows as there are boxes, since every class takes all."""
+    above = (keys > score_threshold) & (classes >= 0) & (classes < count)
+    order = ordering.argsort(torch.where(above, keys, torch.full_like(keys, -torch.inf)), True)
+    image = torch.arange(order.shape[0]).reshape(-1, 1)
+    flat = _corners(boxes, centres).reshape(-1, 4).index_select(0, (order + image * order.shape[1]).reshape(-1))
+    groups = classes.gather(1, order)
+    keep = ordering.nms(flat.reshape(*order.shape, 4), above.gather(1, order), iou_threshold, groups)
+    by_class = ordering.argsort(torch.where(keep, groups, torch.full_like(groups, count)), False)
+    columns = image.expand(order.shape), groups.gather(1, by_class), order.gather(1, by_class)
+    return _rows(torch.stack(columns, 2), keep.gather(1, by_class))
+
+
+def _rows(rows: Tensor, stays: Tensor) -> Tensor:
+    """Those rows ``[..., 3]`` that stay, ``bool[...]``, in order."""
     flat = stays.reshape(-1)
-    found: Tensor = counted(rows.index_select(0, ordering.argsort(flat, True)), flat.sum(), 0)
+    found: Tensor = counted(rows.reshape(-1, 3).index_select(0, ordering.argsort(flat, True)), flat.sum(), 0)
     return found
 
 

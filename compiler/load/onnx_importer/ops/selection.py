@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch.fx import Node
 
+from lvc.compiler.ir.graph import is_call, spec, tensor
 from lvc.compiler.load import selection
 from lvc.compiler.load.onnx_importer.call import Call, converts
 from lvc.compiler.load.onnx_importer.rules import by_meaning
@@ -47,9 +49,40 @@ def non_max_suppression(call: Call) -> Value:
         raise ValueError(f"iou_threshold cannot be {threshold}")
     least = call.number(4, "score_threshold") if call.get(4) is not None else None
     centres = bool(call.attribute("center_point_box", 0))
-    options = {"most": most, "iou_threshold": threshold, "score_threshold": least, "centres": centres}
+    options = {"iou_threshold": threshold, "score_threshold": least, "centres": centres}
+    alone = _one_class_each(call, least) if most == call.shape(1)[2] else None
+    if alone is not None:
+        keys, classes, count = alone
+        meaning = selection.onnx_nms_of_one_class_each
+        made: Value = by_meaning(call, meaning, call[0], keys, classes, count=count, **options)
+        return made
+    options["most"] = most
     result: Value = by_meaning(call, selection.onnx_nms, call[0], call[1], **options)
     return result
+
+
+def _one_class_each(call: Call, least: float | None) -> tuple[Value, Value, int] | None:
+    """The score and the class of each box, and how many classes there are, where the scores of all other classes are
+    one number that is not above ``least``: ``where(class == [0, 1, ...], score, number)``. None for other scores.
+
+    Boxes of a thousand groups are written so, and a thousand lists of a thousand scores need not be sorted.
+    """
+    images, count, size = call.shape(1)
+    scores = call[1]
+    if least is None or count == 1 or not is_call(scores, aten.where.self):
+        return None
+    chosen, keys, number = scores.args
+    if not is_call(chosen, aten.eq.Tensor) or not isinstance(keys, Node):
+        return None
+    classes, table = chosen.args
+    others, known = (tensor(scores.graph.owning_module, value) for value in (number, table))
+    if others is None or others.numel() != 1 or not float(others) <= least or not isinstance(classes, Node):
+        return None
+    if known is None or not torch.equal(known, torch.arange(count).reshape(1, count, 1)):
+        return None
+    if not spec(classes).shape == spec(keys).shape == (images, 1, size) or spec(classes).dtype is not torch.int64:
+        return None
+    return call.reshape(keys, (images, size)), call.reshape(classes, (images, size)), count
 
 
 @converts("Unique")

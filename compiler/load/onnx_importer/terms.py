@@ -63,7 +63,7 @@ class Terms:
         return self._once(key, lambda: Term("constant", value=Constant(stored)))
 
     def __call__(self, op: str, *inputs: Term | None, **attributes: Any) -> Term:
-        """A term; what is computed of known whole numbers is a constant, since exporters compute some of it."""
+        """A term; what is computed of known integers is a constant, since exporters compute some of it."""
         if op == "Identity" and inputs[0] is not None:
             return inputs[0]
         numbers = [x.value.tensor for x in inputs if x is not None and isinstance(x.value, Constant)]

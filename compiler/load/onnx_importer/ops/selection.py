@@ -69,13 +69,14 @@ def _one_class_each(call: Call, least: float | None) -> tuple[Value, Value, int]
     """
     images, count, size = call.shape(1)
     scores = call[1]
-    if least is None or count == 1 or not is_call(scores, aten.where.self):
+    if least is None or count == 1 or not isinstance(scores, Node) or not is_call(scores, aten.where.self):
         return None
     chosen, keys, number = scores.args
-    if not is_call(chosen, aten.eq.Tensor) or not isinstance(keys, Node):
+    if not isinstance(chosen, Node) or not is_call(chosen, aten.eq.Tensor) or not isinstance(keys, Node):
         return None
-    classes, table = chosen.args
-    others, known = (tensor(scores.graph.owning_module, value) for value in (number, table))
+    (classes, table), module = chosen.args, scores.graph.owning_module
+    assert module is not None
+    others, known = (tensor(module, value) for value in (number, table))
     if others is None or others.numel() != 1 or not float(others) <= least or not isinstance(classes, Node):
         return None
     if known is None or not torch.equal(known, torch.arange(count).reshape(1, count, 1)):

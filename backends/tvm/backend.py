@@ -14,6 +14,7 @@ from lvc.backends.tvm.plan import read_plan
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Executable, Place, Target
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.imports import large_imports
 from lvc.compiler.ir.signature import Signature
 
 if TYPE_CHECKING:
@@ -110,9 +111,10 @@ class TvmBackend(Backend):
         """Make code for a model in all its shapes; those that are alike share weights, also as kernels read them."""
         if importlib.util.find_spec("tvm") is None:
             raise CompileError("the tvm backend needs apache-tvm", help="pip install 'apache-tvm>=0.27.0.post1,<0.28'")
-        from lvc.backends.tvm.build import build_files, weights_of
-        from lvc.backends.tvm.legality import check
-        from lvc.backends.tvm.lower import lower
+        with large_imports():
+            from lvc.backends.tvm.build import build_files, weights_of
+            from lvc.backends.tvm.legality import check
+            from lvc.backends.tvm.lower import lower
         from lvc.compiler.ir.graph import calls, origin
         from lvc.compiler.measure.counts import macs
         from lvc.compiler.text import title

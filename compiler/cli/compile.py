@@ -66,7 +66,10 @@ def _compile(device: Device, options: argparse.Namespace, console: Console, plan
     import time
 
     from lvc.compiler.backend import Target
-    from lvc.compiler.driver import check_request, compile_and_report
+    from lvc.compiler.imports import large_imports
+
+    with large_imports():
+        from lvc.compiler.driver import check_request, compile_and_report
     from lvc.compiler.files import check_writable
 
     pipeline, target = plan.pipeline if plan else read_pipeline(options), Target.parse(options.target or device.target)

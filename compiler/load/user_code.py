@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lvc.compiler.errors import CompileError, UsageError
+from lvc.compiler.imports import large_imports
 from lvc.compiler.load.origins import is_library
 
 _OFFLINE = (
@@ -29,7 +30,7 @@ def _import_module(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise UsageError(f"there is no file and no Python module '{name}'")
     try:
-        with _search(Path.cwd()):
+        with _search(Path.cwd()), large_imports():
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):

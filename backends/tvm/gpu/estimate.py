@@ -11,7 +11,7 @@ from typing import Any
 
 from lvc.backends.tvm.gpu.compiled import CompiledKernel, PlannedLaunch
 from lvc.backends.tvm.gpu.emission import Parts
-from lvc.backends.tvm.gpu.gpus import Capability, Gpu
+from lvc.backends.tvm.gpu.gpus import INTEGER_LANES, Capability, Gpu
 from lvc.backends.tvm.gpu.kernels.depthwise import Depthwise
 from lvc.backends.tvm.gpu.kernels.factors import WORD, Bytes
 from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixBytes
@@ -148,7 +148,7 @@ class Estimate:
     @property
     def launching(self) -> float:
         """Seconds that it takes to launch."""
-        return self.launches * LAUNCH / _hertz(self.gpu)
+        return self.launches * LAUNCH
 
     @property
     def seconds(self) -> float:
@@ -199,7 +199,7 @@ def _peak_rate(step: Step, problem: Any, gpu: Gpu) -> float:
     factor = getattr(problem, "factor", None)
     is_bytes = isinstance(factor, Bytes | MatrixBytes)
     if is_bytes or sum(argument.dtype in BYTE_TYPES for argument in step.arguments[:-1]) > 1:
-        return max(WORD * gpu.capability.lanes, gpu.byte_products)
+        return max(WORD * INTEGER_LANES, gpu.byte_products)
     return float(factor.rate(gpu)) if factor else gpu.capability.lanes
 
 

@@ -2,7 +2,9 @@
 
 Sources: the tables of technical specifications in NVIDIA's CUDA C++ Programming Guide (multiprocessors, shared memory,
 registers, threads), the PTX ISA (shapes of ``mma.sync``), NVIDIA's data sheets (multiprocessors, clocks, bandwidth, and
-the dense rates of tensor cores, of which GeForce chips have half when halves are summed in float32).
+the dense rates of tensor cores, of which GeForce chips have half when halves are summed in float32). That ``dp4a``
+runs where integers of 32 bits are multiplied is from NVIDIA's forum (post 7 of "Separate CUDA core pipeline for FP16
+and FP32"), and that those are 64 a cycle from the table of arithmetic throughput in the CUDA C++ Best Practices Guide.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Shape = tuple[int, int, int]  # m, n, k of a product of matrices that one warp makes
+INTEGER_LANES = 64  # integers of 32 bits, or words by dp4a, that any multiprocessor multiplies in a cycle
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,10 @@ class Gpu:
     def bytes_per_cycle(self) -> float:
         """What memory gives in a cycle."""
         return self.bandwidth / self.clock
+
+    def cycles(self, seconds: float) -> float:
+        """How many go by in so many seconds."""
+        return seconds * self.clock * 1e9
 
     @property
     def peak(self) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tvm import tirx
 
-from lvc.backends.tvm.gpu.gpus import Gpu
+from lvc.backends.tvm.gpu.gpus import INTEGER_LANES, Gpu
 from lvc.backends.tvm.gpu.launch import DP4A, DP4A_UNSIGNED, WORD_OF, fma
 from lvc.backends.tvm.nest import Expr
 from lvc.backends.tvm.ops.contractions import with_bias
@@ -106,7 +106,7 @@ class Bytes:
         return cls(call["input"].dtype == "uint8", call["zero_point"])
 
     def rate(self, gpu: Gpu) -> float:
-        return WORD * gpu.capability.lanes
+        return WORD * INTEGER_LANES
 
     def term(self, first: Expr) -> Expr:
         return tirx.call_extern("int32", WORD_OF, first)

@@ -5,9 +5,10 @@ Rows are pixels or rows of a matrix, columns are channels of the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from typing import Any, TypeVar
 
@@ -19,10 +20,10 @@ from lvc.backends.tvm.program import ITEM_BYTES
 STEP = 32  # terms of the sums in shared memory at once, or a little more or less
 REGISTERS = 48  # of a thread, beside its sums and what it multiplies
 LATENCY = 700  # cycles that a block waits for a part of the factors, and what little it has to do meanwhile hides
-LAUNCH = 3000  # cycles that another launch takes
+LAUNCH = 0.8e-6  # seconds that another launch of a CUDA graph takes
 ROUND = 100  # cycles of two barriers, and of waiting for shared memory between them
 BUSY_WARPS = 8  # that keep a multiprocessor's arithmetic busy
-BYTES_PER_CYCLE = 8  # that a multiprocessor's share of the second-level cache gives
+FETCHED_BYTES = 32  # that a multiprocessor gets from the second-level cache in a cycle
 SHARED_BYTES = 128  # that a multiprocessor's shared memory gives in a cycle
 ISSUED = 4 * WARP  # instructions of threads that a multiprocessor begins in a cycle
 COPYING = 16  # instructions that it takes to find a vector of a factor and have it copied
@@ -66,7 +67,7 @@ class Tile:
         """Threads beside each other."""
         return self.columns // self.width
 
-    @property
+    @cached_property
     def team(self) -> int:
         """Threads of a slice."""
         return self.down * self.across
@@ -76,7 +77,7 @@ class Tile:
         """Threads of a block."""
         return self.team * self.slices
 
-    @property
+    @cached_property
     def quads(self) -> int:
         """Blocks of four terms that a slice has of each step: so many that there is room for three steps."""
         most = BLOCK_SHARED // (3 * _WORD_BYTES * (self.stride + self.columns))
@@ -122,7 +123,7 @@ class Tile:
         if self.parts == 1:
             return multiplied
         parts = _WORD_BYTES * size.results * self.parts / gpu.bytes_per_cycle  # are written, and read again
-        return max(multiplied, parts) + LAUNCH + max(LATENCY, parts * (1 + 1 / self.parts))
+        return max(multiplied, parts) + gpu.cycles(LAUNCH) + max(LATENCY, parts * (1 + 1 / self.parts))
 
     def launch_cycles(self, gpu: Gpu, factor: Pace, blocks: int, steps: int, resident: int) -> float:
         """An estimate for ``blocks`` of so many ``steps``, of which a multiprocessor has room for ``resident``."""
@@ -133,7 +134,7 @@ class Tile:
         multiplied = products / (factor.rate(gpu) / factor.elements * busy)
         issued = (products + loads + COPYING * copies) / (ISSUED * busy)
         passed = _WORD_BYTES * (QUAD * loads + self.step * (self.rows + self.columns)) / SHARED_BYTES
-        fetched = _WORD_BYTES * (self.rows + self.columns) * self.step / fetched_bytes(gpu)
+        fetched = _WORD_BYTES * (self.rows + self.columns) * self.step / FETCHED_BYTES
         waited = LATENCY / resident / (self.stages(gpu) - 1)
         each = max(multiplied, issued, passed, fetched, waited) * steps + self._adding(gpu)
         return LATENCY + -(-blocks // gpu.multiprocessors) * each  # the first step has nothing to hide behind
@@ -155,11 +156,6 @@ class Tile:
         shared_bytes = self.stages(gpu) * _WORD_BYTES * self.stage_words
         limits = of.threads // self.threads, of.registers // (registers * self.threads), of.shared // shared_bytes
         return max(1, min(of.blocks, *limits))
-
-
-def fetched_bytes(gpu: Gpu) -> float:
-    """What a multiprocessor gets from the second-level cache in a cycle."""
-    return BYTES_PER_CYCLE * gpu.capability.lanes / 16
 
 
 T = TypeVar("T", bound=Tile)
@@ -187,28 +183,29 @@ LEAST_STEPS = 2  # of a part of a sum
 MANY = 4  # blocks for each multiprocessor, beyond which sums are not made in parts
 
 
-def in_parts(gpu: Gpu, size: Size, tiles: Iterable[T]) -> Iterator[T]:
-    """Tiles of whole sums, and in parts while there are not many blocks."""
-    for tile in tiles:
-        yield tile
-        blocks, steps = tile.blocks(size.rows, size.columns) * size.groups, -(-size.depth // tile.step)
-        for parts in _PARTS:
-            if steps >= parts * LEAST_STEPS and blocks * parts <= MANY * gpu.multiprocessors:
-                yield replace(tile, parts=parts)
-
-
 def choose_tile(gpu: Gpu, factor: Pace, size: Size, tiles: tuple[T, ...]) -> T:
-    """The tile with the least time by estimate, with the parts that go with it; of equal ones the smallest."""
+    """The tile with the least time by estimate, whose sums are in parts while there are not many blocks; of equal ones
+    the smallest."""
     found: T = _chosen(gpu, factor, size, tiles)
     return found
 
 
 @cache
 def _chosen(gpu: Gpu, factor: Any, size: Size, tiles: tuple[Any, ...]) -> Any:
-    def cost(tile: Tile) -> tuple[float, int]:
-        return tile.cycles(gpu, factor, size), tile.rows * tile.columns
-
-    return min(in_parts(gpu, size, tiles), key=cost)
+    best, least = None, (math.inf, 0)
+    for tile in tiles:
+        blocks, steps = tile.blocks(size.rows, size.columns) * size.groups, -(-size.depth // tile.step)
+        each = tile.rows * tile.columns * tile.step * factor.elements / factor.rate(gpu)
+        for parts in (1, *_PARTS):
+            if parts > 1 and (steps < parts * LEAST_STEPS or blocks * parts > MANY * gpu.multiprocessors):
+                break
+            added = LATENCY if parts == 1 else 2 * LATENCY + gpu.cycles(LAUNCH)
+            if -(-blocks * parts // gpu.multiprocessors) * -(-steps // parts) * each + added > least[0]:
+                continue  # its products and launches alone take longer
+            made = replace(tile, parts=parts)
+            if (cost := (made.cycles(gpu, factor, size), tile.rows * tile.columns)) < least:
+                best, least = made, cost
+    return best
 
 
 def row_turns(tile: Tile, together: int) -> int:

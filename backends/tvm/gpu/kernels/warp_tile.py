@@ -22,12 +22,12 @@ from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.staging import copied_ahead, staged
 from lvc.backends.tvm.gpu.kernels.tile import (
     BLOCK_SHARED,
+    FETCHED_BYTES,
     LATENCY,
     MOST_STAGES,
     REGISTERS,
     SHARED_BYTES,
     Tile,
-    fetched_bytes,
 )
 from lvc.backends.tvm.gpu.kernels.warp_columns import (
     COLUMNS,
@@ -75,7 +75,7 @@ class WarpTile(Tile):
         multiplied = self.rows * self.columns * WORDS * factor.elements / factor.rate(gpu)
         row = WORDS * WORD_BYTES
         passed = row * (self.warps * (self.height + self.width) + self.rows + self.columns) / SHARED_BYTES
-        fetched = row * (self.rows + self.columns) / fetched_bytes(gpu)
+        fetched = row * (self.rows + self.columns) / FETCHED_BYTES
         each = max(multiplied, passed, fetched, LATENCY / resident / (self.stages(gpu) - 1)) * steps
         return LATENCY + -(-blocks // gpu.multiprocessors) * each  # the first step has nothing to hide behind
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from sketch import Sketch, aten, numbers
 from lvc.backends.tvm.gpu import operations
 from lvc.backends.tvm.gpu.gpus import CAPABILITIES, CHIPS
 from lvc.backends.tvm.gpu.kernels import conv2d, matmul
-from lvc.backends.tvm.gpu.kernels.tile import BLOCK_SHARED, SMALLEST, TILES, Tile
+from lvc.backends.tvm.gpu.kernels.factors import SINGLE
+from lvc.backends.tvm.gpu.kernels.tile import BLOCK_SHARED, SMALLEST, TILES, Size, Tile, choose_tile
 from lvc.compiler.errors import CompileError
 
 pytestmark = needs_nvrtc
@@ -96,6 +99,22 @@ def test_tiles(tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
         emulated = emulate(model, numbers(1, 12, 13, 11), numbers(70, 100), target=target)
         assert not spills(emulated)
         assert all(count.conflict_free > 0.85 for count in emulated.counts.values())
+
+
+@pytest.mark.parametrize("chip", ["t4", "a100", "h100", "orin"])
+@pytest.mark.parametrize(
+    "size", [(12544, 64, 147), (196, 256, 2304), (49, 512, 2048), (1, 1000, 2048), (40, 40, 32, 12)]
+)
+def test_no_tile_takes_less_time_than_the_chosen_one(chip: str, size: tuple[int, ...]) -> None:
+    gpu, of = CHIPS[chip], Size(*size)
+    chosen = choose_tile(gpu, SINGLE, of, TILES)
+    cost = (chosen.cycles(gpu, SINGLE, of), chosen.rows * chosen.columns)
+    for tile in TILES:
+        blocks, steps = tile.blocks(of.rows, of.columns) * of.groups, -(-of.depth // tile.step)
+        for parts in range(1, 17):
+            if parts == 1 or (steps >= 2 * parts and blocks * parts <= 4 * gpu.multiprocessors):
+                other = replace(tile, parts=parts)
+                assert (other.cycles(gpu, SINGLE, of), other.rows * other.columns) >= cost
 
 
 def test_all_tiles_fit() -> None:

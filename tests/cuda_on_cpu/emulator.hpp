@@ -33,6 +33,8 @@
   lvc_emulator::matrices<lvc_emulator::load_matrices>(target, at, source, place, __COUNTER__)
 #define LVC_TURNED(target, at, source, place) \
   lvc_emulator::matrices<lvc_emulator::load_turned>(target, at, source, place, __COUNTER__)
+#define LVC_EXCHANGE(target, at, source, place, mask) \
+  lvc_emulator::exchange<mask>(target, at, source, place, __COUNTER__)
 #define LVC_MMA(type, sums, at, left, i, right, j) lvc_emulator::mma<type>(sums, at, left, i, right, j, __COUNTER__)
 #define LVC_COPY_AHEAD(bytes, target, at, source, place) \
   lvc_emulator::copy_ahead<bytes>(target, at, source, place, __COUNTER__)
@@ -274,6 +276,23 @@ template <Together load, class To, class From> void matrices(To &target, long at
   state.current->operands[0] = target.data + at;
   state.current->operands[1] = (void *)address;
   together(site, load);
+}
+
+// shfl.sync.bfly: a word of the thread whose place in the warp differs in the bits of a mask.
+template <int mask> void exchange_words(Fibre *const *lanes) {
+  char words[WARP][4];
+  for (int lane = 0; lane < WARP; lane++) memcpy(words[lane], lanes[lane ^ mask]->operands[1], 4);
+  for (int lane = 0; lane < WARP; lane++) memcpy(lanes[lane]->operands[0], words[lane], 4);
+}
+
+template <int mask, class To, class From> void exchange(To &target, long at, From &source, long place, int site) {
+  static_assert(sizeof(typename To::Element) == 4 && sizeof(typename From::Element) == 4, "words");
+  static_assert(mask > 0 && mask < WARP, "another thread of the warp");
+  target.check(at, 1, true);
+  source.check(place, 1, false);
+  state.current->operands[0] = target.data + at;
+  state.current->operands[1] = source.data + place;
+  together(site, exchange_words<mask>);
 }
 
 // cp.async: what it writes is there when its thread has waited for the group, and for others after a barrier.

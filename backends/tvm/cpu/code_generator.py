@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch.fx import Graph, Node
 
-from lvc.backends.tvm.cpu import attention_groups, choices, rules
+from lvc.backends.tvm.cpu import choices, rules
+from lvc.backends.tvm.cpu.attention_groups import attention_groups
 from lvc.backends.tvm.cpu.emission import Parts
 from lvc.backends.tvm.cpu.entry import Entry, headers, instance_bytes
 from lvc.backends.tvm.cpu.general_schedule import GeneralSchedule
@@ -74,7 +75,7 @@ class CpuCodeGenerator(CodeGenerator):
         return choices.anchor_of(call, self.vector, choice) if choice else rules.anchor_of(call, self.vector)
 
     def groups(self, graph: Graph) -> Iterable[Group]:
-        return attention_groups.groups(graph, self.vector)
+        return attention_groups(graph, self.vector)
 
     def chosen(self, schedule: ScheduleFunction, choice: str) -> ScheduleFunction:
         assert isinstance(schedule, KernelSchedule)

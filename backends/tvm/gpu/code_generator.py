@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch.fx import Node
+from torch.fx import Graph, Node
 from tvm.s_tir import Schedule
 
-from lvc.backends.tvm.device import Anchor, Assembled, CodeGenerator, NoSuchWay, host_of
+from lvc.backends.tvm.device import Anchor, Assembled, CodeGenerator, Group, NoSuchWay, host_of
 from lvc.backends.tvm.entry import EXPORTED
 from lvc.backends.tvm.gpu import rules
 from lvc.backends.tvm.gpu.compiled import CompiledKernel, Parameter, PlannedLaunch
@@ -18,6 +18,7 @@ from lvc.backends.tvm.gpu.entry import Entry
 from lvc.backends.tvm.gpu.estimate import estimate
 from lvc.backends.tvm.gpu.general_schedule import GeneralSchedule
 from lvc.backends.tvm.gpu.gpus import Gpu
+from lvc.backends.tvm.gpu.kernels import attention
 from lvc.backends.tvm.gpu.launch import Launches
 from lvc.backends.tvm.gpu.nvrtc import compile_cuda, version
 from lvc.backends.tvm.gpu.printer import PRELUDE, KernelText, kernel_text
@@ -59,6 +60,9 @@ class GpuCodeGenerator(CodeGenerator):
 
     def wanted_layout(self, node: Node, operand: Node, layout: Layout) -> Layout:
         return rules.wanted_layout(node, operand, layout, self.block)
+
+    def groups(self, graph: Graph) -> Iterable[Group]:
+        return attention.groups(graph, self.gpu)
 
     def anchor(self, call: Call, choice: str = "") -> Anchor | None:
         if choice:

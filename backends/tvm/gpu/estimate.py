@@ -12,6 +12,7 @@ from typing import Any
 from lvc.backends.tvm.gpu.compiled import CompiledKernel, PlannedLaunch
 from lvc.backends.tvm.gpu.emission import Parts
 from lvc.backends.tvm.gpu.gpus import INTEGER_LANES, Capability, Gpu
+from lvc.backends.tvm.gpu.kernels.attention_block import Attention
 from lvc.backends.tvm.gpu.kernels.depthwise import Depthwise
 from lvc.backends.tvm.gpu.kernels.factors import WORD, Bytes
 from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixBytes
@@ -224,6 +225,8 @@ def _launch(
     resident, turns = max(1, held.blocks), -(-launch.blocks // gpu.multiprocessors)
     if tile and macs:
         cycles = tile.launch_cycles(gpu, problem.factor, launch.blocks, tile.steps(problem.depth), resident)
+    elif isinstance(problem, Attention):
+        cycles = problem.launch_cycles(gpu, launch.blocks, resident)
     else:
         warps = min(resident, turns) * -(-launch.threads // WARP)
         cycles = macs / launch.blocks * turns / _rate(warps, problem, gpu)

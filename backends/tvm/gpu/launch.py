@@ -20,6 +20,7 @@ VECTOR_BYTES = 16  # the most that a thread loads or stores at once
 COPY, BARRIER, FMA, WORD_OF = "lvc_copy", "lvc_barrier", "lvc_fma", "lvc_word"
 DP4A, DP4A_UNSIGNED = "lvc_dp4a", "lvc_dp4a_unsigned"
 MATRICES, TURNED, MMA = "lvc_matrices", "lvc_turned", "lvc_mma"
+EXCHANGE = "lvc_exchange"
 COPY_AHEAD, COMMIT, WAIT = "lvc_copy_ahead", "lvc_commit", "lvc_wait"
 
 
@@ -105,6 +106,12 @@ def multiply_matrices(dtype: str, *places: tuple[Buffer, Sequence[Expr]]) -> Stm
     the two factors."""
     elements = (load(buffer, at) for buffer, at in places)
     return tirx.Evaluate(tirx.call_extern("int32", MMA, dtype, *elements))
+
+
+def exchange(target: Buffer, at: Sequence[Expr], source: Buffer, place: Sequence[Expr], mask: int) -> Stmt:
+    """Get a number from the thread of the warp whose place differs in the bits of a mask (``shfl.sync.bfly``); all
+    threads of the warp come to it."""
+    return tirx.Evaluate(tirx.call_extern("int32", EXCHANGE, load(target, at), load(source, place), mask))
 
 
 def when(condition: Expr, body: Stmt) -> Stmt:

@@ -12,6 +12,7 @@
       *reinterpret_cast<const lvc_vector<bytes>::type *>(&source[place])
 #define LVC_WORD(memory, index) *reinterpret_cast<const int *>(&memory[index])
 #define LVC_BARRIER() __syncthreads()
+#define LVC_EXCHANGE(target, at, source, place, mask) target[at] = __shfl_xor_sync(0xffffffffu, source[place], mask)
 #define LVC_BLOCK (int)blockIdx.x
 #define LVC_THREAD (int)threadIdx.x
 #define LVC_FMA(x, y, z) __fmaf_rn(x, y, z)

@@ -16,12 +16,25 @@ import tvm_ffi
 from tvm import ir, tirx
 
 from lvc.backends.tvm.gpu.expressions import Range, bounds, number
-from lvc.backends.tvm.gpu.launch import BARRIER, COMMIT, COPY, COPY_AHEAD, MATRICES, MMA, TURNED, WAIT, WORD_OF, Launch
+from lvc.backends.tvm.gpu.launch import (
+    BARRIER,
+    COMMIT,
+    COPY,
+    COPY_AHEAD,
+    EXCHANGE,
+    MATRICES,
+    MMA,
+    TURNED,
+    WAIT,
+    WORD_OF,
+    Launch,
+)
 from lvc.backends.tvm.gpu.operations import CONDITIONAL, EXTERNS, binary, cast, constant, intrinsic, type_name
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt
 from lvc.backends.tvm.program import ITEM_BYTES
 from lvc.compiler.errors import CompileError
 
+_BYTES = {**ITEM_BYTES, "uint32": 4}  # with words of the factors of tensor cores
 PRELUDE = (Path(__file__).parent / "prelude.cuh").read_text()
 
 
@@ -134,12 +147,15 @@ class _Printer:
             self.line("LVC_BARRIER();")
         elif name in (COPY, COPY_AHEAD):
             target, source, lanes = arguments
-            size = int(lanes) * ITEM_BYTES[str(target.source.dtype)]
+            size = int(lanes) * _BYTES[str(target.source.dtype)]
             self.line(f"{name.upper()}({size}, {self.place(target)}, {self.place(source)});")
         elif name in (COMMIT, WAIT):
             self.line(f"{name.upper()}({', '.join(map(self.expression, arguments))});")
         elif name in (MATRICES, TURNED):
             self.line(f"{name.upper()}({', '.join(map(self.place, arguments))});")
+        elif name == EXCHANGE:
+            target, source, mask = arguments
+            self.line(f"LVC_EXCHANGE({self.place(target)}, {self.place(source)}, {int(mask)});")
         elif name == MMA:
             kind, *places = arguments
             self.line(f"LVC_MMA({type_name(str(kind.value))}, {', '.join(map(self.place, places))});")
@@ -258,7 +274,7 @@ def _buffers(body: Stmt) -> tuple[set[Any], list[Any], list[Any]]:
 
     def visit_call(call: Any) -> None:
         name, arguments = _extern(call)
-        if name in (COPY, COPY_AHEAD, MATRICES, TURNED):
+        if name in (COPY, COPY_AHEAD, EXCHANGE, MATRICES, TURNED):
             written.append(arguments[0].source)
 
     tvm_ffi.structural_walk(

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from tvm import tirx
 
 from lvc.backends.tvm import math as functions
-from lvc.backends.tvm.cpu.kernels.attention_operands import BIASED, QUERY, WEIGHTS, Attention, Operands
+from lvc.backends.tvm.attention import BIASED, QUERY, WEIGHTS
+from lvc.backends.tvm.cpu.kernels.attention_operands import Attention, Operands
 from lvc.backends.tvm.cpu.kernels.dot_operands import FLOAT32
 from lvc.backends.tvm.cpu.kernels.register_tile import cut, each_tile, each_tile_of, tile_count
 from lvc.backends.tvm.cpu.vector import Vector

@@ -9,6 +9,7 @@ from typing import Any
 
 from tvm import ir, sym, tirx
 
+from lvc.backends.tvm.attention import BEFORE, KEY, VALUE
 from lvc.backends.tvm.cpu.kernels.point_transform import Registers
 from lvc.backends.tvm.cpu.kernels.tile_cost import TileCost
 from lvc.backends.tvm.cpu.kernels.transposition import transposed
@@ -29,12 +30,6 @@ from lvc.backends.tvm.nest import (
     zeros,
 )
 
-QUERY, KEY, VALUE, RESULT = "query", "key", "value", "result"
-SCORES, BIASED, SOFTMAX, WEIGHTS = "scores", "biased", "softmax", "weights"
-"""The stages of the function: queries ``[.., m, d]``, keys ``[.., d, n]`` and values ``[.., n, e]``; scores and softmax
-``[.., m, n]``, behind each what an elementwise computation makes of it, if there is any; the result ``[.., m, e]``."""
-
-_BEFORE = {BIASED: SCORES, WEIGHTS: SOFTMAX}
 _SHORT = 4  # parts of a vector of keys of which one is not worth to be transposed as a square
 
 
@@ -113,7 +108,7 @@ class Operands:
             for size in reversed(outer):
                 head = [tirx.floormod(number, size), *head]
                 number = tirx.floordiv(number, size)
-        read = self.stages[_BEFORE[name]].buffer if name in _BEFORE else None
+        read = self.stages[BEFORE[name]].buffer if name in BEFORE else None
         return stage.at([*head, row, column], read, before)
 
     def each(self, extent: int, body: Callable[[Expr], Stmt]) -> Stmt:

@@ -183,6 +183,21 @@ def test_transposed_matrices_from_shared_memory() -> None:
     assert made.view(np.uint16).tolist() == wanted
 
 
+@pytest.mark.parametrize("mask", [1, 2, 16])
+def test_exchanges_within_a_warp(mask: int) -> None:
+    body = f"LVC_LOCAL(int, own, 2); LVC_STORE(own, 0, LVC_LOAD(x0, t)); LVC_EXCHANGE(own, 1, own, 0, {mask});"
+    made, _ = emulate(f"{body} LVC_STORE(made, t, LVC_LOAD(own, 1));", np.arange(100, 132))
+    assert made.tolist() == [100 + (t ^ mask) for t in range(32)]
+
+
+def test_an_exchange_that_a_thread_does_not_come_to() -> None:
+    body = (
+        "LVC_LOCAL(int, own, 1); LVC_STORE(own, 0, t); if (t != 3) { LVC_EXCHANGE(own, 0, own, 0, 1); } LVC_BARRIER();"
+    )
+    with pytest.raises(EmulationError, match="threads of a warp part"):
+        emulate(f"{body} LVC_STORE(made, t, t);")
+
+
 def test_a_warp_that_parts_before_what_it_does_together() -> None:
     body = (
         "LVC_SHARED(int, s, 640); LVC_LOCAL(unsigned, own, 4);"

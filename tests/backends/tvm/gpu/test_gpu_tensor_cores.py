@@ -250,6 +250,18 @@ def test_small_vision_transformer(dtype: str, target: str) -> None:
     check_error(network, dtype, target, 1, 3, 48, 48)
 
 
+@pytest.mark.targets
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_one_layer_of_vit_b_16(dtype: str) -> None:
+    """Of its twelve, which are alike, at its own width and 10 tokens in place of 197."""
+    import torchvision
+
+    torch.manual_seed(0)
+    network = torchvision.models.VisionTransformer(48, 16, 1, 12, 768, 3072, num_classes=16)
+    torch.nn.init.normal_(network.heads.head.weight)
+    check_error(network, dtype, "cuda:sm_80", 1, 3, 48, 48)
+
+
 def test_it_is_asked_for_as_on_processors(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3), torch.nn.ReLU(), torch.nn.Conv2d(16, 8, 3)).eval()

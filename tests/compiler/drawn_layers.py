@@ -218,7 +218,18 @@ def _windows_along(d: Draw) -> Arguments:
     return {"self": x, "dimension": dim, "size": d.number(1, x.shape[dim] if x.ndim else 1), "step": d.number(1, 3)}
 
 
+def _unpooled(d: Draw) -> Arguments:
+    """Places that differ within each plane, which may be more than there are elements."""
+    x = d.tensor((*d.shape(0, 1), *d.shape(1, 1), d.number(1, 3), d.number(1, 3)))
+    height, width = (x.shape[-2] + d.number(0, 3), x.shape[-1] + d.number(0, 3))
+    generator = torch.Generator().manual_seed(d.number(0, 99))
+    drawn = torch.rand(*x.shape[:-2], height * width, generator=generator).argsort(-1)
+    places = drawn[..., : x.shape[-2] * x.shape[-1]].reshape(x.shape)
+    return {"self": x, "indices": places, "output_size": [height, width]}
+
+
 POOLING: dict[OpOverload, Drawn] = {
+    aten.max_unpool2d.default: _unpooled,
     aten.max_pool2d.default: _pool(2, dilated=True),
     aten.max_pool2d_with_indices.default: _pool(2, dilated=True),
     aten.max_pool1d.default: _pool(1, dilated=True),

@@ -22,16 +22,17 @@ from lvc.compiler.load.onnx_importer.values import DTYPES, HALVES, type_name
 _OPERATORS = """
     Abs Acos Acosh Add AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization
     Cast CastLike Ceil Celu CenterCropPad Clip Col2Im Compress Concat Constant ConstantOfShape Conv ConvInteger
-    ConvTranspose Cos Cosh CumSum DeformConv DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear Einsum
-    Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool
+    ConvTranspose Cos Cosh CumSum DeformConv DepthToSpace DequantizeLinear DFT Div Dropout DynamicQuantizeLinear
+    Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool
     GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization GRU Hardmax HardSigmoid HardSwish Identity If
     InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax Loop
-    LpNormalization LpPool LRN LSTM MatMul MatMulInteger Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul
-    Neg NonMaxSuppression NonZero Not OneHot Or Pad Pow PRelu QLinearConv QLinearMatMul QuantizeLinear Range
-    Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-    ReduceSumSquare Relu Reshape Resize RMSNormalization RNN RoiAlign Round Scan Scatter ScatterElements ScatterND Selu
-    Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum
-    Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
+    LpNormalization LpPool LRN LSTM MatMul MatMulInteger Max MaxPool MaxUnpool Mean MeanVarianceNormalization Min
+    Mish Mod Mul Neg NonMaxSuppression NonZero Not OneHot Or Pad Pow PRelu QLinearConv QLinearMatMul QuantizeLinear
+    Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
+    ReduceSum ReduceSumSquare Relu Reshape Resize RMSNormalization RNN RoiAlign RotaryEmbedding Round Scan Scatter
+    ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign
+    SpaceToDepth Split Sqrt Squeeze Sub Sum SwiGLU Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu
+    Unsqueeze Upsample Where Xor
 """
 VISION_OPERATORS = _OPERATORS.split()
 
@@ -45,10 +46,12 @@ _SETTINGS: dict[str, tuple[int, ...]] = {
     "Col2Im": (1, 2),
     "ConstantOfShape": (0,),
     "CumSum": (1,),
+    "DFT": (1, 2),
     "Dropout": (1, 2),
     "Expand": (1,),
     "If": (0,),
     "Loop": (0, 1),
+    "MaxUnpool": (2,),
     "NonMaxSuppression": (2, 3, 4),
     "OneHot": (1,),
     "Pad": (1, 2, 3),
@@ -114,7 +117,7 @@ _REFUSED = {
     r"(de)?quantizelinear_blocked": "quantisation in blocks",
     r"_string": "text is not a tensor of numbers",
     r"identity_(sequence|opt)|if_(seq|opt)": "sequences and optionals are not tensors",
-    r"with_argmax": "the places of the maxima are asked for: an operator has one result",
+    r"maxunpool.*with_output_shape": "a result larger than its windows, of which readers of ONNX differ",
     r"batch_diagonal": "the diagonal of an operand",
     r"loop1\d_seq": "sequences and optionals are not tensors",
     r"test_scan_sum": "the batch of opset 8",
@@ -189,6 +192,10 @@ _ROUNDING = {"float16": 2**-9, "bfloat16": 2**-7}
 """What rounding to half precision may add, relative to the largest value: the importer computes in float32."""
 
 
+_NOISE = {"DFT": 1e-6}
+"""What the cases' own single precision has put where the result is zero."""
+
+
 def _settings(graph: onnx.GraphProto) -> set[str]:
     inputs = {value.name for value in graph.input}
     return {
@@ -203,9 +210,10 @@ def _compare(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray], case: Ca
     assert len(found) == len(wanted)
     types = map(type_name, _element_types(case.model.graph))
     rounding = max((_ROUNDING[name] for name in types if name in HALVES), default=0.0)
+    noise = _NOISE.get(case.operator, 0.0)
     for ours, theirs in zip(found, wanted, strict=True):
         assert ours.dtype == theirs.dtype, f"{ours.dtype} instead of {theirs.dtype}"
         assert ours.shape == theirs.shape, f"shape {ours.shape} instead of {theirs.shape}"
         np.testing.assert_allclose(
-            ours, theirs, rtol=case.rtol, atol=max(case.atol, rounding and rounding * _largest(theirs))
+            ours, theirs, rtol=case.rtol, atol=max(case.atol, noise, rounding and rounding * _largest(theirs))
         )

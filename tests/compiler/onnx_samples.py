@@ -63,6 +63,11 @@ STORED: dict[str, np.ndarray] = {
     "sizes": np.array([2, 4, 9, 4]),
     "twosizes": np.array([9, 4]),
     "pairs": np.array([2, 12, 6, 2]),
+    "reals": np.array([2, 12, 12, 1]),
+    "eight": np.array(8),
+    "one64": np.array(1),
+    "whole": np.array([2, 4, 6, 6]),
+    "fewplaces": np.random.default_rng(0).permutation(128)[:32].reshape(2, 4, 2, 2),
     "series": np.array([4, 3, 24]),
     "batches": np.array([3, 4, 24]),
     "lengths": np.array([2, 4, 3], np.int32),
@@ -333,6 +338,36 @@ SAMPLES += [
     (26, f"{_BATCHES}  y = RNN<hidden_size = 2, layout = 1>(s, rnnw, rnnr)"),
 ]
 
+_PAIRS, _REALS = "c = Reshape(x, pairs)", "c = Reshape(x, reals)"
+_PLACES = "m, p = MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]{}>(x)"
+SAMPLES += [
+    (17, f"{_PAIRS}  y = DFT<axis = 2, inverse = 1>(c, eight)"),
+    (17, f"{_REALS}  y = DFT<axis = 1, onesided = 1>(c)"),
+    (20, f"{_PAIRS}  y = DFT<inverse = 1>(c, eight, one64)"),
+    (20, f"{_REALS}  y = DFT<onesided = 1>(c, eight)"),
+    *(
+        (opset, f"{_PLACES.format(order)}  y = Cast<to = 1>(p)")
+        for opset in (8, 10, 11, 12, 22)
+        for order in ("", ", storage_order = 1")
+    ),
+    *(
+        (
+            opset,
+            "m, p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x)  "
+            "y = MaxUnpool<kernel_shape = [2, 2], strides = [2, 2], pads = [0, 0, 0, 0]>(m, p, whole)",
+        )
+        for opset in (9, 11, 22)
+    ),
+    *(
+        (
+            opset,
+            "t = MaxPool<kernel_shape = [3, 3], strides = [3, 3]>(x)  "
+            "y = MaxUnpool<kernel_shape = [3, 3], strides = [2, 2], pads = [0, 1, 1, 0]>(t, fewplaces)",
+        )
+        for opset in (9, 11, 22)
+    ),
+]
+
 _STEEP = "activation_alpha = [0.5], activation_beta = [0.5]"
 REFUSED: list[tuple[int, str, str]] = [
     (8, f"y, r = Scan<num_scan_inputs = 1, body = {_STEP}, directions = [1]>(list, x, x)", "a batch and lengths"),
@@ -363,7 +398,6 @@ IRRELEVANT: dict[tuple[str, str], str] = {
     **{(op, "stash_type"): "computed in float32" for op in ("GroupNormalization", "RMSNormalization", "Range")},
     ("LayerNormalization", "stash_type"): "computed in float32; it is the type of the statistics, which has a test",
     ("QuantizeLinear", "precision"): "computed in float32",
-    ("MaxPool", "storage_order"): "of the places of maxima, which are refused",
     ("Dropout", "ratio"): "of training",
     ("Dropout", "seed"): "of training",
     ("BatchNormalization", "momentum"): "of training",

@@ -76,10 +76,6 @@ def _adaptive_max_pool2d(b: Builder, x: Operand, output_size: Sequence[int | Non
     return (max_pool2d(b, x, window),)
 
 
-def _with_indices(b: Builder, x: Operand, *options: object) -> tuple[Operand, ...]:
-    return (max_pool2d(b, x, *options),)  # type: ignore[arg-type]
-
-
 def _one_dimension(rule: Rule, neutral: Sequence[int]) -> Rule:
     """A rule on ``(N, C, L)`` from that on ``(N, C, 1, L)``; ``neutral`` is the height of each size in its order."""
 
@@ -99,7 +95,6 @@ def _one_dimension(rule: Rule, neutral: Sequence[int]) -> Rule:
 
 POOLING: dict[OpOverload, Rule] = {
     aten.max_pool2d.default: max_pool2d,
-    aten.max_pool2d_with_indices.default: _with_indices,
     aten.avg_pool2d.default: avg_pool2d,
     aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,

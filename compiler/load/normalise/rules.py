@@ -25,6 +25,7 @@ from lvc.compiler.load.normalise.movement import MOVEMENT
 from lvc.compiler.load.normalise.normalisation import NORMALISATION
 from lvc.compiler.load.normalise.ordering import ORDERING
 from lvc.compiler.load.normalise.patches import PATCHES
+from lvc.compiler.load.normalise.places import PLACES
 from lvc.compiler.load.normalise.pooling import POOLING
 from lvc.compiler.load.normalise.recurrent import RECURRENT
 from lvc.compiler.load.normalise.reduction import REDUCTION
@@ -43,6 +44,7 @@ RULES: dict[OpOverload, Rule] = {
     **EINSUM,
     **ATTENTION,
     **POOLING,
+    **PLACES,
     **PATCHES,
     **REDUCTION,
     **NORMALISATION,

@@ -7,6 +7,7 @@ from functools import reduce
 
 import torch
 
+from lvc.compiler.load.normalise.places import max_places
 from lvc.compiler.load.normalise.volumes import avg_pool3d, conv3d, max_pool3d
 from lvc.compiler.load.onnx_importer.call import Call, converts
 from lvc.compiler.load.onnx_importer.ops.convolution import as_line, as_plane, on_plane, spatial_rank
@@ -20,8 +21,7 @@ aten = torch.ops.aten
 @converts("MaxPool")
 def max_pool(call: Call) -> list[Value]:
     """Padding that ATen cannot express becomes an explicit one with the lowest value."""
-    if call.reads(1):
-        raise Unsupported("is asked for the places of its maxima")
+    places = [_places(call)] if call.reads(1) else []
     rank, dtype = spatial_rank(call), call.dtype()
     windows = on_plane(_windows(call))
     x = as_plane(call, call[0])
@@ -37,7 +37,40 @@ def max_pool(call: Call) -> list[Value]:
     sizes = [w.kernel for w in windows], [w.stride for w in windows], padding, [w.dilation for w in windows]
     if rank == 3:
         return [call.cast(by_meaning(call, max_pool3d, x, *sizes), dtype)]
-    return [call.cast(as_line(call, call.emit(aten.max_pool2d.default, x, *sizes), rank), dtype)]
+    return [call.cast(as_line(call, call.emit(aten.max_pool2d.default, x, *sizes), rank), dtype), *places]
+
+
+def _places(call: Call) -> Value:
+    """Where the maxima are in all elements of the operand: row by row, or column by column in each plane."""
+    rank, x = spatial_rank(call), as_plane(call, call[0])
+    if rank > 2:
+        raise Unsupported("is asked for the places of its maxima, over more than two axes")
+    if not call.dtype().is_floating_point:
+        x = call.cast(x, torch.float32)
+    windows, (images, channels, height, width) = on_plane(_windows(call)), shape_of(x)
+    each = zip(*((w.kernel, w.stride, w.before, w.needed_after, w.dilation) for w in windows), strict=True)
+    by_columns = bool(call.attribute("storage_order", 0))
+    found: Value = by_meaning(call, max_places, x, list(map(list, each)), by_columns=by_columns)
+    first = torch.arange(images * channels).reshape(images, channels, 1, 1) * (height * width)
+    return as_line(call, call.emit(aten.add.Tensor, found, Constant(first)), rank)
+
+
+@converts("MaxUnpool")
+def max_unpool(call: Call) -> Value:
+    """Each element at its place among all of the result, which is otherwise zero."""
+    kernel = [int(n) for n in call.attribute("kernel_shape")]
+    pads, strides = call.attribute("pads") or [0] * 2 * len(kernel), call.attribute("strides") or [1] * len(kernel)
+    around = [pads[i] + pads[i + len(kernel)] for i in range(len(kernel))]
+    sides = zip(call.shape()[2:], kernel, strides, around, strict=True)
+    shape = [*call.shape()[:2], *((size - 1) * int(step) - pad + side for size, side, step, pad in sides)]
+    if call.get(2) is not None and call.ints(2, "output_shape") != shape:
+        raise Unsupported("has an output_shape that its windows do not fill, of which readers of ONNX differ")
+
+    def spread(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(math.prod(shape), dtype=x.dtype).scatter(0, places.flatten(), x.flatten()).reshape(shape)
+
+    result: Value = by_meaning(call, spread, call[0], call[1])
+    return result
 
 
 @converts("AveragePool")

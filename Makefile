@@ -94,15 +94,16 @@ inspect-kernels: $(VENV)/.installed
 	$(BIN)/python tools/inspect_kernels.py --int8
 
 # models for an NVIDIA GPU: prepared on any machine, then tested and raced where there is one, in less than eight minutes
-# each; what is left over goes on with the next call
+# each; what is left over goes on with the next call. GPU=cuda:h100 prepares, tests and races code for that one
+GPU ?= cuda:sm_75
 prepare-gpu: $(VENV)/.installed
-	$(BIN)/python tools/gpu_suite.py prepare
+	$(BIN)/python tools/gpu_suite.py prepare --target $(GPU)
 
 test-gpu: $(VENV)/.installed
-	$(BIN)/python tools/gpu_suite.py test
+	$(BIN)/python tools/gpu_suite.py test --target $(GPU)
 
 bench-gpu: $(VENV)/.installed
-	$(BIN)/python tools/gpu_suite.py bench
+	$(BIN)/python tools/gpu_suite.py bench --target $(GPU)
 
 clean:
 	rm -rf $(VENV) .typecheck build dist *.egg-info

@@ -88,8 +88,9 @@ def engine_names() -> list[str]:
 
 
 def find_engine(name: str) -> Engine:
-    """Return the engine of that name; `UsageError` with a suggestion if there is none."""
-    known = engine_names()
+    """Return the engine of that name, whose words may be joined by hyphens; `UsageError` with a suggestion if there is
+    none."""
+    known, name = engine_names(), name.replace("-", "_")
     if name not in known:
         raise UsageError(f"there is no engine '{name}'", help=f"{did_you_mean(name, known)}known: {', '.join(known)}")
     engine: Engine = importlib.import_module(f"lvc.compiler.bench.engines.{name}").ENGINE

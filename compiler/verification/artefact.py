@@ -75,7 +75,7 @@ def _runnable(
         try:
             run = backend.emulate(artefact, threads)
         except LvcError as missing:
-            reasons = dict.fromkeys((error.what, missing.what))
+            reasons = dict.fromkeys(one.why or one.what for one in (error, missing))
             record.skipped = f"this machine cannot run it ({'; '.join(reasons)})"
             return None
     is_emulated, amount = isinstance(run, Untimed), total_macs(rewritten.module.graph)

@@ -99,4 +99,4 @@ def _inputs(model: Model, workspace: Workspace) -> Iterator[tuple[np.ndarray, ..
         batch = model.inputs[0].spec.shape[0]
         images = [image for image, _ in islice(iter(workspace.data_set(_DATA)), max(_IMAGES, batch))]
         for first in range(0, len(images) - batch + 1, batch):
-            yield (np.stack(images[first : first + batch]),)
+            yield (np.concatenate(images[first : first + batch]),)

@@ -133,10 +133,12 @@ def test_shares_and_arithmetic_of_kernels() -> None:
 
 
 def test_engines_are_the_files_of_their_folder() -> None:
-    onnx = ["onnxruntime", "onnxruntime_cuda", "onnxruntime_int8"]
+    onnx = ["onnxruntime", "onnxruntime_cuda", "onnxruntime_int8", "onnxruntime_tensorrt", "onnxruntime_tensorrt_fp16"]
     intel = ["openvino", "openvino_default", "openvino_int8"]
-    assert engine_names() == [*onnx, *intel, "torch", "torch_compile", "torch_compile_cuda", "torch_cuda"]
+    pytorch = ["torch", *(f"torch{how}_cuda{fp16}" for how in ("_compile", "") for fp16 in ("", "_fp16"))]
+    assert engine_names() == sorted([*onnx, *intel, "torch_compile", *pytorch])
     assert all(find_engine(name).name == name for name in engine_names())
+    assert find_engine("torch-compile-cuda").name == "torch_compile_cuda"
     with pytest.raises(UsageError, match="there is no engine") as caught:
         find_engine("onnxrutime")
     assert "did you mean 'onnxruntime'" in caught.value.help
@@ -159,12 +161,43 @@ def test_engines_compute_what_the_model_computes(name: str, tmp_path: Path) -> N
     assert engine.version()[0].isdigit()
 
 
-@pytest.mark.parametrize("name", ["torch_cuda", "torch_compile_cuda"])
+@pytest.mark.parametrize("name", ["torch_cuda", "torch_compile_cuda", "torch_cuda_fp16", "torch_compile_cuda_fp16"])
 def test_engines_for_gpus_say_that_there_is_none(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UsageError, match=f"{name} cannot run this model") as caught:
         prepare(find_engine(name), Original(LoadRequest("torchvision.models:resnet18"), tmp_path), 1)
     assert caught.value.why == "PyTorch finds no GPU"
+
+
+@pytest.mark.parametrize("name", ["torch_cuda", "torch_cuda_fp16"])
+def test_engines_for_gpus_compute_what_the_model_computes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the processor in the place of the GPU."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "cuda", lambda self: self)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
+    model = convolutions()
+    write_model(model, tmp_path / "model.onnx")
+    inputs = np.random.default_rng(0).standard_normal((1, 4, 16, 16)).astype(np.float32)
+    found = find_engine(name).prepare(Original(LoadRequest(str(tmp_path / "model.onnx")), tmp_path), 1)(inputs)
+    for ours, theirs in zip(found, model(inputs), strict=True):
+        assert ours.dtype == np.float32
+        difference = relative_difference(ours, theirs)
+        assert 1e-5 < difference < 2**-8 if name.endswith("fp16") else difference < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")  # what ONNX Runtime says of it
+@pytest.mark.parametrize("name", ["onnxruntime_cuda", "onnxruntime_tensorrt", "onnxruntime_tensorrt_fp16"])
+def test_onnx_runtime_without_a_provider_says_so(name: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    engine = find_engine(name)
+    if engine.provider in onnxruntime.get_available_providers():
+        pytest.skip("it is there")
+    write_model(convolutions(), tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match=f"{name} cannot run this model") as caught:
+        prepare(engine, Original(LoadRequest(str(tmp_path / "model.onnx")), tmp_path), 1)
+    assert engine.provider in caught.value.why
 
 
 BFLOAT16_BOUND = 2**-6  # two layers, each of operands rounded to 8 bits

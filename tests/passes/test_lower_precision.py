@@ -25,6 +25,7 @@ from lvc.compiler.measure.evaluation import Score, evaluate
 from lvc.compiler.measure.filtering import rounding
 from lvc.compiler.measure.precision import filtered_outputs
 from lvc.compiler.pipeline.pipeline import Pipeline
+from lvc.compiler.pipeline.workspace import Workspace
 from lvc.compiler.verification.closeness import Comparison, slack_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -214,6 +215,18 @@ def test_a_layer_that_winograd_would_blur_loses_its_mark() -> None:
     error = rounding(weight, 2, 0, torch.bfloat16)
     assert tile_of(lowered(f"allow-winograd,lower-precision{{winograd={error * 0.9}}}", model)) is None
     assert tile_of(lowered(f"allow-winograd,lower-precision{{winograd={error * 1.1}}}", model)) == 2
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("largest", "is_lowered"), [(1.0, True), (1e5, False)])
+def test_images_for_calibration_say_what_halves_would_not_hold(batch: int, largest: float, is_lowered: bool) -> None:
+    """Seeded inputs are small; an image of the data set reaches beyond 65,504, or none does."""
+    model = parse_model(FILTERED.replace("f32[1,16,12,12]", f"f32[{batch},16,12,12]"))
+    model.module.w.data.normal_(0, 0.01)
+    images = [np.full((1, 16, 12, 12), largest if number == 1 else 0.5, np.float32) for number in range(4)]
+    workspace = Workspace(data={"calib": lambda: [(image, None) for image in images]})
+    made, _ = Pipeline.parse("lower-precision{dtype=float16}").run(model, workspace)
+    assert any("float16" in str(node.args) + str(node.kwargs) for node in made.module.graph.nodes) == is_lowered
 
 
 def test_the_error_for_winograd_is_no_negative_number() -> None:

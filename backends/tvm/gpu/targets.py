@@ -33,7 +33,8 @@ def parse_target(text: str) -> Target | None:
     name = name if colon else CAPABILITIES[USUAL].architecture
     if name not in GPUS:
         help = f"{did_you_mean(name, list(GPUS))}it may be {', '.join(GPUS)}"
-        raise UsageError(f"no GPU is called '{name}'", help=help)
+        why = f"they are of capability {min(CAPABILITIES) / 10:.1f} and newer"
+        raise UsageError(f"no GPU is called '{name}'", why=why, help=help)
     return _target(text, name)
 
 

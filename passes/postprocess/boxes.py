@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -33,6 +34,16 @@ def cells(size: tuple[int, int], strides: Sequence[int]) -> tuple[Tensor, Tensor
 
 def count_cells(size: tuple[int, int], strides: Sequence[int]) -> int:
     return sum((size[0] // stride) * (size[1] // stride) for stride in strides)
+
+
+_MOST = math.log(1000 / 16)
+"""The most by which a side grows, as a logarithm: as in torchvision, so that nothing is infinite."""
+
+
+def moved(centres: Tensor, sides: Tensor, offsets: Tensor, variances: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Centres and sides ``[..., n, 2]`` of boxes at offsets ``[..., n, 4]`` from others, of ``[n, 2]`` each."""
+    at, grown = offsets[..., :2] * variances[0], offsets[..., 2:] * variances[1]
+    return centres + at * sides, grown.clamp(max=_MOST).exp() * sides
 
 
 def corners(centre: Tensor, sides: Tensor) -> Tensor:

@@ -115,6 +115,61 @@ def test_other_heads(seed: int) -> None:
         np.testing.assert_allclose(scores, wanted_scores, rtol=1e-5)
 
 
+SSD = ([[2], [2, 3], [2, 3], [2]], [0.1, 0.3, 0.5, 0.8, 1.1], [8, 16, 32, 64])
+
+
+@settings(max_examples=10, deadline=None)
+@given(seeds, st.booleans(), st.booleans(), st.sampled_from([SIZE, (60, 100), (97, 64)]))
+def test_ssd_moves_default_boxes(seed: int, even: bool, clip: bool, size: tuple[int, int]) -> None:
+    from torchvision.models.detection._utils import BoxCoder
+    from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+    from torchvision.models.detection.image_list import ImageList
+
+    ratios, scales, strides = SSD
+    generator = DefaultBoxGenerator(ratios, scales=scales, steps=None if even else strides, clip=clip)
+    maps = [torch.zeros(1, 1, *(-(-side // stride) for side in size)) for stride in strides]
+    (defaults,) = generator(ImageList(torch.zeros(1, 3, *size), [size]), maps)
+    offsets, logits = heads(seed, (2, len(defaults), 4), (2, len(defaults), 1 + CLASSES))
+    offsets = offsets * 8 - 4
+    offsets[:, ::7] *= 20
+    told = "strides=8,16,32,64 scales=0.1,0.3,0.5,0.8,1.1 ratios=2/2,3/2,3/2"
+    step = STEPS.parse(f"ssd-offsets{{{told} even={str(even).lower()} clip={str(clip).lower()}}}")
+    found = step({"loc": offsets, "conf": logits}, size)
+    assert isinstance(found, dict)
+    for image in range(2):
+        wanted = BoxCoder((10.0, 10.0, 5.0, 5.0)).decode_single(offsets[image], defaults)
+        torch.testing.assert_close(found["boxes"][image], wanted, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(found["scores"], logits.softmax(-1)[..., 1:])
+
+
+def test_ssd300_has_as_many_default_boxes_as_torchvision() -> None:
+    (offsets, logits) = heads(0, (1, 8732, 4), (1, 8732, 91))
+    found = STEPS.parse("ssd-offsets")({"loc": offsets, "conf": logits}, (300, 300))
+    assert isinstance(found, dict)
+    assert found["scores"].shape == (1, 8732, 90)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seeds, st.sampled_from([SIZE, (128, 96), (72, 104)]))
+def test_retinanet_moves_anchors(seed: int, size: tuple[int, int]) -> None:
+    from torchvision.models.detection._utils import BoxCoder
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.image_list import ImageList
+
+    sizes = [tuple(int(side * 2 ** (step / 3)) for step in range(3)) for side in (24, 48)]
+    generator = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 2)
+    maps = [torch.zeros(1, 1, *(-(-side // stride) for side in size)) for stride in (8, 16)]
+    (anchors,) = generator(ImageList(torch.zeros(1, 3, *size), [size]), maps)
+    offsets, logits = heads(seed, (2, len(anchors), 4), (2, len(anchors), CLASSES))
+    offsets = offsets * 8 - 4
+    found = STEPS.parse("retinanet{strides=8,16 sides=24,48}")({"bbox": offsets, "cls": logits}, size)
+    assert isinstance(found, dict)
+    for image in range(2):
+        wanted = BoxCoder((1.0, 1.0, 1.0, 1.0)).decode_single(offsets[image], anchors)
+        torch.testing.assert_close(found["boxes"][image], wanted, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(found["scores"], logits.sigmoid())
+
+
 @settings(max_examples=5, deadline=None)
 @given(seeds)
 def test_yunet_has_heads_for_each_stride(seed: int) -> None:
@@ -258,6 +313,12 @@ def test_the_steps_that_would_fit_are_named() -> None:
         ("nms{score=1}", "score must be from 0 to below 1"),
         ("nms{most=400}", "most must be from 1, and at most candidates"),
         ("yolox{strides=0}", "strides must be numbers of pixels"),
+        ("ssd-offsets{scales=0.1,0.2}", "scales must be 7 numbers above 0"),
+        ("ssd-offsets{ratios=2/3}", "ratios must be given for 6 levels"),
+        ("ssd-offsets{ratios=2/2/2/x/2/2}", "ratios must be given for 6 levels"),
+        ("ssd-offsets{variances=0,1}", "variances must be two numbers above 0"),
+        ("retinanet{sides=32}", "sides must be 5 numbers of pixels"),
+        ("retinanet{steps=0}", "steps must be from 1"),
         ("", "steps names no step"),
     ],
 )

@@ -85,6 +85,7 @@ STORED: dict[str, np.ndarray] = {
     "batchfirst": _ramp(3, 1, 2),
     "peepholes": _ramp(2, 6),
     "rois": np.array([[0, 0, 8, 8], [2, 1, 11, 9], [-3, 4, 5, 14]], np.float32),
+    "regions": np.array([[0, 0, 0, 8, 8], [1, 2, 1, 11, 9], [1, 3, 4, 5, 14], [0, 5, 5, 5, 5]], np.float32),
     "images": np.array([0, 1, 1]),
     "columns": np.array([2, 8, 18]),
     "tallpicture": np.array([4, 7]),
@@ -314,6 +315,7 @@ SAMPLES[-3:] = [(opset, f"z = ReduceSum<axes = [1], keepdims = 0>(x)  {nodes}") 
 
 _REGIONS = "output_height = 2, output_width = 3, sampling_ratio = 2, spatial_scale = 0.5"
 SAMPLES += [
+    (7, "y = MaxRoiPool<pooled_shape = [3, 2], spatial_scale = 0.5>(x, regions)"),
     (10, f"y = RoiAlign<{_REGIONS}>(x, rois, images)"),
     (10, f'y = RoiAlign<{_REGIONS}, mode = "max">(x, rois, images)'),
     (16, f'y = RoiAlign<{_REGIONS}, coordinate_transformation_mode = "output_half_pixel">(x, rois, images)'),

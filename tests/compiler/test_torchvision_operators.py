@@ -43,6 +43,16 @@ def test_roi_align(seed: int, cells: tuple[int, int], samples: int, aligned: boo
     traced(align, x, rois, bound=1e-5)
 
 
+@settings(max_examples=6)
+@given(seeds, st.tuples(*[st.integers(1, 4)] * 2), st.sampled_from([1.0, 0.5, 0.25]), st.sampled_from([9, 40]))
+def test_roi_pool(seed: int, cells: tuple[int, int], scale: float, extent: int) -> None:
+    """Corners at halves of pixels, and regions outside of the image, are among them."""
+    x = images(2, 3, 7, 19, seed=seed)
+    rois = regions(8, 2, extent / scale, seed)
+    rois[::2, 1:] = (rois[::2, 1:] * 2).round() / 2
+    traced(ops.RoIPool(cells, scale), x, rois, bound=0)
+
+
 @settings(max_examples=3)
 @given(seeds, st.integers(1, 3), st.integers(1, 3), st.integers(1, 2))
 def test_ps_roi_align(seed: int, rows: int, columns: int, samples: int) -> None:
@@ -84,8 +94,8 @@ def test_built_code_samples_regions() -> None:
     offset = images(2, 18, 7, 9, seed=3)
     layer = ops.DeformConv2d(3, 4, 3, padding=1).eval()
 
-    def sampled(x: Tensor, rois: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.roi_align(x, rois, (2, 3), 1.0, 2, True), layer(x, offset)
+    def sampled(x: Tensor, rois: Tensor, offset: Tensor) -> tuple[Tensor, ...]:
+        return ops.roi_align(x, rois, (2, 3), 1.0, 2, True), layer(x, offset), ops.roi_pool(x, rois, (3, 2), 0.5)
 
     model = traced(Function(sampled), x, rois, offset, bound=1e-5)
     found = lvc.load(lvc.compile(model, "O1", "native", verify=False))(*(v.numpy() for v in (x, rois, offset)))

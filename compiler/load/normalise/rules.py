@@ -26,6 +26,7 @@ from lvc.compiler.load.normalise.normalisation import NORMALISATION
 from lvc.compiler.load.normalise.ordering import ORDERING
 from lvc.compiler.load.normalise.patches import PATCHES
 from lvc.compiler.load.normalise.places import PLACES
+from lvc.compiler.load.normalise.pooled_regions import POOLED
 from lvc.compiler.load.normalise.pooling import POOLING
 from lvc.compiler.load.normalise.recurrent import RECURRENT
 from lvc.compiler.load.normalise.reduction import REDUCTION
@@ -58,7 +59,7 @@ RULES: dict[OpOverload, Rule] = {
 }
 
 
-NAMED: dict[str, Rule] = {**REGIONS, str(counted): lambda b, x, count, dim: b.call(counted, x, count, dim)}
+NAMED: dict[str, Rule] = {**REGIONS, **POOLED, str(counted): lambda b, x, count, dim: b.call(counted, x, count, dim)}
 """Rules for operators of packages, which exist once the package is imported, by name; and for the mark of a list, which
 no finished graph holds."""
 

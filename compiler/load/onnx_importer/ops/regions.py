@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from lvc.compiler.load.normalise.patches import PATCHES
+from lvc.compiler.load.normalise.pooled_regions import roi_pool
 from lvc.compiler.load.normalise.regions import deform_conv2d, roi_align, roi_align_max
 from lvc.compiler.load.onnx_importer.call import Call, converts
 from lvc.compiler.load.onnx_importer.ops.movement import sliced
@@ -30,6 +31,17 @@ def align(call: Call) -> Value:
     cells = int(call.attribute("output_height", 1)), int(call.attribute("output_width", 1))
     scale, samples = float(call.attribute("spatial_scale", 1.0)), int(call.attribute("sampling_ratio", 0))
     result: Value = by_meaning(call, _MEANINGS[mode], call[0], rois, scale, *cells, samples, _ALIGNED[coordinates])
+    return result
+
+
+@converts("MaxRoiPool")
+def largest(call: Call) -> Value:
+    """X (N, C, H, W) in regions (K, 5), which begin with the number of their image."""
+    cells = [int(n) for n in call.attribute("pooled_shape")]
+    if len(cells) != 2 or min(cells) < 1:
+        raise ValueError(f"pooled_shape cannot be {cells}")
+    scale = float(call.attribute("spatial_scale", 1.0))
+    result: Value = by_meaning(call, roi_pool, call[0], call[1], scale, *cells)
     return result
 
 

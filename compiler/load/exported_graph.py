@@ -6,7 +6,7 @@ import json
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch._ops import OpOverload
@@ -16,6 +16,7 @@ from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.load.exported_sizes import Sizes, is_about_sizes
 from lvc.compiler.load.exported_tensors import DTYPES, TensorReader
+from lvc.compiler.load.normalise.open_lengths import is_open
 from lvc.compiler.load.normalise.refusal import unknown_operators
 from lvc.compiler.load.normalise.rules import find_operator
 from lvc.compiler.load.normalise.trace import Stored, Trace
@@ -24,6 +25,8 @@ from lvc.compiler.load.outputs import changes_state, name_outputs
 
 _PLAIN = ("as_int", "as_ints", "as_floats", "as_bool", "as_bools", "as_string", "as_strings")
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
+_SHAPED = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)
+"""What may be told the length of a list, since it is known from the list as well."""
 _STORED = {
     "parameter": ("parameter_name", True),
     "buffer": ("buffer_name", False),
@@ -44,6 +47,8 @@ class GraphReader:
         self.tensors = tensors
         self.trace = Trace(Graph(), {}, {}, ())
         self.nodes: dict[str, Node] = {}
+        self.open_lists: set[Node] = set()
+        self.open_numbers: set[str] = set()
 
     def read(self) -> Trace:
         calls = self.content["graph"]["nodes"]
@@ -94,14 +99,22 @@ class GraphReader:
         self.sizes.keep(node, shape, dtype)
 
     def _call(self, call: dict[str, Any]) -> None:
+        open_numbers = self.open_numbers & _size_names(call["inputs"])
         if is_about_sizes(call):
-            self.sizes.call(call, [self._value(item["arg"]) for item in call["inputs"]])
+            arguments = [self._value(item["arg"]) for item in call["inputs"]]
+            self.sizes.call(call, arguments)
+            if open_numbers or self.open_lists.intersection(a for a in arguments if isinstance(a, Node)):
+                self.open_numbers |= _size_names(call["outputs"])
             return
         overload = find_operator(call["target"])
         assert overload is not None
         args, kwargs = _bind(overload, {item["name"]: self._value(item["arg"]) for item in call["inputs"]})
+        if open_numbers:
+            args = self._reshaped(call, overload, args)
         node = self.trace.graph.call_function(overload, args, kwargs)
         node.meta["origin"], node.meta["path"] = _origin(call)
+        if self._is_open(node, overload):
+            self.open_lists.add(node)
         outputs = call["outputs"]
         if len(outputs) == 1 and "as_tensor" in outputs[0]:
             self.nodes[outputs[0]["as_tensor"]["name"]] = node
@@ -111,7 +124,32 @@ class GraphReader:
             if part is not None:
                 item = self.trace.graph.call_function(operator.getitem, (node, i))
                 item.meta.update(node.meta)
+                self.open_lists.update({item} if node in self.open_lists else ())
                 self.nodes[part["name"]] = item
+
+    def _reshaped(self, call: dict[str, Any], overload: OpOverload, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments of a call that is told the length of an open list, which is what the other sizes leave over."""
+        none: list[dict[str, Any]] = []
+        sizes = next((item["arg"]["as_sym_ints"] for item in call["inputs"] if "as_sym_ints" in item["arg"]), none)
+        told = [place for place, size in enumerate(sizes) if size.get("as_name") in self.open_numbers]
+        if overload not in _SHAPED or len(told) != 1:
+            raise CompileError(
+                f"{call['target'].removeprefix('torch.ops.')} computes with a length that depends on the data",
+                where=_origin(call)[0],
+                why="lvc has such a list at its largest length, so that its length would be another number",
+                help="give the model to lvc as Python code, or let it count by a sum over the mask",
+            )
+        return args[0], [-1 if place in told else size for place, size in enumerate(args[1])]
+
+    def _is_open(self, node: Node, overload: OpOverload) -> bool:
+        """Whether the length of a result, or of something that it was made of, depends on the data."""
+        if self.open_lists.intersection(node.all_input_nodes):
+            return True
+        if overload is torch.ops.aten.index.Tensor:
+            given = cast("list[Node | None]", node.args[1])
+            indices = [index and self.sizes.value(index) for index in given]
+            return is_open(overload, (None, indices))
+        return is_open(overload, ())
 
     def _value(self, argument: dict[str, Any]) -> Any:
         ((kind, content),) = argument.items()
@@ -153,6 +191,16 @@ class GraphReader:
         leaves = [None if node is None else torch.empty(0) for node in results]
         _, spec = json.loads(self.content["module_call_graph"][0]["signature"]["out_spec"])
         return tuple(name for name, _ in name_outputs(_structure(spec, iter(leaves))))
+
+
+def _size_names(arguments: list[dict[str, Any]]) -> set[str]:
+    """The names of sizes among the inputs or outputs of a call."""
+    found = set()
+    for item in arguments:
+        ((_, content),) = item.get("arg", item).items()
+        parts = content if isinstance(content, list) else [content]
+        found |= {part["as_name"] for part in parts if isinstance(part, dict) and "as_name" in part}
+    return found
 
 
 def _structure(spec: dict[str, Any], leaves: Any) -> Any:

@@ -16,6 +16,7 @@ from torch.fx import Node
 
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.load.normalise.builder import call_on_meta
+from lvc.compiler.load.normalise.open_lengths import is_open, largest
 from lvc.compiler.load.normalise.trace import substitute
 
 _Number = int | float | bool
@@ -97,6 +98,8 @@ class Sizes:
         args, kwargs = substitute(node, self.shapes.__getitem__)
         if node.target is operator.getitem:
             return args[0][args[1]]
+        if is_open(node.target, args):  # type: ignore[arg-type]
+            return largest(node.target, args)  # type: ignore[arg-type]
         return call_on_meta(node.target, args, kwargs)  # type: ignore[arg-type]
 
     def keep(self, node: Node, shape: Sequence[int], dtype: torch.dtype) -> None:

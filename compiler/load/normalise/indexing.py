@@ -10,7 +10,9 @@ import torch
 from torch._ops import OpOverload
 
 from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
+from lvc.compiler.load.normalise.composite import written
 from lvc.compiler.load.normalise.movement import axis, permute, reshape
+from lvc.compiler.load.normalise.open_lengths import indexed, is_mask
 
 aten = torch.ops.aten
 
@@ -34,10 +36,10 @@ def _index(b: Builder, x: Operand, indices: Sequence[Operand | None]) -> Operand
 
 
 def _computed(b: Builder, x: Operand, indices: Sequence[Operand | None]) -> Operand:
-    """The same where indices are computed; a mask would say how many elements there are."""
+    """The same where indices are computed; with a mask the result is as long as that selects, at its largest length."""
     given = [index for index in indices if index is not None]
-    if any(index.dtype in (torch.bool, torch.uint8) for index in given):
-        raise Unsupported("a mask that is computed decides how many elements it takes")
+    if any(map(is_mask, given)):
+        return written(b, indexed, x, indices)  # type: ignore[return-value]
     dims = [d for d, index in enumerate(indices) if index is not None]
     if dims != list(range(dims[0], dims[-1] + 1)):
         rest = [d for d in range(x.rank) if d not in dims]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.nn import functional as F
 
-from lvc.compiler.load.normalise.builder import Builder, Operand, Rule, Unsupported
+from lvc.compiler.load.normalise.builder import Rule, Unsupported
 from lvc.compiler.load.normalise.composite import composite
 
 aten = torch.ops.aten
@@ -245,18 +245,11 @@ def _grid_sampler_3d(*arguments: object) -> Tensor:
     return grid_sampler_3d(*arguments)  # type: ignore[arg-type]
 
 
-def _nms(b: Builder, boxes: Operand, scores: Operand, iou_threshold: float) -> Operand:
-    raise Unsupported(
-        "its result is as long as there are boxes that stay: mark them by torch.ops.lvc.nms, as docs/operators.md shows"
-    )
-
-
 SAMPLED: dict[OpOverload, Rule] = {aten.grid_sampler_3d.default: composite(_grid_sampler_3d)}
 
 REGIONS: dict[str, Rule] = {
     "torchvision.roi_align.default": composite(roi_align),
     "torchvision.ps_roi_align.default": composite(ps_roi_align),
     "torchvision.deform_conv2d.default": composite(deform_conv2d),
-    "torchvision.nms.default": _nms,
 }
 """Operators of torchvision, by name: they exist once torchvision is imported."""

@@ -23,6 +23,7 @@ from lvc.compiler.load.normalise.einsum import EINSUM
 from lvc.compiler.load.normalise.indexing import INDEXING
 from lvc.compiler.load.normalise.movement import MOVEMENT
 from lvc.compiler.load.normalise.normalisation import NORMALISATION
+from lvc.compiler.load.normalise.open_lengths import OPEN, SELECTED
 from lvc.compiler.load.normalise.ordering import ORDERING
 from lvc.compiler.load.normalise.patches import PATCHES
 from lvc.compiler.load.normalise.places import PLACES
@@ -59,9 +60,14 @@ RULES: dict[OpOverload, Rule] = {
 }
 
 
-NAMED: dict[str, Rule] = {**REGIONS, **POOLED, str(counted): lambda b, x, count, dim: b.call(counted, x, count, dim)}
-"""Rules for operators of packages, which exist once the package is imported, by name; and for the mark of a list, which
-no finished graph holds."""
+NAMED: dict[str, Rule] = {
+    **REGIONS,
+    **POOLED,
+    **SELECTED,
+    str(counted): lambda b, x, count, dim: b.call(counted, x, count, dim),
+}
+"""Rules for operators of packages, which exist once the package is imported, by name; for calls whose length depends on
+the data; and for the mark of a list, which no finished graph holds."""
 
 
 def rule_of(overload: OpOverload) -> Rule | None:
@@ -74,7 +80,7 @@ CHECKS: frozenset[OpOverload] = frozenset(
 )
 """Operators that compute nothing and only stop a run; a compiled model does without."""
 
-KNOWN: dict[str, OpOverload] = {str(overload): overload for overload in (*OPS, *RULES, *CONSTANT_ONLY, *CHECKS)}
+KNOWN: dict[str, OpOverload] = {str(overload): overload for overload in (*OPS, *RULES, *CONSTANT_ONLY, *CHECKS, *OPEN)}
 
 
 def find_operator(target: str) -> OpOverload | None:

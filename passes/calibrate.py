@@ -203,6 +203,4 @@ class _Kept:
         if not self.batches:
             return []
         run = Run(model, frozen=True)
-        return compare_all(
-            model.output_names, self.outputs, [made for batch in self.batches for made in run.each(batch)]
-        )
+        return compare_all(model, self.outputs, [made for batch in self.batches for made in run.each(batch)])

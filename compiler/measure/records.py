@@ -54,5 +54,5 @@ def _table(data: dict[str, Any]) -> Table:
 
 
 def _loss(data: dict[str, Any]) -> Loss:
-    outputs = {key: tuple(OutputLoss(**part) for part in data[key]) for key in ("in_all", "alone")}
+    outputs = {key: tuple(OutputLoss(**part) for part in data[key]) for key in ("in_all", "alone", "objects")}
     return Loss(**{**data, **outputs})

@@ -94,7 +94,7 @@ class Layerwise:
 
     def losses(self) -> list[OutputLoss]:
         """Return how far each output is from the floating-point model's, over the first images."""
-        return compare_all(self.model.output_names, self.few_wanted, self._run_few(self.model))
+        return compare_all(self.model, self.few_wanted, self._run_few(self.model))
 
     @cached_property
     def few(self) -> Calibration:

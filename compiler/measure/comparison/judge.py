@@ -18,7 +18,7 @@ from lvc.compiler.data.labelled import Known
 from lvc.compiler.errors import UsageError
 from lvc.compiler.ir.closing import closing_functions, without_closing
 from lvc.compiler.ir.model import Model
-from lvc.compiler.measure.comparison.loss import OutputLoss, compare_all
+from lvc.compiler.measure.comparison.loss import OutputLoss, compare_all, objects_lost
 from lvc.compiler.measure.comparison.outputs import Images
 from lvc.compiler.measure.counts import total_macs
 from lvc.compiler.measure.task_metric import TaskMetric
@@ -43,7 +43,8 @@ class Loss:
     """What was lost when a pass had run, in all since the model was loaded and by this pass alone.
 
     ``score`` is that of the model by the ``metric`` of its task, a share of one, ``score_as_loaded`` that of the model
-    as it was loaded; None where nothing is known of the images. ``alone`` is empty if it could not be told.
+    as it was loaded; None where nothing is known of the images. ``alone`` is empty if it could not be told. ``objects``
+    are those that steps of the pipeline make of the outputs, in all; none without such steps.
     """
 
     in_all: tuple[OutputLoss, ...]
@@ -53,6 +54,7 @@ class Loss:
     metric: str = ""
     score: float | None = None
     score_as_loaded: float | None = None
+    objects: tuple[OutputLoss, ...] = ()
 
     @property
     def worst(self) -> OutputLoss:
@@ -72,7 +74,8 @@ class Loss:
 
     def rounded(self) -> Loss:
         """The same in as many digits as are the same on every machine."""
-        return replace(self, in_all=tuple(map(_rounded, self.in_all)), alone=tuple(map(_rounded, self.alone)))
+        in_all, alone, objects = (tuple(map(_rounded, losses)) for losses in (self.in_all, self.alone, self.objects))
+        return replace(self, in_all=in_all, alone=alone, objects=objects)
 
 
 def _rounded(loss: OutputLoss) -> OutputLoss:
@@ -109,8 +112,10 @@ class Judge(Observer):
         self._loaded = {False: self._run(model)}
         if self._closed:
             self._loaded[True] = self._run(without_closing(model))
-        self._metric = TaskMetric.of(self._ended(model), self._known)
-        self._score_as_loaded = self._score(model, self._loaded[False])
+        ended = self._ended(model)
+        self._metric = TaskMetric.of(ended, self._known)
+        self._found = self._run(ended) if len(self._ends) else self._loaded[False]
+        self._score_as_loaded = self._metric.score(ended, self._found) if self._metric else None
         self._last = (self._closed > 0, self._loaded[self._closed > 0])
         self._before: dict[str, tuple[bool, Outputs]] = {}
 
@@ -125,14 +130,17 @@ class Judge(Observer):
         if not step.outcome.places or not self._can_judge(step, model):
             return
         is_open, found = self._last = self._look(model)
+        ended = self._ended(model)
+        objects = self._run(ended) if len(self._ends) else found
         step.measured["loss"] = Loss(
-            in_all=tuple(compare_all(model.output_names, self._loaded[is_open], found)),
-            alone=tuple(compare_all(model.output_names, earlier, found)) if was_open == is_open else (),
+            in_all=tuple(compare_all(model, self._loaded[is_open], found)),
+            alone=tuple(compare_all(model, earlier, found)) if was_open == is_open else (),
             images=sum(map(len, self._known)),
             source=self._source,
             metric=self._metric.name if self._metric else "",
-            score=self._score(model, found),
+            score=self._metric.score(ended, objects) if self._metric else None,
             score_as_loaded=self._score_as_loaded,
+            objects=tuple(objects_lost(ended, self._found, objects)) if len(self._ends) else (),
         )
 
     def resume(self, model: Model) -> None:
@@ -160,16 +168,6 @@ class Judge(Observer):
     def _ended(self, model: Model) -> Model:
         """The model with what makes boxes of its outputs."""
         return self._ends.run(model)[0] if len(self._ends) else model
-
-    def _score(self, model: Model, outputs: Outputs) -> float | None:
-        """Return the score by the metric of the task; None where there is none. The model runs once more where it has
-        no boxes by itself."""
-        if not self._metric:
-            return None
-        if len(self._ends):
-            model = self._ended(model)
-            outputs = self._run(model)
-        return self._metric.score(model, outputs)
 
 
 def _without_padding(output: torch.Tensor, batch: int, images: int) -> torch.Tensor:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 import torch
 
+from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import TensorSpec
 from lvc.compiler.ir.task import is_class_scores
+from lvc.compiler.measure.comparison.objects import ObjectPairs, object_pairs
 from lvc.compiler.measure.comparison.signal import sqnr
 from lvc.compiler.text import decibels, percent
 
@@ -32,13 +34,17 @@ class OutputLoss:
     """One output over some images. ``sqnr`` is in dB. ``agreement`` is the share of equal first choices, or of equal
     numbers where the output is integers, such as a map of classes; None if it is neither these nor class scores.
     ``lost`` and ``damaged`` are the largest shares, over the dimensions, of places without information and of places
-    with less than a bit of it."""
+    with less than a bit of it.
+
+    Of what a detector finds, ``of_objects``, these are shares of objects: those that are found again, those that are
+    not, and those that are not found closely."""
 
     name: str
     sqnr: float
     agreement: float | None
     lost: float
     damaged: float
+    of_objects: bool = False
 
     @property
     def has_collapsed(self) -> bool:
@@ -57,7 +63,8 @@ class OutputLoss:
         return "" if self.agreement is None else percent(self.agreement, 2)
 
     def __str__(self) -> str:
-        agreement = f", {self.agreement_text} of the first choices agree" if self.agreement_text else ""
+        what = "objects are found" if self.of_objects else "first choices agree"
+        agreement = f", {self.agreement_text} of the {what}" if self.agreement_text else ""
         return f"'{self.name}': {decibels(self.sqnr)}{agreement}"
 
 
@@ -87,13 +94,38 @@ def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def compare_all(
-    names: Sequence[str], wanted: Sequence[Sequence[torch.Tensor]], found: Sequence[Sequence[torch.Tensor]]
+    model: Model, wanted: Sequence[Sequence[torch.Tensor]], found: Sequence[Sequence[torch.Tensor]]
 ) -> list[OutputLoss]:
-    """Compare all outputs of two models, given for each batch."""
+    """Compare all outputs of two models of one signature, given for each batch.
+
+    Objects that a detector finds are matched, and how many there are is no matter of its own.
+    """
+    objects = object_pairs(model, wanted, found)
+    counted = {
+        model.counts[model.output_names[place]].name for place in objects if model.output_names[place] in model.counts
+    }
     return [
-        compare(name, [outputs[place] for outputs in wanted], [outputs[place] for outputs in found])
-        for place, name in enumerate(names)
+        _of_objects(name, objects[place])
+        if place in objects
+        else compare(name, [outputs[place] for outputs in wanted], [outputs[place] for outputs in found])
+        for place, name in enumerate(model.output_names)
+        if name not in counted
     ]
+
+
+def objects_lost(
+    model: Model, wanted: Sequence[Sequence[torch.Tensor]], found: Sequence[Sequence[torch.Tensor]]
+) -> list[OutputLoss]:
+    """The same of objects alone; none for a model that detects nothing."""
+    return [
+        _of_objects(model.output_names[place], pairs) for place, pairs in object_pairs(model, wanted, found).items()
+    ]
+
+
+def _of_objects(name: str, pairs: ObjectPairs) -> OutputLoss:
+    error = sqnr(pairs.wanted, pairs.found - pairs.wanted)
+    found = 1 - pairs.lost if "boxes" in name else None
+    return OutputLoss(name, error, found, pairs.lost, pairs.damaged, of_objects=True)
 
 
 def _lost(y: torch.Tensor, noise: torch.Tensor, least: float) -> float:

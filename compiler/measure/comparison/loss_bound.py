@@ -105,6 +105,8 @@ class LossBound:
         name = max(other, key=other.__getitem__)
         if other[name] * 100 <= self.value + 1e-9:
             return ""
+        if any(found.of_objects for found in loss.in_all if found.name == name):
+            return f"{percent(other[name], 2)} of the objects of output '{name}' are not found, not {self}"
         return f"output '{name}' makes another first choice on {percent(other[name], 2)} of the images, not {self}"
 
     def _broken_metric(self, loss: Loss) -> str:

@@ -45,6 +45,7 @@ def loss_lines(steps: Sequence[Step], inputs: tuple[Value, ...]) -> list[str]:
     hardest, most = min(judged, key=lambda pair: pair[1].sqnr_alone)
     where = f"over {loss.images} images {loss.source}, against the model as loaded"
     lines = verdict_lines(loss.in_all, where, hardest.item.remedy)
+    lines += verdict_lines(loss.objects, where, hardest.item.remedy)
     if len(judged) > 1:
         lines.append(f"{hardest.item.name} lost most of it: {decibels(most.sqnr_alone)} alone")
     if loss.score is not None and loss.score_as_loaded is not None:
@@ -72,9 +73,13 @@ def _line(error: OutputLoss, where: str, remedy: str, before: OutputLoss | None)
     earlier = "" if before is None else f", {decibels(before.sqnr)} before"
     if error.has_collapsed:
         places = f"in {percent(error.lost, 0)} of its places the error is as large as what varies"
+        if error.of_objects:
+            places = f"{percent(error.lost, 0)} of the objects are not found"
         return f"COLLAPSED: {error}{earlier}; {places}. Do not use this model as it is: try {remedy}"
     if error.is_damaged:
         places = f"in {percent(error.damaged, 0)} of its places less than one bit of what varies is left"
+        if error.of_objects:
+            places = f"{percent(error.damaged, 0)} of the objects are not found where they were"
         if error.is_weak:
             places = f"below {LEAST:g} dB its error has more than a tenth of its power"
         advice = f"Evaluate this model on labelled data before it is used, or try {remedy}"

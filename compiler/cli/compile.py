@@ -6,6 +6,7 @@ A recipe holds all that in a file: 'lvc recipe list' shows some.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,16 @@ from lvc.compiler.cli.pipeline_options import (
     written,
 )
 from lvc.compiler.cli.recipe_options import add_recipe_options, read_plan
+from lvc.compiler.errors import UsageError
 from lvc.compiler.text import si
 
 if TYPE_CHECKING:
     from lvc.compiler.cli.console import Console
     from lvc.compiler.cli.recipe_options import Plan
+    from lvc.compiler.ir.model import Model
     from lvc.compiler.measure.device import Device
     from lvc.compiler.report import Report
+    from lvc.compiler.variants import Shapes
 
 SUMMARY = "compile a model for a target"
 
@@ -82,6 +86,7 @@ def _compile(device: Device, options: argparse.Namespace, console: Console, plan
     started = time.perf_counter()
     request, model, variants = load_variants(options)
     describe_data(options, model)
+    _check_pictures(options, model, variants)
     loaded = time.perf_counter() - started
     workspace = make_workspace(options, model, console, device, plan.for_passes(plan.sets(model)) if plan else None)
     course = plan and plan.course(request, model, target, workspace)
@@ -113,6 +118,25 @@ def _compile(device: Device, options: argparse.Namespace, console: Console, plan
     console.result(_summary(report, output))
     console.json({"output": str(output), **report.to_json()})
     return 0
+
+
+def _check_pictures(options: argparse.Namespace, model: Model, variants: Sequence[Shapes]) -> None:
+    """Raise `UsageError` for a preprocessing whose pictures have the size of no shape that the model is built for."""
+    from lvc.compiler.data.preprocess import Preprocess
+    from lvc.compiler.data.samples import Fit
+
+    size = Preprocess.parse(options.preprocess).size if options.preprocess else None
+    if size is None or len(model.inputs) != 1 or len(model.inputs[0].spec.shape) != 4:
+        return
+    fits = Fit.of(model.inputs)
+    axis = 1 if fits.is_channels_last else 2
+    sizes = [fits.picture_size, *(tuple(shape)[axis : axis + 2] for one in variants for shape in one.values())]
+    if size not in sizes:
+        made, taken = ("x".join(map(str, one)) for one in (size, sizes[0]))
+        raise UsageError(
+            f"--preprocess makes pictures of {made}, and input '{fits.name}' takes {taken}",
+            help="give the same size to both, by letterbox=, resize= or crop=, or by --shape",
+        )
 
 
 def write_report(report: Report, path: Path) -> None:

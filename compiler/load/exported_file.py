@@ -33,11 +33,11 @@ SCHEMA = 8
 def from_exported_file(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
     """Load a program that `torch.export.save` wrote; ``shapes`` fixes the sizes that were left open in its inputs."""
     try:
-        traced = _read(path, shapes or {})
+        traced, notes = _read(path, shapes or {})
         note = widen(traced)
         reference = trace_reference(traced, "the exported program")
         model = from_trace(traced, name=path.stem, source=str(path), reference=reference)
-        model.notes += filter(None, [note])
+        model.notes += filter(None, [*notes, note])
         return model
     except LvcError as error:
         where = f"{path}, {error.where}" if error.where and str(path) not in error.where else str(path)
@@ -47,7 +47,7 @@ def from_exported_file(path: Path, shapes: Mapping[str, Sequence[int]] | None = 
         raise CompileError("the file is damaged", where=str(path), why=why) from error
 
 
-def _read(path: Path, shapes: Mapping[str, Sequence[int]]) -> Trace:
+def _read(path: Path, shapes: Mapping[str, Sequence[int]]) -> tuple[Trace, list[str]]:
     if not zipfile.is_zipfile(path):
         help = "write it with torch.export.save(torch.export.export(model, examples), file)"
         raise CompileError("the file is not an exported program", why="it is no zip archive", help=help)
@@ -57,7 +57,8 @@ def _read(path: Path, shapes: Mapping[str, Sequence[int]]) -> Trace:
         if version != SCHEMA:
             why = f"its format is {version}, and this version of lvc reads {SCHEMA} (PyTorch 2.6 and later)"
             raise CompileError("the file is of another version of PyTorch", why=why)
-        return GraphReader(program, tensors, _by_name(program, shapes)).read()
+        reader = GraphReader(program, tensors, _by_name(program, shapes))
+        return reader.read(), reader.sizes.notes
 
 
 def _by_name(program: dict[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:

@@ -41,9 +41,8 @@ class GraphReader:
         self, program: dict[str, Any], tensors: TensorReader, shapes: Mapping[str, Sequence[int]] | None = None
     ) -> None:
         self.content = program["graph_module"]
-        self.ranges = program.get("range_constraints") or {}
         self.given = shapes or {}
-        self.sizes = Sizes()
+        self.sizes = Sizes(program.get("range_constraints") or {})
         self.tensors = tensors
         self.trace = Trace(Graph(), {}, {}, ())
         self.nodes: dict[str, Node] = {}
@@ -55,7 +54,7 @@ class GraphReader:
         self._check_operators(calls)
         for given in self.content["signature"]["input_specs"]:
             self._input(given)
-        self.sizes.check_ranges(self.ranges)
+        self.sizes.check_ranges()
         for call in calls:
             self._call(call)
         self._outputs(self.content["signature"]["output_specs"])

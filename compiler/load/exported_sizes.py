@@ -46,9 +46,12 @@ def is_about_sizes(call: Mapping[str, Any]) -> bool:
 
 
 class Sizes:
-    """The numbers of a program's open sizes, by name, and the shapes of its values."""
+    """The numbers of a program's open sizes, by name, and the shapes of its values; ``ranges`` are those that open
+    sizes may have, ``notes`` what a user should know of those that were chosen."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranges: Mapping[str, Mapping[str, Any]]) -> None:
+        self.notes: list[str] = []
+        self._ranges = ranges
         self.numbers: dict[str, _Number] = {}
         self.shapes: dict[Node, Any] = {}
         self.symbols: dict[str, int] = {}
@@ -106,8 +109,14 @@ class Sizes:
         self.shapes[node] = torch.empty(tuple(shape), dtype=dtype, device="meta")
 
     def fix(self, name: str, sizes: Sequence[Mapping[str, Any]], given: Sequence[int] | None) -> tuple[int, ...]:
-        """The shape of an input of which some sizes may be open; `UsageError` if the given one does not fit."""
+        """The shape of an input of which some sizes may be open; `UsageError` if the given one does not fit.
+
+        Where none is given and only the number of images is open, it is the least that the program is for.
+        """
         open_ = [d for d, size in enumerate(sizes) if "as_expr" in size]
+        if given is None and open_ == [0]:
+            given = [self._least(sizes[0]["as_expr"]["expr_str"]), *(size["as_int"] for size in sizes[1:])]
+            self.notes.append(f"input '{name}': the open batch size was fixed to {given[0]}")
         if given is None and open_:
             raise UsageError(
                 f"the shape of input '{name}' is open: {_text(sizes)}",
@@ -133,11 +142,19 @@ class Sizes:
             why = f"a size of '{name}' is {size}, and {self.symbols[symbol]} elsewhere; the program takes them as equal"
             raise UsageError("--shape: the shapes of inputs do not go together", why=why)
 
-    def check_ranges(self, ranges: Mapping[str, Mapping[str, Any]]) -> None:
+    def _range(self, symbol: str) -> tuple[int | None, int | None]:
+        """The least and the largest number that an open size may be, where the program says so."""
+        within = next((value for key, value in self._ranges.items() if f"'{key}'" in symbol or key == symbol), {})
+        return within.get("min_val"), within.get("max_val")
+
+    def _least(self, symbol: str) -> int:
+        """What an open size is if nobody says it: what it is elsewhere, or the least from 1 on."""
+        return self.symbols.get(symbol) or max(1, self._range(symbol)[0] or 1)
+
+    def check_ranges(self) -> None:
         """Raise `UsageError` for a size outside of what the program was exported for."""
         for symbol, size in self.symbols.items():
-            within = next((value for key, value in ranges.items() if f"'{key}'" in symbol or key == symbol), {})
-            least, most = within.get("min_val"), within.get("max_val")
+            least, most = self._range(symbol)
             if (least is not None and size < least) or (most is not None and size > most):
                 upper = "" if most is None else f" to {most}"
                 raise UsageError(f"--shape: the program was exported for sizes from {least or 0}{upper}, not {size}")

@@ -96,6 +96,20 @@ def test_compile_for_the_reference_backend(capsys: pytest.CaptureFixture[str], f
     assert sum(len(item["removed"]) for item in report["passes"] if item["text"] == "fold-batch-norm") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [("letterbox=33", False), ("letterbox=16", True), ("resize=20,crop=18", False), ("resize=24", True),
+     ("resize=16x17", False)],
+)  # fmt: skip
+def test_pictures_of_another_size_than_the_input_are_refused(
+    capsys: pytest.CaptureFixture[str], folder: Path, text: str, fits: bool
+) -> None:
+    code, _, err = lvc(capsys, "compile", *TINY, "-t", "reference", "-o", "t.lvc", "--preprocess", text)
+    assert code == (0 if fits else 2)
+    assert fits or "--preprocess makes pictures of" in err
+    assert fits == (folder / "t.lvc").exists()
+
+
 def test_same_inputs_make_the_same_file(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     for name in ("a.lvc", "b.lvc"):
         assert lvc(capsys, "compile", *TINY, "-t", "reference", "-o", name)[0] == 0

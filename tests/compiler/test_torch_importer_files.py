@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from traced import draw
 
+import lvc
+from lvc.compiler.cli import main
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.ir.verify import verify
 from lvc.compiler.load import from_module, load
@@ -161,6 +163,21 @@ def test_open_sizes_without_a_shape_say_how_to_fix_them(tmp_path: Path) -> None:
         load(file, shapes={"x": (2, 3, 65, 6)})
 
 
+@pytest.mark.parametrize(("least", "wanted"), [(1, 1), (3, 3)])
+def test_an_open_batch_alone_needs_no_shape(tmp_path: Path, least: int, wanted: int) -> None:
+    sizes = {0: torch.export.Dim("batch", min=least, max=9)}
+    module, file = nn.Conv2d(3, 2, 1).eval(), tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(module, (torch.zeros(4, 3, 5, 6),), dynamic_shapes=(sizes,)), file)
+    model = load(str(file))
+    assert str(model.inputs[0].spec) == f"f32[{wanted},3,5,6]"
+    assert model.notes == [f"input 'input': the open batch size was fixed to {wanted}"]
+    assert load(str(file), shapes={"": (5, 3, 5, 6)}).notes == []
+    target = str(tmp_path / "net.lvc")
+    assert main(["compile", str(file), "--batch", "3,5", "-o", target]) == 0
+    assert lvc.load(target).batch_sizes == (3, 5)
+    assert main(["compile", str(file), "--batch", "10,12", "-o", target]) == 2
+
+
 def test_sizes_do_not_grow_without_bound(tmp_path: Path) -> None:
     def change(program: dict[str, Any]) -> None:
         calls = program["graph_module"]["graph"]["nodes"]
@@ -253,8 +270,7 @@ def test_symbolic_expressions_are_not_evaluated(tmp_path: Path) -> None:
         sizes[0] = {"as_expr": {"expr_str": f"__import__('os').mkdir({str(trace)!r})", "hint": None}}
 
     file = str(_archive(tmp_path / "net.pt2", _change_graph(change)))
-    with pytest.raises(UsageError, match="the shape of input 'image' is open"):
-        load(file)
+    assert load(file).notes == ["input 'image': the open batch size was fixed to 1"]
     assert load(file, shapes={"image": (1, 3, 6, 6)}).output_names
     assert not trace.exists()
 

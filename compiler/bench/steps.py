@@ -56,9 +56,11 @@ class Step:
 
 
 def steps(times: Sequence[StepTime], layers: Sequence[Layer], peak: float = 0.0) -> list[Step]:
-    """Give each kernel its share, its work and its title, from the layers that its nodes are."""
+    """Give each kernel its share, its work and its title, from the layers that its nodes are. The first kernel that has
+    a node computes it; a later one moves what it made."""
     total = sum(seconds for _, _, seconds in times) or 1.0
     known = {layer.node: layer for layer in layers}
+    left = {layer.node: layer.macs for layer in layers}
     return [
         Step(
             name,
@@ -66,7 +68,7 @@ def steps(times: Sequence[StepTime], layers: Sequence[Layer], peak: float = 0.0)
             tuple(nodes),
             seconds,
             seconds / total,
-            sum(known[node].macs for node in nodes if node in known),
+            sum(left.pop(node, 0) for node in nodes),
             peak,
         )
         for name, nodes, seconds in times

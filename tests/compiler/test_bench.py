@@ -130,6 +130,8 @@ def test_shares_and_arithmetic_of_kernels() -> None:
     assert [step.macs for step in found] == [6_000_000, 0]
     assert found[0].flops == pytest.approx(4e9)
     assert found[1].to_json()["flops"] == 0
+    moved = steps([("conv_1", ("conv_1",), 0.003), ("output 0", ("conv_1",), 0.001)], [layer("conv_1", 6_000_000)])
+    assert [step.macs for step in moved] == [6_000_000, 0]
 
 
 def test_engines_are_the_files_of_their_folder() -> None:

@@ -161,10 +161,12 @@ class Estimate:
 
 
 def estimate(parts: Parts, macs: Mapping[str, int]) -> Estimate:
-    """That of what was built; ``macs`` are the multiply-adds of the model's nodes by name."""
+    """That of what was built; ``macs`` are the multiply-adds of the model's nodes by name, which the first step that
+    has a node makes: a later one moves what it made."""
+    left = dict(macs)
     names = parts.kernels[len(parts.program.setup) :]
     found = [
-        kernel_estimate(step, parts.compiled[name], sum(macs.get(node, 0) for node in step.nodes), parts.gpu)
+        kernel_estimate(step, parts.compiled[name], sum(left.pop(node, 0) for node in step.nodes), parts.gpu)
         for step, name in zip(parts.program.steps, names, strict=True)
     ]
     return Estimate(parts.gpu, tuple(found))

@@ -68,7 +68,8 @@ def pack_weight(problem: Conv2d, weight: np.ndarray) -> np.ndarray:
     p = problem
     groups, tiles, terms, columns = p.weight_shape
     packed = np.zeros((groups, terms, tiles * columns), p.factor.dtype)
-    packed[:, : p.depth, : p.filters // p.groups] = p.factor.pack(p.ordered(weight))
+    ordered = p.factor.pack(p.ordered(weight))
+    packed[:, : p.depth, : ordered.shape[-1]] = ordered
     return np.ascontiguousarray(packed.reshape(groups, terms, tiles, columns).swapaxes(1, 2))
 
 
@@ -77,9 +78,8 @@ def compute(problem: Conv2d, data: Any, weight: Any) -> Any:
     p, term = problem, te.reduce_axis((0, problem.depth), "term")
 
     def anchor(n: Any, o: Any, y: Any, x: Any, lane: Any) -> Any:
-        out = o * QUAD + lane
-        group, column = out // p.group_filters, out % p.group_filters
-        inside, found = p.read(data, (n, y, x), group, term * p.factor.elements)
+        group, column, *place = p.made_of(o * QUAD + lane, y, x)
+        inside, found = p.read(data, (n, *place), group, term * p.factor.elements)
         value = tirx.if_then_else(inside, p.factor.term(found.asobject()), p.factor.outside())
         factor = weight[group, column // p.tile.columns, term, column % p.tile.columns]
         return te.sum(p.factor.product(value, factor, tirx.const(0, p.factor.dtype)), axis=term)
@@ -195,7 +195,7 @@ class _Block:
         """Write four channels of a pixel."""
         p, w = self.problem, self.problem.windows
         pixel, channel = self.row + row, self.column * p.tile.columns + column
-        index = p.index(pixel, self.group, channel)
+        index, conditions = p.index(pixel, self.group, channel)
 
         def total(lane: Expr) -> Expr:
             return load(sums, [at[0], at[1] + lane])
@@ -207,6 +207,6 @@ class _Block:
             written = write_lanes(QUAD, self.fused.output, lambda lane: [*index, lane], element)
         else:
             written = write_lanes(QUAD, self.parts, lambda lane: [self.part, *index, lane], total)
-        conditions = [pixel < w.pixels] if w.pixels % p.tile.rows else []
+        conditions += [pixel < w.pixels] if w.pixels % p.tile.rows else []
         conditions += [channel < p.group_filters] if p.group_filters % p.tile.columns else []
         return when(tirx.all(*conditions) if conditions else True, written)

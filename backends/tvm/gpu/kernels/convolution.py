@@ -7,8 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from tvm import tirx
 
-from lvc.backends.tvm.gpu.kernels.windows import SpreadWindows, Windows, can_convolve, spread_windows_of, windows_of
+from lvc.backends.tvm.gpu.kernels.windows import (
+    PhasedWindows,
+    SpreadWindows,
+    Windows,
+    can_convolve,
+    transposed_windows_of,
+    windows_of,
+)
 from lvc.backends.tvm.gpu.launch import QUAD, split
 from lvc.backends.tvm.nest import Expr
 from lvc.backends.tvm.ops.table import Call
@@ -36,9 +44,14 @@ class Convolution:
         return -(-each // QUAD) * QUAD if self.is_blocked else each
 
     @property
-    def group_filters(self) -> int:
-        """Results of a group in memory."""
+    def phase_filters(self) -> int:
+        """Results of a group in memory at one place."""
         return -(-self.filters // self.groups // QUAD) * QUAD
+
+    @property
+    def group_filters(self) -> int:
+        """Results of a group in memory that are made of one window: those of each phase, one behind the other."""
+        return self.windows.phases * self.phase_filters
 
     @property
     def products(self) -> int:
@@ -49,13 +62,16 @@ class Convolution:
     def shape(self) -> tuple[int, int, int, int, int]:
         """That of the result in memory."""
         w = self.windows
-        return w.batch, -(-self.filters // QUAD), w.out_height, w.out_width, QUAD
+        return w.batch, -(-self.filters // QUAD), *w.result, QUAD
 
     def ordered(self, weight: np.ndarray) -> np.ndarray:
         """Weights ``[O, C/groups, KH, KW]``, or ``[C, O/groups, KH, KW]`` of a transposed convolution, as
-        ``[groups, products, O/groups]``: taps outside and channels inside, or, of plain data, channels outside."""
+        ``[groups, products, O/groups]``, or as many columns as `group_filters` where there are phases: taps outside and
+        channels inside, or, of plain data, channels outside."""
         each, taps = self.filters // self.groups, self.windows.taps
-        if isinstance(self.windows, SpreadWindows):  # they are [C, O/groups, KH, KW]
+        if isinstance(self.windows, PhasedWindows):
+            each, weight = self.group_filters, self._phased(self.windows, weight)
+        elif isinstance(self.windows, SpreadWindows):  # they are [C, O/groups, KH, KW]
             weight = weight.reshape(self.groups, -1, each, taps).swapaxes(1, 2)
         by_group = weight.reshape(self.groups, each, self.channels // self.groups, taps)
         terms = np.zeros((self.groups, each, self.group_channels, taps), weight.dtype)
@@ -63,9 +79,18 @@ class Convolution:
         ordered = terms.transpose(0, 3, 2, 1) if self.is_blocked else terms.transpose(0, 2, 3, 1)
         return ordered.reshape(self.groups, -1, each)
 
+    def _phased(self, windows: PhasedWindows, weight: np.ndarray) -> np.ndarray:
+        """Weights ``[C, O/groups, KH, KW]`` as ``[groups, group_filters, C/groups, taps of a phase]``."""
+        (rows, columns), (down, across) = windows.kernel, windows.steps
+        channels, each, height, width = weight.shape
+        whole = np.zeros((channels, self.phase_filters, rows * down, columns * across), weight.dtype)
+        whole[:, :each, :height, :width] = weight
+        taps = whole.reshape(self.groups, -1, self.phase_filters, rows, down, columns, across)
+        return taps.transpose(0, 4, 6, 2, 1, 3, 5).reshape(self.groups, self.group_filters, -1, windows.taps)
+
     def read(self, data: Any, place: tuple[Expr, Expr, Expr], group: Expr, element: Expr) -> tuple[Expr, Any]:
         """The element of the data that is a group's so-manyth of a window, and the condition under which it is there.
-        ``place`` is the image, row and column of the result."""
+        ``place`` is the image, row and column of the window."""
         w, (n, y, x) = self.windows, place
         channel, tap = (
             (element % self.group_channels, element // self.group_channels)
@@ -77,11 +102,20 @@ class Convolution:
         at = (n, whole // QUAD, *source, whole % QUAD) if self.is_blocked else (n, whole, *source)
         return w.is_inside(row, column), data[at]
 
-    def index(self, pixel: Expr, group: Expr, channel: Expr) -> list[Expr]:
-        """Where the block of four of a channel of a group's result lies, for a pixel: all but the lane."""
-        w = self.windows
+    def index(self, pixel: Expr, group: Expr, column: Expr) -> tuple[list[Expr], list[Expr]]:
+        """Where the block of four of a column of a group's products lies in the result, for a pixel: all but the lane;
+        and the conditions under which it is there."""
+        w, each = self.windows, self.phase_filters
         image, y, x = split(pixel, (w.batch, w.out_height, w.out_width))
-        return [image, group * (self.group_filters // QUAD) + channel // QUAD, y, x]
+        phase, channel = (column // each, column % each) if w.phases > 1 else (tirx.const(0, "int32"), column)
+        row, place, conditions = w.made(y, x, phase)
+        return [image, group * (each // QUAD) + channel // QUAD, row, place], conditions
+
+    def made_of(self, out: Expr, row: Expr, place: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+        """The group and the column of its products that make a channel at a row and place of the result, and the row
+        and place of their window."""
+        y, x, phase = self.windows.making(row, place)
+        return out // self.phase_filters, phase * self.phase_filters + out % self.phase_filters, y, x
 
 
 def convolution_of(call: Call) -> Convolution | None:
@@ -97,5 +131,5 @@ def convolution_of(call: Call) -> Convolution | None:
         return None
     if is_integer and not layout.block:
         return None
-    windows = spread_windows_of(call) if is_spread else windows_of(call)
+    windows = transposed_windows_of(call) if is_spread else windows_of(call)
     return Convolution(windows, channels, filters, groups, bool(layout.block))

@@ -57,7 +57,8 @@ def pack_weight(problem: TensorConv2d, weight: np.ndarray) -> np.ndarray:
     p = problem
     groups, steps, columns, step = p.weight_shape
     packed = np.zeros((groups, steps * step, columns), p.factor.weight)
-    packed[:, : p.products, : p.filters // p.groups] = p.factor.pack(p.ordered(weight))
+    ordered = p.factor.pack(p.ordered(weight))
+    packed[:, : p.products, : ordered.shape[-1]] = ordered
     return np.ascontiguousarray(packed.reshape(groups, steps, step, columns).swapaxes(2, 3))
 
 
@@ -66,11 +67,10 @@ def compute(problem: TensorConv2d, data: Any, weight: Any) -> Any:
     p, element = problem, te.reduce_axis((0, problem.products), "element")
 
     def anchor(n: Any, o: Any, y: Any, x: Any, lane: Any) -> Any:
-        out = o * QUAD + lane
-        group = out // p.group_filters
-        inside, found = p.read(data, (n, y, x), group, element)
+        group, column, *place = p.made_of(o * QUAD + lane, y, x)
+        inside, found = p.read(data, (n, *place), group, element)
         value = p.factor.value(tirx.if_then_else(inside, found.asobject(), p.factor.outside()))
-        stored = weight[group, element // p.step, out % p.group_filters, element % p.step]
+        stored = weight[group, element // p.step, column, element % p.step]
         return te.sum(value * p.factor.value(stored.asobject()), axis=element)
 
     return te.compute(p.shape, te.compute(p.shape, anchor, name="anchor"), name="result")
@@ -173,7 +173,7 @@ class _Block:
         """Write two channels of a pixel."""
         p, tile = self.problem, self.problem.tile
         pixel, channel = self.row + row, self.column + column
-        index, first = p.index(pixel, self.group, channel), tirx.floormod(channel, QUAD)
+        (index, conditions), first = p.index(pixel, self.group, channel), tirx.floormod(channel, QUAD)
 
         def place(lane: Expr) -> list[Expr]:
             return [*index, first + lane]
@@ -188,6 +188,6 @@ class _Block:
             written = write_lanes(2, self.fused.output, place, element)
         else:
             written = write_lanes(2, self.parts, lambda lane: [self.part, *place(lane)], total)
-        conditions = [pixel < p.windows.pixels] if p.windows.pixels % tile.rows else []
+        conditions += [pixel < p.windows.pixels] if p.windows.pixels % tile.rows else []
         conditions += [channel < p.group_filters] if p.group_filters % tile.columns else []
         return when(tirx.all(*conditions) if conditions else True, written)

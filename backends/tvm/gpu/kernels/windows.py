@@ -71,6 +71,24 @@ class Windows:
         """The row and column of the image at a place."""
         return y, x
 
+    @property
+    def phases(self) -> int:
+        """Results that are made of the same window, with other weights each."""
+        return 1
+
+    @property
+    def result(self) -> tuple[int, int]:
+        """Rows and columns of the result."""
+        return self.out_height, self.out_width
+
+    def made(self, y: Expr, x: Expr, phase: Expr) -> tuple[Expr, Expr, list[Expr]]:
+        """The row and column of the result that a window makes in a phase, and the conditions under which it is one."""
+        return y, x, []
+
+    def making(self, row: Expr, column: Expr) -> tuple[Expr, Expr, Expr]:
+        """The window, by its row and column, and the phase that make a result."""
+        return row, column, tirx.const(0, "int32")
+
 
 @dataclass(frozen=True)
 class SpreadWindows(Windows):
@@ -101,6 +119,54 @@ class SpreadWindows(Windows):
         return tirx.floordiv(y, self.stride[0]), tirx.floordiv(x, self.stride[1])
 
 
+@dataclass(frozen=True)
+class PhasedWindows(Windows):
+    """Those of a transposed convolution whose pixels lie ``steps`` apart, without the taps that fall between them: of a
+    result at ``t``, counted with the padding before it, taps ``t % step``, that and ``step``, and so on, meet the
+    pixels from ``t // step`` back. So a window makes ``steps`` results, its phases, of the same pixels by other taps.
+    ``kernel`` is what taps a phase has, ``shape`` that of the result."""
+
+    steps: tuple[int, int] = (1, 1)
+    shape: tuple[int, int] = (1, 1)
+
+    @property
+    def phases(self) -> int:
+        return self.steps[0] * self.steps[1]
+
+    @property
+    def result(self) -> tuple[int, int]:
+        return self.shape
+
+    @property
+    def begin(self) -> tuple[int, int]:
+        """Where the first window begins."""
+        return self.padding[0] // self.steps[0], self.padding[1] // self.steps[1]
+
+    def _outputs(self, axis: int, size: int) -> int:
+        return (self.shape[axis] - 1 + self.padding[axis]) // self.steps[axis] - self.begin[axis] + 1
+
+    def corner(self, y: Expr, x: Expr) -> tuple[Expr, Expr]:
+        return y + self.begin[0], x + self.begin[1]
+
+    def offset(self, tap: Expr) -> tuple[Expr, Expr]:
+        down, across = super().offset(tap)
+        return 0 - down, 0 - across
+
+    def made(self, y: Expr, x: Expr, phase: Expr) -> tuple[Expr, Expr, list[Expr]]:
+        at, remainders = self.corner(y, x), (tirx.floordiv(phase, self.steps[1]), tirx.floormod(phase, self.steps[1]))
+        row, column = (
+            start * step + remainder - before
+            for start, step, remainder, before in zip(at, self.steps, remainders, self.padding[:2], strict=True)
+        )
+        return row, column, [row >= 0, row < self.shape[0], column >= 0, column < self.shape[1]]
+
+    def making(self, row: Expr, column: Expr) -> tuple[Expr, Expr, Expr]:
+        t = row + self.padding[0], column + self.padding[1]
+        y, x = (tirx.floordiv(at, step) - first for at, step, first in zip(t, self.steps, self.begin, strict=True))
+        down, across = (tirx.floormod(at, step) for at, step in zip(t, self.steps, strict=True))
+        return y, x, down * self.steps[1] + across
+
+
 def can_convolve(call: Call, *dtypes: str) -> bool:
     """Whether a convolution of data of some types has stored weights, reads an image in memory, and makes one in
     blocks."""
@@ -109,15 +175,21 @@ def can_convolve(call: Call, *dtypes: str) -> bool:
     return call["input"].dtype in dtypes and has_layouts and call["weight"].constant is not None
 
 
-def spread_windows_of(call: Call) -> SpreadWindows:
-    """The windows of a transposed convolution."""
+def transposed_windows_of(call: Call) -> Windows:
+    """The windows of a transposed convolution: without the taps that fall between its pixels, but where it is dilated
+    too."""
     n, _, height, width = spec(call.in_memory("input")).shape
     ph, pw = call["padding"]
     kernel, stride, dilation, added = (
         (int(pair[0]), int(pair[1]))
         for pair in (call["weight"].shape[2:], call["stride"], call["dilation"], call["output_padding"])
     )
-    return SpreadWindows(n, height, width, kernel, stride, (ph, pw, ph, pw), dilation, added)
+    spread = SpreadWindows(n, height, width, kernel, stride, (ph, pw, ph, pw), dilation, added)
+    if max(stride) == 1 or max(dilation) > 1:
+        return spread
+    taps = -(-kernel[0] // stride[0]), -(-kernel[1] // stride[1])
+    result = spread.out_height, spread.out_width
+    return PhasedWindows(n, height, width, taps, (1, 1), spread.padding, dilation, stride, result)
 
 
 def windows_of(call: Call) -> Windows:

@@ -130,6 +130,7 @@ def test_a_convolution_is_bound_by_arithmetic_and_takes_longer_with_fewer_multip
         assert kernel.roofline == pytest.approx(2 * 64 * 64 * 9 * 56 * 56 / gpu.peak)
         assert kernel.share < 1
         assert kernel.spills == 0
+        assert sum(one.macs for one in found[name].kernels) == kernel.macs  # of what moves the result none
     large, small = found.values()
     longest = max(kernel.roofline for kernel in large.kernels)
     assert longest == pytest.approx(11.86e-6, rel=0.01)  # 231.2 M operations at 19.49 T a second

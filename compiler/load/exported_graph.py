@@ -166,6 +166,8 @@ class GraphReader:
             return [self.sizes.number(item) for item in content]
         if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
             return self.sizes.number(content)
+        if kind == "as_complex":
+            return complex(content["real"], content["imag"])
         if kind == "as_scalar_type":
             return DTYPES[content]
         if kind == "as_device":

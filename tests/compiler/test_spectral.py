@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +15,7 @@ from torch import Tensor, nn
 
 import lvc
 from lvc.compiler.errors import CompileError
-from lvc.compiler.load import from_module
+from lvc.compiler.load import from_module, load
 from lvc.compiler.load.normalise.builder import Unsupported
 from lvc.compiler.load.normalise.spectral import dft
 
@@ -70,11 +74,128 @@ def test_a_filter_of_frequencies_is_compiled() -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_complex_numbers_are_refused_with_a_way_out() -> None:
-    class Spectrum(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.fft.irfft2(torch.fft.rfft2(x) * 2)
+class Filter(nn.Module):
+    """GFNet's filter: a product in two axes of frequencies."""
 
-    with pytest.raises(CompileError, match="cannot express") as caught:
-        from_module(Spectrum().eval(), torch.zeros(1, 3, 8, 8))
-    assert "DFT" in caught.value.help
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 4, 5, 2, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = torch.fft.rfft2(x, dim=(1, 2), norm="ortho") * torch.view_as_complex(self.weight)
+        return torch.fft.irfft2(found, s=(6, 6), dim=(1, 2), norm="ortho")
+
+
+class Convolution(nn.Module):
+    """LaMa's spectral transform: a convolution of real and imaginary parts as channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(12, 12, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = torch.fft.rfftn(x, dim=(-2, -1), norm="ortho")
+        parts = torch.stack((found.real, found.imag), -1).permute(0, 1, 4, 2, 3)
+        made = self.conv(parts.reshape(1, 12, *parts.shape[3:])).relu()
+        made = made.view(1, -1, 2, *made.shape[2:]).permute(0, 1, 3, 4, 2).contiguous()
+        return torch.fft.irfftn(torch.complex(made[..., 0], made[..., 1]), s=x.shape[-2:], dim=(-2, -1), norm="ortho")
+
+
+class Mixer(nn.Module):
+    """AFNO's: products with small matrices of some frequencies, and what else is done to complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(0)) * 0.3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        found = torch.fft.rfft2(x, dim=(1, 2), norm="forward").reshape(1, 6, 4, 5)
+        a, b = self.weight
+        real, imag = found.real @ a - found.imag @ b, found.imag @ a + found.real @ b
+        made = torch.view_as_complex(torch.stack([real.relu(), imag.relu()], -1))
+        made = torch.cat([made[:, :, :2] * found[:, :, :2], found[:, :, 2:] / 2 + x[:, :, :2] - 1.5], 2)
+        made *= 0.5
+        made = made * (0.3 - 2j) + x[:, :, :4] * 1j - (1 - 1j)
+        shifted = torch.fft.ifftshift(torch.fft.fftshift(made - found, dim=(1, 2)), dim=(1,))
+        back = torch.fft.irfft2(made, dim=(1, 2), norm="forward")
+        whole = torch.fft.ifft2(torch.fft.fftn(x, dim=(1, 2)).conj().resolve_conj(), dim=(1, 2), norm="ortho")
+        return back, shifted.abs(), torch.view_as_real(whole.transpose(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(Filter, (1, 6, 6, 5)), (Convolution, (1, 6, 7, 8)), (Mixer, (1, 6, 6, 5))]
+)
+def test_models_of_frequencies_are_what_eager_makes_of_them(
+    tmp_path: Path, kind: type[nn.Module], shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(1)
+    module, x = kind().eval(), torch.randn(shape)
+    with torch.no_grad():
+        wanted = module(x)
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    torch.export.save(torch.export.export(module, (x,)), tmp_path / "net.pt2")
+    built = lvc.load(lvc.compile(from_module(module, x)))(x.numpy())
+    runs = [from_module(module, x)(x.numpy()), load(str(tmp_path / "net.pt2"))(x.numpy())]
+    for found in (*runs, built if isinstance(built, tuple) else (built,)):
+        for ours, theirs in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-5)
+
+
+def test_complex_weights_are_two_tensors() -> None:
+    class Weighed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 3, dtype=torch.complex64))
+            self.register_buffer("start", torch.randn(3, dtype=torch.complex64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.fft.irfft(torch.fft.rfft(x) * self.weight - self.start)
+
+    module, x = Weighed().eval(), torch.randn(2, 4, 4)
+    model = from_module(module, x)
+    assert model.parameters >= 24 + 3
+    np.testing.assert_allclose(model(x.numpy())[0], module(x).detach().numpy(), atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(["fft", "ifft", "rfft", "irfft", "fft2", "ifft2", "rfft2", "irfft2", "rfftn", "irfftn", "ifftn"]),
+    st.sampled_from([None, "ortho", "forward"]),
+    st.integers(2, 7),
+    st.booleans(),
+)
+def test_every_transform_of_torch(name: str, norm: str | None, size: int, is_sized: bool) -> None:
+    transform = getattr(torch.fft, name)
+    options: dict[str, Any] = {"norm": norm}
+    if name.endswith(("2", "n")):
+        options |= {"dim": (1, -1)} | ({"s": (size, size + 1)} if is_sized else {})
+    else:
+        options |= {"dim": 1} | ({"n": size} if is_sized else {})
+
+    class Transform(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            made = transform(x if name.startswith("rfft") else torch.complex(x, x.flip(1) - 0.5), **options)
+            return torch.view_as_real(made) if made.is_complex() else made
+
+    x = torch.randn(2, 5, 3, size, generator=torch.Generator().manual_seed(size))
+    (found,), wanted = from_module(Transform().eval(), x)(x.numpy()), Transform()(x).numpy()
+    np.testing.assert_allclose(found, wanted, atol=5e-6 * max(1.0, float(np.abs(wanted).max())))
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (torch.fft.fft, "an output of the model is complex"),
+        (lambda x: (torch.fft.fft(x) @ torch.fft.fft(x)).real, "cannot express"),
+        (lambda x: (1 / torch.fft.fft(x)).real, "cannot express"),
+        (lambda x: torch.fft.fft(x, norm="ortho").angle(), "cannot express"),
+    ],
+)
+def test_what_is_not_known_of_complex_numbers_is_refused(forward: Callable[[Tensor], Tensor], message: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(x)
+
+    with pytest.raises(CompileError, match=message) as caught:
+        from_module(Net().eval(), torch.randn(1, 4, 4))
+    assert "real" in caught.value.help

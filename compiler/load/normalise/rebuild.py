@@ -9,6 +9,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
+from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import OPS
 from lvc.compiler.ir.graph import erase_dead
 from lvc.compiler.ir.operators.counted import counted
@@ -25,6 +26,7 @@ from lvc.compiler.load.normalise.builder import (
     operands_of,
     specs_only,
 )
+from lvc.compiler.load.normalise.complex_numbers import Pair, is_complex, spell_complex
 from lvc.compiler.load.normalise.creation import CONSTANT_ONLY
 from lvc.compiler.load.normalise.movement import expand
 from lvc.compiler.load.normalise.refusal import depends_on_data, unknown_operators
@@ -67,6 +69,9 @@ class _Rebuild:
     def visit(self, node: Node) -> None:
         if node.op == "output":
             (parts,), _ = substitute(node, self.read)
+            if any(isinstance(part, Pair) for part in parts):
+                help = "return torch.view_as_real(...) of it, or its real and imaginary parts"
+                raise CompileError("an output of the model is complex", help=help)
             self.b.output(parts)
         elif node.users or node.op == "placeholder" or _may_write(node):
             self.keep(node, self.make(node))
@@ -77,7 +82,11 @@ class _Rebuild:
             return self.b.input(*self.trace.inputs[node])
         if node in self.trace.stored:
             kept = self.trace.stored[node]
-            return (self.b.parameter if kept.trainable else self.b.constant)(kept.value, kept.name)
+            stored = self.b.parameter if kept.trainable else self.b.constant
+            if not kept.value.is_complex():
+                return stored(kept.value, kept.name)
+            parts = ((name, getattr(kept.value.detach(), name).contiguous()) for name in ("real", "imag"))
+            return Pair(*(stored(value, f"{kept.name}_{name}") for name, value in parts))
         args, kwargs = substitute(node, self.read)
         self.b.origin, self.b.path = node.meta.get("origin", node.name), node.meta.get("path", "")
         if node.target is operator.getitem:
@@ -87,6 +96,9 @@ class _Rebuild:
         if twin is None:
             return self.spell(node.target, args, kwargs)
         old, written = args[0], self.spell(twin, args, kwargs)
+        if isinstance(written, Pair):
+            self.write(node.args[0], written)  # type: ignore[arg-type]
+            return written
         assert isinstance(written, Operand)
         written = expand(self.b, cast(self.b, written, old.dtype), old.shape)
         if written is not old:
@@ -107,6 +119,8 @@ class _Rebuild:
         """The value of a call, spelled in the dialect; evaluated at once where it is known."""
         if target in CHECKS:
             return ()
+        if is_complex(target, args, kwargs):
+            return self.spell_complex(target, args, kwargs)
         rule = rule_of(target) or (_as_it_is(target) if target in OPS else None)
         known = all(operand.is_constant for operand in operands_of(args, kwargs))
         if known and target is not counted and (rule or target in CONSTANT_ONLY):
@@ -117,6 +131,15 @@ class _Rebuild:
             return rule(self.b, *args, **kwargs)
         except Unsupported as unsupported:
             return self.refuse(target, args, kwargs, str(unsupported))
+
+    def spell_complex(self, target: OpOverload, args: Any, kwargs: Any) -> Result:
+        """The value of a call with complex numbers, in pairs; one that cannot be spelled ends the reading."""
+        try:
+            return spell_complex(self.b, target, args, kwargs)
+        except Unsupported as unsupported:
+            self._note(target, str(unsupported))
+            self.raise_refused()
+            raise
 
     def read(self, node: Node) -> Result:
         """The value of a node as it is now, after every write so far."""
@@ -149,6 +172,8 @@ class _Rebuild:
         try:
             if inverse is None:
                 raise Unsupported("a view of this kind is written in place")
+            if isinstance(value, Pair):
+                raise Unsupported("a view of complex numbers is written in place")
             args, kwargs = substitute(node, self.read)
             return inverse(self.b, old, value, *args[1:], **kwargs)
         except Unsupported as unsupported:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from lvc.compiler.errors import CompileError
@@ -12,10 +11,10 @@ _IN_PACKAGE = (
     "the line is in an installed package: write a factory that returns the part of the model in front of it, whose "
     "outputs are plain tensors (of a detector, the network without what selects boxes)"
 )
-_OF_COMPLEX = re.compile(r"aten\.(_?fft_|complex|view_as_complex|view_as_real|polar)")
-_IN_SPECTRA = (
-    "there are no complex numbers here: export the model to ONNX by torch.onnx.export(..., dynamo=True), which writes "
-    "transforms as DFT of real and imaginary parts, which is taken, or multiply with matrices of cosines and sines"
+_OF_COMPLEX = "takes complex numbers"
+_ON_PARTS = (
+    "of complex numbers Fourier transforms, sums, products of elements and movements are taken: write the others on "
+    "their real and imaginary parts"
 )
 
 
@@ -25,8 +24,8 @@ def unknown_operators(found: Mapping[str, Sequence[str]]) -> CompileError:
     return CompileError(
         f"the model uses {count} that lvc cannot express",
         where="\n".join(f"{name}: {_join(origins)}" for name, origins in found.items()),
-        help=_IN_SPECTRA
-        if any(_OF_COMPLEX.search(name) for name in found)
+        help=_ON_PARTS
+        if any(_OF_COMPLEX in name for name in found)
         else "replace them in the model by operators that 'lvc.compiler.ir.dialect' lists",
     )
 

@@ -17,6 +17,7 @@ from lvc.compiler.load.normalise.activation import ACTIVATION
 from lvc.compiler.load.normalise.arithmetic import ARITHMETIC
 from lvc.compiler.load.normalise.attention import ATTENTION
 from lvc.compiler.load.normalise.builder import Rule
+from lvc.compiler.load.normalise.complex_numbers import COMPLEX
 from lvc.compiler.load.normalise.contraction import CONTRACTION
 from lvc.compiler.load.normalise.creation import CONSTANT_ONLY, CREATION
 from lvc.compiler.load.normalise.einsum import EINSUM
@@ -80,7 +81,9 @@ CHECKS: frozenset[OpOverload] = frozenset(
 )
 """Operators that compute nothing and only stop a run; a compiled model does without."""
 
-KNOWN: dict[str, OpOverload] = {str(overload): overload for overload in (*OPS, *RULES, *CONSTANT_ONLY, *CHECKS, *OPEN)}
+KNOWN: dict[str, OpOverload] = {
+    str(overload): overload for overload in (*OPS, *RULES, *CONSTANT_ONLY, *CHECKS, *OPEN, *COMPLEX)
+}
 
 
 def find_operator(target: str) -> OpOverload | None:

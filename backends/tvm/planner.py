@@ -15,7 +15,7 @@ from lvc.backends.tvm.widening import SHORT
 from lvc.compiler.ir.dialect import Family
 from lvc.compiler.ir.graph import arguments, family, is_call, spec
 from lvc.compiler.ir.layers import CONVOLUTIONS
-from lvc.compiler.ir.operators import integer
+from lvc.compiler.ir.operators import integer, regions
 
 aten = torch.ops.aten
 
@@ -67,6 +67,8 @@ def _choose(
     anchor = unit.anchor
     if is_call(anchor, *CONVOLUTIONS):
         return blocked
+    if is_call(anchor, regions.roi_align):
+        return blocked if any(_wants_blocks(reader, readers, 2) for reader in readers.get(unit.output, [])) else PLAIN
     carries = _any_blocked(_images(unit), layouts)
     if len(unit.nodes) == 1 and is_call(anchor, *_TRANSPARENT):
         return blocked if carries else PLAIN

@@ -17,7 +17,7 @@ from enum import Enum
 import torch
 from torch._ops import OpOverload
 
-from lvc.compiler.ir.operators import dynamic, functions, heatmaps, integer, ordering
+from lvc.compiler.ir.operators import dynamic, functions, heatmaps, integer, ordering, regions
 from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.ir.operators.coded_weights import DECODE
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
@@ -185,6 +185,7 @@ _SPELLINGS: dict[Family, tuple[OpOverload, ...]] = {
         aten.upsample_bilinear2d.vec,
         aten.upsample_bicubic2d.vec,
         aten.grid_sampler_2d.default,
+        regions.roi_align,
     ),
     Family.ORDERING: (ordering.argsort, ordering.scatter, ordering.nms, heatmaps.peaks),
     Family.QUANTISATION: (

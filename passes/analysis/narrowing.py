@@ -12,7 +12,7 @@ from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import arguments, calls, family, is_call, spec
 from lvc.compiler.ir.groups import groups
 from lvc.compiler.ir.layers import factors
-from lvc.compiler.ir.operators import heatmaps, ordering
+from lvc.compiler.ir.operators import heatmaps, ordering, regions
 
 # operators whose results change most with small changes of large operands
 _SENSITIVE = (
@@ -51,6 +51,8 @@ class Places:
 
 
 def _samples_at(user: Node, places: Node) -> bool:
+    if is_call(user, regions.roi_align):
+        return arguments(user)["rois"] is places
     return is_call(user, aten.grid_sampler_2d.default) and arguments(user)["grid"] is places
 
 

@@ -6,7 +6,7 @@ from torch._ops import OpOverload
 
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.layers import INTEGER_LAYERS, LAYERS
-from lvc.compiler.ir.operators import heatmaps, ordering
+from lvc.compiler.ir.operators import heatmaps, ordering, regions
 
 _REASONS: dict[str, tuple[OpOverload, ...]] = {
     "none is written": (
@@ -89,7 +89,10 @@ _REASONS: dict[str, tuple[OpOverload, ...]] = {
     "fold-batch-norm makes it a part of the layer before it": (aten.batch_norm.default,),
     "eliminate-identities removes it": (aten.dropout.default,),
     "it converts to an element type that the model chose": (aten.to.dtype,),
-    "it reads an image at computed places, and 8 bits are too coarse for those": (aten.grid_sampler_2d.default,),
+    "it reads an image at computed places, and 8 bits are too coarse for those": (
+        aten.grid_sampler_2d.default,
+        regions.roi_align,
+    ),
 }
 
 FLOATING_POINT: dict[OpOverload, str] = {overload: why for why, overloads in _REASONS.items() for overload in overloads}

@@ -107,6 +107,16 @@ CASES: dict[str, tuple[str, str, str]] = {
     "lvc.nms in groups": (
         "x: f32[2,1,30,4], v: bool[2,1,30]", "@g : i64[2,1,30] = 3", "lvc.nms(%x, %v, 0.1, @g)"
     ),
+    "lvc.roi_align": (
+        "x: f32[2,3,8,9], y: f32[2,3,4,5]",
+        "@r : f32[3,5] = [[0, 1, 1, 6, 5], [1, -2, 0, 9, 14], [0, 3, 3, 3, 3]]\n@l : i64[3] = [0, 1, 1]",
+        "lvc.roi_align([%x, %y], @r, @l, [1.0, 0.5], [2, 3], 2, False)",
+    ),
+    "lvc.roi_align by size": (
+        "x: f32[2,3,8,9], l: i64[2]",
+        "@r : f32[2,5] = [[0, 1, 1, 6, 5], [1, 0, 0, 9, 7]]",
+        "lvc.roi_align([%x], @r, %l, [0.5], [2, 2], 0, True)",
+    ),
     "lvc.peaks": ("x: f32[3,4,5,6]", "@s : i64[3,2] = [[7, 5], [10, 12], [1, 9]]", "lvc.peaks(%x, @s)"),
     "lvc.scatter by sums": ("x: f32[3,5], u: f32[3,2]", "@i : i64[3,2]", 'lvc.scatter(%x, @i, %u, "sum")'),
     "pixel_unshuffle": ("x: f32[2,3,4,6]", "", "pixel_unshuffle(%x, 2)"),

@@ -389,7 +389,7 @@ REFUSED: list[tuple[int, str, str]] = [
     (21, f"{_BYTES}  y = DequantizeLinear<block_size = 2, axis = 3>(q, x)", "quantises in blocks"),
     (12, "y = Dropout(x, tenth, yes)", "is in training mode"),
     (20, 'v = Reshape(x, volume)  p = Reshape(x, triples)  y = GridSample<mode = "cubic">(v, p)', "by cubes"),
-    (22, "y = RoiAlign<output_height = 2>(x, rois, images)", "give it a sampling_ratio"),
+    (22, 'y = RoiAlign<output_height = 2, mode = "max">(x, rois, images)', "give it a sampling_ratio"),
     (11, "y = Unique<axis = 1, sorted = 0>(x)", "whose shape depends on the data"),
 ]
 """Opset, nodes, and a part of the reason."""

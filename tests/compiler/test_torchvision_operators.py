@@ -105,9 +105,17 @@ def test_built_code_samples_regions() -> None:
         assert relative_difference(np.asarray(ours), theirs.numpy()) < 1e-5
 
 
-def test_samples_that_follow_the_size_of_a_region_are_refused() -> None:
+def test_samples_may_follow_the_size_of_a_region() -> None:
+    def aligned(x: Tensor, rois: Tensor) -> Tensor:
+        found: Tensor = ops.roi_align(x, rois, (2, 2))
+        return found
+
+    traced(Function(aligned), images(1, 3, 7, 9, seed=0), regions(3, 1, 9, 0), bound=1e-5)
+
+
+def test_samples_for_cells_with_channels_of_their_own_are_refused() -> None:
     with pytest.raises(CompileError, match="cannot express") as caught:
-        traced(Function(lambda x, r: ops.roi_align(x, r, (2, 2))), images(1, 3, 7, 9, seed=0), regions(3, 1, 9, 0))
+        traced(Function(lambda x, r: ops.ps_roi_align(x, r, 1)), images(1, 3, 7, 9, seed=0), regions(3, 1, 9, 0))
     assert "give it a sampling_ratio" in caught.value.where
 
 

@@ -13,7 +13,8 @@ def test_every_operator_has_a_role_or_a_reason_for_none() -> None:
     asked = {
         op.name
         for overload, op in OPS.items()
-        if op.family is Family.ORDERING or (overload.namespace == "aten" and op.family is not Family.QUANTISATION)
+        if op.family in (Family.ORDERING, Family.RESAMPLING)
+        or (overload.namespace == "aten" and op.family is not Family.QUANTISATION)
     }
     given = [OPS[overload].name for overload in (*ROLES, *FLOATING_POINT)]
     assert sorted(asked) == sorted(given)

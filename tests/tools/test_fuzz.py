@@ -89,14 +89,14 @@ def test_every_operator_that_importers_bring_is_drawn(fuzzing: SimpleNamespace) 
     moves = "".join(file.read_text() for file in (TOOLS / "fuzzing").glob("moves_*.py"))
     by_passes = {*integer.OPERATORS, *dynamic.OPERATORS, *functions.OPERATORS, DECODE}
     brought = {op.name for op in OPS.values() if op.family is not Family.QUANTISATION and op.overload not in by_passes}
-    assert {"conv2d", "lvc.argsort", "lvc.scatter", "lvc.nms", "lvc.peaks"} <= brought
+    assert {"conv2d", "lvc.argsort", "lvc.scatter", "lvc.nms", "lvc.peaks", "lvc.roi_align"} <= brought
     assert {name for name in brought | fuzzing.composites.CALLS.keys() if f'"{name}"' not in moves} == set()
 
 
 @pytest.mark.filterwarnings("ignore:The reduce argument of torch.scatter:UserWarning")
 def test_moves_of_order_and_volumes_draw_what_the_importers_take(fuzzing: SimpleNamespace) -> None:
     """Each operator that they name is drawn, and loaded it computes what PyTorch does."""
-    ours = {"lvc.argsort", "lvc.scatter", "lvc.nms", "lvc.peaks"}
+    ours = {"lvc.argsort", "lvc.scatter", "lvc.nms", "lvc.peaks", "lvc.roi_align"}
     programs = [program for move in (*fuzzing.order.MOVES, *fuzzing.volumes.MOVES) for program in drawn(fuzzing, move)]
     seen: set[str] = set()
     for program in programs:

@@ -204,6 +204,24 @@ def searched(scope: Scope) -> None:
         scope.emit("slice", found, 2, 2, 3, 1)
 
 
+def regions(scope: Scope) -> None:
+    """Cells of boxes in one of two maps, the second of half the size."""
+    x = scope.image()
+    images, _, height, width = scope.shape(x)
+    if min(height, width) < 2:
+        raise Unfit("a map of one pixel has no half")
+    half = scope.emit("avg_pool2d", x, [2, 2], [2, 2])
+    count = scope.random.randint(1, 6)
+    corners = scope.emit("mul", scope.store("lows", count, 2), float(max(height, width)))
+    sides = scope.emit("add", scope.emit("abs", scope.store("sides", count, 2)), 1.0)
+    boxes = scope.emit("cat", [corners, scope.emit("add", corners, sides)], 1)
+    image = scope.emit("to", places(scope, images, count, 1), torch.float32)
+    rois = scope.emit("cat", [image, boxes], 1)
+    cells = [scope.random.randint(1, 3), scope.random.randint(1, 3)]
+    samples, aligned = scope.either(1, 2, 2), scope.chance(0.5)
+    scope.emit("lvc.roi_align", [x, half], rois, places(scope, 2, count), [1.0, 0.5], cells, samples, aligned)
+
+
 def windowed(scope: Scope) -> None:
     x, dim, size = along(scope)
     scope.emit("unfold", x, dim, scope.random.randint(1, size), scope.either(1, 1, 2, 3))
@@ -221,5 +239,6 @@ MOVES: dict[Move, float] = {
     whole_slices: 0.7,
     boxes: 0.7,
     searched: 0.5,
+    regions: 0.5,
     windowed: 0.7,
 }

@@ -11,6 +11,7 @@ from torch.fx import Node
 from lvc.backends.onnx.writer import GraphWriter
 from lvc.compiler.ir.dialect import aten
 from lvc.compiler.ir.graph import arguments, spec
+from lvc.compiler.ir.operators import regions
 
 
 def nearest(w: GraphWriter, node: Node) -> str:
@@ -59,9 +60,40 @@ def sample(w: GraphWriter, node: Node) -> str:
     )
 
 
+def align(w: GraphWriter, node: Node) -> str:
+    """RoiAlign of each level of a pyramid for all regions, and of these for each region that of its level."""
+    args = arguments(node)
+    columns = [
+        w.emit("Slice", w.name(args["rois"]), w.constant([start]), w.constant([end]), w.constant([1]))
+        for start, end in ((0, 1), (1, 5))
+    ]
+    images = w.convert(w.reshape(columns[0], (-1,)), torch.int64)
+    where = "half_pixel" if args["aligned"] else "output_half_pixel"
+    made = ""
+    for number in reversed(range(len(args["levels"]))):
+        found = w.emit(
+            "RoiAlign",
+            w.name(args["levels"][number]),
+            columns[1],
+            images,
+            coordinate_transformation_mode=where,
+            mode="avg",
+            output_height=args["cells"][0],
+            output_width=args["cells"][1],
+            sampling_ratio=args["samples"],
+            spatial_scale=args["scales"][number],
+        )
+        if made:
+            is_there = w.emit("Equal", w.reshape(w.name(args["level"]), (-1, 1, 1, 1)), w.constant([number]))
+            found = w.emit("Where", is_there, found, made)
+        made = found
+    return made
+
+
 WRITERS = {
     aten.upsample_nearest2d.vec: nearest,
     aten.upsample_bilinear2d.vec: smooth("linear"),
     aten.upsample_bicubic2d.vec: smooth("cubic"),
     aten.grid_sampler_2d.default: sample,
+    regions.roi_align: align,
 }

@@ -35,6 +35,7 @@ from lvc.backends.tvm.program import ITEM_BYTES
 from lvc.compiler.errors import CompileError
 
 _BYTES = {**ITEM_BYTES, "uint32": 4}  # with words of the factors of tensor cores
+_MOST = 1 << 30  # turns of a loop whose number is computed
 PRELUDE = (Path(__file__).parent / "prelude.cuh").read_text()
 
 
@@ -127,12 +128,13 @@ class _Printer:
     def loop(self, node: Any) -> None:
         least, extent = number(node.min), number(node.extent)
         assert least is not None, node
-        assert extent is not None, node
+        end = self.expression(node.extent) if extent is None else str(least + extent)
+        assert extent is not None or not least, node
         variable = self.named(node.loop_var, node.loop_var.name)
-        self.known[node.loop_var] = (least, least + max(extent, 1) - 1)
+        self.known[node.loop_var] = (least, _MOST if extent is None else least + max(extent, 1) - 1)
         is_unrolled = node.kind != tirx.ForKind.SERIAL
         self.line("#pragma unroll" if is_unrolled else "#pragma unroll 1")
-        with self.braces(f"for (int {variable} = {least}; {variable} < {least + extent}; ++{variable})"):
+        with self.braces(f"for (int {variable} = {least}; {variable} < {end}; ++{variable})"):
             self.statement(node.body)
 
     def allocate(self, buffer: Buffer) -> None:

@@ -15,6 +15,7 @@ from lvc.backends.tvm.gpu.kernels import (
     depthwise,
     matmul,
     ordering,
+    regions,
     tensor_batch_matmul,
     tensor_conv2d,
     tensor_matmul,
@@ -37,6 +38,7 @@ RULES: tuple[Rule, ...] = (
     tensor_batch_matmul.anchor,
     batch_matmul.anchor,
     ordering.anchor,
+    regions.anchor,
 )
 """Each says whether it has launches for this call on this GPU; the first that has some is taken."""
 

@@ -16,7 +16,7 @@ from lvc.compiler.ir.batching.movement import Rule
 from lvc.compiler.ir.dialect import OPS, Family, aten
 from lvc.compiler.ir.graph import spec
 from lvc.compiler.ir.layers import CONTRACTIONS, contraction, factors
-from lvc.compiler.ir.operators import dynamic, heatmaps, integer, ordering
+from lvc.compiler.ir.operators import dynamic, heatmaps, integer, ordering, regions
 from lvc.compiler.ir.operators.codebook import FAKE_QUANTIZE_CODEBOOK
 from lvc.compiler.ir.operators.coded_weights import DECODE
 from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
@@ -24,6 +24,12 @@ from lvc.compiler.ir.operators.uncalibrated import UNCALIBRATED
 
 def elementwise(call: Call) -> Iterator[Step]:
     yield broadcast(call, call.node.all_input_nodes)
+
+
+def of_no_image(call: Call) -> Iterator[Step]:
+    """Regions of all images are one list."""
+    raise Refusal("its regions are a list for all images")
+    yield
 
 
 def along(name: str, vector: str) -> Rule:
@@ -173,6 +179,7 @@ _SPECIAL: dict[OpOverload, Rule] = {
     aten.upsample_bilinear2d.vec: pool,
     aten.upsample_bicubic2d.vec: pool,
     aten.grid_sampler_2d.default: sampling,
+    regions.roi_align: of_no_image,
     **dict.fromkeys(ordering.OPERATORS, rows),
     heatmaps.peaks: sampling,
     aten.fake_quantize_per_tensor_affine.default: fake_quantisation,

@@ -10,17 +10,23 @@ from unittest import mock
 
 from torch import Tensor, nn
 
-from lvc.compiler.load.detectors import dense, keypoints, masks, ssd
+from lvc.compiler.load.detectors import dense, keypoints, masks, pyramid, ssd
 
-_CLASSES = ("ssd.SSD", "retinanet.RetinaNet", "fcos.FCOS", "generalized_rcnn.GeneralizedRCNN")
-"""The detectors of ``torchvision.models.detection``."""
+_CLASSES = (
+    "models.detection.ssd:SSD",
+    "models.detection.retinanet:RetinaNet",
+    "models.detection.fcos:FCOS",
+    "models.detection.generalized_rcnn:GeneralizedRCNN",
+)
+"""The detectors of torchvision, by module and name."""
 
 _FORMS: dict[str, object] = {
-    "ssd.SSD.postprocess_detections": ssd.postprocess_detections,
-    "retinanet.RetinaNet.postprocess_detections": dense.retinanet_detections,
-    "fcos.FCOS.postprocess_detections": dense.fcos_detections,
-    "transform.paste_masks_in_image": masks.paste_masks_in_image,
-    "roi_heads.heatmaps_to_keypoints": keypoints.heatmaps_to_keypoints,
+    "models.detection.ssd:SSD.postprocess_detections": ssd.postprocess_detections,
+    "models.detection.retinanet:RetinaNet.postprocess_detections": dense.retinanet_detections,
+    "models.detection.fcos:FCOS.postprocess_detections": dense.fcos_detections,
+    "models.detection.transform:paste_masks_in_image": masks.paste_masks_in_image,
+    "models.detection.roi_heads:heatmaps_to_keypoints": keypoints.heatmaps_to_keypoints,
+    "ops.poolers:_multiscale_roi_align": pyramid.multiscale_roi_align,
 }
 """What of them has a form of fixed shapes; the rest is traced as it is."""
 
@@ -47,16 +53,16 @@ def static_detections() -> Iterator[None]:
     """Within it detectors find objects by forms of fixed shapes."""
     with contextlib.ExitStack() as stack:
         for place, form in _FORMS.items():
-            *owner, name = place.split(".")
-            for found in _known([".".join(owner)]):
+            owner, _, name = place.rpartition("." if "." in place.partition(":")[2] else ":")
+            for found in _known([owner]):
                 stack.enter_context(mock.patch.object(found, name, form))
         yield
 
 
 def _known(places: Iterable[str]) -> Iterator[Any]:
-    """What lies at places of ``torchvision.models.detection``, if somebody has imported it: a detector exists then."""
+    """What lies at places of torchvision, if somebody has imported it: a detector exists then."""
     for place in places:
-        file, _, name = place.partition(".")
-        module = sys.modules.get(f"torchvision.models.detection.{file}")
+        file, _, name = place.partition(":")
+        module = sys.modules.get(f"torchvision.{file}")
         if module is not None:
             yield getattr(module, name) if name else module

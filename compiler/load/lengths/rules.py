@@ -16,7 +16,7 @@ from torch.fx import Node
 from lvc.compiler.ir.dialect import OPS, Family, aten
 from lvc.compiler.ir.graph import insert_call, spec
 from lvc.compiler.ir.layers import CONTRACTIONS, contraction
-from lvc.compiler.ir.operators import heatmaps, ordering
+from lvc.compiler.ir.operators import heatmaps, ordering, regions
 from lvc.compiler.load.lengths.call import Call, Lengths, highest, lowest
 
 Rule = Callable[[Call], Lengths]
@@ -164,6 +164,15 @@ def nms(call: Call) -> Lengths:
         valid = insert_call(call.node, aten.logical_and.default, mask, before_end)
         arguments = [valid if name == "valid" else value for name, value in call.args.items()]
         call.node.args, call.node.kwargs = tuple(arguments), {}
+    return lengths
+
+
+def roi_align(call: Call) -> Lengths:
+    """As many as there are regions; each image and map is whole."""
+    call.only("rois", "level")
+    lengths = call.joined([call.lengths("level"), call.lengths("rois")])
+    if any(lengths):
+        raise call.refuse("its regions have no fixed number of corners")
     return lengths
 
 
@@ -353,6 +362,7 @@ RULES: dict[OpOverload, Rule] = {
     aten.layer_norm.default: layer_norm,
     ordering.argsort: argsort,
     ordering.nms: nms,
+    regions.roi_align: roi_align,
     ordering.scatter: scatter,
     heatmaps.peaks: peaks,
 }

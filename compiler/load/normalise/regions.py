@@ -17,7 +17,8 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.nn import functional as F
 
-from lvc.compiler.load.normalise.builder import Rule, Unsupported
+from lvc.compiler.ir.operators import regions
+from lvc.compiler.load.normalise.builder import Builder, Operand, Result, Rule, Unsupported
 from lvc.compiler.load.normalise.composite import composite
 
 aten = torch.ops.aten
@@ -147,19 +148,19 @@ def _shaped(taps: Taps, view: object) -> Taps:
 
 
 def roi_align(
-    x: Tensor,
-    rois: Tensor,
+    b: Builder,
+    x: Operand,
+    rois: Operand,
     spatial_scale: float,
     pooled_height: int,
     pooled_width: int,
     sampling_ratio: int,
     aligned: bool,
-) -> Tensor:
-    """The mean of bilinear samples in each cell of each region; ``rois`` are image, x1, y1, x2, y2."""
-    samples = _region_samples(x, rois, spatial_scale, (pooled_height, pooled_width), sampling_ratio, aligned)
-    total = sum(part.sum((2, 4)) for part in samples)
-    assert isinstance(total, Tensor)
-    return (total / sampling_ratio**2).permute(0, 3, 1, 2)
+) -> Result:
+    """Regions of one feature map; ``rois`` are image, x1, y1, x2, y2."""
+    only = b.constant(torch.zeros(rois.shape[0], dtype=torch.int64))
+    cells, samples = [pooled_height, pooled_width], max(0, sampling_ratio)
+    return b.call(regions.roi_align, [x], rois, only, [spatial_scale], cells, samples, aligned)
 
 
 def roi_align_max(
@@ -248,7 +249,7 @@ def _grid_sampler_3d(*arguments: object) -> Tensor:
 SAMPLED: dict[OpOverload, Rule] = {aten.grid_sampler_3d.default: composite(_grid_sampler_3d)}
 
 REGIONS: dict[str, Rule] = {
-    "torchvision.roi_align.default": composite(roi_align),
+    "torchvision.roi_align.default": roi_align,
     "torchvision.ps_roi_align.default": composite(ps_roi_align),
     "torchvision.deform_conv2d.default": composite(deform_conv2d),
 }

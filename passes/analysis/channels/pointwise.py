@@ -9,6 +9,7 @@ from torch.fx import Node
 
 from lvc.compiler.ir.dialect import OPS, Family, aten
 from lvc.compiler.ir.graph import arguments, op_name, spec
+from lvc.compiler.ir.operators import regions
 from lvc.passes.analysis.channels.flow import RULES, Dim, Flow, Labels, rule
 
 _SLID_OVER = (Family.POOLING, Family.RESAMPLING)
@@ -68,6 +69,16 @@ def sample(flow: Flow, node: Node) -> Sequence[Dim]:
     for dim in (batch, *image[2:]):
         flow.fix(dim, reason)
     return [reason, channels, reason, reason]
+
+
+@rule(regions.roi_align)
+def align(flow: Flow, node: Node) -> Sequence[Dim]:
+    """The channels of all levels of a pyramid go together, and through; where regions lie stays whole."""
+    args, reason = arguments(node), "regions of them are sampled"
+    levels = [flow.of(level) for level in args["levels"]]
+    for dim in (*flow.of(args["rois"]), *flow.of(args["level"]), *(dim for x in levels for dim in (x[0], *x[2:]))):
+        flow.fix(dim, reason)
+    return [reason, flow.join(*(x[1] for x in levels)), reason, reason]
 
 
 def reduced_dims(node: Node) -> set[int]:

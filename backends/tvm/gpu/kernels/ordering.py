@@ -61,7 +61,7 @@ def _anchor(call: Call, names: Sequence[str], dtype: str, nest: Body) -> Anchor:
     return Anchor(array, GeneralSchedule(apart=True))
 
 
-def _launched(blocks: int, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
+def launched(blocks: int, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
     """Loops over blocks and their threads, which `lvc.backends.tvm.gpu.stages.Nest` launches."""
     number, thread = tirx.Var("number", "int32"), tirx.Var("member", "int32")
     inner = tirx.For(thread, int32(0), int32(threads), PARALLEL, body(number, thread))
@@ -79,7 +79,7 @@ def _of_elements(call: Call, element: Callable[..., Stmt]) -> Body:
             made = element(call, (tirx.floordiv(flat, size), tirx.floormod(flat, size)), output, *given)
             return when(True if total % THREADS == 0 else flat < total, made)
 
-        return _launched(-(-total // THREADS), THREADS, body)
+        return launched(-(-total // THREADS), THREADS, body)
 
     return nest
 
@@ -179,6 +179,6 @@ def _struck(call: Call) -> Body:
             copied = each(lambda j: store(output, load(valid, [row, j]), [row, j]))
             return block(copied, barrier(), *([loop(size - 1, look, name="box")] if size > 1 else []))
 
-        return _launched(rows, THREADS, body)
+        return launched(rows, THREADS, body)
 
     return nest

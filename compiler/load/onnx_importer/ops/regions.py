@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from lvc.compiler.load.normalise.composite import composite
 from lvc.compiler.load.normalise.patches import PATCHES
 from lvc.compiler.load.normalise.pooled_regions import roi_pool
 from lvc.compiler.load.normalise.regions import deform_conv2d, roi_align, roi_align_max
@@ -15,7 +16,7 @@ from lvc.compiler.load.onnx_importer.values import Unsupported, Value, shape_of
 aten = torch.ops.aten
 
 _ALIGNED = {"half_pixel": True, "output_half_pixel": False}
-_MEANINGS = {"avg": roi_align, "max": roi_align_max}
+_RULES = {"avg": roi_align, "max": composite(roi_align_max)}
 
 
 @converts("RoiAlign")
@@ -24,13 +25,13 @@ def align(call: Call) -> Value:
     old = call.opset < 16
     mode = call.attribute("mode", "avg")
     coordinates = "output_half_pixel" if old else call.attribute("coordinate_transformation_mode", "half_pixel")
-    if mode not in _MEANINGS or coordinates not in _ALIGNED:
+    if mode not in _RULES or coordinates not in _ALIGNED:
         raise ValueError(f"mode cannot be '{mode}' with coordinates '{coordinates}'")
     numbers = call.reshape(call.cast(call[2], call.dtype()), [-1, 1])
     rois = call.emit(aten.cat.default, [numbers, call.cast(call[1], call.dtype())], 1)
     cells = int(call.attribute("output_height", 1)), int(call.attribute("output_width", 1))
     scale, samples = float(call.attribute("spatial_scale", 1.0)), int(call.attribute("sampling_ratio", 0))
-    result: Value = by_meaning(call, _MEANINGS[mode], call[0], rois, scale, *cells, samples, _ALIGNED[coordinates])
+    result: Value = by_rule(call, _RULES[mode], call[0], rois, scale, *cells, samples, _ALIGNED[coordinates])
     return result
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lvc.compiler.errors import UsageError
 
-_CUDA = 2  # kDLCUDA
+_HOST, _CUDA = 1, 2  # kDLCPU, kDLCUDA
 _KINDS = {0: "i", 1: "u", 2: "f", 6: "b"}  # DLDataTypeCode, as NumPy calls them
 _NO_WAITING = -1  # of a stream: whoever runs a model waits for all
 _MOST_DIMENSIONS = 64
@@ -51,17 +51,33 @@ class Described:
 def on_gpu(array: object) -> Described | None:
     """What an array on a GPU says of itself; None for any other object. `UsageError` if it does not say what DLPack
     asks for."""
-    try:
-        kind, _ = array.__dlpack_device__()  # type: ignore[attr-defined]
-    except Exception:  # it is no array of this kind, whatever it says
-        return None
-    if int(kind) != _CUDA:
+    if _kind(array) != _CUDA:
         return None
     try:
         capsule = array.__dlpack__(stream=_NO_WAITING)  # type: ignore[attr-defined]
     except Exception as error:  # whatever the other library raises
         raise UsageError("an input on the GPU gives no sound __dlpack__", why=str(error)) from error
     return _described(capsule)
+
+
+def on_host(array: object) -> np.ndarray | None:
+    """An array of another library in memory of the host, where it lies; None for any other object. `UsageError` if it
+    cannot be read so."""
+    if _kind(array) != _HOST:
+        return None
+    try:
+        return np.from_dlpack(array)  # type: ignore[arg-type]
+    except Exception as error:  # whatever the other library raises
+        raise UsageError("an input cannot be read by __dlpack__", why=str(error)) from error
+
+
+def _kind(array: object) -> int | None:
+    """The kind of device that an array lies on; None for what is no array by DLPack."""
+    try:
+        kind, _ = array.__dlpack_device__()  # type: ignore[attr-defined]
+        return int(kind)
+    except Exception:  # it is no array of this kind, whatever it says
+        return None
 
 
 def _described(capsule: object) -> Described:

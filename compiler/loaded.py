@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lvc.compiler import container
+from lvc.compiler import container, dlpack
 from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Executable, OnDevice
 from lvc.compiler.device_array import DeviceArray
@@ -30,7 +30,8 @@ class Loaded:
     """An artefact that can be called: arrays in, one array out (or a tuple, if the model has several outputs).
 
     One that was built for several numbers of images takes any number, in runs of these, see `lvc.compiler.serving`.
-    A model on a GPU takes arrays that lie there too, by ``__cuda_array_interface__`` or ``__dlpack__``. Outputs are new
+    Arrays are those of NumPy, or of the host by ``__dlpack__`` (PyTorch, JAX), read where they lie. A model on a GPU
+    takes arrays that lie there too, by ``__cuda_array_interface__`` or ``__dlpack__``. Outputs are new
     arrays of the host, or those given as ``out``, one for each, which may lie on the GPU too and are returned.
 
     Calls are safe from several threads.
@@ -55,7 +56,7 @@ class Loaded:
         return next((batches.sizes for batches in self._batches if batches.images(first)), ())
 
     def __call__(self, *inputs: Any, out: Any = None) -> Any:
-        arrays: list[Any] = [DeviceArray.of(array) or array for array in inputs]
+        arrays: list[Any] = [_readable(array) for array in inputs]
         given = [_spec_of(array) for array in arrays]
         is_there = any(isinstance(array, DeviceArray) for array in arrays)
         if is_there and not isinstance(self.executable, OnDevice):
@@ -121,6 +122,16 @@ def load(artefact: Artefact | str | Path, threads: int | None = None, *, emulate
         artefact = container.read(Path(artefact))
     backend = catalogue.BACKENDS.get(artefact.backend)
     return Loaded(artefact, (backend.emulate if emulate else backend.load)(artefact, threads))
+
+
+def _readable(array: Any) -> Any:
+    """An input where it lies, on a GPU or as an array of NumPy; what is neither as it is."""
+    if isinstance(array, np.ndarray):
+        return array
+    placed: Any = DeviceArray.of(array)
+    if placed is None:
+        placed = dlpack.on_host(array)
+    return array if placed is None else placed
 
 
 def _spec_of(array: np.ndarray | DeviceArray) -> TensorSpec:

@@ -43,7 +43,10 @@ def test_one_output_comes_as_an_array(loaded: lvc.Loaded) -> None:
         ((GOOD.astype(np.uint16),), r"not uint16\["),
         ((GOOD.astype(">f4"),), "not an array of numbers"),
         ((GOOD.tolist(),), "it is a list"),
-        ((torch.ones(1, 3, 8, 8),), "it is a Tensor"),
+        ((torch.ones(1, 3, 8, 8, requires_grad=True),), "cannot be read by __dlpack__"),
+        ((torch.ones(1, 3, 8, 8, dtype=torch.bfloat16),), "cannot be read by __dlpack__"),
+        ((torch.ones(1, 3, 8, 8, dtype=torch.float64),), r"not f64\["),
+        ((torch.ones(1, 3, 8, 8, device="meta"),), "it is a Tensor"),
         ((None,), "it is a NoneType"),
         ((np.ma.masked_less(GOOD, 2),), "masked array"),
     ],
@@ -52,6 +55,11 @@ def test_what_does_not_fit_is_refused(loaded: lvc.Loaded, inputs: tuple[Any, ...
     with pytest.raises(UsageError) as error:
         loaded(*inputs)
     assert re.search(says, str(error.value))
+
+
+def test_arrays_of_other_libraries_are_read_where_they_lie(loaded: lvc.Loaded) -> None:
+    drawn = torch.rand(1, 8, 8, 3).permute(0, 3, 1, 2)  # it is not contiguous
+    np.testing.assert_array_equal(loaded(drawn), loaded(np.ascontiguousarray(drawn.numpy())))
 
 
 def test_pictures_are_prepared_as_the_file_says() -> None:

@@ -128,18 +128,22 @@ class Tile:
     def launch_cycles(self, gpu: Gpu, factor: Pace, blocks: int, steps: int, resident: int) -> float:
         """An estimate for ``blocks`` of so many ``steps``, of which a multiprocessor has room for ``resident``."""
         resident = min(resident, -(-blocks // gpu.multiprocessors))
+        busy = min(1.0, resident * -(-self.threads // WARP) / BUSY_WARPS)
+        waited = LATENCY / resident / (self.stages(gpu) - 1)
+        each = max(self.step_cycles(gpu, factor, busy), waited) * steps + self.adding(gpu)
+        return LATENCY + -(-blocks // gpu.multiprocessors) * each  # the first step has nothing to hide behind
+
+    def step_cycles(self, gpu: Gpu, factor: Pace, busy: float) -> float:
+        """Those of a step of which nothing is waited for, while so much of the arithmetic is busy."""
         products, loads = self.rows * self.columns * self.step, self.threads * self.quads * (self.height + self.width)
         copies = self.step * (self.rows * factor.elements + self.columns) / QUAD  # four elements of a row, four columns
-        busy = min(1.0, resident * -(-self.threads // WARP) / BUSY_WARPS)
         multiplied = products / (factor.rate(gpu) / factor.elements * busy)
         issued = (products + loads + COPYING * copies) / (ISSUED * busy)
         passed = _WORD_BYTES * (QUAD * loads + self.step * (self.rows + self.columns)) / SHARED_BYTES
         fetched = _WORD_BYTES * (self.rows + self.columns) * self.step / FETCHED_BYTES
-        waited = LATENCY / resident / (self.stages(gpu) - 1)
-        each = max(multiplied, issued, passed, fetched, waited) * steps + self._adding(gpu)
-        return LATENCY + -(-blocks // gpu.multiprocessors) * each  # the first step has nothing to hide behind
+        return max(multiplied, issued, passed, fetched)
 
-    def _adding(self, gpu: Gpu) -> float:
+    def adding(self, gpu: Gpu) -> float:
         """Cycles in which the slices of a block add up their sums."""
         if self.slices == 1:
             return 0
@@ -195,13 +199,13 @@ def _chosen(gpu: Gpu, factor: Any, size: Size, tiles: tuple[Any, ...]) -> Any:
     best, least = None, (math.inf, 0)
     for tile in tiles:
         blocks, steps = tile.blocks(size.rows, size.columns) * size.groups, -(-size.depth // tile.step)
-        each = tile.rows * tile.columns * tile.step * factor.elements / factor.rate(gpu)
+        each, adding = tile.step_cycles(gpu, factor, busy=1.0), tile.adding(gpu)
         for parts in (1, *_PARTS):
             if parts > 1 and (steps < parts * LEAST_STEPS or blocks * parts > MANY * gpu.multiprocessors):
                 break
             added = LATENCY if parts == 1 else 2 * LATENCY + gpu.cycles(LAUNCH)
-            if -(-blocks * parts // gpu.multiprocessors) * -(-steps // parts) * each + added > least[0]:
-                continue  # its products and launches alone take longer
+            if added + -(-blocks * parts // gpu.multiprocessors) * (each * -(-steps // parts) + adding) > least[0]:
+                continue  # it takes longer even if nothing is waited for
             made = replace(tile, parts=parts)
             if (cost := (made.cycles(gpu, factor, size), tile.rows * tile.columns)) < least:
                 best, least = made, cost

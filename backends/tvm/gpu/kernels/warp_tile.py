@@ -23,7 +23,6 @@ from lvc.backends.tvm.gpu.kernels.staging import copied_ahead, staged
 from lvc.backends.tvm.gpu.kernels.tile import (
     BLOCK_SHARED,
     FETCHED_BYTES,
-    LATENCY,
     MOST_STAGES,
     REGISTERS,
     SHARED_BYTES,
@@ -70,14 +69,12 @@ class WarpTile(Tile):
         """Steps that shared memory has room for."""
         return min(MOST_STAGES, BLOCK_SHARED // self.stage_bytes) if gpu.capability.copies_ahead else 2
 
-    def launch_cycles(self, gpu: Gpu, factor: Pace, blocks: int, steps: int, resident: int) -> float:
-        resident = min(resident, -(-blocks // gpu.multiprocessors))
+    def step_cycles(self, gpu: Gpu, factor: Pace, busy: float) -> float:
+        """See `Tile`; a warp of each partition keeps its tensor core busy."""
         multiplied = self.rows * self.columns * WORDS * factor.elements / factor.rate(gpu)
         row = WORDS * WORD_BYTES
         passed = row * (self.warps * (self.height + self.width) + self.rows + self.columns) / SHARED_BYTES
-        fetched = row * (self.rows + self.columns) / FETCHED_BYTES
-        each = max(multiplied, passed, fetched, LATENCY / resident / (self.stages(gpu) - 1)) * steps
-        return LATENCY + -(-blocks // gpu.multiprocessors) * each  # the first step has nothing to hide behind
+        return max(multiplied, passed, row * (self.rows + self.columns) / FETCHED_BYTES)
 
     def asked_for(self, gpu: Gpu) -> float:
         return WORD_BYTES * WORDS * (self.rows + self.columns) / self.threads * (self.stages(gpu) - 1)

@@ -103,7 +103,7 @@ class PruneSensitivity(Pass):
                 else ""
             )
         )
-        outcome.tables.append(Table("sensitivity", COLUMNS, tuple(rows)))
+        outcome.tables.append(Table(f"sensitivity{f', {metric.name}' if metric else ''}", COLUMNS, tuple(rows)))
         return outcome
 
 

@@ -68,22 +68,27 @@ def execute(options: argparse.Namespace, console: Console) -> int:
     for note in step.outcome.notes:
         console.say(note)
     rows = [dict(zip(table.headers, row, strict=True)) for row in table.rows]
-    found = {"model": model.name, "pipeline": str(pipeline), "rows": rows}
+    found = {"model": model.name, "pipeline": str(pipeline), "metric": _metric(table), "rows": rows}
     _write(found, options)
     console.json(found)
     return 0
 
 
 def _show(table: Table, console: Console) -> None:
-    """Print one line a group: the error of the outputs, and the accuracy if it was measured, at each ratio."""
+    """Print one line a group: the error of the outputs, or the metric of the task where there is one, at each ratio."""
     ratios = sorted({float(row[2]) for row in table.rows})
     lines: dict[str, list[str]] = {}
     for group, size, _, _, error, share in table.rows:
         shown = f"{error:.2g}" if share == "" else f"{float(share):.1%}"
         lines.setdefault(str(group), [str(group), str(size)]).append(shown)
-    what = "accuracy" if table.rows and table.rows[0][5] != "" else "error"
+    what = _metric(table) or "error"
     headers = ("group", "channels", *(f"{what} at -{ratio:.0%}" for ratio in ratios))
     console.table(headers, list(lines.values()), "lr")
+
+
+def _metric(table: Table) -> str:
+    """The metric that the last column holds; empty where it holds none."""
+    return table.title.partition(", ")[2]
 
 
 def _write(found: dict[str, Any], options: argparse.Namespace) -> None:
@@ -94,20 +99,23 @@ def _write(found: dict[str, Any], options: argparse.Namespace) -> None:
     if options.output:
         write_atomically(options.output, json.dumps(found, indent=1).encode())
     if options.plot:
-        write_atomically(options.plot, _picture(found["model"], found["rows"]).render(options.plot.suffix))
+        picture = _picture(found["model"], found["metric"], found["rows"])
+        write_atomically(options.plot, picture.render(options.plot.suffix))
 
 
-def _picture(model: str, rows: list[dict[str, Any]]) -> Curves:
-    """One curve a group over the channels removed: accuracy if it was measured, else the error from none at all."""
+def _picture(model: str, metric: str, rows: list[dict[str, Any]]) -> Curves:
+    """One curve a group over the channels removed: the metric if one was measured, else the error from none at all."""
+    from lvc.compiler.measure.choices import TOP1
     from lvc.compiler.measure.pictures.canvas import Head
     from lvc.compiler.measure.pictures.curves import Curves
 
-    is_judged = bool(rows) and rows[0]["accuracy"] != ""
+    is_judged = bool(metric)
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         points = curves.setdefault(row["group"], [] if is_judged else [(0.0, 0.0)])
         points.append((row["removed"] / row["channels"], 100 * row["accuracy"] if is_judged else row["error"]))
-    measure = "top-1 accuracy, %" if is_judged else "squared error of the outputs, relative to their variance"
+    name = "top-1 accuracy" if metric == TOP1 else metric
+    measure = f"{name}, %" if is_judged else "squared error of the outputs, relative to their variance"
     return Curves(
         Head(
             f"{model}: what pruning costs, group by group",

@@ -278,8 +278,13 @@ def test_raw_heads_are_measured_behind_their_steps(folder: Path, capsys: pytest.
     assert told["metric"] == "AP"
     assert told["scores"][0] == told["scores"][1] > 0.3
     assert main(["sensitivity", files[0], *more]) == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
+    told = json.loads(capsys.readouterr().out)
+    rows = told["rows"]
     assert rows
+    assert told["metric"] == "AP"
+    assert main(["sensitivity", files[0], *more[:-1], "--plot", str(folder / "curves.svg")]) == 0
+    assert "AP at -25%" in capsys.readouterr().out
+    assert "AP, %" in (folder / "curves.svg").read_text()
     assert all(0 <= row["accuracy"] <= 1 for row in rows)
     plain = [*more[:1], str(folder / "boxes" / "images"), *more[4:]]
     assert main(["sensitivity", files[0], *plain]) == 2

@@ -9,13 +9,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lvc.compiler.errors import CompileError, UsageError, did_you_mean
+from lvc.compiler.ir.marks import TF32
 from lvc.compiler.pipeline import catalogue
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
-    import torch
 
     from lvc.compiler.artefact import Artefact
     from lvc.compiler.emission import Emission
@@ -108,9 +108,13 @@ class Backend(ABC):
     def parse_target(self, text: str) -> Target | None:
         """Return the target that a text names, or None if it is not one of this backend's."""
 
-    def refusal(self, dtypes: Collection[torch.dtype], target: Target) -> UsageError | None:
-        """Why a target cannot compute with these element types; None if it can. Asked before any work is done."""
-        return None
+    def refusal(self, elements: Collection[str], target: Target) -> UsageError | None:
+        """Why a target cannot multiply elements of types with these names; None if it can. Asked before any work is
+        done. What can be said in the graph is left to whoever runs it, what is a mark alone would be lost."""
+        if TF32 not in elements:
+            return None
+        why = "it is a mark that the backend would ignore"
+        return UsageError(f"the target '{target.text}' cannot multiply {TF32}", why=why, help="take --precision fp32")
 
     def missing(self, target: Target) -> CompileError | None:
         """What this machine lacks to make code for a target; None if nothing. Asked before any work is done."""

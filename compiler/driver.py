@@ -170,7 +170,7 @@ def check_request(pipeline: Pipeline, target: Target) -> None:
     """Raise `UsageError` if a target cannot run what a pipeline makes, `CompileError` if this machine lacks what makes
     code for it."""
     backend = catalogue.BACKENDS.get(target.backend)
-    if error := backend.refusal(pipeline.dtypes, target) or backend.missing(target):
+    if error := backend.refusal(pipeline.elements, target) or backend.missing(target):
         raise error
 
 

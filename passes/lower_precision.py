@@ -67,8 +67,8 @@ class LowerPrecision(Pass):
             raise UsageError("winograd must not be negative")
 
     @property
-    def dtypes(self) -> frozenset[torch.dtype]:
-        return frozenset({_DTYPES[self.dtype]})
+    def elements(self) -> frozenset[str]:
+        return frozenset({self.dtype})
 
     def apply(self, model: Model, workspace: Workspace) -> Outcome:
         graph, outcome = model.module.graph, Outcome()

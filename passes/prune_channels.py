@@ -137,8 +137,8 @@ class PruneChannels(BudgetedPass):
         return frozenset[str]().union(*(item.data_sets for item in Pipeline.parse(self.between)))
 
     @property
-    def dtypes(self) -> frozenset[torch.dtype]:
-        return Pipeline.parse(self.between).dtypes
+    def elements(self) -> frozenset[str]:
+        return Pipeline.parse(self.between).elements
 
     @property
     def _share(self) -> float:

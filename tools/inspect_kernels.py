@@ -95,7 +95,7 @@ def each(options: argparse.Namespace) -> Iterator[tuple[str, Target, Account | G
     from inspection.gpu_account import gpu_account
     from lvc.backends.tvm.backend import TvmBackend
     from lvc.backends.tvm.gpu.targets import KIND
-    from lvc.backends.tvm.legality import check, multiplied_dtypes
+    from lvc.backends.tvm.legality import check, multiplied_elements
     from lvc.compiler.pipeline.workspace import Workspace
 
     targets, workspace = targets_of(options.target), Workspace(threads=options.threads)
@@ -103,7 +103,7 @@ def each(options: argparse.Namespace) -> Iterator[tuple[str, Target, Account | G
         model = rewritten(name, options)
         check(model)
         for target in targets:
-            if refusal := TvmBackend().refusal(multiplied_dtypes(model), target):
+            if refusal := TvmBackend().refusal(multiplied_elements(model), target):
                 raise refusal
             made = gpu_account if target.kind == KIND else account
             yield name, target, made(model, target, workspace)

@@ -15,12 +15,11 @@ from lvc.compiler.artefact import Artefact
 from lvc.compiler.backend import Backend, Executable, Place, Target
 from lvc.compiler.errors import CompileError, UsageError
 from lvc.compiler.imports import large_imports
+from lvc.compiler.ir.marks import TF32
 from lvc.compiler.ir.signature import Signature
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import torch
 
     from lvc.backends.tvm.device import CodeGenerator
     from lvc.backends.tvm.tuning.choosing import Recorded
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
     from lvc.compiler.pipeline.workspace import Workspace
     from lvc.compiler.remote.pool import Pool
     from lvc.compiler.tuning.kernels import Tunable
+
+ASKED_FOR = ("bfloat16", "float16", TF32)
+"""The element types that not every target multiplies."""
 
 NOT_HERE = {
     Place.EMULATED: "this machine emulates that processor, and how long an emulator takes says nothing",
@@ -49,13 +51,10 @@ class TvmBackend(Backend):
         found = (device.parse_target(text) for device in devices())
         return next((target for target in found if target), None)
 
-    def refusal(self, dtypes: Collection[torch.dtype], target: Target) -> UsageError | None:
-        import torch
-
+    def refusal(self, elements: Collection[str], target: Target) -> UsageError | None:
         device = _device(target)
-        for dtype in (torch.bfloat16, torch.float16):
-            element = str(dtype).removeprefix("torch.")
-            if dtype in dtypes and (why := device.lacks(element, target)):
+        for element in ASKED_FOR:
+            if element in elements and (why := device.lacks(element, target)):
                 known = device.that_multiply(element) or [
                     text for other in devices() for text in other.that_multiply(element)
                 ]
@@ -166,13 +165,12 @@ class TvmBackend(Backend):
 
     def _generator(self, model: Model, target: Target) -> CodeGenerator:
         """What makes code for a model; `CompileError` names every node that cannot be lowered."""
-        from lvc.backends.tvm.legality import check, multiplied_dtypes
+        from lvc.backends.tvm.legality import check, multiplied_dtypes, multiplied_elements
 
         check(model)
-        dtypes = multiplied_dtypes(model)
-        if error := self.refusal(dtypes, target):
+        if error := self.refusal(multiplied_elements(model), target):
             raise CompileError(error.what, why=error.why, help=error.help)
-        return _device(target).code_generator(target, dtypes)
+        return _device(target).code_generator(target, multiplied_dtypes(model))
 
     def load(self, artefact: Artefact, threads: int | None = None) -> Executable:
         """Load a built model; it may be called from several threads at once."""

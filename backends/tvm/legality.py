@@ -35,6 +35,11 @@ def multiplied_dtypes(model: Model) -> set[torch.dtype]:
     return {multiplied_dtype(node) or spec(node).dtype for node in calls(model.module.graph)}
 
 
+def multiplied_elements(model: Model) -> set[str]:
+    """Their names."""
+    return {str(dtype).removeprefix("torch.") for dtype in multiplied_dtypes(model)}
+
+
 def refusal(node: Node) -> str | None:
     """Why a node cannot be lowered; None if it can."""
     if spec(node).dtype not in DTYPES:

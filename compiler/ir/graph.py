@@ -20,6 +20,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.dialect import OPS, Family
+from lvc.compiler.ir.marks import TF32
 from lvc.compiler.ir.spec import TensorSpec
 
 # what the Python source of a graph reads by these names
@@ -32,6 +33,9 @@ _FRESH = "fresh"  # key of the meta of a node that was made to take another's pl
 WINOGRAD = "winograd"
 """Key of a node's ``meta``: the largest tile of outputs with which a backend may compute this convolution by minimal
 filtering."""
+
+MARKS = (WINOGRAD, TF32)
+"""Keys of integers in a node's ``meta`` that are kept with a model."""
 
 
 def calls(graph: Graph, *overloads: OpOverload) -> Iterator[Node]:

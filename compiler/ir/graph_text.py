@@ -2,7 +2,7 @@
 
     model NAME(INPUT: SPEC, ...)
       @WEIGHT : SPEC [= LITERAL]                     a stored tensor; without a literal, values drawn from its name
-      %NODE = OP(ARGUMENT, ..., KEY=ARGUMENT) [: SPEC] [group=NODE] [winograd=TILE]
+      %NODE = OP(ARGUMENT, ..., KEY=ARGUMENT) [: SPEC] [group=NODE] [winograd=TILE] [tf32=1]
       return OUTPUT=%NODE, ...
 
 An argument is ``%NODE``, ``@WEIGHT``, a number, ``"text"``, True, False, None, a dtype such as ``f32``, or a list of
@@ -21,14 +21,15 @@ from torch.fx import Graph, GraphModule, Node
 
 from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.ir.dialect import BY_NAME
-from lvc.compiler.ir.graph import WINOGRAD, infer_spec, is_free, op_name, spec, store, tensor
+from lvc.compiler.ir.graph import MARKS, infer_spec, is_free, op_name, spec, store, tensor
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import ELEMENT_TYPES, TensorSpec, dtype_name, torch_dtype
 
 _TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|-?\d[\d.]*(?:e[+-]?\d+)?|[%@-]?[\w.]+|[()\[\],=])')
 _HEAD = re.compile(r"model (\S+?)\((.*)\)")
 _WEIGHT = re.compile(r"@([\w.]+) : (\w+\[[\d,]*\])(?: = (.+))?")
-_CALL = re.compile(r"%(\w+) = ([\w.]+)(\(.*\))(?: : (\w+\[[\d,]*\]))?((?:\s+(?:group|winograd)=\w+)*)")
+_MARKS = rf"(?:\s+(?:{'|'.join(('group', *MARKS))})=\w+)*"
+_CALL = re.compile(rf"%(\w+) = ([\w.]+)(\(.*\))(?: : (\w+\[[\d,]*\]))?({_MARKS})")
 _WORDS: dict[str, Any] = {"True": True, "False": False, "None": None, "inf": float("inf"), "nan": float("nan")}
 _LONGEST_LITERAL = 16
 
@@ -58,7 +59,7 @@ def _format_weight(module: GraphModule, node: Node) -> str:
 
 def _format_call(node: Node) -> str:
     args = [_format(a) for a in node.args] + [f"{k}={_format(v)}" for k, v in node.kwargs.items()]
-    marks = "".join(f"  {key}={node.meta[key]}" for key in ("group", WINOGRAD) if key in node.meta)
+    marks = "".join(f"  {key}={node.meta[key]}" for key in ("group", *MARKS) if key in node.meta)
     return f"%{node.name} = {op_name(node)}({', '.join(args)}) : {spec(node)}{marks}"
 
 
@@ -142,7 +143,7 @@ class _Reader:
         if kind is not None and spec(node) != TensorSpec.parse(kind):
             raise CompileError(f"the line says {kind}, and the operands give {spec(node)}")
         for key, value in re.findall(r"(\w+)=(\w+)", marks):
-            node.meta[key] = int(value) if key == WINOGRAD else value
+            node.meta[key] = int(value) if key in MARKS else value
         self.nodes[f"%{name}"] = node
 
     def node(self, key: str) -> Node:

@@ -21,7 +21,7 @@ from lvc.compiler.errors import CompileError, LvcError
 from lvc.compiler.files import Content
 from lvc.compiler.ir.counts import from_plain, to_plain, visible
 from lvc.compiler.ir.dialect import BY_NAME
-from lvc.compiler.ir.graph import WINOGRAD, can_name_input, infer_spec, is_free, op_name, spec, store, tensor
+from lvc.compiler.ir.graph import MARKS, can_name_input, infer_spec, is_free, op_name, spec, store, tensor
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.spec import ELEMENT_TYPES, TensorSpec, dtype_name, torch_dtype
 from lvc.compiler.ir.task import check_task
@@ -81,7 +81,7 @@ def _write_node(module: GraphModule, node: Node, weights: bytearray) -> dict[str
     written |= {"call": op_name(node), "args": _write(node.args)}
     if node.kwargs:
         written["kwargs"] = {key: _write(value) for key, value in node.kwargs.items()}
-    written |= {key: node.meta[key] for key in ("group", WINOGRAD) if key in node.meta}
+    written |= {key: node.meta[key] for key in ("group", *MARKS) if key in node.meta}
     return written
 
 
@@ -196,9 +196,10 @@ class _Reader:
         _demand(spec(node).bytes <= _LARGEST_TENSOR, f"the result of '{name}' is larger than {_LARGEST_TENSOR} bytes")
         if "group" in item:
             node.meta["group"] = _text(item["group"])
-        if WINOGRAD in item:
-            _demand(type(item[WINOGRAD]) is int, f"the tile of '{name}' is no number")
-            node.meta[WINOGRAD] = item[WINOGRAD]
+        for mark in MARKS:
+            if mark in item:
+                _demand(type(item[mark]) is int, f"the mark '{mark}' of '{name}' is no number")
+                node.meta[mark] = item[mark]
         return node
 
     def value(self, value: Any, depth: int = 0) -> Any:

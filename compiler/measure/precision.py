@@ -12,7 +12,9 @@ from lvc.compiler.ir.bounds import FLOAT16_TERMS
 from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import WINOGRAD, arguments, behind_widening, family, is_widening, spec
 from lvc.compiler.ir.layers import factors
+from lvc.compiler.ir.marks import TF32
 from lvc.compiler.ir.model import Model
+from lvc.compiler.ir.tf32 import to_tf32
 from lvc.compiler.measure.counts import macs
 from lvc.compiler.measure.filtering import convolved
 
@@ -66,6 +68,13 @@ def filtered_outputs(model: Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.n
     return tuple(part.numpy() for part in found)
 
 
+def tf32_outputs(model: Model, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Run a model with both factors of every contraction that is marked for it rounded to TF32."""
+    with torch.inference_mode():
+        found = _Tf32(model.module).run(*map(torch.from_numpy, inputs))
+    return tuple(part.numpy() for part in found)
+
+
 def filters_short(node: torch.fx.Node) -> bool:
     """Whether Winograd's algorithm is allowed for a convolution that reads its factors from a shorter type."""
     is_allowed = WINOGRAD in node.meta and family(node) is Family.CONTRACTION
@@ -110,6 +119,18 @@ class _Filtered(torch.fx.Interpreter):
         data, weight = (self.env[factor] for factor in factors(node))
         result = convolved(data, weight, (given["padding"][0], given["padding"][-1]), node.meta[WINOGRAD], dtype)
         return result if given["bias"] is None else result + self.env[given["bias"]][:, None, None]
+
+
+class _Tf32(torch.fx.Interpreter):
+    def run_node(self, node: torch.fx.Node) -> Any:
+        if node.op != "call_function" or TF32 not in node.meta or family(node) is not Family.CONTRACTION:
+            return super().run_node(node)
+        rounded = {factor: to_tf32(self.env[factor]) for factor in factors(node)}
+        given = {
+            name: rounded.get(value, self.env.get(value)) if isinstance(value, torch.fx.Node) else value
+            for name, value in arguments(node).items()
+        }
+        return node.target(**given)  # type: ignore[operator]
 
 
 class _Jitter(torch.fx.Interpreter):

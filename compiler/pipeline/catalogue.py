@@ -59,5 +59,6 @@ PRECISIONS: dict[str, str] = {
     "fp32": "",
     "bf16": "lower-precision{dtype=bfloat16}",
     "fp16": "lower-precision{dtype=float16}",
+    "tf32": "allow-tf32",
 }
 """What a precision adds to the end of a pipeline."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
-import torch
 from torch.fx import Graph, Node
 
 from lvc.compiler.ir.graph import origin
@@ -111,8 +110,8 @@ class Pass(Component):
         return self.effect is Effect.LOSSY
 
     @property
-    def dtypes(self) -> frozenset[torch.dtype]:
-        """Element types that the pass may bring into a model that has none of them."""
+    def elements(self) -> frozenset[str]:
+        """Names of element types, such as bfloat16, that the pass may have a model multiply that multiplied none."""
         return frozenset()
 
     @property

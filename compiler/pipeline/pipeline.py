@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import torch
-
 from lvc.compiler.errors import LvcError, UsageError
 from lvc.compiler.ir.graph import settle_names
 from lvc.compiler.ir.model import Model
@@ -96,7 +94,7 @@ class Pipeline:
         return cls(parse_passes(text, extra))
 
     def with_precision(self, name: str) -> Pipeline:
-        """The same pipeline and after it what ``fp32`` or ``bf16`` adds; `UsageError` for another name."""
+        """The same pipeline and after it what a precision such as ``bf16`` adds; `UsageError` for another name."""
         if name not in PRECISIONS:
             raise UsageError(f"there is no precision '{name}'", help="known: " + ", ".join(PRECISIONS))
         return self + Pipeline.parse(PRECISIONS[name])
@@ -124,9 +122,9 @@ class Pipeline:
         return Pipeline(self.passes + other.passes)
 
     @property
-    def dtypes(self) -> frozenset[torch.dtype]:
-        """Element types that its passes may bring into a model."""
-        return frozenset[torch.dtype]().union(*(item.dtypes for item in self.passes))
+    def elements(self) -> frozenset[str]:
+        """Names of element types that its passes may have a model multiply."""
+        return frozenset[str]().union(*(item.elements for item in self.passes))
 
     def check_data(self, given: Collection[str], passes: int | None = None) -> None:
         """Raise `UsageError` if a data set is not given that one of the first ``passes`` cannot do without."""

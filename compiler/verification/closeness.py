@@ -13,6 +13,7 @@ import torch
 from lvc.compiler.ir.counts import cut, visible
 from lvc.compiler.ir.dialect import Family, aten
 from lvc.compiler.ir.graph import WINOGRAD, calls, family, spec
+from lvc.compiler.ir.marks import TF32
 from lvc.compiler.ir.model import Model
 from lvc.compiler.ir.operators import integer
 from lvc.compiler.measure.precision import (
@@ -22,6 +23,7 @@ from lvc.compiler.measure.precision import (
     jittered_outputs,
     summed_outputs,
     sums_halves,
+    tf32_outputs,
 )
 from lvc.compiler.pipeline.observers import relative_difference
 from lvc.compiler.verification.row_order import in_order_of, orders_rows
@@ -71,9 +73,10 @@ class Comparison:
 
     Beyond the ``bound`` they agree where rounding explains it: the others are at most ``slack`` times as far from
     double precision; or saturating functions that are off by an ulp of one move the outputs as far, or sums of one term
-    after another, or Winograd's algorithm on short numbers; or, if the model quantises or decides by comparisons, few
-    places fell to the other side, or a nudge of the inputs moves them as much. Lists are compared whatever their order,
-    and so are the rows of a model that puts some in order: they are brought to that of its own (``is_ordered``).
+    after another, or Winograd's algorithm on short numbers, or factors in TF32 where they may be; or, if the model
+    quantises or decides by comparisons, few places fell to the other side, or a nudge of the inputs moves them as much.
+    Lists are compared whatever their order, and so are the rows of a model that puts some in order: they are brought to
+    that of its own (``is_ordered``).
     """
 
     model: Model
@@ -130,6 +133,8 @@ class Comparison:
             return f"sums in {'half' if halves else 'single'} precision, one term after another"
         if any(map(filters_short, calls(self.model.module.graph))) and self._is_as_far(self._filtered, ROUNDING_SLACK):
             return "what Winograd's algorithm multiplies rounded once more"
+        if self._allows_tf32 and self._is_as_far(self._in_tf32, ROUNDING_SLACK):
+            return "factors rounded to TF32"
         if (self.is_ordered or jumps(self.model)) and (self._differs_in_few_places() or self._moves_as_much()):
             return "values between two steps"
         if self.model.counts and self._few_of_a_list_differ():
@@ -155,6 +160,14 @@ class Comparison:
     @cached_property
     def _filtered(self) -> Arrays:
         return self._as_own(filtered_outputs(self.model, tuple(self.inputs)))
+
+    @property
+    def _allows_tf32(self) -> bool:
+        return any(TF32 in node.meta for node in calls(self.model.module.graph))
+
+    @cached_property
+    def _in_tf32(self) -> Arrays:
+        return self._as_own(tf32_outputs(self.model, tuple(self.inputs)))
 
     def _differs_in_few_places(self) -> bool:
         shares = (_share_apart(*pair, self.bound) for pair in zip(self.own, self.other, strict=True))

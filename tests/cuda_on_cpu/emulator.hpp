@@ -33,6 +33,7 @@
   lvc_emulator::matrices<lvc_emulator::load_matrices>(target, at, source, place, __COUNTER__)
 #define LVC_TURNED(target, at, source, place) \
   lvc_emulator::matrices<lvc_emulator::load_turned>(target, at, source, place, __COUNTER__)
+#define LVC_TO_TF32(words, at) lvc_emulator::to_tf32(words, at)
 #define LVC_EXCHANGE(target, at, source, place, mask) \
   lvc_emulator::exchange<mask>(target, at, source, place, __COUNTER__)
 #define LVC_MMA(type, sums, at, left, i, right, j) lvc_emulator::mma<type>(sums, at, left, i, right, j, __COUNTER__)
@@ -333,6 +334,17 @@ template <> struct Words<lvc_uint16> {
   }
   static Sum right(const void *word, int i) { return left(word, i); }
 };
+template <> struct Words<float> {
+  enum { ELEMENTS = 1 };
+  typedef float Total;
+  typedef double Sum;
+  static Sum left(const void *word, int) {
+    float made;
+    memcpy(&made, word, sizeof made);
+    return made;
+  }
+  static Sum right(const void *word, int i) { return left(word, i); }
+};
 template <> struct Words<lvc_int8> {
   enum { ELEMENTS = 4 };
   typedef int Total;
@@ -343,6 +355,17 @@ template <> struct Words<lvc_int8> {
 template <> struct Words<lvc_uint8> : Words<lvc_int8> {
   static Sum left(const void *word, int i) { return ((const uint8_t *)word)[i]; }
 };
+
+// cvt.rna.tf32.f32: to the nearest number with 10 bits behind the point, ties away from zero.
+template <class Memory> void to_tf32(Memory &words, long at) {
+  static_assert(sizeof(typename Memory::Element) == 4, "words");
+  words.check(at, 1, true);
+  uint32_t bits;
+  memcpy(&bits, words.data + at, sizeof bits);
+  const bool is_number = (bits & 0x7fffffff) <= 0x7f800000;
+  bits = is_number ? (bits + 0x1000) & ~0x1fffu : 0x7fffffff;
+  memcpy(words.data + at, &bits, sizeof bits);
+}
 
 // mma.sync of 16 rows, 8 columns and 8 words, by the fragments of the PTX ISA: of thread 4 g + t of a warp the words of
 // the first factor are those of rows g and g + 8, at t and then at t + 4; of the second those of column g, at t and
@@ -369,12 +392,22 @@ template <class T> void multiply_matrices(Fibre *const *lanes) {
     }
 }
 
+// What a product in TF32 is of bits that TF32 has not is not defined.
+inline void check_tf32(const void *words, int count) {
+  for (int i = 0; i < count; i++) {
+    uint32_t bits;
+    memcpy(&bits, (const char *)words + 4 * i, sizeof bits);
+    if (bits & 0x1fff && (bits & 0x7fffffff) <= 0x7f800000) fail("a factor is no TF32: bits %x", bits);
+  }
+}
+
 template <class T, class Sums, class Left, class Right>
 void mma(Sums &sums, long at, Left &left, long i, Right &right, long j, int site) {
   static_assert(std::is_same_v<typename Sums::Element, typename Words<T>::Total>, "sums of that type");
   sums.check(at, 4, true);
   left.check(i, 4, false);
   right.check(j, 2, false);
+  if constexpr (std::is_same_v<T, float>) check_tf32(left.data + i, 4), check_tf32(right.data + j, 2);
   state.current->operands[0] = sums.data + at;
   state.current->operands[1] = left.data + i;
   state.current->operands[2] = right.data + j;

@@ -15,11 +15,12 @@ from lvc.backends.tvm.gpu.gpus import INTEGER_LANES, Capability, Gpu
 from lvc.backends.tvm.gpu.kernels.attention_block import Attention
 from lvc.backends.tvm.gpu.kernels.depthwise import Depthwise
 from lvc.backends.tvm.gpu.kernels.factors import WORD, Bytes
-from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixBytes
+from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixBytes, Tf32
 from lvc.backends.tvm.gpu.kernels.tile import BUSY_WARPS, LATENCY, LAUNCH, Tile
 from lvc.backends.tvm.gpu.launch import VECTOR_BYTES, WARP
 from lvc.backends.tvm.gpu.nvrtc import Usage
 from lvc.backends.tvm.program import ITEM_BYTES, Step
+from lvc.compiler.ir.marks import TF32
 from lvc.compiler.measure.kernels import KernelAccount, KernelsAccount, LaunchAccount
 
 WARP_REGISTERS = 256  # a warp gets a multiple of so many
@@ -176,6 +177,7 @@ def kernel_estimate(step: Step, compiled: CompiledKernel, macs: int, gpu: Gpu) -
     """That of a step that multiplies so often."""
     problem = getattr(step.schedule, "problem", None)
     kind = type(problem).__name__ if problem else "general schedule"
+    kind += f" {TF32}" if isinstance(getattr(problem, "factor", None), Tf32) else ""
     used = {parameter.argument for launch in compiled.launches for parameter in launch.parameters}
     moved = sum(argument.bytes for number, argument in enumerate(step.arguments) if number in used)
     arithmetic = macs / (_peak_rate(step, problem, gpu) * gpu.multiprocessors * _hertz(gpu))

@@ -20,7 +20,7 @@ VECTOR_BYTES = 16  # the most that a thread loads or stores at once
 COPY, BARRIER, FMA, WORD_OF = "lvc_copy", "lvc_barrier", "lvc_fma", "lvc_word"
 DP4A, DP4A_UNSIGNED = "lvc_dp4a", "lvc_dp4a_unsigned"
 MATRICES, TURNED, MMA = "lvc_matrices", "lvc_turned", "lvc_mma"
-EXCHANGE = "lvc_exchange"
+EXCHANGE, TO_TF32 = "lvc_exchange", "lvc_to_tf32"
 COPY_AHEAD, COMMIT, WAIT = "lvc_copy_ahead", "lvc_commit", "lvc_wait"
 
 
@@ -106,6 +106,11 @@ def multiply_matrices(dtype: str, *places: tuple[Buffer, Sequence[Expr]]) -> Stm
     the two factors."""
     elements = (load(buffer, at) for buffer, at in places)
     return tirx.Evaluate(tirx.call_extern("int32", MMA, dtype, *elements))
+
+
+def to_tf32(words: Buffer, at: Sequence[Expr]) -> Stmt:
+    """Round a word that is a float32 to TF32 (``cvt.rna.tf32.f32``)."""
+    return tirx.Evaluate(tirx.call_extern("int32", TO_TF32, load(words, at)))
 
 
 def exchange(target: Buffer, at: Sequence[Expr], source: Buffer, place: Sequence[Expr], mask: int) -> Stmt:

@@ -64,6 +64,7 @@ template <int bytes> __device__ inline void lvc_copy_ahead(void *target, const v
 
 /* Products of matrices: four sums, four words of the first factor and two of the second of each thread of a warp. */
 #define LVC_MATRICES(target, at, source, place) lvc_matrices(&target[at], &source[place])
+#define LVC_TO_TF32(words, at) lvc_to_tf32(&words[at])
 #define LVC_TURNED(target, at, source, place) lvc_turned(&target[at], &source[place])
 #define LVC_MMA(type, sums, at, left, i, right, j) lvc_mma((type *)0, &sums[at], &left[i], &right[j])
 #define LVC_MMA_OF(type, total, letter, shape)                                                                   \
@@ -73,6 +74,7 @@ template <int bytes> __device__ inline void lvc_copy_ahead(void *target, const v
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                            \
   }
 LVC_MMA_OF(lvc_uint16, float, "f", "m16n8k16.row.col.f32.bf16.bf16.f32")
+LVC_MMA_OF(float, float, "f", "m16n8k8.row.col.f32.tf32.tf32.f32")
 LVC_MMA_OF(lvc_int8, int, "r", "m16n8k32.row.col.s32.s8.s8.s32")
 LVC_MMA_OF(lvc_uint8, int, "r", "m16n8k32.row.col.s32.u8.s8.s32")
 #if __CUDA_ARCH__ >= 800
@@ -85,6 +87,9 @@ __device__ inline void lvc_mma(lvc_half *, float *d, const unsigned *a, const un
                  : "r"(a[2 * i]), "r"(a[2 * i + 1]), "r"(b[i]));
 }
 #endif
+__device__ inline void lvc_to_tf32(unsigned *word) {
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(*word) : "f"(__uint_as_float(*word)));
+}
 #define LVC_MATRICES_OF(name, how)                                                                                \
   __device__ inline void name(unsigned *target, const void *source) {                                             \
     asm volatile("ldmatrix.sync.aligned.m8n8.x4" how ".shared.b16 {%0, %1, %2, %3}, [%4];"                        \

@@ -24,6 +24,7 @@ from lvc.backends.tvm.gpu.launch import (
     EXCHANGE,
     MATRICES,
     MMA,
+    TO_TF32,
     TURNED,
     WAIT,
     WORD_OF,
@@ -153,7 +154,7 @@ class _Printer:
             self.line(f"{name.upper()}({size}, {self.place(target)}, {self.place(source)});")
         elif name in (COMMIT, WAIT):
             self.line(f"{name.upper()}({', '.join(map(self.expression, arguments))});")
-        elif name in (MATRICES, TURNED):
+        elif name in (MATRICES, TURNED, TO_TF32):
             self.line(f"{name.upper()}({', '.join(map(self.place, arguments))});")
         elif name == EXCHANGE:
             target, source, mask = arguments
@@ -276,7 +277,7 @@ def _buffers(body: Stmt) -> tuple[set[Any], list[Any], list[Any]]:
 
     def visit_call(call: Any) -> None:
         name, arguments = _extern(call)
-        if name in (COPY, COPY_AHEAD, EXCHANGE, MATRICES, TURNED):
+        if name in (COPY, COPY_AHEAD, EXCHANGE, MATRICES, TO_TF32, TURNED):
             written.append(arguments[0].source)
 
     tvm_ffi.structural_walk(

@@ -127,10 +127,10 @@ def test_the_backend_asks_the_kind_that_a_target_is_of(scripts: Scripts) -> None
     target = BACKEND.parse_target("paper")
     assert target
     assert BACKEND.channel_multiple(target) == 32
-    error = BACKEND.refusal({torch.bfloat16}, target)
+    error = BACKEND.refusal({"bfloat16"}, target)
     assert error
     assert (error.why, "parchment" in error.help) == ("paper holds no bfloat16", True)
-    assert BACKEND.refusal({torch.float32}, target) is None
+    assert BACKEND.refusal({"float32"}, target) is None
 
 
 def test_an_artefact_is_loaded_by_the_kind_that_its_plan_names(scripts: Scripts) -> None:

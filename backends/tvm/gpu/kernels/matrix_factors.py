@@ -1,5 +1,5 @@
-"""What tensor cores multiply: words of two float16 or bfloat16, whose products are exact and summed in float32, or of
-four bytes, summed in int32 with nothing lost."""
+"""What tensor cores multiply: words of two float16 or bfloat16, whose products are exact and summed in float32, float32
+that is rounded to TF32, or words of four bytes, summed in int32 with nothing lost."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from tvm import tirx
 
 from lvc.backends.tvm import bfloat16
 from lvc.backends.tvm.gpu.gpus import Gpu
-from lvc.backends.tvm.gpu.kernels.factors import MOST_TERMS, Bytes, Pace
+from lvc.backends.tvm.gpu.kernels.factors import MOST_TERMS, SINGLE, Bytes, Pace
 from lvc.backends.tvm.gpu.kernels.tile import TILES, Size, choose_tile
 from lvc.backends.tvm.nest import Expr
 from lvc.backends.tvm.ops.contractions import with_bias
@@ -20,7 +21,9 @@ from lvc.backends.tvm.scope import Array, dtype_text
 from lvc.backends.tvm.short_floats import FLOAT16, widen
 from lvc.backends.tvm.widening import multiplied_dtype
 from lvc.compiler.ir.graph import is_call
+from lvc.compiler.ir.marks import TF32
 from lvc.compiler.ir.operators import integer
+from lvc.compiler.ir.tf32 import to_tf32
 
 SIGN = 0x80  # what signed bytes are less than unsigned ones of the same bits but for the first
 MOST_PAIRS = 16_000  # products of bytes in a sum that is taken apart into four, each of which fits with the others
@@ -85,6 +88,31 @@ class Halves:
 
 
 @dataclass(frozen=True)
+class Tf32:
+    """Float32 that is rounded to TF32: weights where they are stored, data as it is loaded from shared memory."""
+
+    data: str = "float32"
+    weight: str = "float32"
+    dtype: str = "float32"
+    elements: int = 1
+
+    def rate(self, gpu: Gpu) -> float:
+        return gpu.half_products / 2
+
+    def value(self, element: Expr) -> Expr:
+        return element
+
+    def outside(self) -> Expr:
+        return tirx.const(0, "float32")
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        return np.asarray(to_tf32(torch.from_numpy(np.ascontiguousarray(weight, np.float32))).numpy())
+
+    def corrected(self, call: Call, total: Array, dim: int) -> Array:
+        return with_bias(call, total, dim)
+
+
+@dataclass(frozen=True)
 class MatrixBytes:
     """Bytes of data, which may be unsigned, times signed ones of weights. ``zero`` is the data's zero point."""
 
@@ -131,6 +159,8 @@ def matrix_factor(call: Call, gpu: Gpu, products: int) -> MatrixFactor | None:
     """What the tensor cores of a GPU multiply for a layer with so many products in a sum; None if they do not."""
     if short := multiplied_dtype(call.node):
         return Halves(dtype_text(short)) if gpu.capability.multiplies(str(short).removeprefix("torch.")) else None
+    if TF32 in call.node.meta:
+        return Tf32() if call["input"].dtype == "float32" and gpu.capability.multiplies(TF32) else None
     if is_call(call.node, integer.matmul):
         able = products <= MOST_PAIRS and gpu.capability.multiplies("int8")
         zeros = call["zero_self"], call["zero_other"]
@@ -146,9 +176,9 @@ def matrix_factor(call: Call, gpu: Gpu, products: int) -> MatrixFactor | None:
 
 
 def is_worth(gpu: Gpu, factor: MatrixFactor, cycles: float, size: Size) -> bool:
-    """Whether a product that takes so many cycles is made by the tensor cores: always of floats, of bytes if ``dp4a``
-    takes more."""
-    if not isinstance(factor, MatrixBytes):
+    """Whether a product that takes so many cycles is made by the tensor cores: always of halves, of TF32 and of bytes
+    if what multiplies float32, or ``dp4a``, takes more."""
+    if isinstance(factor, Halves):
         return True
-    words = Bytes(is_unsigned=False, zero=0)
+    words = Bytes(is_unsigned=False, zero=0) if isinstance(factor, MatrixBytes) else SINGLE
     return cycles <= choose_tile(gpu, words, size, TILES).cycles(gpu, words, size)

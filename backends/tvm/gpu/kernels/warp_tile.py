@@ -17,7 +17,7 @@ from tvm import tirx
 
 from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.kernels.factors import Pace
-from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor
+from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor, Tf32
 from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.staging import copied_ahead, staged
 from lvc.backends.tvm.gpu.kernels.tile import (
@@ -40,7 +40,7 @@ from lvc.backends.tvm.gpu.kernels.warp_columns import (
     lanes,
     vector_place,
 )
-from lvc.backends.tvm.gpu.launch import WARP, copy, local, matrices, multiply_matrices, shared
+from lvc.backends.tvm.gpu.launch import WARP, copy, local, matrices, multiply_matrices, shared, to_tf32
 from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, load, loop, store, zeros
 
 
@@ -226,6 +226,7 @@ class WarpProduct:
                 word = k * DEPTH + tirx.floordiv(eighth, 2) * VECTOR
                 place = [half, down + i * ROWS + tirx.floormod(lane, ROWS), word * f.elements]
                 loads.append(matrices(left, [i, 0], first, place))
+                loads += [to_tf32(left, [i, word]) for word in range(VECTOR)] if isinstance(f, Tf32) else []
             for j in range(0, wide, 2):
                 row = self.columns.row(half, k, across + j * COLUMNS)
                 loads.append(matrices(right, [j, 0], second, row, are_turned=self.columns.is_turned))

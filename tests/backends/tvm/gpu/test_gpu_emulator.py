@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from cuda_on_cpu import Counts, EmulationError, library_of, memory, run_launch
 
 from lvc.backends.tvm.bfloat16 import to_bits
 from lvc.backends.tvm.gpu.compiled import Parameter, PlannedLaunch
 from lvc.backends.tvm.short_floats import widened_values
+from lvc.compiler.ir.tf32 import to_tf32
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++")
 
@@ -75,9 +77,12 @@ def test_dot_products_of_bytes() -> None:
     assert found.tolist() == (c + (a.astype(int) * b).sum(1)).tolist()
 
 
-# The fragments of mma.m16n8k16 and mma.m16n8k32, as the PTX ISA has them: where the elements lie that a thread holds.
+# The fragments of mma.m16n8k8 in TF32, mma.m16n8k16 and mma.m16n8k32, as the PTX ISA has them: where the elements lie
+# that a thread holds.
 def place_of_a(thread: int, i: int, bytes: int) -> tuple[int, int]:
     group, member, word = thread >> 2, thread % 4, 4 // bytes
+    if bytes == 4:
+        return group + (0 if i in (0, 2) else 8), member + (0 if i < 2 else 4)
     if bytes == 2:
         row = group if 0 <= i < 2 or 4 <= i < 6 else group + 8
         return row, member * 2 + (i & 1) + (0 if i < 4 else 8)
@@ -87,6 +92,8 @@ def place_of_a(thread: int, i: int, bytes: int) -> tuple[int, int]:
 
 def place_of_b(thread: int, i: int, bytes: int) -> tuple[int, int]:
     group, member = thread >> 2, thread % 4
+    if bytes == 4:
+        return member + 4 * i, group
     if bytes == 2:
         return member * 2 + (i & 1) + (0 if i < 2 else 8), group
     return member * 4 + (i & 3) + (0 if i < 4 else 16), group
@@ -147,6 +154,26 @@ def test_products_of_matrices_of_halves(kind: str) -> None:
         wide = [widened_values(values).astype(float) for values in short]
     found = multiplied(kind, short[0], short[1], c)
     np.testing.assert_array_equal(found, (c + wide[0] @ wide[1]).astype(np.float32))
+
+
+def test_products_of_matrices_in_tf32() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (to_tf32(torch.from_numpy(rng.standard_normal(shape).astype(np.float32))) for shape in ((16, 8), (8, 8)))
+    c = rng.standard_normal((16, 8)).astype(np.float32)
+    wanted = c + a.double().numpy() @ b.double().numpy()
+    np.testing.assert_array_equal(multiplied("float", a.numpy(), b.numpy(), c), wanted.astype(np.float32))
+    with pytest.raises(EmulationError, match="a factor is no TF32"):
+        multiplied("float", a.numpy() + np.float32(2**-20), b.numpy(), c)
+
+
+def test_rounding_to_tf32() -> None:
+    """Ties away from zero, the largest numbers to infinity, and what is no number to none."""
+    patterns = np.random.default_rng(0).integers(-(2**31), 2**31, 26).tolist()
+    patterns += [0x3F801000, 0x3F800FFF, 0x7F7FFFFF, 0x7F800000, 0x7F800001, -1]
+    body = "LVC_LOCAL(unsigned, own, 1); LVC_STORE(own, 0, LVC_LOAD(x0, t)); LVC_TO_TF32(own, 0);"
+    made, _ = emulate(f"{body} LVC_STORE(made, t, LVC_LOAD(own, 0));", np.array(patterns, np.int64).astype(np.int32))
+    given = torch.tensor(patterns, dtype=torch.int64).to(torch.int32).view(torch.float32)
+    np.testing.assert_array_equal(made.view(np.float32), to_tf32(given).numpy())
 
 
 def test_matrices_from_shared_memory() -> None:

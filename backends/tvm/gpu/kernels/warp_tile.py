@@ -23,7 +23,6 @@ from lvc.backends.tvm.gpu.kernels.staging import copied_ahead, staged
 from lvc.backends.tvm.gpu.kernels.tile import (
     BLOCK_SHARED,
     FETCHED_BYTES,
-    MOST_STAGES,
     REGISTERS,
     SHARED_BYTES,
     Tile,
@@ -42,6 +41,8 @@ from lvc.backends.tvm.gpu.kernels.warp_columns import (
 )
 from lvc.backends.tvm.gpu.launch import WARP, copy, local, matrices, multiply_matrices, shared, to_tf32
 from lvc.backends.tvm.nest import UNROLLED, Buffer, Expr, Stmt, allocate, block, load, loop, store, zeros
+
+MOST_STAGES = 8  # steps: a block that is alone on a multiprocessor has nothing else to hide latency
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,15 @@ pytest.importorskip("torchvision")
 import small_detectors as small
 from found_objects import SIZE, check, pictures
 
-DETECTORS = [small.ssd, small.retinanet, small.fcos, small.faster_rcnn, small.mask_rcnn, small.keypoint_rcnn]
+DETECTORS = [
+    small.ssd,
+    small.retinanet,
+    small.fcos,
+    small.faster_rcnn,
+    small.few_places,
+    small.mask_rcnn,
+    small.keypoint_rcnn,
+]
 
 
 @cache

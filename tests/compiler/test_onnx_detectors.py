@@ -40,7 +40,15 @@ def exported(make: Callable[[], nn.Module], folder: Path) -> tuple[Path, list[st
     return file, names
 
 
-DETECTORS = [small.ssd, small.retinanet, small.fcos, small.faster_rcnn, small.mask_rcnn, small.keypoint_rcnn]
+DETECTORS = [
+    small.ssd,
+    small.retinanet,
+    small.fcos,
+    small.faster_rcnn,
+    small.few_places,
+    small.mask_rcnn,
+    small.keypoint_rcnn,
+]
 
 
 @pytest.mark.parametrize("make", DETECTORS)

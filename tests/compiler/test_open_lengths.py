@@ -300,3 +300,20 @@ def test_counts_as_plain_data() -> None:
     model = of(selected, (30, 4), (30,), (30,))
     assert from_plain(to_plain(model.counts), model.outputs) == model.counts
     assert model.usage["counts"]["few"] == ["few_count", 0]
+
+
+def merged(boxes: Tensor, scores: Tensor) -> Tensor:
+    """A list that is put together of its parts, as what is pooled from the levels of a pyramid."""
+    chosen = boxes[scores > 0.5]
+    result = torch.zeros(chosen.shape[0], 4)
+    for part in range(2):
+        rows = torch.where((chosen[:, 0] > 3) == bool(part))[0]
+        result[rows] = chosen[rows] * 2 + part
+    return result[result.sum(1) < 90]
+
+
+@settings(max_examples=8)
+@given(seeds, shares)
+def test_a_list_that_is_put_together_of_its_parts_has_its_length(seed: int, share: float) -> None:
+    boxes, scores, _ = detections(12, seed, share)
+    check(merged, of(merged, (12, 4), (12,)), boxes, scores)

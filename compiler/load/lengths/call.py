@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch._ops import OpOverload
@@ -44,11 +44,26 @@ class Scalars:
         return self.stored(module, torch.tensor(value, dtype=dtype))
 
 
-class Call:
-    """A call, and the lengths of everything before it; ``made`` is what takes the place of its result."""
+class Places(NamedTuple):
+    """What values count in: they are places in a list of at most ``most`` elements, of which ``count`` are valid."""
 
-    def __init__(self, module: GraphModule, node: Node, known: MutableMapping[Node, Lengths], scalars: Scalars) -> None:
-        self.module, self.node, self.scalars = module, node, scalars
+    most: int
+    count: Node
+
+
+class Call:
+    """A call, and the lengths of everything before it; ``made`` is what takes the place of its result. ``places`` are
+    what values before it count in, where that is known."""
+
+    def __init__(
+        self,
+        module: GraphModule,
+        node: Node,
+        known: MutableMapping[Node, Lengths],
+        scalars: Scalars,
+        places: Mapping[Node, Places],
+    ) -> None:
+        self.module, self.node, self.scalars, self.places = module, node, scalars, places
         self.made: list[Node] = []
         self._known = known
         self.args = arguments(node) if node.op == "call_function" else {}

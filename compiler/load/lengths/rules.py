@@ -294,7 +294,11 @@ def embedding(call: Call) -> Lengths:
 
 
 def scatter(call: Call) -> Lengths:
-    """Updates that are not valid go to a place behind the last, which is cut off."""
+    """Updates that are not valid go to a place behind the last, which is cut off.
+
+    A stored tensor that is as long as the list whose places they go to can be was made for it, and has its length: so
+    torchvision merges what it pools from the levels of a pyramid.
+    """
     rows = [{d: c for d, c in call.lengths(name).items() if d != call.rank - 1} for name in ("x", "index", "updates")]
     lengths = call.joined([*rows, {d: c for d, c in call.lengths("x").items() if d == call.rank - 1}])
     last = call.rank - 1
@@ -302,6 +306,9 @@ def scatter(call: Call) -> Lengths:
     if last not in counted:
         return lengths
     x, index, size = call.args["x"], call.args["index"], call.shape[-1]
+    counts_in = call.places.get(index)
+    if x.op == "get_attr" and counts_in is not None and counts_in.most == size:
+        lengths[last] = counts_in.count
     valid = call.valid(last, spec(index).shape, counted[last])
     behind = call.scalars.number(call.module, size, torch.int64)
     index = insert_call(call.node, aten.where.self, valid, index, behind)

@@ -6,7 +6,7 @@ lies behind its end are changed so that they do not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
@@ -14,9 +14,10 @@ from torch.fx.node import map_arg
 from lvc.compiler.errors import CompileError
 from lvc.compiler.ir.counts import Count
 from lvc.compiler.ir.dialect import aten
-from lvc.compiler.ir.graph import arguments, calls, erase_dead, insert_call, is_call, settle_names, spec
+from lvc.compiler.ir.graph import arguments, calls, erase_dead, insert_call, is_call, settle_names, spec, tensor
+from lvc.compiler.ir.operators import ordering
 from lvc.compiler.ir.operators.counted import counted
-from lvc.compiler.load.lengths.call import Call, Lengths, Scalars
+from lvc.compiler.load.lengths.call import Call, Lengths, Places, Scalars
 from lvc.compiler.load.lengths.rules import RULES
 
 
@@ -39,9 +40,12 @@ def settle_lengths(module: GraphModule, names: Sequence[str]) -> tuple[tuple[str
 def _followed(module: GraphModule) -> tuple[dict[Node, Lengths], Scalars]:
     known: dict[Node, Lengths] = {}
     scalars, same = Scalars(module.graph), _Same()
+    places: dict[Node, Places] = {}
     for node in calls(module.graph):
         same.first(node)
-        call = Call(module, node, known, scalars)
+        call = Call(module, node, known, scalars, places)
+        if (found := _places(module, node, known, places)) is not None:
+            places[node] = found
         if is_call(node, counted):
             x, count, dim = (arguments(node)[name] for name in ("x", "count", "dim"))
             known[node] = {**known.get(x, {}), dim % len(spec(node).shape): same.first(count)}
@@ -52,6 +56,26 @@ def _followed(module: GraphModule) -> tuple[dict[Node, Lengths], Scalars]:
             for made in (node, *call.made):
                 known[made] = lengths
     return known, scalars
+
+
+_MOVED = (aten.reshape.default, aten.permute.default, aten.expand.default, aten.slice.Tensor, aten.to.dtype)
+
+
+def _places(
+    module: GraphModule, node: Node, known: Mapping[Node, Lengths], places: Mapping[Node, Places]
+) -> Places | None:
+    """What the elements of a value count in: where a mask for a list is true, moved about or wrapped around its end."""
+    first = node.args[0] if node.args else None
+    if is_call(node, counted) and isinstance(first, Node) and is_call(first, ordering.argsort):
+        mask = arguments(first)["x"]
+        lengths, shape = known.get(mask, {}), spec(mask).shape
+        return Places(shape[0], lengths[0]) if len(shape) == 1 and lengths else None
+    if not isinstance(first, Node) or first not in places:
+        return None
+    if is_call(node, aten.remainder.Tensor):
+        size = tensor(module, node.args[1])
+        return places[first] if size is not None and size.numel() == 1 and int(size) == places[first].most else None
+    return places[first] if is_call(node, *_MOVED) else None
 
 
 class _Same:
@@ -92,7 +116,7 @@ def _closed(
                 help="let the model return the lists that it is made of",
             )
         ((axis, count),) = lengths.items()
-        call = Call(module, output, known, scalars)
+        call = Call(module, output, known, scalars, {})
         zero = scalars.number(module, 0, spec(node).dtype)
         results[place] = insert_call(output, aten.where.self, call.valid(axis, spec(node).shape, count), node, zero)
         given.setdefault(count, _free(f"{name}_count", [*names, *given.values()]))

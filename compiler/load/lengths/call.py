@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch._ops import OpOverload
@@ -44,7 +45,8 @@ class Scalars:
         return self.stored(module, torch.tensor(value, dtype=dtype))
 
 
-class Places(NamedTuple):
+@dataclass(frozen=True)
+class Places:
     """What values count in: they are places in a list of at most ``most`` elements, of which ``count`` are valid."""
 
     most: int

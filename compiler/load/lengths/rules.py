@@ -308,7 +308,7 @@ def scatter(call: Call) -> Lengths:
     x, index, size = call.args["x"], call.args["index"], call.shape[-1]
     counts_in = call.places.get(index)
     if x.op == "get_attr" and counts_in is not None and counts_in.most == size:
-        lengths[last] = counts_in.count
+        lengths = {**lengths, last: counts_in.count}
     valid = call.valid(last, spec(index).shape, counted[last])
     behind = call.scalars.number(call.module, size, torch.int64)
     index = insert_call(call.node, aten.where.self, valid, index, behind)

@@ -168,7 +168,7 @@ def missing_preprocess(where: str) -> UsageError:
     return UsageError(
         "nothing says how to prepare the images for the model",
         where=where,
-        help="give --preprocess, for example --preprocess imagenet",
+        help="give --preprocess, for example imagenet for a classifier, or letterbox=640 for most detectors",
     )
 
 

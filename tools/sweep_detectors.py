@@ -15,7 +15,6 @@ import argparse
 import copy
 import json
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,9 +23,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import sweeping
+
 SHAPES = {"ssdlite320_mobilenet_v3_large": (320, 320), "ssd300_vgg16": (300, 300)}
 """Heights and widths of the pictures given to those that resize them to one size."""
 PHOTOGRAPH = (480, 640)
+FULL = (100, 200, 300)
+"""How many objects torchvision's detectors give at most."""
 BOX = 1e-2
 """How many pixels boxes may be apart: this, or as many as the peer's are from the exact ones."""
 DETECTORS = (
@@ -58,7 +61,7 @@ SCALES = {
 }
 """Layers by a part of their names: what mean and deviation their outputs get."""
 COLUMNS = (
-    "detector",
+    "model",
     "input",
     "objects",
     "boxes px",
@@ -226,7 +229,8 @@ def _timed(run: Callable[[Any], dict[str, Any]], photographs: Sequence[Any]) -> 
 def compare(found: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], bound: float = BOX) -> dict[str, Any]:
     """The largest differences over all photographs, and whether boxes are within a bound in pixels, and all else too.
 
-    An object is compared with the nearest of its class: those of exactly one score come in any order.
+    An object is compared with the nearest of its class: those of exactly one score come in any order, and of a list
+    that is full the last may be another one of nearly its score.
     """
     import numpy as np
 
@@ -241,7 +245,9 @@ def compare(found: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], b
         apart = np.abs(ours["boxes"][:, None] - theirs["boxes"]).max(2)
         apart[ours["labels"][:, None] != theirs["labels"]] = np.inf
         nearest = apart.argmin(0)
-        boxes = max(boxes, float(apart.min(0).max()), float(apart.min(1).max()))
+        least = theirs["scores"].min() + 1e-4 if len(theirs["scores"]) in FULL else 0.0
+        both = (apart.min(side)[part["scores"] >= least] for side, part in enumerate((theirs, ours)))
+        boxes = max(boxes, *(float(distances.max(initial=0)) for distances in both))
         scores = max(scores, float(np.abs(ours["scores"] - theirs["scores"]).max()))
         if "masks" in theirs:
             mine, other = ours["masks"][nearest] > 0.5, theirs["masks"] > 0.5
@@ -258,35 +264,6 @@ def compare(found: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], b
     return result | {"ok": alike and max(counts) > 0 and boxes <= bound and overlap > 0.999 and points < 1e-2}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Write results as Markdown."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines.extend("| " + " | ".join(cell(row.get(column)) for column in COLUMNS) + " |" for row in rows)
-    return "\n".join(lines) + "\n"
-
-
-def cell(value: Any) -> str:
-    """Write one result."""
-    if isinstance(value, bool):
-        return "yes" if value else "**no**"
-    if isinstance(value, float):
-        return f"{value:.1e}" if 0 < value < 0.01 else f"{value:.4g}"
-    return "" if value is None else str(value)
-
-
-def run_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure a detector in a process of its own, so that its memory is free afterwards."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--one", name]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=options.timeout, check=False)
-    except subprocess.TimeoutExpired:
-        return {"ok": False, "error": f"took more than {options.timeout:g} s"}
-    if done.returncode:
-        return {"ok": False, "error": "\n".join(done.stderr.strip().splitlines()[-6:])}
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", required=True, metavar="FOLDER", help="folder of photographs (*.jpg)")
@@ -294,34 +271,14 @@ def main() -> int:
     parser.add_argument("--onnx", action="store_true", help="compile exported files, and compare with ONNX Runtime")
     parser.add_argument("--pipeline", default="O2", help="pipeline text (default O2)")
     parser.add_argument("--target", default="native", help="target (default native)")
-    parser.add_argument("--only", default="", metavar="REGEX", help="only detectors whose name matches")
-    parser.add_argument(
-        "--results", type=Path, default=Path("detectors.jsonl"), help="file of JSON lines to go on from"
-    )
-    parser.add_argument("--table", type=Path, help="write the Markdown table here")
-    parser.add_argument("--timeout", type=float, default=1800, help="seconds for one detector")
-    parser.add_argument("--one", metavar="DETECTOR", help=argparse.SUPPRESS)
+    sweeping.add_options(parser, "detectors.jsonl")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.one, options)))
         return 0
     key = {"pipeline": options.pipeline, "target": options.target, "onnx": options.onnx}
-    lines = options.results.read_text().splitlines() if options.results.exists() else []
-    rows = {row["detector"]: row for row in map(json.loads, lines) if {k: row[k] for k in key} == key and row["ok"]}
     wanted = [name for name in DETECTORS if re.search(options.only, name)]
-    for name in wanted:
-        if name in rows:
-            continue
-        rows[name] = {"detector": name, **key, **run_apart(name, options)}
-        with options.results.open("a") as file:
-            file.write(json.dumps(rows[name]) + "\n")
-        print(name, {k: v for k, v in rows[name].items() if k not in ("detector", *key)}, file=sys.stderr, flush=True)
-    text = table([rows[name] for name in wanted])
-    if options.table:
-        options.table.write_text(text)
-    else:
-        print(text)
-    return 0 if all(rows[name]["ok"] for name in wanted) else 1
+    return sweeping.sweep(wanted, key, options, lambda rows: sweeping.markdown(rows, COLUMNS))
 
 
 if __name__ == "__main__":

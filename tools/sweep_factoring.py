@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import sweep_pruning
+import sweeping
 import torch
 
 import lvc
@@ -171,7 +172,7 @@ def main() -> int:
                 file.write(json.dumps(row) + "\n")
             print(row, file=sys.stderr, flush=True)
     rows = [done[key] for key in wanted]
-    text = sweep_pruning.table(rows, columns)
+    text = sweeping.markdown(rows, columns)
     if options.table:
         options.table.write_text(text)
     else:

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import sweep_torchvision as zoo
+import sweeping
 import torch
 import torchvision
 
@@ -134,12 +135,6 @@ def names(only: str) -> list[str]:
     return sorted((name for name in [*zoo.names(""), *DETECTION] if re.search(only, name)), key=parameters)
 
 
-def table(rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines.extend("| " + " | ".join(zoo.cell(row.get(column)) for column in columns) + " |" for row in rows)
-    return "\n".join(lines) + "\n"
-
-
 def run_apart(work: Callable[[], T], seconds: float) -> T | str:
     """Do work in a process of its own, so that its memory is free afterwards; or why that did not end."""
     receiver, sender = FORK.Pipe(duplex=False)
@@ -190,9 +185,11 @@ def main() -> int:
             with options.results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, file=sys.stderr, flush=True)
-    text = "\n".join(
-        f"`{pipeline}`\n\n{table([done[pipeline, name] for name in sorted(wanted)])}" for pipeline in pipelines
-    )
+    tables = [
+        (pipeline, sweeping.markdown([done[pipeline, name] for name in sorted(wanted)], COLUMNS))
+        for pipeline in pipelines
+    ]
+    text = "\n".join(f"`{pipeline}`\n\n{table}" for pipeline, table in tables)
     if options.table:
         options.table.write_text(text)
     else:

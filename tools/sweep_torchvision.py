@@ -13,10 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 BOUND = 1e-4
@@ -121,68 +120,27 @@ def names(only: str) -> list[str]:
     return [name for name in sorted(known, key=lambda name: name in LARGEST) if re.search(only, name)]
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Write results as Markdown."""
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Write results as Markdown, in the order of the models' names."""
+    import sweeping
+
     columns = [*COLUMNS[:-2], *(["build s"] if any("build s" in row for row in rows) else []), *COLUMNS[-2:]]
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines.extend("| " + " | ".join(cell(row.get(column)) for column in columns) + " |" for row in rows)
-    return "\n".join(lines) + "\n"
-
-
-def cell(value: Any) -> str:
-    """Write one result."""
-    if isinstance(value, bool):
-        return "yes" if value else "**no**"
-    if isinstance(value, float):
-        return f"{value:.1e}" if value < 0.05 else f"{value:.1f}"
-    if isinstance(value, int) and value > 1_000_000:
-        return f"{value / 1e6:.1f} M"
-    return "" if value is None else str(value)
-
-
-def run_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure a model in a process of its own, so that its memory is free afterwards."""
-    command = [sys.executable, __file__, "--one", name, "--pipeline", options.pipeline, "--target", options.target]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=options.timeout, check=False)
-    except subprocess.TimeoutExpired:
-        return {"ok": False, "error": f"took more than {options.timeout} s"}
-    if done.returncode:
-        return {"ok": False, "error": "\n".join(done.stderr.strip().splitlines()[-6:])}
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return sweeping.markdown(sorted(rows, key=lambda row: str(row["model"])), columns)
 
 
 def main() -> int:
+    import sweeping  # here, for this file is loaded by its path too
+
     parser = argparse.ArgumentParser(allow_abbrev=False, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pipeline", default="O2", help="pipeline text (default O2; empty for none)")
     parser.add_argument("--target", default="", help="also compile for a target, and compare what that computes")
-    parser.add_argument("--only", default="", metavar="REGEX", help="only models whose name matches")
-    parser.add_argument("--results", type=Path, default=Path("sweep.jsonl"), help="file of JSON lines to go on from")
-    parser.add_argument("--table", type=Path, help="write the Markdown table here")
-    parser.add_argument("--timeout", type=float, default=1800, help="seconds for one model")
-    parser.add_argument("--one", metavar="MODEL", help=argparse.SUPPRESS)
+    sweeping.add_options(parser, "sweep.jsonl")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.one, options.pipeline, options.target)))
         return 0
     key = {"pipeline": options.pipeline, "target": options.target}
-    lines = options.results.read_text().splitlines() if options.results.exists() else []
-    rows = {row["model"]: row for row in map(json.loads, lines) if {k: row[k] for k in key} == key and row["ok"]}
-    wanted = names(options.only)
-    for name in wanted:
-        if name in rows:
-            continue
-        rows[name] = {"model": name, **key, **run_apart(name, options)}
-        with options.results.open("a") as file:
-            file.write(json.dumps(rows[name]) + "\n")
-        print(name, {k: v for k, v in rows[name].items() if k not in ("model", *key)}, file=sys.stderr, flush=True)
-    text = table([rows[name] for name in sorted(wanted)])
-    if options.table:
-        options.table.write_text(text)
-    else:
-        print(text)
-    return 0 if all(rows[name]["ok"] for name in wanted) else 1
+    return sweeping.sweep(names(options.only), key, options, table)
 
 
 if __name__ == "__main__":

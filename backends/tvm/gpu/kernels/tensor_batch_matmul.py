@@ -14,14 +14,15 @@ from lvc.backends.tvm.fused import Fused
 from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.gpu.kernels.matmul import LEAST_ROWS
-from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor, PairOfBytes, matrix_factor
+from lvc.backends.tvm.gpu.kernels.matrix_factors import PairOfBytes, matrix_factor
 from lvc.backends.tvm.gpu.kernels.parts import launch_tiles
 from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import Size, choose_tile
-from lvc.backends.tvm.gpu.kernels.warp_columns import VECTOR, WORDS, ByteColumns, Columns, ShortColumns
-from lvc.backends.tvm.gpu.kernels.warp_tile import WARP_TILES, WarpProduct, WarpTile
+from lvc.backends.tvm.gpu.kernels.warp_columns import ByteColumns, Columns, ShortColumns
+from lvc.backends.tvm.gpu.kernels.warp_matrices import WarpMatrices
+from lvc.backends.tvm.gpu.kernels.warp_tile import WARP_TILES, WarpProduct
 from lvc.backends.tvm.gpu.lanes import write_lanes
-from lvc.backends.tvm.gpu.launch import QUAD, Launches, when
+from lvc.backends.tvm.gpu.launch import Launches, when
 from lvc.backends.tvm.layout import PLAIN
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load
 from lvc.backends.tvm.ops.movement import reshape_array
@@ -33,31 +34,10 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class TensorBatchMatmul:
+class TensorBatchMatmul(WarpMatrices):
     """``[B, M, K]`` times ``[B, K, N]``."""
 
     batch: int
-    m: int
-    n: int
-    k: int
-    factor: MatrixFactor
-    tile: WarpTile
-
-    @property
-    def depth(self) -> int:
-        """Words of a sum."""
-        return -(-self.k // self.factor.elements)
-
-    @property
-    def step(self) -> int:
-        """Elements of a step."""
-        return WORDS * self.factor.elements
-
-    @property
-    def together(self) -> int:
-        """Neighbours that a thread loads of a row: a vector, where all rows begin at a whole one."""
-        vector = VECTOR * self.factor.elements
-        return vector if self.k % vector == 0 else QUAD
 
     @property
     def is_ragged(self) -> bool:
@@ -93,7 +73,7 @@ def anchor(call: Call, gpu: Gpu) -> Anchor | None:
     if factor is None or min(m, n) < LEAST_ROWS:
         return None
     size = Size(m, n, -(-k // factor.elements), count)
-    problem = TensorBatchMatmul(count, m, n, k, factor, choose_tile(gpu, factor, size, WARP_TILES))
+    problem = TensorBatchMatmul(m, n, k, factor, choose_tile(gpu, factor, size, WARP_TILES), count)
     result = compute(problem, call.tensor("self", (count, m, k)), call.tensor("other", (count, k, n)))
     array = reshape_array(call.scope, call.scope.leaf(result, (count, m, n), PLAIN), call.shape)
     return Anchor(array, KernelSchedule(schedule, problem), (count, m, n))

@@ -15,14 +15,15 @@ from lvc.backends.tvm.fused import Fused
 from lvc.backends.tvm.gpu.gpus import Gpu
 from lvc.backends.tvm.gpu.kernel_schedule import KernelSchedule
 from lvc.backends.tvm.gpu.kernels.matmul import LEAST_ROWS
-from lvc.backends.tvm.gpu.kernels.matrix_factors import MatrixFactor, is_worth, matrix_factor
+from lvc.backends.tvm.gpu.kernels.matrix_factors import is_worth, matrix_factor
 from lvc.backends.tvm.gpu.kernels.parts import launch_tiles
 from lvc.backends.tvm.gpu.kernels.sink import Sink
 from lvc.backends.tvm.gpu.kernels.tile import Size, choose_tile, padded_columns
-from lvc.backends.tvm.gpu.kernels.warp_columns import VECTOR, WORDS, StoredColumns
-from lvc.backends.tvm.gpu.kernels.warp_tile import WARP_TILES, WarpProduct, WarpTile
+from lvc.backends.tvm.gpu.kernels.warp_columns import StoredColumns
+from lvc.backends.tvm.gpu.kernels.warp_matrices import WarpMatrices
+from lvc.backends.tvm.gpu.kernels.warp_tile import WARP_TILES, WarpProduct
 from lvc.backends.tvm.gpu.lanes import write_lanes
-from lvc.backends.tvm.gpu.launch import QUAD, Launches, when
+from lvc.backends.tvm.gpu.launch import Launches, when
 from lvc.backends.tvm.layout import PLAIN
 from lvc.backends.tvm.nest import Buffer, Expr, Stmt, block, load
 from lvc.backends.tvm.ops.movement import reshape_array
@@ -35,30 +36,8 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class TensorMatmul:
-    """``[M, K]`` times ``[K, N]``."""
-
-    m: int
-    n: int
-    k: int
-    factor: MatrixFactor
-    tile: WarpTile
-
-    @property
-    def depth(self) -> int:
-        """Words of a sum."""
-        return -(-self.k // self.factor.elements)
-
-    @property
-    def step(self) -> int:
-        """Elements of a step."""
-        return WORDS * self.factor.elements
-
-    @property
-    def together(self) -> int:
-        """Neighbours that a thread loads of a row: a vector, where all rows begin at a whole one."""
-        vector = VECTOR * self.factor.elements
-        return vector if self.k % vector == 0 else QUAD
+class TensorMatmul(WarpMatrices):
+    """``[M, K]`` times ``[K, N]``, which is stored."""
 
     @property
     def weight_shape(self) -> tuple[int, int, int]:

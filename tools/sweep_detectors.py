@@ -176,7 +176,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"input": f"{height}x{width}"}
     distance = compare(theirs, exact)
     result |= compare(found, exact, max(BOX, distance["boxes px"]))
-    result |= {"peer boxes px": distance["boxes px"], "peer scores": distance["scores"]}
+    result |= {f"peer {name}": distance[name] for name in ("boxes px", "scores", "masks IoU") if name in distance}
     result["same as peer"] = compare(found, theirs)["ok"]
     return result | {"build s": round(built, 1), "lvc s": our_time, "peer s": their_time}
 
@@ -230,7 +230,7 @@ def compare(found: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], b
     """The largest differences over all photographs, and whether boxes are within a bound in pixels, and all else too.
 
     An object is compared with the nearest of its class: those of exactly one score come in any order, and of a list
-    that is full the last may be another one of nearly its score.
+    that is full the last may be another one of nearly its score. Masks are compared by their pixels in all of a photograph.
     """
     import numpy as np
 
@@ -251,9 +251,7 @@ def compare(found: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], b
         scores = max(scores, float(np.abs(ours["scores"] - theirs["scores"]).max()))
         if "masks" in theirs:
             mine, other = ours["masks"][nearest] > 0.5, theirs["masks"] > 0.5
-            shared = (mine & other).sum((1, 2, 3)) / np.maximum((mine | other).sum((1, 2, 3)), 1)
-            empty = ~(mine | other).any((1, 2, 3))
-            overlap = min(overlap, float(np.where(empty, 1, shared).min()))
+            overlap = min(overlap, float((mine & other).sum() / max((mine | other).sum(), 1)))
         if "keypoints" in theirs:
             points = max(points, float(np.abs(ours["keypoints"][nearest] - theirs["keypoints"]).max()))
     result: dict[str, Any] = {"objects": " ".join(map(str, counts)), "boxes px": boxes, "scores": scores}

@@ -230,7 +230,8 @@ def compare(found: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], b
     """The largest differences over all photographs, and whether boxes are within a bound in pixels, and all else too.
 
     An object is compared with the nearest of its class: those of exactly one score come in any order, and of a list
-    that is full the last may be another one of nearly its score. Masks are compared by their pixels in all of a photograph.
+    that is full the last may be another one of nearly its score. Masks are compared by all their pixels in a
+    photograph.
     """
     import numpy as np
 

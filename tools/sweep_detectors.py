@@ -68,10 +68,13 @@ COLUMNS = (
     "scores",
     "masks IoU",
     "keypoints px",
+    "ok",
+    "peer boxes px",
+    "peer scores",
+    "peer masks IoU",
     "build s",
     "lvc s",
     "peer s",
-    "ok",
 )
 
 

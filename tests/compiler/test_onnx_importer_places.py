@@ -61,7 +61,7 @@ def test_later_results_alone(tmp_path: Path, form: str) -> None:
 
 
 def test_a_result_that_the_dialect_has_not_is_refused(tmp_path: Path) -> None:
-    file = write(tmp_path, "g (float[1,1,4,4] x) => (int64 y) { a, y = MaxPool<kernel_shape = [2, 2]>(x) }")
+    file = write(tmp_path, "g (float[1,1,4,4,4] x) => (int64 y) { a, y = MaxPool<kernel_shape = [2, 2, 2]>(x) }")
     with pytest.raises(CompileError, match="cannot be compiled") as caught:
         from_onnx(file)
     assert "MaxPool is asked for the places of its maxima" in caught.value.why

@@ -45,7 +45,12 @@ DETECTORS = (
     "maskrcnn_resnet50_fpn_v2",
     "keypointrcnn_resnet50_fpn",
 )
-THRESHOLDS = {"ssd": ("score_thresh", 0.7), "retinanet": ("score_thresh", 0.5), "fcos": ("score_thresh", 0.5)}
+THRESHOLDS = {
+    "ssd": ("score_thresh", 0.7),
+    "retinanet": ("score_thresh", 0.5),
+    "fcos": ("score_thresh", 0.5),
+    "keypointrcnn": ("box_score_thresh", 0.25),
+}
 """Scores above which an object counts, by the start of a detector's name; all others: ``box_score_thresh`` of 0.6."""
 SCALES = {
     "classification_head.module_list": (0.0, 2.0),

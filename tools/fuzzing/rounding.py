@@ -28,7 +28,19 @@ def rounded_size(
     if family in (Family.REDUCTION, Family.POOLING, Family.CONTRACTION) and result.is_floating_point():
         terms = max(1.0, _terms(op, given, before, result.shape))
         size = max(size, largest(magnitudes()) / (terms**0.5 if family is Family.CONTRACTION else 1.0))
+    if op in ("instance_norm", "group_norm"):
+        size = max(size, _scaled(given, before))
     return size * magnified(op, given, before, result.shape)
+
+
+def _scaled(given: Mapping[str, Any], before: Sequence[int]) -> float:
+    """What normalisation subtracts, scaled as its result: nearly equal elements are multiplied by up to eps^-1/2, and
+    then cancel."""
+    x, weight = given["input"], given.get("weight")
+    rows = x.reshape(before[0], int(given.get("num_groups") or before[1]), -1)
+    spread = (rows.var(-1, unbiased=False) + float(given["eps"])).rsqrt()
+    scale = 1.0 if weight is None else largest(weight)
+    return float((rows.abs().amax(-1) * spread).max()) * scale if x.numel() else 0.0
 
 
 def absolute(value: Any) -> Any:

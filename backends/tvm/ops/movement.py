@@ -117,17 +117,20 @@ def roll(call: Call) -> Array:
     if not call["dims"]:
         flat = reshape_array(call.scope, operand, (math.prod(operand.shape),))
         shift, size = call["shifts"][0], flat.shape[0]
-        rolled = Array(flat.shape, flat.dtype, lambda index: flat.read([(index[0] - shift % size + size) % size]))
+        rolled = Array(flat.shape, flat.dtype, lambda index: flat.read([_rolled(index[0], shift, size)]))
         return reshape_array(call.scope, rolled, call.shape)
     shifts = dict.fromkeys(range(len(call.shape)), 0)
     for dim, shift in zip(call["dims"], call["shifts"], strict=True):
         shifts[dim % len(call.shape)] += shift
 
-    def moved(d: int, i: Expr) -> Expr:
-        size = call.shape[d]
-        return i if shifts[d] % size == 0 else (i + (size - shifts[d] % size)) % size
+    return _remap(call, lambda d, i: _rolled(i, shifts[d], call.shape[d]))
 
-    return _remap(call, moved)
+
+def _rolled(i: Expr, shift: int, size: int) -> Expr:
+    """The place of which an element comes. As remainders, those of two neighbouring dimensions would be put together
+    by TVM as if both had been shifted alike, and read past the end of a row."""
+    before = shift % size if size else 0
+    return tirx.Select(i < before, i + (size - before), i - before) if before else i
 
 
 @lowers(aten.flip.default)
@@ -178,7 +181,7 @@ def pad(call: Call) -> Array:
         if mode == "replicate":
             return tirx.max(tirx.min(i, size - 1), 0)
         if mode == "circular":
-            return (i + size) % size
+            return tirx.Select(i < 0, i + size, tirx.Select(i >= size, i - size, i))
         i = tirx.Select(i < 0, -i, i)
         return tirx.Select(i >= size, 2 * (size - 1) - i, i)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sketch import Sketch, check, numbers
 from torch.fx import Node
 
@@ -14,6 +16,16 @@ aten = torch.ops.aten
 def start(sketch: Sketch, blocked: bool, channels: int) -> Node:
     data = sketch.input(1, channels, 4, 6)
     return sketch.conv(data, channels) if blocked else data
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(1, 24), min_size=2, max_size=4), st.data())
+def test_dimensions_of_any_size_are_rolled_together(shape: list[int], data: st.DataObject) -> None:
+    """As remainders, the indices of two neighbours once lost where the second comes round: 16 of 20 by 16 by 3."""
+    for sizes, shifts in ((shape, [data.draw(st.integers(-30, 30)) for _ in shape]), ([1, 20, 16, 3], [0, -1, -3, 0])):
+        sketch = Sketch()
+        x = sketch.input(*sizes)
+        check(sketch.model(sketch.call(aten.roll.default, x, shifts, list(range(len(sizes))))), numbers(*sizes))
 
 
 @pytest.mark.parametrize(("blocked", "channels"), [(False, 6), (True, 12), (True, 16)])

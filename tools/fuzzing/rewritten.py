@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.fx.node import map_arg
 
 from fuzzing.oracle import BLUNT, EXACT, FLOOR, NOISE, RUNS, SLACK, Expected, distance
 from fuzzing.rounding import absolute, largest, rounded_size
@@ -93,7 +94,8 @@ class Noisy(torch.fx.Interpreter):
         if value.dtype is torch.bfloat16:
             return value.abs().float() * 2.0**-7
         before = spec(n.all_input_nodes[0]).shape
-        size = NOISE * rounded_size(op_name(n), arguments(n), before, value, lambda: self._magnitudes(n))
+        given = {name: map_arg(argument, lambda read: self.env[read]) for name, argument in arguments(n).items()}
+        size = NOISE * rounded_size(op_name(n), given, before, value, lambda: self._magnitudes(n))
         filtering = SHORT_WINOGRAD_NOISE if "to" in map(op_name, n.all_input_nodes[:2]) else WINOGRAD_NOISE
         return max(size, filtering * largest(value) if "winograd" in n.meta else 0.0)
 
